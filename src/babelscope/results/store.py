@@ -1,0 +1,102 @@
+"""Finished runs in any place that fsspec can reach: object stores, other machines, memory.
+
+Such places have no rename, so `run.json` is written last and removed first: a folder without it is no run.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from fsspec.core import url_to_fs
+
+from babelscope.errors import MissingExtra, RunError
+from babelscope.results.checksums import CHECKSUMS, files_of, inside, verify
+from babelscope.results.writer import MANIFEST
+
+
+def put_run(path: str | os.PathLike[str], url: str, overwrite: bool = False) -> str:
+    """Copies a finished run to a URL; returns the URL. Raises RunError when a run is there and `overwrite` is off."""
+    from babelscope.results.reader import open_run
+
+    root = open_run(path).path
+    system, target = _reach(url)
+    refuse_existing(url, overwrite)
+    if system.exists(target):
+        system.rm(f"{target}/{MANIFEST}") if system.exists(f"{target}/{MANIFEST}") else None
+        system.rm(target, recursive=True)
+    names = sorted(files_of(root), key=lambda name: name == MANIFEST)
+    try:
+        for name in names:
+            system.makedirs(str(PurePosixPath(target, name).parent), exist_ok=True)
+            system.put_file(str(root / name), f"{target}/{name}")
+    except OSError as error:
+        raise RunError(f"cannot write the run {url}: {error.strerror or error}") from error
+    return url
+
+
+def get_run(url: str, path: str | os.PathLike[str]) -> Path:
+    """Copies a run from a URL to a new folder, and verifies it; returns the folder. Raises RunError."""
+    system, source = _reach(url)
+    if not system.exists(f"{source}/{MANIFEST}"):
+        raise RunError(f"there is no run at {url}")
+    target = Path(path)
+    if target.exists():
+        raise RunError(f"{target} exists; give another folder")
+    partial = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        for name in _names(system, source):
+            local = inside(partial, name)
+            local.parent.mkdir(parents=True, exist_ok=True)
+            system.get_file(f"{source}/{name}", str(local))
+        if not (partial / CHECKSUMS).is_file():
+            raise RunError(f"the run {url} is unfinished: it has no {CHECKSUMS}")
+        verify(partial)
+        partial.rename(target)
+    except OSError as error:
+        raise RunError(f"cannot read the run {url}: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return target
+
+
+def list_runs(url: str | os.PathLike[str]) -> list[str]:
+    """The finished runs directly below a folder or URL, sorted; an absent folder holds none."""
+    system, root = _reach(os.fspath(url))
+    if not system.exists(root):
+        return []
+    folders: list[str] = [str(entry) for entry in system.ls(root, detail=False)]
+    found = [folder for folder in folders if not _hidden(folder) and system.exists(f"{folder.rstrip('/')}/{MANIFEST}")]
+    prefix = os.fspath(url).rstrip("/")
+    return sorted(f"{prefix}/{PurePosixPath(folder).name}" for folder in found)
+
+
+def refuse_existing(url: str, overwrite: bool) -> None:
+    """Raises RunError when something is at `url` and it may not, or must not, be replaced."""
+    system, target = _reach(url)
+    if not system.exists(target):
+        return
+    if not overwrite:
+        raise RunError(f"{url} exists; give --overwrite or another --out")
+    if not system.exists(f"{target}/{CHECKSUMS}") and system.ls(target):
+        raise RunError(f"{url} is not a run, so it will not be overwritten; give another --out")
+
+
+def _reach(url: str) -> tuple[Any, str]:
+    try:
+        system, path = url_to_fs(url)
+    except ImportError as error:
+        raise MissingExtra(str(error), "hub", f"reaching {url}") from error
+    except ValueError as error:
+        raise RunError(f"{url} cannot be reached: {error}") from error
+    return system, str(path).rstrip("/")
+
+
+def _names(system: Any, source: str) -> list[str]:
+    return sorted(str(name).removeprefix(f"{source}/") for name in system.find(source))
+
+
+def _hidden(folder: str) -> bool:
+    return PurePosixPath(folder).name.startswith(".")
