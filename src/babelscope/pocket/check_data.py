@@ -26,6 +26,8 @@ from babelscope.pocket.vocabulary import (
 
 FILES = ("lexicon.tsv", "morphology.toml", "templates.tsv")
 TEMPLATE_IDS = [f"t{number:02}" for number in range(1, 17)]
+UNSAID = {("story_repair_end", "agent")}
+"""Slots that a language may leave to the context."""
 KINDS = {"inflection", "copy", "aspect", "particle"}
 
 
@@ -95,8 +97,10 @@ def _template_problems(grammar: Grammar) -> Iterator[str]:
             known = concepts() if use.startswith("&") else frame.slots
             if use.removeprefix("&") not in known:
                 yield f"templates.tsv: {name}: unknown slot {{{use}}}"
-        missing = sorted(set(frame.slots) - {slot.name for slot in slots})
-        yield from (f"templates.tsv: {name}: the slot {{{slot}}} is not said" for slot in missing)
+        missing = sorted(set(frame.slots) - used)
+        yield from (
+            f"templates.tsv: {name}: the slot {{{slot}}} is not said" for slot in missing if (frame.name, slot) not in UNSAID
+        )
 
 
 def _fillers_of(frame: Frame, name: str, tense: str, grammar: Grammar) -> list[Word]:
@@ -110,16 +114,16 @@ def _form_problems(grammar: Grammar) -> list[str]:
     for word in grammar.words.values():
         known.setdefault(word.concept.kind, set()).update(key.split(".")[0] for key in word.forms)
     anywhere = set().union(*known.values(), {"def", "base"}, (shape for _, shape in grammar.phrases))
-    found: dict[str, None] = {}
+    found: dict[str, str] = {}
     for name, word, shape in _uses(grammar):
         for key in _keys(grammar, word, shape):
-            if _has(word, key):
+            if _has(word, key) or (key != "base" and "base" in word.forms and key in anywhere):
                 continue
             if key in known[word.concept.kind] or not _bare(word):
-                found[f"lexicon.tsv: {word.concept.id}: no form {key!r} (asked for in {name})"] = None
+                found.setdefault(f"lexicon.tsv: {word.concept.id}: no form {key!r}", name)
             elif key not in anywhere:
-                found[f"templates.tsv: {name}: no {word.concept.kind} has a form or phrase {key!r}"] = None
-    return list(found)
+                found.setdefault(f"templates.tsv: no {word.concept.kind} has a form or phrase {key!r}", name)
+    return [f"{problem} (asked for in {name})" for problem, name in found.items()]
 
 
 def _uses(grammar: Grammar) -> Iterator[tuple[str, Word, str]]:
