@@ -1,21 +1,21 @@
 """Every error that babelscope raises on purpose, one class per cause.
 
-    BabelscopeError                     anything below; the command line prints its message on one line
-    ├── InputError                      what the user gave cannot be used (exit code 2)
-    │   ├── CorpusError                 a text source is missing, empty, broken or misaligned
-    │   ├── ModelError                  a model cannot be loaded
-    │   │   └── UnsupportedModel        it loads, but its structure is not one we can measure (exit code 1 in `check`)
-    │   ├── TaskError                   a prompt task cannot be built
-    │   │   └── NoPromptSurvives        the tokenisation census is empty
-    │   ├── UnattainableThreshold       no neuron could pass
-    │   ├── RunError                    a run directory is absent, unfinished, damaged, or in the way
-    │   └── PlanError                   a sweep plan does not say what to do
-    ├── EditError                       an edit of a forward pass went wrong
-    │   ├── EditNeverFired              the edited module was never called
-    │   └── AlreadyEdited               a second edit of a kind that excludes others
-    ├── NonFinite                       NaN or infinity where a number must be
-    ├── MissingExtra                    an optional dependency is not installed
-    └── Interrupted                     the work was stopped by the user
+BabelscopeError                     anything below; the command line prints its message on one line
+├── InputError                      what the user gave cannot be used (exit code 2)
+│   ├── CorpusError                 a text source is missing, empty, broken or misaligned
+│   ├── ModelError                  a model cannot be loaded
+│   │   └── UnsupportedModel        it loads, but its structure is not one we can measure (exit code 1 in `check`)
+│   ├── TaskError                   a prompt task cannot be built
+│   │   └── NoPromptSurvives        the tokenisation census is empty
+│   ├── UnattainableThreshold       no neuron could pass
+│   ├── RunError                    a run directory is absent, unfinished, damaged, or in the way
+│   └── PlanError                   a sweep plan does not say what to do
+├── EditError                       an edit of a forward pass went wrong
+│   ├── EditNeverFired              the edited module was never called
+│   └── AlreadyEdited               a second edit of a kind that excludes others
+├── NonFinite                       NaN or infinity where a number must be
+├── MissingExtra                    an optional dependency is not installed
+└── Interrupted                     the work was stopped by the user
 """
 
 from __future__ import annotations

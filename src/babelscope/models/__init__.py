@@ -1,0 +1,24 @@
+"""Hooks on an unmodified Hugging Face model: load, read, edit, resume, and the suite that says whether it can be trusted."""
+
+from babelscope.models.batches import Batch, over_batches, token_budget
+from babelscope.models.conformance import Check, run_checks
+from babelscope.models.families import ROWS, Family
+from babelscope.models.hooks import Site, capture, edit, resume
+from babelscope.models.loading import load_model
+from babelscope.models.model import Model
+
+__all__ = [
+    "ROWS",
+    "Batch",
+    "Check",
+    "Family",
+    "Model",
+    "Site",
+    "capture",
+    "edit",
+    "load_model",
+    "over_batches",
+    "resume",
+    "run_checks",
+    "token_budget",
+]

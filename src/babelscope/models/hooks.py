@@ -1,0 +1,231 @@
+"""Reading and editing a forward pass of an unmodified Hugging Face model, by PyTorch hooks alone.
+
+A `Site` names a place: what flows there is read by `capture`, replaced by `edit`; `resume` starts a pass at a block.
+All three are context managers, remove only their own handles, and leave the model as it was.
+
+B batch · T position · D model width · N neuron · H query head · K key/value head · E head width
+"""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from babelscope.errors import AlreadyEdited, EditNeverFired
+
+if TYPE_CHECKING:
+    from babelscope.models.model import Model
+
+Kind = Literal["residual", "neurons", "z", "q", "k", "v", "attention_write", "mlp_write", "attention_in", "mlp_in"]
+Change = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True, order=True)
+class Site:
+    """A place in the forward pass.
+
+    `residual` l: the stream entering block l, [B, T, D]; l = layers: entering the final norm. `neurons`: [B, T, N].
+    `z`: heads before the output projection, [B, T, H, E]. `q`, `k`, `v`: native projections before rotary embedding
+    and per-head norms, [B, T, H or K, E]. `attention_write`, `mlp_write`: what joins the stream. `attention_in`,
+    `mlp_in`: what q, k, v or the MLP read, after the norm, [B, T, D] (`attention_in` is for reading only).
+    """
+
+    kind: Kind
+    layer: int
+
+
+@dataclass(frozen=True)
+class Location:
+    """A module, the side of it to hook, and how the tensor there is seen."""
+
+    module: nn.Module
+    side: Literal["input", "output"]
+    rows: Tensor | None = None
+    """[heads, E] indices into the last dimension; None: the whole tensor"""
+    block: nn.Module | None = None
+    """where the tensor is flattened to [B·T, ·]: the block whose input says B and T"""
+
+    def view(self, tensor: Tensor) -> Tensor:
+        if self.rows is None:
+            return tensor
+        rows = self.rows.to(tensor.device)
+        return tensor[..., rows.reshape(-1)].reshape(*tensor.shape[:-1], *rows.shape)
+
+    def put(self, tensor: Tensor, value: Tensor) -> Tensor:
+        if self.rows is None:
+            return value.to(tensor.dtype)
+        changed = tensor.clone()
+        changed[..., self.rows.reshape(-1).to(tensor.device)] = value.reshape(*tensor.shape[:-1], -1).to(tensor.dtype)
+        return changed
+
+
+@contextmanager
+def capture(
+    model: Model, sites: Sequence[Site], keep: Change | None = None, gradients: bool = False
+) -> Generator[dict[Site, Tensor]]:
+    """Values at `sites` of the last forward pass inside the context, each after `keep` (a reduction, say a mean).
+
+    Values are copies and detached, unless `gradients`: then they are the live tensors of the graph.
+
+    >>> with capture(model, [Site("neurons", 3)]) as seen:            # doctest: +SKIP
+    ...     model.trunk(ids)
+    >>> seen[Site("neurons", 3)].shape                                # doctest: +SKIP
+    torch.Size([1, 12, 512])
+    """
+    seen: dict[Site, Tensor] = {}
+
+    def reader(site: Site, location: Location) -> Change:
+        def read(tensor: Tensor) -> Tensor:
+            value = location.view(tensor)
+            value = value if gradients else value.detach()
+            # a block may go on to add into this very tensor (Falcon does), so what is kept is a copy
+            seen[site] = keep(value) if keep else (value if gradients else value.clone())
+            return tensor
+
+        return read
+
+    with _hooked([(location, reader(site, location), False) for site in sites for location in [model.locate(site)]]):
+        yield seen
+
+
+@contextmanager
+def edit(model: Model, changes: Mapping[Site, Change], exclusive: bool = False) -> Generator[dict[Site, int]]:
+    """Replace the value at each site by `change(value)`; yields the count of firings by site.
+
+    Raises EditNeverFired on leaving when a site was never reached, and AlreadyEdited when an `exclusive` edit meets
+    another one on the same model (nested or in another thread).
+    """
+    fired = dict.fromkeys(changes, 0)
+
+    def writer(site: Site, location: Location, change: Change) -> Change:
+        def write(tensor: Tensor) -> Tensor:
+            fired[site] += 1
+            return location.put(tensor, change(location.view(tensor)))
+
+        return write
+
+    entries = [
+        (location, writer(site, location, change), True)
+        for site, change in changes.items()
+        for location in [model.locate(site)]
+    ]
+    with _claimed(model.hf, exclusive), _hooked(entries):
+        yield fired
+    silent = [site for site, count in fired.items() if count == 0]
+    if silent:
+        raise EditNeverFired(f"{len(silent)} of {len(fired)} edits never fired, the first at {silent[0]}")
+
+
+@contextmanager
+def resume(model: Model, layer: int, hidden: Tensor) -> Generator[None]:
+    """Inside, every forward pass starts at block `layer` with `hidden` [B, T, D] entering it.
+
+    The blocks before are passed over; token ids still give masks and positions, so their shape must be [B, T].
+    With a key/value cache of a prefix, `hidden` holds the positions after it.
+    """
+    skipped = list(model.blocks[:layer])
+    own = [block.__dict__.get("forward") for block in skipped]
+    returns_tuple = model.block_returns_tuple
+
+    def passed_over(hidden_states: Tensor, *_: Any, **__: Any) -> Any:
+        return (hidden_states, None) if returns_tuple else hidden_states
+
+    entry = model.locate(Site("residual", layer))
+    try:
+        for block in skipped:
+            block.forward = passed_over
+        with _hooked([(entry, lambda _: hidden, True)]):
+            yield
+    finally:
+        for block, forward in zip(skipped, own):
+            del block.forward
+            if forward is not None:
+                block.forward = forward
+
+
+@contextmanager
+def _hooked(entries: Sequence[tuple[Location, Change, bool]]) -> Generator[None]:
+    handles: list[Any] = []
+    try:
+        for location, act, replaces in entries:
+            if location.block is not None:
+                act, handle = _unflattened(location.block, act)
+                handles.append(handle)
+            handles.append(_attach(location, act, replaces))
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _attach(location: Location, act: Change, replaces: bool) -> Any:
+    if location.side == "input":
+
+        def before(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            if args:
+                value = act(args[0])
+                return ((value, *args[1:]), kwargs) if replaces else None
+            value = act(kwargs["hidden_states"])
+            return (args, {**kwargs, "hidden_states": value}) if replaces else None
+
+        return location.module.register_forward_pre_hook(before, with_kwargs=True)
+
+    def after(_: nn.Module, __: Any, output: Any) -> Any:
+        if isinstance(output, tuple):
+            value = act(output[0])
+            return (value, *output[1:]) if replaces else None
+        value = act(output)
+        return value if replaces else None
+
+    return location.module.register_forward_hook(after)
+
+
+def _unflattened(block: nn.Module, act: Change) -> tuple[Change, Any]:
+    """Show `act` a flattened tensor as [B, T, ·], with B and T read off the block's input."""
+    shape: list[torch.Size] = []
+
+    def note(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        shape[:] = [(args[0] if args else kwargs["hidden_states"]).shape[:2]]
+
+    def folded(tensor: Tensor) -> Tensor:
+        if tensor.dim() == 3:
+            return act(tensor)
+        return act(tensor.reshape(*shape[0], -1)).reshape(tensor.shape)
+
+    return folded, block.register_forward_pre_hook(note, with_kwargs=True)
+
+
+_lock = threading.Lock()
+_claims: weakref.WeakKeyDictionary[nn.Module, list[bool]] = weakref.WeakKeyDictionary()
+
+
+@contextmanager
+def _claimed(module: nn.Module, exclusive: bool) -> Generator[None]:
+    """Keep count of the edits on one model, so that an exclusive one stands alone."""
+    with _lock:
+        standing = _claims.setdefault(module, [])
+        if (exclusive and standing) or any(standing):
+            raise AlreadyEdited("this model is already being edited; leave that context first (also in other threads)")
+        standing.append(exclusive)
+    try:
+        yield
+    finally:
+        with _lock:
+            standing.remove(exclusive)
+
+
+def hook_count(module: nn.Module) -> int:
+    """Number of forward hooks registered anywhere in a model, whoever they belong to."""
+    return sum(len(part._forward_hooks) + len(part._forward_pre_hooks) for part in module.modules())  # pyright: ignore[reportPrivateUsage]
+
+
+def no_grad_unless(gradients: bool) -> Any:
+    """The inference context, or nothing where gradients are wanted."""
+    return torch.enable_grad() if gradients else torch.inference_mode()

@@ -1,0 +1,131 @@
+"""Tiny random models of every architecture family, built offline from real Hugging Face configurations."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
+
+WORDS = 96
+_GQA: dict[str, Any] = dict(
+    hidden_size=32, intermediate_size=48, num_hidden_layers=3, num_attention_heads=4, num_key_value_heads=2, head_dim=8
+)
+_ROPE: dict[str, Any] = dict(max_position_embeddings=128)
+
+CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
+    "bloom": ("bloom", dict(hidden_size=32, n_layer=3, n_head=4)),
+    "llama": ("llama", {**_GQA, **_ROPE}),
+    "mistral": ("mistral", {**_GQA, **_ROPE, "sliding_window": 64}),
+    "qwen2": ("qwen2", {**_GQA, **_ROPE}),
+    "qwen3": ("qwen3", {**_GQA, **_ROPE}),
+    "gemma2": ("gemma2", {**_GQA, **_ROPE, "sliding_window": 64, "query_pre_attn_scalar": 8}),
+    "gemma3": ("gemma3_text", {**_GQA, **_ROPE, "sliding_window": 64, "query_pre_attn_scalar": 8}),
+    "gpt2": ("gpt2", dict(n_embd=32, n_layer=3, n_head=4, n_positions=128)),
+    "gpt_neox": (
+        "gpt_neox",
+        dict(hidden_size=32, intermediate_size=48, num_hidden_layers=3, num_attention_heads=4, **_ROPE),
+    ),
+    "gpt_neox-sequential": (
+        "gpt_neox",
+        dict(
+            hidden_size=32,
+            intermediate_size=48,
+            num_hidden_layers=3,
+            num_attention_heads=4,
+            use_parallel_residual=False,
+            **_ROPE,
+        ),
+    ),
+    "opt": (
+        "opt",
+        dict(hidden_size=32, ffn_dim=48, num_hidden_layers=3, num_attention_heads=4, word_embed_proj_dim=32, **_ROPE),
+    ),
+    "xglm": ("xglm", dict(d_model=32, ffn_dim=48, num_layers=3, attention_heads=4, **_ROPE)),
+    "phi": (
+        "phi",
+        dict(hidden_size=32, intermediate_size=48, num_hidden_layers=3, num_attention_heads=4, **_ROPE),
+    ),
+    "phi3": ("phi3", {**_GQA, **_ROPE}),
+    "falcon-7b": (
+        "falcon",
+        dict(
+            hidden_size=32,
+            num_hidden_layers=3,
+            num_attention_heads=4,
+            multi_query=True,
+            parallel_attn=True,
+            new_decoder_architecture=False,
+        ),
+    ),
+    "falcon-40b": (
+        "falcon",
+        dict(
+            hidden_size=32,
+            num_hidden_layers=3,
+            num_attention_heads=4,
+            num_kv_heads=2,
+            new_decoder_architecture=True,
+        ),
+    ),
+    "falcon-rw": (
+        "falcon",
+        dict(
+            hidden_size=32,
+            num_hidden_layers=3,
+            num_attention_heads=4,
+            multi_query=False,
+            parallel_attn=False,
+            alibi=True,
+            bias=True,
+            new_decoder_architecture=False,
+        ),
+    ),
+    "olmo2": ("olmo2", {**_GQA, **_ROPE}),
+    "cohere": ("cohere", {**_GQA, **_ROPE}),
+    "cohere2": ("cohere2", {**_GQA, **_ROPE, "sliding_window": 64}),
+    "apertus": ("apertus", {**_GQA, **_ROPE}),
+}
+CONFIGS["opt-350m"] = (
+    "opt",
+    {**CONFIGS["opt"][1], "word_embed_proj_dim": 16, "do_layer_norm_before": False},
+)
+FAMILIES = tuple(CONFIGS)
+
+
+def tiny_config(family: str, **changes: Any) -> Any:
+    model_type, settings = CONFIGS[family]
+    common = dict(vocab_size=WORDS, pad_token_id=0, bos_token_id=1, eos_token_id=2)
+    return AutoConfig.for_model(model_type, **{**common, **settings, **changes})
+
+
+def tiny_model(family: str, dtype: torch.dtype = torch.float32, seed: int = 0, **changes: Any) -> PreTrainedModel:
+    """A random model whose biases and norms are random too, so that nothing is right by being zero or one."""
+    torch.manual_seed(seed)
+    model = AutoModelForCausalLM.from_config(tiny_config(family, **changes))
+    generator = torch.Generator().manual_seed(seed + 1)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            noise = torch.randn(parameter.shape, generator=generator)
+            parameter.add_(noise * (0.1 if parameter.dim() > 1 else 0.2))
+            if "embed" in name or "wte" in name or "lm_head" in name:
+                parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.3)
+    return model.to(dtype).eval()
+
+
+@lru_cache(1)
+def tiny_tokenizer() -> PreTrainedTokenizerFast:
+    """One word per character, so that any text has an answer: letters of several scripts, the rest is unknown."""
+    characters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJ .,!?'0123456789的一是不人我在有他这éñçãअकमरहابتثم"
+    words = {"<pad>": 0, "<s>": 1, "</s>": 2, "<unk>": 3}
+    for character in characters:
+        words.setdefault(character, len(words))
+    assert len(words) <= WORDS, len(words)
+    tokenizer = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split("", "isolated")
+    tokenizer.decoder = decoders.Fuse()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", pad_token="<pad>", unk_token="<unk>"
+    )
