@@ -1,0 +1,94 @@
+"""`babelscope corpus`: look at a corpus before measuring anything on it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from babelscope.corpora import Audit
+
+app = typer.Typer(help="Look at parallel corpora and texts.", no_args_is_help=True)
+
+
+@app.command("list")
+def list_readers() -> None:
+    """List the readers, with an example of each.
+
+    Example:  babelscope corpus list
+    """
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from babelscope.corpora import READERS
+
+    table = Table("reader", "reads", "options", "example", title="Corpus specs: reader:PATH?option=value")
+    for reader in READERS.values():
+        options = [
+            *reader.options,
+            *([f"LANGUAGE={reader.languages_as_options}"] if reader.languages_as_options else []),
+        ]
+        table.add_row(*(Text(cell) for cell in (reader.name, reader.holds, ", ".join(options), reader.example)))
+    Console().print(table)
+
+
+@app.command("audit")
+def audit_command(
+    spec: Annotated[str, typer.Argument(help="Corpus spec, such as bible:bibles or lines:my-folder.")],
+    languages: Annotated[
+        str | None, typer.Option("--languages", "-l", help="Codes separated by commas; default: all that are there.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="New folder for the findings as CSV, one file per kind.", show_default=False)
+    ] = None,
+) -> None:
+    """Count what is missing, empty, repeated, oddly long, or in the wrong script.
+
+    Example:  babelscope corpus audit bible:bibles --languages en,zh,fr --out findings
+    """
+    from babelscope.corpora import audit
+    from babelscope.errors import InputError
+
+    if out is not None and out.exists():
+        raise InputError(f"{out} exists already; name a new folder")
+    report = audit(spec, languages)
+    _print(report)
+    if out is not None:
+        _write(report, out)
+
+
+def _print(report: Audit) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from babelscope.languages import language
+
+    columns = ["lines", "missing", "dropped", "empty", "repeated", "characters", "ratio", "odd length", "wrong script"]
+    table = Table("language", "name", title=Text(f"{report.spec}: {report.common} ids in all languages"))
+    for column in columns:
+        table.add_column(column, justify="right")
+    for row in report.languages:
+        counts = (row.lines, row.missing, row.dropped, row.empty, row.duplicates)
+        numbers = [*map(str, counts), f"{row.characters:.1f}", f"{row.ratio:.2f}", str(row.outliers), str(row.foreign)]
+        table.add_row(row.code, language(row.code).name, *numbers)
+    console = Console()
+    console.print(table)
+    for problem in report.problems:
+        console.print(Text(f"• {problem}"))
+    if not report.problems:
+        console.print("Nothing odd was found.")
+
+
+def _write(report: Audit, out: Path) -> None:
+    from babelscope.errors import InputError
+
+    try:
+        out.mkdir(parents=True)
+        for name, frame in report.tables().items():
+            frame.to_csv(out / f"{name}.csv", index=False)
+    except OSError as error:
+        raise InputError(f"cannot write to {out}: {error.strerror or error}") from error

@@ -1,0 +1,18 @@
+"""Parallel corpora and texts for perplexity: one reader per file, alignment by id, an audit, a content hash."""
+
+from babelscope.corpora.audit import Audit, audit
+from babelscope.corpora.load import READERS, Reader, load_corpus, load_texts
+from babelscope.corpora.parallel import ParallelCorpus
+from babelscope.corpora.texts import Document, TextCollection
+
+__all__ = [
+    "READERS",
+    "Audit",
+    "Document",
+    "ParallelCorpus",
+    "Reader",
+    "TextCollection",
+    "audit",
+    "load_corpus",
+    "load_texts",
+]

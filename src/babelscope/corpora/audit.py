@@ -1,0 +1,251 @@
+"""What is odd about a corpus, counted and shown: missing ids, empty and repeated lines, lengths, scripts, encodings."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from babelscope.corpora.load import load_source
+from babelscope.corpora.parallel import ParallelCorpus
+from babelscope.corpora.source import Source
+from babelscope.errors import InputError
+from babelscope.languages import language, script_of, scripts_written
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["Audit", "Finding", "LanguageAudit", "audit", "zawgyi_share"]
+
+OUTLIER = 5.0
+"""robust z of the log length ratio beyond which a line is shown"""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line that deserves a look."""
+
+    kind: str
+    """missing, empty, duplicate, length or script"""
+    language: str
+    id: str
+    detail: str
+
+
+@dataclass(frozen=True)
+class LanguageAudit:
+    """Counts of one language."""
+
+    code: str
+    lines: int
+    """ids of this language, empty ones included"""
+    missing: int
+    """ids that another language has and this one lacks or leaves empty"""
+    dropped: int
+    """its own texts that alignment leaves out, because another language lacks their id"""
+    empty: int
+    duplicates: int
+    """second and later occurrences of the same text"""
+    characters: float
+    """mean per text"""
+    ratio: float
+    """median of its length over the first language's; NaN without common ids"""
+    outliers: int
+    foreign: int
+    """lines mostly in a script that is not the language's"""
+    zawgyi: float
+    """share of Burmese lines that look like Zawgyi, not Unicode; NaN for other languages"""
+
+
+@dataclass(frozen=True)
+class Audit:
+    """The outcome: one row per language, and every finding."""
+
+    spec: str
+    common: int
+    """ids with text in all languages"""
+    languages: tuple[LanguageAudit, ...]
+    findings: tuple[Finding, ...]
+    notes: tuple[str, ...]
+    """what the reader decided"""
+
+    @property
+    def problems(self) -> list[str]:
+        """One sentence per kind of trouble and language, with the first examples; empty when all is well."""
+        said = list(self.notes)
+        if self.common == 0:
+            said.append("no id has text in every language")
+        for row in self.languages:
+            for kind, count, what in (
+                ("missing", row.missing, "ids missing"),
+                ("empty", row.empty, "empty lines"),
+                ("duplicate", row.duplicates, "repeated lines"),
+                ("length", row.outliers, "lines of unusual length"),
+                ("script", row.foreign, f"lines not mostly in {_script(row.code)}"),
+            ):
+                if count:
+                    ids = [
+                        finding.id for finding in self.findings if (finding.kind, finding.language) == (kind, row.code)
+                    ]
+                    said.append(f"{row.code}: {count} {what} ({', '.join(ids[:3])}{', …' if len(ids) > 3 else ''})")
+            if row.zawgyi > 0.1:
+                said.append(
+                    f"{row.code}: {row.zawgyi:.0%} of the lines look like the Zawgyi encoding; convert to Unicode"
+                )
+        return said
+
+    def tables(self) -> dict[str, pd.DataFrame]:
+        """`languages` with a row per language, and one frame per kind of finding (columns language, id, detail)."""
+        import pandas as pd
+
+        frames = {"languages": pd.DataFrame([vars(row) for row in self.languages])}
+        for kind in ("missing", "empty", "duplicate", "length", "script"):
+            rows = [(f.language, f.id, f.detail) for f in self.findings if f.kind == kind]
+            frames[kind] = pd.DataFrame(rows, columns=["language", "id", "detail"])
+        return frames
+
+
+def audit(corpus: str | ParallelCorpus, languages: Sequence[str] | str | None = None) -> Audit:
+    """Look for trouble in a corpus, given as a spec (before alignment) or as a corpus (after it).
+
+    Length outliers: robust z (median, 1.4826 MAD) of log(characters / characters in the first language) beyond 5.
+    Raises CorpusError when the corpus cannot be read at all.
+
+    >>> report = audit(ParallelCorpus.from_texts({"en": ["a cat", "a cat"], "ru": ["кот", "cat"]}))
+    >>> report.problems
+    ['en: 1 repeated lines (2)', 'ru: 1 lines not mostly in Cyrl (2)']
+    """
+    if isinstance(corpus, ParallelCorpus):
+        chosen = (
+            corpus if languages is None else corpus.restrict([languages] if isinstance(languages, str) else languages)
+        )
+        source = Source({code: dict(zip(chosen.ids, chosen.sentences(code))) for code in chosen.languages})
+        name, notes = corpus.spec, corpus.notes
+    else:
+        source, spec = load_source(corpus, languages)
+        name, notes = spec.text, source.notes
+    present = {code: {i: text for i, text in texts.items() if text.strip()} for code, texts in source.texts.items()}
+    union = list(dict.fromkeys(i for texts in present.values() for i in texts))
+    common = {i for i in union if all(i in texts for texts in present.values())}
+    first = next(iter(present), "")
+    findings: list[Finding] = []
+    rows: list[LanguageAudit] = []
+    for code, texts in present.items():
+        own = [
+            *_missing(code, texts, union, present),
+            *_empty(code, source.texts[code]),
+            *_duplicates(code, texts),
+            *_foreign(code, texts),
+        ]
+        ratio, outliers = (1.0, []) if code == first else _lengths(code, texts, first, present[first])
+        own += outliers
+        rows.append(_row(code, source.texts[code], texts, common, ratio, own))
+        findings += own
+    return Audit(name, len(common), tuple(rows), tuple(findings), tuple(notes))
+
+
+def _row(
+    code: str, raw: Mapping[str, str], texts: Mapping[str, str], common: set[str], ratio: float, own: list[Finding]
+) -> LanguageAudit:
+    def count(kind: str) -> int:
+        return sum(finding.kind == kind for finding in own)
+
+    return LanguageAudit(
+        code=code,
+        lines=len(raw),
+        missing=count("missing"),
+        dropped=len(texts) - len(common),
+        empty=count("empty"),
+        duplicates=count("duplicate"),
+        characters=sum(map(len, texts.values())) / max(len(texts), 1),
+        ratio=ratio,
+        outliers=count("length"),
+        foreign=count("script"),
+        zawgyi=zawgyi_share(texts.values()) if code == "my" else math.nan,
+    )
+
+
+def _missing(
+    code: str, texts: Mapping[str, str], union: Sequence[str], present: Mapping[str, Mapping[str, str]]
+) -> list[Finding]:
+    return [
+        Finding("missing", code, i, "present in " + ", ".join(other for other in present if i in present[other]))
+        for i in union
+        if i not in texts
+    ]
+
+
+def _empty(code: str, raw: Mapping[str, str]) -> list[Finding]:
+    return [Finding("empty", code, i, "") for i, text in raw.items() if not text.strip()]
+
+
+def _duplicates(code: str, texts: Mapping[str, str]) -> list[Finding]:
+    first_with: dict[str, str] = {}
+    found: list[Finding] = []
+    for i, text in texts.items():
+        if text in first_with:
+            found.append(Finding("duplicate", code, i, f"same as {first_with[text]}: {_clip(text)}"))
+        else:
+            first_with[text] = i
+    return found
+
+
+def _lengths(
+    code: str, texts: Mapping[str, str], first: str, reference: Mapping[str, str]
+) -> tuple[float, list[Finding]]:
+    logs = {i: math.log(len(text) / len(reference[i])) for i, text in texts.items() if i in reference}
+    if not logs:
+        return math.nan, []
+    middle = statistics.median(logs.values())
+    spread = 1.4826 * statistics.median(abs(value - middle) for value in logs.values())
+    found = [
+        Finding(
+            "length",
+            code,
+            i,
+            f"{len(texts[i])} characters, {first} {len(reference[i])}; robust z {(log - middle) / spread:+.1f}",
+        )
+        for i, log in logs.items()
+        if spread > 0 and abs(log - middle) > OUTLIER * spread
+    ]
+    return math.exp(middle), found
+
+
+def _foreign(code: str, texts: Mapping[str, str]) -> list[Finding]:
+    try:
+        expected = scripts_written(language(code).script)
+    except InputError:  # a corpus made in memory may call its languages anything
+        return []
+    found: list[Finding] = []
+    for i, text in texts.items():
+        shares = script_of(text)
+        share = sum(shares.get(script, 0.0) for script in expected)
+        if shares and share < max((v for script, v in shares.items() if script not in expected), default=0.0):
+            found.append(Finding("script", code, i, f"{next(iter(shares))} {1 - share:.0%}: {_clip(text)}"))
+    return found
+
+
+def zawgyi_share(texts: Iterable[str]) -> float:
+    """Share of the lines with the vowel sign E (U+1031) where one stands before its consonant, as Zawgyi writes it."""
+    suspects = lines = 0
+    for text in texts:
+        if "\u1031" in text:
+            lines += 1
+            suspects += any(_stray_vowel(text, i) for i, character in enumerate(text) if character == "\u1031")
+    return suspects / lines if lines else 0.0
+
+
+def _stray_vowel(text: str, at: int) -> bool:
+    """In Unicode order U+1031 follows a consonant, a medial, or a stacked or Shan consonant."""
+    before = text[at - 1] if at else " "
+    return not ("\u1000" <= before <= "\u102a" or "\u1039" <= before <= "\u103f" or "\u1050" <= before <= "\u108f")
+
+
+def _script(code: str) -> str:
+    return language(code).script
+
+
+def _clip(text: str) -> str:
+    return text if len(text) <= 60 else text[:59] + "…"

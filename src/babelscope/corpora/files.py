@@ -1,0 +1,71 @@
+"""Text files read strictly: UTF-8 or a clear refusal, byte-order mark removed, nothing else changed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from babelscope.errors import CorpusError
+
+__all__ = ["decode", "files_in", "read_bytes", "read_lines", "split_lines"]
+
+
+def read_bytes(path: Path) -> bytes:
+    """The content of a file; CorpusError when it cannot be read or is empty."""
+    if path.is_dir():
+        raise CorpusError(f"{path} is a folder where a file is expected")
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise CorpusError(f"cannot read {path}: {error.strerror or error}") from error
+    if not content.strip():
+        raise CorpusError(f"{path} is empty")
+    return content
+
+
+def decode(content: bytes, where: str | Path) -> str:
+    """UTF-8 text without its byte-order mark; CorpusError on binary content or broken UTF-8, with the place."""
+    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise CorpusError(f"{where} is UTF-16; save it as UTF-8")
+    if b"\0" in content:
+        raise CorpusError(f"{where} is a binary file, not text (NUL at byte {content.index(0)})")
+    try:
+        return content.decode("utf-8").removeprefix("\ufeff")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise CorpusError(
+            f"{where} is not valid UTF-8: byte {error.start} (0x{content[error.start]:02x}), line {line}; "
+            "save it as UTF-8"
+        ) from error
+
+
+def split_lines(text: str) -> list[str]:
+    """Lines ended by \\n or \\r\\n and by nothing else: str.splitlines would cut at U+2028 and eight others too."""
+    lines = text.split("\n")
+    if lines[-1] == "":
+        lines.pop()
+    return [line.removesuffix("\r") for line in lines]
+
+
+def read_lines(path: Path) -> list[str]:
+    """The lines of a UTF-8 file, whole, with no white space trimmed."""
+    return split_lines(decode(read_bytes(path), path))
+
+
+def files_in(folder: Path, wanted: Callable[[Path], bool], what: str) -> list[Path]:
+    """The files of a folder that a reader wants, by name; CorpusError when there are none.
+
+    `what` describes them: "no {what} in FOLDER".
+    """
+    if not folder.is_dir():
+        raise CorpusError(f"{folder} is a file where a folder is expected")
+    try:
+        entries = sorted(folder.iterdir())
+    except OSError as error:
+        raise CorpusError(f"cannot list {folder}: {error.strerror or error}") from error
+    found = [path for path in entries if not path.name.startswith(".") and wanted(path) and path.is_file()]
+    if found:
+        return found
+    below = [path.name for path in entries if path.is_dir() and any(wanted(child) for child in path.iterdir())]
+    hint = f"; there are some in {', '.join(below)}" if below else "; check the path"
+    raise CorpusError(f"no {what} in {folder}{hint}")

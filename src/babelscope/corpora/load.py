@@ -1,0 +1,135 @@
+"""From a spec to a corpus or to texts: the table of readers, and the two calls that everything else uses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from babelscope.corpora import bible, flores, hub, pocket, table, xlsum
+from babelscope.corpora.lines import read_line_files
+from babelscope.corpora.ntrex import read_ntrex
+from babelscope.corpora.parallel import ParallelCorpus
+from babelscope.corpora.source import Source, align, collect
+from babelscope.corpora.spec import Spec, parse_spec
+from babelscope.corpora.texts import TextCollection
+from babelscope.errors import CorpusError
+from babelscope.languages import parse_languages
+
+__all__ = ["READERS", "Reader", "load_corpus", "load_source", "load_texts"]
+
+
+@dataclass(frozen=True)
+class Reader:
+    """One row of the table of readers."""
+
+    name: str
+    read: Callable[[Spec, Sequence[str] | None], Source]
+    holds: str
+    """what it reads, in a few words"""
+    example: str
+    options: tuple[str, ...] = ()
+    languages_as_options: str = ""
+    """what `en=…` names, where the reader takes that: a column or a file"""
+    parallel: bool = True
+
+
+READERS = {
+    reader.name: reader
+    for reader in (
+        Reader(
+            "bible",
+            bible.read_bible,
+            "verses, one CES XML file per language (christos-c/bible-corpus)",
+            "bible:bibles?exclude=JAM,1PE,COL",
+            bible.OPTIONS,
+            "file",
+        ),
+        Reader("ntrex", read_ntrex, "NTREX-128 news, line-aligned", "ntrex:NTREX-128", (), "file"),
+        Reader(
+            "flores",
+            flores.read_flores,
+            "FLORES-200 or FLORES+, local or from the hub",
+            "flores:flores200_dataset?split=devtest",
+            flores.OPTIONS,
+            "file",
+        ),
+        Reader("lines", read_line_files, "<language>.txt files, line-aligned", "lines:my-folder", (), "file"),
+        Reader(
+            "table",
+            table.read_table,
+            "TSV, CSV, JSONL or Parquet, a column per language",
+            "table:pairs.tsv?id=key&en=English&fr=French",
+            table.OPTIONS,
+            "column",
+        ),
+        Reader(
+            "hub",
+            hub.read_hub,
+            "any dataset of the Hugging Face hub with a column per language",
+            "hub:Helsinki-NLP/opus-100?config=en-fr&split=test&en=translation.en&fr=translation.fr",
+            hub.OPTIONS,
+            "column",
+        ),
+        Reader("pocket", pocket.read_pocket, "the built-in generated corpus", "pocket:heldout", pocket.OPTIONS),
+        Reader(
+            "xlsum",
+            xlsum.read_xlsum,
+            "XL-Sum articles for perplexity, local JSONL or from the hub",
+            "xlsum:XLSum?split=val&limit=500",
+            xlsum.OPTIONS,
+            "file",
+            parallel=False,
+        ),
+    )
+}
+
+
+def load_corpus(spec: str, languages: Sequence[str] | str | None = None) -> ParallelCorpus:
+    """The parallel sentences that a spec names, in the given languages (default: all that are there), aligned by id.
+
+    Raises CorpusError with one line that says what is wrong, where, and what to do; InputError for unknown languages.
+
+    >>> corpus = load_corpus("lines:data/my-folder", ["en", "fr"])  # doctest: +SKIP
+    """
+    parsed = _resolve(spec, extra=("lone",))
+    if not READERS[parsed.reader].parallel:
+        raise CorpusError(f"{spec}: {parsed.reader} texts are not parallel; use them as texts for perplexity")
+    return align(READERS[parsed.reader].read(parsed, _codes(languages)), parsed)
+
+
+def load_texts(spec: str, languages: Sequence[str] | str | None = None) -> dict[str, TextCollection]:
+    """The running text that a spec names, by language: chapters or articles where known, else lines.
+
+    Nothing is aligned: each language keeps all of its text. `limit=N` in the spec keeps the first N documents.
+    Raises CorpusError as `load_corpus` does.
+
+    >>> texts = load_texts("xlsum:XLSum?limit=500", ["en", "fr"])  # doctest: +SKIP
+    """
+    parsed = _resolve(spec, extra=("lone", "limit"))
+    return collect(READERS[parsed.reader].read(parsed, _codes(languages)), parsed)
+
+
+def load_source(spec: str, languages: Sequence[str] | str | None = None) -> tuple[Source, Spec]:
+    """What the reader found, before anything is aligned or left out: the audit's view."""
+    parsed = _resolve(spec, extra=("lone", "limit"))
+    return READERS[parsed.reader].read(parsed, _codes(languages)), parsed
+
+
+def _codes(languages: Sequence[str] | str | None) -> list[str] | None:
+    return None if languages is None else parse_languages(languages)
+
+
+def _resolve(text: str, extra: Iterable[str]) -> Spec:
+    """The parsed spec of a known reader, with no option that the reader would not look at."""
+    spec = parse_spec(text)
+    reader = READERS.get(spec.reader)
+    if reader is None:
+        raise CorpusError(f"{text}: there is no reader {spec.reader!r}; readers: {', '.join(READERS)}")
+    allowed = {*reader.options, *extra}
+    if reader.languages_as_options:
+        spec.by_language(allowed)
+    elif unknown := sorted(set(spec.options) - allowed):
+        raise CorpusError(
+            f"{text}: unknown option {unknown[0]!r}; {spec.reader} takes {', '.join(sorted(allowed)) or 'none'}"
+        )
+    return spec

@@ -1,0 +1,109 @@
+"""A corpus in one string: `reader:place?option=value&option=value`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import unquote
+
+from babelscope.errors import CorpusError, InputError
+from babelscope.languages import language
+
+__all__ = ["Spec", "parse_spec"]
+
+
+@dataclass(frozen=True)
+class Spec:
+    """The parts of a corpus spec, with the accessors that readers share."""
+
+    text: str
+    """as the user wrote it"""
+    reader: str
+    place: str
+    """path or hub name, before the question mark"""
+    options: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def path(self) -> Path:
+        """The place as an existing file or folder; CorpusError when it is not there."""
+        if not self.place:
+            raise CorpusError(f"{self.text}: no path is given: write {self.reader}:PATH")
+        if "\0" in self.place:
+            raise CorpusError(f"{self.text!r}: a path cannot hold a NUL character")
+        path = Path(self.place).expanduser()
+        try:
+            exists = path.exists()
+        except OSError as error:
+            raise CorpusError(f"{self.text}: cannot look at {path}: {error.strerror}") from error
+        if not exists:
+            raise CorpusError(f"{self.text}: {path} does not exist; check the path")
+        return path
+
+    @property
+    def join(self) -> str:
+        """The character that adds one more option to this spec, for hints in messages."""
+        return "&" if self.options else "?"
+
+    def integer(self, name: str) -> int | None:
+        """An option that counts something: a positive whole number, or None when it was not given."""
+        value = self.options.get(name)
+        if value is None:
+            return None
+        if not (value.isascii() and value.isdigit() and 0 < len(value) < 10 and int(value) > 0):
+            raise CorpusError(f"{self.text}: {name}={value} is not a positive whole number")
+        return int(value)
+
+    def choice(self, name: str, allowed: Iterable[str], default: str) -> str:
+        """An option with a fixed list of values."""
+        value = self.options.get(name, default)
+        if value not in (known := list(allowed)):
+            raise CorpusError(f"{self.text}: {name}={value} is not one of {', '.join(known)}")
+        return value
+
+    def items(self, name: str) -> tuple[str, ...]:
+        """An option that holds a comma-separated list."""
+        return tuple(item.strip() for item in self.options.get(name, "").split(",") if item.strip())
+
+    def by_language(self, reserved: Iterable[str]) -> dict[str, str]:
+        """The options whose name is a language, by code: `en=column` in tables, `en=file` in folders."""
+        kept = set(reserved)
+        found: dict[str, str] = {}
+        for name, value in self.options.items():
+            if name in kept:
+                continue
+            try:
+                code = language(name).code
+            except InputError:
+                raise CorpusError(
+                    f"{self.text}: unknown option {name!r}; {self.reader} takes {', '.join(sorted(kept))} and languages"
+                ) from None
+            if code in found:
+                raise CorpusError(f"{self.text}: language {code} is given twice, last as {name}={value}")
+            found[code] = value
+        return found
+
+
+def parse_spec(text: str) -> Spec:
+    """Split a spec into reader, place and options; says nothing yet about whether the reader exists.
+
+    Raises CorpusError when there is no `reader:` in front, or an option is no `name=value` or comes twice.
+
+    >>> spec = parse_spec("table:pairs.tsv?id=key&en=English")
+    >>> spec.reader, spec.place, dict(spec.options)
+    ('table', 'pairs.tsv', {'id': 'key', 'en': 'English'})
+    """
+    reader, colon, rest = text.strip().partition(":")
+    if not colon:
+        raise CorpusError(f"{text!r} is not a corpus spec: write reader:PATH, such as lines:my-folder")
+    place, _, query = rest.partition("?")
+    options: dict[str, str] = {}
+    for part in query.split("&") if query else []:
+        name, equals, value = part.partition("=")
+        if not equals or not name or not value:
+            raise CorpusError(f"{text}: option {part!r} is not of the form name=value")
+        name = unquote(name)
+        if name in options:
+            raise CorpusError(f"{text}: option {name} is given twice")
+        options[name] = unquote(value)
+    return Spec(text=text.strip(), reader=reader, place=place, options=options)
