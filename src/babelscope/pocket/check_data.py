@@ -99,7 +99,9 @@ def _template_problems(grammar: Grammar) -> Iterator[str]:
                 yield f"templates.tsv: {name}: unknown slot {{{use}}}"
         missing = sorted(set(frame.slots) - used)
         yield from (
-            f"templates.tsv: {name}: the slot {{{slot}}} is not said" for slot in missing if (frame.name, slot) not in UNSAID
+            f"templates.tsv: {name}: the slot {{{slot}}} is not said"
+            for slot in missing
+            if (frame.name, slot) not in UNSAID
         )
 
 
