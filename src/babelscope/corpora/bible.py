@@ -1,4 +1,4 @@
-"""Bibles in the CES layout of christos-c/bible-corpus: one XML file per language, `<seg id="b.MAT.1.1" type="verse">`."""
+"""Bibles in the CES layout of christos-c/bible-corpus: one XML file each, `<seg id="b.MAT.1.1" type="verse">`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from xml.etree.ElementTree import ParseError
 from defusedxml.common import DefusedXmlException
 from defusedxml.ElementTree import fromstring, iterparse
 
-from babelscope.corpora.files import decode, files_in, read_bytes
+from babelscope.corpora.files import decode, files_in, listed, read_bytes, shown
 from babelscope.corpora.folders import find_language_files, named_language
 from babelscope.corpora.source import Source, add_text
 from babelscope.corpora.spec import Spec
@@ -51,7 +51,7 @@ def parse_bible(content: bytes, where: str | Path) -> dict[str, str]:
     for segment in root.iter("seg"):
         verse = segment.get("id")
         if not verse:
-            raise CorpusError(f"{where}: a <seg> has no id (after {next(reversed(verses), 'the beginning')})")
+            raise CorpusError(f"{where}: a <seg> has no id (after {shown(next(reversed(verses), 'the beginning'))})")
         add_text(
             verses, verse, re.sub(r"[ \t]*[\r\n]\s*", " ", "".join(segment.itertext()).strip(" \t\r\n")), str(where)
         )
@@ -90,8 +90,9 @@ def _language_of(path: Path, notes: list[str]) -> str | None:
     declared = next((code for code in map(named_language, codes) if code), None)
     by_name = named_language(name)
     if by_name is not None and by_name == by_file and declared not in {None, by_name}:
+        override = f"?{declared}={path.name}"
         notes.append(
-            f"{path.name} declares {declared} but is named {name}: read as {by_name} (to override, ?{declared}={path.name})"
+            f"{path.name} declares {declared} but is named {name}: read as {by_name}; {override} would override"
         )
         return by_name
     return declared or by_file or by_name
@@ -135,10 +136,10 @@ def _document(verse: str, depth: int) -> str:
 def _choose_books(texts: dict[str, dict[str, str]], spec: Spec) -> dict[str, dict[str, str]]:
     kept = {book.upper() for book in spec.items("books")}
     left_out = {book.upper() for book in spec.items("exclude")}
-    there = list(dict.fromkeys(_book(verse) for verses in texts.values() for verse in verses))
+    there = list(dict.fromkeys(_book(verse) for verses in texts.values() for verse in verses))  # "" for other ids
     unknown = sorted((kept | left_out) - set(there))
     if unknown:
-        raise CorpusError(f"{spec.text}: no book {unknown[0]}; there are {', '.join(filter(None, there))}")
+        raise CorpusError(f"{spec.text}: no book {shown(unknown[0])}; there are {listed(filter(None, there))}")
     kept = (kept or set(there)) - left_out
     if not kept:
         raise CorpusError(f"{spec.text}: every book is left out; change books= or exclude=")

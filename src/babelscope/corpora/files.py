@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from babelscope.errors import CorpusError
 
-__all__ = ["decode", "files_in", "read_bytes", "read_lines", "split_lines"]
+__all__ = ["decode", "files_in", "first_line", "listed", "read_bytes", "read_lines", "shown", "split_lines"]
 
 
 def read_bytes(path: Path) -> bytes:
@@ -50,6 +50,24 @@ def split_lines(text: str) -> list[str]:
 def read_lines(path: Path) -> list[str]:
     """The lines of a UTF-8 file, whole, with no white space trimmed."""
     return split_lines(decode(read_bytes(path), path))
+
+
+def shown(value: object) -> str:
+    """A piece of somebody's data as it may stand in a one-line message: short, quoted, without control characters."""
+    text = ascii(value) if isinstance(value, str) and not value.isprintable() else repr(value)
+    return text if len(text) <= 60 else f"{text[:59]}…"
+
+
+def listed(names: Iterable[object]) -> str:
+    """Names for a message, the first twenty of them."""
+    every = [name if isinstance(name, str) and name.isprintable() and len(name) < 60 else shown(name) for name in names]
+    return ", ".join(every[:20]) + (f" and {len(every) - 20} more" if len(every) > 20 else "") or "none"
+
+
+def first_line(error: Exception) -> str:
+    """The first line of what another library said, or the name of its error."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
 
 
 def files_in(folder: Path, wanted: Callable[[Path], bool], what: str) -> list[Path]:

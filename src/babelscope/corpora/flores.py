@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from babelscope.corpora.files import files_in, read_bytes, read_lines
+from babelscope.corpora.files import files_in, listed, read_bytes, read_lines, shown
 from babelscope.corpora.folders import find_language_files, named_language, same_length
 from babelscope.corpora.hub import config_names, load_hub_table
 from babelscope.corpora.source import Source, add_text, choose
@@ -24,7 +24,7 @@ _TABLES = {".jsonl": "jsonl", ".parquet": "parquet"}
 
 
 def read_flores(spec: Spec, languages: Sequence[str] | None) -> Source:
-    """The reader `flores:PATH?split=devtest` (dev/eng_Latn.dev, devtest/eng_Latn.jsonl, …) or `flores:hub?split=dev`."""
+    """The reader `flores:PATH?split=devtest` (dev/eng_Latn.dev, devtest/eng_Latn.jsonl, …) or `flores:hub?split=…`."""
     if spec.place == "hub":
         return _from_hub(spec, languages)
     place = spec.path
@@ -74,7 +74,7 @@ def _from_one_table(path: Path, spec: Spec, languages: Sequence[str] | None) -> 
         name = f"{row.get('iso_639_3')}_{row.get('iso_15924')}"
         code = named_language(name)
         if code is None:
-            raise CorpusError(f"{path}, row {number}: iso_639_3 and iso_15924 name no known language ({name[:40]})")
+            raise CorpusError(f"{path}, row {number}: iso_639_3 and iso_15924 name no known language ({shown(name)})")
         rows.setdefault(code, []).append(dict(row))
     documents: dict[str, str] = {}
     chosen = choose(rows, languages, spec)
@@ -105,11 +105,11 @@ def _sentences(table: Table, documents: dict[str, str]) -> dict[str, str]:
     texts: dict[str, str] = {}
     column = next((name for name in ("text", "sentence") if name in table.columns), None)
     if column is None:
-        raise CorpusError(f"{table.where} has no column 'text'; it has {', '.join(table.columns)}")
+        raise CorpusError(f"{table.where} has no column 'text'; it has {listed(table.columns)}")
     for number, row in enumerate(table.rows, 1):
         text, name, url = row.get(column), row.get("id", number), row.get("url", row.get("URL"))
-        if not isinstance(text, str) or not isinstance(name, str | int):
-            raise CorpusError(f"{table.where}, row {number}: id or text is missing")
+        if not isinstance(text, str) or not isinstance(name, str | int) or isinstance(name, bool):
+            raise CorpusError(f"{table.where}, row {number}: id or text is missing or of the wrong type")
         add_text(texts, str(name), text, table.where)
         if isinstance(url, str) and url:
             documents[str(name)] = url

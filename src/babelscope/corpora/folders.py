@@ -11,7 +11,7 @@ from babelscope.corpora.spec import Spec
 from babelscope.errors import CorpusError, InputError
 from babelscope.languages import language
 
-__all__ = ["LanguageFiles", "find_language_files", "named_language", "same_length"]
+__all__ = ["LanguageFiles", "find_language_files", "named_language", "plainly_named", "same_length"]
 
 
 @dataclass
@@ -63,6 +63,18 @@ def named_language(name: str) -> str | None:
         return language(name).code
     except InputError:
         return None
+
+
+def plainly_named(name: str, languages: Sequence[str] | None) -> str | None:
+    """The code that a column or a free file name stands for, or None; more careful than `named_language`.
+
+    Three letters such as `key`, `one` or `set` are codes of small languages, too: they count only when asked for,
+    or when the language is one of the widely used.
+    """
+    code = named_language(name)
+    if code is None or len(name) != 3 or language(code).family or code in (languages or ()):
+        return code
+    return None
 
 
 def same_length(lines: Mapping[str, Sequence[str]], files: Mapping[str, Path]) -> None:

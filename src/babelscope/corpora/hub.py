@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from babelscope.corpora.files import first_line
 from babelscope.corpora.source import Source
 from babelscope.corpora.spec import Spec
 from babelscope.corpora.table import Table, source_of_table
@@ -48,6 +49,4 @@ def _ask(dataset: str, function: str, *args: object, **options: object):
     try:
         return getattr(datasets, function)(*args, **options)
     except Exception as error:  # the library raises its own, the hub's, requests' and pyarrow's errors alike
-        lines = str(error).strip().splitlines()
-        reason = lines[0] if lines else type(error).__name__
-        raise CorpusError(f"cannot read {dataset} from the hub: {reason}") from error
+        raise CorpusError(f"cannot read {dataset} from the hub: {first_line(error)}") from error

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from babelscope.corpora.files import files_in, read_lines
-from babelscope.corpora.folders import find_language_files, named_language, same_length
+from babelscope.corpora.folders import find_language_files, plainly_named, same_length
 from babelscope.corpora.source import Source
 from babelscope.corpora.spec import Spec
 
@@ -17,7 +17,7 @@ def read_line_files(spec: Spec, languages: Sequence[str] | None) -> Source:
     folder = spec.path
     paths = files_in(folder, lambda path: path.suffix == ".txt", "<language>.txt files")
     stated = spec.by_language(("lone", "limit"))
-    found = find_language_files(folder, paths, lambda path: named_language(path.stem), stated)
+    found = find_language_files(folder, paths, lambda path: plainly_named(path.stem, languages), stated)
     files = found.pick(languages, spec)
     lines = {code: read_lines(path) for code, path in files.items()}
     same_length(lines, files)

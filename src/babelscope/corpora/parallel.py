@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
+from babelscope.corpora.files import shown
 from babelscope.errors import CorpusError
 
 __all__ = ["ParallelCorpus", "content_hash"]
@@ -39,7 +40,7 @@ class ParallelCorpus:
         if not self.languages:
             raise CorpusError(f"{self.spec}: a corpus needs at least one language")
         if len(set(self.ids)) != len(self.ids):
-            raise CorpusError(f"{self.spec}: sentence id {_first_repeated(self.ids)!r} occurs twice")
+            raise CorpusError(f"{self.spec}: sentence id {shown(_first_repeated(self.ids))} occurs twice")
         if not self.ids:
             raise CorpusError(f"{self.spec}: a corpus needs at least one sentence")
         for code in self.languages:
@@ -49,7 +50,7 @@ class ParallelCorpus:
                 )
             for sentence_id, text in zip(self.ids, self.texts[code]):
                 if not text.strip():
-                    raise CorpusError(f"{self.spec}: the sentence {sentence_id} is empty in {code}")
+                    raise CorpusError(f"{self.spec}: the sentence {shown(sentence_id)} is empty in {code}")
 
     @classmethod
     def from_texts(
@@ -97,7 +98,7 @@ class ParallelCorpus:
         place = {sentence_id: i for i, sentence_id in enumerate(self.ids)}
         unknown = [sentence_id for sentence_id in wanted if sentence_id not in place]
         if unknown:
-            raise CorpusError(f"{self.spec}: no sentence {unknown[0]!r} in the corpus ({len(unknown)} such ids)")
+            raise CorpusError(f"{self.spec}: no sentence {shown(unknown[0])} in the corpus ({len(unknown)} such ids)")
         rows = [place[sentence_id] for sentence_id in wanted]
         texts = {code: tuple(self.texts[code][row] for row in rows) for code in self.languages}
         return self._with(self.languages, wanted, texts)

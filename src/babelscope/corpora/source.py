@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
+from babelscope.corpora.files import shown
 from babelscope.corpora.parallel import ParallelCorpus
 from babelscope.corpora.spec import Spec
 from babelscope.corpora.texts import Document, TextCollection
@@ -48,8 +49,8 @@ def check_text(text: str, where: str) -> str:
 def add_text(texts: dict[str, str], sentence_id: str, text: str, where: str) -> None:
     """Put one text under its id; CorpusError when the id is taken."""
     if sentence_id in texts:
-        raise CorpusError(f"{where}: the id {sentence_id!r} occurs twice; ids must be unique within a language")
-    texts[check_text(sentence_id, where)] = check_text(text, f"{where}, id {sentence_id}")
+        raise CorpusError(f"{where}: the id {shown(sentence_id)} occurs twice; ids must be unique within a language")
+    texts[check_text(sentence_id, where)] = check_text(text, f"{where}, id {shown(sentence_id)}")
 
 
 def choose(available: Mapping[str, Item], languages: Sequence[str] | None, spec: Spec) -> dict[str, Item]:
@@ -81,7 +82,7 @@ def align(source: Source, spec: Spec) -> ParallelCorpus:
     first = next(iter(present))
     common = [sentence_id for sentence_id in present[first] if count[sentence_id] == len(present)]
     if not common:
-        examples = "; ".join(f"{code}: {next(iter(texts))}" for code, texts in list(present.items())[:4])
+        examples = "; ".join(f"{code}: {shown(next(iter(texts)))}" for code, texts in list(present.items())[:4])
         raise CorpusError(f"{spec.text}: no sentence id is in all of {', '.join(present)} (first ids: {examples})")
     if len(present) > 1 and lone != "drop":
         _refuse_lone_ids(present, count, spec, _never if lone == "error" else source.may_stand_alone)
@@ -105,7 +106,7 @@ def _refuse_lone_ids(
         lone = [sentence_id for sentence_id in texts if count[sentence_id] == 1 and not allowed(sentence_id)]
         if lone:
             raise CorpusError(
-                f"{spec.text}: id {lone[0]!r} of {code} is in no other language ({len(lone)} such ids); "
+                f"{spec.text}: id {shown(lone[0])} of {code} is in no other language ({len(lone)} such ids); "
                 f"correct the ids, or leave them out with {spec.join}lone=drop"
             )
 

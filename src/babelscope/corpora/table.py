@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from babelscope.corpora.files import decode, read_bytes, split_lines
-from babelscope.corpora.folders import named_language
-from babelscope.corpora.source import Source, add_text, choose
+from babelscope.corpora.files import decode, first_line, listed, read_bytes, shown, split_lines
+from babelscope.corpora.folders import plainly_named
+from babelscope.corpora.source import Source, add_text, check_text, choose
 from babelscope.corpora.spec import Spec
 from babelscope.errors import CorpusError
 
@@ -82,10 +82,10 @@ def source_of_table(table: Table, spec: Spec, languages: Sequence[str] | None) -
         identifier = _id_column(table, spec)
     for column in (*stated.values(), *filter(None, (identifier, document))):
         if not table.has(column):
-            raise CorpusError(f"{table.where} has no column {column!r}; it has {', '.join(table.columns)}")
-    columns = choose(stated or _language_columns(table, {identifier, document}), languages, spec)
+            raise CorpusError(f"{table.where} has no column {shown(column)}; it has {listed(table.columns)}")
+    columns = choose(stated or _language_columns(table, {identifier, document}, languages), languages, spec)
     if not columns:
-        there = ", ".join(table.columns)
+        there = listed(table.columns)
         raise CorpusError(f"{table.where}: no column is named after a language ({there}); say which, as in ?en=COLUMN")
     texts: dict[str, dict[str, str]] = {code: {} for code in columns}
     documents: dict[str, str] = {}
@@ -97,7 +97,7 @@ def source_of_table(table: Table, spec: Spec, languages: Sequence[str] | None) -
         for code, column in columns.items():
             value = table.cell(row, column)
             if value is not None and not isinstance(value, str):
-                raise CorpusError(f"{where}: column {column!r} holds {type(value).__name__}, not text")
+                raise CorpusError(f"{where}: column {shown(column)} holds {type(value).__name__}, not text")
             add_text(texts[code], name, value or "", table.where)
     return Source(texts, documents)
 
@@ -106,19 +106,18 @@ def _id_column(table: Table, spec: Spec) -> str:
     """`id` is a usual name of keys and the code of Indonesian: refuse to guess when its cells look like sentences."""
     cells = [value for row in range(len(table.rows)) if isinstance(value := table.cell(row, "id"), str)]
     if sum(" " in value.strip() for value in cells) * 2 > len(table.rows):
-        raise CorpusError(
-            f"{table.where}: is the column id Indonesian text or sentence ids? Say {spec.join}ind=id or {spec.join}id=id"
-        )
+        ways = f"{spec.join}ind=id or {spec.join}id=id"
+        raise CorpusError(f"{table.where}: is the column id Indonesian text or sentence ids? Say {ways}")
     return "id"
 
 
-def _language_columns(table: Table, others: set[str | None]) -> dict[str, str]:
+def _language_columns(table: Table, others: set[str | None], languages: Sequence[str] | None) -> dict[str, str]:
     found: dict[str, str] = {}
     for column in table.columns:
-        code = None if column in others else named_language(column)
+        code = None if column in others else plainly_named(column, languages)
         if code in found:
             raise CorpusError(
-                f"{table.where}: columns {found[code]!r} and {column!r} are both {code}; say ?{code}=COLUMN"
+                f"{table.where}: columns {shown(found[code])} and {shown(column)} are both {code}; say ?{code}=COLUMN"
             )
         if code is not None:
             found[code] = column
@@ -130,7 +129,7 @@ def _label(value: object, column: str, where: str) -> str:
         return str(value)
     if isinstance(value, str) and value.strip():
         return value
-    raise CorpusError(f"{where}: column {column!r} holds no id ({type(value).__name__})")
+    raise CorpusError(f"{where}: column {shown(column)} holds no id ({type(value).__name__})")
 
 
 def _tsv_rows(text: str) -> list[tuple[int, list[str]]]:
@@ -173,6 +172,8 @@ def _json_lines(text: str, where: str) -> Table:
             raise CorpusError(f"{where}, line {number}: not JSON: {error}") from error
         if not isinstance(row, dict):
             raise CorpusError(f"{where}, line {number}: {type(row).__name__} where an object {{…}} is expected")
+        if "\\u" in line:  # an escape is the only way for half a surrogate pair to get past the UTF-8 check
+            check_text(json.dumps(row, ensure_ascii=False), f"{where}, line {number}")
         rows.append(cast("dict[str, object]", row))
     return Table(tuple(dict.fromkeys(key for row in rows for key in row)), rows, where)
 
@@ -186,11 +187,11 @@ def _parquet(content: bytes, where: str) -> Table:
         columns = _unique_columns(read.column_names, where)
         return Table(columns, read.to_pylist(), where)
     except (pa.ArrowException, OSError, ValueError, UnicodeDecodeError) as error:
-        raise CorpusError(f"{where} is not a readable Parquet file: {str(error).splitlines()[0]}") from error
+        raise CorpusError(f"{where} is not a readable Parquet file: {first_line(error)}") from error
 
 
 def _unique_columns(columns: Sequence[str], where: str) -> tuple[str, ...]:
     for column in columns:
         if columns.count(column) > 1:
-            raise CorpusError(f"{where}: the column {column!r} occurs twice")
+            raise CorpusError(f"{where}: the column {shown(column)} occurs twice")
     return tuple(columns)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from babelscope.corpora.files import files_in, read_bytes
+from babelscope.corpora.files import files_in, listed, read_bytes, shown
 from babelscope.corpora.folders import find_language_files, named_language
 from babelscope.corpora.hub import config_names, load_hub_table
 from babelscope.corpora.source import Source, add_text, choose
@@ -84,10 +84,10 @@ def _articles(table: Table, notes: list[str]) -> dict[str, str]:
     for number, row in enumerate(table.rows, 1):
         text, name = row.get("text"), row.get("id", number)
         if not isinstance(text, str):
-            raise CorpusError(f"{table.where}, row {number}: no field 'text' (it has {', '.join(map(str, row))})")
+            raise CorpusError(f"{table.where}, row {number}: no field 'text' (it has {listed(row)})")
         label = str(name)
         if label in texts:  # articles are looked up by nobody: a repeated id is noted, not refused
             label = f"{label}#{number}"
-            notes.append(f"{table.where}, row {number}: the id {name} occurs twice; read as {label}")
+            notes.append(f"{table.where}, row {number}: the id {shown(name)} occurs twice; read as {shown(label)}")
         add_text(texts, label, text, table.where)
     return texts
