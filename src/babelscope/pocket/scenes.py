@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 import re
 import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -62,14 +63,14 @@ def _name_index() -> dict[str, int]:
     return {id: index for index, id in enumerate(id for id, concept in concepts().items() if concept.kind == "name")}
 
 
-def draw_giving(generator: random.Random, split: Split, new: bool = False) -> Item:
-    """A giving scene, the same in all languages.
+def draw_giving(generator: random.Random, split: Split, new: bool = False, pair: tuple[str, str] | None = None) -> Item:
+    """A giving scene, the same in all languages; of two given people where there is a `pair`.
 
     With `new`, of held-out templates and names; else of the training's, held out or not by the hash of the scene.
     """
     while True:
         number = generator.randrange(TRAINING_TEMPLATES, 16) if new else generator.randrange(TRAINING_TEMPLATES)
-        a, b = generator.sample(names(new), 2)
+        a, b = generator.sample(pair or names(new), 2)
         fillers = {"a": a, "b": b, "subject": generator.choice("ab")}
         fillers |= {"place": str(generator.randrange(12)), "object": str(generator.randrange(12))}
         key = f"t{number + 1:02}"
@@ -104,8 +105,10 @@ def held_out_verb(verb: str) -> bool:
     return verb in concepts() and share(f"tense verb {verb}") < HELD_OUT_VERBS
 
 
-def _held_out_pair(template: str, verb: str) -> bool:
-    return share(f"tense {template} {verb}") < 0.1
+def _held_out_pair(template: Mapping[str, str], verb: str) -> bool:
+    """By the words of the template, since two templates may differ only in where the prompt ends."""
+    words = "".join(template[key] for key in ("text", "target", "after"))
+    return share(f"tense {''.join(words.split())} {verb}") < 0.1
 
 
 def draw_tense(generator: random.Random, language: str, split: Split, new: bool = False) -> Item:
@@ -113,7 +116,7 @@ def draw_tense(generator: random.Random, language: str, split: Split, new: bool 
     data = task("tense", language)
     while True:
         template, verb = generator.choice(data["template"]), generator.choice(data["verb"])
-        held_verb, held_pair = held_out_verb(verb["id"]), _held_out_pair(template["id"], verb["id"])
+        held_verb, held_pair = held_out_verb(verb["id"]), _held_out_pair(template, verb["id"])
         if held_verb != new or (not new and held_pair != (split == "heldout")):
             continue
         fillers = {"verb": verb["id"], "other": generator.choice(data["verb"])["id"]}
