@@ -40,6 +40,8 @@ SAME_AGENT = 0.5
 BILINGUAL_STORIES, PROMPTED_ENGLISH_STORIES = 0.3, 0.15
 """Share of stories in another language that end in English after the prompt; share of English ones with that prompt."""
 TRANSLATED_STORIES = 0.1
+SCENES_OF_A_PAIR = (1, 2, 3)
+"""Giving scenes in a document, all between the same two people: that names are copied is then learned far sooner."""
 
 
 class Sentence(NamedTuple):
@@ -196,7 +198,8 @@ class _Writer:
 
     def __init__(self, weights: Mapping[str, float], generator: random.Random, split: Split) -> None:
         self.codes, self.weights = list(weights), list(weights.values())
-        self.generator, self.split = generator, split
+        self.generator = generator
+        self.split: Split = split
         self.people = [id for id, concept in concepts().items() if concept.kind in ("name", "person")]
 
     def language(self) -> str:
@@ -219,7 +222,12 @@ class _Writer:
 
     def ioi(self) -> Document:
         code = self.language()
-        items = [draw_giving(self.generator, self.split) for _ in range(self.generator.choice((1, 1, 2)))]
+        items: list[Item] = []
+        pair: tuple[str, str] | None = None
+        for _ in range(self.generator.choice(SCENES_OF_A_PAIR)):
+            items.append(draw_giving(self.generator, self.split, pair=pair))
+            fillers = dict(items[-1].fillers)
+            pair = (fillers["a"], fillers["b"])
         return self.document("ioi", [giving(item, code).whole for item in items], code)
 
     def tense(self) -> Document:

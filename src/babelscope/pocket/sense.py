@@ -101,6 +101,8 @@ def _journey(fillers: Fillers) -> bool:
 
 def _person_act(fillers: Fillers) -> bool:
     verb, place = fillers["v"], fillers["place"]
+    if verb in ("fall", "cry") and tagged(fillers["time"], "future"):
+        return False
     if verb == "swim":
         return place in WATER
     return verb != "travel" or tagged(place, "far") or place in ("forest", "lake")
