@@ -168,7 +168,7 @@ def _unknown(code: str) -> str:
     ]
     if not near and len(asked) <= 4:
         codes = difflib.get_close_matches(asked.lower(), list(_FAMILY_OF), n=3, cutoff=0.5)
-        near = [f"{known} ({_language(known).name})" for known in codes]
+        near = [f"{_language(known).code} ({_language(known).name})" for known in codes]
     hint = f"did you mean {', '.join(near)}?" if near else "use a code such as en, zh, pt-BR or eng_Latn"
     return f"unknown language {shown!r}: {hint}"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,20 +20,17 @@ def list_readers() -> None:
 
     Example:  babelscope corpus list
     """
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
     from babelscope.corpora import READERS
 
-    table = Table("reader", "reads", "options", "example", title="Corpus specs: reader:PATH?option=value")
+    typer.echo("A corpus spec is reader:PATH?option=value&option=value\n")
     for reader in READERS.values():
         options = [
             *reader.options,
             *([f"LANGUAGE={reader.languages_as_options}"] if reader.languages_as_options else []),
         ]
-        table.add_row(*(Text(cell) for cell in (reader.name, reader.holds, ", ".join(options), reader.example)))
-    Console().print(table)
+        typer.echo(f"{reader.name:<7} {reader.holds}")
+        typer.echo(f"        options: {', '.join(options)}")
+        typer.echo(f"        {reader.example}\n")
 
 
 @app.command("audit")
@@ -61,26 +59,33 @@ def audit_command(
 
 
 def _print(report: Audit) -> None:
+    from rich import box
     from rich.console import Console
     from rich.table import Table
-    from rich.text import Text
 
-    from babelscope.languages import language
-
-    columns = ["lines", "missing", "dropped", "empty", "repeated", "characters", "ratio", "odd length", "wrong script"]
-    table = Table("language", "name", title=Text(f"{report.spec}: {report.common} ids in all languages"))
-    for column in columns:
-        table.add_column(column, justify="right")
+    typer.echo(f"{report.spec}: {report.common} ids with text in all languages")
+    table = Table("", box=box.SIMPLE)
+    for column in (
+        "lines",
+        "missing",
+        "dropped",
+        "empty",
+        "repeated",
+        "chars",
+        "ratio",
+        "odd\nlength",
+        "wrong\nscript",
+    ):
+        table.add_column(column, justify="right", no_wrap=True)
     for row in report.languages:
         counts = (row.lines, row.missing, row.dropped, row.empty, row.duplicates)
-        numbers = [*map(str, counts), f"{row.characters:.1f}", f"{row.ratio:.2f}", str(row.outliers), str(row.foreign)]
-        table.add_row(row.code, language(row.code).name, *numbers)
-    console = Console()
-    console.print(table)
+        lengths = (f"{row.characters:.1f}", "–" if math.isnan(row.ratio) else f"{row.ratio:.2f}")
+        table.add_row(row.code, *map(str, counts), *lengths, str(row.outliers), str(row.foreign))
+    Console().print(table)
     for problem in report.problems:
-        console.print(Text(f"• {problem}"))
+        typer.echo(f"- {problem}")
     if not report.problems:
-        console.print("Nothing odd was found.")
+        typer.echo("Nothing odd was found.")
 
 
 def _write(report: Audit, out: Path) -> None:

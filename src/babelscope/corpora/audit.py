@@ -8,10 +8,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from babelscope.corpora.load import load_source
+from babelscope.corpora.load import READERS, load_source
 from babelscope.corpora.parallel import ParallelCorpus
-from babelscope.corpora.source import Source
-from babelscope.errors import InputError
+from babelscope.corpora.source import Source, align
+from babelscope.corpora.spec import Spec
+from babelscope.errors import CorpusError, InputError
 from babelscope.languages import language, script_of, scripts_written
 
 if TYPE_CHECKING:
@@ -70,13 +71,13 @@ class Audit:
     findings: tuple[Finding, ...]
     notes: tuple[str, ...]
     """what the reader decided"""
+    refusal: str = ""
+    """why the corpus cannot be loaded as it is, if it cannot"""
 
     @property
     def problems(self) -> list[str]:
         """One sentence per kind of trouble and language, with the first examples; empty when all is well."""
-        said = list(self.notes)
-        if self.common == 0:
-            said.append("no id has text in every language")
+        said = [*([self.refusal] if self.refusal else []), *self.notes]
         for row in self.languages:
             for kind, count, what in (
                 ("missing", row.missing, "ids missing"),
@@ -121,11 +122,14 @@ def audit(corpus: str | ParallelCorpus, languages: Sequence[str] | str | None = 
         chosen = (
             corpus if languages is None else corpus.restrict([languages] if isinstance(languages, str) else languages)
         )
+        notes = corpus.notes
         source = Source({code: dict(zip(chosen.ids, chosen.sentences(code))) for code in chosen.languages})
-        name, notes = corpus.spec, corpus.notes
+        name, refusal, parallel = corpus.spec, "", True
     else:
         source, spec = load_source(corpus, languages)
-        name, notes = spec.text, source.notes
+        notes = source.notes
+        parallel = READERS[spec.reader].parallel
+        name, refusal = spec.text, _refusal(source, spec) if parallel else ""
     present = {code: {i: text for i, text in texts.items() if text.strip()} for code, texts in source.texts.items()}
     union = list(dict.fromkeys(i for texts in present.values() for i in texts))
     common = {i for i in union if all(i in texts for texts in present.values())}
@@ -134,16 +138,30 @@ def audit(corpus: str | ParallelCorpus, languages: Sequence[str] | str | None = 
     rows: list[LanguageAudit] = []
     for code, texts in present.items():
         own = [
-            *_missing(code, texts, union, present),
+            *(_missing(code, texts, union, present) if parallel else ()),
             *_empty(code, source.texts[code]),
             *_duplicates(code, texts),
             *_foreign(code, texts),
         ]
-        ratio, outliers = (1.0, []) if code == first else _lengths(code, texts, first, present[first])
+        ratio, outliers = (
+            (1.0, [])
+            if code == first
+            else (math.nan, [])
+            if not parallel
+            else _lengths(code, texts, first, present[first])
+        )
         own += outliers
         rows.append(_row(code, source.texts[code], texts, common, ratio, own))
         findings += own
-    return Audit(name, len(common), tuple(rows), tuple(findings), tuple(notes))
+    return Audit(name, len(common), tuple(rows), tuple(findings), notes, refusal)
+
+
+def _refusal(source: Source, spec: Spec) -> str:
+    try:
+        align(source, spec)
+    except CorpusError as error:
+        return str(error)
+    return ""
 
 
 def _row(
@@ -244,7 +262,10 @@ def _stray_vowel(text: str, at: int) -> bool:
 
 
 def _script(code: str) -> str:
-    return language(code).script
+    try:
+        return language(code).script
+    except InputError:
+        return "its script"
 
 
 def _clip(text: str) -> str:

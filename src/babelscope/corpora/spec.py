@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -93,6 +94,8 @@ def parse_spec(text: str) -> Spec:
     >>> spec.reader, spec.place, dict(spec.options)
     ('table', 'pairs.tsv', {'id': 'key', 'en': 'English'})
     """
+    if any(unicodedata.category(character) in {"Cc", "Cs", "Zl", "Zp"} for character in text):
+        raise CorpusError(f"{text!a} holds characters that are no text; write reader:PATH")
     reader, colon, rest = text.strip().partition(":")
     if not colon:
         raise CorpusError(f"{text!r} is not a corpus spec: write reader:PATH, such as lines:my-folder")
