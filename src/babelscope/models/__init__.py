@@ -1,4 +1,4 @@
-"""Hooks on an unmodified Hugging Face model: load, read, edit, resume, and the suite that says whether it can be trusted."""
+"""Hooks on an unmodified Hugging Face model: load, read, edit, resume, and the suite that says whether to trust it."""
 
 from babelscope.models.batches import Batch, over_batches, token_budget
 from babelscope.models.conformance import Check, run_checks

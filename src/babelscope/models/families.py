@@ -265,7 +265,8 @@ def missing_paths(model: nn.Module, row: Family) -> list[str]:
 def _refuse_bypassed(config: Any) -> None:
     if getattr(config, "slow_but_exact", False) and getattr(config, "pretraining_tp", 1) > 1:
         raise UnsupportedModel(
-            "slow_but_exact with pretraining_tp > 1 bypasses the output projections; set slow_but_exact=False in config.json"
+            "slow_but_exact with pretraining_tp > 1 bypasses the output projections; "
+            "set slow_but_exact=False in config.json"
         )
 
 

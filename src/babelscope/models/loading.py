@@ -1,4 +1,4 @@
-"""Getting a model: from a name on the hub, a local folder, or the built-in family; never running foreign code unasked."""
+"""Getting a model from a hub name, a local folder, or the built-in family; never running foreign code unasked."""
 
 from __future__ import annotations
 
@@ -88,7 +88,8 @@ def _place(id_or_path: str, revision: str | None) -> tuple[str, str | None]:
         return id_or_path, None
     if folder.exists() or id_or_path.startswith((".", "/", "~")) or id_or_path.count("/") > 1:
         raise ModelError(
-            f"{id_or_path} is not a folder; give a model folder, a hub name such as bigscience/bloom-560m, or pocket:NAME"
+            f"{id_or_path} is not a folder; "
+            "give a model folder, a hub name such as bigscience/bloom-560m, or pocket:NAME"
         )
     return id_or_path, revision
 

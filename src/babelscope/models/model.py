@@ -177,7 +177,7 @@ class Model:
         return [Site(kind, layer) for layer in range(self.layers) for kind in kinds] + [Site("residual", self.layers)]
 
     def norm(self, which: Literal["attention", "mlp", "final"], layer: int = 0) -> nn.Module | None:
-        """The norm through which attention, the MLP or the unembedding reads the residual; None where it reads it bare."""
+        """The norm through which attention, the MLP or the unembedding reads the residual; None if it reads it bare."""
         family = self.family
         if which == "final":
             return find(self.hf, family.final_norm) if family.final_norm else None
@@ -287,7 +287,7 @@ class Model:
         return output.last_hidden_state
 
     def logits(self, hidden: Float[Tensor, "*batch D"], words: Tensor | None = None) -> Float[Tensor, "*batch V"]:
-        """Logits of final hidden states, with the family's scale and soft cap; only rows `words` of the unembedding if given."""
+        """Logits of final hidden states, with the family's scale and soft cap; of the vocabulary's `words` if given."""
         head = self.hf.get_output_embeddings()
         if words is None:
             raw = head(hidden)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from babelscope.pocket.models import PocketModel
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
 
-IDS = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 3}
+IDS: dict[str, Any] = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 3}
 
 
 def configuration(model: PocketModel, words: int) -> PretrainedConfig:

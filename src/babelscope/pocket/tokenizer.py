@@ -19,7 +19,9 @@ REPEATS = 400
 """How often a word that should become one token is added to the training text."""
 
 
-def train_tokenizer(texts: Iterable[str], size: int, whole: Iterable[str] = (), joined: Iterable[str] = ()) -> Tokenizer:
+def train_tokenizer(
+    texts: Iterable[str], size: int, whole: Iterable[str] = (), joined: Iterable[str] = ()
+) -> Tokenizer:
     """A byte-level BPE of `size` words.
 
     `whole` are words that should come out as one token: they are repeated in the training text, no more; they do not

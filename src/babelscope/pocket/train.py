@@ -12,11 +12,10 @@ import json
 import math
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
@@ -176,15 +175,14 @@ class Trainer:
             return
         saved = json.loads((state / "state.json").read_text(encoding="utf-8"))
         if saved["asked"] != self._asked():
-            raise ModelError(f"{state} belongs to a training with other settings; remove it or choose another directory")
+            raise ModelError(f"{state} belongs to a training with other settings; remove it or use another directory")
         tensors = load_file(state / "state.safetensors")
         with torch.no_grad():
             for name, parameter in self.parameters.items():
                 parameter.copy_(tensors.pop(f"model/{name}"))
         for key, value in tensors.items():
             kind, name = key.split("/", 1)
-            device = "cpu" if kind == "step" and self.device.type == "cpu" else self.device
-            self.optimizer.state[self.parameters[name]][kind] = value.to(device)
+            self.optimizer.state[self.parameters[name]][kind] = value.to(self.device)
         self.step = int(saved["step"])
         self.report(f"{self.spec.name}: going on from step {self.step}")
 
@@ -246,7 +244,7 @@ def _recipe(recipe: Recipe) -> dict[str, Any]:
     return {field: getattr(recipe, field) for field in Recipe.__slots__}
 
 
-def _append(file: Path, row: dict[str, object]) -> None:
+def _append(file: Path, row: Mapping[str, object]) -> None:
     """Add a row to the loss curve; rows of steps that a resumed training repeats are dropped first."""
     file.parent.mkdir(parents=True, exist_ok=True)
     kept: list[dict[str, str]] = []
@@ -257,16 +255,8 @@ def _append(file: Path, row: dict[str, object]) -> None:
         with file.open("a", encoding="utf-8", newline="") as stream:
             csv.DictWriter(stream, fieldnames=list(row)).writerow(row)
         return
-    kept = [old for old in kept if int(old["step"]) < int(str(row["step"]))]
+    rows = [*(old for old in kept if int(old["step"]) < int(str(row["step"]))), row]
     with file.open("w", encoding="utf-8", newline="") as stream:
         writer = csv.DictWriter(stream, fieldnames=list(row))
         writer.writeheader()
-        writer.writerows([*kept, row])
-
-
-def seeded_stream(words: int, tokens: int, seed: int) -> TokenStream:
-    """Random tokens, to measure the speed of a training without a corpus."""
-    random = np.random.default_rng(seed)
-    return TokenStream(
-        random.integers(4, words, tokens, dtype=np.uint16), np.zeros(tokens, dtype=np.uint8), ("random",)
-    )
+        writer.writerows(rows)

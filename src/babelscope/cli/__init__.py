@@ -1,0 +1,88 @@
+"""The command line: one file per verb, thin; every error made on purpose becomes one line and an exit code."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import sys
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(
+    name="babelscope",
+    help="See how a language model holds many languages: regions, alignment, circuits, and how they grow.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+COMMANDS = {
+    "regions": "regions",
+    "check": "check",
+    "show": "show",
+    "report": "report",
+    "figure": "figure",
+    "demo": "demo",
+    "circuits": "circuits",
+    "sweep": "sweep",
+    "evaluate": "evaluate",
+    "compare": "compare",
+    "explore": "explore",
+    "doctor": "doctor",
+}
+"""verbs with a function of the same name in the module of that name"""
+GROUPS = ("corpus", "tasks", "pocket", "region-files")
+"""verbs that hold further verbs in `app`"""
+
+
+@app.callback()
+def root(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False,
+) -> None:
+    """See how a language model holds many languages."""
+
+
+def _mount() -> None:
+    for verb, function in COMMANDS.items():
+        module = _module(verb)
+        if module is not None:
+            app.command(verb)(getattr(module, function))
+    for verb in GROUPS:
+        module = _module(verb.replace("-", "_"))
+        if module is not None:
+            app.add_typer(module.app, name=verb)
+
+
+def _module(name: str) -> Any:
+    """A verb's module, or None for one that this build does not have."""
+    path = f"babelscope.cli.{name}"
+    return importlib.import_module(path) if importlib.util.find_spec(path) else None
+
+
+_mount()
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line and exit: 0 done, 1 a check failed, 2 the input cannot be used, 130 interrupted."""
+    from babelscope._version import __version__
+    from babelscope.errors import BabelscopeError
+
+    given = sys.argv[1:] if arguments is None else arguments
+    if given[:1] == ["--version"]:
+        print(f"babelscope {__version__}")
+        raise SystemExit(0)
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    try:
+        app(args=given, standalone_mode=True)
+    except BabelscopeError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        print("interrupted; nothing half-written was left", file=sys.stderr)
+        raise SystemExit(130) from None
+    except BrokenPipeError:
+        # the reader of a pipe has gone (… | head): not our error; keep Python from complaining when it flushes
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(0) from None

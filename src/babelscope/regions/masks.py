@@ -1,0 +1,115 @@
+"""Region sets: one boolean mask of neurons per language, with where it came from, in one file format.
+
+The file is safetensors: a uint8 tensor `mask/<language>` [layer, neuron] per language, optionally `score/<language>`,
+and JSON under the metadata key `babelscope`. Nothing in it can run code.
+
+P layer · N neurons of a layer
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from babelscope.errors import InputError
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class RegionSet:
+    """Regions of one model by one method."""
+
+    masks: Mapping[str, Bool[Tensor, "P N"]]
+    method: str
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    """model id and weight hash, site, languages, threshold, corpus hash, software version, …"""
+    scores: Mapping[str, Float[Tensor, "P N"]] = field(default_factory=dict)
+
+    @property
+    def languages(self) -> tuple[str, ...]:
+        return tuple(self.masks)
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        return {language: int(mask.sum()) for language, mask in self.masks.items()}
+
+    @property
+    def total(self) -> int:
+        """SKLR: the sizes added up."""
+        return sum(self.sizes.values())
+
+    def __getitem__(self, language: str) -> Bool[Tensor, "P N"]:
+        if language not in self.masks:
+            raise InputError(f"no region for {language!r}; there are {', '.join(self.masks)}")
+        return self.masks[language]
+
+    def by_layer(self) -> dict[str, list[int]]:
+        """Neurons of each region in each layer."""
+        return {language: mask.sum(1).tolist() for language, mask in self.masks.items()}
+
+
+def from_matrix(regions: Bool[Tensor, "L D"], languages: tuple[str, ...], layers: int, **rest: Any) -> RegionSet:
+    """A region set from the [language, neuron] matrix of a localisation method, layer-major.
+
+    >>> from_matrix(torch.eye(2, 6).bool(), ("en", "zh"), layers=3, method="z-score").by_layer()
+    {'en': [1, 0, 0], 'zh': [1, 0, 0]}
+    """
+    return RegionSet({code: row.reshape(layers, -1) for code, row in zip(languages, regions)}, **rest)
+
+
+def save_regions(regions: RegionSet, path: Path | str) -> None:
+    """Write a region set as safetensors with JSON metadata."""
+    from safetensors.torch import save_file
+
+    tensors = {f"mask/{code}": mask.to(torch.uint8).contiguous() for code, mask in regions.masks.items()}
+    tensors |= {f"score/{code}": score.float().contiguous() for code, score in regions.scores.items()}
+    facts = {"format": FORMAT, "method": regions.method, "languages": list(regions.languages), **regions.facts}
+    save_file(tensors, path, metadata={"babelscope": json.dumps(facts, ensure_ascii=False, sort_keys=True)})
+
+
+def load_regions(path: Path | str) -> RegionSet:
+    """Read a region set; raises InputError with one line for anything that is not one."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            facts = json.loads((file.metadata() or {})["babelscope"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        if facts.pop("format") != FORMAT:
+            raise InputError(f"{path}: a newer format than this version of babelscope reads")
+        method, languages = facts.pop("method"), facts.pop("languages")
+        masks = {code: tensors[f"mask/{code}"].bool() for code in languages}
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file") from error
+    except (SafetensorError, KeyError, ValueError, TypeError, OSError, AttributeError) as error:
+        raise InputError(f"{path}: not a region file of babelscope ({type(error).__name__})") from error
+    shapes = {tuple(mask.shape) for mask in masks.values()}
+    if len(shapes) != 1 or any(len(shape) != 2 for shape in shapes):
+        raise InputError(f"{path}: the masks do not have one shape [layer, neuron]")
+    scores = {code: tensors[f"score/{code}"] for code in languages if f"score/{code}" in tensors}
+    return RegionSet(masks, method, facts, scores)
+
+
+def random_region(size: int, shape: tuple[int, int], seed: int) -> Bool[Tensor, "P N"]:
+    """`size` neurons drawn from the whole model: the paper's random control."""
+    generator = torch.Generator().manual_seed(seed)
+    mask = torch.zeros(shape[0] * shape[1], dtype=torch.bool)
+    mask[torch.randperm(mask.numel(), generator=generator)[:size]] = True
+    return mask.reshape(shape)
+
+
+def random_region_by_layer(sizes: list[int], neurons: int, seed: int) -> Bool[Tensor, "P N"]:
+    """`sizes[l]` neurons drawn from each layer l: a control matched in size and depth."""
+    generator = torch.Generator().manual_seed(seed)
+    mask = torch.zeros(len(sizes), neurons, dtype=torch.bool)
+    for layer, size in enumerate(sizes):
+        mask[layer, torch.randperm(neurons, generator=generator)[:size]] = True
+    return mask
