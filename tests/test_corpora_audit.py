@@ -18,7 +18,7 @@ def folder(tmp_path):
     }
     for code, of_code in lines.items():
         lines[code] = [f"{line}{i}" for i, line in enumerate(of_code)]
-    lines["ru"][4] = "not translated at all, not translated at all."
+    lines["ru"][4] = ("never translated " * 3)[: len(lines["ru"][4])]
     lines["zh"][9] = ""
     lines["zh"][10] = lines["zh"][3]
     lines["ru"][20] = "длинно " * 200
@@ -101,8 +101,9 @@ def test_the_command_shows_and_writes(folder, tmp_path):
     assert result.exit_code == 0, result.output
     assert "39 ids with text in all languages" in result.output
     assert "- zh: 1 empty lines (10)" in result.output
+    assert all(word in result.output for word in ("missing", "repeated", "ratio", "script", "ru  "))
     written = (tmp_path / "new" / "findings" / "script.csv").read_text()
-    assert written.startswith("language,id,detail\nru,5,Latn 100%: not translated")
+    assert written.startswith("language,id,detail\nru,5,Latn 100%: never translated")
 
 
 def test_the_command_never_overwrites(folder, tmp_path):

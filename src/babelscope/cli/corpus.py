@@ -64,7 +64,8 @@ def _print(report: Audit) -> None:
     from rich.table import Table
 
     typer.echo(f"{report.spec}: {report.common} ids with text in all languages")
-    table = Table("", box=box.SIMPLE)
+    table = Table(box=box.SIMPLE, padding=(0, 1), pad_edge=False, collapse_padding=True)
+    table.add_column("", no_wrap=True)
     for column in (
         "lines",
         "missing",
