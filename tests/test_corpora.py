@@ -124,7 +124,7 @@ def test_restricting_to_languages_that_are_there():
 
 def test_documents_group_sentences_in_order():
     corpus = dataclasses.replace(corpus_of(4), groups={"1": "a", "2": "a", "4": "b"})
-    assert corpus.documents("en") == [("a", "en 0\nen 1"), ("3", "en 2"), ("b", "en 3")]
+    assert corpus.documents("en") == [("a", "en 0 en 1"), ("3", "en 2"), ("b", "en 3")]
     assert corpus.select(["4", "1"]).documents("en") == [("b", "en 3"), ("a", "en 0")]
 
 

@@ -10,8 +10,12 @@ from functools import cached_property
 
 from babelscope.corpora.files import shown
 from babelscope.errors import CorpusError
+from babelscope.languages import language as language_of
 
 __all__ = ["ParallelCorpus", "content_hash"]
+
+WITHOUT_BLANKS = {"Hans", "Hant", "Hani", "Jpan", "Thai", "Laoo", "Khmr", "Mymr", "Tibt"}
+"""scripts that put no blank between sentences"""
 
 
 @dataclass(frozen=True)
@@ -131,11 +135,14 @@ class ParallelCorpus:
         return self._with(kept, self.ids, {code: self.texts[code] for code in kept})
 
     def documents(self, language: str) -> list[tuple[str, str]]:
-        """(document id, text) in order: sentences of one chapter or article joined by line ends, else one by one."""
+        """(document id, text) in order: sentences of one chapter or article as running prose, else one by one.
+
+        Sentences are joined as the script does it: by a blank, or by nothing (Chinese, Japanese, Thai, …).
+        """
         grouped: dict[str, list[str]] = {}
         for sentence_id, text in zip(self.ids, self.sentences(language)):
             grouped.setdefault(self.groups.get(sentence_id, sentence_id), []).append(text)
-        return [(document, "\n".join(texts)) for document, texts in grouped.items()]
+        return [(document, running(texts, language)) for document, texts in grouped.items()]
 
     def _with(
         self, languages: tuple[str, ...], ids: tuple[str, ...], texts: Mapping[str, tuple[str, ...]]
@@ -151,6 +158,11 @@ class ParallelCorpus:
 
     def _shuffled(self, salt: str) -> list[str]:
         return sorted(self.ids, key=lambda i: hashlib.sha256(f"{salt}\0{i}".encode()).digest())
+
+
+def running(sentences: Iterable[str], language: str) -> str:
+    """Sentences as one text, joined as the language's script does it."""
+    return ("" if language_of(language).script in WITHOUT_BLANKS else " ").join(sentences)
 
 
 def content_hash(parts: Iterable[bytes]) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from babelscope.corpora.files import shown
-from babelscope.corpora.parallel import ParallelCorpus
+from babelscope.corpora.parallel import ParallelCorpus, running
 from babelscope.corpora.spec import Spec
 from babelscope.corpora.texts import Document, TextCollection
 from babelscope.errors import CorpusError
@@ -125,6 +125,6 @@ def collect(source: Source, spec: Spec) -> dict[str, TextCollection]:
                 grouped.setdefault(source.documents.get(sentence_id, sentence_id), []).append(text)
         if not grouped:
             raise CorpusError(f"{spec.text}: {code} holds no text at all")
-        documents = [Document(name, "\n".join(lines)) for name, lines in grouped.items()]
+        documents = [Document(name, running(lines, code)) for name, lines in grouped.items()]
         collections[code] = TextCollection(code, tuple(documents[:limit]), spec.text, source.notes)
     return collections
