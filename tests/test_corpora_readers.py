@@ -234,6 +234,12 @@ def test_the_column_id_is_indonesian_or_a_key(tmp_path):
     assert load_corpus(f"table:{tmp_path / 'texts.tsv'}?ind=id&en=en").languages == ("id", "en")
 
 
+def test_words_that_are_also_codes_of_small_languages_count_only_when_asked_for(tmp_path):
+    path = write(tmp_path, {"t.tsv": "key\tlabel\ten\tach\n1\tx\ta\tb\n"}) / "t.tsv"
+    assert load_corpus(f"table:{path}").languages == ("en",)
+    assert load_corpus(f"table:{path}", "ach,en").languages == ("ach", "en")
+
+
 def test_nested_columns(tmp_path):
     write(
         tmp_path,

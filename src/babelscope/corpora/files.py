@@ -84,6 +84,13 @@ def files_in(folder: Path, wanted: Callable[[Path], bool], what: str) -> list[Pa
     found = [path for path in entries if not path.name.startswith(".") and wanted(path) and path.is_file()]
     if found:
         return found
-    below = [path.name for path in entries if path.is_dir() and any(wanted(child) for child in path.iterdir())]
+    below = [path.name for path in entries if path.is_dir() and _holds(path, wanted)]
     hint = f"; there are some in {', '.join(below)}" if below else "; check the path"
     raise CorpusError(f"no {what} in {folder}{hint}")
+
+
+def _holds(folder: Path, wanted: Callable[[Path], bool]) -> bool:
+    try:
+        return any(wanted(child) for child in folder.iterdir())
+    except OSError:
+        return False

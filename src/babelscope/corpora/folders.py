@@ -68,13 +68,13 @@ def named_language(name: str) -> str | None:
 def plainly_named(name: str, languages: Sequence[str] | None) -> str | None:
     """The code that a column or a free file name stands for, or None; more careful than `named_language`.
 
-    Three letters such as `key`, `one` or `set` are codes of small languages, too: they count only when asked for,
-    or when the language is one of the widely used.
+    Words such as `key`, `one` or `label` are codes or names of small languages, too: they count only when asked for,
+    when a script is added (`key_Telu`), or when the language is one of the widely used.
     """
     code = named_language(name)
-    if code is None or len(name) != 3 or language(code).family or code in (languages or ()):
+    if code is None or len(name) == 2 or "_" in name or "-" in name:
         return code
-    return None
+    return code if language(code).family or code in (languages or ()) else None
 
 
 def same_length(lines: Mapping[str, Sequence[str]], files: Mapping[str, Path]) -> None:
