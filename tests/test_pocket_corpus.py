@@ -41,7 +41,7 @@ def training(count, weights=ALL, seed=0):
 
 @pytest.fixture(scope="module")
 def documents():
-    return training(20_000)
+    return training(12_000)
 
 
 def test_the_nine_languages_are_there():
@@ -127,14 +127,14 @@ def test_english_and_chinese_grammar(frame, tense, fillers, english, chinese):
 
 def test_articles_and_third_person_of_english(documents):
     texts = [text for document in documents if document.languages == ("en",) for text in document.items]
-    assert len(texts) > 1000
+    assert len(texts) > 800
     assert not [text for text in texts if re.search(r"\b[Aa] (?=[aeiou])|\b[Aa]n (?![aeiou])|\b(\w+) \1\b", text)]
     assert not [text for text in texts if re.search(r"will (?!need)\w+ed |did not (?!need)\w+ed ", text)]
 
 
 def test_chinese_has_no_spaces_and_full_width_punctuation(documents):
     texts = [text for document in documents if document.languages == ("zh",) for text in document.items]
-    assert len(texts) > 1000
+    assert len(texts) > 800
     assert not [text for text in texts if re.search(r"[ -~]", text)]
     assert all(re.search(r"[。”]$", text) for text in texts)
 
@@ -192,8 +192,8 @@ def test_one_language_alone_has_no_other():
 def test_nothing_held_out_is_seen_in_training(language, documents):
     seen = {sentence_hash(text) for document in documents for text in (document.text, *document.items)}
     for kind in set(HELD_OUT_KINDS) - {"story_english", "tense_verbs"}:
-        examples = heldout(language, kind, 150)
-        assert len({example.meaning_id for example in examples}) == 150
+        examples = heldout(language, kind, 100)
+        assert len({example.meaning_id for example in examples}) == 100
         leaked = [example.text for example in examples if sentence_hash(example.text) in seen]
         assert leaked == []
 
