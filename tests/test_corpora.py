@@ -202,3 +202,10 @@ def test_limits_are_positive(tmp_path):
     for limit in ("0", "x", "-1", "1.5", "²"):
         with pytest.raises(CorpusError, match=f"limit={limit} is not a positive whole number"):
             load_texts(f"lines:{tmp_path}?limit={limit}")
+
+
+def test_documents_are_running_prose_as_each_script_writes_it():
+    texts = {code: ["a", "b"] for code in ("en", "zh", "ja", "th", "no-such-language")}
+    corpus = dataclasses.replace(ParallelCorpus.from_texts(texts), groups={"1": "d", "2": "d"})
+    joined = {code: corpus.documents(code)[0][1] for code in corpus.languages}
+    assert joined == {"en": "a b", "zh": "ab", "ja": "ab", "th": "a b", "no-such-language": "a b"}

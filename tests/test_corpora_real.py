@@ -30,16 +30,16 @@ def test_the_nine_bibles_align_in_7928_verses(verses):
 
 
 def test_the_order_of_languages_changes_neither_hash_nor_sample(bible, verses):
-    other = load_corpus(bible, NINE[::-1])
-    assert other.hash == verses.hash
-    assert other.sample(100, seed=0).ids == verses.sample(100, seed=0).ids
+    one, other = load_corpus(bible, ["en", "hi"]), load_corpus(bible, ["hi", "en"])
+    assert one.hash == other.hash != verses.hash
+    assert one.sample(100, seed=0).ids == other.sample(100, seed=0).ids
 
 
 def test_held_out_books(bible):
-    texts = load_texts(f"{bible}?books={HELD_OUT}", NINE)
+    texts = load_texts(f"{bible}?books={HELD_OUT}", ["en", "vi"])
     assert {len(collection) for collection in texts.values()} == {14}, "chapters of James, 1 Peter and Colossians"
     assert texts["en"].documents[0].id == "b.COL.1"
-    rest = load_corpus(f"{bible}?exclude={HELD_OUT}", NINE)
+    rest = load_corpus(f"{bible}?exclude={HELD_OUT}", ["en", "vi"])
     assert not any(i.split(".")[1] in HELD_OUT.split(",") for i in rest.ids)
     assert len(rest.documents("vi")) == 260 - 14
 

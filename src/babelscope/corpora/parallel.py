@@ -9,13 +9,13 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from babelscope.corpora.files import shown
-from babelscope.errors import CorpusError
+from babelscope.errors import CorpusError, InputError
 from babelscope.languages import language as language_of
 
-__all__ = ["ParallelCorpus", "content_hash"]
+__all__ = ["ParallelCorpus", "content_hash", "running"]
 
-WITHOUT_BLANKS = {"Hans", "Hant", "Hani", "Jpan", "Thai", "Laoo", "Khmr", "Mymr", "Tibt"}
-"""scripts that put no blank between sentences"""
+WITHOUT_BLANKS = {"Hans", "Hant", "Hani", "Jpan"}
+"""scripts that put no blank between sentences (Thai, Khmer, … put none between words, but one between sentences)"""
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ class ParallelCorpus:
     def documents(self, language: str) -> list[tuple[str, str]]:
         """(document id, text) in order: sentences of one chapter or article as running prose, else one by one.
 
-        Sentences are joined as the script does it: by a blank, or by nothing (Chinese, Japanese, Thai, …).
+        Sentences are joined as the script does it: by a blank, or by nothing (Chinese, Japanese).
         """
         grouped: dict[str, list[str]] = {}
         for sentence_id, text in zip(self.ids, self.sentences(language)):
@@ -161,8 +161,12 @@ class ParallelCorpus:
 
 
 def running(sentences: Iterable[str], language: str) -> str:
-    """Sentences as one text, joined as the language's script does it."""
-    return ("" if language_of(language).script in WITHOUT_BLANKS else " ").join(sentences)
+    """Sentences as one text, joined as the language's script does it; by a blank for a language we do not know."""
+    try:
+        script = language_of(language).script
+    except InputError:  # a corpus made in memory may call its languages anything
+        script = ""
+    return ("" if script in WITHOUT_BLANKS else " ").join(sentences)
 
 
 def content_hash(parts: Iterable[bytes]) -> str:
