@@ -1,0 +1,76 @@
+"""The public surface: what is exported, what importing costs, what the command line says."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import subprocess
+import sys
+
+import babelscope
+import pytest
+from babelscope.cli import COMMANDS, GROUPS, app, main
+from typer.testing import CliRunner
+
+runner = CliRunner()
+
+
+def test_all_is_exactly_the_public_surface():
+    assert sorted(babelscope.__all__) == sorted([*babelscope._HOMES, "__version__"])
+    for name in babelscope.__all__:
+        assert getattr(babelscope, name) is not None
+    with pytest.raises(AttributeError, match="nothing"):
+        _ = babelscope.nothing
+
+
+def test_importing_is_pure_and_loads_no_torch():
+    code = "import sys, babelscope; print(sorted({'torch', 'transformers', 'numpy', 'pandas'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+    assert done.stderr == ""
+
+
+def test_help_loads_no_torch():
+    code = (
+        "import sys\nfrom babelscope.cli import main\n"
+        "try: main(['--help'])\nexcept SystemExit: pass\nassert 'torch' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("verb", [*COMMANDS, *GROUPS])
+def test_every_verb_exists_and_helps(verb):
+    result = runner.invoke(app, [verb, "--help"])
+    assert result.exit_code == 0, result.output
+
+
+@pytest.mark.parametrize("verb", COMMANDS)
+def test_every_verb_shows_an_example(verb):
+    result = runner.invoke(app, [verb, "--help"])
+    assert "babelscope " + verb in re.sub(r"\s+", " ", result.output).replace("Usage: root", "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["check", "nowhere/at/all/model"], "not a folder"),
+        (["regions", "x", "--corpus", "nothing", "--out", "OUT"], "corpus"),
+        (["show", "OUT"], "OUT"),
+    ],
+)
+def test_errors_are_one_line_and_exit_code_two(arguments, says, capsys, tmp_path):
+    with pytest.raises(SystemExit) as stop:
+        main([str(tmp_path / "OUT") if word == "OUT" else word for word in arguments])
+    said = capsys.readouterr().err.strip()
+    assert stop.value.code == 2
+    assert said.startswith("error: ")
+    assert says in said
+
+
+def test_every_module_has_a_docstring():
+    import pkgutil
+
+    for module in pkgutil.walk_packages(babelscope.__path__, "babelscope."):
+        if ".evaluation" not in module.name:
+            assert importlib.import_module(module.name).__doc__, module.name
