@@ -162,7 +162,7 @@ def test_nothing_common_and_nothing_at_all():
 def test_texts_keep_what_alignment_drops():
     source = Source({"en": {"1": "a", "2": "b", "3": " "}, "fr": {"1": "x"}}, documents={"1": "d", "2": "d"})
     texts = collect(source, parse_spec("lines:x"))
-    assert texts["en"].documents == (Document("d", "a\nb"),)
+    assert texts["en"].documents == (Document("d", "a b"),)
     assert (len(texts["fr"]), texts["fr"].characters) == (1, 1)
     assert texts["en"].hash != TextCollection("fr", texts["en"].documents, "lines:x").hash
     assert len(collect(Source({"en": {"1": "a", "2": "b"}}), parse_spec("lines:x?limit=1"))["en"]) == 1
