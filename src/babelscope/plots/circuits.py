@@ -129,11 +129,8 @@ def head_difference(
     axes.grid(False)
     thin_ticks(axes, "x", difference.shape[1])
     thin_ticks(axes, "y", difference.shape[0])
-    axes.set(
-        xlabel="head",
-        ylabel="layer",
-        title=f"{label(first, labels)} − {label(second, labels)}: {measure_title(measure)}",
-    )
+    axes.set(xlabel="head", ylabel="layer")
+    axes.set_title(f"{label(first, labels)} − {label(second, labels)}\n{measure_title(measure)}", size=8.5)
     drawing.colorbar(image, ax=axes)
     return drawing
 

@@ -177,8 +177,8 @@ def grid_of_cells(axes: Axes, rows: Sequence[str], columns: Sequence[str]) -> No
 
 
 def legend_below(axes: Axes, columns: int = 3) -> None:
-    """A legend under the axis, where it hides nothing."""
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=columns)
+    """A legend under the axis and its label, where it hides nothing."""
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.24), ncols=columns)
 
 
 def thin_ticks(axes: Axes, which: Literal["x", "y"], count: int, limit: int = 12) -> None:

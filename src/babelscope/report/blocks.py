@@ -1,0 +1,122 @@
+"""The parts of the page: sections hold charts and tables, each with a caption, data to download and a static twin."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import pandas as pd
+
+from babelscope.errors import BabelscopeError
+from babelscope.languages import language as language_of
+from babelscope.plots.style import draw
+from babelscope.report.embed import columns, picture
+from babelscope.results import Run
+
+
+@dataclass
+class Variant:
+    """One view of a chart, chosen from a list when there are several."""
+
+    label: str
+    figure: dict[str, Any]
+    frame: pd.DataFrame
+
+
+@dataclass
+class Chart:
+    """A chart: drawn by the page's script from `variants` (plotly) or from `spec` (our own kinds)."""
+
+    name: str
+    title: str
+    caption: str
+    kind: str = "plot"
+    variants: list[Variant] = field(default_factory=list)
+    choose: str = "Show"
+    spec: dict[str, Any] = field(default_factory=dict)
+    frame: pd.DataFrame | None = None
+    twin: str | None = None
+    height: int = 380
+
+    def data(self) -> dict[str, Any]:
+        """What the script gets."""
+        views = [{"label": v.label, "figure": v.figure, "table": columns(v.frame)} for v in self.variants]
+        table = columns(self.frame) if self.frame is not None else None
+        return {"kind": self.kind, "name": self.name, "variants": views, "spec": self.spec, "table": table}
+
+
+@dataclass
+class Table:
+    """A table written into the page itself; cells of `text_columns` are sentences in the language of their row."""
+
+    name: str
+    title: str
+    caption: str
+    frame: pd.DataFrame
+    text_columns: tuple[str, ...] = ()
+    language_column: str = "language"
+    kind: str = "table"
+
+    def data(self) -> dict[str, Any]:
+        """What the download button gets."""
+        return {"kind": "table", "name": self.name, "table": columns(self.frame)}
+
+
+@dataclass
+class Problem:
+    """A part that could not be made, said in its place."""
+
+    title: str
+    message: str
+    kind: str = "problem"
+
+
+Block = Chart | Table | Problem
+
+
+@dataclass
+class Section:
+    """A heading and what stands below it."""
+
+    title: str
+    blocks: list[Block]
+
+
+def gather(run: Run, *makers: tuple[str, Callable[[Run], Block | None]]) -> list[Block]:
+    """The blocks that a run gives; a table of another shape than we know costs its own chart, not the page."""
+    found: list[Block] = []
+    for title, make in makers:
+        try:
+            block = make(run)
+        except (KeyError, ValueError, AttributeError, TypeError, IndexError, BabelscopeError) as error:
+            found.append(Problem(title, f"{type(error).__name__}: {error}".splitlines()[0][:300]))
+        else:
+            found += [block] if block is not None else []
+    return found
+
+
+def static_twin(run: Run, chart: Chart) -> str | None:
+    """The chart as matplotlib draws it for papers, as an image inside the page."""
+    if chart.twin is None:
+        return None
+    try:
+        return picture(draw(run, chart.twin))
+    except (BabelscopeError, KeyError, ValueError):
+        return None
+
+
+def language_name(code: str) -> str:
+    """English name of a language, or its code when it is unknown."""
+    try:
+        return language_of(code).name
+    except BabelscopeError:
+        return code
+
+
+def language_tag(code: str) -> str:
+    """What the `lang` attribute says; empty when the language is unknown."""
+    try:
+        return language_of(code).tag
+    except BabelscopeError:
+        return ""

@@ -1,0 +1,226 @@
+"""The page itself: facts, sections, data and scripts put into one HTML file."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import matplotlib
+import numpy as np
+import pandas as pd
+
+from babelscope.errors import InputError, RunError
+from babelscope.plots.fonts import families
+from babelscope.report.blocks import Block, Chart, Section, Table, language_tag, static_twin
+from babelscope.report.circuits import circuits_sections
+from babelscope.report.embed import content_policy, inline_script, safe_json
+from babelscope.report.regions import regions_sections
+from babelscope.report.sweep import sweep_sections
+from babelscope.results import Run, open_run
+from babelscope.results.display import number
+
+_SECTIONS = {"regions": regions_sections, "circuits": circuits_sections, "sweep": sweep_sections}
+_SCRIPTS = ("text.js", "theme.js", "download.js", "plot.js", "similarity.js", "graph.js", "main.js")
+_MOST_ROWS = 60
+
+
+def write_report(runs: Sequence[Run | str | os.PathLike[str]], out: str | os.PathLike[str]) -> Path:
+    """Writes the page of one or several runs to `out`; returns its path. Raises RunError when it cannot be "
+    "written."""
+    page = build_page(runs)
+    target = Path(out).expanduser()
+    if target.is_dir():
+        raise RunError(f"{target} is a directory; give the name of an HTML file")
+    partial = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with partial.open("w", encoding="utf-8", newline="\n") as stream:
+            stream.write(page)
+            stream.flush()
+            os.fsync(stream.fileno())
+        partial.replace(target)
+    except OSError as error:
+        raise RunError(f"cannot write {target}: {error.strerror or error}") from error
+    finally:
+        partial.unlink(missing_ok=True)
+    return target
+
+
+def build_page(runs: Sequence[Run | str | os.PathLike[str]]) -> str:
+    """The page as text. Raises InputError when no run is given, RunError for a kind that has no sections."""
+    if not runs:
+        raise InputError("a report needs at least one run")
+    opened = [run if isinstance(run, Run) else open_run(run) for run in runs]
+    plotly = inline_script(_plotly())
+    script = inline_script("\n".join(_static(name) for name in _SCRIPTS))
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters.update(cell=_cell, visible=visible, language_tag=language_tag, safe_json=safe_json)
+    with matplotlib.rc_context({"font.family": list(families()), "svg.fonttype": "none", "svg.hashsalt": "babelscope"}):
+        described = [_run(run, index) for index, run in enumerate(opened)]
+    return environment.from_string(_static("page.html")).render(
+        title=f"babelscope: {', '.join(dict.fromkeys(run.model_name for run in opened))}",
+        policy=content_policy(plotly, script),
+        style=inline_script(_static("page.css")),
+        plotly=plotly,
+        script=script,
+        runs=described,
+        most_rows=_MOST_ROWS,
+        comparison=_comparison(opened),
+    )
+
+
+def _run(run: Run, index: int) -> dict[str, Any]:
+    if run.kind not in _SECTIONS:
+        raise RunError(f"there is no report for a run of kind {run.kind!r}: {run.source}")
+    sections = [_section(run, section, f"r{index}") for section in _SECTIONS[run.kind](run)]
+    kinds = {"regions": "Linguistic regions", "circuits": "Circuits", "sweep": "Evolution"}
+    return {
+        "id": f"r{index}",
+        "title": f"{kinds[run.kind]}: {run.model_name}",
+        "headline": list(_headline(run)),
+        "facts": list(_facts(run)),
+        "sections": sections,
+    }
+
+
+def _section(run: Run, section: Section, prefix: str) -> dict[str, Any]:
+    blocks = [_block(run, block, prefix) for block in section.blocks]
+    return {"id": f"{prefix}-{section.title.lower().replace(' ', '-')}", "title": section.title, "blocks": blocks}
+
+
+def _block(run: Run, block: Block, prefix: str) -> dict[str, Any]:
+    if not isinstance(block, Chart | Table):
+        return {"kind": "problem", "title": block.title, "message": block.message}
+    described: dict[str, Any] = {
+        "id": f"{prefix}-{block.name}",
+        "kind": block.kind,
+        "title": block.title,
+        "caption": block.caption,
+        "data": block.data(),
+    }
+    if isinstance(block, Chart):
+        return described | {
+            "twin": static_twin(run, block),
+            "variants": [view.label for view in block.variants],
+            "choose": block.choose,
+            "height": block.height,
+        }
+    shown = block.frame.head(_MOST_ROWS)
+    return described | {
+        "columns": list(shown.columns),
+        "rows": shown.to_dict("records"),
+        "left_out": len(block.frame) - len(shown),
+        "text_columns": block.text_columns,
+        "language_column": block.language_column,
+    }
+
+
+def _headline(run: Run) -> Iterator[tuple[str, str, str]]:
+    """Name, value and interval of the numbers that come first."""
+    intervals: dict[str, Any] = run.summary.get("intervals") or {}
+    intervals = {**intervals, "excess_sklr": run.summary.get("excess_sklr_interval")}
+    for key in ("lrds", "sads", "sklr", "excess_sklr"):
+        if isinstance(run.summary.get(key), int | float):
+            bounds = intervals.get(key)
+            told = f"{number(bounds[0])} to {number(bounds[1])}" if bounds and None not in bounds else ""
+            yield ("Excess SKLR" if key == "excess_sklr" else key.upper()), number(run.summary[key]), told
+    for key, title in (("accuracy", "Accuracy"), ("logit_difference", "Logit difference")):
+        values = run.summary.get(key)
+        if isinstance(values, dict) and values:
+            yield title, " · ".join(f"{code} {number(value)}" for code, value in values.items()), ""
+
+
+def _facts(run: Run) -> Iterator[tuple[str, str]]:
+    manifest = run.manifest
+    model: dict[str, Any] = (
+        manifest["model"] if isinstance(manifest.get("model"), dict) else {"id": manifest.get("model")}
+    )
+    corpus: dict[str, Any] = manifest.get("corpus") or {}
+    yield "Model", _joined([model.get("id"), model.get("revision")], " @ ")
+    yield "Kind of model", _joined([model.get("family"), model.get("dtype"), model.get("device")], ", ")
+    yield (
+        "Weights, tokenizer",
+        _joined([_short(model.get("weight_hash")), _short(manifest.get("tokenizer_hash"))], ", "),
+    )
+    yield "Neurons, layers", _joined([run.summary.get("neurons"), run.summary.get("layers")], ", ")
+    yield "Task", _joined([manifest.get("task"), manifest.get("corruption")], ", corruption ")
+    yield "Corpus", _joined([corpus.get("spec"), _short(corpus.get("hash"))], ", hash ")
+    yield "Languages", ", ".join(run.languages)
+    sentences = run.summary.get("n") or len(corpus.get("sentence_ids") or []) or None
+    yield "Sentences per language (n)", _joined([sentences], "")
+    yield "Threshold on z", _joined([run.summary.get("threshold")], "")
+    yield "Seeds", ", ".join(str(seed) for seed in manifest.get("seeds") or [])
+    yield "Concentration", _concentration(run)
+    yield "Hooks fired, wall time", _joined([manifest.get("hooks_fired"), _seconds(manifest.get("wall_time_s"))], ", ")
+    versions: dict[str, Any] = manifest.get("versions") or {}
+    yield (
+        "Versions",
+        ", ".join([f"babelscope {manifest.get('babelscope')}", *(f"{name} {v}" for name, v in versions.items())]),
+    )
+    yield "Run", _joined([run.path.name, run.key], ", key ")
+
+
+def _concentration(run: Run) -> str:
+    if not (run.path / "arrays.zarr").is_dir() or "top10_share" not in run.arrays():
+        return ""
+    arrays = run.arrays()
+    told = f"the ten largest neurons carry {float(arrays.top10_share.mean()):.1%} of the activations' squared length"
+    if "first_position_share" in arrays:
+        told += f", the first position {float(arrays.first_position_share.mean()):.1%}"
+    return told
+
+
+def _comparison(runs: list[Run]) -> dict[str, Any] | None:
+    """The headline numbers of several regions runs side by side."""
+    regions = [run for run in runs if run.kind == "regions"]
+    if len(regions) < 2:
+        return None
+    keys = ("lrds", "sads", "sklr", "neurons", "n")
+    rows = [[run.model_name, *(number(run.summary.get(key, "–")) for key in keys)] for run in regions]
+    return {"columns": ["model", "LRDS", "SADS", "SKLR", "neurons", "n"], "rows": rows}
+
+
+def visible(text: Any) -> str:
+    """Text with the invisible marks that turn its direction around written out, so that it reads as it is stored."""
+    return "".join(f"[U+{ord(letter):04X}]" if _turns(letter) else letter for letter in str(text))
+
+
+def _turns(letter: str) -> bool:
+    code = ord(letter)
+    return 0x202A <= code <= 0x202E or 0x2066 <= code <= 0x2069 or code in {0x200E, 0x200F, 0x061C}
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, np.generic):
+        value = value.item()
+    missing = value is None or (isinstance(value, float) and math.isnan(value)) or value is pd.NA
+    return "–" if missing else visible(number(value))
+
+
+def _joined(parts: list[Any], between: str) -> str:
+    return between.join(number(part) for part in parts if part is not None)
+
+
+def _short(digest: Any) -> str | None:
+    return str(digest)[:12] if digest else None
+
+
+def _seconds(value: Any) -> str | None:
+    return f"{value:.1f} s" if isinstance(value, int | float) else None
+
+
+def _static(name: str) -> str:
+    return files("babelscope.report").joinpath("static", name).read_text(encoding="utf-8")
+
+
+def _plotly() -> str:
+    from plotly.offline import get_plotlyjs
+
+    return get_plotlyjs()

@@ -1,0 +1,27 @@
+// Charts drawn by plotly, in the page's colours.
+const plotLayout = (layout, height) => {
+  const ink = theme.colour("ink"), grid = theme.colour("grid"), back = theme.colour("card");
+  const axis = { gridcolor: grid, zerolinecolor: grid, linecolor: theme.colour("line"), automargin: true, ticks: "" };
+  const themed = {
+    paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", height,
+    font: { color: ink, size: 13, family: "system-ui, 'Segoe UI', Roboto, 'Noto Sans', sans-serif" },
+    margin: { l: 60, r: 16, t: 26, b: 48 }, hoverlabel: { bgcolor: back, bordercolor: ink, font: { color: ink } },
+    legend: { orientation: "h", y: 1.02, yanchor: "bottom", x: 0 }, dragmode: false, ...layout,
+  };
+  for (const name of new Set(["xaxis", "yaxis", ...Object.keys(layout).filter((key) => /^[xy]axis\d*$/.test(key))]))
+    themed[name] = { ...axis, ...(layout[name] ?? {}) };
+  return themed;
+};
+const drawPlot = (block, data) => {
+  const place = block.querySelector(".canvas"), height = Number(place.dataset.height);
+  const select = block.querySelector(".choose");
+  const chosen = () => data.variants[select ? Number(select.value) : 0];
+  const draw = () => {
+    const { figure } = chosen();
+    return Plotly.react(place, figure.data, plotLayout(figure.layout, height), { displayModeBar: false, responsive: true });
+  };
+  const drawn = draw();
+  select?.addEventListener("change", draw);
+  theme.onChange(draw);
+  return { table: () => chosen().table, drawn, select };
+};
