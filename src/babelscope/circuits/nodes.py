@@ -1,0 +1,160 @@
+"""The parts of a transformer that a circuit is made of: who writes to the residual stream, and who reads from it.
+
+Writers (senders) are the embedding, the attention heads and the MLPs. Readers (receivers) are the native q, k and v
+projections (key/value heads under grouped-query attention), the inputs of the MLPs, and the final residual.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from babelscope.errors import InputError, UnsupportedModel
+
+if TYPE_CHECKING:
+    from babelscope.models import Model
+
+ReceiverKind = Literal["q", "k", "v", "mlp", "logits"]
+
+
+@dataclass(frozen=True, order=True)
+class Head:
+    """A query head: what it writes is z_h W_O[h]."""
+
+    layer: int
+    head: int
+
+    def __str__(self) -> str:
+        return f"{self.layer}.{self.head}"
+
+
+@dataclass(frozen=True, order=True)
+class MLP:
+    """The feed-forward network of a layer."""
+
+    layer: int
+
+    def __str__(self) -> str:
+        return f"m{self.layer}"
+
+
+@dataclass(frozen=True, order=True)
+class Embedding:
+    """What enters the first block (BLOOM: after the embedding's LayerNorm)."""
+
+    def __str__(self) -> str:
+        return "embedding"
+
+
+@dataclass(frozen=True, order=True)
+class Logits:
+    """The end of every circuit; it writes nothing."""
+
+    def __str__(self) -> str:
+        return "logits"
+
+
+EMBEDDING = Embedding()
+LOGITS = Logits()
+Sender = Head | MLP | Embedding
+Node = Head | MLP | Embedding | Logits
+
+
+@dataclass(frozen=True, order=True)
+class Receiver:
+    """A reader: `q` of a query head, `k` or `v` of a key/value head, the input of an `mlp`, or the final residual."""
+
+    kind: ReceiverKind
+    layer: int = -1
+    head: int = -1
+
+    def __str__(self) -> str:
+        if self.kind == "logits":
+            return "logits"
+        return f"m{self.layer}" if self.kind == "mlp" else f"{self.layer}.{self.head}.{self.kind}"
+
+
+FINAL = Receiver("logits")
+"""the final residual stream, at the positions where the answer is read off"""
+
+
+def heads_of(model: Model) -> list[Head]:
+    """All heads, layer by layer."""
+    return [Head(layer, head) for layer in range(model.layers) for head in range(model.heads)]
+
+
+def mlps_of(model: Model) -> list[MLP]:
+    """All MLPs."""
+    return [MLP(layer) for layer in range(model.layers)]
+
+
+def kv_head(model: Model, head: int) -> int:
+    """The key/value head that serves a query head."""
+    return head // (model.heads // model.kv_heads)
+
+
+def receivers(model: Model, heads: Iterable[Head], kind: Literal["q", "k", "v"]) -> list[Receiver]:
+    """What these heads read with: for k and v each key/value head once, however many query heads share it."""
+    found = (Receiver(kind, node.layer, node.head if kind == "q" else kv_head(model, node.head)) for node in heads)
+    return sorted(set(found))
+
+
+def parse_node(text: str) -> Node:
+    """The node named by `9.6` (head), `m3` (MLP), `embedding` or `logits`; raises InputError.
+
+    >>> parse_node("9.6"), parse_node("m3")
+    (Head(layer=9, head=6), MLP(layer=3))
+    """
+    if match := re.fullmatch(r"(\d+)\.(\d+)", text.strip()):
+        return Head(int(match[1]), int(match[2]))
+    if match := re.fullmatch(r"m(\d+)", text.strip()):
+        return MLP(int(match[1]))
+    if text.strip() in ("embedding", "logits"):
+        return EMBEDDING if text.strip() == "embedding" else LOGITS
+    raise InputError(f"{text!r} names no node: write 9.6 for a head, m3 for an MLP, embedding, or logits")
+
+
+def check_nodes(model: Model, nodes: Iterable[Node]) -> None:
+    """Raises InputError naming the first node that the model does not have."""
+    for node in nodes:
+        if isinstance(node, (Head, MLP)) and not 0 <= node.layer < model.layers:
+            raise InputError(f"{node}: {model.id} has layers 0 to {model.layers - 1}")
+        if isinstance(node, Head) and not 0 <= node.head < model.heads:
+            raise InputError(f"head {node}: {model.id} has heads 0 to {model.heads - 1} in each layer")
+
+
+def check_receivers(model: Model, chosen: Sequence[Receiver]) -> None:
+    """Raises InputError for receivers that do not exist, and for the final residual together with others."""
+    if not chosen:
+        raise InputError("no receiver was given")
+    if FINAL in chosen and len(chosen) > 1:
+        raise InputError("the final residual is patched alone: everything else ends in it")
+    for receiver in chosen:
+        if receiver.kind == "logits":
+            continue
+        if not 0 <= receiver.layer < model.layers:
+            raise InputError(f"{receiver}: {model.id} has layers 0 to {model.layers - 1}")
+        count = {"q": model.heads, "k": model.kv_heads, "v": model.kv_heads}.get(receiver.kind)
+        if count is not None and not 0 <= receiver.head < count:
+            shared = "key/value heads" if receiver.kind in "kv" and count != model.heads else "heads"
+            raise InputError(f"{receiver}: {model.id} has {shared} 0 to {count - 1}")
+
+
+def check_model(model: Model) -> None:
+    """Raises UnsupportedModel where the residual stream is not the sum of what was written to it (OPT-350m)."""
+    if not model.family.residual_sum:
+        raise UnsupportedModel(
+            f"{model.id}: a norm stands on the residual stream itself, so heads and MLPs do not add up; "
+            "regions work on this model, circuits do not"
+        )
+
+
+def reaches(model: Model, sender: Sender, receiver: Receiver) -> bool:
+    """Whether a direct path (all attention frozen) leads from sender to receiver."""
+    if isinstance(sender, Embedding) or receiver.kind == "logits":
+        return True
+    if isinstance(sender, Head) and receiver.kind == "mlp" and not model.family.parallel:
+        return sender.layer <= receiver.layer
+    return sender.layer < receiver.layer
