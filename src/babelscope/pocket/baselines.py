@@ -27,7 +27,8 @@ class CountModels:
         self.words = words
         before = np.concatenate([np.asarray(row[:-1], dtype=np.int64) for row in documents])
         after = np.concatenate([np.asarray(row[1:], dtype=np.int64) for row in documents])
-        self.unigram: NDArray[np.float64] = (np.bincount(after, minlength=words) + ADDED) / (len(after) + ADDED * words)
+        frequencies = np.bincount(after, minlength=words) + ADDED
+        self.unigram = np.asarray(frequencies / frequencies.sum(), dtype=np.float64)
         self._pairs, self._counts = np.unique(before * words + after, return_counts=True)
         self._history = np.bincount(before, minlength=words)
         self._kinds = np.bincount(self._pairs // words, minlength=words)

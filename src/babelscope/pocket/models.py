@@ -35,6 +35,8 @@ class Recipe:
     learning_rate: float
     checkpoints: tuple[int, ...] = ()
     """steps after which a copy is kept as the revision `step<N>`"""
+    distinct: int = 14_000_000
+    """tokens of corpus written; a longer training reads them again in another order"""
     warmup: int = 100
     weight_decay: float = 0.1
     clip: float = 1.0
@@ -80,28 +82,30 @@ def _mostly_english() -> dict[str, float]:
 
 _TABLE = (
     PocketModel(
-        "pocket-bloom-s", "bloom", 4, 4, 64, _balanced(), "nine", Recipe(5000, 16, 128, 4e-3),
+        "pocket-bloom-s", "bloom", 4, 4, 64, _balanced(), "nine", Recipe(6000, 16, 128, 6e-3),
         "nine languages, half a million parameters",
     ),
     PocketModel(
         "pocket-bloom-m", "bloom", 6, 8, 128, _balanced(), "nine",
-        Recipe(8000, 16, 128, 3e-3, checkpoints=(16, 64, 128, 256, 512, 1024, 2048)),
+        Recipe(8000, 16, 128, 5e-3, checkpoints=(16, 64, 256, 512, 1024, 2048, 4096)),
         "nine languages, 1.7 million parameters, with checkpoints of its training",
     ),
     PocketModel(
-        "pocket-bloom-l", "bloom", 7, 8, 192, _balanced(), "nine", Recipe(6000, 16, 128, 2e-3),
+        "pocket-bloom-l", "bloom", 7, 8, 192, _balanced(), "nine", Recipe(6000, 16, 128, 3.5e-3),
         "nine languages, 3.9 million parameters",
     ),
     PocketModel(
-        "pocket-llama", "llama", 6, 8, 128, _mostly_english(), "nine", Recipe(4500, 16, 128, 3e-3),
+        "pocket-llama", "llama", 6, 8, 128, _mostly_english(), "nine", Recipe(4500, 8, 256, 4e-3, distinct=9_000_000),
         "nine tenths English, one tenth the eight others; rotary positions, grouped keys and values",
         key_value_heads=2,
     ),
     PocketModel(
-        "pocket-gpt2-en", "gpt2", 4, 8, 128, {"en": 1.0}, "en", Recipe(2500, 16, 128, 3e-3), "English alone",
+        "pocket-gpt2-en", "gpt2", 4, 8, 128, {"en": 1.0}, "en",
+        Recipe(2500, 8, 256, 4e-3, distinct=4_000_000), "English alone",
     ),
     PocketModel(
-        "pocket-gpt2-zh", "gpt2", 4, 8, 128, {"zh": 1.0}, "zh", Recipe(2500, 16, 128, 3e-3), "Chinese alone",
+        "pocket-gpt2-zh", "gpt2", 4, 8, 128, {"zh": 1.0}, "zh",
+        Recipe(2500, 8, 256, 4e-3, distinct=4_000_000), "Chinese alone",
     ),
 )  # fmt: skip
 

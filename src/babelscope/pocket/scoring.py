@@ -52,6 +52,16 @@ class Scorer:
         self.model: Any = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32).eval()
         self.longest: int = getattr(self.model.config, "n_positions", 0) or 10**9
 
+    @property
+    def words(self) -> int:
+        """Size of the vocabulary."""
+        return int(self.model.config.vocab_size)
+
+    @property
+    def parameters(self) -> int:
+        """Number of weights, tied ones once."""
+        return sum(p.numel() for p in self.model.parameters())
+
     def ids(self, text: str) -> list[int]:
         """Token ids of a text, without special tokens."""
         return self.tokenizer(text, add_special_tokens=False).input_ids
@@ -62,10 +72,10 @@ class Scorer:
         losses = self.token_losses([prompt + text for prompt, text in rows])
         return np.array([-loss[-len(text) :].sum() for loss, (_, text) in zip(losses, rows)])
 
-    def documents(self, texts: Sequence[str]) -> list[NDArray[np.float64]]:
-        """Loss of every token of documents, each between two `</s>` as in training."""
+    def rows(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of documents, each between two `</s>` as in training."""
         end = self.tokenizer.eos_token_id
-        return self.token_losses([[end, *self.ids(text), end] for text in texts])
+        return [[end, *self.ids(text), end] for text in texts]
 
     def token_losses(self, rows: Sequence[list[int]]) -> list[NDArray[np.float64]]:
         """−log p of every token but the first of each row, in nats; rows are batched by length, padded at the right."""

@@ -70,10 +70,11 @@ class Trainer:
         self.spec, self.recipe, self.tokenizer, self.stream = model, model.recipe, tokenizer, stream
         self.directory, self.report = directory, report
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        self.network = build(model, tokenizer.get_vocab_size(), self.recipe.seed).to(self.device)
+        self.network: Any = build(model, tokenizer.get_vocab_size(), self.recipe.seed)
+        self.network.to(self.device)
         self.network.train()
         _quicken(self.network)
-        self.parameters = dict(self.network.named_parameters())
+        self.parameters: dict[str, nn.Parameter] = dict(self.network.named_parameters())
         self.optimizer = self._optimizer()
         self.order = Order(stream.windows(self.recipe.length), self.recipe.batch, self.recipe.seed)
         self.step = 0
@@ -149,7 +150,6 @@ class Trainer:
 
     def _token_losses(self, tokens: Tensor) -> Tensor:
         head = self.network.get_output_embeddings()
-        assert isinstance(head, nn.Linear)
         with torch.autocast(self.device.type, dtype=torch.bfloat16):
             hidden = self.network.base_model(tokens[:, :-1], use_cache=False).last_hidden_state
             logits = F.linear(hidden.flatten(0, 1), head.weight)

@@ -1,0 +1,147 @@
+"""`babelscope pocket`: the built-in models: list them, copy them out, train them anew, say what they can do."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+app = typer.Typer(help="The built-in model family.", no_args_is_help=True)
+
+Row = dict[str, Any]
+
+
+@app.command("list")
+def list_models() -> None:
+    """List the models, with their revisions.
+
+    Example:  babelscope pocket list
+    """
+    from babelscope.pocket.models import MODELS, PREFIX
+
+    for model in MODELS.values():
+        typer.echo(f"{PREFIX}{model.name:<16} {model.family}, {model.layers} layers, width {model.width}")
+        typer.echo(f"  {model.description}")
+        if len(model.revisions) > 1:
+            typer.echo(f"  revisions: {', '.join(model.revisions)}")
+
+
+@app.command("export")
+def export_model(
+    name: Annotated[str, typer.Argument(help="Model of the family, such as bloom-m or pocket-llama.")],
+    directory: Annotated[Path, typer.Argument(help="New directory to copy it to.")],
+    revision: Annotated[str | None, typer.Option(help="Checkpoint, such as step256; default: the last.")] = None,
+) -> None:
+    """Copy a model to a directory that other programs can load.
+
+    Example:  babelscope pocket export bloom-m my-model --revision step256
+    """
+    from babelscope.pocket.models import export
+
+    typer.echo(str(export(name, directory, revision)))
+
+
+@app.command("train")
+def train_model(
+    name: Annotated[str, typer.Argument(help="Model of the family.")],
+    out: Annotated[Path, typer.Option(help="Directory for the corpus, the state and the weights.")] = Path(
+        "pocket-training"
+    ),
+    device: Annotated[str | None, typer.Option(help="cuda or cpu; default: the best there is.")] = None,
+    threads: Annotated[int | None, typer.Option(help="Processor threads; default: PyTorch's choice.")] = None,
+) -> None:
+    """Train a model from nothing, or go on where the training in the directory stopped.
+
+    Example:  babelscope pocket train bloom-s --out pocket-training
+    """
+    from babelscope.cli.options import quiet
+
+    quiet()
+    import torch
+
+    from babelscope.pocket.models import get
+    from babelscope.pocket.train import train
+
+    get(name)
+    if threads is not None:
+        torch.set_num_threads(threads)
+    typer.echo(str(train(name, out, report=_say, device=device)))
+
+
+@app.command("evaluate")
+def evaluate_models(
+    names: Annotated[list[str] | None, typer.Argument(help="Models; default: the whole family.")] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="File for all figures.")] = None,
+) -> None:
+    """Measure perplexity, indirect objects, tense and story endings on held-out texts (minutes on one core).
+
+    Example:  babelscope pocket evaluate --json pocket.json
+    """
+    from babelscope.cli.options import quiet
+
+    quiet()
+    from rich.console import Console
+
+    from babelscope.pocket.evaluate import evaluate
+    from babelscope.pocket.models import MODELS
+
+    found = evaluate(names or list(MODELS), report=_say)
+    if json_file is not None:
+        json_file.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    console = Console()
+    for table in tables(found):
+        console.print(table)
+
+
+def tables(found: dict[str, list[Row]]) -> list[Table]:
+    """The figures as tables: languages across, models down; intervals are 95 %."""
+    from babelscope.pocket.evaluate import CHOICES
+
+    drawn = [
+        _table(
+            "Perplexity per token on held-out texts (bootstrap interval over documents)",
+            ("model", "predictor"), found["perplexity"], _perplexity_cell,
+        )
+    ]  # fmt: skip
+    for kind, title in CHOICES.items():
+        rows = [row for row in found["choices"] if row["kind"] == kind]
+        drawn.append(
+            _table(f"{title}: % right (Wilson interval)", ("model", "revision", "group"), rows, _accuracy_cell)
+        )
+    title = "Story in a language, ending in English: % right (Wilson interval); chance is 50"
+    drawn.append(_table(title, ("model", "revision"), found["cloze"], _accuracy_cell))
+    return drawn
+
+
+def _table(title: str, keys: Sequence[str], rows: Iterable[Row], cell: Any) -> Table:
+    from rich.table import Table
+
+    from babelscope.pocket.evaluate import checked_languages
+
+    rows = list(rows)
+    languages = checked_languages(rows)
+    table = Table(*keys, *languages, title=title)
+    lines: dict[tuple[str, ...], dict[str, str]] = {}
+    for row in rows:
+        lines.setdefault(tuple(str(row[key]) for key in keys), {})[row["language"]] = cell(row)
+    for key, line in lines.items():
+        table.add_row(*key, *(line.get(language, "") for language in languages))
+    return table
+
+
+def _perplexity_cell(row: Row) -> str:
+    return f"{row['perplexity']:.2f}\n{row['low']:.2f}–{row['high']:.2f}"
+
+
+def _accuracy_cell(row: Row) -> str:
+    return f"{100 * row['share']:.0f} (n={row['n']})\n{100 * row['low']:.0f}–{100 * row['high']:.0f}"
+
+
+def _say(line: str) -> None:
+    typer.echo(line, err=True)

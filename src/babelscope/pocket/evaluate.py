@@ -1,0 +1,152 @@
+"""What the pocket family has learned, on texts that it never saw: plain `transformers`, every figure with interval.
+
+Rows of the tables are dictionaries, so that they print and serialise as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import cache
+from itertools import islice
+from typing import Any
+
+import numpy as np
+
+from babelscope.errors import CorpusError
+from babelscope.pocket.baselines import CountModels
+from babelscope.pocket.corpus import Example, heldout, iter_documents
+from babelscope.pocket.curriculum import MIX
+from babelscope.pocket.models import LANGUAGES, MAIN, MODELS, PocketModel, get, path
+from babelscope.pocket.scoring import Scorer, accuracy, perplexity
+
+Row = dict[str, Any]
+Report = Callable[[str], None]
+
+PERPLEXITY_KINDS = ("sentence", "combination", "question", "story")
+CHOICES = {
+    "ioi": "IOI, new names and new templates",
+    "ioi_seen": "IOI, new scenes with the training's names and templates",
+    "tense": "tense, seen verbs in unseen pairs of template and verb",
+    "tense_verbs": "tense, verbs that no tense pair of training has",
+}
+CHECKPOINT_LANGUAGES = ("en", "zh")
+"""languages of the two-way choices by checkpoint; the story cloze by checkpoint has all nine"""
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """How many items of each kind to score."""
+
+    documents: int = 60
+    """of each held-out kind, for perplexity"""
+    choices: int = 150
+    stories: int = 100
+    fitted: int = 4000
+    """training documents of each language that the count models are fitted on"""
+
+
+def evaluate(names: Sequence[str] = tuple(MODELS), size: Size | None = None, report: Report = print) -> dict[str, Any]:
+    """Perplexity, two-way choices and cross-lingual story cloze of models of the family.
+
+    Returns rows under `perplexity`, `choices` and `cloze`, and `settings`. Raises ModelError for an unknown model.
+    """
+    size = size or Size()
+    found: dict[str, Any] = {"settings": asdict(size), "perplexity": [], "choices": [], "cloze": []}
+    for model in map(get, names):
+        for revision in model.revisions:
+            report(f"{model.name}@{revision}")
+            scorer = Scorer(path(model.name, revision))
+            where: Row = {"model": model.name, "revision": revision, "parameters": scorer.parameters}
+            final = revision == MAIN
+            found["choices"] += [where | row for row in choices(scorer, model, size, all_languages=final)]
+            if "en" in model.shares and len(model.shares) > 1:
+                found["cloze"] += [where | row for row in cloze(scorer, tuple(model.shares), size)]
+            if final:
+                found["perplexity"] += [where | row for row in perplexities(scorer, model, size)]
+    return found
+
+
+def perplexities(scorer: Scorer, model: PocketModel, size: Size) -> Iterator[Row]:
+    """Per-language perplexity of the held-out texts, beside a unigram and a bigram model of that language alone."""
+    for language in model.shares:
+        texts = _texts(language, size.documents)
+        rows = scorer.rows(texts)
+        counts = CountModels(scorer.rows(_training_texts(language, size.fitted)), scorer.words)
+        losses = {
+            "model": scorer.token_losses(rows),
+            "unigram": [counts.unigram_losses(row) for row in rows],
+            "bigram": [counts.bigram_losses(row) for row in rows],
+        }
+        for predictor, values in losses.items():
+            yield {"language": language, "predictor": predictor} | asdict(perplexity(values, texts))
+
+
+def choices(scorer: Scorer, model: PocketModel, size: Size, all_languages: bool = True) -> Iterator[Row]:
+    """Share of items in which the right continuation is likelier than the wrong one."""
+    languages = [language for language in model.shares if all_languages or language in CHECKPOINT_LANGUAGES]
+    for kind in CHOICES:
+        for language in languages:
+            examples = _examples(language, kind, size.choices)
+            right = scorer.continuations([(e.prompt, e.join + e.target) for e in examples])
+            wrong = scorer.continuations([(e.prompt, e.join + e.foil) for e in examples])
+            for group, chosen in _groups(examples, kind):
+                measured = accuracy((right > wrong)[chosen])
+                margin = float((right - wrong)[chosen].mean())
+                row: Row = {"kind": kind, "language": language, "group": group}
+                yield row | asdict(measured) | {"log_odds": margin}
+
+
+def cloze(scorer: Scorer, languages: Sequence[str], size: Size) -> Iterator[Row]:
+    """Share of stories whose right ending in English is likelier than the wrong one, story by language.
+
+    The row `others` pools the eight languages that are not English.
+    """
+    pooled: list[bool] = []
+    for language in languages:
+        examples = _examples(language, "story_english", size.stories)
+        right = scorer.continuations([(e.prompt, e.join + e.target) for e in examples])
+        wrong = scorer.continuations([(e.prompt, e.join + e.foil) for e in examples])
+        won = (right > wrong).tolist()
+        pooled += won if language != "en" else []
+        yield {"language": language} | asdict(accuracy(won))
+    yield {"language": "others"} | asdict(accuracy(pooled))
+
+
+def _groups(examples: Sequence[Example], kind: str) -> Iterator[tuple[str, np.ndarray[Any, Any]]]:
+    """All items, and in the tense task the kinds of verb, or the mark that is asked for, apart."""
+    yield "all", np.arange(len(examples))
+    if not kind.startswith("tense"):
+        return
+    names = [e.target if e.language in ("zh", "vi", "id") and len(e.target) < 6 else e.stratum for e in examples]
+    marks = {"了", "đã", "sudah", "regular", "irregular", "syncretic"}
+    groups = [name if name in marks else "other" for name in names]
+    for group in sorted(set(groups)) if len(set(groups)) > 1 else ():
+        yield group, np.array([index for index, name in enumerate(groups) if name == group])
+
+
+@cache
+def _examples(language: str, kind: str, n: int) -> tuple[Example, ...]:
+    """n held-out examples, or as many as there are."""
+    while n:
+        try:
+            return tuple(heldout(language, kind, n))
+        except CorpusError:
+            n = n * 2 // 3
+    return ()
+
+
+@cache
+def _texts(language: str, n: int) -> tuple[str, ...]:
+    return tuple(e.text for kind in PERPLEXITY_KINDS for e in _examples(language, kind, n))
+
+
+@cache
+def _training_texts(language: str, n: int) -> tuple[str, ...]:
+    return tuple(document.text for document in islice(iter_documents({language: 1.0}, mix=MIX), n))
+
+
+def checked_languages(rows: Iterable[Row]) -> list[str]:
+    """Languages of some rows in the family's order, pooled ones last."""
+    present = {row["language"] for row in rows}
+    return [language for language in (*LANGUAGES, "others") if language in present]
