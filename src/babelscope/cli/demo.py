@@ -1,0 +1,29 @@
+"""`babelscope demo`: the whole study on the built-in models, to a report, offline."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from babelscope.cli.options import Overwrite
+
+
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for the runs and the page.")] = Path("runs/demo"),
+    quick: Annotated[bool, typer.Option("--quick", help="Less text and fewer draws: a minute, for a look.")] = False,
+    overwrite: Overwrite = False,
+) -> None:
+    """Map, layer curves, regions, deactivation table, checkpoints and scales of the built-in models, in one page.
+
+    Example:  babelscope demo --out runs/demo
+    """
+    from babelscope.cli.options import quiet, refuse_existing
+    from babelscope.studies.demo import run_demo
+    from babelscope.studies.progress import bars
+
+    refuse_existing(out, overwrite)
+    quiet()
+    page = run_demo(out, quick=quick, overwrite=overwrite, progress=bars, say=typer.echo)
+    typer.echo(f"the report: {page.resolve()}")

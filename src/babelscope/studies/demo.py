@@ -1,0 +1,51 @@
+"""The whole study on the built-in models: regions, checkpoints and scales into runs, and one page from all of them."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from babelscope.models import load_model
+from babelscope.report import write_report
+from babelscope.studies.progress import Progress, silent
+from babelscope.studies.regions import RegionsSettings, study_regions
+
+MODEL = "pocket:pocket-bloom-m"
+CORPUS = "pocket:heldout"
+TEXTS = "pocket:heldout?seed=1"
+"""other sentences than the regions were found on"""
+
+
+def run_demo(
+    out: Path,
+    quick: bool = False,
+    overwrite: bool = False,
+    progress: Progress = silent,
+    say: Callable[[str], object] = lambda _: None,
+) -> Path:
+    """Run everything into `out` and return the page's path.
+
+    `quick` takes less text, fewer controls, and no sweeps. Raises RunError when `out` is in the way.
+    """
+    if overwrite and out.is_dir():
+        _remove_own(out)
+    say(f"regions of {MODEL} on held-out sentences in nine languages")
+    settings = RegionsSettings(
+        CORPUS,
+        samples=50 if quick else 100,
+        texts=TEXTS,
+        window=128,
+        text_tokens=1024 if quick else 4096,
+        controls=1 if quick else 3,
+        bootstrap=200 if quick else 1000,
+    )
+    runs = [study_regions(load_model(MODEL), settings, out / "regions", overwrite, progress=progress).path]
+    return write_report(runs, out / "report.html")
+
+
+def _remove_own(out: Path) -> None:
+    """Remove what an earlier demo wrote, and nothing else."""
+    for name in ("regions", "circuits", "checkpoints", "scales"):
+        shutil.rmtree(out / name, ignore_errors=True)
+    (out / "report.html").unlink(missing_ok=True)
