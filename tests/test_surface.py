@@ -7,10 +7,11 @@ import re
 import subprocess
 import sys
 
-import babelscope
 import pytest
-from babelscope.cli import COMMANDS, GROUPS, app, main
 from typer.testing import CliRunner
+
+import babelscope
+from babelscope.cli import COMMANDS, GROUPS, app, main
 
 runner = CliRunner()
 

@@ -47,6 +47,7 @@ def regions(
     """
     from babelscope.cli.options import load, refuse_existing
     from babelscope.cli.show import show_run
+    from babelscope.corpora import load_corpus
     from babelscope.languages import parse_languages
     from babelscope.studies.progress import bars
     from babelscope.studies.regions import RegionsSettings, check_samples, study_regions
@@ -66,8 +67,10 @@ def regions(
     )
     check_samples(settings)
     refuse_existing(out, overwrite)
+    # text first: it is read in seconds, and its faults should not wait for a model
+    parallel = load_corpus(corpus, settings.languages)
     loaded = load(model, revision, dtype, device, device_map, trust_remote_code)
-    run = study_regions(loaded, settings, out, overwrite, progress=bars)
+    run = study_regions(loaded, settings, out, overwrite, parallel, progress=bars)
     show_run(run)
     typer.echo(f"run: {out}    page: babelscope report {out}")
 
