@@ -46,7 +46,11 @@ class TaskError(InputError):
 
 
 class NoPromptSurvives(TaskError):
-    """No prompt of a task passes the tokenisation census of a language."""
+    """No prompt of a task passes the tokenisation census of a language; `census` holds the counts."""
+
+    def __init__(self, message: str, census: object = None) -> None:
+        super().__init__(message)
+        self.census = census
 
 
 class UnattainableThreshold(InputError):

@@ -1,0 +1,309 @@
+"""The tasks by name, and the functions that build their prompts: `build`, `build_paired`, `census`, `fill_foils`."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from babelscope.errors import NoPromptSurvives, TaskError
+from babelscope.tasks import ioi, tense
+from babelscope.tasks.census import Census, Tally, joined
+from babelscope.tasks.collect import (
+    Collected,
+    Request,
+    balanced,
+    collect_ioi,
+    collect_minimal_pairs,
+    collect_random,
+    collect_tense,
+)
+from babelscope.tasks.encoding import Encoder
+from babelscope.tasks.prompts import PromptPair, PromptSet
+from babelscope.tasks.templates import available
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_log = logging.getLogger(__name__)
+
+SPLITS = ("strict", "relaxed", "auto")
+
+
+@dataclass(frozen=True)
+class Task:
+    """One task: what it asks, its corruptions (the first is the default), and where its languages come from."""
+
+    name: str
+    summary: str
+    corruptions: Mapping[str, str]
+    collect: Callable[[Request, Encoder, Tally], Collected]
+    data: str = ""
+    """Folder of package data, one file per language; empty when the prompts come from a file of the user's"""
+
+    @property
+    def languages(self) -> tuple[str, ...]:
+        """Languages with data in the package; empty when the user brings the text."""
+        return available(self.data) if self.data else ()
+
+
+_TWIN = {"twin": "the prompt of another pair of equal length, best one whose target is this one's foil"}
+
+TASKS: Mapping[str, Task] = {
+    task.name: task
+    for task in (
+        Task(
+            "ioi",
+            "indirect object identification: the name that is not repeated",
+            {name: what for name, (what, _) in ioi.CORRUPTIONS.items()},
+            collect_ioi,
+            "ioi",
+        ),
+        Task("past-tense", "the past form after a past time word", tense.CORRUPTIONS, collect_tense, "tense"),
+        Task(
+            "ioi-control",
+            "IOI sentences in which no name is repeated: target and foil are equally good",
+            {name: what for name, (what, _) in ioi.CONTROL_CORRUPTIONS.items()},
+            collect_ioi,
+            "ioi",
+        ),
+        Task("agreement", "subject-verb agreement from a file of minimal pairs", _TWIN, collect_minimal_pairs),
+        Task("minimal-pairs", "any file or folder of minimal pairs", _TWIN, collect_minimal_pairs),
+        Task(
+            "random-text",
+            "random tokens of the language: a control without a task",
+            {"random": "other random tokens"},
+            collect_random,
+            "ioi",
+        ),
+    )
+}
+"""Task name → task; "minimal-pairs:PATH" and "agreement:PATH" name their file"""
+
+
+def corruptions(task: str) -> tuple[str, ...]:
+    """Corruptions of a task, its default first; raises TaskError for an unknown task.
+
+    >>> corruptions("past-tense")
+    ('tense-flip', 'verb-swap')
+    """
+    return tuple(_task(task)[0].corruptions)
+
+
+def build(
+    task: str,
+    tokenizer: Any,
+    language: str,
+    *,
+    n: int = 100,
+    seed: int = 0,
+    corruption: str | None = None,
+    split: str = "strict",
+    heldout: bool | None = None,
+    templates: Sequence[str] | None = None,
+    stratum: str | None = None,
+    source: str | None = None,
+    verbs: str | None = None,
+    scenes: str = "auto",
+    special: bool = True,
+    extend: bool = True,
+    whole: bool = False,
+    same_tokens: bool = False,
+    length: int = 20,
+    limit: int = 0,
+) -> PromptSet:
+    """Up to `n` prompt pairs of a task in a language, as a tokenizer allows them (section 2).
+
+    `split` "strict" asks for one-token names, targets and foils in context, "relaxed" for equally many tokens above
+    one, "auto" takes the strict split where it gives half of `n`. `heldout` True or False takes only the templates and
+    names (verbs) kept for evaluation, or only the others. `scenes` "exact" never replaces a name that fails,
+    "substituted" does, "auto" does where too few survive. `source` "mib:FOLDER" or the file of minimal pairs; `verbs`
+    "unimorph:TABLE"; `stratum` one stratum of past tense; `whole` scores whole sentences of minimal pairs; `extend`
+    lets a multi-token target share its first tokens with the foil; `same_tokens` wants a name to be the same tokens
+    wherever it stands; `special` keeps the tokenizer's BOS; `length` is
+    that of random text; `limit` how many prompts are looked at. Fewer than `n` is logged, none raises NoPromptSurvives
+    with the census; an unknown task, corruption, split, language, template or stratum raises TaskError.
+    """
+    kind, path = _task(task)
+    if n < 1:
+        raise TaskError(f"n must be at least 1, got {n}")
+    if split not in SPLITS:
+        raise TaskError(f"no split {split!r}; there are {', '.join(SPLITS)}")
+    request = Request(
+        task=kind.name,
+        language=_language(kind, language),
+        n=n,
+        seed=seed,
+        corruption=_corruption(kind, corruption),
+        split=split,
+        heldout=heldout,
+        templates=None if templates is None else tuple(templates),
+        stratum=stratum,
+        source=source or path,
+        verbs=verbs,
+        scenes=scenes,
+        extend=extend,
+        whole=whole,
+        length=length,
+        same_tokens=same_tokens,
+        limit=limit,
+    )
+    prompts = _collected(kind, request, _encoder(tokenizer, special))
+    if len(prompts) < n:
+        _log.info("%s in %s: %d prompts instead of %d (%s)", task, language, len(prompts), n, prompts.census.line())
+    return prompts
+
+
+def build_paired(
+    task: str, tokenizer: Any, languages: Sequence[str], *, n: int = 100, limit: int = 0, **options: Any
+) -> dict[str, PromptSet]:
+    """Prompts of the same items in every language, in the same order, so that row i is one scene everywhere.
+
+    `tokenizer` is one for all, or a mapping by language. All survivors among `limit` candidates are built, and the
+    first `n` items that every language has are kept. Raises TaskError when they share none.
+    """
+    limit = limit or max(400, 4 * n)
+    by_language: Mapping[str, Any] = (
+        tokenizer if isinstance(tokenizer, Mapping) else dict.fromkeys(languages, tokenizer)
+    )
+    missing = [language for language in languages if language not in by_language]
+    if missing:
+        raise TaskError(f"no tokenizer for {missing[0]}; there are some for {', '.join(by_language)}")
+    sets = {
+        language: build(task, by_language[language], language, n=limit, limit=limit, **options)
+        for language in languages
+    }
+    common = set.intersection(*(set(prompts.items) for prompts in sets.values())) if sets else set[int]()
+    if not common:
+        counts = ", ".join(f"{language} {len(prompts)}" for language, prompts in sets.items())
+        raise TaskError(f"no item of {task} survives in all of {', '.join(languages)} ({counts} survive alone)")
+    first = next(iter(sets.values()))
+    chosen = [pair.item for pair in balanced([pair for pair in first if pair.item in common], n)]
+    paired: dict[str, PromptSet] = {}
+    for language, prompts in sets.items():
+        by_item = {pair.item: pair for pair in prompts}
+        paired[language] = replace(prompts.replace([by_item[item] for item in chosen]), requested=n)
+    return paired
+
+
+def census(
+    task: str, tokenizer: Any, languages: Sequence[str] | None = None, *, n: int = 320, **options: Any
+) -> pd.DataFrame:
+    """Per language, template and stratum: prompts offered, survived, and lost by reason, among the first `n` scenes.
+
+    Nothing raises for a language in which no prompt survives: that is what a census is for. Options as in `build`.
+    """
+    return count_all(task, tokenizer, languages, n=n, **options).frame()
+
+
+def count_all(
+    task: str, tokenizer: Any, languages: Sequence[str] | None = None, *, n: int = 320, **options: Any
+) -> Census:
+    """The same as an object: `census(…)` is its frame."""
+    kind, _ = _task(task)
+    wanted = list(languages) if languages is not None else list(kind.languages)
+    if not wanted:
+        raise TaskError(f"{task} comes with no language of its own: say which one its file is in")
+    return joined(_count(task, tokenizer, language, n=n, **options) for language in wanted)
+
+
+def _count(task: str, tokenizer: Any, language: str, *, n: int = 320, split: str = "strict", **options: Any) -> Census:
+    try:
+        options = {"scenes": "exact", "limit": n} | options
+        return build(task, tokenizer, language, n=n, split="strict" if split == "auto" else split, **options).census
+    except NoPromptSurvives as error:
+        if not isinstance(error.census, Census):
+            raise
+        return error.census
+
+
+def fill_foils(
+    prompts: PromptSet, choose: Callable[[tuple[int, ...]], int | Sequence[int]], *, drop_equal: bool = True
+) -> PromptSet:
+    """The prompts with foils that a model chooses: `choose` gets the corrupted prompt's ids (under tense flip, the
+    future twin) and returns the foil's token or tokens. Where it answers with the target, the pair is left out.
+
+    Raises TaskError when that leaves none, or with `drop_equal` False when it happens at all. Section 2, aspect (D2).
+    """
+    filled: list[PromptPair] = []
+    for pair in prompts:
+        answer = choose(pair.corrupted)
+        foil = (answer,) if isinstance(answer, int) else tuple(int(token) for token in answer)
+        if foil != pair.target or not drop_equal:
+            filled.append(replace(pair, foil=foil))
+    if not filled:
+        raise TaskError(f"every foil chosen for {prompts.task} in {prompts.language} is the target itself")
+    return prompts.replace(filled)
+
+
+def _collected(kind: Task, request: Request, encoder: Encoder, tried: bool = False) -> PromptSet:
+    if request.split == "auto":
+        try:
+            strict = _collected(kind, replace(request, split="strict"), encoder)
+        except NoPromptSurvives:
+            return _collected(kind, replace(request, split="relaxed"), encoder, tried=True)
+        if 2 * len(strict) >= request.n:
+            return strict
+        try:
+            relaxed = _collected(kind, replace(request, split="relaxed"), encoder)
+        except NoPromptSurvives:
+            return strict
+        return relaxed if len(relaxed) > len(strict) else strict
+    tally = Tally()
+    pairs, scenes = kind.collect(request, encoder, tally)
+    counted = tally.census(request.task, request.split, request.corruption)
+    if not pairs:
+        advice = "" if tried else f"; try the {'relaxed' if request.split == 'strict' else 'strict'} split"
+        splits = "neither in the strict nor in the relaxed split" if tried else f"{request.split} split"
+        raise NoPromptSurvives(
+            f"no prompt of {request.task} survives in {request.language} with this tokenizer, {splits}: "
+            f"{counted.line()}{advice}",
+            counted,
+        )
+    return PromptSet(
+        tuple(pairs), request.language, request.task, request.corruption, counted, request.n, request.split, scenes
+    )
+
+
+def _task(name: str) -> tuple[Task, str | None]:
+    base, _, path = name.partition(":")
+    if base not in TASKS:
+        raise TaskError(f"no task {base!r}; there are {', '.join(TASKS)}")
+    if path and TASKS[base].data:
+        raise TaskError(f"{base} reads no file; only agreement:PATH and minimal-pairs:PATH do")
+    return TASKS[base], path or None
+
+
+def _corruption(task: Task, corruption: str | None) -> str:
+    if corruption is None:
+        return next(iter(task.corruptions))
+    if corruption not in task.corruptions:
+        raise TaskError(f"{task.name} has no corruption {corruption!r}; there are {', '.join(task.corruptions)}")
+    return corruption
+
+
+def _language(task: Task, code: str) -> str:
+    """The code as the data files write it: zho, zh-CN and Chinese are zh."""
+    if not task.data or code in task.languages:
+        return code
+    from babelscope.errors import InputError
+    from babelscope.languages import language
+
+    try:
+        known = language(code).code
+    except InputError:
+        known = code
+    base = known.split("-")[0]
+    for spelling in (known, base):
+        if spelling in task.languages:
+            return spelling
+    raise TaskError(f"{task.name} has no language {code!r}; there are {', '.join(task.languages) or 'none'}")
+
+
+def _encoder(tokenizer: Any, special: bool) -> Encoder:
+    if isinstance(tokenizer, Encoder):
+        return tokenizer
+    if not hasattr(tokenizer, "encode") or not hasattr(tokenizer, "convert_ids_to_tokens"):
+        raise TaskError(f"a tokenizer of transformers is needed, got {type(tokenizer).__name__}")
+    return Encoder(tokenizer, special)

@@ -1,0 +1,93 @@
+"""Choices between two endings as plain records: XStoryCloze (TSV or JSONL), XCOPA and COPA (JSONL)."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from babelscope.errors import TaskError
+
+
+@dataclass(frozen=True)
+class Story:
+    """A context, two endings, and which of them is right (0 or 1)."""
+
+    item: str
+    context: str
+    endings: tuple[str, str]
+    label: int
+    question: str = ""
+    """XCOPA's "cause" or "effect"; empty for stories"""
+
+
+def read_stories(path: str | Path) -> list[Story]:
+    """Records of a story cloze or XCOPA file, by its columns or fields.
+
+    Raises TaskError with the line that does not fit. Sources: Lin et al. 2022 (XStoryCloze), Ponti et al. 2020 (XCOPA).
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise TaskError(f"no file of stories at {path}")
+    if file.suffix in (".jsonl", ".json"):
+        rows = _json_rows(file)
+    else:
+        with file.open(encoding="utf-8", newline="") as lines:
+            rows = list(
+                csv.DictReader(lines, delimiter="\t" if file.suffix == ".tsv" else ",", quoting=csv.QUOTE_MINIMAL)
+            )
+    if not rows:
+        raise TaskError(f"{path} is empty")
+    read = _reader(rows[0], file)
+    stories: list[Story] = []
+    for number, row in enumerate(rows, 1):
+        try:
+            stories.append(read(row))
+        except (KeyError, ValueError, TypeError) as error:
+            raise TaskError(f"{path}, record {number} does not fit: {error}") from error
+        if stories[-1].label not in (0, 1):
+            raise TaskError(f"{path}, record {number}: there are two endings, so no ending {stories[-1].label + 1}")
+    return stories
+
+
+def _reader(row: Mapping[str, Any], file: Path) -> Callable[[Mapping[str, Any]], Story]:
+    if "premise" in row:
+        return _copa
+    lowered = {key.lower().replace("_", "") for key in row}
+    if {"inputsentence1", "answerrightending"} <= lowered:
+        return _cloze
+    raise TaskError(f"{file} has the fields {', '.join(map(str, row))}; expected those of XStoryCloze or XCOPA")
+
+
+def _cloze(row: Mapping[str, Any]) -> Story:
+    fields = {key.lower().replace("_", ""): value for key, value in row.items()}
+    sentences = [str(fields[f"inputsentence{number}"]).strip() for number in range(1, 5)]
+    endings = (str(fields["sentencequiz1"]), str(fields["sentencequiz2"])) if "sentencequiz1" in fields else (
+        str(fields["randomfifthsentencequiz1"]),
+        str(fields["randomfifthsentencequiz2"]),
+    )  # fmt: skip
+    story = str(fields.get("inputstoryid") or fields.get("storyid") or "")
+    return Story(story, " ".join(sentences), endings, int(fields["answerrightending"]) - 1)
+
+
+def _copa(row: Mapping[str, Any]) -> Story:
+    endings = (str(row["choice1"]), str(row["choice2"]))
+    return Story(str(row["idx"]), str(row["premise"]), endings, int(row["label"]), str(row["question"]))
+
+
+def _json_rows(file: Path) -> list[Mapping[str, Any]]:
+    rows: list[Mapping[str, Any]] = []
+    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            row: Any = json.loads(line)
+        except ValueError as error:
+            raise TaskError(f"{file}, line {number} is not JSON: {error}") from error
+        if not isinstance(row, dict):
+            raise TaskError(f"{file}, line {number} is not a JSON object")
+        rows.append(row)
+    return rows
