@@ -1,0 +1,94 @@
+"""How far two sets of regions agree: in which neurons they hold, and in how they rank all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import combinations
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from babelscope.errors import InputError
+from babelscope.regions.masks import RegionSet
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Two methods on one language. Both numbers are facts of one recording: without an interval."""
+
+    method: str
+    method2: str
+    language: str
+    size: int
+    size2: int
+    jaccard: float
+    """shared over either; NaN where both are empty"""
+    chance: float
+    """Jaccard index expected of random regions of these sizes"""
+    spearman: float
+    """rank correlation of scores over all neurons; NaN where a set has none"""
+    neurons: int
+
+
+def compare(one: RegionSet, other: RegionSet) -> list[Agreement]:
+    """Agreement in every language that both sets have.
+
+    Raises InputError when they are of models of different shape or have no language in common.
+    """
+    shared = [code for code in one.languages if code in other.masks]
+    if not shared:
+        raise InputError(f"no language in common: {', '.join(one.languages)} and {', '.join(other.languages)}")
+    shapes = {tuple(regions[shared[0]].shape) for regions in (one, other)}
+    if len(shapes) > 1:
+        raise InputError(f"the regions are of models of different shape [layer, neuron]: {sorted(shapes)}")
+    return [_row(one, other, code) for code in shared]
+
+
+def agreement_matrix(sets: Mapping[str, RegionSet]) -> list[Agreement]:
+    """Agreement of every two methods in every language.
+
+    >>> agreement_matrix({"z-score": regions, "lape": others})         # doctest: +SKIP
+    """
+    return [row for one, other in combinations(sets.values(), 2) for row in compare(one, other)]
+
+
+def _row(one: RegionSet, other: RegionSet, code: str) -> Agreement:
+    a, b = one[code], other[code]
+    neurons = a.numel()
+    size, size2 = int(a.sum()), int(b.sum())
+    ranked = code in one.scores and code in other.scores
+    return Agreement(
+        one.method,
+        other.method,
+        code,
+        size,
+        size2,
+        jaccard(a, b),
+        expected_jaccard(size, size2, neurons),
+        spearman(one.scores[code], other.scores[code]) if ranked else float("nan"),
+        neurons,
+    )
+
+
+def jaccard(a: Bool[Tensor, "P N"], b: Bool[Tensor, "P N"]) -> float:
+    """Neurons in both over neurons in either; NaN where both are empty."""
+    either = int((a | b).sum())
+    return int((a & b).sum()) / either if either else float("nan")
+
+
+def expected_jaccard(size: int, size2: int, neurons: int) -> float:
+    """Jaccard index of random sets of these sizes, to first order."""
+    shared = size * size2 / neurons
+    return shared / (size + size2 - shared) if size + size2 else float("nan")
+
+
+def spearman(a: Float[Tensor, "*shape"], b: Float[Tensor, "*shape"]) -> float:
+    """Rank correlation; ties share their mean rank, and −∞ (a neuron without variation) ranks lowest."""
+    from scipy.stats import rankdata
+
+    ranks = [torch.from_numpy(rankdata(one.flatten().nan_to_num(neginf=-1e30).numpy())) for one in (a, b)]
+    first, second = (rank - rank.mean() for rank in ranks)
+    scale = (first.norm() * second.norm()).item()
+    return float(first @ second) / scale if scale else float("nan")
