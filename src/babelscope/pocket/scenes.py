@@ -23,6 +23,11 @@ TRAINING_TEMPLATES = 12
 TRAINING_NAMES = 16
 """and names 1 to 16 of each gender; 17 to 20 never take part in a giving scene (they occur in every other kind)."""
 HELD_OUT_VERBS = 0.25
+TWO_SENTENCES = ("t02", "t04", "t05", "t07", "t08", "t09", "t11", "t12")
+"""training templates of two sentences that fit each other: what happened; what was given"""
+CUT = re.compile(r"(?<=[.。।])\s*(?=\S)")
+CROSSED = 0.6
+"""share of such scenes that take their two sentences from two templates, so that no template is learned by heart"""
 CLAUSE = re.compile(r"(?<=[.。।؟?!])\s*")
 
 
@@ -74,6 +79,8 @@ def draw_giving(generator: random.Random, split: Split, new: bool = False, pair:
         fillers = {"a": a, "b": b, "subject": generator.choice("ab")}
         fillers |= {"place": str(generator.randrange(12)), "object": str(generator.randrange(12))}
         key = f"t{number + 1:02}"
+        if not new and key in TWO_SENTENCES and generator.random() < CROSSED:
+            key = f"{key}+{generator.choice([other for other in TWO_SENTENCES if other != key])}"
         if new or split_of(key, fillers) == split:
             return Item(meaning_id(key, fillers), "ioi", key, "heldout" if new else split, tuple(fillers.items()))
 
@@ -81,11 +88,14 @@ def draw_giving(generator: random.Random, split: Split, new: bool = False, pair:
 def giving(item: Item, language: str) -> Prompt:
     """A giving scene in a language: the prompt ends before the receiver.
 
+    The frame is a template, `t02`, or the first sentence of one and the last of another, `t02+t07`.
+
     >>> giving(draw_giving(random.Random(0), "train"), "en").after
     '.'
     """
     data, fillers = task("ioi", language), dict(item.fillers)
-    template = data["template"][int(item.frame[1:]) - 1]
+    opening, _, closing = item.frame.partition("+")
+    template = _crossed(data, opening, closing) if closing else data["template"][int(opening[1:]) - 1]
     said = {key: data["names"][_name_index()[fillers[key]]] for key in ("a", "b")}
     subject = fillers["subject"]
     receiver = "a" if subject == "b" else "b"
@@ -94,6 +104,16 @@ def giving(item: Item, language: str) -> Prompt:
     place, thing = data["places"][int(fillers["place"])], data["objects"][int(fillers["object"])]
     text = text.format(A=said["a"], B=said["b"], S=said[subject], place=place, object=thing)
     return Prompt(text, said[receiver], said[subject], data["join"], template["after"])
+
+
+def _crossed(data: Mapping[str, Any], opening: str, closing: str) -> dict[str, str]:
+    """The first sentence of one template and the last of another; the first alone where the language has no such cut."""
+    first, last = (data["template"][int(key[1:]) - 1] for key in (opening, closing))
+    if any(len(CUT.split(template["text"])) != 2 for template in (first, last)):
+        return first
+    start, blank = CUT.split(first["text"])[0], " " if data["join"] else ""
+    ends = {key: CUT.split(last[key])[1] for key in ("text", "text_f") if key in last}
+    return {"after": last["after"]} | {key: f"{start}{blank}{end}" for key, end in ends.items()}
 
 
 def held_out_verb(verb: str) -> bool:
