@@ -107,7 +107,7 @@ def giving(item: Item, language: str) -> Prompt:
 
 
 def _crossed(data: Mapping[str, Any], opening: str, closing: str) -> dict[str, str]:
-    """The first sentence of one template and the last of another; the first alone where the language has no such cut."""
+    """The first sentence of one template and the last of another; the first alone where there is no such cut."""
     first, last = (data["template"][int(key[1:]) - 1] for key in (opening, closing))
     if any(len(CUT.split(template["text"])) != 2 for template in (first, last)):
         return first
