@@ -135,7 +135,7 @@ def scales(run: Run) -> pd.DataFrame:
     table = table[table.parameters.notna()]
     step = table.step if "step" in table else pd.Series(np.inf, index=table.index)
     table = table.assign(_step=step.astype(float).fillna(np.inf)).sort_values(["parameters", "_step"])
-    return table.groupby("parameters", as_index=False).last().drop(columns="_step")
+    return table.groupby("parameters").tail(1).drop(columns="_step").reset_index(drop=True)
 
 
 def accuracies(table: pd.DataFrame) -> list[str]:

@@ -6,6 +6,7 @@ for whoever imported us.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 from collections.abc import Callable, Sequence
@@ -130,7 +131,8 @@ def save_figure(drawing: Figure, path: str | os.PathLike[str], dpi: int = 300) -
     except OSError as error:
         raise RunError(f"cannot write {target}: {error.strerror or error}") from error
     finally:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
     return target
 
 

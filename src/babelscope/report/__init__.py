@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from babelscope.report.page import build_page, write_report
+from babelscope.report.page import build_page, is_report, write_report
 
-__all__ = ["build_page", "write_report"]
+__all__ = ["build_page", "is_report", "write_report"]

@@ -96,7 +96,7 @@ def _effects(run: Run) -> Block | None:
         panels = [(str(code), _head_trace(array.sel(language=code))) for code in array.language.values]
         traces, described, rows = shapes.facets(panels)
         described["coloraxis"] = {
-            "colorscale": "PuOr" if signed else "Viridis",
+            "colorscale": shapes.diverging() if signed else "Viridis",
             "cmin": -reach if signed else 0,
             "cmax": reach,
             "colorbar": {"thickness": 14},
@@ -245,7 +245,7 @@ def _cross(run: Run) -> Block | None:
     for name, matrix in cross_matrices(run).items():
         faithful = name == "faithfulness"
         trace = shapes.heatmap(matrix, name, 2, zmin=min(0.0, float(np.nanmin(matrix.to_numpy(dtype=float)))))
-        described = shapes.matrix_layout("run on" if faithful else "", "circuit found in" if faithful else "")
+        described = shapes.square_layout("run on" if faithful else "", "circuit found in" if faithful else "")
         table = run.table("cross_faithfulness") if faithful else run.table("overlap")
         frame = table if faithful else table[table.measure.astype(str).str.replace("_", " ") == name]
         views.append(Variant(name, {"data": [trace], "layout": described}, frame.reset_index(drop=True)))

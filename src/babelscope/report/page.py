@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -29,13 +30,15 @@ _SCRIPTS = ("text.js", "theme.js", "download.js", "plot.js", "similarity.js", "g
 _MOST_ROWS = 60
 
 
-def write_report(runs: Sequence[Run | str | os.PathLike[str]], out: str | os.PathLike[str]) -> Path:
-    """Writes the page of one or several runs to `out`; returns its path. Raises RunError when it cannot be "
-    "written."""
-    page = build_page(runs)
+def write_report(
+    runs: Sequence[Run | str | os.PathLike[str]], out: str | os.PathLike[str], static: bool = True
+) -> Path:
+    """Writes the page of one or several runs to `out`; returns its path. Raises RunError when it cannot be
+    written."""
     target = Path(out).expanduser()
     if target.is_dir():
         raise RunError(f"{target} is a directory; give the name of an HTML file")
+    page = build_page(runs, static)
     partial = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -47,12 +50,25 @@ def write_report(runs: Sequence[Run | str | os.PathLike[str]], out: str | os.Pat
     except OSError as error:
         raise RunError(f"cannot write {target}: {error.strerror or error}") from error
     finally:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
     return target
 
 
-def build_page(runs: Sequence[Run | str | os.PathLike[str]]) -> str:
-    """The page as text. Raises InputError when no run is given, RunError for a kind that has no sections."""
+def is_report(path: Path) -> bool:
+    """Whether a file is a page that we made, and so may be made anew."""
+    try:
+        with path.open(encoding="utf-8") as stream:
+            return '<meta name="generator" content="babelscope">' in stream.read(4000)
+    except (OSError, ValueError):
+        return False
+
+
+def build_page(runs: Sequence[Run | str | os.PathLike[str]], static: bool = True) -> str:
+    """The page as text, with static twins of its charts unless `static` is off.
+
+    Raises InputError when no run is given, RunError for a kind that has no sections.
+    """
     if not runs:
         raise InputError("a report needs at least one run")
     opened = [run if isinstance(run, Run) else open_run(run) for run in runs]
@@ -63,7 +79,7 @@ def build_page(runs: Sequence[Run | str | os.PathLike[str]]) -> str:
     )
     environment.filters.update(cell=_cell, visible=visible, language_tag=language_tag, safe_json=safe_json)
     with matplotlib.rc_context({"font.family": list(families()), "svg.fonttype": "none", "svg.hashsalt": "babelscope"}):
-        described = [_run(run, index) for index, run in enumerate(opened)]
+        described = [_run(run, index, static) for index, run in enumerate(opened)]
     return environment.from_string(_static("page.html")).render(
         title=f"babelscope: {', '.join(dict.fromkeys(run.model_name for run in opened))}",
         policy=content_policy(plotly, script),
@@ -76,10 +92,10 @@ def build_page(runs: Sequence[Run | str | os.PathLike[str]]) -> str:
     )
 
 
-def _run(run: Run, index: int) -> dict[str, Any]:
+def _run(run: Run, index: int, static: bool) -> dict[str, Any]:
     if run.kind not in _SECTIONS:
         raise RunError(f"there is no report for a run of kind {run.kind!r}: {run.source}")
-    sections = [_section(run, section, f"r{index}") for section in _SECTIONS[run.kind](run)]
+    sections = [_section(run, section, f"r{index}", static) for section in _SECTIONS[run.kind](run)]
     kinds = {"regions": "Linguistic regions", "circuits": "Circuits", "sweep": "Evolution"}
     return {
         "id": f"r{index}",
@@ -90,12 +106,16 @@ def _run(run: Run, index: int) -> dict[str, Any]:
     }
 
 
-def _section(run: Run, section: Section, prefix: str) -> dict[str, Any]:
-    blocks = [_block(run, block, prefix) for block in section.blocks]
-    return {"id": f"{prefix}-{section.title.lower().replace(' ', '-')}", "title": section.title, "blocks": blocks}
+def _section(run: Run, section: Section, prefix: str, static: bool) -> dict[str, Any]:
+    blocks = [_block(run, block, prefix, static) for block in section.blocks]
+    return {
+        "id": f"{prefix}-section-{section.title.lower().replace(' ', '-')}",
+        "title": section.title,
+        "blocks": blocks,
+    }
 
 
-def _block(run: Run, block: Block, prefix: str) -> dict[str, Any]:
+def _block(run: Run, block: Block, prefix: str, static: bool) -> dict[str, Any]:
     if not isinstance(block, Chart | Table):
         return {"kind": "problem", "title": block.title, "message": block.message}
     described: dict[str, Any] = {
@@ -107,7 +127,7 @@ def _block(run: Run, block: Block, prefix: str) -> dict[str, Any]:
     }
     if isinstance(block, Chart):
         return described | {
-            "twin": static_twin(run, block),
+            "twin": static_twin(run, block) if static else None,
             "variants": [view.label for view in block.variants],
             "choose": block.choose,
             "height": block.height,
@@ -156,13 +176,18 @@ def _facts(run: Run) -> Iterator[tuple[str, str]]:
     sentences = run.summary.get("n") or len(corpus.get("sentence_ids") or []) or None
     yield "Sentences per language (n)", _joined([sentences], "")
     yield "Threshold on z", _joined([run.summary.get("threshold")], "")
-    yield "Seeds", ", ".join(str(seed) for seed in manifest.get("seeds") or [])
+    yield "Seeds", _listed(manifest.get("seeds"))
     yield "Concentration", _concentration(run)
     yield "Hooks fired, wall time", _joined([manifest.get("hooks_fired"), _seconds(manifest.get("wall_time_s"))], ", ")
     versions: dict[str, Any] = manifest.get("versions") or {}
     yield (
         "Versions",
-        ", ".join([f"babelscope {manifest.get('babelscope')}", *(f"{name} {v}" for name, v in versions.items())]),
+        ", ".join(
+            [
+                f"babelscope {manifest.get('babelscope')}",
+                *(f"{name} {v}" for name, v in versions.items() if name != "babelscope"),
+            ]
+        ),
     )
     yield "Run", _joined([run.path.name, run.key], ", key ")
 
@@ -206,6 +231,12 @@ def _cell(value: Any) -> str:
 
 def _joined(parts: list[Any], between: str) -> str:
     return between.join(number(part) for part in parts if part is not None)
+
+
+def _listed(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {item}" for name, item in value.items())
+    return ", ".join(str(item) for item in value) if isinstance(value, list | tuple) else str(value or "")
 
 
 def _short(digest: Any) -> str | None:

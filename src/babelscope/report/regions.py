@@ -54,7 +54,7 @@ def _pairs(run: Run) -> Block | None:
         array = run.arrays()[name].transpose("language", "language2")
         matrix = pd.DataFrame(array.values.astype(float), index=array.language.values, columns=array.language2.values)
         title = {"lrds_pair": "LRDS", "sads_pair": "SADS", "similarity_pair": "mean similarity"}[name]
-        figure = {"data": [shapes.heatmap(matrix, title, 2)], "layout": shapes.matrix_layout()}
+        figure = {"data": [shapes.heatmap(matrix, title, 2)], "layout": shapes.square_layout()}
         views.append(Variant(title, figure, _tidy(array, "value")))
     caption = (
         f"Each score for every two languages ({count(run)}). LRDS: how much closer two sentences of one language are "
@@ -237,11 +237,10 @@ def _perplexity(run: Run) -> Block | None:
     if grid.increase.empty:
         return None
     table = run.table("perplexity")
-    windows = (
-        f"; windows of {run.manifest['defaults']['window']} tokens"
-        if "window" in (run.manifest.get("defaults") or {})
-        else ""
-    )
+    window = (run.manifest.get("defaults") or {}).get("window")
+    if isinstance(window, dict):
+        window = max((facts.get("tokens", 0) for facts in window.values()), default=None)
+    windows = f"; windows of {window} tokens" if window else ""
     draws = max(grid.draws.values(), default=0)
     caption = (
         "Increase of perplexity in percent. Rows: evaluated language, base perplexity in brackets "

@@ -100,8 +100,8 @@ def heatmap(matrix: pd.DataFrame, title: str, digits: int | None = None, **more:
 
 
 def percent_heatmap(matrix: pd.DataFrame, texts: list[list[str]]) -> dict[str, Any]:
-    """A heatmap of percentages over four orders of magnitude: coloured by sign · log(1 + |x| / 10), written as "
-    "they are."""
+    """A heatmap of percentages over four orders of magnitude: coloured by sign · log(1 + |x| / 10), written as
+    they are."""
     values = matrix.to_numpy(dtype=float)
     squeezed = np.sign(values) * np.log10(1 + np.abs(values) / 10)
     top = np.nanmax(values) if np.isfinite(values).any() else 10
@@ -125,6 +125,14 @@ def percent_heatmap(matrix: pd.DataFrame, texts: list[list[str]]) -> dict[str, A
     )
 
 
+def diverging() -> list[list[Any]]:
+    """Purple to orange through white, told apart by every common colour vision; plotly's script does not carry it."""
+    from matplotlib import colormaps
+    from matplotlib.colors import to_hex
+
+    return [[step / 10, to_hex(colormaps["PuOr"](step / 10))] for step in range(11)]
+
+
 def layout(x: str = "", y: str = "", **more: Any) -> dict[str, Any]:
     """Axis titles and whatever else differs from the page's defaults."""
     return {"xaxis": {"title": {"text": x}}, "yaxis": {"title": {"text": y}}, **more}
@@ -133,6 +141,14 @@ def layout(x: str = "", y: str = "", **more: Any) -> dict[str, Any]:
 def categories(**more: Any) -> dict[str, Any]:
     """Axis settings for names: never read as numbers or dates."""
     return {"type": "category", **more}
+
+
+def square_layout(x: str = "", y: str = "") -> dict[str, Any]:
+    """The same with square cells."""
+    described = matrix_layout(x, y)
+    described["yaxis"] |= {"scaleanchor": "x", "constrain": "domain"}
+    described["xaxis"] |= {"constrain": "domain"}
+    return described
 
 
 def matrix_layout(x: str = "", y: str = "", **more: Any) -> dict[str, Any]:

@@ -36,13 +36,13 @@ def facts(run: Run) -> Iterator[tuple[str, str]]:
 
 
 def number(value: Any) -> str:
-    """Counts with thin separators, measures with four significant digits, anything else as text.
+    """Counts with narrow separators that do not break, measures with four significant digits, anything else as text.
 
     >>> number(491520), number(0.123456)
-    ('491 520', '0.1235')
+    ('491\\u202f520', '0.1235')
     """
     if isinstance(value, bool) or not isinstance(value, int | float):
         return str(value)
     if isinstance(value, int) or (value.is_integer() and abs(value) >= 1000):
-        return f"{int(value):,}".replace(",", " ")
+        return f"{int(value):,}".replace(",", "\u202f")
     return f"{value:.4g}"

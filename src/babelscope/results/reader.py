@@ -26,6 +26,7 @@ class Run:
         self.path, self.manifest = path, manifest
         self.source = str(path)
         self._fetched: TemporaryDirectory[str] | None = None
+        self._opened: dict[str | None, xr.Dataset] = {}
 
     @property
     def kind(self) -> str:
@@ -74,7 +75,9 @@ class Run:
         """The labelled arrays of a group, read when used; raises RunError when there are none."""
         from babelscope.results.arrays import read_arrays
 
-        return read_arrays(self.path, group)
+        if group not in self._opened:
+            self._opened[group] = read_arrays(self.path, group)
+        return self._opened[group]
 
     def table(self, name: str) -> pd.DataFrame:
         """One tidy table; raises RunError when the run has no such table."""

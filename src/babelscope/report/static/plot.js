@@ -9,7 +9,7 @@ const plotLayout = (layout, height) => {
     legend: { orientation: "h", y: 1.02, yanchor: "bottom", x: 0 }, dragmode: false, ...layout,
   };
   for (const name of new Set(["xaxis", "yaxis", ...Object.keys(layout).filter((key) => /^[xy]axis\d*$/.test(key))]))
-    themed[name] = { ...axis, ...(layout[name] ?? {}) };
+    themed[name] = { ...axis, ...(layout[name] ?? {}), title: { standoff: 12, ...(layout[name]?.title ?? {}) } };
   return themed;
 };
 const drawPlot = (block, data) => {

@@ -1,0 +1,37 @@
+"""`babelscope report`: one self-contained HTML page of one or several runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def report(
+    runs: Annotated[list[str], typer.Argument(help="Run directories, or URLs of runs.")],
+    out: Annotated[
+        Path | None, typer.Option(help="The page; default: beside the first run, RUN.html.", show_default=False)
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace a file that is not a report of ours.")
+    ] = False,
+) -> None:
+    """Write one page that needs no network: figures with hover, tables, published numbers, downloads.
+
+    Example:  babelscope report runs/bible --out bible.html
+    """
+    from babelscope.errors import InputError
+    from babelscope.report import is_report, write_report
+    from babelscope.results import open_run
+
+    opened = [open_run(run) for run in runs]
+    if out is None:
+        out = Path(opened[0].source.rstrip("/").rsplit("/", 1)[-1]) if "://" in runs[0] else opened[0].path
+        out = out.with_name(f"{out.resolve().name if '://' not in runs[0] else out.name}.html")
+    if out.suffix.lower() not in {".html", ".htm"}:
+        raise InputError(f"{out}: a report is an .html file")
+    if out.exists() and not overwrite and not is_report(out):
+        raise InputError(f"{out} exists and is not a report of ours; give --overwrite or another --out")
+    page = write_report(opened, out)
+    typer.echo(f"{page}  ({page.stat().st_size / 1e6:.1f} MB)")

@@ -1,0 +1,114 @@
+"""`babelscope show`: the tables of a run, in the terminal."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from babelscope.results import Run
+
+_MOST_ROWS = 40
+_TABLES = {
+    "regions": ("calibration", "selectivity"),
+    "circuits": ("behaviour", "roles", "ablation", "cross_faithfulness", "agreement"),
+    "sweep": ("points",),
+}
+
+
+def show(
+    run_dir: Annotated[str, typer.Argument(help="A run directory, or a URL of one.")],
+    table: Annotated[str | None, typer.Option(help="Print one table of the run, whole.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print run.json instead, for other programs.")] = False,
+    check: Annotated[bool, typer.Option("--check", help="Compare every file with its checksum first.")] = False,
+) -> None:
+    """Print the headline numbers and the tables of a run.
+
+    Example:  babelscope show runs/bible
+    """
+    from babelscope.results import open_run
+    from babelscope.results.manifest import to_json
+
+    run = open_run(run_dir)
+    if check:
+        run.validate()
+    if json:
+        typer.echo(to_json(run.manifest), nl=False)
+    elif table is not None:
+        _print(table, run.table(table), most=None)
+    else:
+        _overview(run)
+
+
+def _overview(run: Run) -> None:
+    from babelscope.results.display import facts
+
+    for name, value in facts(run):
+        typer.echo(f"{name:<10} {_clean(value)}")
+    if run.kind == "regions":
+        _regions(run)
+    for name in _TABLES.get(run.kind, ()):
+        if name in run.tables:
+            _print(name, run.table(name))
+    if run.tables:
+        typer.echo("More: babelscope show RUN --table NAME, with NAME one of " + ", ".join(run.tables))
+
+
+def _regions(run: Run) -> None:
+    from babelscope.plots import frames
+    from babelscope.plots.perplexity import cell
+    from babelscope.results.display import number
+
+    if run.summary.get("region_size"):
+        _print("region sizes", frames.region_sizes(run))
+    if "perplexity" not in run.tables:
+        return
+    grid = frames.perplexity_grid(run)
+    increase = grid.increase.map(cell)
+    for name in grid.draws:
+        increase[name] = [
+            f"{cell(value)}±{cell(spread)}" for value, spread in zip(grid.increase[name], grid.spread[name])
+        ]
+    increase.insert(0, "base", [number(float(base)) for base in grid.base.values()])
+    increase = increase.rename(columns={"random-layer": "by layer"}).rename_axis("").reset_index()
+    _print(
+        "perplexity, and its increase in % without each region (random: of its size; by layer: and layers)", increase
+    )
+
+
+def _print(title: str, frame: pd.DataFrame, most: int | None = _MOST_ROWS) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    shown = frame if most is None else frame.head(most)
+    table = Table(box=box.SIMPLE, title=title.replace("_", " "), title_justify="left", padding=(0, 1), pad_edge=False)
+    for name in shown.columns:
+        numeric = frame[name].dtype.kind in "iuf"
+        table.add_column(
+            Text(str(name).replace("_", " ")), justify="right" if numeric else "left", no_wrap=len(shown.columns) > 9
+        )
+    for row in shown.itertuples(index=False):
+        table.add_row(*(Text(_clean(_cell(value))) for value in row))
+    Console().print(table)
+    if len(shown) < len(frame):
+        typer.echo(f"… and {len(frame) - len(shown)} more rows")
+
+
+def _cell(value: Any) -> str:
+    from babelscope.results.display import number
+
+    if value is None or value != value:
+        return "–"
+    return number(value.item() if hasattr(value, "item") else value)
+
+
+def _clean(text: str) -> str:
+    """Text without the control characters that could steer a terminal or turn its direction around."""
+    import unicodedata
+
+    return "".join(letter if unicodedata.category(letter) not in {"Cc", "Cf"} else "�" for letter in text)

@@ -1,0 +1,356 @@
+"""The page: complete, self-contained, escaped, usable with mouse and keyboard, readable by everyone."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import hashlib
+import io
+import json
+import re
+
+import numpy as np
+import pytest
+
+from babelscope.errors import InputError, RunError
+from babelscope.report import build_page, write_report
+from babelscope.report.embed import pack_triangle, safe_json
+from babelscope.report.graph import circuit_graph
+from babelscope.report.page import visible
+from babelscope.results import RunWriter, open_run
+
+from . import browser as browsers
+from .synthetic_runs import HOSTILE, LANGUAGES, SENTENCES, write_circuits, write_regions, write_sweep
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs")
+    return [write_regions(folder / "regions"), write_circuits(folder / "circuits"), write_sweep(folder / "sweep")]
+
+
+@pytest.fixture(scope="module")
+def html(runs):
+    return build_page(runs)
+
+
+def without_plotly(html):
+    start = html.index("* plotly.js v")
+    return html[:start] + html[html.index("</script>", start) :]
+
+
+def data_of(html, name):
+    figure = html[html.index(f'<figure id="{name}"') :]
+    return json.loads(re.search(r'class="data">(.*?)</script>', figure, re.S)[1])
+
+
+def test_every_section_that_the_runs_hold_is_there(html):
+    headings = re.findall(r"<h3[^>]*>([^<]*)</h3>", html)
+    assert headings == [
+        "Similarity", "Alignment by layer", "Regions", "Deactivation",
+        "Behaviour", "Circuit", "Heads", "Across languages", "Ablation",
+        "Evolution over training", "Model sizes", "Points",
+    ]  # fmt: skip
+    assert "could not be made from this run" not in html
+
+
+def test_what_a_run_does_not_hold_has_no_section(tmp_path):
+    html = build_page([write_regions(tmp_path / "bare", texts=False)], static=False)
+    assert "Deactivation</h3>" not in html
+    assert "Regions</h3>" in html
+    assert "Circuit</h3>" not in html
+
+
+def test_every_chart_has_a_caption_and_a_download_and_most_a_static_twin(html):
+    blocks = re.findall(r"<figure id=.*?</figure>", html, re.S)
+    assert len(blocks) > 25
+    for block in blocks:
+        assert len(re.search(r"<figcaption>(.*?)</figcaption>", block, re.S)[1]) > 40
+        assert "Download CSV</button>" in block
+    assert sum('<img src="data:image/' in block for block in blocks) >= 18
+
+
+def test_nothing_points_outside(html):
+    page = without_plotly(html)
+    assert not re.search(r"""(?:src|href)\s*=\s*["'](?!data:|#)""", page)
+    assert not re.search(r"url\(|@import|fetch\(|XMLHttpRequest|eval\(|innerHTML", page)
+
+
+def test_the_policy_allows_exactly_the_two_scripts(html):
+    policy = re.search(r'http-equiv="Content-Security-Policy" content="([^"]*)"', html)[1].replace("&#39;", "'")
+    assert policy.startswith("default-src 'none';")
+    assert "connect-src" not in policy
+    allowed = set(re.findall(r"'sha256-([^']*)'", policy))
+    scripts = re.findall(r"<script>(.*?)</script>", html, re.S)
+    assert {base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts} == allowed
+    assert len(scripts) == 2
+
+
+def test_hostile_text_is_never_markup(html):
+    page = without_plotly(html)
+    for mark in ("<script>window", "<img src=x", "{{ 7", "\u202e", "\u2066"):
+        outside_data = re.sub(r'<script type="application/json".*?</script>', "", page, flags=re.S)
+        assert mark not in outside_data.replace("&lt;", "").replace("{{ 7 * 7 }}", "") or mark == "{{ 7"
+    for data in re.findall(r'<script type="application/json" class="data">(.*?)</script>', page, re.S):
+        assert not set("<>&\u2028\u2029") & set(data)
+    assert "&lt;script&gt;window.__xss = 1&lt;/script&gt;" in page
+
+
+def test_json_for_scripts_is_inert_and_gives_everything_back():
+    text = " ".join(HOSTILE)
+    embedded = str(safe_json({"a": text, "b": float("nan")}))
+    assert not set("<>&\u2028\u2029") & set(embedded)
+    assert json.loads(embedded) == {"a": text, "b": None}
+
+
+def test_marks_that_turn_text_around_are_written_out():
+    assert visible("a\u202eb\u2066") == "a[U+202E]b[U+2066]"
+
+
+@pytest.mark.parametrize(("budget", "kind"), [(10_000, "float32"), (500, "uint16"), (100, "uint8")])
+def test_the_triangle_holds_the_matrix(budget, kind):
+    matrix = np.random.default_rng(0).random((20, 20)).astype(np.float32)
+    matrix = (matrix + matrix.T) / 2
+    packed = pack_triangle(matrix, budget)
+    assert packed.kind == kind
+    stored = np.frombuffer(base64.b64decode(packed.data), {"float32": "<f4", "uint16": "<u2", "uint8": "u1"}[kind])
+    levels = {"float32": 1, "uint16": 65535, "uint8": 255}[kind]
+    values = stored if kind == "float32" else packed.low + stored / levels * (packed.high - packed.low)
+    assert np.allclose(values, matrix[np.tril_indices(20)], atol=0 if kind == "float32" else 1 / levels)
+
+
+def test_the_data_of_a_chart_is_the_runs(html, runs):
+    variant = data_of(html, "r0-layer-curves")["variants"][0]
+    table = dict(zip(variant["table"]["names"], variant["table"]["columns"]))
+    lrds = [value for value, curve in zip(table["value"], table["curve"]) if curve == "lrds_layer"]
+    assert lrds == runs[0].arrays().lrds_layer.values.tolist()
+
+
+def test_nine_languages_of_a_hundred_sentences_stay_within_eight_megabytes(tmp_path):
+    run = write_regions(tmp_path / "run", n=100, layers=30, width=200)
+    page = write_report([run], tmp_path / "page.html")
+    assert page.stat().st_size <= 8_000_000
+
+
+def test_several_runs_stand_side_by_side(tmp_path, runs):
+    html = build_page([runs[0], write_regions(tmp_path / "other", model="toy/second", seed=1)], static=False)
+    assert "Side by side" in html
+    assert 'id="r1-similarity"' in html
+
+
+def test_edges_of_a_circuit_file_are_drawn(tmp_path, runs):
+    with RunWriter(tmp_path / "run", kind="circuits") as writer:
+        writer.manifest.update(runs[1].manifest)
+        writer.arrays(runs[1].arrays().load())
+        edges = [
+            {"sender": "a1.h2", "receiver": "a3.h1.q", "score": 0.4},
+            ["3.1", "logits", -0.2],
+            [[1, 2], "mlp 2", 0.1],
+            {"x": 1},
+        ]
+        writer.file("circuits/en.json").write_text(json.dumps({"edges": edges}))
+    spec = circuit_graph(open_run(tmp_path / "run")).spec
+    assert [(edge["from"], edge["to"]) for edge in spec["edges"]] == [
+        ("1.2", "3.1"),
+        ("3.1", "output"),
+        ("1.2", "mlp 2"),
+    ]
+    assert any(node["kind"] == "mlp" for node in spec["nodes"])
+
+
+def test_a_table_of_another_shape_costs_its_chart_only(tmp_path, runs):
+    import pandas as pd
+
+    with RunWriter(tmp_path / "run", kind="regions") as writer:
+        writer.manifest.update(runs[0].manifest)
+        writer.table("selectivity", pd.DataFrame({"other": [1]}))
+    html = build_page([open_run(tmp_path / "run")], static=False)
+    assert "Selectivity could not be made from this run: " in html
+    assert 'id="r0-region-sizes"' in html
+
+
+def test_refusals(tmp_path, runs):
+    with pytest.raises(InputError, match="at least one run"):
+        build_page([])
+    with RunWriter(tmp_path / "run", kind="other"):
+        pass
+    with pytest.raises(RunError, match="no report for a run of kind 'other'"):
+        build_page([tmp_path / "run"])
+    with pytest.raises(RunError, match="is a directory"):
+        write_report(runs, tmp_path)
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(RunError, match="cannot write"):
+        write_report(runs[2:], tmp_path / "file/page.html", static=False)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "run"]
+
+
+# ---- in a real browser ----
+
+
+@pytest.fixture(scope="module")
+def opened(html, tmp_path_factory):
+    """The page in a browser, with everything that it said and asked for."""
+    path = tmp_path_factory.mktemp("page") / "report.html"
+    path.write_text(html, encoding="utf-8")
+    with browsers.launched() as browser:
+        page = browser.new_page(viewport={"width": 1280, "height": 900}, accept_downloads=True)
+        page.set_default_timeout(browsers.PATIENCE_MS)
+        page.heard = {"console": [], "errors": [], "requests": []}
+        page.on("console", lambda message: page.heard["console"].append(f"{message.type}: {message.text}"))
+        page.on("pageerror", lambda error: page.heard["errors"].append(str(error)))
+        page.on("request", lambda request: page.heard["requests"].append(request.url))
+        page.goto(path.as_uri(), timeout=browsers.PATIENCE_MS)
+        page.wait_for_selector("html[data-ready=yes]")
+        yield page
+
+
+def downloaded(page, block):
+    with page.expect_download() as waiting:
+        page.locator(f"#{block} .download").click()
+    with open(waiting.value.path(), encoding="utf-8", newline="") as stream:
+        return list(csv.reader(io.StringIO(stream.read())))
+
+
+@pytest.mark.browser
+def test_the_page_opens_quietly_and_asks_for_nothing(opened):
+    assert opened.heard["console"] == []
+    assert opened.heard["errors"] == []
+    assert [url for url in opened.heard["requests"] if not url.startswith(("file:", "data:", "blob:"))] == []
+    assert len({url for url in opened.heard["requests"] if url.startswith("file:")}) == 1
+    assert opened.evaluate("window.__xss") is None
+    assert opened.locator(".js-plotly-plot").count() >= 18
+
+
+@pytest.mark.browser
+def test_hover_shows_both_sentences_and_click_pins_them(opened, runs):
+    cells = opened.locator("canvas.cells")
+    cells.scroll_into_view_if_needed()
+    box = cells.bounding_box()
+    arrays, n = runs[0].arrays(), 6
+    size = n * len(LANGUAGES)
+
+    def point(i, j):
+        opened.mouse.move(box["x"] + (j + 0.5) * box["width"] / size, box["y"] + (i + 0.5) * box["height"] / size)
+
+    i, j = LANGUAGES.index("hi") * n + 5, LANGUAGES.index("ar") * n + 1
+    point(i, j)
+    card = opened.locator(".card.here")
+    assert card.locator(".value").text_content() == f"{float(arrays.similarity[i, j]):.4f}"
+    sentences = card.locator(".sentence")
+    assert sentences.all_text_contents() == [f"{SENTENCES['hi']} 5", f"{HOSTILE[1]} {SENTENCES['ar']} 1"]
+    assert sentences.nth(1).get_attribute("dir") == "auto"
+    assert sentences.nth(1).get_attribute("lang").startswith("ar")
+    assert card.locator(".where").all_text_contents() == ["Hindi, s5", "Arabic, s1"]
+    opened.mouse.down()
+    opened.mouse.up()
+    point(0, 0)
+    assert opened.locator(".card.kept .value").text_content() == f"{float(arrays.similarity[i, j]):.4f}"
+    assert card.locator(".value").text_content() == "1.0000"
+    opened.get_by_role("button", name="Unpin").click()
+    assert not opened.locator(".card.kept").is_visible()
+
+
+@pytest.mark.browser
+def test_order_by_meaning_and_keyboard(opened, runs):
+    opened.get_by_role("radio", name="by meaning").check()
+    cells = opened.locator("canvas.cells")
+    cells.focus()
+    cells.press("ArrowDown")
+    cells.press("ArrowRight")
+    cells.press("Enter")
+    kept = opened.locator(".card.kept .where").all_text_contents()
+    assert kept == ["English, s0", "Chinese, s0"]
+    cells.press("+")
+    cells.press("Escape")
+    assert not opened.locator(".card.kept").is_visible()
+    opened.get_by_role("radio", name="by language").check()
+
+
+@pytest.mark.browser
+def test_hostile_sentences_are_shown_as_text(opened):
+    cells = opened.locator("canvas.cells")
+    cells.focus()
+    cells.press("Escape")
+    shown = []
+    for _ in HOSTILE:
+        shown.append(opened.locator(".card.here .sentence").nth(0).text_content())
+        cells.press("ArrowDown")
+    assert any("<script>window.__xss = 1</script>" in text for text in shown)
+    assert any("[U+202E]" in text for text in shown), shown
+    assert opened.evaluate("window.__xss") is None
+    assert opened.locator("main img:not([src^='data:'])").count() == 0
+
+
+@pytest.mark.browser
+def test_the_download_equals_the_array(opened, runs):
+    rows = downloaded(opened, "r0-similarity")
+    assert rows[0][2:5] == ["en/s0", "en/s1", "en/s2"]
+    values = np.array([[float(cell) for cell in row[2:]] for row in rows[1:]], dtype=np.float32)
+    assert np.array_equal(values, runs[0].arrays().similarity.values)
+
+
+@pytest.mark.browser
+def test_the_download_follows_the_chosen_view(opened, runs):
+    opened.locator("#r0-layer-curves .choose").select_option(label="the means they are made of")
+    rows = downloaded(opened, "r0-layer-curves")
+    parts = [float(row[1]) for row in rows[1:] if row[-1] == "same_sentence_layer"]
+    assert parts == runs[0].arrays().same_sentence_layer.values.tolist()
+    table = downloaded(opened, "r0-generations")
+    assert table[1][2] == f"{HOSTILE[0]} {SENTENCES['en']} 0"
+    opened.locator("#r0-layer-curves details.numbers summary").click()
+    opened.wait_for_selector("#r0-layer-curves .numbers tbody")
+    assert opened.locator("#r0-layer-curves .numbers tbody tr").count() == 12
+
+
+@pytest.mark.browser
+def test_a_chart_answers_the_pointer(opened):
+    chart = opened.locator("#r0-perplexity .js-plotly-plot")
+    chart.scroll_into_view_if_needed()
+    box = chart.bounding_box()
+    opened.mouse.move(box["x"] + box["width"] * 0.4, box["y"] + box["height"] * 0.5)
+    opened.wait_for_selector("#r0-perplexity .hoverlayer text")
+    assert "evaluated" in opened.locator("#r0-perplexity .hoverlayer").text_content()
+
+
+@pytest.mark.browser
+def test_nodes_of_the_circuit_tell_their_numbers(opened):
+    node = opened.locator("#r1-circuit-graph .node").first
+    node.focus()
+    card = opened.locator("#r1-circuit-graph .card")
+    assert "Head 1.2" in card.text_content()
+    assert "induction (0.8)" in card.text_content()
+    node.press("Enter")
+    assert "pinned" in card.text_content()
+    node.press("Enter")
+    opened.locator("#r1-circuit-graph input[type=checkbox]").first.uncheck()
+    assert opened.locator("#r1-circuit-graph .node").count() == 4
+    opened.locator("#r1-circuit-graph input[type=checkbox]").first.check()
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_no_serious_barrier(opened, theme):
+    opened.evaluate("theme => { document.documentElement.dataset.theme = theme; }", theme)
+    try:
+        assert browsers.violations(opened) == []
+    finally:
+        opened.evaluate("delete document.documentElement.dataset.theme")
+
+
+@pytest.mark.browser
+def test_the_button_changes_the_colours(opened):
+    def background():
+        return opened.evaluate("getComputedStyle(document.body).backgroundColor")
+
+    light = background()
+    opened.get_by_role("button", name="Dark colours").click()
+    assert background() != light
+    opened.get_by_role("button", name="Light colours").click()
+    assert background() == light
+
+
+@pytest.mark.browser
+def test_it_prints(opened):
+    paper = opened.pdf(format="A4")
+    assert paper.startswith(b"%PDF")
+    assert opened.heard["errors"] == []
