@@ -116,7 +116,7 @@ def tables(found: dict[str, list[Row]]) -> list[Table]:
         )
     title = "Story in a language, ending in English: % right (Wilson interval); chance is 50"
     drawn.append(_table(title, ("model", "revision"), found["cloze"], _accuracy_cell))
-    return drawn
+    return [table for table in drawn if table.row_count]
 
 
 def _table(title: str, keys: Sequence[str], rows: Iterable[Row], cell: Any) -> Table:

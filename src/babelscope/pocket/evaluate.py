@@ -87,7 +87,10 @@ def choices(scorer: Scorer, model: PocketModel, size: Size, all_languages: bool 
     languages = [language for language in model.shares if all_languages or language in CHECKPOINT_LANGUAGES]
     for kind in CHOICES:
         for language in languages:
-            examples = _examples(language, kind, size.choices)
+            # A verb that is the same in the past (put, cut) offers no choice.
+            examples = [e for e in _examples(language, kind, size.choices) if e.target != e.foil]
+            if not examples:
+                continue
             right = scorer.continuations([(e.prompt, e.join + e.target) for e in examples])
             wrong = scorer.continuations([(e.prompt, e.join + e.foil) for e in examples])
             for group, chosen in _groups(examples, kind):

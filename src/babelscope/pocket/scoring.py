@@ -110,7 +110,7 @@ def accuracy(right: Iterable[bool]) -> Share:
     p = sum(answers) / n
     centre, scale = p + Z**2 / (2 * n), 1 + Z**2 / n
     half = Z * np.sqrt(p * (1 - p) / n + Z**2 / (4 * n**2))
-    return Share(n, p, float((centre - half) / scale), float((centre + half) / scale))
+    return Share(n, p, max(0.0, float((centre - half) / scale)), min(1.0, float((centre + half) / scale)))
 
 
 def perplexity(losses: Sequence[NDArray[np.float64]], texts: Sequence[str], seed: int = 0) -> Perplexity:
