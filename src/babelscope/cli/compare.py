@@ -1,0 +1,84 @@
+"""`babelscope compare`: what differs between two runs, in how they were made and in what came out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_MOST = 40
+
+
+def compare(
+    first: Annotated[str, typer.Argument(help="Run directory or URL.")],
+    second: Annotated[str, typer.Argument(help="Another one.")],
+    out: Annotated[Path | None, typer.Option(help="New folder for all tables as CSV.")] = None,
+) -> None:
+    """Put two runs side by side: settings, headline numbers, regions, maps, and circuits.
+
+    Example:  babelscope compare runs/bloom-560m runs/bloom-1b1
+    """
+    from rich.console import Console
+
+    from babelscope.evolution import differences
+    from babelscope.results import compare_runs, open_run
+
+    one, two = open_run(first), open_run(second)
+    tables: dict[str, pd.DataFrame] = {
+        "settings": compare_runs(one, two),
+        "headlines": differences.compare_headlines(one, two),
+        "regions": differences.compare_regions(one, two),
+        "alignment": differences.compare_alignment(one, two),
+        "circuits": differences.compare_circuits(one, two),
+    }
+    tables = {name: frame for name, frame in tables.items() if len(frame)}
+    console = Console()
+    console.print(f"first:  {one!r}\nsecond: {two!r}", markup=False, highlight=False)
+    for name, frame in tables.items():
+        if name == "settings":
+            frame = frame[~frame.entry.str.startswith(("summary.", "corpus.sentence_ids"))]
+        console.print(_table(name, frame))
+    found = differences.compare_map(one, two)
+    if found is not None:
+        typer.echo(
+            f"map: Pearson {found['pearson']:.4f} over the pairs of {found['items']:.0f} shared items, "
+            f"mean difference {found['mean_difference']:.4f}, largest {found['largest_difference']:.4f}"
+        )
+    if out is not None:
+        _write(tables, out)
+
+
+def _table(name: str, frame: Any) -> Any:
+    from rich.table import Table
+
+    left = f" (the first {_MOST} of {len(frame)}; --out FOLDER for all)" if len(frame) > _MOST else ""
+    table = Table(*frame.columns, title=f"{name}{left}", title_justify="left", box=None)
+    for row in frame.head(_MOST).itertuples(index=False):
+        table.add_row(*(_cell(value) for value in row))
+    return table
+
+
+def _cell(value: Any) -> str:
+    from rich.markup import escape
+
+    if value is None or value != value:
+        return "–"
+    text = f"{value:.4g}" if isinstance(value, float) else str(value)
+    return escape(text if len(text) <= 60 else f"{text[:57]}…")
+
+
+def _write(tables: dict[str, Any], out: Path) -> None:
+    from babelscope.errors import InputError
+
+    try:
+        out.mkdir(parents=True)
+        for name, frame in tables.items():
+            frame.to_csv(out / f"{name}.csv", index=False)
+    except FileExistsError as error:
+        raise InputError(f"{out} exists; name a new folder") from error
+    except OSError as error:
+        raise InputError(f"cannot write to {out}: {error.strerror or error}") from error

@@ -1,0 +1,115 @@
+"""Which of several continuations a model finds likelier, and how sure one may be of the share of right answers.
+
+B row · T position · D model width
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from babelscope.errors import InputError, NonFinite
+from babelscope.evaluation.items import ClozeItem
+from babelscope.models import Batch, Model, over_batches
+from babelscope.regions.perplexity import token_losses
+
+Z = 1.959964
+"""of a two-sided 95 % interval"""
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """A share of right answers with its 95 % interval."""
+
+    n: int
+    accuracy: float
+    low: float
+    high: float
+
+
+def choice_scores(
+    model: Model, items: Sequence[ClozeItem], progress: Callable[[int], None] | None = None
+) -> NDArray[np.float64]:
+    """log p(choice | prompt) in nats, summed over the choice's tokens: an array [item, choice].
+
+    Prompt and choice are tokenised together, with the special tokens that the tokenizer puts in front by itself, as
+    lm-evaluation-harness does it; a text longer than the model's context loses its beginning. Full logits are never
+    made. Raises NonFinite when a score is not a number, InputError when a choice has no tokens.
+    """
+    rows = [_encoded(model, item.prompt, choice) for item in items for choice in item.choices]
+    scores = np.zeros(len(rows))
+
+    def work(batch: Batch) -> None:
+        hidden = model.trunk(batch.ids, batch.mask)
+        losses = token_losses(model, hidden[:, :-1], batch.ids[:, 1:].to(hidden.device)).double().cpu().numpy()
+        for place, row in enumerate(batch.rows):
+            ids, first = rows[row]
+            scores[row] = -losses[place, first - 1 : len(ids) - 1].sum()
+
+    with torch.inference_mode():
+        over_batches([ids for ids, _ in rows], work, model.device, done=progress)
+    if not np.isfinite(scores).all():
+        raise NonFinite(f"{model.id} gives a score that is not a number")
+    return scores.reshape(len(items), -1)
+
+
+def _encoded(model: Model, prompt: str, choice: str) -> tuple[list[int], int]:
+    """Token ids of prompt and choice, and where the choice begins."""
+    stripped = prompt.rstrip()
+    choice = prompt[len(stripped) :] + choice
+    whole: list[int] = model.tokenizer.encode(stripped + choice)
+    before = len(model.tokenizer.encode(stripped))
+    if len(whole) <= before:
+        raise InputError(f"the choice {choice!r} has no tokens after {stripped[-40:]!r}")
+    if before == 0:
+        raise InputError("the prompt has no tokens, so the first token of the choice cannot be scored")
+    cut = max(0, len(whole) - context_length(model))
+    return whole[cut:], max(1, before - cut)
+
+
+def context_length(model: Model) -> int:
+    """Positions that the configuration states; 2048 where it states none (ALiBi)."""
+    names = ("max_position_embeddings", "n_positions", "seq_length", "n_ctx", "max_sequence_length")
+    known = [getattr(model.config, name, None) for name in names]
+    return min([length for length in known if isinstance(length, int) and length > 1], default=2048)
+
+
+def wilson(right: int, n: int) -> Accuracy:
+    """Share with Wilson's score interval, which stays inside 0 and 1 (Wilson 1927).
+
+    >>> round(wilson(8, 10).low, 3), round(wilson(8, 10).high, 3)
+    (0.49, 0.943)
+    """
+    if n == 0:
+        return Accuracy(0, math.nan, math.nan, math.nan)
+    share, spread = right / n, Z**2 / n
+    centre = (share + spread / 2) / (1 + spread)
+    half = Z / (1 + spread) * math.sqrt(share * (1 - share) / n + Z**2 / (4 * n**2))
+    return Accuracy(n, share, max(0.0, centre - half), min(1.0, centre + half))
+
+
+def mean_accuracy(
+    right: Mapping[str, Mapping[str, bool]], draws: int = 1000, seed: int = 0
+) -> Accuracy:  # language → story → right?
+    """Mean over languages, with an interval by resampling stories: a story told in nine languages is one observation.
+
+    `n` is the number of stories that any language has.
+    """
+    stories = sorted({story for answers in right.values() for story in answers})
+    table: NDArray[Any] = np.array(
+        [[float(answers[story]) if story in answers else np.nan for story in stories] for answers in right.values()]
+    )
+    if table.size == 0:
+        return Accuracy(0, math.nan, math.nan, math.nan)
+    picks = np.random.default_rng(seed).integers(0, len(stories), (draws, len(stories)))
+    known = ~np.isnan(table)
+    filled = np.where(known, table, 0.0)
+    sums, counts = filled[:, picks].sum(2), np.maximum(known[:, picks].sum(2), 1)
+    low, high = np.quantile((sums / counts).mean(0), (0.025, 0.975))
+    return Accuracy(len(stories), float(np.nanmean(table, axis=1).mean()), float(low), float(high))

@@ -1,0 +1,151 @@
+"""Two runs side by side: the same question put to two models, checkpoints, corpora or settings."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from babelscope.results import Run
+
+_HEADLINES = ("lrds", "sads", "sklr", "sklr_share", "excess_sklr", "neurons", "layers", "n", "threshold")
+
+
+def compare_headlines(first: Run, second: Run) -> pd.DataFrame:
+    """measure, first, second, difference, and whether their 95 % intervals overlap (None where there are none)."""
+    rows: list[dict[str, Any]] = []
+    for name in _HEADLINES:
+        one, two = first.summary.get(name), second.summary.get(name)
+        if isinstance(one, int | float) and isinstance(two, int | float):
+            apart = _apart(_interval(first, name), _interval(second, name))
+            rows.append({"measure": name, "first": one, "second": two, "difference": two - one, "overlap": apart})
+    return pd.DataFrame(rows, columns=["measure", "first", "second", "difference", "overlap"])
+
+
+def _interval(run: Run, name: str) -> Any:
+    return dict(run.summary.get("intervals") or {}).get(name)
+
+
+def _apart(one: Any, two: Any) -> bool | None:
+    if not one or not two:
+        return None
+    return bool(one[0] <= two[1] and two[0] <= one[1])
+
+
+def compare_regions(first: Run, second: Run) -> pd.DataFrame:
+    """Per language: region sizes, shared neurons, Jaccard, and the Jaccard that chance gives two sets of these sizes.
+
+    Neurons are compared only where both models have the same layers and neurons; otherwise those columns are NaN and
+    `depth_overlap` (the shared part of the distributions over relative depth) is what can be compared.
+    """
+    from babelscope.evolution.flow import depth_overlap
+
+    sizes = [_sizes(run) for run in (first, second)]
+    masks = [_masks(run) for run in (first, second)]
+    rows: list[dict[str, Any]] = []
+    for code in [code for code in sizes[0] if code in sizes[1]]:
+        row: dict[str, Any] = {
+            "language": code, "first": int(sizes[0][code].sum()), "second": int(sizes[1][code].sum()),
+            "depth_overlap": depth_overlap(sizes[0][code], sizes[1][code]),
+        }  # fmt: skip
+        one, two = masks[0].get(code), masks[1].get(code)
+        if one is not None and two is not None and one.shape == two.shape:
+            shared, union = int((one & two).sum()), int((one | two).sum())
+            chance = one.sum() * two.sum() / one.size
+            row |= {
+                "shared": shared,
+                "jaccard": shared / union if union else np.nan,
+                "jaccard_by_chance": float(chance / (one.sum() + two.sum() - chance)) if union else np.nan,
+            }
+        rows.append(row)
+    columns = ["language", "first", "second", "shared", "jaccard", "jaccard_by_chance", "depth_overlap"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _sizes(run: Run) -> dict[str, Any]:
+    array = _array(run, "region_size_layer")
+    if array is None:
+        return {}
+    return {str(code): array.sel(language=code).values.astype(float) for code in array.language.values}
+
+
+def _masks(run: Run) -> dict[str, Any]:
+    from babelscope.evolution.flow import region_file
+    from babelscope.regions.masks import load_regions
+
+    file = region_file(run)
+    return {} if file is None else {code: mask.numpy() for code, mask in load_regions(file).masks.items()}
+
+
+def compare_alignment(first: Run, second: Run) -> pd.DataFrame:
+    """measure, item (a layer, or a pair of languages), first, second, difference: layer curves and the map's pairs."""
+    rows: list[pd.DataFrame] = []
+    for name in ("lrds_layer", "sads_layer", "lrds_pair", "sads_pair", "similarity_pair"):
+        one, two = _array(first, name), _array(second, name)
+        if one is None or two is None or one.dims != two.dims:
+            continue
+        one, two = xr.align(one, two, join="inner")
+        frame = pd.DataFrame({"first": one.to_series(), "second": two.to_series()})
+        items = [" – ".join(map(str, item)) if isinstance(item, tuple) else str(item) for item in frame.index]
+        frame = frame.assign(measure=name, item=items, difference=frame["second"] - frame["first"])
+        rows.append(frame[["measure", "item", "first", "second", "difference"]])
+    if not rows:
+        return pd.DataFrame(columns=["measure", "item", "first", "second", "difference"])
+    return pd.concat(rows, ignore_index=True)
+
+
+def compare_map(first: Run, second: Run) -> dict[str, float] | None:
+    """Agreement of two similarity maps over the same languages and sentences: Pearson, mean and largest difference."""
+    one, two = _array(first, "similarity"), _array(second, "similarity")
+    if one is None or two is None:
+        return None
+    labels = [
+        list(zip(it.item_language.values.tolist(), map(str, it.item_sentence.values.tolist()))) for it in (one, two)
+    ]
+    places = {label: place for place, label in enumerate(labels[1])}
+    shared = [(place, places[label]) for place, label in enumerate(labels[0]) if label in places]
+    if len(shared) < 3:
+        return None
+    left, right = (np.array(side) for side in zip(*shared))
+    above = np.triu_indices(len(shared), 1)
+    a, b = one.values[np.ix_(left, left)][above], two.values[np.ix_(right, right)][above]
+    difference = np.abs(a - b)
+    return {
+        "items": float(len(shared)),
+        "pearson": float(np.corrcoef(a, b)[0, 1]) if a.std() and b.std() else float("nan"),
+        "mean_difference": float(difference.mean()),
+        "largest_difference": float(difference.max()),
+    }
+
+
+def compare_circuits(first: Run, second: Run, top: int = 10) -> pd.DataFrame:
+    """Per head measure and language: Pearson and Spearman over heads, and how many of the `top` heads are shared."""
+    from scipy.stats import spearmanr
+
+    rows: list[dict[str, Any]] = []
+    for name in ("activation_patching", "path_logits", "head_frequency"):
+        one, two = _array(first, name), _array(second, name)
+        if one is None or two is None or one.shape[1:] != two.shape[1:]:
+            continue
+        for code in [code for code in one.language.values if code in two.language.values]:
+            a, b = one.sel(language=code).values.ravel(), two.sel(language=code).values.ravel()
+            largest = [set(np.argsort(-np.abs(it))[:top].tolist()) for it in (a, b)]
+            varied = bool(a.std() and b.std())
+            rows.append(
+                {
+                    "measure": name, "language": str(code),
+                    "pearson": float(np.corrcoef(a, b)[0, 1]) if varied else float("nan"),
+                    "spearman": float(spearmanr(a, b).statistic) if varied else float("nan"),
+                    "top": top, "shared_top": len(largest[0] & largest[1]),
+                }
+            )  # fmt: skip
+    return pd.DataFrame(rows, columns=["measure", "language", "pearson", "spearman", "top", "shared_top"])
+
+
+def _array(run: Run, name: str) -> xr.DataArray | None:
+    if not (run.path / "arrays.zarr").is_dir():
+        return None
+    arrays = run.arrays()
+    return arrays[name].load() if name in arrays else None

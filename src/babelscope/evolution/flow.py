@@ -1,0 +1,161 @@
+"""How regions change: neurons from one checkpoint to the next, and depth from one model size to another.
+
+Between checkpoints of one model a neuron keeps its name, so its language can be followed. Between sizes it does not:
+there the shares of a region over relative depth are compared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Bool, Float
+from numpy.typing import NDArray
+from torch import Tensor
+
+from babelscope.errors import InputError
+from babelscope.regions.masks import RegionSet
+from babelscope.results import Run
+
+DEPTH_BINS = 10
+COUNTS = ("kept", "born", "moved", "left", "lost")
+
+
+@dataclass(frozen=True)
+class Flow:
+    """What became of the neurons of each language, by layer, between two checkpoints."""
+
+    table: pd.DataFrame
+    """language, layer, and per row: `kept` in the region; `born`, in no region before; `moved` here from another
+    language; `left` for another language; `lost`, in no region any more. Size before = kept + left + lost, size
+    after = kept + born + moved."""
+    pairs: pd.DataFrame
+    """language, language2, neurons: those of a region of language before and of language2 after ("" is none)"""
+
+
+def region_file(run: Run) -> Path | None:
+    """The file with the regions of the paper's method in a regions run."""
+    for name in ("regions/z-score.safetensors", "regions/zscore.safetensors"):
+        if (run.path / name).is_file():
+            return run.file(name)
+    return None
+
+
+def flow(before: RegionSet, after: RegionSet) -> Flow:
+    """Neurons born, kept, moved and lost between two checkpoints of one model (regions.md, section 7).
+
+    Raises InputError when the two do not have the same languages, layers and neurons.
+
+    >>> import torch
+    >>> first, second = torch.tensor([[1, 1, 0]]).bool(), torch.tensor([[0, 1, 1]]).bool()
+    >>> one = RegionSet({"en": first, "fr": ~first}, "z-score"), RegionSet({"en": second, "fr": ~second}, "z-score")
+    >>> flow(*one).table.set_index("language")[["kept", "moved", "left"]].loc["en"].tolist()
+    [1, 1, 1]
+    """
+    if set(before.languages) != set(after.languages):
+        raise InputError("the two region sets do not have the same languages")
+    shapes = {tuple(mask.shape) for regions in (before, after) for mask in regions.masks.values()}
+    if len(shapes) != 1:
+        raise InputError(f"the two region sets are of different models: {' and '.join(map(str, sorted(shapes)))}")
+    rows: list[dict[str, Any]] = []
+    for code in before.languages:
+        was, now = before[code], after[code]
+        was_other, now_other = _others(before, code), _others(after, code)
+        counts = {
+            "kept": was & now,
+            "born": now & ~was & ~was_other,
+            "moved": now & ~was & was_other,
+            "left": was & ~now & now_other,
+            "lost": was & ~now & ~now_other,
+        }
+        for layer in range(was.shape[0]):
+            by_name = {name: int(mask[layer].sum()) for name, mask in counts.items()}
+            rows.append({"language": code, "layer": layer} | by_name)
+    return Flow(pd.DataFrame(rows), _pairs(before, after))
+
+
+def _others(regions: RegionSet, code: str) -> Bool[Tensor, "P N"]:
+    """Neurons of any other language."""
+    found = regions[code] & False
+    for other in regions.languages:
+        if other != code:
+            found = found | regions[other]
+    return found
+
+
+def _pairs(before: RegionSet, after: RegionSet) -> pd.DataFrame:
+    rows: list[dict[str, Any]] = []
+    none_before, none_after = _none(before), _none(after)
+    for code, was in [*before.masks.items(), ("", none_before)]:
+        for other, now in [*after.masks.items(), ("", none_after)]:
+            if code or other:
+                rows.append({"language": code, "language2": other, "neurons": int((was & now).sum())})
+    return pd.DataFrame(rows)
+
+
+def _none(regions: RegionSet) -> Bool[Tensor, "P N"]:
+    """Neurons of no language."""
+    masks = list(regions.masks.values())
+    found = masks[0]
+    for mask in masks[1:]:
+        found = found | mask
+    return ~found
+
+
+def depth_profile(sizes: Float[NDArray[Any], " layer"], bins: int = DEPTH_BINS) -> Float[NDArray[Any], " bins"]:
+    """Share of a region in equal stretches of relative depth, each layer spread evenly over its own stretch.
+
+    Sums to 1; NaN for an empty region.
+
+    >>> depth_profile(np.array([2.0, 2.0]), 4).tolist()
+    [0.25, 0.25, 0.25, 0.25]
+    """
+    total = float(sizes.sum())
+    if total == 0:
+        return np.full(bins, np.nan)
+    edges = np.linspace(0, len(sizes), bins + 1)
+    cumulative = np.interp(edges, np.arange(len(sizes) + 1), np.concatenate([[0.0], np.cumsum(sizes)]))
+    return np.diff(cumulative) / total
+
+
+def depth_overlap(first: Float[NDArray[Any], " layer"], second: Float[NDArray[Any], " layer2"]) -> float:
+    """Shared part of two regions' distributions over relative depth, 0 to 1: ∫ min(p, q), exact for any two depths.
+
+    >>> depth_overlap(np.array([1.0, 0.0]), np.array([1.0, 1.0, 0.0, 0.0]))
+    1.0
+    """
+    if first.sum() == 0 or second.sum() == 0:
+        return float("nan")
+    cuts = np.unique(np.concatenate([np.arange(len(it) + 1) / len(it) for it in (first, second)]).round(12))
+    middles, widths = (cuts[1:] + cuts[:-1]) / 2, np.diff(cuts)
+    one, two = (it[(middles * len(it)).astype(int)] / it.sum() * len(it) for it in (first, second))
+    return float((np.minimum(one, two) * widths).sum())
+
+
+def scale_overlap(models: Mapping[str, Mapping[str, NDArray[Any]]]) -> pd.DataFrame:
+    """Overlap over relative depth of each language's region between all pairs of models, beside other languages'.
+
+    `models`: label → language → region size by layer. Columns: from, to, language, overlap, `others` (the mean overlap
+    with the regions of the other languages in the second model: what any region would share).
+    """
+    rows: list[dict[str, Any]] = []
+    names = list(models)
+    for place, first in enumerate(names):
+        for second in names[place + 1 :]:
+            for code, sizes in models[first].items():
+                if code not in models[second]:
+                    continue
+                others = [depth_overlap(sizes, it) for other, it in models[second].items() if other != code]
+                known = [value for value in others if value == value]
+                rows.append(
+                    {
+                        "from": first, "to": second, "language": code,
+                        "overlap": depth_overlap(sizes, models[second][code]),
+                        "others": float(np.mean(known)) if known else float("nan"),
+                    }
+                )  # fmt: skip
+    return pd.DataFrame(rows, columns=["from", "to", "language", "overlap", "others"])

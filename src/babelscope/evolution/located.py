@@ -1,0 +1,113 @@
+"""YAML as plain data together with the line on which each value stands, for errors that can be found."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, NoReturn
+
+import yaml
+
+from babelscope.errors import PlanError
+
+Place = tuple[str | int, ...]
+"""keys and list positions that lead to a value"""
+_MOST_NODES = 20_000
+
+
+@dataclass(frozen=True)
+class Located:
+    """A document, where it came from, and the line of each of its values."""
+
+    data: Any
+    name: str
+    lines: dict[Place, int] = field(default_factory=dict)
+
+    def fail(self, place: Place, message: str) -> NoReturn:
+        """Raises PlanError that names the document, the line and the key."""
+        known = next((place[:end] for end in range(len(place), -1, -1) if place[:end] in self.lines), None)
+        line = "" if known is None else f", line {self.lines[known]}"
+        where = f", {written(place)}" if place else ""
+        raise PlanError(f"{self.name}{line}{where}: {message}")
+
+    def only(self, mapping: dict[str, Any], place: Place, allowed: list[str]) -> None:
+        """Raises PlanError for the first key that is not allowed, with the nearest that is."""
+        for key in mapping:
+            if key not in allowed:
+                near = get_close_matches(str(key), allowed, 1)
+                hint = f"; did you mean {near[0]}?" if near else ""
+                self.fail((*place, key), f"unknown key; allowed here: {', '.join(allowed)}{hint}")
+
+
+def written(place: Place) -> str:
+    """A place as people write it.
+
+    >>> written(("models", 0, "id"))
+    'models[0].id'
+    """
+    text = ""
+    for part in place:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
+    return text
+
+
+def read_yaml(text: str, name: str) -> Located:
+    """Parse YAML safely: plain values only, no tags, no repeated keys. Raises PlanError with the line."""
+    try:
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        line = f", line {mark.line + 1}" if mark else ""
+        raise PlanError(f"{name}{line}: not YAML: {error.problem or error.context}") from error
+    except yaml.YAMLError as error:
+        raise PlanError(f"{name}: not YAML: {str(error).splitlines()[0]}") from error
+    found = Located(None, name)
+    if root is None:
+        raise PlanError(f"{name} is empty")
+    return Located(_Reader(found).value(root, ()), name, found.lines)
+
+
+def read_yaml_file(path: Path) -> Located:
+    """`read_yaml` of a file; raises PlanError when it cannot be read as UTF-8 text."""
+    try:
+        return read_yaml(path.read_text(encoding="utf-8"), str(path))
+    except OSError as error:
+        raise PlanError(f"{path} cannot be read: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise PlanError(f"{path} is not UTF-8 text") from error
+
+
+class _Reader:
+    """From nodes, which know their lines, to values."""
+
+    def __init__(self, found: Located) -> None:
+        self.found, self.nodes = found, 0
+        self.loader = yaml.SafeLoader("")
+
+    def value(self, node: Any, place: Place) -> Any:
+        self.nodes += 1
+        if self.nodes > _MOST_NODES or len(place) > 20:
+            raise PlanError(f"{self.found.name}: too large or too deep for a plan")
+        self.found.lines.setdefault(place, node.start_mark.line + 1)
+        if isinstance(node, yaml.MappingNode):
+            return self._mapping(node, place)
+        if isinstance(node, yaml.SequenceNode):
+            return [self.value(item, (*place, number)) for number, item in enumerate(node.value)]
+        try:
+            return self.loader.construct_object(node)
+        except (yaml.YAMLError, ValueError):
+            return self.found.fail(place, f"{node.tag} cannot stand in a plan")
+
+    def _mapping(self, node: Any, place: Place) -> dict[str, Any]:
+        values: dict[str, Any] = {}
+        for key_node, value_node in node.value:
+            key = str(key_node.value).replace("-", "_") if isinstance(key_node, yaml.ScalarNode) else ""
+            here = (*place, key)
+            self.found.lines[here] = key_node.start_mark.line + 1
+            if not key:
+                self.found.fail(place, "a key must be a word")
+            if key in values:
+                self.found.fail(here, "this key is given twice")
+            values[key] = self.value(value_node, here)
+        return values

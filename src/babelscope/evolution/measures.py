@@ -1,0 +1,164 @@
+"""Everything that a plan measures at one point, into one run directory."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import math
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from babelscope.errors import NonFinite
+
+if TYPE_CHECKING:
+    from babelscope.corpora import ParallelCorpus, TextCollection
+    from babelscope.evaluation import ClozeStory
+    from babelscope.evolution.points import Place, Point
+    from babelscope.models import Model
+    from babelscope.results import Run, RunWriter
+    from babelscope.studies.regions import RegionsSettings
+
+_CIRCUITS = ("babelscope.studies.circuits", "babelscope.circuits.study")
+CLOZE_TABLE = "cloze"
+
+
+@dataclass(frozen=True)
+class CircuitsStudy:
+    """The circuits study, where this version has one."""
+
+    settings: Any
+    run: Callable[..., Any]
+
+
+@lru_cache(1)
+def circuits_study() -> CircuitsStudy | None:
+    """The settings and the function of the circuits study; None in a version without one."""
+    for name in _CIRCUITS:
+        if importlib.util.find_spec(name) is not None:
+            module = importlib.import_module(name)
+            if hasattr(module, "CircuitsSettings") and hasattr(module, "study_circuits"):
+                return CircuitsStudy(module.CircuitsSettings, module.study_circuits)
+    return None
+
+
+def regions_settings(arguments: Any) -> RegionsSettings:
+    """Checked settings of a regions study."""
+    from babelscope.studies.regions import RegionsSettings, check_samples
+
+    settings = RegionsSettings(**arguments)
+    check_samples(settings)
+    return settings
+
+
+@lru_cache(8)
+def corpus_of(spec: str, languages: tuple[str, ...] | None) -> ParallelCorpus:
+    """A corpus, read once for all points of a process."""
+    from babelscope.corpora import load_corpus
+
+    return load_corpus(spec, languages)
+
+
+@lru_cache(8)
+def texts_of(spec: str, languages: tuple[str, ...] | None) -> dict[str, TextCollection]:
+    """Texts for perplexity, read once."""
+    from babelscope.corpora import load_texts
+
+    return load_texts(spec, languages)
+
+
+@lru_cache(8)
+def stories_of(spec: str, languages: tuple[str, ...] | None) -> dict[str, list[ClozeStory]]:
+    """Stories, read once."""
+    from babelscope.evaluation import load_stories
+
+    return load_stories(spec, languages)
+
+
+def compute_point(point: Point, folder: Path, scratch: Path, where: Place) -> Path:
+    """Load the weights in `folder`, measure what the point asks for, and write one run below `scratch`.
+
+    The run is a regions run (or one of kind `evaluation`, without regions) with the story cloze as table `cloze` and
+    the circuits as a run of its own in `circuits/`. Raises NonFinite when a headline number is not a number.
+    """
+    from babelscope.results import RunWriter
+
+    model = _load(point, folder, where)
+    regions = _regions(model, point, scratch)
+    cloze = _cloze(model, point)
+    circuits = _circuits(model, point, scratch)
+    target = scratch / "point"
+    with RunWriter(target, kind="regions" if regions is not None else "evaluation") as run:
+        if regions is not None:
+            _take_over(regions, run)
+        else:
+            run.manifest.update(model=model.facts(), tokenizer_hash=model.tokenizer_hash, summary={"model": model.id})
+        if cloze is not None:
+            run.table(CLOZE_TABLE, cloze)
+            run.manifest["summary"]["story_cloze"] = cloze.set_index("language").accuracy.to_dict()
+        if circuits is not None:
+            shutil.copytree(circuits.path, run.file("circuits/run.json").parent, dirs_exist_ok=True)
+            run.manifest["summary"]["circuits"] = circuits.summary
+        run.manifest["key"] = point.key
+        run.manifest["point"] = point.facts()
+    return target
+
+
+def _load(point: Point, folder: Path, where: Place) -> Model:
+    from babelscope.models import load_model
+
+    work = point.work
+    model = load_model(
+        str(folder),
+        dtype=work.dtype,
+        device=where.device,
+        device_map=where.device_map,
+        trust_remote_code=work.trust_remote_code,
+        attention=work.attention,
+    )
+    model.id, model.revision = point.model, point.revision
+    return model
+
+
+def _regions(model: Model, point: Point, scratch: Path) -> Run | None:
+    from babelscope.studies.regions import study_regions
+
+    if point.work.regions is None:
+        return None
+    settings = regions_settings(point.work.regions)
+    corpus = corpus_of(settings.corpus, settings.languages)
+    texts = texts_of(settings.texts, corpus.languages) if settings.texts else None
+    run = study_regions(model, settings, scratch / "regions", corpus=corpus, texts=texts)
+    for name in ("lrds", "sads"):
+        value = run.summary.get(name)
+        if not isinstance(value, int | float) or not math.isfinite(value):
+            raise NonFinite(f"{name.upper()} of {point.label} is not a number")
+    return run
+
+
+def _cloze(model: Model, point: Point) -> Any:
+    from babelscope.evaluation import evaluate_cloze
+
+    if point.work.stories is None:
+        return None
+    return evaluate_cloze(model, stories_of(point.work.stories, point.work.story_languages))
+
+
+def _circuits(model: Model, point: Point, scratch: Path) -> Run | None:
+    study = circuits_study()
+    if point.work.circuits is None or study is None:
+        return None
+    return study.run(model, study.settings(**point.work.circuits), scratch / "circuits")
+
+
+def _take_over(source: Run, run: RunWriter) -> None:
+    """The files and the manifest of a run that becomes part of another."""
+    for name in source.files():
+        if name not in ("run.json", "checksums.json"):
+            shutil.copyfile(source.path / name, run.file(name))
+    took = source.manifest.get("wall_time_s")
+    run.manifest.update({name: value for name, value in source.manifest.items() if name != "wall_time_s"})
+    run.manifest["summary"] = {**source.summary, "regions_wall_time_s": took}

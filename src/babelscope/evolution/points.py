@@ -1,0 +1,174 @@
+"""From a plan to points: one revision of one model on one corpus, with the key of its numbers.
+
+The key is known before any weights are loaded: it hashes what the weights are (commit, or content of the folder), the
+corpus, texts and stories by content, every setting, the number type, and the version of this package.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from babelscope._version import __version__
+from babelscope.errors import InputError, ModelError
+from babelscope.evolution import measures
+from babelscope.evolution.plan import Plan, Revision
+from babelscope.evolution.sources import Source, find, revisions
+from babelscope.results import run_key
+
+_SPECS = ("corpus", "texts")
+
+
+@dataclass(frozen=True)
+class Work:
+    """What is measured at a point, and how the model is loaded for it."""
+
+    dtype: str = "float32"
+    attention: str | None = None
+    trust_remote_code: bool = False
+    regions: Mapping[str, Any] | None = None
+    """arguments of RegionsSettings"""
+    stories: str | None = None
+    story_languages: tuple[str, ...] | None = None
+    circuits: Mapping[str, Any] | None = None
+    """arguments of CircuitsSettings"""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where models run. Not part of any key."""
+
+    device: str | None = None
+    device_map: str | None = None
+
+
+@dataclass(frozen=True)
+class Point:
+    """One revision of one model on one corpus."""
+
+    key: str
+    model: str
+    revision: str | None
+    step: int | None
+    corpus: str | None
+    source: Source | None
+    """None when the model cannot be found; `problem` says why"""
+    work: Work
+    problem: str = ""
+
+    @property
+    def label(self) -> str:
+        """How people call it.
+
+        >>> Point("0", "pocket:pocket-bloom-m", "step16", 16, None, None, Work()).label
+        'pocket-bloom-m@step16'
+        """
+        name = self.model.removeprefix("pocket:")
+        return f"{name}@{self.revision}" if self.revision else name
+
+    def facts(self) -> dict[str, Any]:
+        """What sweep.json says of it."""
+        return {
+            "key": self.key, "label": self.label, "model": self.model, "revision": self.revision, "step": self.step,
+            "corpus": self.corpus, "source": self.source and asdict(self.source), "problem": self.problem,
+        }  # fmt: skip
+
+
+def plan_points(plan: Plan) -> list[Point]:
+    """The points of a plan, model by model, in the order of training; all corpora of a revision stand together.
+
+    A model that cannot be found becomes a point with its problem. Raises InputError when a corpus, a text or a setting
+    cannot be used: that would be wrong at every point.
+    """
+    works = [(corpus, _work(plan, corpus)) for corpus in plan.corpora or (None,)]
+    contents = [_contents(work) for _, work in works]
+    points: list[Point] = []
+    for model in plan.models:
+        for revision, source, problem in _sources(model):
+            for (corpus, work), content in zip(works, contents):
+                decided = {"work": _settled(work), "content": content, "version": __version__}
+                weights = [source.kind, source.identity] if source else ["unknown", model.id, revision.name]
+                step = revision.step if revision.step is not None or source is None else source.step
+                points.append(
+                    Point(
+                        key=run_key({**decided, "weights": weights}),
+                        model=source.model if source else model.id,
+                        revision=revision.name or (source.revision if source else None),
+                        step=step,
+                        corpus=corpus,
+                        source=source,
+                        work=work,
+                        problem=problem,
+                    )
+                )
+    return points
+
+
+def _sources(model: Any) -> list[tuple[Revision, Source | None, str]]:
+    try:
+        wanted = revisions(model)
+    except ModelError as error:
+        return [(Revision(None), None, str(error))]
+    found: list[tuple[Revision, Source | None, str]] = []
+    for revision in wanted:
+        try:
+            found.append((revision, find(model.id, revision.name), ""))
+        except ModelError as error:
+            found.append((revision, None, str(error)))
+    return found
+
+
+def _work(plan: Plan, corpus: str | None) -> Work:
+    asked = plan.measures
+    settings: dict[str, Any] | None = None
+    if {"regions", "alignment", "perplexity"} & set(asked):
+        settings = {"corpus": corpus, "languages": plan.languages}
+        for name in ("regions", "alignment", "perplexity"):
+            settings |= asked.get(name, {})
+        if "alignment" in asked:
+            settings["alignment"] = True
+    cloze = asked.get("story_cloze")
+    circuits = asked.get("circuits")
+    if circuits is not None and plan.languages is not None:
+        circuits = {"languages": plan.languages, **circuits}
+    return Work(
+        dtype=plan.dtype,
+        attention=plan.attention,
+        trust_remote_code=plan.trust_remote_code,
+        regions=settings,
+        stories=cloze["stories"] if cloze else None,
+        story_languages=(cloze.get("languages") or plan.languages) if cloze else None,
+        circuits=circuits,
+    )
+
+
+def _contents(work: Work) -> dict[str, Any]:
+    """Hashes of all text that a point reads. Raises the readers' errors, and those of impossible settings."""
+    from babelscope.evaluation.items import stories_hash
+
+    found: dict[str, Any] = {}
+    if work.regions is not None:
+        settings = measures.regions_settings(work.regions)
+        sample = measures.corpus_of(settings.corpus, settings.languages).sample(settings.samples, settings.seed)
+        found["corpus"] = sample.hash
+        if settings.texts:
+            texts = measures.texts_of(settings.texts, sample.languages)
+            found["texts"] = {code: text.hash for code, text in texts.items()}
+    if work.stories is not None:
+        found["stories"] = stories_hash(measures.stories_of(work.stories, work.story_languages))
+    if work.circuits is not None and measures.circuits_study() is None:
+        raise InputError("this version of babelscope cannot measure circuits in a sweep")
+    return found
+
+
+def _settled(work: Work) -> dict[str, Any]:
+    """Every setting, the defaults filled in; where texts lie does not count, what they say does."""
+    found: dict[str, Any] = {"dtype": work.dtype, "attention": work.attention, "stories": work.stories is not None}
+    if work.regions is not None:
+        settings = asdict(measures.regions_settings(work.regions))
+        found["regions"] = {name: value for name, value in settings.items() if name not in _SPECS}
+    study = measures.circuits_study()
+    if work.circuits is not None and study is not None:
+        found["circuits"] = asdict(study.settings(**work.circuits))
+    return found
