@@ -1,0 +1,289 @@
+"""The page of the explorer: five tabs, laid out with Gradio; everything that is computed comes from the other files.
+
+Text of the user's and of a corpus goes into text fields and plain tables, or through `markup`, never into Markdown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from babelscope.app import facts, heads, neurons, sentences, switches
+from babelscope.app.markup import heat_table
+from babelscope.app.page import ANY, PROGRESS, QUEUE, QUICK, WHOLE, Jobs, Page, noticed, plain, text_field, text_table
+from babelscope.app.session import Loading, Session, open_for_viewing
+from babelscope.app.work import NEW_TOKENS_LIMIT, SENTENCES_LIMIT, TEXT_LIMIT
+from babelscope.errors import InputError
+
+
+def make_interface(
+    session: Session, folders: Sequence[Path] = (), typed_paths: bool = True, loading: Loading | None = None
+) -> Any:
+    """The page as Gradio Blocks. `folders`: whose runs can be opened; `typed_paths`: whether any other path can be."""
+    page = Page(session, Jobs(session), folders, typed_paths, loading or Loading())
+    with ANY.Blocks(title="babelscope explorer", analytics_enabled=False, fill_width=True) as blocks:
+        ANY.Markdown("# babelscope explorer")
+        with ANY.Tab("Sentences"):
+            _sentences(page)
+        with ANY.Tab("Regions"):
+            _regions(page)
+        with ANY.Tab("Neurons"):
+            _neurons(page)
+        with ANY.Tab("Circuits"):
+            _circuits(page)
+        with ANY.Tab("Run"):
+            _run(page)
+        blocks.load(page.updates, None, list(page.fresh.values()), **QUICK)
+    blocks.queue(max_size=16, default_concurrency_limit=1, api_open=False)
+    return blocks
+
+
+def _sentences(page: Page) -> None:
+    ANY.Markdown(
+        "How alike are these sentences to the model, and which neurons make them so? One sentence on each line."
+    )
+    place = ANY.State(0)
+    text = text_field("Sentences", lines=6, max_length=TEXT_LIMIT * SENTENCES_LIMIT)
+    with ANY.Row():
+        go = ANY.Button("Compare", variant="primary", scale=0, min_width=120)
+        another = ANY.Button("Take translations", scale=0, min_width=160)
+        page.stop_button()
+    page.fresh["layers"] = layer = ANY.Dropdown([WHOLE], value=WHOLE, label="Layer", scale=0)
+    matrix, by_layer = ANY.HTML(js_on_load=None), ANY.HTML(js_on_load=None)
+    with ANY.Row():
+        shared = text_table("Neurons that make them alike")
+        own = text_table("Strongest neurons of each sentence")
+
+    def take(at: int) -> tuple[int, str]:
+        corpus = noticed(page.session.need_corpus)
+        lines = [corpus.texts[code][at % len(corpus)] for code in corpus.languages[:SENTENCES_LIMIT]]
+        return at + 1, "\n".join(line.replace("\n", " ") for line in lines)
+
+    def compare(text: str, layer: str, request: gr.Request, progress: Any = PROGRESS) -> Any:
+        with page.jobs.begin(request, progress) as work:
+            found = sentences.compare(page.session, text, None if layer == WHOLE else int(layer), work)
+        lowest = float(found.similarity.min())
+        rows = [f"{place}  {line}" for place, line in enumerate(found.sentences, start=1)]
+        numbers = [str(place + 1) for place in range(len(rows))]
+        caption = f"Cosine similarity of mean activations, {'layer ' if layer != WHOLE else ''}{layer}; 1 is the same."
+        return (
+            heat_table(found.similarity.tolist(), rows, numbers, caption, min(lowest, 0.0), 1.0),
+            heat_table(
+                [found.by_layer.tolist()],
+                ["mean of all pairs"],
+                [str(one) for one in range(len(found.by_layer))],
+                "The same in each layer.",
+                min(float(found.by_layer.min()), 0.0),
+                1.0,
+            ),
+            plain(found.shared),
+            plain(found.own),
+        )
+
+    another.click(take, place, [place, text], **QUICK)
+    go.click(compare, [text, layer], [matrix, by_layer, shared, own], **QUEUE)
+
+
+def _regions(page: Page) -> None:
+    ANY.Markdown("Switch the neurons of one or more languages off, and watch what the model writes.")
+    page.fresh["regions"] = off = ANY.CheckboxGroup([], label="Switch off the regions of", elem_id="bs-off")
+    place = ANY.State(0)
+    prompt = text_field("Prompt", lines=2)
+    with ANY.Row(equal_height=True):
+        page.fresh["beginning"] = language = ANY.Dropdown([], label="Beginnings in", scale=0, min_width=140)
+        tokens = ANY.Slider(5, NEW_TOKENS_LIMIT, 30, step=1, label="Tokens to write", scale=0, min_width=260)
+    with ANY.Row():
+        go = ANY.Button("Continue", variant="primary", scale=0, min_width=120)
+        another = ANY.Button("Take a beginning", scale=0, min_width=160)
+        measure = ANY.Button("Measure perplexity", scale=0, min_width=170)
+        page.stop_button()
+    with ANY.Row():
+        with ANY.Column():
+            before = text_field("With all neurons", lines=4, interactive=False)
+            before_language = text_field("Looks like", interactive=False)
+        with ANY.Column():
+            after = text_field("With the regions off", lines=4, interactive=False)
+            after_language = text_field("Looks like", interactive=False)
+    table = text_table("Perplexity on the parallel text; “random” is as many neurons drawn from the same layers")
+
+    def take(code: str | None, at: int) -> tuple[int, str]:
+        return at + 1, noticed(lambda: switches.beginning(page.session, code or "", at))
+
+    def go_on(off: list[str], prompt: str, tokens: int, request: gr.Request, progress: Any = PROGRESS) -> Any:
+        with page.jobs.begin(request, progress) as work:
+            found = switches.switch_off(page.session, prompt, off, tokens, work)
+        return found.before.text, _guess(found.before), found.after.text, _guess(found.after, found.neurons)
+
+    def change(off: list[str], request: gr.Request, progress: Any = PROGRESS) -> Any:
+        with page.jobs.begin(request, progress) as work:
+            return plain(switches.perplexity_change(page.session, off, work))
+
+    another.click(take, [language, place], [place, prompt], **QUICK)
+    go.click(go_on, [off, prompt, tokens], [before, before_language, after, after_language], **QUEUE)
+    measure.click(change, off, table, **QUEUE)
+
+
+def _neurons(page: Page) -> None:
+    ANY.Markdown("Find the neurons that stand out for a language; click a row, or name a neuron, to look at it.")
+    with ANY.Row(equal_height=True):
+        page.fresh["neuron language"] = language = ANY.Dropdown([], label="Language", scale=0, min_width=140)
+        layer = ANY.Number(0, label="Layer", precision=0, minimum=0, scale=0, min_width=110)
+        neuron = ANY.Number(0, label="Neuron", precision=0, minimum=0, scale=0, min_width=110)
+    with ANY.Row():
+        find = ANY.Button("Find the strongest", variant="primary", scale=0, min_width=170)
+        look = ANY.Button("Look at one", scale=0, min_width=130)
+        page.stop_button()
+    with ANY.Row():
+        found = text_table("Strongest neurons")
+        with ANY.Column():
+            card = ANY.HTML(js_on_load=None)
+            scores = text_table("By language")
+    top = text_table("Sentences that move it most")
+
+    def strongest(code: str, request: gr.Request, progress: Any = PROGRESS) -> Any:
+        with page.jobs.begin(request, progress) as work:
+            return plain(neurons.strongest(page.session, code, work))
+
+    def show(layer: float, neuron: float, request: gr.Request, progress: Any = PROGRESS) -> Any:
+        with page.jobs.begin(request, progress) as work:
+            seen = neurons.look_at(page.session, int(layer or 0), int(neuron or 0), work)
+        spread = seen.by_language["z"].replace([float("inf"), -float("inf")], float("nan"))
+        region = f"in the region of {seen.region}" if seen.region else "in no region"
+        caption = f"Neuron {seen.neuron} of layer {seen.layer}, {region}: z by language ({seen.source})"
+        z = heat_table([spread.tolist()], ["z"], seen.by_language["language"].tolist(), caption, -3, 3)
+        return z, plain(seen.by_language), plain(seen.sentences)
+
+    def pick(event: gr.SelectData) -> tuple[int, int]:
+        row: Any = event.row_value
+        return int(row[0]), int(row[1])
+
+    find.click(strongest, language, found, **QUEUE)
+    look.click(show, [layer, neuron], [card, scores, top], **QUEUE)
+    found.select(pick, None, [layer, neuron], **QUICK).then(show, [layer, neuron], [card, scores, top], **QUEUE)
+
+
+def _circuits(page: Page) -> None:
+    ANY.Markdown(
+        "Which heads give the right answer? Take a prompt of indirect object identification, or type your own."
+    )
+    place = ANY.State(0)
+    prompt = text_field("Prompt", lines=2)
+    with ANY.Row(equal_height=True):
+        page.fresh["ioi"] = language = ANY.Dropdown([], label="Prompts in", scale=0, min_width=140)
+        target = text_field("Right answer", max_length=100)
+        foil = text_field("Wrong answer", max_length=100)
+    with ANY.Row():
+        go = ANY.Button("Run", variant="primary", scale=0, min_width=120)
+        another = ANY.Button("Take a prompt", scale=0, min_width=150)
+        page.stop_button()
+    said = text_field("Logit difference", interactive=False)
+    with ANY.Row():
+        with ANY.Column(scale=2):
+            parts = ANY.HTML(js_on_load=None)
+        with ANY.Column(scale=1):
+            words = text_table("Next tokens")
+    with ANY.Row(equal_height=True):
+        layer = ANY.Number(0, label="Layer", precision=0, minimum=0, scale=0, min_width=110)
+        head = ANY.Number(0, label="Head", precision=0, minimum=0, scale=0, min_width=110)
+        watch = ANY.Button("Show attention", scale=0, min_width=150)
+    pattern = ANY.HTML(js_on_load=None)
+
+    def take(code: str, at: int) -> tuple[int, str, str, str]:
+        with page.session.lock:
+            example = noticed(lambda: heads.ioi_example(page.session, code, at))
+        return at + 1, example.prompt, example.target, example.foil
+
+    def run(prompt: str, target: str, foil: str, request: gr.Request, progress: Any = PROGRESS) -> Any:
+        with page.jobs.begin(request, progress) as work:
+            found = heads.answer(page.session, prompt, target, foil, work)
+        best = int(found.heads.abs().argmax())
+        size = found.heads.shape[1]
+        total = f"{found.difference:.3f} = logit({found.target.strip()}) − logit({found.foil.strip()})"
+        return total, _attribution(found), plain(found.next_words), best // size, best % size
+
+    def attend(prompt: str, layer: float, head: float, request: gr.Request, progress: Any = PROGRESS) -> Any:
+        with page.jobs.begin(request, progress) as work:
+            seen = heads.attention(page.session, prompt, int(layer or 0), int(head or 0), work)
+        names = [_visible(word) for word in seen.words]
+        values = seen.weights.tolist()
+        masked = [
+            [value if column <= row else float("nan") for column, value in enumerate(line)]
+            for row, line in enumerate(values)
+        ]
+        titles = [[f"{row} → {column}" for column in names] for row in names]
+        caption = f"Attention of head {int(layer or 0)}.{int(head or 0)}: each row reads from the columns; percent."
+        percent = [[100 * value for value in line] for line in masked]
+        return heat_table(percent, names, names, caption, 0, 100, 0, quiet=5, upright=False, names=titles)
+
+    another.click(take, [language, place], [place, prompt, target, foil], **QUICK)
+    go.click(run, [prompt, target, foil], [said, parts, words, layer, head], **QUEUE)
+    watch.click(attend, [prompt, layer, head], pattern, **QUEUE)
+
+
+def _run(page: Page) -> None:
+    page.fresh["facts"] = ANY.HTML(js_on_load=None)
+    with ANY.Row(equal_height=True):
+        page.fresh["tables"] = name = ANY.Dropdown([], label="Table of the run", scale=0, min_width=220)
+        show = ANY.Button("Show", scale=0, min_width=90)
+    table = text_table("")
+    with ANY.Row(equal_height=True):
+        page.fresh["runs"] = known = ANY.Dropdown([], label="Other runs", scale=1)
+        typed = text_field("or the path of a run", max_length=1000, visible=page.typed_paths)
+        go = ANY.Button("Open", scale=0, min_width=90)
+        page.stop_button()
+
+    def rows(name: str | None) -> Any:
+        return plain(noticed(lambda: facts.run_table(page.session, name or "")))
+
+    def open_other(known: str | None, typed: str, request: gr.Request, progress: Any = PROGRESS) -> None:
+        with page.jobs.begin(request, progress) as work:
+            path = _allowed(page, known, typed)
+            with work.stage("opening the run and its model", 1, "run") as step:
+                other = open_for_viewing(path, page.loading, page.session)
+                step(1)
+            page.session.replace(other)
+
+    show.click(rows, name, table, **QUICK)
+    opened = go.click(open_other, [known, typed], None, **QUEUE)
+    opened.success(page.updates, None, list(page.fresh.values()), **QUICK)
+
+
+def _allowed(page: Page, known: str | None, typed: str | None) -> str:
+    """The run to open: one that is offered, or, on this machine only, any that is typed."""
+    if typed and typed.strip():
+        if not page.typed_paths:
+            raise InputError("paths cannot be typed when others can reach this server; start with --runs FOLDER")
+        return typed.strip()
+    if known and known in facts.runs_beside(page.folders):
+        return known
+    raise InputError("choose a run" + (", or type the path of one" if page.typed_paths else ""))
+
+
+def _attribution(found: heads.Answer) -> str:
+    """Heads by layer, MLPs beside them."""
+    together = [[*row, mlp] for row, mlp in zip(found.heads.tolist(), found.mlps.tolist())]
+    most = max((abs(value) for row in together for value in row), default=1.0)
+    columns = [*(str(head) for head in range(found.heads.shape[1])), "MLP"]
+    names = [
+        [f"head {layer}.{head}" for head in range(found.heads.shape[1])] + [f"MLP {layer}"]
+        for layer in range(len(together))
+    ]
+    caption = (
+        f"What each head (column) of each layer (row) adds to the difference, blue for, orange against; "
+        f"embedding and biases add {found.rest:.2f}."
+    )
+    return heat_table(
+        together, [f"layer {layer}" for layer in range(len(together))], columns, caption, -most, most, names=names
+    )
+
+
+def _guess(written: switches.Continuation, off: int | None = None) -> str:
+    known = f"{written.language} ({written.probability:.0%})" if written.language else "cannot be told"
+    return known if off is None else f"{known}; {off} neurons off"
+
+
+def _visible(word: str) -> str:
+    return word.strip() or "␣"

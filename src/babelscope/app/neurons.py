@@ -1,0 +1,92 @@
+"""One neuron at a time: what it does for each language, and the sentences that move it most."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pandas as pd
+import torch
+
+from babelscope.app.sentences import languages_of_neuron
+from babelscope.app.session import Session
+from babelscope.app.work import Work
+from babelscope.errors import InputError
+
+
+@dataclass(frozen=True)
+class Neuron:
+    """One neuron's card."""
+
+    layer: int
+    neuron: int
+    region: str
+    by_language: pd.DataFrame
+    """score (eq. 11), z, and mean activation where parallel text is at hand"""
+    sentences: pd.DataFrame | None
+    """the sentences with the largest mean activation; None without parallel text"""
+    source: str
+
+
+def strongest(session: Session, language: str, work: Work, top: int = 50) -> pd.DataFrame:
+    """The neurons with the largest z in a language, the larger score first among equals."""
+    scores = session.scores(work)
+    if language not in scores.languages:
+        raise InputError(f"no scores for {language!r}; there are some for {', '.join(scores.languages)}")
+    session.regions(work)
+    row = scores.languages.index(language)
+    z, score = scores.z[row].flatten(), scores.score[row].flatten()
+    # z alone is full of ties at √(L − 1): neurons that one language alone has, however weakly
+    order = torch.argsort(score * (z >= z.topk(min(4 * top, len(z))).values.min()), descending=True)[:top]
+    width = scores.z.shape[2]
+    return pd.DataFrame(
+        {
+            "layer": place // width,
+            "neuron": place % width,
+            "z": float(z[place]),
+            "score": float(score[place]),
+            "region": languages_of_neuron(session, place // width, place % width),
+        }
+        for place in order.tolist()
+    )
+
+
+def look_at(session: Session, layer: int, neuron: int, work: Work, top: int = 12) -> Neuron:
+    """Scores of one neuron by language, and its top sentences; raises InputError when there is no such neuron."""
+    scores = session.scores(work)
+    _, layers, width = scores.z.shape
+    if not (0 <= layer < layers and 0 <= neuron < width):
+        raise InputError(f"there is no neuron {neuron} in layer {layer}: layers 0–{layers - 1}, neurons 0–{width - 1}")
+    session.regions(work)
+    table = pd.DataFrame(
+        {
+            "language": scores.languages,
+            "score": scores.score[:, layer, neuron].tolist(),
+            "z": scores.z[:, layer, neuron].tolist(),
+        }
+    )
+    sentences = None
+    if session.model is not None and session.corpus is not None:
+        recording = session.recording(work)
+        values = recording.values(slice(layer * width + neuron, layer * width + neuron + 1))[..., 0]
+        means = dict(zip(recording.languages, values.mean(1).tolist()))
+        table["mean activation"] = [means.get(code, float("nan")) for code in scores.languages]
+        sentences = _top(session, values, recording.languages, recording.ids, top)
+    region = languages_of_neuron(session, layer, neuron)
+    return Neuron(layer, neuron, region, table, sentences, scores.source)
+
+
+def _top(
+    session: Session, values: torch.Tensor, languages: tuple[str, ...], ids: tuple[str, ...], top: int
+) -> pd.DataFrame:
+    corpus = session.need_corpus()
+    best = values.flatten().topk(min(top, values.numel()))
+    rows = [
+        {
+            "mean activation": value,
+            "language": languages[place // len(ids)],
+            "id": ids[place % len(ids)],
+            "text": corpus.texts[languages[place // len(ids)]][place % len(ids)],
+        }
+        for value, place in zip(best.values.tolist(), best.indices.tolist())
+    ]
+    return pd.DataFrame(rows)

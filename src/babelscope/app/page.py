@@ -1,0 +1,141 @@
+"""What every tab of the explorer shares: the work in progress, what is open, and fields that show text as text."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+import pandas as pd
+
+from babelscope.app import facts, heads
+from babelscope.app.markup import facts_table, shown
+from babelscope.app.session import Loading, Session
+from babelscope.app.work import TEXT_LIMIT, Work
+from babelscope.errors import BabelscopeError
+
+_log = logging.getLogger(__name__)
+
+ANY: Any = gr  # Gradio's own types change from release to release; what it takes and gives is not checked here
+PROGRESS = ANY.Progress()
+WHOLE = "whole model"
+QUEUE = {"concurrency_limit": 1, "concurrency_id": "model", "api_visibility": "private"}
+"""of every event that runs the model: one at a time, whoever asks"""
+QUICK = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+
+
+@dataclass
+class Jobs:
+    """The work in progress by browser tab, so that the right one is stopped."""
+
+    session: Session
+    running: dict[str, Work] = field(default_factory=dict[str, Work])
+
+    @contextmanager
+    def begin(self, request: Any, progress: Any) -> Generator[Work]:
+        """One call of the model: alone, with a bar, stoppable; its errors become a notice, as text."""
+        key = str(request.session_hash)
+        work = Work(lambda share, text: progress(share, desc=text))
+        self.running[key] = work
+        try:
+            with self.session.lock:
+                work.check()
+                yield work
+        except BabelscopeError as error:
+            raise ANY.Error(shown(error), print_exception=False, title="Not done") from error
+        except Exception as error:
+            _log.exception("the explorer failed")
+            name = shown(type(error).__name__)
+            raise ANY.Error(f"this failed ({name}); the terminal says more", print_exception=False) from error
+        finally:
+            self.running.pop(key, None)
+
+    def stop(self, request: gr.Request) -> None:
+        """Ask the caller's work to end."""
+        work = self.running.get(str(request.session_hash))
+        if work is not None:
+            work.stop()
+
+
+@dataclass
+class Page:
+    """What the tabs share, and the components that change when something else is opened."""
+
+    session: Session
+    jobs: Jobs
+    folders: Sequence[Path]
+    typed_paths: bool
+    loading: Loading
+    fresh: dict[str, Any] = field(default_factory=dict[str, Any])
+
+    def stop_button(self) -> None:
+        button = ANY.Button("Stop", scale=0, min_width=90, elem_classes=["bs-stop"])
+        button.click(self.jobs.stop, None, None, **QUICK)
+
+    def updates(self) -> list[Any]:
+        """New choices for everything in `fresh`, in its order."""
+        session = self.session
+        languages = list(session.languages)
+        model = session.model
+        layers = [WHOLE, *map(str, range(model.layers if model else 0))]
+        first = languages[0] if languages else None
+        ioi = [code for code in heads.ioi_languages() if code in languages] or list(heads.ioi_languages())
+        names = facts.table_names(session)
+        choices: dict[str, Any] = {
+            "layers": ANY.update(choices=layers, value=WHOLE),
+            "regions": ANY.update(choices=languages, value=[]),
+            "beginning": ANY.update(choices=languages, value=first),
+            "neuron language": ANY.update(choices=languages, value=first),
+            "ioi": ANY.update(choices=ioi, value=ioi[0]),
+            "facts": facts_table(facts.session_facts(session), "What is open"),
+            "tables": ANY.update(choices=names, value=names[0] if names else None),
+            "runs": ANY.update(choices=facts.runs_beside(self.folders)),
+        }
+        return [choices[name] for name in self.fresh]
+
+
+def make_theme() -> Any:
+    """A theme with the fonts of the reader's own system: nothing is fetched."""
+    plain = ("system-ui", "Segoe UI", "Noto Sans", "sans-serif")
+    return ANY.themes.Default(font=plain, font_mono=("ui-monospace", "Consolas", "monospace"), primary_hue="blue")
+
+
+def text_field(label: str, **settings: Any) -> Any:
+    """A field of plain text, in the direction of what stands in it."""
+    return ANY.Textbox(label=label, **{"max_length": TEXT_LIMIT, "elem_classes": ["bs-plain"], **settings})
+
+
+def text_table(label: str) -> Any:
+    """A table of plain text and numbers."""
+    return ANY.Dataframe(
+        label=label,
+        datatype="str",
+        interactive=False,
+        wrap=True,
+        elem_classes=["bs-plain"],
+        max_height=420,
+        buttons=["copy"],
+    )
+
+
+def plain(frame: pd.DataFrame | None) -> pd.DataFrame | None:
+    """Numbers short enough to read; text as it is."""
+    if frame is None:
+        return None
+    frame = frame.copy()
+    for name in frame.columns:
+        if pd.api.types.is_float_dtype(frame[name]):
+            frame[name] = [float(f"{value:.4g}") for value in frame[name]]
+    return frame
+
+
+def noticed(call: Callable[[], Any]) -> Any:
+    """The result, with an error of ours as a notice."""
+    try:
+        return call()
+    except BabelscopeError as error:
+        raise ANY.Error(shown(error), print_exception=False, title="Not done") from error
