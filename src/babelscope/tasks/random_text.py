@@ -34,7 +34,7 @@ def repeated_tokens(
     """Random tokens of a language, said twice: [N, leading special tokens + 2 · length], each half without repetition
     as far as the subset reaches. Duplicate-token, induction and previous-token heads show on these (section 4).
     """
-    encoder = Encoder(tokenizer)
+    encoder = tokenizer if isinstance(tokenizer, Encoder) else Encoder(tokenizer)
     tokens = language_tokens(encoder, language, texts)
     generator = np.random.default_rng((seed, zlib.crc32(language.encode()), length))
     half = np.stack([generator.choice(tokens, length, replace=length > len(tokens)) for _ in range(n)])

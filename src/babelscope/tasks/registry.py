@@ -211,7 +211,11 @@ def count_all(
 def _count(task: str, tokenizer: Any, language: str, *, n: int = 320, split: str = "strict", **options: Any) -> Census:
     try:
         options = {"scenes": "exact", "limit": n} | options
-        return build(task, tokenizer, language, n=n, split="strict" if split == "auto" else split, **options).census
+        # Every prompt among the first n is looked at, however many survive; random text has no end, and all survive.
+        wanted = n if task == "random-text" else 1_000_000
+        return build(
+            task, tokenizer, language, n=wanted, split="strict" if split == "auto" else split, **options
+        ).census
     except NoPromptSurvives as error:
         if not isinstance(error.census, Census):
             raise
@@ -256,6 +260,8 @@ def _collected(kind: Task, request: Request, encoder: Encoder, tried: bool = Fal
     if not pairs:
         advice = "" if tried else f"; try the {'relaxed' if request.split == 'strict' else 'strict'} split"
         splits = "neither in the strict nor in the relaxed split" if tried else f"{request.split} split"
+        if counted.survived:
+            advice = ", but none with a counterpart in the other order" + advice
         raise NoPromptSurvives(
             f"no prompt of {request.task} survives in {request.language} with this tokenizer, {splits}: "
             f"{counted.line()}{advice}",

@@ -86,6 +86,12 @@ class TenseLexicon:
     templates: tuple[Template, ...]
     verbs: tuple[Verb, ...]
 
+    @cached_property
+    def by_stratum(self) -> Mapping[str, tuple[Verb, ...]]:
+        """Stratum → its verbs."""
+        strata = dict.fromkeys(verb.stratum for verb in self.verbs)
+        return {name: tuple(verb for verb in self.verbs if verb.stratum == name) for name in strata}
+
 
 def render(pattern: str, values: Mapping[str, str]) -> Rendered:
     """Fill the slots of a pattern and say where each stands; a slot that comes twice is `slot`, then `slot#2`.

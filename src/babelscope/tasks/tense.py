@@ -153,11 +153,13 @@ def _foils(lexicon: TenseLexicon, clause: Clause, seed: int) -> Iterator[str]:
 
 def _others(lexicon: TenseLexicon, clause: Clause, purpose: str) -> Sequence[Verb]:
     """Other verbs of the same stratum in an order of their own for each item, alike in every language."""
-    same = [verb for verb in lexicon.verbs if verb.stratum == clause.verb.stratum and verb.base != clause.verb.base]
+    same = lexicon.by_stratum[clause.verb.stratum]
     start = f"{purpose} {concept(clause.verb)} "
-    if len(same) > 1000:
-        same = same[zlib.crc32(start.encode()) % (len(same) - 999) :][:1000]
-    return sorted(same, key=lambda verb: zlib.crc32((start + concept(verb)).encode()))[:_ALTERNATIVES]
+    if len(same) > 1000:  # of a long table, a stretch that begins anywhere will do
+        begin = zlib.crc32(start.encode()) % (len(same) - 199)
+        same = same[begin : begin + 200]
+    others = [verb for verb in same if verb.base != clause.verb.base]
+    return sorted(others, key=lambda verb: zlib.crc32((start + concept(verb)).encode()))[:_ALTERNATIVES]
 
 
 def _role_slots(text: Rendered, verb: Verb) -> dict[str, str]:
