@@ -11,6 +11,7 @@ from babelscope.cli.options import Device, DeviceMap, Dtype, Overwrite, Remote, 
 
 if TYPE_CHECKING:
     from babelscope.models.model import SpecialTokens
+    from babelscope.regions.treatments import Kind
 
 _ALL = 0
 
@@ -29,6 +30,18 @@ def regions(
     text_tokens: Annotated[int, typer.Option(help="Tokens of text per language; 0: all of it.")] = 8192,
     controls: Annotated[int, typer.Option(help="Random draws of each control.")] = 5,
     bootstrap: Annotated[int, typer.Option(help="Draws for intervals.")] = 1000,
+    permutations: Annotated[int, typer.Option(help="Draws of permuted labels to calibrate by; 0: none.")] = 0,
+    fdr: Annotated[float, typer.Option(help="False discovery rate of calibrated regions.")] = 0.05,
+    methods: Annotated[str | None, typer.Option(help="Further methods, by commas: lape,average-precision,…")] = None,
+    alignment: Annotated[bool, typer.Option("--alignment", help="All alignment metrics, by layer and pair.")] = False,
+    alignment_neurons: Annotated[
+        str | None, typer.Option(help="Shares of neurons that carry SADS to switch off: 0.01,0.05")
+    ] = None,
+    stories: Annotated[str | None, typer.Option(help="Story cloze beside the alignment neurons.")] = None,
+    doses: Annotated[str | None, typer.Option(help="Shares of neurons to treat, by rank: 0.001,0.01,0.1")] = None,
+    kinds: Annotated[str, typer.Option(help="Treatments of the doses: zero,mean,mean-others,scale.")] = "zero",
+    generate: Annotated[int, typer.Option(help="Prompts per language to continue under each region.")] = 0,
+    steer: Annotated[str | None, typer.Option(help="Make prompts in one language go on in another: en:zh")] = None,
     revision: Revision = None,
     dtype: Dtype = "auto",
     device: Device = None,
@@ -46,7 +59,7 @@ def regions(
       --texts xlsum:xlsum --window 2048 --text-tokens 0 --out runs/bloom
     """
     from babelscope.cli.options import load, refuse_existing
-    from babelscope.cli.show import show_run
+    from babelscope.cli.show import show
     from babelscope.corpora import load_corpus
     from babelscope.languages import parse_languages
     from babelscope.studies.progress import bars
@@ -64,6 +77,16 @@ def regions(
         text_tokens=None if text_tokens == _ALL else text_tokens,
         controls=controls,
         bootstrap=bootstrap,
+        permutations=permutations,
+        fdr=fdr,
+        methods=_listed(methods),
+        alignment=alignment,
+        alignment_neurons=_shares("--alignment-neurons", alignment_neurons),
+        stories=stories,
+        doses=_shares("--doses", doses),
+        kinds=_kinds(kinds),
+        generate=generate,
+        steer=_steer(steer),
     )
     check_samples(settings)
     refuse_existing(out, overwrite)
@@ -71,7 +94,7 @@ def regions(
     parallel = load_corpus(corpus, settings.languages)
     loaded = load(model, revision, dtype, device, device_map, trust_remote_code)
     run = study_regions(loaded, settings, out, overwrite, parallel, progress=bars)
-    show_run(run)
+    show(str(run.path))
     typer.echo(f"run: {out}    page: babelscope report {out}")
 
 
@@ -81,3 +104,38 @@ def _special(name: str) -> SpecialTokens:
     if name == "none" or name == "bos" or name == "bos-excluded":
         return name
     raise InputError(f"--special {name!r}: use none, bos, or bos-excluded")
+
+
+def _listed(text: str | None) -> tuple[str, ...]:
+    return tuple(part.strip() for part in (text or "").split(",") if part.strip())
+
+
+def _shares(option: str, text: str | None) -> tuple[float, ...]:
+    from babelscope.errors import InputError
+
+    try:
+        return tuple(float(part) for part in _listed(text))
+    except ValueError:
+        raise InputError(f"{option} {text}: write shares by commas, such as 0.01,0.05") from None
+
+
+def _kinds(text: str) -> tuple[Kind, ...]:
+    from babelscope.errors import InputError
+    from babelscope.regions.treatments import KINDS
+
+    unknown = [name for name in _listed(text) if name not in KINDS]
+    if unknown:
+        raise InputError(f"--kinds {', '.join(unknown)}: there are {', '.join(KINDS)}")
+    return tuple(kind for kind in KINDS if kind in _listed(text))
+
+
+def _steer(text: str | None) -> tuple[str, str] | None:
+    from babelscope.errors import InputError
+    from babelscope.languages import language
+
+    if text is None:
+        return None
+    source, colon, target = text.partition(":")
+    if not colon or not source or not target:
+        raise InputError(f"--steer {text}: write two languages, such as en:zh")
+    return language(source).code, language(target).code

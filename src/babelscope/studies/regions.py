@@ -16,49 +16,23 @@ import xarray as xr
 
 from babelscope._version import __version__
 from babelscope.corpora import ParallelCorpus, TextCollection, load_corpus, load_texts
-from babelscope.errors import InputError
 from babelscope.models import Model
 from babelscope.models.batches import token_budget
-from babelscope.models.model import SpecialTokens
 from babelscope.regions import localisation, masks, similarity
 from babelscope.regions.perplexity import Windows, cut_windows
 from babelscope.regions.recording import Recording, record
 from babelscope.regions.table import DeactivationTable, deactivation_table
 from babelscope.results import Run, RunWriter, open_run, run_key
+from babelscope.studies import calibration, probes
 from babelscope.studies.progress import Progress, silent
+from babelscope.studies.region_settings import RegionsSettings, check_samples
+
+__all__ = ["RegionsSettings", "check_samples", "study_regions", "versions"]
 
 MAP_SENTENCES = 100
 """sentences per language whose pairs are kept for the map"""
 INTERVAL_ITEMS = 4000
 """above so many items the (nL)² map is not made, and intervals by bootstrap are left out with that reason"""
-
-
-@dataclass(frozen=True)
-class RegionsSettings:
-    """What decides the numbers of a regions study."""
-
-    corpus: str
-    """parallel text, for instance bible:FOLDER"""
-    languages: tuple[str, ...] | None = None
-    """language codes; None: all that the corpus has"""
-    samples: int = 100
-    """parallel sentences n"""
-    seed: int = 0
-    """of the sample, the controls and the bootstrap"""
-    threshold: float = 2.0
-    """on z (eq. 14)"""
-    special: SpecialTokens = "none"
-    """none | bos | bos-excluded (regions.md, section 2)"""
-    texts: str | None = None
-    """text for the perplexity table; None: no table"""
-    window: int | None = None
-    """tokens; None: the model's own length, at most 2048, at most what the shortest text has"""
-    text_tokens: int | None = 8192
-    """tokens of text per language; None: all of it"""
-    controls: int = 5
-    """random draws of each control"""
-    bootstrap: int = 1000
-    """draws for intervals"""
 
 
 def study_regions(
@@ -87,7 +61,7 @@ def study_regions(
     windows = _windows(model, texts, settings) if texts else {}
     with RunWriter(out, kind="regions", overwrite=overwrite) as run:
         with progress("recording", len(sample) * len(sample.languages), "sentences") as step:
-            recording = record(model, sample, settings.special, progress=step)
+            recording = record(model, sample, settings.special, "lape" in settings.methods, progress=step)
         found = _localise(model, recording, settings, sample)
         _write_recording(run, recording, sample, found, settings)
         summary = _summary(recording, found, settings)
@@ -95,6 +69,8 @@ def study_regions(
             table = _deactivation(model, windows, found, settings, progress)
             _write_table(run, table)
             summary["perplexity"] = table.perplexities()
+        sets = _calibrate(run, recording, found, settings, summary, progress)
+        _probe(run, model, sample, recording, sets["z-score"], windows, settings, summary, progress)
         _manifest(run, model, settings, sample, windows, summary)
     return open_run(out)
 
@@ -277,6 +253,51 @@ def _summary(recording: Recording, found: _Found, settings: RegionsSettings) -> 
     }
 
 
+def _calibrate(
+    run: RunWriter,
+    recording: Recording,
+    found: _Found,
+    settings: RegionsSettings,
+    summary: dict[str, Any],
+    progress: Progress,
+) -> dict[str, masks.RegionSet]:
+    steadiness = calibration.steadiness(recording, found.scores, settings)
+    if steadiness is not None:
+        summary |= calibration.write_steadiness(run, steadiness, recording, settings.threshold)
+    null = None
+    if settings.permutations:
+        null, told = calibration.calibrate(
+            run, recording, found.regions, found.whole, found.similarity, settings, progress
+        )
+        summary |= told
+    sets = calibration.compare_methods(run, recording, found.regions, found.z, null, settings)
+    summary["methods"] = {name: regions.sizes for name, regions in sets.items()}
+    return sets
+
+
+def _probe(
+    run: RunWriter,
+    model: Model,
+    sample: ParallelCorpus,
+    recording: Recording,
+    regions: masks.RegionSet,
+    windows: Mapping[str, Windows],
+    settings: RegionsSettings,
+    summary: dict[str, Any],
+    progress: Progress,
+) -> None:
+    if settings.alignment:
+        summary["matched_negatives"] = probes.write_alignment(run, model, recording, sample)
+    if settings.alignment_neurons:
+        probes.write_alignment_neurons(run, model, sample, recording, windows, settings)
+    if settings.doses:
+        probes.write_doses(run, model, recording, regions, windows, settings, progress)
+    if settings.generate or settings.steer:
+        steered = probes.write_generations(run, model, recording, regions, sample, settings, progress)
+        if steered:
+            summary["steering"] = steered
+
+
 def _deactivation(
     model: Model, windows: dict[str, Windows], found: _Found, settings: RegionsSettings, progress: Progress
 ) -> DeactivationTable:
@@ -342,13 +363,3 @@ def versions() -> dict[str, str]:
         "babelscope": __version__,
         **{name: version(name) for name in packages},
     }
-
-
-def check_samples(settings: RegionsSettings) -> None:
-    """Raises InputError for settings that can never work, before anything is loaded."""
-    if settings.samples < 2:
-        raise InputError(f"--samples {settings.samples}: at least two sentences are needed")
-    if settings.controls < 0:
-        raise InputError("--controls cannot be negative")
-    if settings.languages is not None:
-        localisation.check_threshold(settings.threshold, len(settings.languages))

@@ -1,0 +1,126 @@
+"""Alignment neurons: the counterpart of language regions, the neurons that carry SADS.
+
+SADS decomposes exactly into a share per neuron; the neurons with the largest shares are switched off, and so are as
+many random ones of the same layers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from babelscope.corpora import ParallelCorpus
+from babelscope.models import Model
+from babelscope.models.model import SpecialTokens
+from babelscope.regions.deactivation import deactivate
+from babelscope.regions.masks import random_region_by_layer
+from babelscope.regions.perplexity import Windows, delta_interval, score
+from babelscope.regions.recording import Recording, record
+from babelscope.regions.similarity import alignment_shares, bootstrap_means, gram, interval, whole_means
+from babelscope.regions.treatments import top_share
+
+BASE, ALIGNMENT, RANDOM = "base", "alignment", "random-layer"
+Task = Callable[[], Mapping[str, tuple[float, float, float]]]
+"""accuracy by language, with interval, of the model as it is at the time (story cloze, say)"""
+
+
+@dataclass(frozen=True)
+class Effect:
+    """One number of the model under one condition."""
+
+    deactivated: str
+    """`base`, `alignment`, or `random-layer`"""
+    share: float
+    """of all neurons"""
+    neurons: int
+    draw: int
+    measure: str
+    """`sads`, `lrds`, `delta_nll`, or the name of a task"""
+    language: str
+    """`all` for the scores over languages"""
+    value: float
+    low: float
+    high: float
+    n: int
+    """sentences, documents, or items"""
+
+
+def alignment_neurons(recording: Recording, share: float) -> Bool[Tensor, "P N"]:
+    """The `share` of all neurons with the largest shares of SADS.
+
+    >>> alignment_neurons(recording, 0.01).sum()                       # doctest: +SKIP
+    tensor(46)
+    """
+    return top_share(shares_of_sads(recording), share)
+
+
+def shares_of_sads(recording: Recording) -> Float[Tensor, "P N"]:
+    """Each neuron's share of SADS; they add up to it."""
+    return alignment_shares(recording).sads.reshape(recording.layers, -1)
+
+
+def deactivate_alignment(
+    model: Model,
+    corpus: ParallelCorpus,
+    recording: Recording,
+    windows: Mapping[str, Windows],
+    shares: Sequence[float] = (0.01, 0.05),
+    controls: int = 5,
+    seed: int = 0,
+    special: SpecialTokens = "none",
+    tasks: Mapping[str, Task] | None = None,
+    bootstrap: int = 200,
+    budget: int | None = None,
+) -> list[Effect]:
+    """SADS, LRDS, loss and tasks with the top shares of alignment neurons off, against matched random neurons.
+
+    SADS is that of the whole model, recorded anew under the deactivation (a neuron that is off adds nothing to any
+    inner product). Cost: 1 + shares · (1 + controls) recordings and passes over the text.
+    """
+    base = {code: score(model, text, budget) for code, text in windows.items()}
+    rows = _scores(recording, (BASE, 0.0, 0, -1), bootstrap, seed)
+    rows += _tasks((BASE, 0.0, 0, -1), tasks)
+    for name, share, draw, mask in _conditions(shares_of_sads(recording), shares, controls, seed):
+        key = (name, share, int(mask.sum()), draw)
+        with deactivate(model, mask):
+            rows += _scores(record(model, corpus, special, budget=budget), key, bootstrap, seed)
+            rows += _tasks(key, tasks)
+            losses = {code: score(model, text, budget) for code, text in windows.items()}
+        for code, loss in losses.items():
+            low, high = delta_interval(loss, base[code]) or (float("nan"), float("nan"))
+            documents = int((base[code].counts > 0).sum())
+            rows.append(Effect(*key, "delta_nll", code, loss.nll - base[code].nll, low, high, documents))
+    return rows
+
+
+def _conditions(
+    ranking: Float[Tensor, "P N"], shares: Sequence[float], controls: int, seed: int
+) -> Iterator[tuple[str, float, int, Bool[Tensor, "P N"]]]:
+    for share in shares:
+        mask = top_share(ranking, share)
+        if not bool(mask.any()):
+            continue
+        yield ALIGNMENT, share, -1, mask
+        for draw in range(controls):
+            yield RANDOM, share, draw, random_region_by_layer(mask.sum(1).tolist(), mask.shape[1], seed + draw)
+
+
+def _scores(recording: Recording, key: tuple[str, float, int, int], bootstrap: int, seed: int) -> list[Effect]:
+    whole = whole_means(recording)
+    draws = bootstrap_means(gram(recording), bootstrap, seed)
+    n = len(recording.ids)
+    return [
+        Effect(*key, "sads", "all", float(whole.sads), *interval(draws.sads), n),
+        Effect(*key, "lrds", "all", float(whole.lrds), *interval(draws.lrds), n),
+    ]
+
+
+def _tasks(key: tuple[str, float, int, int], tasks: Mapping[str, Task] | None) -> list[Effect]:
+    return [
+        Effect(*key, name, code, value, low, high, 0)
+        for name, run in (tasks or {}).items()
+        for code, (value, low, high) in run().items()
+    ]

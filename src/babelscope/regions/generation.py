@@ -1,0 +1,168 @@
+"""What a model writes with and without its regions (the paper's Tables 2 and 3), and in which language it writes.
+
+Prompts of one language are cut to one length in tokens, so that a batch needs no padding.
+
+B prompt · T position
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from babelscope.errors import InputError
+from babelscope.models import Model
+from babelscope.regions.identification import Identifier, broken_share, distinct
+from babelscope.regions.treatments import Treatment, treated
+
+BASE = "base"
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How continuations are made."""
+
+    tokens: int = 32
+    """new tokens; the end of text is not allowed before"""
+    temperature: float | None = None
+    """None: the likeliest token each time"""
+    seed: int = 0
+    batch: int = 32
+    """prompts at a time"""
+
+
+@dataclass(frozen=True)
+class Continuation:
+    """One row of the generation table."""
+
+    language: str
+    """of the prompt"""
+    deactivated: str
+    """what was done: `base`, a region, a control"""
+    draw: int
+    prompt: str
+    continuation: str
+    identified: str
+    """the language that is read in it; "" where it has no letters"""
+    broken_share: float
+    distinct_1: float
+    distinct_2: float
+
+
+def cut_prompts(model: Model, texts: Sequence[str], length: int, count: int) -> Int[Tensor, "B T"]:
+    """The first `length` tokens of the first `count` texts that have more than that.
+
+    Raises InputError when there is none.
+    """
+    rows = [ids[:length] for ids in model.tokenize(texts) if len(ids) > length][:count]
+    if not rows:
+        raise InputError(f"no text has more than {length} tokens to take a prompt of that length from")
+    return torch.tensor(rows)
+
+
+def continue_prompts(model: Model, prompts: Int[Tensor, "B T"], sampling: Sampling | None = None) -> list[list[int]]:
+    """Token ids of the continuations, under whatever the model is inside of.
+
+    >>> continue_prompts(model, cut_prompts(model, texts, 8, 4))       # doctest: +SKIP
+    """
+    from transformers import GenerationConfig
+
+    chosen = sampling or Sampling()
+    drawn: dict[str, float | int] = (
+        {} if chosen.temperature is None else {"temperature": chosen.temperature, "top_k": 0}
+    )
+    end = model.tokenizer.eos_token_id
+    config = GenerationConfig(
+        max_new_tokens=chosen.tokens,
+        min_new_tokens=chosen.tokens,
+        do_sample=chosen.temperature is not None,
+        pad_token_id=0 if end is None else end,
+        **drawn,
+    )
+    found: list[list[int]] = []
+    with torch.random.fork_rng(devices=[model.device] if model.device.type == "cuda" else []):
+        torch.manual_seed(chosen.seed)
+        with torch.inference_mode():
+            for part in prompts.split(chosen.batch):
+                ids = part.to(model.device)
+                out = model.hf.generate(ids, attention_mask=torch.ones_like(ids), generation_config=config)
+                found += out[:, ids.shape[1] :].tolist()
+    return found
+
+
+def generations(
+    model: Model,
+    prompts: Mapping[str, Int[Tensor, "B T"]],
+    conditions: Sequence[tuple[str, int, Treatment | None]],
+    sampling: Sampling | None = None,
+    languages: Sequence[str] | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> list[Continuation]:
+    """Continuations of every language's prompts under every condition (name, draw, treatment), identified and measured.
+
+    Raises MissingExtra without py3langid.
+
+    >>> off = Treatment(regions["zh"])                                # doctest: +SKIP
+    >>> generations(model, prompts, [("base", -1, None), ("zh", -1, off)])          # doctest: +SKIP
+    """
+    identifier = Identifier(languages or list(prompts))
+    rows: list[Continuation] = []
+    for name, draw, chosen in conditions:
+        # nothing to edit is no edit: an empty region leaves the model as it is
+        active = chosen is not None and bool(chosen.mask.any())
+        with treated(model, chosen) if active and chosen is not None else nullcontext():
+            for language, ids in prompts.items():
+                found = continue_prompts(model, ids, sampling)
+                rows += [
+                    _row(model, identifier, language, name, draw, prompt, new)
+                    for prompt, new in zip(ids.tolist(), found)
+                ]
+                if progress:
+                    progress(len(ids))
+    return rows
+
+
+def _row(
+    model: Model, identifier: Identifier, language: str, name: str, draw: int, prompt: list[int], new: list[int]
+) -> Continuation:
+    text = str(model.tokenizer.decode(new, skip_special_tokens=True))
+    return Continuation(
+        language,
+        name,
+        draw,
+        str(model.tokenizer.decode(prompt)),
+        text,
+        identifier.identify(text),
+        broken_share(text),
+        distinct(new, 1),
+        distinct(new, 2),
+    )
+
+
+@dataclass(frozen=True)
+class Share:
+    """A share of continuations with its 95 % Wilson interval."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+
+
+def share(hits: Sequence[bool]) -> Share:
+    """Share of successes; NaN of none.
+
+    >>> round(share([True, True, False, True]).value, 2)
+    0.75
+    """
+    n = len(hits)
+    if n == 0:
+        return Share(float("nan"), float("nan"), float("nan"), 0)
+    p, z = sum(hits) / n, 1.959964
+    middle, half = p + z * z / (2 * n), z * (p * (1 - p) / n + z * z / (4 * n * n)) ** 0.5
+    return Share(p, (middle - half) / (1 + z * z / n), (middle + half) / (1 + z * z / n), n)

@@ -1,0 +1,166 @@
+"""What a deactivated neuron is set to, and how much of it: zero, means, a factor; more and more neurons.
+
+P layer · N neurons of a layer · L language · D neuron
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from babelscope.errors import InputError
+from babelscope.models import Model, Site
+from babelscope.regions.deactivation import deactivate
+from babelscope.regions.masks import RegionSet, random_region_by_layer
+from babelscope.regions.perplexity import Loss, Windows, delta_interval, score
+from babelscope.regions.recording import Recording
+
+Kind = Literal["zero", "mean", "mean-others", "scale"]
+KINDS: tuple[Kind, ...] = ("zero", "mean", "mean-others", "scale")
+
+
+@dataclass(frozen=True)
+class Treatment:
+    """A mask and what its neurons become."""
+
+    mask: Bool[Tensor, "P N"]
+    values: Float[Tensor, "P N"] | None = None
+    scale: float = 0.0
+
+
+@contextmanager
+def treated(model: Model, treatment: Treatment) -> Generator[dict[Site, int]]:
+    """The model under a treatment; as it was afterwards."""
+    with deactivate(model, treatment.mask, treatment.values, treatment.scale) as fired:
+        yield fired
+
+
+def language_means(recording: Recording) -> Float[Tensor, "L P N"]:
+    """Mean activation of every neuron in every language, sentences weighing the same."""
+    means = torch.cat([recording.values(block).double().mean(1) for block in recording.chunks()], dim=1)
+    return means.float().reshape(len(recording.languages), recording.layers, -1)
+
+
+def treatment(
+    mask: Bool[Tensor, "P N"],
+    kind: Kind,
+    recording: Recording | None = None,
+    language: str | None = None,
+    scale: float = 0.5,
+) -> Treatment:
+    """A mask's neurons at zero; at their mean over all languages, or over all but `language`; or times `scale`.
+
+    Raises InputError for a mean without a recording, for `mean-others` without a language, and an unknown kind.
+
+    >>> with treated(model, treatment(regions["zh"], "mean-others", recording, "zh")):   # doctest: +SKIP
+    ...     score(model, windows)
+    """
+    if kind == "zero":
+        return Treatment(mask)
+    if kind == "scale":
+        return Treatment(mask, scale=scale)
+    if kind not in KINDS:
+        raise InputError(f"no treatment {kind!r}; there are {', '.join(KINDS)}")
+    if recording is None:
+        raise InputError(f"the treatment {kind!r} takes its values from a recording")
+    means = language_means(recording)
+    if kind == "mean":
+        return Treatment(mask, means.mean(0))
+    if language not in recording.languages:
+        raise InputError(f"mean-others: {language!r} is not a language of the recording")
+    others = [place for place, code in enumerate(recording.languages) if code != language]
+    return Treatment(mask, means[others].mean(0))
+
+
+@dataclass(frozen=True)
+class Dose:
+    """Loss of one language when the top share of a region's ranking is treated."""
+
+    region: str
+    """language whose ranking is followed; `random-layer` matched to it in every layer"""
+    matched: str
+    """language of the region, also for its random control"""
+    kind: str
+    share: float
+    """of all neurons"""
+    neurons: int
+    draw: int
+    language: str
+    nll: float
+    delta_nll: float
+    delta_low: float
+    delta_high: float
+    documents: int
+
+
+def top_share(scores: Float[Tensor, "P N"], share: float) -> Bool[Tensor, "P N"]:
+    """The `share` of all neurons with the highest scores."""
+    flat = scores.flatten()
+    mask = torch.zeros(len(flat), dtype=torch.bool)
+    mask[flat.topk(round(share * len(flat))).indices] = True
+    return mask.reshape(scores.shape)
+
+
+def dose_response(
+    model: Model,
+    windows: Mapping[str, Windows],
+    regions: RegionSet,
+    shares: Sequence[float] = (0.001, 0.003, 0.01, 0.03, 0.1),
+    kinds: Sequence[Kind] = ("zero",),
+    recording: Recording | None = None,
+    controls: int = 1,
+    seed: int = 0,
+    budget: int | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> list[Dose]:
+    """Treat more and more of the neurons that rank highest for each language, and as many random ones per layer.
+
+    Cost: (1 + kinds · shares · regions · (1 + controls)) passes over the text. `regions` must hold scores.
+    """
+    base = {code: score(model, text, budget, progress) for code, text in windows.items()}
+    rows: list[Dose] = []
+    for matched, kind, share, draw, mask in _doses(regions, shares, kinds, controls, seed):
+        if not bool(mask.any()):
+            continue
+        with treated(model, treatment(mask, kind, recording, matched)):
+            losses = {code: score(model, text, budget, progress) for code, text in windows.items()}
+        name = matched if draw < 0 else "random-layer"
+        rows += [
+            _dose(name, matched, kind, share, int(mask.sum()), draw, code, loss, base[code])
+            for code, loss in losses.items()
+        ]
+    return rows
+
+
+def _doses(
+    regions: RegionSet, shares: Sequence[float], kinds: Sequence[Kind], controls: int, seed: int
+) -> Iterator[tuple[str, Kind, float, int, Tensor]]:
+    for code in regions.languages:
+        if code not in regions.scores:
+            raise InputError(f"dose–response follows scores; the region of {code!r} has none")
+        for share in shares:
+            mask = top_share(regions.scores[code], share)
+            for kind in kinds:
+                yield code, kind, share, -1, mask
+                for draw in range(controls):
+                    yield (
+                        code,
+                        kind,
+                        share,
+                        draw,
+                        random_region_by_layer(mask.sum(1).tolist(), mask.shape[1], seed + draw),
+                    )
+
+
+def _dose(
+    name: str, matched: str, kind: str, share: float, neurons: int, draw: int, code: str, loss: Loss, base: Loss
+) -> Dose:
+    low, high = delta_interval(loss, base) or (float("nan"), float("nan"))
+    documents = int((base.counts > 0).sum())
+    return Dose(name, matched, kind, share, neurons, draw, code, loss.nll, loss.nll - base.nll, low, high, documents)

@@ -1,0 +1,183 @@
+"""The parts of a regions study that ask for more: alignment metrics, alignment neurons, doses, writing and steering."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from typing import Any
+
+import pandas as pd
+import torch
+
+from babelscope.corpora import ParallelCorpus
+from babelscope.models import Model
+from babelscope.regions import alignment, confounds, generation, steering
+from babelscope.regions.alignment_neurons import Task, deactivate_alignment
+from babelscope.regions.masks import RegionSet, random_region_by_layer
+from babelscope.regions.perplexity import Windows
+from babelscope.regions.recording import Recording
+from babelscope.regions.treatments import Treatment, dose_response
+from babelscope.results import RunWriter
+from babelscope.studies.progress import Progress
+from babelscope.studies.region_settings import RegionsSettings
+
+
+def write_alignment(run: RunWriter, model: Model, recording: Recording, corpus: ParallelCorpus) -> dict[str, Any]:
+    """Table `alignment`: every metric by layer and pair, SADS against matched negatives, token overlap and script."""
+    languages = recording.languages
+    sequences = [ids for code in languages for ids in model.tokenize(corpus.texts[code])]
+    overlap = confounds.token_overlap(sequences, len(languages))
+    controls = [confounds.length_matched(recording.tokens), confounds.overlap_matched(overlap)]
+    found = alignment.alignment(recording, negatives=controls)
+    rows: list[dict[str, Any]] = [
+        {**pair, "metric": one.metric, "layer": float(layer), "value": value, "low": low, "high": high}
+        for one in found
+        for layer in range(recording.layers)
+        for pair, value, low, high in _pairs(languages, one.values[layer], one.low[layer], one.high[layer])
+    ]
+    # no layer: these are facts of texts, not of activations
+    same = overlap.diagonal(dim1=1, dim2=3).mean(-1)
+    for name, matrix in {"token-overlap": same, "same-script": confounds.same_script(languages)}.items():
+        rows += [
+            {**pair, "metric": name, "layer": None, "value": value, "low": None, "high": None}
+            for pair, value, _, _ in _pairs(languages, matrix, matrix, matrix)
+        ]
+    columns = ["metric", "layer", "language", "language2", "value", "low", "high", "n"]
+    run.table("alignment", pd.DataFrame([{**row, "n": len(recording.ids)} for row in rows], columns=columns))
+    return {control.name: dict(control.facts) for control in controls}
+
+
+def _pairs(languages: Sequence[str], *matrices: torch.Tensor) -> list[tuple[dict[str, str], float, float, float]]:
+    return [
+        ({"language": one, "language2": other}, *(float(matrix[i, j]) for matrix in matrices))  # pyright: ignore[reportReturnType]
+        for i, one in enumerate(languages)
+        for j, other in enumerate(languages)
+        if i < j
+    ]
+
+
+def write_alignment_neurons(
+    run: RunWriter,
+    model: Model,
+    corpus: ParallelCorpus,
+    recording: Recording,
+    windows: Mapping[str, Windows],
+    settings: RegionsSettings,
+) -> None:
+    """Table `alignment_neurons`: SADS, LRDS, loss and story cloze without the neurons that carry SADS."""
+    rows = deactivate_alignment(
+        model,
+        corpus,
+        recording,
+        windows,
+        settings.alignment_neurons,
+        settings.controls,
+        settings.seed,
+        settings.special,
+        {"story_cloze": _story_cloze(model, settings.stories, recording.languages)} if settings.stories else None,
+        bootstrap=min(settings.bootstrap, 200),
+    )
+    run.table("alignment_neurons", pd.DataFrame(asdict(row) for row in rows))
+
+
+def _story_cloze(model: Model, spec: str, languages: Sequence[str]) -> Task:
+    from babelscope.evaluation.cloze import evaluate_cloze
+    from babelscope.evaluation.items import load_stories
+
+    stories = load_stories(spec, list(languages))
+
+    def accuracy() -> dict[str, tuple[float, float, float]]:
+        rows = evaluate_cloze(model, stories).to_dict("records")
+        return {str(row["language"]): (row["accuracy"], row["low"], row["high"]) for row in rows}
+
+    return accuracy
+
+
+def write_doses(
+    run: RunWriter,
+    model: Model,
+    recording: Recording,
+    regions: RegionSet,
+    windows: Mapping[str, Windows],
+    settings: RegionsSettings,
+    progress: Progress,
+) -> None:
+    """Table `dose`: loss by language as more and more of each ranking is treated, by every kind of treatment."""
+    passes = 1 + len(settings.kinds) * len(settings.doses) * len(regions.masks) * (1 + min(settings.controls, 1))
+    tokens = passes * sum(text.ids.numel() for text in windows.values())
+    with progress("doses", tokens, "tokens") as step:
+        rows = dose_response(
+            model, windows, regions, settings.doses, settings.kinds, recording, min(settings.controls, 1),
+            settings.seed, progress=step,
+        )  # fmt: skip
+    run.table("dose", pd.DataFrame(asdict(row) for row in rows))
+
+
+def write_generations(
+    run: RunWriter,
+    model: Model,
+    recording: Recording,
+    regions: RegionSet,
+    corpus: ParallelCorpus,
+    settings: RegionsSettings,
+    progress: Progress,
+) -> dict[str, Any]:
+    """Tables `generations`, `generation_shares` and `steering`; raises MissingExtra without py3langid."""
+    sampling = generation.Sampling(settings.generate_tokens, seed=settings.seed)
+    count = settings.generate or 16
+    wanted = recording.languages if settings.generate else [settings.steer[0]] if settings.steer else []
+    prompts = {
+        code: generation.cut_prompts(model, corpus.texts[code], settings.prompt_tokens, count) for code in wanted
+    }
+    rows: list[generation.Continuation] = []
+    if settings.generate:
+        conditions = _conditions(regions, settings)
+        with progress("generations", len(conditions) * sum(map(len, prompts.values())), "texts") as step:
+            rows += generation.generations(model, prompts, conditions, sampling, recording.languages, step)
+        run.table("generation_shares", pd.DataFrame(_shares(rows)))
+    told: dict[str, Any] = {}
+    if settings.steer:
+        source, target = settings.steer
+        table, texts = steering.steer(
+            model, recording, regions, source, target, prompts[source],
+            controls=settings.controls, seed=settings.seed, sampling=sampling,
+        )  # fmt: skip
+        run.table("steering", pd.DataFrame(asdict(row) for row in table))
+        told = {row.condition: row.success for row in table}
+        for row in texts:
+            if row.deactivated != generation.BASE or not settings.generate:
+                name = row.deactivated if row.deactivated == generation.BASE else f"{row.deactivated} to {target}"
+                rows.append(replace(row, deactivated=name))
+    run.table("generations", pd.DataFrame(asdict(row) for row in rows))
+    return told
+
+
+def _conditions(regions: RegionSet, settings: RegionsSettings) -> list[tuple[str, int, Treatment | None]]:
+    per_layer = torch.stack([mask.sum(1) for mask in regions.masks.values()]).double().mean(0).round().int().tolist()
+    width = next(iter(regions.masks.values())).shape[1]
+    controls = [
+        ("random-layer", draw, Treatment(random_region_by_layer(per_layer, width, settings.seed + draw)))
+        for draw in range(min(settings.controls, 2))
+    ]
+    named = [(code, -1, Treatment(mask)) for code, mask in regions.masks.items()]
+    return [(generation.BASE, -1, None), *named, *controls]
+
+
+def _shares(rows: Sequence[generation.Continuation]) -> list[dict[str, Any]]:
+    groups: dict[tuple[str, str], list[generation.Continuation]] = {}
+    for row in rows:
+        groups.setdefault((row.language, row.deactivated), []).append(row)
+    return [
+        {
+            "language": language,
+            "deactivated": condition,
+            "n": len(found),
+            "own_share": (own := generation.share([row.identified == language for row in found])).value,
+            "own_low": own.low,
+            "own_high": own.high,
+            "broken_share": sum(row.broken_share for row in found) / len(found),
+            "distinct_1": sum(row.distinct_1 for row in found) / len(found),
+            "distinct_2": sum(row.distinct_2 for row in found) / len(found),
+        }
+        for (language, condition), found in groups.items()
+    ]

@@ -1,0 +1,89 @@
+"""What is asked of a regions study, and what can be said against it before anything is loaded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from babelscope.errors import InputError
+from babelscope.models.model import SpecialTokens
+from babelscope.regions import localisation
+from babelscope.regions.identification import check_identifier
+from babelscope.regions.methods import METHODS
+from babelscope.regions.treatments import KINDS, Kind
+
+
+@dataclass(frozen=True)
+class RegionsSettings:
+    """What decides the numbers of a regions study."""
+
+    corpus: str
+    """parallel text, for instance bible:FOLDER"""
+    languages: tuple[str, ...] | None = None
+    """language codes; None: all that the corpus has"""
+    samples: int = 100
+    """parallel sentences n"""
+    seed: int = 0
+    """of the sample, the controls and the bootstrap"""
+    threshold: float = 2.0
+    """on z (eq. 14)"""
+    special: SpecialTokens = "none"
+    """none | bos | bos-excluded (regions.md, section 2)"""
+    texts: str | None = None
+    """text for the perplexity table; None: no table"""
+    window: int | None = None
+    """tokens; None: the model's own length, at most 2048, at most what the shortest text has"""
+    text_tokens: int | None = 8192
+    """tokens of text per language; None: all of it"""
+    controls: int = 5
+    """random draws of each control"""
+    bootstrap: int = 1000
+    """draws for intervals"""
+    permutations: int = 0
+    """draws of the null with permuted language labels; 0: no calibration"""
+    fdr: float = 0.05
+    """false discovery rate of regions kept by their p-values"""
+    methods: tuple[str, ...] = ()
+    """further ways to find regions (babelscope.regions.methods)"""
+    alignment: bool = False
+    """all alignment metrics, by layer and language pair"""
+    alignment_neurons: tuple[float, ...] = ()
+    """shares of all neurons with the largest shares of SADS to switch off"""
+    stories: str | None = None
+    """story cloze beside the alignment neurons, for instance pocket:"""
+    doses: tuple[float, ...] = ()
+    """shares of all neurons to treat, by the rank of their z; needs texts"""
+    kinds: tuple[Kind, ...] = ("zero",)
+    """treatments of the doses"""
+    generate: int = 0
+    """prompts per language to continue with and without each region"""
+    generate_tokens: int = 32
+    prompt_tokens: int = 8
+    steer: tuple[str, str] | None = None
+    """from this language to that one"""
+
+
+def check_samples(settings: RegionsSettings) -> None:
+    """Raises InputError for settings that can never work, before anything is loaded."""
+    if settings.samples < 2:
+        raise InputError(f"--samples {settings.samples}: at least two sentences are needed")
+    if min(settings.controls, settings.permutations, settings.generate) < 0:
+        raise InputError("--controls, --permutations and --generate cannot be negative")
+    if not 0 < settings.fdr < 1:
+        raise InputError(f"--fdr {settings.fdr:g}: a false discovery rate lies between 0 and 1")
+    for name in settings.methods:
+        if name not in METHODS:
+            raise InputError(f"--methods {name}: there are {', '.join(METHODS)}")
+    for kind in settings.kinds:
+        if kind not in KINDS:
+            raise InputError(f"--kinds {kind}: there are {', '.join(KINDS)}")
+    if any(not 0 < share <= 1 for share in (*settings.doses, *settings.alignment_neurons)):
+        raise InputError("--doses and --alignment-neurons are shares of all neurons, above 0 and at most 1")
+    if settings.doses and not settings.texts:
+        raise InputError("--doses needs --texts to measure on")
+    if settings.generate or settings.steer:
+        check_identifier()
+    if settings.languages is not None:
+        localisation.check_threshold(settings.threshold, len(settings.languages))
+        absent = [code for code in settings.steer or () if code not in settings.languages]
+        if absent:
+            raise InputError(f"--steer: {', '.join(absent)} is not among --languages")
