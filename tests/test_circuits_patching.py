@@ -97,15 +97,15 @@ def test_batch_size_changes_no_score(llama, pairs):
 def test_memory_running_out_halves_the_chunk_with_the_same_results(llama, pairs, monkeypatch):
     expected, real, tried = path_patching(llama, pairs).patched, patching.through_mlps, []
 
-    def scarce(model, runs, entry, positions, wanted):
-        tried.append(len(entry.change))
-        if len(entry.change) > 1:
+    def scarce(model, runs, entries, positions, wanted):
+        tried.append(sum(len(entry.change) for entry in entries))
+        if tried[-1] > 2:
             raise torch.OutOfMemoryError("no more")
-        return real(model, runs, entry, positions, wanted)
+        return real(model, runs, entries, positions, wanted)
 
     monkeypatch.setattr(patching, "through_mlps", scarce)
     assert np.allclose(path_patching(llama, pairs).patched, expected, atol=1e-5)
-    assert max(tried) == 4
+    assert max(tried) == 12
 
 
 def test_patching_a_prompt_into_itself_has_no_effect(llama, pairs):

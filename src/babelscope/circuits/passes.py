@@ -10,6 +10,8 @@ S sender · N row · T position · P patched position · D width · E head width
 
 from __future__ import annotations
 
+import inspect
+import weakref
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -24,7 +26,6 @@ from babelscope.circuits.nodes import Receiver
 from babelscope.circuits.runs import Recorded, Runs, attention_output, projection, take
 from babelscope.models.families import find
 from babelscope.models.hooks import Change, Kind, Site, capture, edit, resume
-from babelscope.models.model import matrix
 
 if TYPE_CHECKING:
     from babelscope.models import Model
@@ -78,28 +79,61 @@ def replaced(forwards: Mapping[nn.Module, Callable[..., Any]]) -> Generator[None
 
 
 def frozen_attention(model: Model, outputs: Mapping[int, Tensor], reading: set[int]) -> dict[nn.Module, Any]:
-    """Forwards under which each layer's output projection gives `outputs`, and q, k, v are not computed.
+    """Forwards under which each layer's attention puts out `outputs` (before a post-norm) and computes nothing.
 
-    Layers in `reading` do compute them, because a receiver is there.
+    Layers in `reading` do compute queries, keys and values, because a receiver is there.
     """
     forwards: dict[nn.Module, Any] = {}
     for layer, output in outputs.items():
-        forwards[projection(model, layer)] = _constant(output)
         if layer in reading:
-            continue
-        for path in model.family.qkv:
-            module = find(model.blocks[layer], path)
-            assert module is not None
-            forwards[module] = _zeros(matrix(module).shape[0])
+            forwards[projection(model, layer)] = _constant(output)
+        else:
+            module = attention_module(model, layer)
+            forwards[module] = _putting_out(output, module, attention_returns(model))
     return forwards
+
+
+def attention_module(model: Model, layer: int) -> nn.Module:
+    """The attention of a layer: the parent of its output projection."""
+    module = find(model.blocks[layer], model.family.attention_output.rpartition(".")[0])
+    assert module is not None
+    return module
+
+
+_returns: weakref.WeakKeyDictionary[nn.Module, int] = weakref.WeakKeyDictionary()
+
+
+def attention_returns(model: Model) -> int:
+    """How many things an attention module returns (0: a bare tensor), learned from one pass over one token."""
+    if model.hf not in _returns:
+        seen: list[int] = []
+        handle = attention_module(model, 0).register_forward_hook(
+            lambda _m, _a, output: seen.append(len(output) if isinstance(output, tuple) else 0)
+        )
+        try:
+            model.trunk(torch.zeros(1, 1, dtype=torch.long, device=model.device))
+        finally:
+            handle.remove()
+        _returns[model.hf] = seen[0]
+    return _returns[model.hf]
 
 
 def _constant(output: Tensor) -> Callable[[Tensor], Tensor]:
     return lambda _: output
 
 
-def _zeros(width: int) -> Callable[[Tensor], Tensor]:
-    return lambda value: value.new_zeros(*value.shape[:-1], width)
+def _putting_out(output: Tensor, module: nn.Module, returns: int) -> Callable[..., Any]:
+    # BLOOM's attention adds the residual itself
+    names = list(inspect.signature(type(module).forward).parameters)[1:]
+    place = names.index("residual") if "residual" in names else None
+
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        value = output
+        if place is not None:
+            value = value + (kwargs["residual"] if "residual" in kwargs else args[place])
+        return (value, *[None] * (returns - 1)) if returns else value
+
+    return forward
 
 
 def passed_over(model: Model, layers: Sequence[int]) -> dict[nn.Module, Any]:
@@ -112,34 +146,79 @@ def passed_over(model: Model, layers: Sequence[int]) -> dict[nn.Module, Any]:
     return {model.blocks[layer]: forward for layer in layers}
 
 
+def answers_only(model: Model, answer: int) -> dict[nn.Module, Any]:
+    """Forwards under which the last block does only what the last `answer` positions need: its other outputs are zero.
+
+    Queries, output projection and MLP act on each position by itself; keys and values stay whole.
+    """
+    family, block = model.family, model.blocks[-1]
+    paths = (
+        [family.attention_output] if family.flattens or family.mlp_read != "mlp" else [family.attention_output, "mlp"]
+    )
+    if family.layout == "separate":
+        paths.append(family.qkv[0])
+    modules = [find(block, path) for path in paths]
+    return {module: _last_positions(module.forward, answer) for module in modules if module is not None}
+
+
+def _last_positions(forward: Callable[..., Tensor], count: int) -> Callable[..., Tensor]:
+    def trimmed(*tensors: Tensor) -> Tensor:
+        short = forward(*(tensor[:, -count:].contiguous() for tensor in tensors))
+        return nn.functional.pad(short, (0, 0, tensors[0].shape[1] - short.shape[1], 0))
+
+    return trimmed
+
+
 def stacked(value: Float[Tensor, "N P *rest"], copies: int) -> Float[Tensor, "S*N P *rest"]:
     """The same rows for each of `copies` senders, sender by sender, as memory of their own."""
-    return value[None].expand(copies, *value.shape).flatten(0, 1)
+    return value.repeat(copies, *[1] * (value.dim() - 1))
 
 
 def through_mlps(
-    model: Model, runs: Runs, entry: Entry, positions: Int[Tensor, "N P"], wanted: Sequence[Receiver]
+    model: Model, runs: Runs, entries: Sequence[Entry], positions: Int[Tensor, "N P"], wanted: Sequence[Receiver]
 ) -> dict[Receiver, Float[Tensor, "S N P *width"]]:
-    """Pass C with MLPs recomputed: receivers' values at `positions` (of the final residual: after the final norm)."""
-    copies, base = len(entry.change), runs.base
+    """Pass C with MLPs recomputed: receivers' values at `positions` (of the final residual: after the final norm).
+
+    Entries, sorted by layer, join the batch as the pass comes to their layer. Several may be given for the final
+    residual, where all arrive; other receivers take one.
+    """
+    base, start = runs.base, entries[0].layer
     last = max(model.layers if receiver.kind == "logits" else receiver.layer for receiver in wanted)
-    outputs = {
-        layer: stacked(attention_output(model, layer, take(base.z[layer], positions)), copies)
-        for layer in range(entry.layer, min(last + 1, model.layers))
-    }
-    hidden = stacked(take(base.residual[entry.layer], positions), copies)
-    change = entry.change.flatten(0, 1)
-    if entry.at_attention:
-        outputs[entry.layer] = outputs[entry.layer] + change
-    else:
-        hidden = hidden + change
+    copies, outputs, joining = 0, dict[int, Tensor](), dict[int, list[Tensor]]()
+    for layer in range(start, min(last, model.layers) + 1):
+        added: list[Tensor] = []
+        for entry in (entry for entry in entries if entry.layer == layer):
+            change = entry.change.flatten(0, 1)
+            joining.setdefault(layer, []).append(_entering(runs, entry, positions))
+            added.append(change if entry.at_attention else torch.zeros_like(change))
+            copies += len(entry.change)
+        if layer < model.layers:
+            output = stacked(attention_output(model, layer, take(base.z[layer], positions)), copies)
+            if added:
+                new = sum(len(part) for part in added)
+                output[len(output) - new :] += torch.cat(added)
+            outputs[layer] = output
     reading = {receiver.layer for receiver in wanted if receiver.kind in ("q", "k", "v")}
     forwards = frozen_attention(model, outputs, reading) | passed_over(model, range(last + 1, model.layers))
-    ids = stacked(take(base.ids, positions), copies)
+    ids = stacked(take(base.ids, positions), sum(len(entry.change) for entry in entries if entry.layer == start))
     sites = {site_of(receiver) for receiver in wanted if receiver.kind != "logits"}
-    with replaced(forwards), resume(model, entry.layer, hidden), capture(model, sorted(sites)) as seen:
+    grow = {Site("residual", layer): _joined(parts) for layer, parts in joining.items() if layer > start}
+    with ExitStack() as stack:
+        stack.enter_context(replaced(forwards))
+        stack.enter_context(resume(model, start, torch.cat(joining[start])))
+        stack.enter_context(edit(model, grow))
+        seen = stack.enter_context(capture(model, sorted(sites)))
         final = model.trunk(ids)
     return {receiver: _received(receiver, seen, final, copies) for receiver in wanted}
+
+
+def _entering(runs: Runs, entry: Entry, positions: Int[Tensor, "N P"]) -> Float[Tensor, "S*N P D"]:
+    hidden = stacked(take(runs.base.residual[entry.layer], positions), len(entry.change))
+    return hidden if entry.at_attention else hidden + entry.change.flatten(0, 1)
+
+
+def _joined(parts: Sequence[Tensor]) -> Change:
+    return lambda hidden: torch.cat([hidden, *parts])
 
 
 def without_mlps(
@@ -201,8 +280,9 @@ def to_the_end(
     if hidden is None:
         hidden = stacked(base.residual[start][:, first:], copies)
     cache = prefix_cache(base, first, copies) if start < model.layers else None
+    trimmed = answers_only(model, rows.answer) if start < model.layers and first < rows.length - rows.answer else {}
     with ExitStack() as stack:
-        stack.enter_context(replaced(forwards or {}))
+        stack.enter_context(replaced({**trimmed, **(forwards or {})}))
         stack.enter_context(resume(model, start, hidden))
         stack.enter_context(edit(model, changes or {}))
         final = model.trunk(stacked(base.ids[:, first:], copies), cache=cache)

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from babelscope.circuits import readout
 from babelscope.circuits.effects import Effects
+from babelscope.circuits.metrics import Edits
 from babelscope.circuits.nodes import (
     FINAL,
     MLP,
@@ -71,11 +72,13 @@ def path_patching(
     divergence: bool = False,
     budget: int | None = None,
     done: Done | None = None,
+    edits: Edits | None = None,
 ) -> Effects:
     """Effect of each sender along the direct paths into `receivers` (patched together), everything else frozen.
 
     `at` is the role at which the path leaves the sender and enters the receivers (with attention frozen these are the
     same positions); None: everywhere. `senders` default to all heads. A sender that no receiver can read has effect 0.
+    `edits`: heads knocked out meanwhile (for paths to the logits only).
     Raises InputError for nodes that do not exist, UnsupportedModel where writes do not add up, TaskError for bad pairs.
 
     >>> effects = path_patching(model, prompts)                                          # doctest: +SKIP
@@ -85,6 +88,8 @@ def path_patching(
     if FINAL in receivers and at not in (END, None):
         raise InputError(f"the final residual is read at END, so a path into it cannot stand at {at}")
     check_receivers(model, receivers)
+    if edits is not None and FINAL not in receivers:
+        raise InputError("heads can be knocked out meanwhile only on paths to the logits")
     senders = tuple(heads_of(model) if senders is None else senders)
     to_logits = FINAL in receivers
 
@@ -105,7 +110,20 @@ def path_patching(
     settings = dict(
         receivers=[str(receiver) for receiver in receivers], at=END if to_logits else at, mlps=mlps, direction=direction
     )
-    return _sweep(model, pairs, senders, finals, width, direction, divergence, budget, done, settings)
+    return _sweep(
+        model,
+        pairs,
+        senders,
+        finals,
+        width,
+        direction,
+        divergence,
+        budget,
+        done,
+        settings,
+        together=to_logits,
+        edits=edits,
+    )
 
 
 @torch.no_grad()
@@ -183,20 +201,25 @@ def _write_change(runs: Runs, group: Group, positions: Int[Tensor, "N P"]) -> tu
 def _received(
     model: Model, runs: Runs, group: Group, positions: Tensor, wanted: Sequence[Receiver], mlps: Between
 ) -> dict[Receiver, Tensor]:
-    """Pass C for senders of one layer."""
+    """Pass C. Senders of several layers may come together on the way to the final residual only."""
+    if mlps == "recomputed":
+        entries = [_entry(model, runs, part, positions, True) for part in _groups(group)]
+        return through_mlps(model, runs, sorted(entries, key=lambda entry: entry.layer), positions, wanted)
+    parts = [
+        without_mlps(model, runs, _entry(model, runs, part, positions, False), positions, wanted)
+        for part in _groups(group)
+    ]
+    return {receiver: torch.cat([part[receiver] for part in parts]) for receiver in wanted}
+
+
+def _entry(model: Model, runs: Runs, group: Group, positions: Tensor, at_attention: bool) -> Entry:
+    """The change that senders of one layer make, at their attention's output or on the stream."""
     node = group[0]
+    if not isinstance(node, Head):
+        return Entry(*_write_change(runs, group, positions), False)
     heads = [node.head for node in group if isinstance(node, Head)]
-    if mlps == "frozen":
-        if isinstance(node, Head):
-            change = stream_changes(model, runs, node.layer, heads, positions)
-            return without_mlps(model, runs, Entry(node.layer, change, False), positions, wanted)
-        start, change = _write_change(runs, group, positions)
-        return without_mlps(model, runs, Entry(start, change, False), positions, wanted)
-    if isinstance(node, Head):
-        change = output_changes(model, runs, node.layer, heads, positions)
-        return through_mlps(model, runs, Entry(node.layer, change, True), positions, wanted)
-    start, change = _write_change(runs, group, positions)
-    return through_mlps(model, runs, Entry(start, change, False), positions, wanted)
+    changes = output_changes if at_attention else stream_changes
+    return Entry(node.layer, changes(model, runs, node.layer, heads, positions), at_attention)
 
 
 def _downstream(
@@ -237,24 +260,28 @@ def _sweep(
     done: Done | None,
     settings: dict[str, Any],
     pattern: bool = False,
+    together: bool = False,
+    edits: Edits | None = None,
 ) -> Effects:
-    """Run `finals` on every batch of pairs and group of senders, and collect the scores."""
+    """Run `finals` on every batch of pairs and group of senders (all of them `together`), and collect the scores."""
     check_model(model)
     check_nodes(model, senders)
     budget = budget or token_budget(model.device)
     place = {sender: index for index, sender in enumerate(senders)}
+    ordered = [node for group in _groups(senders) for node in group]
     patched = np.zeros((len(senders), len(pairs)))
     kl = np.zeros_like(patched) if divergence else None
     base, source = np.zeros(len(pairs)), np.zeros(len(pairs))
     for rows in batches(pairs, budget, model.device):
-        runs = record(model, rows, direction, mlps=any(isinstance(node, MLP) for node in senders), pattern=pattern)
+        with_mlps = any(isinstance(node, MLP) for node in senders)
+        runs = record(model, rows, direction, with_mlps, pattern, edits(rows) if edits else None)
         own, where = _answers(rows, runs.base.final), list(rows.index)
         unpatched = readout.scores(model, rows, own)[0].cpu().double().numpy()
         np.add.at(base, where, unpatched)
         np.add.at(
             source, where, readout.scores(model, rows, _answers(rows, runs.source.final))[0].cpu().double().numpy()
         )
-        for group in _groups(senders):
+        for group in [ordered] if together else _groups(senders):
             size = max(1, budget // (len(rows) * max(1, width(runs, group))))
             for part, final in in_chunks(group, size, lambda part, runs=runs: finals(runs, part), model.device):
                 found = unpatched[None].repeat(len(part), 0)
@@ -275,7 +302,7 @@ def _groups(senders: Sequence[Sender]) -> Iterator[list[Sender]]:
     """Senders that enter the stream at one place: the heads of a layer, or one MLP, or the embedding."""
 
     def place(node: Sender) -> tuple[int, bool]:
-        return getattr(node, "layer", -1), isinstance(node, MLP)
+        return getattr(node, "layer", -1), isinstance(node, MLP)  # an MLP's write enters the next layer
 
     for _, members in groupby(sorted(senders, key=place), key=place):
         group = list(members)

@@ -5,6 +5,7 @@ N row · T position · D width · H query head · K key/value head · E head wid
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 
 from babelscope.circuits.rows import Rows
 from babelscope.models.families import find
-from babelscope.models.hooks import Site, capture, edit
+from babelscope.models.hooks import Change, Site, capture, edit
 from babelscope.models.model import matrix
 
 if TYPE_CHECKING:
@@ -49,16 +50,23 @@ class Runs:
 
 
 def record(
-    model: Model, rows: Rows, direction: Direction = "noising", mlps: bool = True, pattern: bool = False
+    model: Model,
+    rows: Rows,
+    direction: Direction = "noising",
+    mlps: bool = True,
+    pattern: bool = False,
+    changes: Mapping[Site, Change] | None = None,
 ) -> Runs:
     """Passes A and B: noising runs the clean prompt with values of the corrupted one, denoising the reverse.
 
     With `pattern`, the source's head outputs are those of the base run under the source's attention patterns.
+    `changes` stand in the model during both (a knock-out).
     """
     _ = model.block_returns_tuple  # learned from a pass of its own, so before any module is replaced
     base_ids, source_ids = (rows.clean, rows.corrupted) if direction == "noising" else (rows.corrupted, rows.clean)
-    base = run(model, base_ids, mlps=mlps, keys=True)
-    source = run(model, source_ids, mlps=mlps)
+    with edit(model, changes or {}):
+        base = run(model, base_ids, mlps=mlps, keys=True)
+        source = run(model, source_ids, mlps=mlps)
     if pattern:
         source = replace(source, z=_under_patterns(model, base, source_ids))
     return Runs(rows, base, source)
