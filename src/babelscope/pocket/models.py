@@ -82,7 +82,7 @@ def _mostly_english() -> dict[str, float]:
 
 _TABLE = (
     PocketModel(
-        "pocket-bloom-s", "bloom", 4, 4, 64, _balanced(), "nine", Recipe(6000, 16, 128, 6e-3),
+        "pocket-bloom-s", "bloom", 4, 4, 64, _balanced(), "nine", Recipe(5000, 16, 128, 6e-3),
         "nine languages, half a million parameters",
     ),
     PocketModel(
@@ -95,7 +95,7 @@ _TABLE = (
         "nine languages, 3.9 million parameters",
     ),
     PocketModel(
-        "pocket-llama", "llama", 6, 8, 128, _mostly_english(), "nine", Recipe(4500, 8, 256, 4e-3, distinct=9_000_000),
+        "pocket-llama", "llama", 6, 8, 128, _mostly_english(), "nine", Recipe(3500, 8, 256, 4e-3, distinct=9_000_000),
         "nine tenths English, one tenth the eight others; rotary positions, grouped keys and values",
         key_value_heads=2,
     ),
