@@ -116,7 +116,9 @@ def write_regions(
             "excess_sklr": observed * 0.6,
             "excess_sklr_interval": [observed * 0.5, observed * 0.7],
         }
+        run.table("stability", _stability())
         if texts:
+            run.table("dose", _dose())
             frame = _perplexity(rng, languages)
             run.table("perplexity", frame)
             run.table(
@@ -191,6 +193,24 @@ def _regions_arrays(rng, languages, n, layers, score, z, size_layer) -> xr.Datas
             "item_sentence": ("item", [f"s{i}" for i in range(n)] * count),
         },
     )
+
+
+def _stability() -> pd.DataFrame:
+    names = ("bootstrap", "split_half")
+    ends = {f"{a}_{b}": v for a in names for b, v in (("jaccard", 0.6), ("low", 0.5), ("high", 0.7))}
+    return pd.DataFrame([{"language": x, **ends, "chance_jaccard": 0.02, "draws": 20, "n": 6} for x in LANGUAGES])
+
+
+def _dose() -> pd.DataFrame:
+    return pd.DataFrame(
+        [
+            {
+                "region": region, "matched": "zh", "kind": "zero", "share": share, "neurons": 10, "draw": -1, "language": x,
+                "nll": 3.0, "delta_nll": share * 10, "delta_low": share * 9, "delta_high": share * 11, "documents": 5,
+            }
+            for region in ("zh", "random-layer") for share in (0.01, 0.05) for x in ("zh", "en")
+        ]
+    )  # fmt: skip
 
 
 def _alignment(rng, languages, layers) -> pd.DataFrame:
@@ -510,6 +530,11 @@ def write_sweep(path: Path, steps: tuple[int, ...] = (1000, 10000, 100000, 20000
                 },
                 coords={"point": [row["key"] for row in rows], "language": LANGUAGES, "layer": np.arange(layers)},
             )
+        )
+        bins = [{"from_depth": i / 4, "to_depth": (i + 1) / 4, "share": 0.25} for i in range(4)]
+        run.table(
+            "depth",
+            pd.DataFrame([{"label": "step1000", "key": "k", "language": x, **b} for x in LANGUAGES for b in bins]),
         )
         run.manifest.update(
             languages=LANGUAGES,

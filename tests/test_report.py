@@ -148,13 +148,16 @@ def test_edges_of_a_circuit_file_are_drawn(tmp_path, runs):
             [[1, 2], "mlp 2", 0.1],
             {"x": 1},
         ]
+        steps = [{"name": "direct", "receivers": ["logits"], "supporting": [{"node": "3.1", "effect": -0.9}]}]
         writer.file("circuits/en.json").write_text(json.dumps({"edges": edges}))
+        writer.file("circuits/zh.json").write_text(json.dumps({"steps": steps}))
     spec = circuit_graph(open_run(tmp_path / "run")).spec
-    assert [(edge["from"], edge["to"]) for edge in spec["edges"]] == [
+    assert [(edge["from"], edge["to"]) for edge in spec["edges"][:3]] == [
         ("1.2", "3.1"),
         ("3.1", "output"),
         ("1.2", "mlp 2"),
     ]
+    assert spec["edges"][3] == {"from": "3.1", "to": "output", "score": -0.9, "language": "zh"}
     assert any(node["kind"] == "mlp" for node in spec["nodes"])
 
 

@@ -86,12 +86,18 @@ def _print(title: str, frame: pd.DataFrame, most: int | None = _MOST_ROWS) -> No
     from rich.text import Text
 
     shown = frame if most is None else frame.head(most)
-    table = Table(box=box.SIMPLE, title=title.replace("_", " "), title_justify="left", padding=(0, 1), pad_edge=False)
+    wide = len(shown.columns) > 9
+    table = Table(
+        box=None if wide else box.SIMPLE,
+        title=title.replace("_", " "),
+        title_justify="left",
+        padding=(0, 1),
+        collapse_padding=True,
+        pad_edge=False,
+    )
     for name in shown.columns:
         numeric = frame[name].dtype.kind in "iuf"
-        table.add_column(
-            Text(str(name).replace("_", " ")), justify="right" if numeric else "left", no_wrap=len(shown.columns) > 9
-        )
+        table.add_column(Text(str(name).replace("_", " ")), justify="right" if numeric else "left", no_wrap=wide)
     for row in shown.itertuples(index=False):
         table.add_row(*(Text(_clean(_cell(value))) for value in row))
     Console().print(table)

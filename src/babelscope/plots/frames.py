@@ -121,6 +121,8 @@ def checkpoints(run: Run) -> pd.DataFrame:
     if "step" not in table:
         return table.iloc[:0]
     table = table[table.step.notna()]
+    if "corpus" in table and len(table):
+        table = table[table.corpus == table.corpus.iloc[0]]
     if table.empty:
         return table
     model = table.groupby("model").step.nunique().idxmax()
@@ -140,7 +142,11 @@ def scales(run: Run) -> pd.DataFrame:
 
 def accuracies(table: pd.DataFrame) -> list[str]:
     """Columns of a table of points that hold an accuracy."""
-    return [name for name in table.columns if "accuracy" in name and table[name].notna().any()]
+    return [
+        name
+        for name in table.columns
+        if "accuracy" in name and not name.endswith(("_low", "_high")) and table[name].notna().any()
+    ]
 
 
 def layers_of_points(run: Run, table: pd.DataFrame) -> xr.DataArray | None:

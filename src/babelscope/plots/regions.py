@@ -97,6 +97,7 @@ def _curve(axes: Axes, run: Run, name: str, title: str, index: int) -> None:
 def alignment_curves(run: Run) -> Figure:
     """Other alignment metrics (MEXA, CKA, …) by layer: mean over language pairs, with the range over pairs."""
     table = run.table("alignment")
+    table = table[table.layer.notna() & table.value.notna()]
     drawing = canvas(4.2, 2.9)
     axes = drawing.subplots()
     for index, (metric, rows) in enumerate(table.groupby("metric", sort=False)):

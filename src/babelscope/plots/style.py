@@ -79,7 +79,7 @@ def figure(
 
         @functools.wraps(function)
         def draw(run: Run, *args: P.args, **kwargs: P.kwargs) -> Figure:
-            lacking = [need for need in needs if not holds(run, need)]
+            lacking = [need for need in needs if run.kind == kind and not holds(run, need)]
             if run.kind != kind or lacking:
                 what = f"has no {', '.join(lacking)}" if lacking else f"is of kind {run.kind}, not {kind}"
                 raise RunError(f"the figure {name} cannot be drawn: the run {run.source} {what}")

@@ -92,7 +92,10 @@ def neuron_flow(run: Run) -> Figure:
     for index, name in enumerate(("kept", "moved", "born")):
         axes.bar(at, table[name], bottom=above, label=name, color=COLOURS[index], edgecolor="white")
         above += table[name].to_numpy(dtype=float)
-    axes.bar(at, -table.lost, label="lost", color=COLOURS[3], edgecolor="white", hatch="///")
+    below = np.zeros(len(table))
+    for index, name in enumerate(name for name in ("left", "lost") if name in table):
+        axes.bar(at, -table[name], bottom=below, label=name, color=COLOURS[3 + index], edgecolor="white", hatch="///")
+        below -= table[name].to_numpy(dtype=float)
     axes.axhline(0, color="black", linewidth=0.8)
     names = [f"{a}\n→ {b}" for a, b in zip(table["from"], table["to"])]
     axes.set_xticks(at, names, size=7, rotation=30 if len(table) > 4 else 0)
@@ -103,8 +106,10 @@ def neuron_flow(run: Run) -> Figure:
 
 
 def flow_totals(run: Run) -> pd.DataFrame:
-    """`from`, `to` and the sums over languages of `born`, `kept`, `moved`, `lost`."""
-    return run.table("flow").groupby(["from", "to"], sort=False)[["born", "kept", "moved", "lost"]].sum().reset_index()
+    """`from`, `to` and the sums over languages of `kept`, `born`, `moved`, `left`, `lost`."""
+    table = run.table("flow")
+    names = [name for name in ("kept", "born", "moved", "left", "lost") if name in table]
+    return table.groupby(["from", "to"], sort=False)[names].sum().reset_index()
 
 
 def twin(axes: Axes, table: pd.DataFrame, x: str, first: str, second: str | None = None) -> None:

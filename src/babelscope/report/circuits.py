@@ -15,7 +15,7 @@ import pandas as pd
 from babelscope.plots import frames
 from babelscope.plots.circuits import cross_matrices, is_ffn, measure_title
 from babelscope.plots.style import holds
-from babelscope.report import shapes
+from babelscope.report import more, shapes
 from babelscope.report.blocks import Block, Chart, Section, Table, Variant, gather
 from babelscope.report.graph import circuit_graph
 from babelscope.results import Run
@@ -31,7 +31,7 @@ def circuits_sections(run: Run) -> list[Section]:
             gather(run, ("Effects", _effects), ("Two languages", _scatter), ("Attention", _attention), ("MLPs", _mlps)),
         ),
         Section("Across languages", gather(run, ("Languages", _cross), ("Classes", _classes))),
-        Section("Ablation", gather(run, ("Ablation", _ablation), ("Agreement", _agreement))),
+        Section("Ablation", gather(run, ("Ablation", _ablation), more.table("agreement"))),
     ]
     return [section for section in sections if section.blocks]
 
@@ -232,7 +232,7 @@ def _mlps(run: Run) -> Block | None:
     for index, code in enumerate(array.language.values):
         frame = pd.DataFrame({"layer": array.layer.values, "value": array.sel(language=code).values})
         traces += shapes.curve(frame, str(code), index)
-    figure = {"data": traces, "layout": shapes.layout("layer", "change of logit difference")}
+    figure = {"data": traces, "layout": shapes.layer_layout(array.sizes["layer"], "change of logit difference")}
     caption = (
         f"What patching the feed-forward block of each layer does to the logit difference, by language ({_task(run)})."
     )
@@ -244,7 +244,9 @@ def _cross(run: Run) -> Block | None:
     views: list[Variant] = []
     for name, matrix in cross_matrices(run).items():
         faithful = name == "faithfulness"
-        trace = shapes.heatmap(matrix, name, 2, zmin=min(0.0, float(np.nanmin(matrix.to_numpy(dtype=float)))))
+        values = matrix.to_numpy(dtype=float)
+        low, high = min(0.0, float(np.nanmin(values))), max(1.0, float(np.nanmax(values)))
+        trace = shapes.heatmap(matrix, name, 2, zmin=low, zmax=high)
         described = shapes.square_layout("run on" if faithful else "", "circuit found in" if faithful else "")
         table = run.table("cross_faithfulness") if faithful else run.table("overlap")
         frame = table if faithful else table[table.measure.astype(str).str.replace("_", " ") == name]
@@ -300,10 +302,3 @@ def _ablation(run: Run) -> Block | None:
         "A set matters when it falls well below the random sets of its size."
     )
     return Chart("ablation", "Ablation", caption, variants=views, choose="Removed", twin="ablation_bars")
-
-
-def _agreement(run: Run) -> Block | None:
-    if not holds(run, "table:agreement"):
-        return None
-    caption = "How far fast estimates agree with true patching: rank correlation, and share of the top k found."
-    return Table("agreement", "Agreement of methods", caption, run.table("agreement"))

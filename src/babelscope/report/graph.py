@@ -109,13 +109,26 @@ def _add_tokens(run: Run, nodes: dict[str, dict[str, Any]]) -> None:
 
 
 def _edges(run: Run, code: str) -> list[dict[str, Any]]:
+    listed = [item for name in (f"circuits/{code}.json", f"circuits/{code}-edges.json") for item in _listed(run, name)]
+    found = [edge for edge in (_edge(item, code) for item in listed) if edge is not None]
+    return sorted(found, key=lambda edge: -abs(edge["score"]))[:_MOST_EDGES]
+
+
+def _listed(run: Run, name: str) -> list[Any]:
+    """The edges that a circuit file states: as edges, or as the senders and receivers of the steps of a search."""
     try:
-        stated: Any = json.loads(run.file(f"circuits/{code}.json").read_text(encoding="utf-8"))
+        stated: Any = json.loads(run.file(name).read_text(encoding="utf-8"))
     except (RunError, OSError, ValueError):
         return []
-    listed = stated.get("edges") if isinstance(stated, Mapping) else None
-    found = [edge for edge in (_edge(item, code) for item in listed or []) if edge is not None]
-    return sorted(found, key=lambda edge: -abs(edge["score"]))[:_MOST_EDGES]
+    if not isinstance(stated, Mapping):
+        return []
+    edges = list(stated.get("edges") or [])
+    for step in stated.get("steps") or []:
+        receivers = step.get("receivers")
+        for node in [*(step.get("supporting") or []), *(step.get("opposing") or [])]:
+            for receiver in receivers if isinstance(receivers, list) else []:
+                edges.append({"sender": node.get("node"), "receiver": receiver, "score": node.get("effect")})
+    return edges
 
 
 def _edge(item: Any, code: str) -> dict[str, Any] | None:

@@ -16,7 +16,7 @@ from babelscope.plots.perplexity import cell
 from babelscope.plots.published import SOURCE, nearest_published
 from babelscope.plots.regions import CURVES, PARTS
 from babelscope.plots.style import holds
-from babelscope.report import shapes
+from babelscope.report import more, shapes
 from babelscope.report.blocks import Block, Chart, Section, Table, Variant, gather, language_name
 from babelscope.report.similarity import similarity
 from babelscope.results import Run
@@ -27,12 +27,14 @@ def regions_sections(run: Run) -> list[Section]:
     sections = [
         Section("Similarity", gather(run, ("Similarity map", similarity), ("Language pairs", _pairs))),
         Section("Alignment by layer", gather(run, ("Layer curves", _curves), ("Alignment metrics", _alignment))),
-        Section("Regions", gather(run, ("Region sizes", _sizes), ("By layer", _layers), ("Calibration", _null))),
+        Section("Regions", gather(run, ("Region sizes", _sizes), ("By layer", _layers), ("Calibration", _null),
+                ("Stability", more.stability), more.table("methods"), more.table("agreement"))),
         Section(
             "Deactivation",
             gather(
                 run, ("Perplexity", _perplexity), ("Published numbers", _published), ("Selectivity", _selectivity),
-                ("Generations", _generations),
+                ("Doses", more.dose), more.table("alignment_neurons"),
+                ("Generations", _generations), more.table("generation_shares"), more.table("steering"),
             ),
         ),
     ]  # fmt: skip
@@ -85,7 +87,9 @@ def _curves(run: Run) -> Block | None:
         if curves:
             views.append(
                 Variant(
-                    label, {"data": traces, "layout": shapes.layout("layer", y)}, pd.concat(tidy, ignore_index=True)
+                    label,
+                    {"data": traces, "layout": shapes.layer_layout(run.arrays().sizes["layer"], y)},
+                    pd.concat(tidy, ignore_index=True),
                 )
             )
     whole = ", ".join(
@@ -119,7 +123,7 @@ def _alignment(run: Run) -> Block | None:
         f"({count(run)}). All are "
         "higher when translations are nearer to each other."
     )
-    figure = {"data": traces, "layout": shapes.layout("layer", "alignment")}
+    figure = {"data": traces, "layout": shapes.layer_layout(int(table.layer.max()) + 1, "alignment")}
     return Chart(
         "alignment", "Alignment metrics", caption, variants=[Variant("all", figure, table)], twin="alignment_curves"
     )

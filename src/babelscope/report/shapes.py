@@ -121,6 +121,7 @@ def percent_heatmap(matrix: pd.DataFrame, texts: list[list[str]]) -> dict[str, A
         colorscale="Cividis",
         colorbar=bar,
         zmin=min(0.0, float(np.nanmin(squeezed))),
+        zmax=max(1.0, float(np.nanmax(squeezed))),
         hovertemplate="evaluated %{y}, without %{x}: %{text} %<extra></extra>",
     )
 
@@ -136,6 +137,13 @@ def diverging() -> list[list[Any]]:
 def layout(x: str = "", y: str = "", **more: Any) -> dict[str, Any]:
     """Axis titles and whatever else differs from the page's defaults."""
     return {"xaxis": {"title": {"text": x}}, "yaxis": {"title": {"text": y}}, **more}
+
+
+def layer_layout(layers: int, y: str) -> dict[str, Any]:
+    """A layout for curves by layer: whole numbers below the axis, at most a dozen."""
+    described = layout("layer", y)
+    described["xaxis"] |= {"tick0": 0, "dtick": max(1, -(-layers // 12))}
+    return described
 
 
 def categories(**more: Any) -> dict[str, Any]:

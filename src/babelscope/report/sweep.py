@@ -13,7 +13,7 @@ import pandas as pd
 from babelscope.plots import frames
 from babelscope.plots.style import holds
 from babelscope.plots.sweep import flow_totals, measure_text, size_text, sized_languages, steps_text
-from babelscope.report import shapes
+from babelscope.report import more, shapes
 from babelscope.report.blocks import Block, Chart, Section, Table, Variant, gather
 from babelscope.results import Run
 
@@ -23,10 +23,13 @@ def sweep_sections(run: Run) -> list[Section]:
     if not holds(run, "table:points"):
         return []
     training = gather(run, ("Training", _training), ("Region sizes", _sizes), ("Layers", _layers), ("Flow", _flow))
+    places = gather(run, ("Depth", more.depth), more.table("scale_overlap"))
+    numbers = gather(run, more.table("published"), more.table("accuracy"), ("Points", _points))
     sections = [
         Section("Evolution over training", training),
         Section("Model sizes", gather(run, ("Sizes", _scales))),
-        Section("Points", gather(run, ("Points", _points))),
+        Section("Depth", places),
+        Section("Points", numbers),
     ]
     return [section for section in sections if section.blocks]
 
@@ -54,7 +57,9 @@ def _training(run: Run) -> Block | None:
 
 
 def _measured(table: pd.DataFrame, x: str, name: str, index: int) -> Variant:
-    traces = shapes.curve(table[[x, name]].dropna().reset_index(drop=True), measure_text(name), index, x=x, y=name)
+    bounds = {f"{name}_low": "low", f"{name}_high": "high"}
+    kept = table[[x, name, *(column for column in bounds if column in table)]].dropna().rename(columns=bounds)
+    traces = shapes.curve(kept.reset_index(drop=True), measure_text(name), index, x=x, y=name)
     same = table[frames.same_weights(table)]
     if len(same):
         traces.append(
@@ -134,14 +139,15 @@ def _flow(run: Run) -> Block | None:
         return None
     table = flow_totals(run)
     at = [f"{a} → {b}" for a, b in zip(table["from"], table["to"])]
-    traces = [shapes.bars(at, table[name], name, index) for index, name in enumerate(("kept", "moved", "born"))]
-    traces.append(shapes.bars(at, -table.lost, "lost", 3))
+    above, below = (("kept", "moved", "born"), ("left", "lost"))
+    traces = [shapes.bars(at, table[name], name, index) for index, name in enumerate(above)]
+    traces += [shapes.bars(at, -table[name], name, 3 + index) for index, name in enumerate(below) if name in table]
     described = shapes.layout("", "neurons", barmode="relative")
     described["xaxis"] |= shapes.categories()
     caption = (
         f"Neurons of the regions from one checkpoint to the next ({len(table)} steps, all languages): kept by their "
         "language, moved to another, newly "
-        "born; below the line, those lost."
+        "born; below the line, those that left for another language and those lost."
     )
     views = [Variant("all", {"data": traces, "layout": described}, run.table("flow"))]
     return Chart("flow", "Flow of neurons", caption, variants=views, twin="neuron_flow")
