@@ -55,7 +55,7 @@ def run_folder(tmp_path_factory):
     (home / "text").mkdir()
     for code, lines in TEXTS.items():
         (home / "text" / f"{code}.txt").write_text("\n".join(lines), encoding="utf-8")
-    settings = RegionsSettings(f"lines:{home / 'text'}", samples=3, bootstrap=20, threshold=1.5)
+    settings = RegionsSettings(f"lines:{home / 'text'}", samples=4, bootstrap=20, threshold=1.5)
     study_regions(load_model(str(home / "model"), device="cpu"), settings, home / "runs" / "one")
     return home
 
@@ -224,7 +224,7 @@ def test_a_run_brings_its_model_its_regions_and_its_text(run_folder):
     assert session.languages == tuple(sorted(TEXTS))
     assert session.scores(Work()).source == "the run"
     assert session.regions(Work()).sizes == session.run.summary["region_size"]
-    assert len(session.corpus) == 3
+    assert len(session.corpus) == 4
     card = neurons.look_at(session, 0, 0, Work())
     assert card.by_language["score"].tolist() == pytest.approx(session.run.arrays()["score"][:, 0, 0].values.tolist())
     rows = dict(facts.session_facts(session))
