@@ -205,7 +205,8 @@ def _dose() -> pd.DataFrame:
     return pd.DataFrame(
         [
             {
-                "region": region, "matched": "zh", "kind": "zero", "share": share, "neurons": 10, "draw": -1, "language": x,
+                "region": region, "matched": "zh", "kind": "zero", "share": share, "neurons": 10, "draw": -1,
+                "language": x,
                 "nll": 3.0, "delta_nll": share * 10, "delta_low": share * 9, "delta_high": share * 11, "documents": 5,
             }
             for region in ("zh", "random-layer") for share in (0.01, 0.05) for x in ("zh", "en")

@@ -49,7 +49,7 @@ def test_every_section_that_the_runs_hold_is_there(html):
     assert headings == [
         "Similarity", "Alignment by layer", "Regions", "Deactivation",
         "Behaviour", "Circuit", "Heads", "Across languages", "Ablation",
-        "Evolution over training", "Model sizes", "Points",
+        "Evolution over training", "Model sizes", "Depth", "Points",
     ]  # fmt: skip
     assert "could not be made from this run" not in html
 

@@ -44,7 +44,8 @@ _TABLES = {
     ),
     "scale_overlap": (
         "Depth profiles of different sizes",
-        "How alike two models spread a language's neurons over their depth (1: alike), beside the mean with other languages.",
+        "How alike two models spread a language's neurons over their depth (1: alike), beside the mean "
+        "with other languages.",
     ),
     "published": (
         "Beside the published numbers",
