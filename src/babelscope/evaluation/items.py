@@ -6,6 +6,7 @@ JSONL), `hub:DATASET` (one configuration per language).
 
 from __future__ import annotations
 
+import importlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass
@@ -193,12 +194,12 @@ def _hub(spec: Spec, languages: list[str] | None) -> dict[str, list[ClozeStory]]
 
 def _hub_rows(spec: Spec, code: str) -> list[dict[str, Any]]:
     try:
-        from datasets import load_dataset
+        datasets: Any = importlib.import_module("datasets")
     except ImportError as error:
         raise MissingExtra("datasets", "hub", spec.text) from error
     options = {name: spec.options[name] for name in ("revision",) if name in spec.options}
     try:
-        data: Any = load_dataset(spec.place, code, split=spec.options.get("split", "eval"), **options)
+        data: Any = datasets.load_dataset(spec.place, code, split=spec.options.get("split", "eval"), **options)
     except Exception as error:
         raise TaskError(f"{spec.text} in {code} cannot be loaded: {str(error).splitlines()[0]}") from error
     return [dict(row) for row in data]

@@ -1,5 +1,9 @@
 """Two runs side by side: the same question put to two models, checkpoints, corpora or settings."""
 
+# pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportCallIssue=false, reportReturnType=false
+# pyright: reportGeneralTypeIssues=false
+# pandas declares what a selection returns as a union that no single frame is; the shapes are checked by tests.
+
 from __future__ import annotations
 
 from typing import Any

