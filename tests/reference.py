@@ -117,3 +117,101 @@ def four_passes(model, ids, corrupted, positions, sender, receivers, mlps):
 
     with edit(model, {site: patched(site) for site in set(sites.values())}):
         return model.trunk(ids)
+
+
+# -- regions: similarity, scores, alignment, loss, by loops over pairs (regions.md, sections 2 to 5) -------------------
+
+
+def sentence_vectors(model, corpus):
+    """Unit vectors [L, n, D] in float64: one sentence at a time, no padding, hidden neurons averaged over tokens."""
+    rows = []
+    for language in corpus.languages:
+        for text in corpus.texts[language]:
+            ids = torch.tensor(model.tokenize([text]))
+            with torch.no_grad(), capture(model, [Site("neurons", layer) for layer in range(model.layers)]) as seen:
+                model.trunk(ids)
+            means = [seen[Site("neurons", layer)][0].double().mean(0) for layer in range(model.layers)]
+            rows.append(torch.cat(means))
+    v = torch.stack(rows).reshape(len(corpus.languages), len(corpus), -1)
+    return v / v.norm(dim=-1, keepdim=True)
+
+
+def pair_loop_means(x):
+    """A, B and C of unit vectors [L, n, D], pair by pair."""
+    sums, counts = [0.0, 0.0, 0.0], [0, 0, 0]
+    items = [(one, i) for one in range(x.shape[0]) for i in range(x.shape[1])]
+    for one, i in items:
+        for other, j in items:
+            if (one, i) == (other, j):
+                continue
+            which = 0 if one == other else 1 if i == j else 2
+            sums[which] += float(x[one, i] @ x[other, j])
+            counts[which] += 1
+    return [total / count for total, count in zip(sums, counts)]
+
+
+def pair_loop_scores(x):
+    """Equation 11, literally: the mean over pairs i < j of the products of a neuron's activations. [L, D]."""
+    languages, sentences, neurons = x.shape
+    scores = torch.zeros(languages, neurons, dtype=x.dtype)
+    for one in range(languages):
+        for i in range(sentences):
+            for j in range(i + 1, sentences):
+                scores[one] += x[one, i] * x[one, j]
+    return scores * 2 / (sentences * (sentences - 1))
+
+
+def loop_z(scores):
+    """Equations 12 to 14, neuron by neuron."""
+    z = torch.zeros_like(scores)
+    for k in range(scores.shape[1]):
+        mean = sum(scores[:, k]) / len(scores)
+        spread = (sum((score - mean) ** 2 for score in scores[:, k]) / len(scores)) ** 0.5
+        z[:, k] = (scores[:, k] - mean) / spread if spread > 0 else -torch.inf
+    return z
+
+
+def loop_mexa(a, b):
+    """Share of sentences whose translation is the strict mutual nearest neighbour, from cosines one by one."""
+    hits = 0
+    for i in range(len(a)):
+        own = torch.cosine_similarity(a[i], b[i], dim=0)
+        rivals = [torch.cosine_similarity(a[i], b[j], dim=0) for j in range(len(b)) if j != i]
+        rivals += [torch.cosine_similarity(a[j], b[i], dim=0) for j in range(len(a)) if j != i]
+        hits += all(own > rival for rival in rivals)
+    return hits / len(a)
+
+
+def loop_anc(a, b):
+    """Mean over neurons of the Pearson correlation over parallel sentences."""
+    correlations = [torch.corrcoef(torch.stack([a[:, k], b[:, k]]))[0, 1] for k in range(a.shape[1])]
+    return float(sum(correlations) / len(correlations))
+
+
+def loop_hsic(k, m):
+    """The unbiased estimate of Song et al. 2012, from its definition with kernels without a diagonal."""
+    n = len(k)
+    k, m = k - k.diag().diag(), m - m.diag().diag()
+    ones = torch.ones(n, 1, dtype=k.dtype)
+    total = (k @ m).trace() + (ones.T @ k @ ones) * (ones.T @ m @ ones) / ((n - 1) * (n - 2))
+    return float((total - 2 / (n - 2) * (ones.T @ k @ m @ ones)) / (n * (n - 3)))
+
+
+def loop_average_precision(values, positive):
+    """Precision at each positive, where an item's place counts all items at least as high; equals share the place."""
+    precisions = []
+    for item in range(len(values)):
+        if positive[item]:
+            above = [other for other in range(len(values)) if values[other] >= values[item]]
+            precisions.append(sum(positive[other] for other in above) / len(above))
+    return sum(precisions) / len(precisions)
+
+
+def mean_loss(model, windows):
+    """Mean cross-entropy of full logits, one window at a time."""
+    losses = []
+    for row in windows:
+        with torch.no_grad():
+            logits = model.hf(row[None]).logits[0]
+        losses.append(torch.nn.functional.cross_entropy(logits[:-1].double(), row[1:], reduction="none"))
+    return float(torch.cat(losses).mean())

@@ -1,7 +1,9 @@
-"""Region files from elsewhere: the masks that LAPE publishes, read without running anything that is in them."""
+"""Region files from and for elsewhere: the masks that LAPE publishes, JSON and CSV; nothing in a file is ever run."""
 
 from __future__ import annotations
 
+import csv
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -63,7 +65,52 @@ def _mask(path: Path | str, code: str, content: Any, layers: int, neurons: int) 
     return mask
 
 
-def export_lape(regions: RegionSet, path: Path | str) -> None:
-    """Write regions as LAPE's masks: per language a list of index tensors, one per layer; scores and facts are lost."""
-    content = [[row.nonzero()[:, 0] for row in mask] for mask in regions.masks.values()]
-    torch.save(content, path)
+def export_regions(regions: RegionSet, path: Path | str) -> None:
+    """Write regions for other programs, by suffix: `.json` (neuron numbers by language and layer) or `.csv` (one row
+    per neuron). Raises InputError for another suffix. Scores are left out.
+    """
+    file = Path(path)
+    if file.suffix == ".json":
+        first = next(iter(regions.masks.values()))
+        content = {
+            "method": regions.method,
+            "layers": first.shape[0],
+            "neurons_per_layer": first.shape[1],
+            "facts": dict(regions.facts),
+            "regions": {code: [_numbers(row) for row in mask] for code, mask in regions.masks.items()},
+        }
+        file.write_text(json.dumps(content, ensure_ascii=False, sort_keys=True), encoding="utf-8")
+    elif file.suffix == ".csv":
+        with file.open("w", encoding="utf-8", newline="") as stream:
+            writer = csv.writer(stream, lineterminator="\n")
+            writer.writerow(("language", "layer", "neuron"))
+            for code, mask in regions.masks.items():
+                writer.writerows((code, layer, neuron) for layer, neuron in mask.nonzero().tolist())
+    else:
+        raise InputError(f"{path}: regions are exported as .json or .csv")
+
+
+def _numbers(row: Bool[Tensor, " N"]) -> list[int]:
+    return row.nonzero()[:, 0].tolist()
+
+
+def import_regions(path: Path | str) -> RegionSet:
+    """Regions from the JSON of `export_regions`, which is easily written by hand too.
+
+    Raises InputError for anything else.
+    """
+    file = Path(path)
+    try:
+        content: Any = json.loads(file.read_text(encoding="utf-8"))
+        layers, neurons = int(content["layers"]), int(content["neurons_per_layer"])
+        listed = {
+            code: [torch.tensor(row, dtype=torch.long) for row in rows] for code, rows in content["regions"].items()
+        }
+        method, facts = str(content["method"]), dict(content.get("facts", {}))
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file") from error
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
+        raise InputError(f"{path}: not regions as JSON ({type(error).__name__})") from error
+    if layers < 1 or neurons < 1 or layers * neurons > _LARGEST or not listed:
+        raise InputError(f"{path}: {layers} layers of {neurons} neurons in {len(listed)} languages are no regions")
+    return RegionSet({code: _mask(path, code, rows, layers, neurons) for code, rows in listed.items()}, method, facts)

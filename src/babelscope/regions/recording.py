@@ -48,7 +48,9 @@ class Recording:
 
     def values(self, columns: slice = slice(None)) -> Float[Tensor, "L n D"]:
         """The stored means of some neurons, as a tensor."""
-        return torch.from_numpy(np.ascontiguousarray(self.means[:, :, columns]))
+        part = np.ascontiguousarray(self.means[:, :, columns])
+        # a file mapped for reading only cannot lend its memory to a tensor
+        return torch.from_numpy(part if part.flags.writeable else part.copy())
 
     def layer(self, layer: int) -> Float[Tensor, "L n N"]:
         """The means of one layer's neurons."""

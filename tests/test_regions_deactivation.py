@@ -1,0 +1,211 @@
+"""Deactivation, its kinds, and perplexity under it."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from babelscope.errors import AlreadyEdited, InputError
+from babelscope.models import Site, capture
+from babelscope.models.hooks import hook_count
+from babelscope.regions import RegionSet, deactivate, deactivation_table, record
+from babelscope.regions.alignment_neurons import alignment_neurons, deactivate_alignment, shares_of_sads
+from babelscope.regions.perplexity import cut_windows, delta_interval, score, token_losses
+from babelscope.regions.similarity import whole_means
+from babelscope.regions.treatments import dose_response, language_means, top_share, treated, treatment
+
+from . import reference
+from .region_data import corpus, model, texts
+
+IDS = torch.arange(4, 20).reshape(2, 8)
+
+
+def logits(loaded):
+    with torch.no_grad():
+        return loaded.hf(IDS).logits
+
+
+def mask_of(loaded, *places):
+    mask = torch.zeros(loaded.layers, loaded.neurons_per_layer, dtype=torch.bool)
+    for layer, neuron in places:
+        mask[layer, neuron] = True
+    return mask
+
+
+@pytest.mark.parametrize("family", ["bloom", "llama", "gpt2", "opt"])
+def test_an_empty_region_leaves_the_logits_identical(family):
+    loaded = model(family)
+    before = logits(loaded)
+    with deactivate(loaded, mask_of(loaded)):
+        inside = logits(loaded)
+    assert torch.equal(before, inside)
+
+
+@pytest.mark.parametrize("family", ["bloom", "llama"])
+def test_a_whole_layer_leaves_the_bias_or_nothing(family):
+    loaded = model(family)
+    mask = mask_of(loaded)
+    mask[1] = True
+    with torch.no_grad(), capture(loaded, [Site("mlp_write", 1)]) as seen, deactivate(loaded, mask):
+        loaded.trunk(IDS)
+    written = seen[Site("mlp_write", 1)]
+    bias = loaded.bias("neurons", 1)
+    assert torch.allclose(written, torch.zeros_like(written) if bias is None else bias.expand_as(written), atol=1e-6)
+    assert (bias is None) == (family == "llama")
+
+
+def test_the_model_is_as_before_also_after_an_exception():
+    loaded = model("bloom")
+    before, hooks, weights = logits(loaded), hook_count(loaded.hf), loaded.weight_hash
+    with pytest.raises(ZeroDivisionError), deactivate(loaded, mask_of(loaded, (0, 1))):
+        logits(loaded)
+        raise ZeroDivisionError
+    assert torch.equal(before, logits(loaded))
+    assert hook_count(loaded.hf) == hooks
+    del loaded.weight_hash
+    assert loaded.weight_hash == weights
+
+
+def test_nested_deactivation_and_wrong_shapes_are_refused():
+    loaded = model("bloom")
+    mask = mask_of(loaded, (0, 1))
+    with deactivate(loaded, mask):
+        with pytest.raises(AlreadyEdited), deactivate(loaded, mask):
+            pass
+        logits(loaded)
+    with pytest.raises(InputError, match=r"shape \(2, 3\) does not fit"), deactivate(loaded, torch.zeros(2, 3).bool()):
+        pass
+
+
+def neurons_under(loaded, one):
+    with torch.no_grad(), treated(loaded, one), capture(loaded, [Site("mlp_write", 1)]) as seen:
+        loaded.trunk(IDS)
+    return seen[Site("mlp_write", 1)]
+
+
+def test_every_kind_sets_the_neurons_to_what_it_says():
+    loaded, sentences = model("bloom", torch.float64), corpus(3, 4)
+    found = record(loaded, sentences)
+    mask = mask_of(loaded, (1, 3), (1, 7))
+    with torch.no_grad(), capture(loaded, [Site("neurons", 1), Site("mlp_write", 1)]) as seen:
+        loaded.trunk(IDS)
+    h, written = seen[Site("neurons", 1)], seen[Site("mlp_write", 1)]
+    means = torch.from_numpy(found.means).mean(1).reshape(3, 3, -1)[:, 1]
+    wanted = {
+        "zero": torch.zeros(2, dtype=torch.float64),
+        "mean": means.mean(0)[[3, 7]],
+        "mean-others": means[[0, 2]].mean(0)[[3, 7]],
+        "scale": 0.25 * h[..., [3, 7]],
+    }
+    for kind, values in wanted.items():
+        changed = h.clone()
+        changed[..., [3, 7]] = values
+        expected = written + (changed - h) @ loaded.neuron_weight(1)
+        got = neurons_under(loaded, treatment(mask, kind, found, "zh", scale=0.25))
+        assert torch.allclose(got, expected, atol=1e-7), kind
+    assert language_means(found).shape == (3, 3, loaded.neurons_per_layer)
+
+
+def test_treatments_that_lack_something_say_so():
+    mask = torch.ones(1, 2, dtype=torch.bool)
+    with pytest.raises(InputError, match="'mean' takes its values from a recording"):
+        treatment(mask, "mean")
+    with pytest.raises(InputError, match="no treatment 'half'; there are zero, mean, mean-others, scale"):
+        treatment(mask, "half")
+    loaded = model("bloom")
+    with pytest.raises(InputError, match="'xx' is not a language of the recording"):
+        treatment(mask, "mean-others", record(loaded, corpus(2, 2)), "xx")
+
+
+@pytest.mark.parametrize("family", ["bloom", "llama", "gemma2", "cohere", "opt", "gpt2"])
+def test_loss_is_the_mean_cross_entropy_of_full_logits(family):
+    loaded = model(family)
+    windows = cut_windows(loaded, texts(1)["en"], window=16)
+    assert windows.ids.shape == (10, 16)
+    wanted = reference.mean_loss(loaded, windows.ids)
+    found = score(loaded, windows)
+    assert found.nll == pytest.approx(wanted, rel=1e-5)
+    assert found.perplexity == pytest.approx(math.exp(wanted), rel=1e-4)
+    assert found.tokens == windows.tokens == 150
+    assert score(loaded, windows, budget=16).nll == pytest.approx(wanted, rel=1e-5)
+
+
+def test_loss_does_not_depend_on_the_chunk_of_the_vocabulary():
+    loaded = model("bloom", torch.float64)
+    with torch.no_grad():
+        hidden = loaded.trunk(IDS)
+    whole = token_losses(loaded, hidden, IDS)
+    for chunk in (1, 7, 96):
+        assert torch.allclose(token_losses(loaded, hidden, IDS, chunk), whole, rtol=1e-12)
+
+
+def test_windows_know_their_documents_and_bytes():
+    loaded = model("bloom")
+    given = texts(1, documents=3, length=10)["en"]
+    windows = cut_windows(loaded, given, window=6)
+    joined = "\n\n".join(document.text for document in given.documents)
+    assert windows.ids.shape == (len(joined) // 6, 6)
+    assert windows.document[0].tolist() == [0] * 6
+    # a window's first token is not scored, nor are its bytes
+    assert windows.byte_count == windows.tokens
+    assert int(windows.document.max()) == 2
+    with pytest.raises(InputError, match="less than one window of 100; give --window 34 or less"):
+        cut_windows(loaded, given, window=100)
+    with pytest.raises(InputError, match="scores nothing"):
+        cut_windows(loaded, given, window=1)
+
+
+def test_the_table_has_every_condition_and_empty_regions_change_nothing():
+    loaded = model("bloom")
+    windows = {code: cut_windows(loaded, text, 16) for code, text in texts(2).items()}
+    regions = RegionSet({"en": mask_of(loaded, *((1, k) for k in range(40))), "zh": mask_of(loaded)}, "z-score")
+    table = deactivation_table(loaded, windows, regions, controls=2)
+    assert {row.deactivated for row in table.rows} == {"base", "en", "zh", "random", "random-layer"}
+    assert len(table.rows) == 2 * (1 + 2 + 2 * 2)
+    perplexities = table.perplexities()
+    assert perplexities["zh"] == perplexities["base"]
+    assert perplexities["en"]["en"] != perplexities["base"]["en"]
+    for row in table.rows:
+        assert row.documents == 4
+        assert row.delta_low <= row.delta_nll <= row.delta_high or row.deactivated == "base"
+    assert [one.language for one in table.selectivity] == ["en", "zh"]
+    assert all(one.low <= one.selectivity <= one.high for one in table.selectivity)
+
+
+def test_few_documents_have_no_interval():
+    loaded = model("bloom")
+    windows = cut_windows(loaded, texts(1, documents=2, length=60)["en"], 16)
+    base = score(loaded, windows)
+    assert delta_interval(base, base) is None
+
+
+def test_doses_follow_the_ranking_and_are_matched_by_layer():
+    loaded = model("bloom")
+    windows = {code: cut_windows(loaded, text, 16, limit=2) for code, text in texts(2).items()}
+    scores = torch.arange(loaded.neurons).float().reshape(loaded.layers, -1)
+    regions = RegionSet({"en": top_share(scores, 0.01)}, "z-score", scores={"en": scores})
+    rows = dose_response(loaded, windows, regions, shares=(0.01, 0.1), kinds=("zero", "scale"), controls=1)
+    assert len(rows) == 2 * 2 * 2 * 2
+    assert {row.neurons for row in rows} == {round(0.01 * loaded.neurons), round(0.1 * loaded.neurons)}
+    assert {row.region for row in rows} == {"en", "random-layer"}
+    with pytest.raises(InputError, match="has none"):
+        dose_response(loaded, windows, RegionSet(regions.masks, "z-score"), shares=(0.1,))
+
+
+def test_alignment_neurons_carry_sads_and_their_loss_is_measured_against_random_ones():
+    loaded, sentences = model("bloom"), corpus(3, 6)
+    found = record(loaded, sentences)
+    assert float(shares_of_sads(found).sum()) == pytest.approx(float(whole_means(found).sads), rel=1e-6)
+    assert int(alignment_neurons(found, 0.05).sum()) == round(0.05 * loaded.neurons)
+    windows = {"en": cut_windows(loaded, texts(1)["en"], 16, limit=2)}
+    rows = deactivate_alignment(
+        loaded, sentences, found, windows, (0.05,), controls=1, tasks={"cloze": lambda: {"en": (0.5, 0.4, 0.6)}},
+        bootstrap=20,
+    )  # fmt: skip
+    assert {row.deactivated for row in rows} == {"base", "alignment", "random-layer"}
+    assert {row.measure for row in rows} == {"sads", "lrds", "delta_nll", "cloze"}
+    sads = {row.deactivated: row.value for row in rows if row.measure == "sads"}
+    assert sads["base"] == pytest.approx(float(whole_means(found).sads), rel=1e-6)
+    assert sads["alignment"] < sads["random-layer"]

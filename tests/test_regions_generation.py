@@ -1,0 +1,132 @@
+"""Writing under deactivation, and steering."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from babelscope.errors import InputError, MissingExtra
+from babelscope.regions import RegionSet, record
+from babelscope.regions.generation import Sampling, continue_prompts, cut_prompts, generations, share
+from babelscope.regions.identification import Identifier, broken_share, distinct
+from babelscope.regions.steering import steer, steering_conditions
+from babelscope.regions.treatments import Treatment, treated
+
+from .region_data import corpus, model
+
+
+def greedy(loaded, prompt, tokens):
+    ids = prompt.clone()
+    for _ in range(tokens):
+        with torch.no_grad():
+            row = loaded.hf(ids).logits[:, -1]
+        row[:, loaded.tokenizer.eos_token_id] = -torch.inf
+        ids = torch.cat([ids, row.argmax(-1, keepdim=True)], dim=1)
+    return ids[:, prompt.shape[1] :].tolist()
+
+
+def mask_of(loaded, count=30):
+    mask = torch.zeros(loaded.layers, loaded.neurons_per_layer, dtype=torch.bool)
+    mask[1, :count] = True
+    return mask
+
+
+@pytest.mark.parametrize("family", ["bloom", "llama"])
+def test_continuations_are_the_likeliest_tokens_with_and_without_a_region(family):
+    loaded = model(family)
+    prompts = cut_prompts(loaded, ["abcdef", "ab", "fghijk"], length=4, count=5)
+    assert prompts.shape == (2, 4)
+    assert continue_prompts(loaded, prompts, Sampling(5, batch=1)) == greedy(loaded, prompts, 5)
+    with treated(loaded, Treatment(mask_of(loaded))):
+        assert continue_prompts(loaded, prompts, Sampling(5)) == greedy(loaded, prompts, 5)
+
+
+def test_sampled_continuations_repeat_with_the_seed_and_leave_the_global_state():
+    loaded = model("bloom")
+    prompts = cut_prompts(loaded, ["abcdef"], 4, 1)
+    before = torch.get_rng_state()
+    one, again = (continue_prompts(loaded, prompts, Sampling(6, temperature=1.0, seed=3)) for _ in range(2))
+    assert one == again
+    assert torch.equal(before, torch.get_rng_state())
+    assert len(one[0]) == 6
+
+
+def test_prompts_need_longer_texts():
+    with pytest.raises(InputError, match="no text has more than 9 tokens"):
+        cut_prompts(model("bloom"), ["abc"], 9, 2)
+
+
+def test_the_table_has_every_prompt_under_every_condition():
+    loaded = model("bloom")
+    prompts = {code: cut_prompts(loaded, ["abcdef", "ghijkl"], 3, 2) for code in ("en", "zh")}
+    empty = Treatment(torch.zeros_like(mask_of(loaded)))
+    rows = generations(
+        loaded, prompts, [("base", -1, None), ("en", -1, Treatment(mask_of(loaded))), ("zh", -1, empty)], Sampling(4)
+    )
+    assert len(rows) == 2 * 2 * 3
+    base, off = ([row.continuation for row in rows if row.deactivated == name] for name in ("base", "zh"))
+    assert base == off
+    assert rows[0].prompt == "abc"
+    assert all(row.identified in ("en", "zh", "") for row in rows)
+
+
+def test_languages_are_told_apart():
+    identifier = Identifier(["en", "zh", "es", "ar", "xx"])
+    assert identifier.unknown == ("xx",)
+    assert identifier.identify("the children are playing in the garden") == "en"
+    assert identifier.identify("孩子们在花园里玩") == "zh"
+    assert identifier.identify("los niños juegan en el jardín de la casa") == "es"
+    assert identifier.identify("12 … !!") == ""
+
+
+def test_without_the_extra_the_message_says_what_to_install(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
+    with pytest.raises(MissingExtra, match=r"babelscope\[lid\]"):
+        Identifier(["en"])
+
+
+def test_broken_text_and_repetition_are_counted():
+    assert broken_share("ab\ufffdc") == 0.25
+    assert broken_share("abc\ufffd") == 0  # cut off by the length
+    assert broken_share("") == 0
+    assert broken_share("\ufffd\ufffd") == 1
+    assert distinct([1, 2, 1, 2], 2) == pytest.approx(2 / 3)
+    assert math.isnan(distinct([1], 2))
+
+
+def test_shares_have_wilson_intervals():
+    found = share([True] * 8 + [False] * 2)
+    assert (found.value, found.n) == (0.8, 10)
+    assert (found.low, found.high) == (pytest.approx(0.490, abs=1e-3), pytest.approx(0.943, abs=1e-3))
+    assert math.isnan(share([]).value)
+
+
+def test_steering_compares_the_region_with_random_neurons_of_its_layers():
+    loaded = model("bloom")
+    found = record(loaded, corpus(2, 4))
+    regions = RegionSet({"en": mask_of(loaded, 4), "zh": mask_of(loaded, 9)}, "z-score")
+    conditions = list(steering_conditions(found, regions, "en", "zh", controls=2))
+    assert [name for name, _, _ in conditions] == ["base", "steered", "swapped", "random-layer", "random-layer"]
+    means = torch.from_numpy(found.means[1]).mean(0).reshape(3, -1)
+    assert torch.allclose(conditions[1][2].values, means, atol=1e-6)
+    assert all(int(one.mask.sum()) == 9 for _, _, one in conditions[1:])
+    prompts = cut_prompts(loaded, ["abcdef", "ghijkl"], 3, 2)
+    table, rows = steer(loaded, found, regions, "en", "zh", prompts, controls=2, sampling=Sampling(3))
+    assert [row.condition for row in table] == ["base", "steered", "swapped", "random-layer"]
+    assert [row.n for row in table] == [2, 2, 2, 4]
+    assert len(rows) == 10
+    scaled = list(steering_conditions(found, regions, "en", "zh", "scale", 3.0, controls=0))
+    assert [name for name, _, _ in scaled] == ["base", "steered"]
+    assert scaled[1][2].scale == 3.0
+
+
+def test_steering_without_a_region_is_refused():
+    loaded = model("bloom")
+    found = record(loaded, corpus(2, 3))
+    regions = RegionSet({"en": mask_of(loaded), "zh": torch.zeros_like(mask_of(loaded))}, "z-score")
+    with pytest.raises(InputError, match="the region of zh is empty"):
+        list(steering_conditions(found, regions, "en", "zh"))
+    with pytest.raises(InputError, match="'fr' is not a language"):
+        list(steering_conditions(found, regions, "en", "fr"))
