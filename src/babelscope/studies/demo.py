@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+from babelscope.evolution import read_plan, run_sweep
 from babelscope.models import load_model
 from babelscope.report import write_report
 from babelscope.studies.progress import Progress, silent
@@ -15,6 +16,7 @@ MODEL = "pocket:pocket-bloom-m"
 CORPUS = "pocket:heldout"
 TEXTS = "pocket:heldout?seed=1"
 """other sentences than the regions were found on"""
+SWEEPS = ("pocket-checkpoints", "pocket-scales")
 
 
 def run_demo(
@@ -41,6 +43,9 @@ def run_demo(
         bootstrap=200 if quick else 1000,
     )
     runs = [study_regions(load_model(MODEL), settings, out / "regions", overwrite, progress=progress).path]
+    for preset in () if quick else SWEEPS:
+        say(f"sweep {preset}")
+        runs.append(run_sweep(read_plan(preset), out / preset.removeprefix("pocket-")).path)
     return write_report(runs, out / "report.html")
 
 
