@@ -357,3 +357,75 @@ def test_it_prints(opened):
     paper = opened.pdf(format="A4")
     assert paper.startswith(b"%PDF")
     assert opened.heard["errors"] == []
+
+
+# ---- on the command line ----
+
+
+def command(capsys, *arguments):
+    from babelscope.cli import main
+
+    with pytest.raises(SystemExit) as ended:
+        main([str(argument) for argument in arguments])
+    said = capsys.readouterr()
+    return ended.value.code or 0, said.out, said.err
+
+
+def test_show_prints_the_numbers(runs, capsys):
+    for run in runs:
+        code, out, err = command(capsys, "show", run.path, "--check")
+        assert (code, err) == (0, "")
+        assert "toy/babel" in out
+    code, out, _ = command(capsys, "show", runs[0].path)
+    assert "180" in out
+    assert "region sizes" in out
+    assert json.loads(command(capsys, "show", runs[0].path, "--json")[1]) == runs[0].manifest
+
+
+def test_show_keeps_control_characters_off_the_terminal(runs, capsys):
+    out = command(capsys, "show", runs[0].path, "--table", "sentences")[1]
+    assert not set("\u202e\u202c\u2066\x1b") & set(out)
+
+
+def test_figures_are_listed_and_drawn(runs, tmp_path, capsys):
+    listed = command(capsys, "figure", runs[1].path)[1].split()
+    assert "head_scatter" in listed
+    out = tmp_path / "x.svg"
+    code, _, err = command(capsys, "figure", runs[1].path, "head_scatter", "--out", out, "-l", "zh,ar")
+    assert (code, err) == (0, "")
+    assert "Pearson" in out.read_text(encoding="utf-8")
+
+
+def test_the_report_is_written_beside_the_run_and_spares_other_files(tmp_path, capsys):
+    run = write_sweep(tmp_path / "sweep")
+    assert command(capsys, "report", run.path)[0] == 0
+    assert command(capsys, "report", run.path)[0] == 0
+    run.validate()
+    other = tmp_path / "mine.html"
+    other.write_text("<p>mine")
+    code, _, err = command(capsys, "report", run.path, "--out", other)
+    assert code == 2
+    assert "not a report of ours" in err
+    assert other.read_text() == "<p>mine"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["show", "nowhere"], "there is no run at nowhere"),
+        (["show", "RUN", "--table", "x"], "has no table 'x'"),
+        (["figure", "RUN", "pie", "--out", "x.pdf"], "there is no figure 'pie'"),
+        (["figure", "RUN", "training_curves"], "say where to write the figure"),
+        (["figure", "RUN", "training_curves", "--out", "x.gif"], "saved as .pdf, .png or .svg"),
+        (["figure", "RUN", "training_curves", "--out", "x.pdf", "--beside", "y"], "has no option --beside"),
+        (["figure", "RUN", "training_curves", "--out", "x.pdf", "--labels", "y"], "--labels is code, name or own"),
+        (["report", "RUN", "--out", "x.txt"], "a report is an .html file"),
+    ],
+)
+def test_mistakes_are_one_line(runs, capsys, tmp_path, monkeypatch, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    code, _, err = command(capsys, *(str(runs[2].path) if word == "RUN" else word for word in arguments))
+    assert code == 2
+    assert message in err
+    assert err.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
