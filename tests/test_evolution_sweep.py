@@ -129,6 +129,18 @@ def test_two_sweeps_at_once_in_one_folder_are_refused(tmp_path):
     run_sweep(cloze_plan(models), tmp_path / "out", compute=second)
 
 
+def test_a_lock_left_on_another_machine_is_taken_over_when_it_is_old(tmp_path):
+    models = folder_of_checkpoints(tmp_path / "models", [1])
+    lock = tmp_path / "out" / ".sweep.lock"
+    lock.parent.mkdir()
+    lock.write_text(json.dumps({"pid": 1, "host": "elsewhere"}))
+    with pytest.raises(RunError, match="another process"):
+        run_sweep(cloze_plan(models), tmp_path / "out", compute=FakeMeasure())
+    os.utime(lock, (time.time() - 1000, time.time() - 1000))
+    run_sweep(cloze_plan(models), tmp_path / "out", compute=FakeMeasure())
+    assert not lock.exists()
+
+
 # -- failures ----------------------------------------------------------------------------------------------------------
 
 

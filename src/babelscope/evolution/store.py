@@ -8,9 +8,12 @@ run.json, tables/, arrays.zarr/, checksums.json   the sweep as a run of its own,
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import json
 import os
 import shutil
+import threading
 import uuid
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
@@ -31,6 +34,8 @@ STATE = "sweep.json"
 FAILED = "failed"
 _SCRATCH = ".scratch"
 _LOCK = ".sweep.lock"
+_BEAT, _SILENT = 20.0, 300.0
+"""seconds between signs of life, and without one until a lock counts as left behind"""
 _INDEX = ("tables", "arrays.zarr")
 
 
@@ -169,14 +174,18 @@ class SweepStore:
             return
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
+            _clear_silent(self.folder / _LOCK)
             lock = RunLock(self.folder / _LOCK, self.folder)
             lock.acquire()
         except OSError as error:
             raise RunError(f"cannot write to {self.folder}: {error.strerror or error}") from error
+        ended = threading.Event()
+        threading.Thread(target=_beat, args=(self.folder / _LOCK, ended), daemon=True).start()
         try:
             shutil.rmtree(self.folder / _SCRATCH, ignore_errors=True)
             yield
         finally:
+            ended.set()
             shutil.rmtree(self.folder / _SCRATCH, ignore_errors=True)
             lock.release()
 
@@ -220,7 +229,26 @@ class SweepStore:
         self.system.put_file(str(path), target)
 
 
-def _hash(text: str) -> str:
-    import hashlib
+def _beat(lock: Path, ended: threading.Event) -> None:
+    """Keep a lock's time fresh, so that other machines see that its owner lives."""
+    while not ended.wait(_BEAT):
+        with contextlib.suppress(OSError):
+            os.utime(lock)
 
+
+def _clear_silent(lock: Path) -> None:
+    """Remove a lock whose owner, on any machine, has not given a sign for minutes: it was killed."""
+    clock = lock.with_name(f"{lock.name}.clock")
+    try:
+        clock.touch()  # the file system's own time, whatever the clocks of the machines say
+        age = clock.stat().st_mtime - lock.stat().st_mtime
+        if age > _SILENT:
+            lock.unlink()
+    except FileNotFoundError:
+        pass
+    finally:
+        clock.unlink(missing_ok=True)
+
+
+def _hash(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
