@@ -13,7 +13,7 @@ from babelscope.circuits.rows import span_of
 if TYPE_CHECKING:
     from babelscope.tasks import PromptPair
 
-ANSWER_ROLES = ("IO", "S1", "S2", "VERB1")
+ANSWER_ROLES = ("IO", "S1", "S2", "VERB1", "END")
 """roles whose tokens decide target and foil, and so are kept"""
 
 

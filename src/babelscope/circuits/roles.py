@@ -259,7 +259,7 @@ class Match:
     distance: Float[Array, " pairs"]
     """between standardised role vectors"""
     null: Float[Array, " pairs"]
-    """what the same heads of the first model reach against the random-weights model, sorted the same way; NaN without"""
+    """the same distances to heads of random-weights models, sorted, mean over models; NaN without any"""
     p: float
     """share of random-weights models whose mean distance is no larger; NaN without a null"""
 

@@ -11,6 +11,7 @@ import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -184,12 +185,15 @@ def search(
     store: Path | None = None,
     progress: Progress | None = None,
     seed: int = 0,
+    sigmas: float = 2.0,
+    q: float = 0.05,
 ) -> Search:
     """Runs the steps in order; `prompts` maps corruptions to pairs, the first serves steps that name none.
 
     With `null`, effects are compared with those of same-answer counterfactuals where the prompts allow them. `store`:
     a folder for finished steps. A step whose receivers were not found is passed over, with the reason. Raises
-    InputError for a step into an unknown one, or a corruption without prompts.
+    InputError for a step into an unknown one, or a corruption without prompts. `sigmas` and `q` as in `select`: in a model
+    of few heads two deviations are a strict demand.
 
     >>> result = search(model, {"pabc": prompts})                                        # doctest: +SKIP
     >>> result["name_movers"].supporting                                                 # doctest: +SKIP
@@ -206,8 +210,10 @@ def search(
         if corruption not in prompts:
             raise InputError(f"step {step.name} needs prompts with corruption {corruption!r}")
         task = _Work(model, prompts[corruption], step, mlps, store, progress)
-        found[step.name] = task.run(found, rule, null, seed)
+        choose = partial(select, rule=rule, sigmas=sigmas, q=q, seed=seed)
+        found[step.name] = task.run(found, choose, null, seed)
     settings = {"rule": rule, "null": null, "mlps": mlps, "corruptions": list(prompts), "seed": seed}
+    settings |= {"sigmas": sigmas, "q": q}
     return Search(tuple(found.values()), settings)
 
 
@@ -220,7 +226,7 @@ class _Work:
     store: Path | None
     progress: Progress | None
 
-    def run(self, found: Mapping[str, Found], rule: Rule, null: bool, seed: int) -> Found:
+    def run(self, found: Mapping[str, Found], choose: Callable[..., Selection], null: bool, seed: int) -> Found:
         into = self._receivers(found)
         if isinstance(into, str):
             return Found(self.step, None, None, into)
@@ -233,7 +239,7 @@ class _Work:
         twins = same_answer(self.pairs, seed=seed) if null else None
         nothing = self._effects(twins, into, gone, "-null") if twins else None
         distance = {node: _distance(self.model, node, into) for node in effects.senders}
-        return Found(self.step, effects, select(effects, rule, nothing, distance, seed=seed), null=nothing)
+        return Found(self.step, effects, choose(effects, null=nothing, distance=distance), null=nothing)
 
     def _supporting(self, found: Mapping[str, Found], name: str) -> tuple[Sender, ...]:
         return found[name].supporting if name else ()
@@ -313,7 +319,7 @@ def _load(store: Path | None, name: str, key: str) -> Effects | None:
         if content["key"] != key:
             return None
         senders = tuple(node for node in map(parse_node, content["senders"]) if isinstance(node, (Head, MLP)))
-        arrays = (np.array(content[part], dtype=np.float64) for part in ("patched", "clean", "corrupted"))
-        return Effects(senders, *arrays, settings=content["settings"])
+        patched, clean, corrupted = (np.array(content[part], dtype=float) for part in ("patched", "clean", "corrupted"))
+        return Effects(senders, patched, clean, corrupted, settings=content["settings"])
     except (ValueError, KeyError, TypeError):
         return None  # a damaged file is computed again

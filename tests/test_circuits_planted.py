@@ -1,0 +1,146 @@
+"""Circuits that were put there by hand are found, with their known effects, and nothing else is."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from babelscope.circuits.ablation import Ablator, ablated_differences
+from babelscope.circuits.knockout import completeness, faithfulness_curve, knockout, minimality
+from babelscope.circuits.metrics import behaviour, logit_differences
+from babelscope.circuits.nodes import MLP, Head, Receiver, mlps_of
+from babelscope.circuits.patching import activation_patching, path_patching
+from babelscope.circuits.search import IOI, TENSE, Step, search
+from tests import planted
+
+
+@pytest.fixture(scope="module", params=["gpt2", "llama"])
+def ioi(request):
+    return planted.ioi(request.param)
+
+
+@pytest.fixture(scope="module", params=["gpt2", "llama", "bloom"])
+def tense(request):
+    return planted.two_languages(request.param)
+
+
+def named(nodes):
+    return [str(node) for node in nodes]
+
+
+def test_ioi_is_found_step_by_step_and_nothing_else(ioi, tmp_path):
+    model, pairs = ioi
+    found = search(model, {"pabc": pairs}, IOI, sigmas=1, store=tmp_path)
+    assert named(found["name_movers"].supporting) == ["3.3"]
+    assert named(found["name_movers"].opposing) == ["3.2"]
+    assert named(found["s_inhibition"].supporting) == ["2.0"]
+    assert named(found["duplicate_induction"].supporting) == ["1.2"]
+    assert found["previous_token"].supporting == ()  # no name decides where it looks, so other names change nothing
+    assert set(named(found.heads)) == {"3.3", "3.2", "2.0", "1.2"}
+    assert found.to_json()["steps"][0]["supporting"][0]["node"] == "3.3"
+
+
+def test_known_effects_of_edges_hold_to_a_millionth(ioi):
+    """+10 from the name mover, −4 from its opponent; without S-inhibition a mover reads both names alike."""
+    model, pairs = ioi
+    direct = path_patching(model, pairs)
+    assert direct.clean == pytest.approx(np.full(12, 6.0), abs=1e-6)
+    assert direct.of(Head(3, 3)) == pytest.approx(-10 / 6, abs=1e-6)
+    assert direct.of(Head(3, 2)) == pytest.approx(4 / 6, abs=1e-6)
+    queries = path_patching(model, pairs, [Receiver("q", 3, 3)])
+    assert queries.of(Head(2, 0)) == pytest.approx(-10 / 6, abs=1e-6)
+    both = path_patching(model, pairs, [Receiver("q", 3, 3), Receiver("q", 3, 2)])
+    assert both.of(Head(2, 0)) == pytest.approx(-1, abs=1e-6)
+    values = path_patching(model, pairs, [Receiver("v", 2, 0 // (model.heads // model.kv_heads))], at="S2")
+    assert values.of(Head(1, 2)) == pytest.approx(-1, abs=1e-6)
+    others = [Head(layer, head) for layer in range(4) for head in range(4) if (layer, head) not in ((3, 3), (3, 2))]
+    assert max(abs(direct.of(node)) for node in others) < 1e-6
+
+
+def test_activation_patching_finds_every_head_that_reads_names(ioi):
+    model, pairs = ioi
+    effects = activation_patching(model, pairs)
+    strong = {node for node in effects.senders if abs(effects.of(node)) > 0.05}
+    assert strong == {Head(1, 2), Head(2, 0), Head(3, 3), Head(3, 2)}
+    at_s2 = activation_patching(model, pairs, at="S2")
+    assert {node for node in at_s2.senders if abs(at_s2.of(node)) > 0.05} == {Head(1, 2)}
+
+
+def test_the_circuit_alone_is_faithful_complete_and_minimal(ioi):
+    model, pairs = ioi
+    heads = [Head(0, 1), Head(1, 2), Head(2, 0), Head(3, 3), Head(3, 2)]
+    ablator = Ablator.prepare(model, pairs, "zero")
+    whole, nothing, all_of_it = knockout(
+        model, pairs, [[Head(x, y) for x in range(4) for y in range(4)], [], heads], ablator
+    )
+    assert whole.faithfulness == pytest.approx(1)
+    assert nothing.faithfulness == pytest.approx(0)
+    assert all_of_it.interval().value == pytest.approx(1, abs=1e-6)
+    assert completeness(model, pairs, heads, ablator, draws=4).gap == pytest.approx(0, abs=1e-6)
+    least = minimality(model, pairs, {"movers": heads[3:], "rest": heads[:3]}, ablator)
+    assert min(least.values()) > 0.3
+    curve = dict(faithfulness_curve(model, pairs, heads, ablator, [0, 5]))
+    assert curve[0].value == pytest.approx(0)
+    assert curve[5].value == pytest.approx(1, abs=1e-6)
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_induction_is_found_with_its_previous_token_head(family):
+    model, pairs = planted.induction(family)
+    steps = [Step("direct", mlps=True), Step("previous", "k", "direct", "S1+1", mlps=True)]
+    found = search(model, {"first": pairs}, steps, null=False)
+    assert named(found["direct"].supporting) == ["1.1"]
+    assert named(found["previous"].supporting) == ["0.2"]
+    assert found["direct"].effects.of(Head(1, 1)) == pytest.approx(-1, abs=1e-5)
+    assert len(found.nodes) == 2
+
+
+def test_two_languages_share_the_copy_head_and_nothing_else(tense):
+    model, sets = tense
+    found = {code: search(model, sets[code], TENSE, sigmas=1) for code in sets}
+    assert set(named(found["en"]["direct"].supporting)) == {"0.2", "m1"}
+    assert set(named(found["en"]["direct_verb"].supporting)) == {"0.1", "m1"}
+    assert named(found["en"]["ffn_inputs"].supporting) == ["0.2"]
+    assert found["zh"]["direct"].supporting == ()
+    assert named(found["zh"]["direct_verb"].supporting) == ["0.1"]
+    assert set(named(found["en"].nodes)) == {"0.1", "0.2", "m1"}
+    assert set(named(found["zh"].nodes)) == {"0.1"}
+
+
+def test_ablating_the_language_only_parts_hurts_that_language_alone(tense):
+    model, sets = tense
+    parts = {"copy": [Head(0, 1)], "tense": [Head(0, 2)], "ffn": [MLP(1)], "other ffns": [MLP(0), MLP(2)]}
+    hurt = {}
+    for code in sets:
+        pairs = sets[code]["verb-swap"]
+        ablator = Ablator.prepare(model, pairs, "zero")
+        scores = ablated_differences(model, pairs, [[], *parts.values()], ablator).mean(1)
+        hurt[code] = {name for name, score in zip(parts, scores[1:]) if score < scores[0] - 1e-4}
+        assert scores[0] == pytest.approx(behaviour(model, pairs).logit_difference.mean())
+    assert hurt == {"en": {"copy", "tense", "ffn"}, "zh": {"copy"}}
+
+
+def test_the_model_does_the_task_as_planted(tense):
+    model, sets = tense
+    for code in sets:
+        assert behaviour(model, sets[code]["verb-swap"]).exact.all()
+    flipped = logit_differences(model, sets["en"]["tense-flip"], "corrupted")
+    assert (flipped < 0).all()
+    assert len(mlps_of(model)) == 3
+
+
+def test_a_search_goes_on_where_it_was(tmp_path, monkeypatch):
+    from babelscope.circuits import search as module
+
+    model, pairs = planted.ioi("gpt2")
+    told = []
+    first = search(model, {"pabc": pairs}, IOI, store=tmp_path, progress=lambda *seen: told.append(seen))
+    assert told[0][0] == "name_movers"
+    assert {kept.name for kept in tmp_path.iterdir()} >= {"name_movers.json", "s_inhibition.json"}
+    (tmp_path / "s_inhibition.json").write_text("{ broken")
+    calls = []
+    real = module.path_patching
+    monkeypatch.setattr(module, "path_patching", lambda *a, **k: (calls.append(1), real(*a, **k))[1])
+    again = search(model, {"pabc": pairs}, IOI, store=tmp_path)
+    assert len(calls) == 1
+    assert again.to_json() == first.to_json()
