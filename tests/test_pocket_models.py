@@ -14,7 +14,7 @@ from babelscope.cli.pocket import app, tables
 from babelscope.errors import InputError, ModelError
 from babelscope.pocket import curriculum, models
 from babelscope.pocket.baselines import CountModels
-from babelscope.pocket.evaluate import Size, evaluate
+from babelscope.pocket.evaluate import CHOICES, Size, evaluate
 from babelscope.pocket.models import MODELS, Recipe
 from babelscope.pocket.packing import Order, TokenStream, pack
 from babelscope.pocket.scoring import Scorer, accuracy, perplexity
@@ -271,5 +271,5 @@ def test_an_exported_model_loads_and_knows_who_receives(tmp_path):
 def test_evaluation_tables_hold_every_language():
     found = evaluate(["gpt2-en"], Size(documents=3, choices=4, stories=3, fitted=50), report=lambda line: None)
     assert {row["predictor"] for row in found["perplexity"]} == {"model", "unigram", "bigram"}
-    assert {row["kind"] for row in found["choices"]} == {"ioi", "ioi_seen", "tense", "tense_verbs"}
+    assert {row["kind"] for row in found["choices"]} == set(CHOICES)
     assert tables(found)[0].row_count == 3

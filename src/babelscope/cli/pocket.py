@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
 app = typer.Typer(help="The built-in model family.", no_args_is_help=True)
 
 Row = dict[str, Any]
+
+TEMPLATE = re.compile(r"t\d")
+"""groups that are in the JSON and would make the tables long"""
 
 
 @app.command("list")
@@ -110,7 +114,7 @@ def tables(found: dict[str, list[Row]]) -> list[Table]:
         )
     ]  # fmt: skip
     for kind, title in CHOICES.items():
-        rows = [row for row in found["choices"] if row["kind"] == kind]
+        rows = [row for row in found["choices"] if row["kind"] == kind and not TEMPLATE.match(row["group"])]
         drawn.append(
             _table(f"{title}: % right (Wilson interval)", ("model", "revision", "group"), rows, _accuracy_cell)
         )

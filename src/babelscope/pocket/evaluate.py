@@ -5,6 +5,7 @@ Rows of the tables are dictionaries, so that they print and serialise as they ar
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -18,6 +19,8 @@ from babelscope.pocket.baselines import CountModels
 from babelscope.pocket.corpus import Example, heldout, iter_documents
 from babelscope.pocket.curriculum import MIX
 from babelscope.pocket.models import LANGUAGES, MAIN, MODELS, PocketModel, get, path
+from babelscope.pocket.scenes import draw_giving, giving
+from babelscope.pocket.scenes import names as giving_names
 from babelscope.pocket.scoring import Scorer, accuracy, perplexity
 
 Row = dict[str, Any]
@@ -26,10 +29,14 @@ Report = Callable[[str], None]
 PERPLEXITY_KINDS = ("sentence", "combination", "question", "story")
 CHOICES = {
     "ioi": "IOI, new names and new templates",
+    "ioi_names": "IOI, new names in the training's templates",
+    "ioi_templates": "IOI, the training's names in new templates",
     "ioi_seen": "IOI, new scenes with the training's names and templates",
     "tense": "tense, seen verbs in unseen pairs of template and verb",
     "tense_verbs": "tense, verbs that no tense pair of training has",
 }
+MARKS = ("了", "đã", "sudah")
+"""words that say that something is past, where verbs do not change"""
 CHECKPOINT_LANGUAGES = ("en", "zh")
 """languages of the two-way choices by checkpoint; the story cloze by checkpoint has all nine"""
 
@@ -117,13 +124,13 @@ def cloze(scorer: Scorer, languages: Sequence[str], size: Size) -> Iterator[Row]
 
 
 def _groups(examples: Sequence[Example], kind: str) -> Iterator[tuple[str, np.ndarray[Any, Any]]]:
-    """All items, and in the tense task the kinds of verb, or the mark that is asked for, apart."""
+    """All items; apart, the templates of the IOI task; in the tense task the kinds of verb, or the mark asked for."""
     yield "all", np.arange(len(examples))
-    if not kind.startswith("tense"):
-        return
-    names = [e.target if e.language in ("zh", "vi", "id") and len(e.target) < 6 else e.stratum for e in examples]
-    marks = {"了", "đã", "sudah", "regular", "irregular", "syncretic"}
-    groups = [name if name in marks else "other" for name in names]
+    if kind.startswith("ioi"):
+        groups = [e.stratum for e in examples]
+    else:
+        names = [e.target if e.target in MARKS else e.stratum for e in examples]
+        groups = [name if name in (*MARKS, "regular", "irregular") else "other" for name in names]
     for group in sorted(set(groups)) if len(set(groups)) > 1 else ():
         yield group, np.array([index for index, name in enumerate(groups) if name == group])
 
@@ -131,12 +138,26 @@ def _groups(examples: Sequence[Example], kind: str) -> Iterator[tuple[str, np.nd
 @cache
 def _examples(language: str, kind: str, n: int) -> tuple[Example, ...]:
     """n held-out examples, or as many as there are."""
+    if kind in ("ioi_names", "ioi_templates"):
+        return tuple(_halfway(language, kind == "ioi_names", n))
     while n:
         try:
             return tuple(heldout(language, kind, n))
         except CorpusError:
             n = n * 2 // 3
     return ()
+
+
+def _halfway(language: str, new_names: bool, n: int) -> Iterator[Example]:
+    """Giving scenes of which either the names or the templates are held out, to see which of them is the harder."""
+    generator = random.Random(f"halfway {new_names}")
+    for _ in range(n):
+        a, b = generator.sample(giving_names(new_names), 2)
+        item = draw_giving(generator, "heldout", new=not new_names, pair=(a, b))
+        said = giving(item, language)
+        yield Example(
+            item.meaning_id, "ioi", language, said.whole, said.text, said.target, said.foil, said.join, item.frame
+        )
 
 
 @cache
