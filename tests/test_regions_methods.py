@@ -40,7 +40,7 @@ def quality(found: RegionSet, truth: torch.Tensor) -> tuple[float, float]:
         ("average-precision", {}),
         ("eta-squared", {"share": 0.09}),
         ("mean-difference", {}),
-        ("fdr-effect", {"permutations": 200}),
+        ("fdr-effect", {"permutations": 400}),
     ],
 )
 def test_planted_neurons_are_found(known, method, changes):

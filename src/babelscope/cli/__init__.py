@@ -35,6 +35,8 @@ COMMANDS = {
 """verbs with a function of the same name in the module of that name"""
 GROUPS = ("corpus", "tasks", "pocket", "region-files")
 """verbs that hold further verbs in `app`"""
+REGION_FILES = ("show", "compare", "import", "export")
+"""`babelscope regions compare` is `babelscope region-files compare`; a model folder of such a name is `./compare`"""
 
 
 @app.callback()
@@ -74,6 +76,8 @@ def main(arguments: list[str] | None = None) -> None:
         print(f"babelscope {__version__}")
         raise SystemExit(0)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    if given[:1] == ["regions"] and given[1:2] and given[1] in REGION_FILES:
+        given = ["region-files", *given[1:]]
     try:
         app(args=given, standalone_mode=True)
     except BabelscopeError as error:

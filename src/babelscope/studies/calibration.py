@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -128,6 +129,7 @@ def calibrate(
 
 
 def _calibration_table(run: RunWriter, null: ScoreNull, regions: masks.RegionSet, rate: float, n: int) -> None:
+    # fdr_needs: the smallest p is 1 / ((B + 1) L), so at least so many (language, neuron) pairs must reach it
     kept, kept_effect = (nulls.benjamini_hochberg(p, rate).sum(1) for p in (null.p, null.p_effect))
     rows: list[dict[str, Any]] = []
     for place, (code, observed) in enumerate(regions.sizes.items()):
@@ -146,6 +148,7 @@ def _calibration_table(run: RunWriter, null: ScoreNull, regions: masks.RegionSet
                 "fdr": int(kept[place]),
                 "fdr_effect": int(kept_effect[place]),
                 "rate": rate,
+                "fdr_needs": math.ceil(null.p.numel() / (rate * (null.draws + 1) * len(null.languages))),
                 "draws": null.draws,
                 "n": n,
             }

@@ -1,0 +1,197 @@
+"""The study from end to end: what a run holds, that it comes back, and what the command line refuses."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from babelscope.cli import main
+from babelscope.errors import InputError, RunError, UnattainableThreshold
+from babelscope.regions import load_regions
+from babelscope.results import open_run
+from babelscope.studies.region_settings import RegionsSettings, check_samples
+from babelscope.studies.regions import study_regions
+
+from .region_data import corpus, model, texts
+
+METHODS = ("lape", "average-precision", "eta-squared", "mean-difference", "random", "random-layer")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    settings = RegionsSettings(
+        "memory",
+        samples=10,
+        threshold=1.9,
+        texts="memory",
+        window=16,
+        text_tokens=64,
+        controls=1,
+        bootstrap=20,
+        permutations=20,
+        methods=METHODS,
+        alignment=True,
+        alignment_neurons=(0.05,),
+        doses=(0.05,),
+        kinds=("zero", "mean-others"),
+        generate=2,
+        generate_tokens=3,
+        prompt_tokens=3,
+        steer=("en", "zh"),
+    )
+    out = tmp_path_factory.mktemp("runs") / "all"
+    given = corpus(6, 10)
+    return study_regions(model("bloom"), settings, out, corpus=given, texts=texts(6))
+
+
+def test_a_run_is_whole_and_comes_back(run):
+    again = open_run(run.path)
+    again.validate()
+    assert again.summary == run.summary
+    assert again.kind == "regions"
+    assert again.manifest["seeds"]["sample"] == 0
+    assert again.manifest["model"]["weight_hash"] == model("bloom").weight_hash
+
+
+def test_a_run_holds_what_the_contract_says(run):
+    arrays, layers = run.arrays(), 3
+    assert arrays.score.dims == arrays.z.dims == ("language", "layer", "neuron")
+    assert arrays.similarity.shape == (60, 60)
+    assert arrays.item_sentence.values[:10].tolist() == [str(place) for place in arrays.item_sentence.values[:10]]
+    for name in ("lrds_layer", "sads_layer", "same_language_layer", "same_sentence_layer", "neither_layer"):
+        assert arrays[name].shape == (layers,)
+        assert (arrays[f"{name}_low"] <= arrays[f"{name}_high"]).all()
+    for name in ("lrds_pair", "sads_pair", "similarity_pair"):
+        assert arrays[name].shape == (6, 6)
+    wanted = {
+        "agreement", "alignment", "alignment_neurons", "calibration", "dose", "generation_shares", "generations",
+        "methods", "perplexity", "region_size", "selectivity", "sentences", "stability", "steering",
+    }  # fmt: skip
+    assert set(run.tables) == wanted
+    assert all("n" in run.table(name) for name in ("alignment", "calibration", "stability", "steering", "methods"))
+
+
+def test_scores_add_up_and_regions_are_those_of_the_scores(run):
+    arrays, summary = run.arrays(), run.summary
+    assert float(arrays.score.sum()) / 6 == pytest.approx(summary["same_language"], rel=1e-4)
+    members = (arrays.z > 1.9).sum(("layer", "neuron"))
+    assert dict(zip(arrays.language.values.tolist(), members.values.tolist())) == summary["region_size"]
+    stored = load_regions(run.file("regions/z-score.safetensors"))
+    assert stored.sizes == summary["region_size"]
+    assert stored.facts["weight_hash"] == model("bloom").weight_hash
+    assert arrays.region_size_layer.values.tolist() == list(stored.by_layer().values())
+    assert summary["sklr"] == sum(summary["region_size"].values())
+
+
+def test_the_calibration_is_observed_minus_expected(run):
+    table, null, summary = run.table("calibration"), run.arrays("null"), run.summary
+    assert np.allclose(table.excess, table.observed - table.expected_null)
+    assert null.sklr_null.shape == null.lrds_null.shape == null.sads_null.shape == (20,)
+    assert null.p.shape == (6, 3, model("bloom").neurons_per_layer)
+    assert summary["excess_sklr"] == pytest.approx(summary["sklr"] - float(null.sklr_null.mean()))
+    low, high = summary["excess_sklr_interval"]
+    assert low <= summary["excess_sklr"] <= high
+    # random sentences mean nothing, and have languages only by their letters
+    assert summary["sads_null_interval"][0] - 0.05 < summary["sads"] < summary["sads_null_interval"][1] + 0.05
+
+
+def test_every_method_left_a_file_and_rows(run):
+    for name in (*METHODS, "z-score", "fdr", "fdr-effect"):
+        assert load_regions(run.file(f"regions/{name}.safetensors")).method == name
+    assert set(run.table("methods").method) == {*METHODS, "z-score", "fdr", "fdr-effect"}
+    assert len(run.table("agreement")) == 6 * 9 * 8 // 2
+    assert run.summary["methods"]["random"] == run.summary["region_size"]
+
+
+def test_alignment_has_controls_and_confounds(run):
+    table = run.table("alignment")
+    assert {"mexa", "cka", "anc", "sads-length-matched", "sads-overlap-matched"} <= set(table.metric)
+    beside = table[table.layer.isna()]
+    assert set(beside.metric) == {"token-overlap", "same-script"}
+    assert set(run.summary["matched_negatives"]) == {"length-matched", "overlap-matched"}
+
+
+def test_writing_is_tabled(run):
+    rows = run.table("generations")
+    assert {"base", "en", "zh", "random-layer", "steered to zh"} <= set(rows.deactivated)
+    assert len(rows[rows.deactivated == "base"]) == 2 * 6
+    assert set(run.summary["steering"]) == {"base", "steered", "swapped", "random-layer"}
+
+
+def test_the_same_settings_give_the_same_numbers(run, tmp_path):
+    settings = RegionsSettings("memory", samples=10, threshold=1.9, bootstrap=20)
+    one = study_regions(model("bloom"), settings, tmp_path / "a", corpus=corpus(6, 10))
+    two = study_regions(model("bloom"), settings, tmp_path / "b", corpus=corpus(6, 10))
+    assert one.key == two.key != run.key
+    assert one.summary == two.summary
+    assert one.summary["lrds"] == run.summary["lrds"]
+    assert one.summary["methods"] == {"z-score": one.summary["region_size"]}
+    with pytest.raises(RunError, match="exists; give --overwrite"):
+        study_regions(model("bloom"), settings, tmp_path / "a", corpus=corpus(6, 10))
+
+
+def test_too_few_languages_are_refused_before_anything_is_measured(tmp_path):
+    with pytest.raises(UnattainableThreshold):
+        study_regions(model("bloom"), RegionsSettings("memory", samples=4), tmp_path / "a", corpus=corpus(5, 5))
+    assert not (tmp_path / "a").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"samples": 1}, "at least two sentences"),
+        ({"controls": -1}, "cannot be negative"),
+        ({"permutations": -1}, "cannot be negative"),
+        ({"fdr": 1.5}, "between 0 and 1"),
+        ({"methods": ("magic",)}, "magic: there are z-score"),
+        ({"doses": (0.1,)}, "needs --texts"),
+        ({"alignment_neurons": (2.0,)}, "above 0 and at most 1"),
+        ({"languages": ("en",) * 9, "steer": ("en", "fi")}, "fi is not among"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused(changes, message):
+    with pytest.raises(InputError, match=message):
+        check_samples(RegionsSettings("memory", **changes))
+
+
+def run_cli(*arguments):
+    with pytest.raises(SystemExit) as stopped:
+        main([str(part) for part in arguments])
+    return stopped.value.code
+
+
+def test_region_files_are_shown_compared_and_exchanged(run, tmp_path, capsys):
+    assert run_cli("regions", "show", run.path) in (0, None)
+    assert "z-score, 6 languages" in capsys.readouterr().out
+    assert run_cli("regions", "compare", run.path, run.path / "regions" / "lape.safetensors") in (0, None)
+    assert "Jaccard" in capsys.readouterr().out
+    assert run_cli("region-files", "export", run.path, "--out", tmp_path / "r.json") in (0, None)
+    assert run_cli("regions", "import", tmp_path / "r.json", "--out", tmp_path / "r.safetensors") in (0, None)
+    assert load_regions(tmp_path / "r.safetensors").sizes == run.summary["region_size"]
+    capsys.readouterr()
+    assert run_cli("regions", "export", run.path, "--out", tmp_path / "r.json") == 2
+    assert "exists; give --overwrite" in capsys.readouterr().err
+    torch.save([[torch.tensor([1])]], tmp_path / "masks")
+    given = ("--languages", "en", "--layers", 1, "--neurons", 4)
+    assert run_cli("regions", "import", tmp_path / "masks", "--out", tmp_path / "m.safetensors") == 2
+    assert "--languages, --layers and --neurons" in capsys.readouterr().err
+    assert run_cli("regions", "import", tmp_path / "masks", *given, "--out", tmp_path / "m.safetensors") in (0, None)
+    assert load_regions(tmp_path / "m.safetensors").total == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--steer", "en"), "write two languages"),
+        (("--kinds", "zero,half"), "--kinds half"),
+        (("--doses", "much"), "--doses much"),
+        (("--special", "eos"), "none, bos, or bos-excluded"),
+        (("--methods", "magic"), "--methods magic"),
+    ],
+)
+def test_options_that_cannot_work_are_refused_in_one_line(arguments, message, tmp_path, capsys):
+    assert run_cli("regions", "nowhere", "--corpus", "lines:x", "--out", tmp_path / "o", *arguments) == 2
+    told = capsys.readouterr().err
+    assert message in told
+    assert told.count("\n") == 1
