@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from babelscope.errors import BabelscopeError, InputError, NonFinite, RunError
+from babelscope.errors import BabelscopeError, InputError, RunError
 from babelscope.evolution import RayOptions, SweepOptions, plan_from, run_sweep, status
 from babelscope.evolution import points as points_module
 from babelscope.evolution.live import LiveTable
@@ -23,13 +23,10 @@ from babelscope.evolution.sweep import Listener
 from babelscope.results import open_run
 
 from .sweep_helpers import (
-    LANGUAGES,
     FakeMeasure,
     cloze_plan,
-    copy_checkpoint,
     folder_of_checkpoints,
     note,
-    save_tiny,
     write_fake_run,
 )
 
@@ -307,11 +304,12 @@ def test_a_failed_download_is_a_failed_point(tmp_path, monkeypatch):
 
 @pytest.mark.ray
 @pytest.mark.filterwarnings("ignore")
-def test_a_lost_node_costs_nothing_but_time(tmp_path):
+def test_a_lost_node_costs_nothing_but_time(tmp_path, monkeypatch):
     pytest.importorskip("ray")
     from ray.cluster_utils import Cluster
 
     models = folder_of_checkpoints(tmp_path / "models", range(6))
+    monkeypatch.setenv("RAY_worker_niceness", "0")  # on a busy machine idle-priority workers would never finish
     log, out = tmp_path / "log", tmp_path / "ray"
     run_sweep(cloze_plan(models), tmp_path / "local", compute=FakeMeasure())
     measure = _by_value(log)
@@ -351,75 +349,3 @@ def _by_value(log: Path):
 
     cloudpickle.register_pickle_by_value(sys.modules[FakeMeasure.__module__])
     return FakeMeasure(log=log, pause=1.5)
-
-
-# -- a real one --------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def real_sweep(tmp_path_factory):
-    """Three real tiny checkpoints and a fourth with a NaN: step2 holds the weights of step1."""
-    root = tmp_path_factory.mktemp("real")
-    save_tiny(root / "models" / "step1", seed=1)
-    copy_checkpoint(root / "models" / "step1", root / "models" / "step2")
-    save_tiny(root / "models" / "step4", seed=4)
-    save_tiny(root / "models" / "step8", seed=8, spoil=True)
-    plan = plan_from(
-        {
-            "models": [{"id": str(root / "models"), "revisions": "all"}],
-            "corpora": ["pocket:heldout?n=20"],
-            "languages": LANGUAGES,
-            "measures": {
-                "regions": {"samples": 6, "threshold": 1.0, "bootstrap": 20},
-                "story_cloze": {"stories": "pocket:?n=4"},
-            },
-        }
-    )
-    return plan, run_sweep(plan, root / "out")
-
-
-def test_a_planted_duplicate_and_a_broken_checkpoint_are_flagged(real_sweep):
-    _, run = real_sweep
-    table = run.table("points").set_index("revision")
-    assert table.status.to_dict() == {"step1": "done", "step2": "done", "step4": "done", "step8": "failed"}
-    assert table.duplicate_of["step2"] == "step1"
-    assert table.duplicate_of[["step1", "step4"]].isna().all()
-    assert table.lrds["step1"] == table.lrds["step2"]
-    assert "NaN" in table.error["step8"]
-    failure = json.loads((run.path / "failed" / f"{table.key['step8']}.json").read_text())
-    assert failure["kind"] == NonFinite.__name__
-    assert np.isnan(table.lrds["step8"])
-
-
-def test_a_real_sweep_has_what_the_figures_draw(real_sweep):
-    from babelscope.plots import draw, figure_names
-    from babelscope.plots.frames import accuracies, checkpoints
-
-    _, run = real_sweep
-    table = checkpoints(run)
-    assert table.revision.tolist() == ["step1", "step2", "step4"]
-    assert accuracies(table)[0] == "accuracy_story_cloze"
-    assert not [name for name in accuracies(table) if name.endswith(("_low", "_high"))]
-    assert (table.lrds_low <= table.lrds).all()
-    assert run.table("flow")["from"].unique().tolist() == ["step1"]
-    assert run.table("flow").to.unique().tolist() == ["step4"]
-    for name in ("training_curves", "layers_over_training", "sizes_over_training", "neuron_flow"):
-        assert name in figure_names(run)
-        draw(run, name)
-
-
-def test_a_finished_real_sweep_computes_nothing_again(real_sweep, tmp_path):
-    plan, run = real_sweep
-    log = tmp_path / "log"
-    again = run_sweep(plan, run.path, compute=FakeMeasure(log=log))
-    assert len(log.read_text().splitlines()) == 1  # the broken one is tried again
-    again.validate()
-
-
-def test_a_point_is_a_run_that_can_be_opened_alone(real_sweep):
-    _, run = real_sweep
-    point = SweepStore(run.path).open(run.table("points").key[0])
-    point.validate()
-    assert point.kind == "regions"
-    assert set(point.table("cloze").language) == {*LANGUAGES, "mean", "others"}
-    assert point.manifest["point"]["revision"] == "step1"

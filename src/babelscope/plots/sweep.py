@@ -73,7 +73,9 @@ def scale_curves(run: Run) -> Figure:
     names = [name for name in ("lrds", "sads", *frames.accuracies(table)[:1]) if name in table]
     drawing = canvas(2.9 * len(names), 2.7)
     for index, (axes, name) in enumerate(zip(np.atleast_1d(drawing.subplots(1, len(names))), names)):
-        axes.plot(table.parameters, table[name].astype(float), **line_style(index))
+        style = line_style(index)
+        axes.plot(table.parameters, table[name].astype(float), **style)
+        band(axes, table, "parameters", name, style["color"])
         axes.set_xscale("log")
         axes.set_xticks(table.parameters, [size_text(size) for size in table.parameters], rotation=30)
         axes.minorticks_off()
@@ -120,6 +122,7 @@ def twin(axes: Axes, table: pd.DataFrame, x: str, first: str, second: str | None
         style = {**line_style(index), "linestyle": ("-", "--")[index]}
         values = table[name].astype(float)
         place.plot(table[x], values, **style)
+        band(place, table, x, name, style["color"])
         hollow = frames.same_weights(table)
         place.plot(
             table[x][hollow],
@@ -135,6 +138,13 @@ def twin(axes: Axes, table: pd.DataFrame, x: str, first: str, second: str | None
         if index:
             place.grid(False)
             place.spines["right"].set_visible(True)
+
+
+def band(axes: Axes, table: pd.DataFrame, x: str, name: str, color: str) -> None:
+    """The 95 % interval of a measure as a shade, where the table of points has one."""
+    if f"{name}_low" in table and table[f"{name}_low"].notna().any():
+        low, high = table[f"{name}_low"].astype(float), table[f"{name}_high"].astype(float)
+        axes.fill_between(table[x].astype(float), low, high, color=color, alpha=0.15, linewidth=0)
 
 
 def sized_languages(table: pd.DataFrame) -> list[str]:
@@ -159,7 +169,7 @@ def steps_text(step: float) -> str:
     >>> steps_text(512), steps_text(300000)
     ('512', '300k')
     """
-    return f"{step / 1000:g}k" if step >= 1000 else f"{step:g}"
+    return f"{step / 1000:.3g}k" if step >= 1000 else f"{step:g}"
 
 
 def size_text(parameters: float) -> str:
@@ -176,6 +186,12 @@ def size_text(parameters: float) -> str:
 
 def _steps(axes: Axes, table: pd.DataFrame) -> None:
     axes.set_xlabel("training step")
+    steps = table.step.astype(float)
+    if steps.median() < steps.max() / 4:  # checkpoints that lie ever further apart
+        axes.set_xscale("symlog", linthresh=max(1.0, float(steps[steps > 0].min())), linscale=0.2)
+        axes.set_xticks(steps, minor=False)
+        axes.set_xticks([], minor=True)
+        axes.tick_params(axis="x", rotation=40, labelsize=7)
     axes.xaxis.set_major_formatter(lambda step, _: steps_text(step))
 
 
