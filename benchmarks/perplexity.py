@@ -34,7 +34,7 @@ from babelscope.regions.perplexity import Windows, score, token_losses
 WORDS = 250_880
 
 
-def tested(layers: int = 2, words: int = WORDS) -> Model:
+def random_model(layers: int = 2, words: int = WORDS) -> Model:
     torch.manual_seed(0)
     config = AutoConfig.for_model("bloom", vocab_size=words, hidden_size=512, n_layer=layers, n_head=8)
     return Model(AutoModelForCausalLM.from_config(config), None, id="random")
@@ -61,7 +61,7 @@ def _peak() -> float:
 
 def alone(which: str, window: int) -> None:
     """Time, extra peak memory and loss of one way in this process."""
-    model = tested()
+    model = random_model()
     # a short pass first, so that what libraries set up is not counted
     ours(model, text(8))
     before = _peak()
@@ -103,7 +103,7 @@ def together(model: Model, windows: Windows, masks: Sequence[Tensor]) -> list[fl
 
 def masks_per_pass(copies: int = 8, repeat: int = 3) -> tuple[float, float]:
     """Time of one by one over time of all in one pass, and the largest difference of the losses."""
-    model, windows = tested(layers=8, words=8192), text(128, 2, 8192)
+    model, windows = random_model(layers=8, words=8192), text(128, 2, 8192)
     masks = [random_region(500, (model.layers, model.neurons_per_layer), seed) for seed in range(copies)]
     seconds = {"one": float("inf"), "all": float("inf")}
     off = 0.0

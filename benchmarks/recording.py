@@ -63,7 +63,7 @@ class Numbered(Model):
         return [self.rows[int(text)] for text in texts]
 
 
-def tested(rows: list[list[int]]) -> Numbered:
+def random_model(rows: list[list[int]]) -> Numbered:
     torch.manual_seed(0)
     config = AutoConfig.for_model("bloom", vocab_size=8192, hidden_size=256, n_layer=8, n_head=8)
     model = Numbered(AutoModelForCausalLM.from_config(config), None, id="random")
@@ -125,7 +125,7 @@ def peak(which: str) -> float:
 
 def alone(which: str) -> None:
     corpus = Sequences(SENTENCES)
-    model = tested(corpus.rows)
+    model = random_model(corpus.rows)
     if which == "trunk":
         trunk(model)
     else:
@@ -167,7 +167,7 @@ def main() -> None:
         alone(arguments.alone)
         return
     corpus = Sequences(SENTENCES)
-    model = tested(corpus.rows)
+    model = random_model(corpus.rows)
 
     def recording() -> Recording:
         return record(model, corpus)  # pyright: ignore[reportArgumentType]
