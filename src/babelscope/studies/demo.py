@@ -14,6 +14,7 @@ from babelscope.studies.regions import RegionsSettings, study_regions
 
 MODEL = "pocket:pocket-bloom-m"
 CORPUS = "pocket:heldout"
+LANGUAGES = ("en", "zh", "fr", "es", "pt", "ar", "vi", "hi", "id")
 TEXTS = "pocket:heldout?seed=1"
 """other sentences than the regions were found on"""
 SWEEPS = ("pocket-checkpoints", "pocket-scales")
@@ -35,6 +36,7 @@ def run_demo(
     say(f"regions of {MODEL} on held-out sentences in nine languages")
     settings = RegionsSettings(
         CORPUS,
+        LANGUAGES,
         samples=50 if quick else 100,
         texts=TEXTS,
         window=128,
