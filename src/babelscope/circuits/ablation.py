@@ -183,7 +183,7 @@ class Ablator:
         for value, gradient in zip(constants, torch.autograd.grad(loss, constants)):
             assert value.grad is not None
             value.grad += gradient
-        return float(loss)
+        return float(loss.detach())
 
     def _overall(self, node: Part) -> Tensor:
         def of(recorded: Recorded) -> Tensor:

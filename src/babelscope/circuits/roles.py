@@ -227,7 +227,7 @@ def role_scores(
     common = [role for role in pairs[0].roles if all(role in pair.roles for pair in pairs)]
     names = [role for role in ("IO", "S1", "S2", "VERB1") if role in common]
     between = attention_between(model, pairs, common, common)
-    attention = np.nanmean(between, axis=-1) if between.size else between[..., 0]
+    attention = _mean_where_known(between)
     scores: dict[str, Array] = {}
     if names:
         copied = copying(model, pairs, names, seed=seed)
@@ -249,6 +249,13 @@ def role_scores(
     if repeated:
         scores |= repetition(model, repeated, prefix)
     return Roles(scores, tuple(common), tuple(common), attention)
+
+
+def _mean_where_known(values: Float[Array, "*some P"]) -> Float[Array, "*some"]:
+    """Mean over the pairs that have a value; NaN where none has."""
+    known = np.isfinite(values)
+    count = known.sum(-1)
+    return np.where(count > 0, np.where(known, values, 0).sum(-1) / np.maximum(count, 1), np.nan)
 
 
 @dataclass(frozen=True)

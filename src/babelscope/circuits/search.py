@@ -192,8 +192,8 @@ def search(
 
     With `null`, effects are compared with those of same-answer counterfactuals where the prompts allow them. `store`:
     a folder for finished steps. A step whose receivers were not found is passed over, with the reason. Raises
-    InputError for a step into an unknown one, or a corruption without prompts. `sigmas` and `q` as in `select`: in a model
-    of few heads two deviations are a strict demand.
+    InputError for a step into an unknown one, or a corruption without prompts. `sigmas` and `q` as in `select`: in a
+    model of few heads two deviations are a strict demand.
 
     >>> result = search(model, {"pabc": prompts})                                        # doctest: +SKIP
     >>> result["name_movers"].supporting                                                 # doctest: +SKIP

@@ -1,0 +1,212 @@
+"""Ablation against weight edits, means that do not depend on batches, knockouts, the lens, statistics of effects."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+
+from babelscope.circuits.ablation import Ablation, Ablator, ablated_differences, matched_random, windows
+from babelscope.circuits.knockout import knockout
+from babelscope.circuits.lens import logit_lens
+from babelscope.circuits.metrics import behaviour, logit_differences
+from babelscope.circuits.nodes import EMBEDDING, MLP, Head, heads_of, mlps_of, parse_node
+from babelscope.circuits.patching import activation_patching, path_patching
+from babelscope.circuits.runs import projection
+from babelscope.circuits.search import Step, search
+from babelscope.circuits.selection import select
+from babelscope.circuits.statistics import benjamini_hochberg, bootstrap_mean, bootstrap_p, correlate, wilson
+from babelscope.errors import InputError
+from babelscope.models import Model, Site, capture, edit
+from babelscope.models.model import matrix
+from tests import reference
+from tests.random_pairs import random_pair, random_pairs
+from tests.tiny_models import tiny_model, tiny_tokenizer
+
+FEW = ("llama", "gemma2", "gpt_neox", "bloom")
+
+
+@pytest.fixture(scope="module", params=FEW)
+def model(request):
+    return Model(tiny_model(request.param), tiny_tokenizer(), id=request.param)
+
+
+@pytest.fixture(scope="module")
+def llama():
+    return Model(tiny_model("llama"), tiny_tokenizer(), id="llama")
+
+
+@pytest.fixture(scope="module")
+def pairs():
+    return random_pairs()
+
+
+def test_zeroing_a_head_equals_zeroing_its_columns_of_the_weights(model, pairs):
+    node = Head(1, 2)
+    found = ablated_differences(model, pairs, [[node]], Ablator.prepare(model, pairs, "zero"))[0]
+    hf = copy.deepcopy(model.hf)
+    edited = Model(hf, model.tokenizer, id="edited")
+    with torch.no_grad():
+        width = model.head_width
+        matrix(projection(edited, 1))[:, 2 * width : 3 * width] = 0
+    assert np.allclose(found, logit_differences(edited, pairs), atol=1e-5)
+
+
+def test_logit_differences_and_behaviour_agree_with_the_plain_way(model, pairs):
+    seen = behaviour(model, pairs)
+    with torch.no_grad():
+        plain = [
+            reference.logit_difference(
+                model, [model.trunk(ids) for ids in reference.prompts_of(pair, "clean")], pair.target, pair.foil
+            )
+            for pair in pairs
+        ]
+    assert np.allclose(seen.logit_difference, plain, atol=1e-4)
+    assert np.allclose(logit_differences(model, pairs), plain, atol=1e-4)
+    assert (seen.correct == (np.array(plain) > 0)).all()
+
+
+def test_rank_probability_and_exactness_are_those_of_the_whole_distribution(llama, pairs):
+    pair = pairs[0]
+    with torch.no_grad():
+        logged = llama.hf(torch.tensor([pair.clean])).logits[0, -1].log_softmax(-1)
+    seen = behaviour(llama, [pair])
+    assert seen.target[0] == pytest.approx(float(logged[pair.target[0]]), abs=1e-5)
+    assert seen.rank[0] == 1 + int((logged > logged[pair.target[0]]).sum())
+    best = random_pair(0)
+    best = type(best)(**{**best.__dict__, "target": (int(logged.argmax()),)})
+    assert behaviour(llama, [best]).exact.all()
+    assert behaviour(llama, [best]).row()["rank"] == 1
+
+
+def test_resampling_one_head_is_activation_patching(model, pairs):
+    found = ablated_differences(model, pairs, [[Head(1, 0)], [MLP(1)]], Ablator.prepare(model, pairs, "resample"))
+    patched = activation_patching(model, pairs, [Head(1, 0), MLP(1)]).patched
+    assert np.allclose(found, patched, atol=1e-5)
+
+
+def test_resampling_everything_gives_the_corrupted_run(llama, pairs):
+    nodes = [*heads_of(llama), *mlps_of(llama)]
+    everything = ablated_differences(llama, pairs, [nodes], Ablator.prepare(llama, pairs, "resample"))[0]
+    embedded = activation_patching(llama, pairs, [EMBEDDING])
+    # all but the embedding comes from the corrupted prompt; the embedding's own path is what is left
+    with_embedding = path_patching(llama, pairs, senders=[EMBEDDING], mlps="frozen")
+    assert not np.allclose(everything, embedded.clean, atol=1e-3)
+    assert with_embedding.patched.shape == (1, len(pairs))
+
+
+def test_means_are_over_template_order_and_length_however_batched(llama, pairs):
+    more = [random_pair(item) for item in range(6)] + pairs[2:]
+    nodes = [Head(0, 1), Head(2, 3), MLP(1)]
+    whole = ablated_differences(llama, more, [nodes], Ablator.prepare(llama, more, "mean"))
+    small = ablated_differences(llama, more, [nodes], Ablator.prepare(llama, more, "mean", budget=9), budget=9)
+    assert np.allclose(whole, small, atol=1e-5)
+    # by hand, for the pairs of one template, order and length
+    same = [pair for pair in more if (pair.template, pair.order, len(pair.clean)) == ("t0", "BABA", 9)]
+    site = Site("z", 2)
+    with torch.no_grad(), capture(llama, [site]) as seen:
+        llama.trunk(torch.tensor([pair.corrupted for pair in same]))
+    mean = seen[site].mean(0)
+
+    def put(value):
+        value = value.clone()
+        value[:, :, 3] = mean[:, 3]
+        return value
+
+    with torch.no_grad(), edit(llama, {site: put}):
+        final = llama.trunk(torch.tensor([same[0].clean]))
+    expected = reference.logit_difference(llama, [final], same[0].target, same[0].foil)
+    found = ablated_differences(llama, more, [[Head(2, 3)]], Ablator.prepare(llama, more, "mean"))
+    assert found[0, more.index(same[0])] == pytest.approx(expected, abs=1e-5)
+
+
+def test_optimal_constants_do_better_than_means_and_leave_no_gradients(llama):
+    pairs = [random_pair(item) for item in range(6)]
+    nodes = [Head(0, 0), Head(1, 1), MLP(1)]
+    ablator = Ablator.prepare(llama, pairs, Ablation.OPTIMAL, reference="clean")
+    with pytest.raises(InputError, match="call fit"):
+        ablated_differences(llama, pairs, [nodes], ablator)
+    losses = ablator.fit(pairs, nodes, steps=15)
+    assert losses[-1] < losses[0]
+    assert all(parameter.grad is None for parameter in llama.hf.parameters())
+    assert np.isfinite(ablated_differences(llama, pairs, [nodes], ablator)).all()
+
+
+def test_the_whole_circuit_gives_one_and_the_empty_one_nothing(model, pairs):
+    everything = [*heads_of(model), *mlps_of(model)]
+    for kind in ("zero", "mean", "resample"):
+        full, empty = knockout(model, pairs, [everything, []], Ablator.prepare(model, pairs, kind))
+        assert full.faithfulness == pytest.approx(1, abs=1e-4)
+        assert empty.faithfulness == pytest.approx(0, abs=1e-4)
+
+
+def test_the_lens_ends_in_the_models_own_answer(model, pairs):
+    lens = logit_lens(model, pairs)
+    assert np.allclose(lens.after[-1], logit_differences(model, pairs), atol=1e-4)
+    assert lens.before.shape == (model.layers, len(pairs))
+
+
+def test_windows_and_matched_random_heads(llama):
+    assert windows(llama, 1) == [[MLP(0)], [MLP(1)], [MLP(2)]]
+    assert windows(llama, 3)[0] == [MLP(0), MLP(1)]
+    with pytest.raises(InputError, match="odd"):
+        windows(llama, 2)
+    chosen = [Head(0, 1), Head(2, 0), Head(2, 3)]
+    draws = matched_random(llama, chosen, draws=20)
+    assert len(draws) == 20
+    for drawn in draws:
+        assert sorted(node.layer for node in drawn) == [0, 2, 2]
+        assert not set(drawn) & set(chosen)
+
+
+def test_bad_input_is_one_clear_line(llama, pairs):
+    ablator = Ablator.prepare(llama, pairs, "zero")
+    with pytest.raises(InputError, match="heads 0 to 3"):
+        ablated_differences(llama, pairs, [[Head(0, 9)]], ablator)
+    with pytest.raises(InputError, match="no ablation 'none'; there are zero, mean, resample, optimal"):
+        Ablator.prepare(llama, pairs, "none")
+    with pytest.raises(InputError, match=r"write 9\.6 for a head"):
+        parse_node("nine")
+    with pytest.raises(InputError, match="builds on nothing"):
+        search(llama, {"x": pairs}, [Step("queries", "q", "nothing")])
+    with pytest.raises(InputError, match="needs prompts with corruption 'flip'"):
+        search(llama, {"x": pairs}, [Step("direct", corruption="flip")])
+
+
+def test_a_knocked_out_head_has_no_direct_effect_of_its_own(llama, pairs):
+    ablator = Ablator.prepare(llama, pairs, "mean")
+    gone = Head(2, 1)
+    effects = path_patching(llama, pairs, edits=lambda rows: ablator.changes(rows, [gone]))
+    assert effects.of(gone) == pytest.approx(0, abs=1e-6)
+    assert np.allclose(effects.clean, ablated_differences(llama, pairs, [[gone]], ablator)[0], atol=1e-5)
+
+
+def test_selection_by_deviation_and_by_significance(llama):
+    pairs = [random_pair(item) for item in range(12)]
+    effects = path_patching(llama, pairs)
+    deviating = select(effects, "deviation", distance=[0] * 12)
+    strength = np.abs(effects.effect)
+    bound = max(abs(effects.effect.mean()) + 2 * effects.effect.std(), 0.02)
+    assert set(deviating.nodes) == {node for node, value in zip(effects.senders, strength) if value > bound}
+    assert select(effects, "significance", null=effects).nodes == ()  # nothing stands out from itself
+    with pytest.raises(InputError, match="no selection rule"):
+        select(effects, "luck")
+
+
+def test_statistics_are_calibrated():
+    generator = np.random.default_rng(0)
+    p = bootstrap_p(generator.normal(size=(400, 30)), draws=400)
+    assert 0.02 < (p < 0.05).mean() < 0.09
+    assert bootstrap_p(np.full((1, 5), 2.0), draws=400)[0] == pytest.approx(1 / 401)
+    assert bootstrap_p(np.zeros((1, 5)))[0] == 1
+    assert benjamini_hochberg(np.array([0.001, 0.02, 0.03, 0.9])).tolist() == [True, True, True, False]
+    assert wilson(0, 10).high == pytest.approx(0.2775, abs=1e-3)
+    assert bootstrap_mean([1, 2, 3]).value == 2
+    first = generator.normal(size=(6, 8)) + np.arange(6)[:, None]
+    other = generator.normal(size=(6, 8)) + np.arange(6)[:, None]
+    layered = correlate(first, other, permutations=200)
+    assert layered.pearson > 0.5  # late heads score higher in both,
+    assert layered.p > 0.01  # which the null knows
+    assert correlate(first, first, permutations=200).p < 0.01

@@ -1,0 +1,136 @@
+"""Attributions add up to the logit; attention is read as it is; roles are recovered in hand-built models."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from babelscope.circuits.direct import attributions, promoted
+from babelscope.circuits.nodes import Head
+from babelscope.circuits.patterns import attention_between, patterns
+from babelscope.circuits.roles import copying, direct, match_heads, random_twin, repetition, role_scores, token_copying
+from babelscope.circuits.runs import run
+from babelscope.errors import InputError, TaskError
+from babelscope.models import Model
+from tests import planted
+from tests.random_pairs import random_pairs
+from tests.tiny_models import FAMILIES, tiny_model, tiny_tokenizer
+
+SUMMING = [family for family in FAMILIES if family != "opt-350m"]
+
+
+@pytest.fixture(scope="module")
+def llama():
+    return Model(tiny_model("llama"), tiny_tokenizer(), id="llama")
+
+
+@pytest.mark.parametrize("family", SUMMING)
+def test_all_attributions_and_biases_add_up_to_the_logit(family):
+    model = Model(tiny_model(family), tiny_tokenizer(), id=family)
+    ids, words = torch.arange(4, 22).reshape(2, 9), torch.tensor([5, 40, 77])
+    with torch.no_grad():
+        seen = run(model, ids)
+        hidden = seen.final[:, -1]
+        head = model.hf.get_output_embeddings()
+        expected = head(hidden)[:, words] * float(getattr(model.config, "logit_scale", None) or 1)
+        senders, parts, biases = attributions(model, seen, words)
+    assert len(senders) == len(parts) == 1 + model.layers * (model.heads + 1)
+    assert torch.allclose(parts.sum(0) + biases, expected, atol=2e-4 * float(expected.abs().max()))
+    place = senders.index(Head(1, 2))
+    tokens = promoted(model, seen, [Head(1, 2)])
+    assert torch.allclose(tokens[0, words], parts[place].mean(0), atol=1e-4)
+
+
+@pytest.mark.parametrize("family", ["llama", "bloom", "gpt2", "gemma2"])
+def test_patterns_sum_to_one_and_the_kernel_is_put_back(family):
+    model = Model(tiny_model(family), tiny_tokenizer(), id=family)
+    before = model.config._attn_implementation
+    found = patterns(model, torch.arange(4, 13)[None])
+    assert model.config._attn_implementation == before
+    assert len(found) == model.layers
+    assert all(torch.allclose(part.sum(-1), torch.ones(1, model.heads, 9), atol=1e-5) for part in found)
+    assert all(float(part.triu(1).abs().max()) == 0 for part in found)
+
+
+def test_attention_between_roles_is_read_at_their_tokens(llama):
+    pairs = random_pairs()[:2]
+    found = attention_between(llama, pairs, ["END", "A"], ["A", "B"])
+    weights = patterns(llama, torch.tensor([pairs[1].clean]))
+    start, end = pairs[1].roles["B"]
+    assert found[0, 1, 2, 3, 1] == pytest.approx(float(weights[2][0, 3, -1, start:end].sum()), abs=1e-6)
+    assert np.isnan(found[1, 1]).all()  # B stands behind A
+    with pytest.raises(TaskError, match="no role 'S1'"):
+        attention_between(llama, pairs, ["S1"], ["A"])
+
+
+def test_name_movers_copy_and_their_opponents_copy_negatively():
+    model, pairs = planted.ioi("llama")
+    model_scores = copying(model, pairs, ["IO", "S1"], top=1)
+    assert model_scores.copy[3, 3] == 1
+    assert model_scores.negative[3, 2] == 1
+    assert model_scores.diagonal[3, 2] < -1 < 1 < model_scores.diagonal[3, 3]
+    alone = token_copying(model, torch.tensor([4, 5, 6]), [Head(3, 3)], top=1)
+    assert alone.copy[3, 3] == 1
+    assert np.isnan(alone.copy[0, 0])
+
+
+def test_role_scores_name_the_planted_heads():
+    model, pairs = planted.ioi("gpt2")
+    roles = role_scores(model, pairs)
+    assert roles.scores["attention END→S2"][2, 0] == pytest.approx(1, abs=1e-6)
+    assert roles.scores["attention END→IO"][3, 3] == pytest.approx(1, abs=1e-6)
+    assert roles.scores["writes target − foil"][3, 3] == pytest.approx(10, abs=1e-4)
+    assert roles.scores["writes target − foil"][3, 2] == pytest.approx(-4, abs=1e-4)
+    assert roles.attention[4, 3, 2, 0] == pytest.approx(1, abs=1e-6)
+
+
+def test_repeated_tokens_show_the_induction_circuit():
+    model, _ = planted.induction("llama")
+    half = torch.tensor([[1, 2, 3, 4, 5], [6, 3, 1, 5, 2]])
+    ids = torch.cat([torch.zeros(2, 1, dtype=torch.long), half, half], 1)
+    found = repetition(model, {5: ids}, prefix=1)
+    assert found["previous-token"][0, 2] > 0.99
+    assert found["induction"][1, 1] > 0.99
+    assert found["induction"][0, 2] < 0.01
+    assert found["duplicate-token"].max() < 0.2
+    with pytest.raises(InputError, match="said twice"):
+        repetition(model, {4: ids}, prefix=1)
+
+
+def test_past_tense_is_promoted_on_verbs_that_are_not_in_the_prompt(llama):
+    pairs = [pair for pair in random_pairs() if len(pair.target) == 1 and len(pair.clean) == 9][:2]
+    found = direct(llama, pairs)
+    seen = run(llama, torch.tensor([pair.clean for pair in pairs]))
+    words = torch.tensor([pairs[1].target[0], pairs[1].foil[0]])
+    senders, parts, _ = attributions(llama, seen, words)
+    place = senders.index(Head(2, 1))
+    other = float(parts[place][0, 0] - parts[place][0, 1])  # what prompt 0 makes the head say about prompt 1's words
+    words = torch.tensor([pairs[0].target[0], pairs[0].foil[0]])
+    _, parts, _ = attributions(llama, seen, words)
+    assert found.target[2, 1, 0] == pytest.approx(float(parts[place][0, 0]), abs=1e-5)
+    other += float(parts[place][1, 0] - parts[place][1, 1])
+    assert found.elsewhere[2, 1] == pytest.approx(other / 2, abs=1e-5)
+
+
+def test_heads_are_matched_by_what_they_do_wherever_they_stand():
+    model, pairs = planted.ioi("gpt2")
+    other, same = planted.ioi("llama")
+    first, second = role_scores(model, pairs), role_scores(other, same)
+    matched = dict(match_heads(first, second).pairs)
+    assert matched[Head(3, 3)] == Head(3, 3)
+    assert matched[Head(2, 0)] == Head(2, 0)
+    twins = [role_scores(random_twin(other, seed), same) for seed in range(3)]
+    found = match_heads(first, second, twins)
+    assert found.null.shape == (16,)
+    assert 0 < found.p <= 1
+
+
+def test_a_random_twin_does_not_disturb_the_random_state(llama):
+    torch.manual_seed(3)
+    expected = torch.rand(1)
+    torch.manual_seed(3)
+    twin = random_twin(llama, seed=7)
+    assert torch.equal(torch.rand(1), expected)
+    assert twin.layers == llama.layers
+    assert twin.weight_hash != llama.weight_hash
