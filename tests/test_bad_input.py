@@ -178,3 +178,7 @@ def test_a_full_disk(model, lines, tmp_path):
         assert [name for name in os.listdir(small) if not name.endswith(".lock")] == []
     finally:
         subprocess.run(["umount", small], check=False)
+
+
+def test_an_unknown_joint(capsys, model, lines, tmp_path):
+    assert "blank-line or eos" in regions(capsys, model, f"lines:{lines}", tmp_path / "out", "--joint", "nothing")

@@ -11,6 +11,7 @@ from babelscope.cli.options import Device, DeviceMap, Dtype, Overwrite, Remote, 
 
 if TYPE_CHECKING:
     from babelscope.models.model import SpecialTokens
+    from babelscope.regions.perplexity import Joint
     from babelscope.regions.treatments import Kind
 
 _ALL = 0
@@ -27,6 +28,7 @@ def regions(
     special: Annotated[str, typer.Option(help="Special tokens: none, bos, or bos-excluded.")] = "none",
     texts: Annotated[str | None, typer.Option(help="Text for the perplexity table; default: no table.")] = None,
     window: Annotated[int | None, typer.Option(help="Tokens per window; default: the model's length, ≤ 2048.")] = None,
+    joint: Annotated[str, typer.Option(help="Between documents: blank-line (the paper) or eos.")] = "blank-line",
     text_tokens: Annotated[int, typer.Option(help="Tokens of text per language; 0: all of it.")] = 8192,
     controls: Annotated[int, typer.Option(help="Random draws of each control.")] = 5,
     bootstrap: Annotated[int, typer.Option(help="Draws for intervals.")] = 1000,
@@ -74,6 +76,7 @@ def regions(
         special=_special(special),
         texts=texts,
         window=window,
+        joint=_joint(joint),
         text_tokens=None if text_tokens == _ALL else text_tokens,
         controls=controls,
         bootstrap=bootstrap,
@@ -96,6 +99,14 @@ def regions(
     run = study_regions(loaded, settings, out, overwrite, parallel, progress=bars)
     show(str(run.path))
     typer.echo(f"run: {out}    page: babelscope report {out}")
+
+
+def _joint(name: str) -> Joint:
+    from babelscope.errors import InputError
+
+    if name == "blank-line" or name == "eos":
+        return name
+    raise InputError(f"--joint {name!r}: use blank-line or eos")
 
 
 def _special(name: str) -> SpecialTokens:

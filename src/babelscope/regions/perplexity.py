@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -22,8 +23,9 @@ from babelscope.errors import InputError
 from babelscope.models import Batch, Model, over_batches
 
 VOCABULARY_CHUNK = 8192
-JOINT = "\n\n"
-"""between documents, as in the paper: a blank line"""
+Joint = Literal["blank-line", "eos"]
+BLANK_LINE = "\n\n"
+"""between documents, as in the paper"""
 
 
 @dataclass(frozen=True)
@@ -71,14 +73,19 @@ class Loss:
         return float(self.by_document.sum()) / math.log(2) / self.byte_count
 
 
-def cut_windows(model: Model, texts: TextCollection, window: int, limit: int | None = None) -> Windows:
-    """Join documents by blank lines, tokenise, cut into windows of `window` tokens; the remainder is dropped.
+def cut_windows(
+    model: Model, texts: TextCollection, window: int, limit: int | None = None, joint: Joint = "blank-line"
+) -> Windows:
+    """Join documents, tokenise, cut into windows of `window` tokens; the remainder is dropped.
 
-    `limit`: at most so many windows. Raises InputError when there is less text than one window, or window < 2.
+    `joint`: what stands between documents, a blank line (the paper) or the end-of-text token, for models that never
+    saw blank lines. `limit`: at most so many windows. Raises InputError when there is less text than one window, when
+    window < 2, and when the tokenizer has no end-of-text token to join by.
     """
     if window < 2:
         raise InputError(f"a window of {window} tokens scores nothing; take at least 2")
-    joined = JOINT.join(document.text for document in texts.documents)
+    between = _between(model, joint)
+    joined = between.join(document.text for document in texts.documents)
     # the tokenizer's own length warning is about models with learned positions; windows are cut below
     encoding = model.tokenizer(
         joined, add_special_tokens=False, return_offsets_mapping=model.tokenizer.is_fast, verbose=False
@@ -99,10 +106,18 @@ def cut_windows(model: Model, texts: TextCollection, window: int, limit: int | N
             texts.language, ids[: count * window].reshape(shape), document, sum(_bytes(text) for text in scored)
         )
     offsets = np.array(encoding["offset_mapping"][: count * window], dtype=np.int64).reshape(*shape, 2)
-    starts = np.cumsum([0] + [len(document.text) + len(JOINT) for document in texts.documents])[:-1]
+    starts = np.cumsum([0] + [len(document.text) + len(between) for document in texts.documents])[:-1]
     document = np.searchsorted(starts, offsets[..., 0], side="right") - 1
     byte_count = sum(_bytes(joined[int(row[0, 1]) : int(row[-1, 1])]) for row in offsets)
     return Windows(texts.language, ids[: count * window].reshape(shape), torch.from_numpy(document), byte_count)
+
+
+def _between(model: Model, joint: Joint) -> str:
+    if joint == "blank-line":
+        return BLANK_LINE
+    if not model.tokenizer.eos_token:
+        raise InputError(f"the tokenizer of {model.id} has no end-of-text token; join documents by blank-line")
+    return model.tokenizer.eos_token
 
 
 def _bytes(text: str) -> int:

@@ -40,6 +40,7 @@ def run_demo(
         samples=50 if quick else 100,
         texts=TEXTS,
         window=128,
+        joint="eos",
         text_tokens=1024 if quick else 4096,
         controls=1 if quick else 3,
         bootstrap=200 if quick else 1000,

@@ -14,6 +14,7 @@ from babelscope.models import Model
 from babelscope.regions import alignment, confounds, generation, steering
 from babelscope.regions.alignment_neurons import Task, deactivate_alignment
 from babelscope.regions.masks import RegionSet, random_region_by_layer
+from babelscope.regions.methods import PERMUTED
 from babelscope.regions.perplexity import Windows
 from babelscope.regions.recording import Recording
 from babelscope.regions.treatments import Treatment, dose_response
@@ -97,20 +98,27 @@ def write_doses(
     run: RunWriter,
     model: Model,
     recording: Recording,
-    regions: RegionSet,
+    sets: Mapping[str, RegionSet],
     windows: Mapping[str, Windows],
     settings: RegionsSettings,
     progress: Progress,
 ) -> None:
-    """Table `dose`: loss by language as more and more of each ranking is treated, by every kind of treatment."""
-    passes = 1 + len(settings.kinds) * len(settings.doses) * len(regions.masks) * (1 + min(settings.controls, 1))
-    tokens = passes * sum(text.ids.numel() for text in windows.values())
-    with progress("doses", tokens, "tokens") as step:
-        rows = dose_response(
-            model, windows, regions, settings.doses, settings.kinds, recording, min(settings.controls, 1),
-            settings.seed, progress=step,
-        )  # fmt: skip
-    run.table("dose", pd.DataFrame(asdict(row) for row in rows))
+    """Table `dose`: loss by language as more and more of each method's ranking is treated, by every kind of treatment.
+
+    All methods at equal sizes, each against random neurons of the same layers. Methods that rank by p-values alone are
+    left out: their ties leave no order to follow.
+    """
+    ranked = {name: found for name, found in sets.items() if name not in (*PERMUTED, "random", "random-layer")}
+    controls = min(settings.controls, 1)
+    passes = len(ranked) * (1 + len(settings.kinds) * len(settings.doses) * len(recording.languages) * (1 + controls))
+    rows: list[dict[str, Any]] = []
+    with progress("doses", passes * sum(text.ids.numel() for text in windows.values()), "tokens") as step:
+        for name, found in ranked.items():
+            doses = dose_response(
+                model, windows, found, settings.doses, settings.kinds, recording, controls, settings.seed, progress=step
+            )
+            rows += [{"method": name, **asdict(row)} for row in doses]
+    run.table("dose", pd.DataFrame(rows))
 
 
 def write_generations(

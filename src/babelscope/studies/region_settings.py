@@ -9,6 +9,7 @@ from babelscope.models.model import SpecialTokens
 from babelscope.regions import localisation
 from babelscope.regions.identification import check_identifier
 from babelscope.regions.methods import METHODS
+from babelscope.regions.perplexity import Joint
 from babelscope.regions.treatments import KINDS, Kind
 
 
@@ -32,6 +33,8 @@ class RegionsSettings:
     """text for the perplexity table; None: no table"""
     window: int | None = None
     """tokens; None: the model's own length, at most 2048, at most what the shortest text has"""
+    joint: Joint = "blank-line"
+    """between documents: blank-line (the paper), or eos, the end-of-text token"""
     text_tokens: int | None = 8192
     """tokens of text per language; None: all of it"""
     controls: int = 5

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -31,6 +33,8 @@ __all__ = ["RegionsSettings", "check_samples", "study_regions", "versions"]
 
 MAP_SENTENCES = 100
 """sentences per language whose pairs are kept for the map"""
+IN_MEMORY = 1 << 30
+"""bytes of mean activations above which a recording lies in a temporary file"""
 INTERVAL_ITEMS = 4000
 """above so many items the (nL)² map is not made, and intervals by bootstrap are left out with that reason"""
 
@@ -59,9 +63,9 @@ def study_regions(
     if settings.texts and texts is None:
         texts = load_texts(settings.texts, sample.languages)
     windows = _windows(model, texts, settings) if texts else {}
-    with RunWriter(out, kind="regions", overwrite=overwrite) as run:
+    with RunWriter(out, kind="regions", overwrite=overwrite) as run, _room(model, sample) as room:
         with progress("recording", len(sample) * len(sample.languages), "sentences") as step:
-            recording = record(model, sample, settings.special, "lape" in settings.methods, progress=step)
+            recording = record(model, sample, settings.special, "lape" in settings.methods, store=room, progress=step)
         found = _localise(model, recording, settings, sample)
         _write_recording(run, recording, sample, found, settings)
         summary = _summary(recording, found, settings)
@@ -70,9 +74,20 @@ def study_regions(
             _write_table(run, table)
             summary["perplexity"] = table.perplexities()
         sets = _calibrate(run, recording, found, settings, summary, progress)
-        _probe(run, model, sample, recording, sets["z-score"], windows, settings, summary, progress)
+        _probe(run, model, sample, recording, sets, windows, settings, summary, progress)
         _manifest(run, model, settings, sample, windows, summary)
     return open_run(out)
+
+
+@contextmanager
+def _room(model: Model, sample: ParallelCorpus) -> Generator[Path | None]:
+    """A file for a recording that would fill the memory, gone afterwards; None for one that is held there."""
+    size = 4 * len(sample.languages) * len(sample) * model.neurons
+    if size <= IN_MEMORY:
+        yield None
+        return
+    with TemporaryDirectory(prefix="babelscope-recording-") as folder:
+        yield Path(folder) / "means.npy"
 
 
 def _windows(model: Model, texts: Mapping[str, TextCollection], settings: RegionsSettings) -> dict[str, Windows]:
@@ -81,7 +96,10 @@ def _windows(model: Model, texts: Mapping[str, TextCollection], settings: Region
     if settings.window is None:
         window = min(window, max(shortest, 2))
     limit = None if settings.text_tokens is None else max(1, settings.text_tokens // window)
-    return {code: cut_windows(model, _enough(text, limit, window), window, limit) for code, text in texts.items()}
+    return {
+        code: cut_windows(model, _enough(text, limit, window), window, limit, settings.joint)
+        for code, text in texts.items()
+    }
 
 
 def _beginning(text: TextCollection, window: int) -> str:
@@ -280,7 +298,7 @@ def _probe(
     model: Model,
     sample: ParallelCorpus,
     recording: Recording,
-    regions: masks.RegionSet,
+    sets: Mapping[str, masks.RegionSet],
     windows: Mapping[str, Windows],
     settings: RegionsSettings,
     summary: dict[str, Any],
@@ -291,9 +309,9 @@ def _probe(
     if settings.alignment_neurons:
         probes.write_alignment_neurons(run, model, sample, recording, windows, settings)
     if settings.doses:
-        probes.write_doses(run, model, recording, regions, windows, settings, progress)
+        probes.write_doses(run, model, recording, sets, windows, settings, progress)
     if settings.generate or settings.steer:
-        steered = probes.write_generations(run, model, recording, regions, sample, settings, progress)
+        steered = probes.write_generations(run, model, recording, sets["z-score"], sample, settings, progress)
         if steered:
             summary["steering"] = steered
 
