@@ -95,7 +95,7 @@ def test_similarity_is_that_of_a_recording(session, model):
     apart = found.similarity.sum() - 3
     every = sentences.compare(session, "the cat sat\nle chat est\nfish", None, Work(), top=model.neurons)
     assert every.shared["adds to similarity"].sum() == pytest.approx(float(apart) / 6)
-    assert every.own.groupby("sentence")["share of the vector"].sum().tolist() == pytest.approx([1, 1, 1])
+    assert every.own.groupby("sentence")["share"].sum().tolist() == pytest.approx([1, 1, 1])
 
 
 def test_one_layer_is_its_own_map(session):

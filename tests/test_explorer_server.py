@@ -17,6 +17,7 @@ from babelscope.cli import app as command
 from babelscope.errors import InputError, MissingExtra
 
 pytest.importorskip("gradio")
+import hypothesis  # noqa: F401  (imported at the end of the session, after gradio, it can crash Python 3.11)
 from starlette.testclient import TestClient
 
 TOKEN = "a-token-of-this-test"
@@ -118,7 +119,9 @@ def test_the_browsers_own_word_about_other_sites_counts(visitor):
     crossing = {"sec-fetch-site": "cross-site"}
     assert visitor.get("/config", headers=crossing).status_code == 403
     assert visitor.get("/", headers={**crossing, "sec-fetch-mode": "no-cors"}).status_code == 403
-    assert visitor.get("/", headers={**crossing, "sec-fetch-mode": "navigate"}).status_code == 200
+    followed = {**crossing, "sec-fetch-mode": "navigate"}
+    assert visitor.get("/", headers={**followed, "sec-fetch-dest": "document"}).status_code == 200
+    assert visitor.get("/", headers={**followed, "sec-fetch-dest": "iframe"}).status_code == 403
 
 
 @pytest.mark.parametrize(

@@ -176,7 +176,8 @@ def _check_origin(headers: dict[str, str], host: str, scope: Scope) -> None:
     # browsers say where a request comes from; following a link to the page itself is the one thing others may do
     site = headers.get("sec-fetch-site", "none")
     entering = scope["type"] == "http" and scope["method"] == "GET" and scope["path"] == "/"
-    if site not in {"same-origin", "none"} and not (entering and headers.get("sec-fetch-mode") == "navigate"):
+    followed = headers.get("sec-fetch-mode") == "navigate" and headers.get("sec-fetch-dest", "document") == "document"
+    if site not in {"same-origin", "none"} and not (entering and followed):
         raise Refused(403, "requests from other sites are not answered")
 
 

@@ -13,7 +13,21 @@ import gradio as gr
 
 from babelscope.app import facts, heads, neurons, sentences, switches
 from babelscope.app.markup import heat_table
-from babelscope.app.page import ANY, PROGRESS, QUEUE, QUICK, WHOLE, Jobs, Page, noticed, plain, text_field, text_table
+from babelscope.app.page import (
+    ANY,
+    PROGRESS,
+    QUEUE,
+    QUICK,
+    WHOLE,
+    Jobs,
+    Page,
+    button,
+    html_field,
+    noticed,
+    plain,
+    text_field,
+    text_table,
+)
 from babelscope.app.session import Loading, Session, open_for_viewing
 from babelscope.app.work import NEW_TOKENS_LIMIT, SENTENCES_LIMIT, TEXT_LIMIT
 from babelscope.errors import InputError
@@ -48,14 +62,16 @@ def _sentences(page: Page) -> None:
     place = ANY.State(0)
     text = text_field("Sentences", lines=6, max_length=TEXT_LIMIT * SENTENCES_LIMIT)
     with ANY.Row():
-        go = ANY.Button("Compare", variant="primary", scale=0, min_width=120)
-        another = ANY.Button("Take translations", scale=0, min_width=160)
+        go = button("Compare", main=True)
+        another = button("Take translations")
         page.stop_button()
-    page.fresh["layers"] = layer = ANY.Dropdown([WHOLE], value=WHOLE, label="Layer", scale=0)
-    matrix, by_layer = ANY.HTML(js_on_load=None), ANY.HTML(js_on_load=None)
+    page.fresh["layers"] = layer = ANY.Dropdown([WHOLE], value=WHOLE, label="Layer")
+    matrix, by_layer = html_field(), html_field()
     with ANY.Row():
-        shared = text_table("Neurons that make them alike")
-        own = text_table("Strongest neurons of each sentence")
+        shared = text_table("Neurons that make them alike", "layer", "neuron", "adds to similarity", "region")
+        own = text_table(
+            "Strongest neurons of each sentence", "sentence", "layer", "neuron", "mean activation", "share", "region"
+        )
 
     def take(at: int) -> tuple[int, str]:
         corpus = noticed(page.session.need_corpus)
@@ -92,13 +108,13 @@ def _regions(page: Page) -> None:
     page.fresh["regions"] = off = ANY.CheckboxGroup([], label="Switch off the regions of", elem_id="bs-off")
     place = ANY.State(0)
     prompt = text_field("Prompt", lines=2)
-    with ANY.Row(equal_height=True):
-        page.fresh["beginning"] = language = ANY.Dropdown([], label="Beginnings in", scale=0, min_width=140)
-        tokens = ANY.Slider(5, NEW_TOKENS_LIMIT, 30, step=1, label="Tokens to write", scale=0, min_width=260)
     with ANY.Row():
-        go = ANY.Button("Continue", variant="primary", scale=0, min_width=120)
-        another = ANY.Button("Take a beginning", scale=0, min_width=160)
-        measure = ANY.Button("Measure perplexity", scale=0, min_width=170)
+        page.fresh["beginning"] = language = ANY.Dropdown([], label="Beginnings in", min_width=140)
+        tokens = ANY.Slider(5, NEW_TOKENS_LIMIT, 30, step=1, label="Tokens to write", min_width=260)
+    with ANY.Row():
+        go = button("Continue", main=True)
+        another = button("Take a beginning")
+        measure = button("Measure perplexity")
         page.stop_button()
     with ANY.Row():
         with ANY.Column():
@@ -107,7 +123,10 @@ def _regions(page: Page) -> None:
         with ANY.Column():
             after = text_field("With the regions off", lines=4, interactive=False)
             after_language = text_field("Looks like", interactive=False)
-    table = text_table("Perplexity on the parallel text; “random” is as many neurons drawn from the same layers")
+    table = text_table(
+        "Perplexity on the parallel text; “random” is as many neurons drawn from the same layers",
+        *("language", "all neurons", "off", "off %", "random", "random %", "tokens"),
+    )
 
     def take(code: str | None, at: int) -> tuple[int, str]:
         return at + 1, noticed(lambda: switches.beginning(page.session, code or "", at))
@@ -128,20 +147,24 @@ def _regions(page: Page) -> None:
 
 def _neurons(page: Page) -> None:
     ANY.Markdown("Find the neurons that stand out for a language; click a row, or name a neuron, to look at it.")
-    with ANY.Row(equal_height=True):
-        page.fresh["neuron language"] = language = ANY.Dropdown([], label="Language", scale=0, min_width=140)
-        layer = ANY.Number(0, label="Layer", precision=0, minimum=0, scale=0, min_width=110)
-        neuron = ANY.Number(0, label="Neuron", precision=0, minimum=0, scale=0, min_width=110)
     with ANY.Row():
-        find = ANY.Button("Find the strongest", variant="primary", scale=0, min_width=170)
-        look = ANY.Button("Look at one", scale=0, min_width=130)
+        page.fresh["neuron language"] = language = ANY.Dropdown([], label="Language", min_width=140)
+        layer = ANY.Number(0, label="Layer", precision=0, minimum=0, min_width=110)
+        neuron = ANY.Number(0, label="Neuron", precision=0, minimum=0, min_width=110)
+    with ANY.Row():
+        find = button("Find the strongest", main=True)
+        look = button("Look at one")
         page.stop_button()
     with ANY.Row():
-        found = text_table("Strongest neurons")
+        found = text_table("Strongest neurons", "layer", "neuron", "z", "score", "region")
         with ANY.Column():
-            card = ANY.HTML(js_on_load=None)
-            scores = text_table("By language")
-    top = text_table("Sentences that move it most")
+            card = html_field()
+            scores = text_table("By language", "language", "score", "z", "mean activation")
+    top = text_table(
+        "Sentences that move it most",
+        *("mean activation", "language", "text", "id"),
+        widths=["14%", "12%", "48%", "26%"],
+    )
 
     def strongest(code: str, request: gr.Request, progress: Any = PROGRESS) -> Any:
         with page.jobs.begin(request, progress) as work:
@@ -171,25 +194,26 @@ def _circuits(page: Page) -> None:
     )
     place = ANY.State(0)
     prompt = text_field("Prompt", lines=2)
-    with ANY.Row(equal_height=True):
-        page.fresh["ioi"] = language = ANY.Dropdown([], label="Prompts in", scale=0, min_width=140)
+    with ANY.Row():
+        page.fresh["ioi"] = language = ANY.Dropdown([], label="Prompts in", min_width=140)
         target = text_field("Right answer", max_length=100)
         foil = text_field("Wrong answer", max_length=100)
     with ANY.Row():
-        go = ANY.Button("Run", variant="primary", scale=0, min_width=120)
-        another = ANY.Button("Take a prompt", scale=0, min_width=150)
+        go = button("Run", main=True)
+        another = button("Take a prompt")
         page.stop_button()
     said = text_field("Logit difference", interactive=False)
     with ANY.Row():
         with ANY.Column(scale=2):
-            parts = ANY.HTML(js_on_load=None)
+            parts = html_field()
         with ANY.Column(scale=1):
-            words = text_table("Next tokens")
-    with ANY.Row(equal_height=True):
-        layer = ANY.Number(0, label="Layer", precision=0, minimum=0, scale=0, min_width=110)
-        head = ANY.Number(0, label="Head", precision=0, minimum=0, scale=0, min_width=110)
-        watch = ANY.Button("Show attention", scale=0, min_width=150)
-    pattern = ANY.HTML(js_on_load=None)
+            words = text_table("Next tokens", "next token", "probability", "logit")
+    with ANY.Row():
+        layer = ANY.Number(0, label="Layer", precision=0, minimum=0, min_width=110)
+        head = ANY.Number(0, label="Head", precision=0, minimum=0, min_width=110)
+    with ANY.Row():
+        watch = button("Show attention")
+    pattern = html_field()
 
     def take(code: str, at: int) -> tuple[int, str, str, str]:
         with page.session.lock:
@@ -224,15 +248,17 @@ def _circuits(page: Page) -> None:
 
 
 def _run(page: Page) -> None:
-    page.fresh["facts"] = ANY.HTML(js_on_load=None)
-    with ANY.Row(equal_height=True):
-        page.fresh["tables"] = name = ANY.Dropdown([], label="Table of the run", scale=0, min_width=220)
-        show = ANY.Button("Show", scale=0, min_width=90)
-    table = text_table("")
-    with ANY.Row(equal_height=True):
+    page.fresh["facts"] = html_field()
+    with ANY.Row():
+        page.fresh["tables"] = name = ANY.Dropdown([], label="Table of the run", min_width=220)
+    with ANY.Row():
+        show = button("Show")
+    table = text_table("Its first rows", " ")
+    with ANY.Row():
         page.fresh["runs"] = known = ANY.Dropdown([], label="Other runs", scale=1)
         typed = text_field("or the path of a run", max_length=1000, visible=page.typed_paths)
-        go = ANY.Button("Open", scale=0, min_width=90)
+    with ANY.Row():
+        go = button("Open")
         page.stop_button()
 
     def rows(name: str | None) -> Any:

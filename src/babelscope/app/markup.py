@@ -64,10 +64,20 @@ def _cell(value: float, share: float, digits: int, quiet: float | None, name: st
     if math.isnan(value):
         return "<td></td>"
     tint = round(100 * min(1.0, abs(share)))
-    text = "" if quiet is not None and abs(value) < quiet else f"{value:.{digits}f}"
+    text = "" if quiet is not None and abs(value) < quiet else number(value, digits)
     side = "below" if share < 0 else "above"
     title = f' title="{shown(name)}"' if name else ""
     return f'<td class="{side}" style="--tint:{tint}%"{title}>{text}</td>'
+
+
+def number(value: float, digits: int) -> str:
+    """A number with a true minus sign, and none on zero.
+
+    >>> number(-0.5, 1), number(-0.001, 2)
+    ('−0.5', '0.00')
+    """
+    text = f"{value:.{digits}f}"
+    return text.lstrip("-") if not text.strip("-0.") else text.replace("-", "−")
 
 
 def facts_table(facts: Sequence[tuple[str, str]], caption: str) -> str:
@@ -81,7 +91,7 @@ STYLE = """
 .bs-scroll {overflow-x: auto; max-width: 100%; padding-bottom: .4rem}
 .bs-heat, .bs-facts {border-collapse: separate; border-spacing: 1px; font-variant-numeric: tabular-nums;
   font-size: .875rem; width: auto; color: var(--body-text-color)}
-.bs-heat caption, .bs-facts caption {text-align: start; color: var(--body-text-color-subdued); padding: .3rem 0;
+.bs-heat caption, .bs-facts caption {text-align: start; opacity: .8; padding: .3rem 0;
   max-width: 60rem; white-space: normal}
 .bs-heat th, .bs-facts th {font-weight: 500; text-align: start; padding: .15rem .5rem; vertical-align: bottom;
   border: 0; color: var(--body-text-color)}
@@ -97,6 +107,7 @@ STYLE = """
 .bs-heat td.above {background: color-mix(in srgb, #3b82c4 calc(var(--tint) * .62), transparent)}
 .bs-heat td.below {background: color-mix(in srgb, #d9822b calc(var(--tint) * .62), transparent)}
 .bs-facts td {padding: .15rem .5rem; border: 0; overflow-wrap: anywhere; max-width: 60rem}
+button.bs-button {white-space: nowrap; flex: 0 0 auto !important; width: auto !important; padding-inline: 1rem}
 .bs-plain textarea, .bs-plain input {unicode-bidi: plaintext}
 """
 """For the page: tints are mixed into its own background, so that light and dark both read well."""

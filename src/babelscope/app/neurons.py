@@ -84,8 +84,8 @@ def _top(
         {
             "mean activation": value,
             "language": languages[place // len(ids)],
-            "id": ids[place % len(ids)],
             "text": corpus.texts[languages[place // len(ids)]][place % len(ids)],
+            "id": ids[place % len(ids)],
         }
         for value, place in zip(best.values.tolist(), best.indices.tolist())
     ]

@@ -73,8 +73,8 @@ class Page:
     fresh: dict[str, Any] = field(default_factory=dict[str, Any])
 
     def stop_button(self) -> None:
-        button = ANY.Button("Stop", scale=0, min_width=90, elem_classes=["bs-stop"])
-        button.click(self.jobs.stop, None, None, **QUICK)
+        """A button that ends what this browser tab has asked for."""
+        button("Stop").click(self.jobs.stop, None, None, **QUICK)
 
     def updates(self) -> list[Any]:
         """New choices for everything in `fresh`, in its order."""
@@ -82,7 +82,7 @@ class Page:
         languages = list(session.languages)
         model = session.model
         layers = [WHOLE, *map(str, range(model.layers if model else 0))]
-        first = languages[0] if languages else None
+        first = "en" if "en" in languages else languages[0] if languages else None
         ioi = [code for code in heads.ioi_languages() if code in languages] or list(heads.ioi_languages())
         names = facts.table_names(session)
         choices: dict[str, Any] = {
@@ -90,7 +90,7 @@ class Page:
             "regions": ANY.update(choices=languages, value=[]),
             "beginning": ANY.update(choices=languages, value=first),
             "neuron language": ANY.update(choices=languages, value=first),
-            "ioi": ANY.update(choices=ioi, value=ioi[0]),
+            "ioi": ANY.update(choices=ioi, value="en" if "en" in ioi else ioi[0]),
             "facts": facts_table(facts.session_facts(session), "What is open"),
             "tables": ANY.update(choices=names, value=names[0] if names else None),
             "runs": ANY.update(choices=facts.runs_beside(self.folders)),
@@ -109,16 +109,29 @@ def text_field(label: str, **settings: Any) -> Any:
     return ANY.Textbox(label=label, **{"max_length": TEXT_LIMIT, "elem_classes": ["bs-plain"], **settings})
 
 
-def text_table(label: str) -> Any:
+def button(label: str, main: bool = False) -> Any:
+    """A button as wide as its label."""
+    settings: dict[str, Any] = {"variant": "primary"} if main else {}
+    return ANY.Button(label, size="md", scale=0, min_width=96, elem_classes=["bs-button"], **settings)
+
+
+def html_field() -> Any:
+    """A place for what `markup` makes; no script of the framework's runs in it."""
+    return ANY.HTML(js_on_load=None, apply_default_css=False)
+
+
+def text_table(label: str, *headers: str, widths: list[str] | None = None) -> Any:
     """A table of plain text and numbers."""
     return ANY.Dataframe(
         label=label,
+        headers=list(headers),
         datatype="str",
         interactive=False,
         wrap=True,
         elem_classes=["bs-plain"],
         max_height=420,
         buttons=["copy"],
+        column_widths=widths,
     )
 
 

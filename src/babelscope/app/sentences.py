@@ -89,7 +89,7 @@ def _own(session: Session, x: Tensor, values: Tensor, top: int) -> pd.DataFrame:
             "layer": place // width,
             "neuron": place % width,
             "mean activation": float(values[row, place]),
-            "share of the vector": share,
+            "share": share,
             "region": languages_of_neuron(session, place // width, place % width),
         }
         for row in range(len(x))

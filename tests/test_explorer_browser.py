@@ -1,0 +1,191 @@
+"""The explorer in a real browser: translations compared, a region switched off, hostile text shown as text."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("gradio")
+playwright = pytest.importorskip("playwright.sync_api")
+
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(600)]
+
+BROWSER = os.environ.get("BABELSCOPE_BROWSER") or shutil.which("chromium") or "/usr/bin/chromium"
+ARGUMENTS = [
+    *("--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-sync"),
+    *("--disable-background-networking", "--disable-component-update"),
+]
+NASTY = '<img src=x onerror="hacked=1"><script>hacked=2</script> ${window.hacked=3} {{value}} \u202etxet'
+ENGLISH = "And he went into the house of his father."
+CHINESE = "他就進了他父親的家。"
+
+
+def _model() -> list[str]:
+    """The built-in model where its weights are, else the one trained on the Bible beside the checkout."""
+    from babelscope.errors import ModelError
+    from babelscope.pocket.models import path
+    from tests.conftest import SHARED
+
+    try:
+        path("pocket-bloom-m")
+        return ["pocket:pocket-bloom-m", "--corpus", "pocket:heldout?n=60"]
+    except ModelError:
+        pass
+    model, bible = SHARED / "models" / "bible-bloom" / "final", SHARED / "data" / "bible" / "ces-nt"
+    if model.is_dir() and bible.is_dir():
+        return [str(model), "--corpus", f"bible:{bible}"]
+    pytest.skip("neither the weights of pocket-bloom-m nor bible-bloom beside the checkout are there")
+
+
+@pytest.fixture(scope="module")
+def address():
+    command = ["explore", *_model(), "--samples", "30", "--port", "0", "--device", "cpu"]
+    code = "from babelscope.cli import main; main()"
+    with subprocess.Popen(
+        [sys.executable, "-c", code, *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as server:
+        line = server.stdout.readline()
+        try:
+            assert line.startswith("open http://127.0.0.1:"), line + server.stderr.read()
+            yield line.split()[1]
+        finally:
+            server.terminate()
+
+
+@pytest.fixture(scope="module")
+def browser():
+    if not Path(BROWSER).exists():
+        pytest.skip("no chromium: install it, or say where it is in BABELSCOPE_BROWSER")
+    with playwright.sync_playwright() as starter:
+        opened = starter.chromium.launch(executable_path=BROWSER, args=ARGUMENTS)
+        yield opened
+        opened.close()
+
+
+@pytest.fixture(scope="module")
+def page(browser, address):
+    """One page for all tests, that fails them when anything is asked of another machine or goes wrong in it."""
+    page = browser.new_context(viewport={"width": 1280, "height": 900}).new_page()
+    page.set_default_timeout(120_000)
+    wrong = []
+    home = address.split("/?")[0]
+    page.on("request", lambda r: None if r.url.startswith((home, "data:", "blob:")) else wrong.append(r.url))
+    page.on("pageerror", lambda error: wrong.append(str(error)))
+    page.on("console", lambda message: wrong.append(message.text) if message.type == "error" else None)
+    page.goto(address)
+    page.get_by_role("button", name="Compare").wait_for()
+    page.wrong = wrong
+    yield page
+    assert wrong == []
+
+
+def _tab(page, name):
+    page.get_by_role("tab", name=name).click()
+
+
+def _field(page, label):
+    return page.get_by_label(label, exact=True).locator("visible=true").first
+
+
+def _filled(page, label):
+    field = _field(page, label)
+    playwright.expect(field).not_to_have_value("", timeout=120_000)
+    return field.input_value()
+
+
+def test_the_token_has_left_the_address(page):
+    assert "token" not in page.url
+    assert page.evaluate("document.cookie") == ""
+
+
+def test_translations_typed_are_compared(page):
+    _tab(page, "Sentences")
+    _field(page, "Sentences").fill(f"{ENGLISH}\n{CHINESE}")
+    page.get_by_role("button", name="Compare").click()
+    table = page.locator(".bs-heat").first
+    table.wait_for()
+    cells = table.locator("tbody td").all_inner_texts()
+    assert cells[0] == cells[3] == "1.00"
+    assert cells[1] == cells[2]
+    assert 0 < float(cells[1]) < 1
+    assert CHINESE in table.inner_text()
+
+
+def test_hostile_text_is_text(page):
+    _tab(page, "Sentences")
+    _field(page, "Sentences").fill(f"{NASTY}\nhello there")
+    page.get_by_role("button", name="Compare").click()
+    page.locator(".bs-heat th", has_text="onerror").wait_for()
+    shown = page.locator(".bs-heat tbody th").first.inner_text()
+    assert NASTY.split(" \u202e")[0] in shown
+    assert page.locator(".bs-heat img, .bs-heat script").count() == 0
+    _field(page, "Sentences").fill(NASTY)
+    page.get_by_role("button", name="Compare").click()
+    page.get_by_text("at least two sentences").first.wait_for()
+    assert page.evaluate("window.hacked") is None
+
+
+def test_switching_chinese_off_changes_the_continuation(page):
+    _tab(page, "Regions")
+    _field(page, "Prompt").fill("今天早上佳慧" if "pocket" in _model()[0] else "耶穌對他們說")
+    page.get_by_label("zh", exact=True).check()
+    page.get_by_role("button", name="Continue").click()
+    after = _filled(page, "With the regions off")
+    before = _filled(page, "With all neurons")
+    assert before != after
+    page.get_by_role("button", name="Measure perplexity").click()
+    row = page.get_by_role("row").filter(has=page.get_by_text("zh", exact=True)).locator("visible=true").first
+    row.wait_for()
+
+
+def test_a_neuron_is_looked_at(page):
+    _tab(page, "Neurons")
+    page.get_by_role("button", name="Find the strongest").click()
+    page.locator("[data-testid^=cell]").locator("visible=true").first.wait_for()
+    page.locator("[data-testid^=cell]").locator("visible=true").first.click()
+    page.locator(".bs-heat caption", has_text="in the region of").wait_for()
+
+
+def test_heads_and_attention_are_shown(page):
+    _tab(page, "Circuits")
+    _field(page, "Prompt").fill("Then Mary and John went to the house, and John gave bread to")
+    _field(page, "Right answer").fill("Mary")
+    _field(page, "Wrong answer").fill("John")
+    page.get_by_role("button", name="Run", exact=True).click()
+    assert "logit" in _filled(page, "Logit difference")
+    page.get_by_role("button", name="Show attention").click()
+    page.locator(".bs-heat.turned").wait_for()
+    assert page.locator(".bs-heat.turned tbody tr").count() > 10
+
+
+def test_a_wrong_token_is_refused(browser, address):
+    home = address.split("/?")[0]
+    page = browser.new_context().new_page()
+    for url in (home, f"{home}/?token=wrong"):
+        answer = page.goto(url)
+        assert answer.status == 401
+        assert page.locator("button").count() == 0
+
+
+def test_a_page_of_another_site_gets_nothing(browser, address):
+    """With the token's cookie in the same browser, another origin can neither read nor act."""
+    home = address.split("/?")[0]
+    context = browser.new_context()
+    context.new_page().goto(address)
+    other = context.new_page()
+    other.route("http://evil.example/", lambda route: route.fulfill(body="<p>evil</p>", content_type="text/html"))
+    other.goto("http://evil.example/")
+    asked = f"fetch('{home}/config', {{credentials: 'include'}}).then(r => r.text(), e => 'blocked')"
+    assert other.evaluate(asked) == "blocked"
+    sent = f"fetch('{home}/gradio_api/queue/join', {{method: 'POST', mode: 'no-cors', credentials: 'include'}})"
+    assert other.evaluate(f"{sent}.then(r => r.type, e => 'blocked')") in ("opaque", "blocked")
+    other.set_content(f"<iframe src='{home}/'></iframe>")
+    other.wait_for_timeout(1000)
+    (inside,) = (frame for frame in other.frames if frame != other.main_frame)
+    assert not inside.url.startswith(home)
+    assert inside.get_by_role("button", name="Compare").count() == 0
