@@ -88,5 +88,8 @@ def planted(
         chosen = order[place * per_language : (place + 1) * per_language]
         truth[place, chosen] = True
         v[place][:, chosen] += effect
-    activity = torch.special.ndtr(torch.where(truth, effect - 1.5, -1.5).double())
+    # a token fires where noise of one standard deviation passes 1.5, twenty tokens to a sentence
+    active = torch.special.ndtr(torch.where(truth, effect - 1.5, -1.5).double())
+    tokens = torch.full_like(active, 20.0 * sentences)
+    activity = torch.binomial(tokens, active, generator=generator) / tokens
     return recording(v + level, activity=activity), truth
