@@ -181,6 +181,29 @@ def test_without_network_or_cache_a_hub_model_is_a_problem_of_its_point(tmp_path
     assert there.problem == ""
 
 
+def test_circuits_take_the_settings_of_their_study(tmp_path, monkeypatch):
+    from babelscope.evolution import measures, plan
+    from babelscope.studies.circuit_settings import CircuitsSettings
+
+    study = measures.CircuitsStudy(CircuitsSettings, None)
+    monkeypatch.setattr(measures, "circuits_study", lambda: study)
+    folder_of_checkpoints(tmp_path, [1])
+    asked = {"models": [{"id": str(tmp_path), "revisions": "all"}], "corpora": ["pocket:heldout?n=20"]}
+
+    def key(**circuits):
+        measured = plan_from(
+            {**asked, "languages": ["en", "zh"], "measures": {"circuits": {"task": "ioi", **circuits}}}
+        )
+        return plan_points(measured)[0].key
+
+    assert len({key(), key(n=7), key(stratum={"en": "regular"})}) == 3
+    with pytest.raises(PlanError, match=r"circuits\.m: unknown key; allowed here: task, languages, n"):
+        key(m=3)
+    with pytest.raises(PlanError, match="a mapping from a text to a text"):
+        key(stratum="regular")
+    assert "task" in plan.settings_of_measures()["circuits"]
+
+
 def test_the_key_follows_what_decides_the_numbers(tmp_path):
     folder_of_checkpoints(tmp_path, [1, 2])
     keys = [point.key for point in plan_points(cloze_plan(tmp_path))]

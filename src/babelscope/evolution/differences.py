@@ -94,6 +94,7 @@ def compare_alignment(first: Run, second: Run) -> pd.DataFrame:
         frame = pd.DataFrame({"first": one.to_series(), "second": two.to_series()})
         items = [" – ".join(map(str, item)) if isinstance(item, tuple) else str(item) for item in frame.index]
         frame = frame.assign(measure=name, item=items, difference=frame["second"] - frame["first"])
+        frame = frame.dropna(subset=["first", "second"], how="all")  # a language with itself is no pair
         rows.append(frame[["measure", "item", "first", "second", "difference"]])
     if not rows:
         return pd.DataFrame(columns=["measure", "item", "first", "second", "difference"])

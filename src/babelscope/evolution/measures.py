@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from babelscope.results import Run, RunWriter
     from babelscope.studies.regions import RegionsSettings
 
-_CIRCUITS = ("babelscope.studies.circuits", "babelscope.circuits.study")
+_CIRCUITS = "babelscope.studies.circuits"
 CLOZE_TABLE = "cloze"
 
 
@@ -37,12 +37,10 @@ class CircuitsStudy:
 @lru_cache(1)
 def circuits_study() -> CircuitsStudy | None:
     """The settings and the function of the circuits study; None in a version without one."""
-    for name in _CIRCUITS:
-        if importlib.util.find_spec(name) is not None:
-            module = importlib.import_module(name)
-            if hasattr(module, "CircuitsSettings") and hasattr(module, "study_circuits"):
-                return CircuitsStudy(module.CircuitsSettings, module.study_circuits)
-    return None
+    if importlib.util.find_spec(_CIRCUITS) is None:
+        return None
+    settings = importlib.import_module("babelscope.studies.circuit_settings")
+    return CircuitsStudy(settings.CircuitsSettings, importlib.import_module(_CIRCUITS).study_circuits)
 
 
 def regions_settings(arguments: Any) -> RegionsSettings:

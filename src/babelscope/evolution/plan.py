@@ -160,8 +160,8 @@ def parse_plan(located: Located, default_name: str) -> Plan:
         about=str(_typed(located, "about", str, "")),
         data=data,
     )
-    if not plan.corpora and set(measures) - {"story_cloze"}:
-        located.fail(("corpora",), "regions, alignment, perplexity and circuits need a corpus, such as pocket:heldout")
+    if not plan.corpora and set(measures) - {"story_cloze", "circuits"}:
+        located.fail(("corpora",), "regions, alignment and perplexity need a corpus, such as pocket:heldout")
     return plan
 
 

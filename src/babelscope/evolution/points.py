@@ -7,7 +7,7 @@ corpus, texts and stories by content, every setting, the number type, and the ve
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from babelscope._version import __version__
@@ -170,5 +170,6 @@ def _settled(work: Work) -> dict[str, Any]:
         found["regions"] = {name: value for name, value in settings.items() if name not in _SPECS}
     study = measures.circuits_study()
     if work.circuits is not None and study is not None:
-        found["circuits"] = asdict(study.settings(**work.circuits))
+        settings = study.settings(**work.circuits)
+        found["circuits"] = {one.name: getattr(settings, one.name) for one in fields(settings)}
     return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import types
+from collections.abc import Mapping
 from typing import Any, Literal, Union, get_args, get_origin
 
 _WORDS = {int: "a whole number", float: "a number", str: "a text", bool: "true or false", type(None): "nothing"}
@@ -31,6 +32,10 @@ def checked(value: Any, hint: Any) -> Any:
         if not isinstance(given, list | tuple):
             raise ValueError(f"{value!r} is not {described(hint)}")
         return tuple(checked(item, inside[0]) for item in given)
+    if origin is Mapping:
+        if not isinstance(value, Mapping):
+            raise ValueError(f"{value!r} is not {described(hint)}")
+        return {checked(key, inside[0]): checked(item, inside[1]) for key, item in value.items()}
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if hint is Any or (isinstance(value, hint) and (hint is bool or not isinstance(value, bool))):
@@ -51,4 +56,6 @@ def described(hint: Any) -> str:
         return "one of " + ", ".join(map(str, inside))
     if origin in (tuple, list):
         return f"a list, each {described(inside[0])}"
+    if origin is Mapping:
+        return f"a mapping from {described(inside[0])} to {described(inside[1])}"
     return _WORDS.get(hint, str(hint))
