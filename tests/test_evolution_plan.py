@@ -59,7 +59,7 @@ def _models(text):
         ("modles: [a]\n", "did you mean models?"),
         ("models: [a]\n", "the key measures is missing"),
         ("models: [a]\nmeasures: {region: {}}\n", "line 2, measures.region: unknown key"),
-        ("models: [a]\nmeasures: {regions: {}}\n", "corpora: regions, alignment, perplexity and circuits need"),
+        ("models: [a]\nmeasures: {regions: {}}\n", "corpora: regions, alignment and perplexity need a corpus"),
         (GOOD + "    sample: 3\n", "line 5: not YAML"),
         (GOOD.replace("samples: 10", "sampels: 10"), "line 4, measures.regions.sampels: unknown key"),
         (GOOD.replace("samples: 10", "sampels: 10"), "did you mean samples?"),
@@ -188,7 +188,7 @@ def test_circuits_take_the_settings_of_their_study(tmp_path, monkeypatch):
     study = measures.CircuitsStudy(CircuitsSettings, None)
     monkeypatch.setattr(measures, "circuits_study", lambda: study)
     folder_of_checkpoints(tmp_path, [1])
-    asked = {"models": [{"id": str(tmp_path), "revisions": "all"}], "corpora": ["pocket:heldout?n=20"]}
+    asked = {"models": [{"id": str(tmp_path), "revisions": "all"}]}
 
     def key(**circuits):
         measured = plan_from(
