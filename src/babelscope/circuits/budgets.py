@@ -45,7 +45,7 @@ class Scored:
         """f of each circuit; raises NonFinite where ablating everything changes nothing."""
         weights = np.full(len(self.whole), 1 / len(self.whole)) if weights is None else weights
         span = float((self.whole - self.empty) @ weights)
-        if span == 0 or not np.isfinite(span):
+        if not abs(span) > 1e-6 * max(1.0, float(np.abs(self.whole).max())):  # rounding, or NaN
             raise NonFinite("the whole model and the empty circuit score the same, so faithfulness is undefined")
         return ((self.circuits - self.empty) @ weights) / span
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 from jaxtyping import Float
@@ -74,10 +74,11 @@ def gradients(
             final = model.trunk(rows.clean if ids is None else ids)
         scores = readout.scores(model, rows, final[None, :, rows.length - rows.answer :])[0]
         wanted = [site for site in sites if site in kept]
-        found: Sequence[Tensor | None] = torch.autograd.grad(
-            scores.sum(), [kept[site] for site in wanted], allow_unused=True
-        )
-    at = {site: torch.zeros_like(kept[site]) if grad is None else grad for site, grad in zip(wanted, found)}
+        found = torch.autograd.grad(scores.sum(), [kept[site] for site in wanted], allow_unused=True)
+    at = {
+        site: torch.zeros_like(kept[site]) if grad is None else grad
+        for site, grad in zip(wanted, cast("Sequence[Tensor | None]", found))
+    }
     attention = [start.detach(), *(seen[Site("residual", layer)] for layer in layers[1:])]
     if model.family.parallel:
         return Gradients(at, attention, attention, scores.detach())

@@ -14,7 +14,7 @@ W writer · R reader · N row · T position · D width · P pair
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import torch
@@ -211,8 +211,8 @@ def optimal_reference(
             with torch.enable_grad():
                 final = masked_final(model, wiring, mask, rows, _unflat(parameters))
                 loss = readout.divergence(model, whole, final[None, :, 0]).sum() / len(pairs)
-                found: Sequence[Tensor | None] = torch.autograd.grad(loss, parameters, allow_unused=True)
-            for parameter, gradient in zip(parameters, found):
+                found = torch.autograd.grad(loss, parameters, allow_unused=True)
+            for parameter, gradient in zip(parameters, cast("Sequence[Tensor | None]", found)):
                 if gradient is not None:
                     parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
         optimiser.step()
