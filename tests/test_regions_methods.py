@@ -36,7 +36,7 @@ def quality(found: RegionSet, truth: torch.Tensor) -> tuple[float, float]:
 @pytest.mark.parametrize(
     ("method", "changes"),
     [
-        ("lape", {"share": 0.09}),
+        ("lape", {"share": 0.09, "quantile": 0.99}),
         ("average-precision", {}),
         ("eta-squared", {"share": 0.09}),
         ("mean-difference", {}),
