@@ -68,7 +68,7 @@ def _regions(run: Run) -> None:
         return
     grid = frames.perplexity_grid(run)
     increase = grid.increase.map(cell)
-    for name in grid.draws:
+    for name in (name for name, draws in grid.draws.items() if draws > 1):
         increase[name] = [
             f"{cell(value)}±{cell(spread)}" for value, spread in zip(grid.increase[name], grid.spread[name])
         ]

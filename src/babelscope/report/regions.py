@@ -17,7 +17,7 @@ from babelscope.plots.published import SOURCE, nearest_published
 from babelscope.plots.regions import CURVES, PARTS
 from babelscope.plots.style import holds
 from babelscope.report import more, shapes
-from babelscope.report.blocks import Block, Chart, Section, Table, Variant, gather, language_name
+from babelscope.report.blocks import Block, Chart, Section, Table, Variant, gather
 from babelscope.report.similarity import similarity
 from babelscope.results import Run
 
@@ -135,7 +135,7 @@ def _sizes(run: Run) -> Block | None:
     frame = frames.region_sizes(run)
     facts = nearest_published(run.model_name, str((run.manifest.get("model") or {}).get("family", "")))
     frame[f"published_{facts.key}"] = [facts.region_size.get(code, np.nan) / facts.neurons for code in frame.language]
-    names = [f"{code} ({language_name(code)})" for code in frame.language]
+    names = frame.language.tolist()
     traces = [shapes.bars(names, frame.share, "this run", 0)]
     if "expected_null" in frame and frame.expected_null.notna().any():
         traces.append(shapes.bars(names, frame.expected_null / run.summary["neurons"], "expected by chance", 1))
@@ -164,8 +164,7 @@ def _layers(run: Run) -> Block | None:
     trace = shapes.heatmap(matrix, "neurons", hovertemplate="%{y}, layer %{x}: %{z} neurons<extra></extra>")
     caption = (
         f"How many key neurons each language has in each layer ({count(run)}). The first layer is on the left; "
-        "brighter is more. Languages "
-        "often have most of their own neurons in the first and the last layers."
+        "brighter is more."
     )
     figure = {"data": [trace], "layout": shapes.matrix_layout("layer")}
     views = [Variant("all", figure, _tidy(array, "neurons"))]
