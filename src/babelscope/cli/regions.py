@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -44,6 +44,8 @@ def regions(
     kinds: Annotated[str, typer.Option(help="Treatments of the doses: zero,mean,mean-others,scale.")] = "zero",
     generate: Annotated[int, typer.Option(help="Prompts per language to continue under each region.")] = 0,
     steer: Annotated[str | None, typer.Option(help="Make prompts in one language go on in another: en:zh")] = None,
+    steer_way: Annotated[str, typer.Option(help="mean: the region at its means in the target; or scale.")] = "mean",
+    steer_factor: Annotated[float, typer.Option(help="Times the means, or the activations.")] = 1.0,
     revision: Revision = None,
     dtype: Dtype = "auto",
     device: Device = None,
@@ -90,6 +92,8 @@ def regions(
         kinds=_kinds(kinds),
         generate=generate,
         steer=_steer(steer),
+        steer_way="scale" if steer_way == "scale" else _mean(steer_way),
+        steer_factor=steer_factor,
     )
     check_samples(settings)
     refuse_existing(out, overwrite)
@@ -138,6 +142,14 @@ def _kinds(text: str) -> tuple[Kind, ...]:
     if unknown:
         raise InputError(f"--kinds {', '.join(unknown)}: there are {', '.join(KINDS)}")
     return tuple(kind for kind in KINDS if kind in _listed(text))
+
+
+def _mean(way: str) -> Literal["mean"]:
+    from babelscope.errors import InputError
+
+    if way != "mean":
+        raise InputError(f"--steer-way {way}: use mean or scale")
+    return "mean"
 
 
 def _steer(text: str | None) -> tuple[str, str] | None:

@@ -147,8 +147,8 @@ def write_generations(
     if settings.steer:
         source, target = settings.steer
         table, texts = steering.steer(
-            model, recording, regions, source, target, prompts[source],
-            controls=settings.controls, seed=settings.seed, sampling=sampling,
+            model, recording, regions, source, target, prompts[source], settings.steer_way, settings.steer_factor,
+            settings.controls, settings.seed, sampling,
         )  # fmt: skip
         run.table("steering", pd.DataFrame(asdict(row) for row in table))
         told = {row.condition: row.success for row in table}

@@ -10,6 +10,7 @@ from babelscope.regions import localisation
 from babelscope.regions.identification import check_identifier
 from babelscope.regions.methods import METHODS
 from babelscope.regions.perplexity import Joint
+from babelscope.regions.steering import Way
 from babelscope.regions.treatments import KINDS, Kind
 
 
@@ -63,6 +64,10 @@ class RegionsSettings:
     prompt_tokens: int = 8
     steer: tuple[str, str] | None = None
     """from this language to that one"""
+    steer_way: Way = "mean"
+    """set the region's neurons to their means in the target language, or scale them"""
+    steer_factor: float = 1.0
+    """times the means, or the activations"""
 
 
 def check_samples(settings: RegionsSettings) -> None:
@@ -71,6 +76,10 @@ def check_samples(settings: RegionsSettings) -> None:
         raise InputError(f"--samples {settings.samples}: at least two sentences are needed")
     if min(settings.controls, settings.permutations, settings.generate) < 0:
         raise InputError("--controls, --permutations and --generate cannot be negative")
+    if settings.bootstrap < 1:
+        raise InputError("--bootstrap: an interval needs at least one draw")
+    if settings.steer_way not in ("mean", "scale"):
+        raise InputError(f"--steer-way {settings.steer_way}: use mean or scale")
     if not 0 < settings.fdr < 1:
         raise InputError(f"--fdr {settings.fdr:g}: a false discovery rate lies between 0 and 1")
     for name in settings.methods:

@@ -248,6 +248,10 @@ def _summary(recording: Recording, found: _Found, settings: RegionsSettings) -> 
     intervals: dict[str, Any] = {}
     if found.draws is not None:
         intervals = {"lrds": similarity.interval(found.draws.lrds), "sads": similarity.interval(found.draws.sads)}
+        if found.similarity is not None and len(recording.languages) > 2:
+            both = similarity.bootstrap_means(found.similarity, settings.bootstrap, settings.seed, languages_too=True)
+            intervals["lrds_over_languages"] = similarity.interval(both.lrds)
+            intervals["sads_over_languages"] = similarity.interval(both.sads)
     else:
         intervals["none_because"] = f"more than {INTERVAL_ITEMS} items: the (nL)² map is not made"
     return {
