@@ -154,7 +154,7 @@ def _from_name(name: str) -> langcodes.Language | None:
         return None
     try:
         found = langcodes.find(name)
-    except LookupError:
+    except (LookupError, ValueError):  # ValueError: control characters reach undecodable entries
         return None
     return found.prefer_macrolanguage() if found.is_valid() and found.language else None
 
