@@ -101,7 +101,9 @@ def compute_point(point: Point, folder: Path, scratch: Path, where: Place) -> Pa
             shutil.copytree(circuits.path, run.file("circuits/run.json").parent, dirs_exist_ok=True)
             run.manifest["summary"]["circuits"] = circuits.summary
         run.manifest["key"] = point.key
-        run.manifest["point"] = point.facts()
+        facts = point.facts()
+        source = facts.pop("source")  # but for where the weights lay: that says nothing elsewhere
+        run.manifest["point"] = facts | {"weights": source and {name: source[name] for name in ("kind", "identity")}}
     return target
 
 
