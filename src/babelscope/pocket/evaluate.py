@@ -37,8 +37,8 @@ CHOICES = {
 }
 MARKS = ("了", "đã", "sudah")
 """words that say that something is past, where verbs do not change"""
-CHECKPOINT_LANGUAGES = ("en", "zh")
-"""languages of the two-way choices by checkpoint; the story cloze by checkpoint has all nine"""
+CHECKPOINT_LANGUAGES, CHECKPOINT_KINDS = ("en", "zh"), ("ioi", "ioi_seen", "tense")
+"""two-way choices of the checkpoints before the last; their story cloze has all nine languages"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,7 @@ def evaluate(names: Sequence[str] = tuple(MODELS), size: Size | None = None, rep
             scorer = Scorer(path(model.name, revision))
             where: Row = {"model": model.name, "revision": revision, "parameters": scorer.parameters}
             final = revision == MAIN
-            found["choices"] += [where | row for row in choices(scorer, model, size, all_languages=final)]
+            found["choices"] += [where | row for row in choices(scorer, model, size, everything=final)]
             if "en" in model.shares and len(model.shares) > 1:
                 found["cloze"] += [where | row for row in cloze(scorer, tuple(model.shares), size)]
             if final:
@@ -89,10 +89,10 @@ def perplexities(scorer: Scorer, model: PocketModel, size: Size) -> Iterator[Row
             yield {"language": language, "predictor": predictor} | asdict(perplexity(values, texts))
 
 
-def choices(scorer: Scorer, model: PocketModel, size: Size, all_languages: bool = True) -> Iterator[Row]:
+def choices(scorer: Scorer, model: PocketModel, size: Size, everything: bool = True) -> Iterator[Row]:
     """Share of items in which the right continuation is likelier than the wrong one."""
-    languages = [language for language in model.shares if all_languages or language in CHECKPOINT_LANGUAGES]
-    for kind in CHOICES:
+    languages = [language for language in model.shares if everything or language in CHECKPOINT_LANGUAGES]
+    for kind in CHOICES if everything else CHECKPOINT_KINDS:
         for language in languages:
             # A verb that is the same in the past (put, cut) offers no choice.
             examples = [e for e in _examples(language, kind, size.choices) if e.target != e.foil]
