@@ -37,10 +37,10 @@ def test_measures_worked_out_by_hand():
     first = circuit_of((EMBEDDING, Receiver("v", 0, 0), -1), (Head(0, 1), FINAL, -3), (MLP(2), FINAL, -4))
     second = circuit_of((Head(0, 1), FINAL, -1), (Head(2, 2), FINAL, -1))
     found = {name: measure(first, second) for name, measure in MEASURES.items()}
-    # nodes without the embedding: {0.0, 0.1, m2} (both heads read with key/value head 0) and {0.1, 2.2}
-    assert found["node_iou"] == pytest.approx(1 / 4)
+    # nodes without the embedding: {0.1, m2} and {0.1, 2.2}
+    assert found["node_iou"] == pytest.approx(1 / 3)
     assert found["edge_iou"] == pytest.approx(1 / 4)
-    assert found["node_share"] == pytest.approx(1 / 3)
+    assert found["node_share"] == pytest.approx(1 / 2)
     assert found["edge_share"] == pytest.approx(1 / 3)
     assert found["weighted_jaccard"] == pytest.approx((3 / 8) / (1 / 8 + 1 / 2 + 4 / 8 + 1 / 2))
 

@@ -33,9 +33,9 @@ class Circuit:
 
     >>> import numpy as np
     >>> wiring = Wiring(layers=1, heads=2, kv_heads=2)
-    >>> circuit = top_edges(wiring, np.where(wiring.allowed, -1.0, 0.0), count=3)
+    >>> circuit = top_edges(wiring, np.where(wiring.allowed, -1.0, 0.0), count=3, prune=False)
     >>> circuit.size, [str(node) for node in circuit.nodes]
-    (3, ['embedding', '0.0', '0.1'])
+    (3, ['embedding'])
     """
 
     wiring: Wiring
@@ -51,9 +51,8 @@ class Circuit:
 
     @cached_property
     def nodes(self) -> tuple[Sender, ...]:
-        """Writers with an edge out of them or into them."""
-        touched = self.edges.any(1) | (self.edges.any(0) @ self.wiring.feeds)
-        return tuple(node for node, kept in zip(self.wiring.writers, touched) if kept)
+        """Writers with an edge out of them (a head that only shares keys and values with one of them is none)."""
+        return tuple(node for node, kept in zip(self.wiring.writers, self.edges.any(1)) if kept)
 
     @property
     def heads(self) -> tuple[Head, ...]:
@@ -127,7 +126,7 @@ class Circuit:
             {"node": str(node), "role": self.roles.get(str(node)), "score": round(score, 8)}
             for node, score in zip(self.nodes, self._node_scores())
         ]
-        return {"nodes": nodes, "edges": edges, "model": self.wiring.facts(), "about": dict(self.about)}
+        return {"nodes": nodes, "edges": edges, "wiring": self.wiring.facts(), "about": dict(self.about)}
 
     def _node_scores(self) -> list[float]:
         sums = np.where(self.edges, self.scores, 0).sum(1)

@@ -31,7 +31,7 @@ class Wiring:
 
     >>> wiring = Wiring(layers=2, heads=4, kv_heads=2)
     >>> wiring.allowed.shape, int(wiring.allowed.sum())
-    ((11, 19), 117)
+    ((11, 19), 82)
     """
 
     layers: int

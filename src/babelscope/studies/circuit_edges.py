@@ -1,0 +1,309 @@
+"""The second half of a circuits study: routes, edges by fast attribution, circuits as masks, languages compared.
+
+Edges are ranked on one half of a language's prompts and everything is tested on the other half.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from numpy.typing import NDArray
+
+from babelscope.circuits import cross, languages, overlap
+from babelscope.circuits.agreement import agreements, confirmed
+from babelscope.circuits.atp import attribution_patching
+from babelscope.circuits.attribution import Attribution, edge_attribution
+from babelscope.circuits.budgets import BUDGETS, Curve, faithfulness_curve
+from babelscope.circuits.circuit import Circuit, greedy_edges
+from babelscope.circuits.routes import SWEEP, THRESHOLD, Routes, flow_routes
+from babelscope.circuits.wiring import Wiring
+from babelscope.errors import InputError, NonFinite, TaskError
+from babelscope.models import Model
+from babelscope.results import RunWriter
+from babelscope.studies.progress import Progress, silent
+from babelscope.tasks import PromptPair, build
+
+Array = NDArray[np.float64]
+Pairs = Sequence[PromptPair]
+CONTROLS = {"ioi": "ioi-control"}
+"""Task → the same-language task that its circuit is compared with; any other task: random text"""
+
+
+@dataclass(frozen=True)
+class EdgeSettings:
+    """Settings of the second half; every one is recorded with the run."""
+
+    thresholds: tuple[float, ...] = SWEEP
+    threshold: float = THRESHOLD
+    """τ of the head activation frequency"""
+    steps: int = 5
+    """m of integrated gradients (midpoint rule)"""
+    share: float | None = None
+    """edges of each language's circuit, as a share of all; default: the first budget of mean faithfulness `faithful`"""
+    faithful: float = 0.8
+    budgets: tuple[float, ...] = BUDGETS
+    ablation: str = "resample"
+    random: int = 5
+    """random and renamed circuits beside each one"""
+    permutations: int = 200
+    confirm: int = 30
+    """strongest edges of each method that are patched one by one"""
+    k: int = 10
+    """of top-k recall"""
+    control: bool = True
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.threshold not in self.thresholds:
+            raise InputError(f"the routes' threshold {self.threshold:g} is not among those swept")
+        if self.share is not None and not 0 < self.share <= 1:
+            raise InputError(f"a circuit's share of the edges lies in (0, 1], got {self.share:g}")
+
+
+@dataclass(frozen=True)
+class Edges:
+    """What was found: labelled arrays, tables, one circuit per language, and numbers for the summary."""
+
+    arrays: xr.Dataset
+    tables: dict[str, pd.DataFrame]
+    circuits: dict[str, Circuit]
+    summary: dict[str, Any]
+    settings: dict[str, Any] = field(default_factory=dict[str, Any])
+
+    def write(self, run: RunWriter, overlap: Sequence[Mapping[str, Any]] = ()) -> None:
+        """Put everything into a run; `overlap`: rows of others for the table of that name."""
+        run.arrays(self.arrays)
+        for name, frame in self.tables.items():
+            if name == "overlap" and overlap:
+                frame = pd.concat([pd.DataFrame(list(overlap)), frame], ignore_index=True)
+            if len(frame):
+                run.table(name, frame)
+        for code, circuit in self.circuits.items():
+            path = run.file(f"circuits/{code}.json")
+            known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+            circuit.save(path)
+            told = json.loads(path.read_text(encoding="utf-8"))
+            path.write_text(json.dumps(known | told, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+
+
+@dataclass(frozen=True)
+class _Language:
+    routes: Routes
+    control_routes: Routes | None
+    methods: dict[str, Attribution]
+    control: Attribution | None
+    heads: dict[str, Array]
+    """every method's scores of heads"""
+    curve: Curve
+
+
+def find_edges(
+    model: Model,
+    prompts: Mapping[str, Pairs],
+    settings: EdgeSettings | None = None,
+    patching: Mapping[str, Array] | None = None,
+    roles: Mapping[str, Mapping[str, str]] | None = None,
+    controls: Mapping[str, Pairs] | None = None,
+    progress: Progress = silent,
+) -> Edges:
+    """Routes, edge circuits and their comparison across languages.
+
+    `prompts`: pairs by language; `patching`: heads' activation patching effects by language, for the table of
+    agreement; `roles`: node → role by language; `controls`: pairs of a control task by language. Raises
+    UnsupportedModel where writes do not add up, TaskError for bad pairs.
+
+    >>> found = find_edges(model, {"en": en, "zh": zh})                                  # doctest: +SKIP
+    >>> found.summary["cross_faithfulness_edges"]["en"]["zh"]                            # doctest: +SKIP
+    0.71
+    """
+    settings = settings or EdgeSettings()
+    controls = controls or {}
+    wiring = Wiring.of(model)
+    halves = {code: halved(pairs) for code, pairs in prompts.items()}
+    found: dict[str, _Language] = {}
+    rows: list[dict[str, Any]] = []
+    for code, (ranking, testing) in halves.items():
+        found[code] = _language(
+            model, settings, code, prompts[code], ranking, controls.get(code), (patching or {}).get(code), progress
+        )
+        rows += agreements(found[code].heads, settings.k, "heads", language=code)
+        said, _ = confirmed(model, testing, found[code].methods, settings.confirm, settings.ablation)
+        rows += agreements(said, settings.k, "edges", language=code)
+    size = circuit_size(settings, wiring, {code: each.curve for code, each in found.items()})
+    about = dict(method="eap-ig", steps=settings.steps, ablation=settings.ablation, model=model.id)
+    circuits = {
+        code: greedy_edges(wiring, each.methods["eap-ig"].scores, size, about={**about, "language": code}).with_roles(
+            (roles or {}).get(code, {})
+        )
+        for code, each in found.items()
+    }
+    tests = {code: testing for code, (_, testing) in halves.items()}
+    own = {c: greedy_edges(wiring, x.control.scores, size) for c, x in found.items() if x.control is not None}
+    with progress("circuits of each language on every other", sum(map(len, tests.values())), "prompts") as step:
+        crossed = cross.cross_faithfulness(
+            model, circuits, tests, own, settings.random, settings.ablation, settings.seed, done=step
+        )
+    tables = {
+        "agreement": rows,
+        "edge_curve": [row for code, each in found.items() for row in _curve_rows(code, each.curve)],
+        "overlap": _overlap_rows(settings, found, circuits),
+        "cross_edges": crossed,
+        "classification": [
+            row
+            for a, b in combinations(circuits, 2)
+            for row in cross.class_rows(a, b, cross.classify(circuits[a], circuits[b]))
+        ],
+    }
+    return Edges(
+        _arrays(model, settings, found),
+        {name: pd.DataFrame(listed) for name, listed in tables.items()},
+        circuits,
+        _summary(found, circuits, crossed, size, wiring),
+        asdict(settings),
+    )
+
+
+def halved(pairs: Pairs) -> tuple[list[PromptPair], list[PromptPair]]:
+    """Every other pair for finding, the rest for testing (fewer than eight: all for both); templates fall into both."""
+    listed = list(pairs)
+    if len(listed) < 8:
+        return listed, listed
+    # items run through the templates in both orders, so pairs are dealt in twos
+    return [p for i, p in enumerate(listed) if i // 2 % 2 == 0], [p for i, p in enumerate(listed) if i // 2 % 2]
+
+
+def control_prompts(
+    model: Model, task: str, codes: Sequence[str], n: int, **options: Any
+) -> dict[str, list[PromptPair]]:
+    """Pairs of the control task in each language in which there are any."""
+    found: dict[str, list[PromptPair]] = {}
+    for code in codes:
+        try:
+            name = CONTROLS.get(task.partition(":")[0], "random-text")
+            found[code] = list(build(name, model.tokenizer, code, n=n, **options))
+        except TaskError:
+            continue
+    return found
+
+
+def circuit_size(settings: EdgeSettings, wiring: Wiring, curves: Mapping[str, Curve]) -> int:
+    """Edges of every language's circuit, one number so that circuits compare: as asked, or as faithfulness needs."""
+    total = int(wiring.allowed.sum())
+    if settings.share is not None:
+        return max(1, int(settings.share * total))
+    mean = np.mean([curve.faithfulness for curve in curves.values()], axis=0)
+    enough = [share for share, value in zip(settings.budgets, mean) if value >= settings.faithful]
+    return max(1, int((enough[0] if enough else settings.budgets[-1]) * total))
+
+
+def _language(
+    model: Model,
+    settings: EdgeSettings,
+    code: str,
+    everything: Pairs,
+    ranking: Pairs,
+    control: Pairs | None,
+    patching: Array | None,
+    progress: Progress,
+) -> _Language:
+    with progress(f"{code}: routes", len(everything) + len(control or ()), "prompts") as step:
+        routes = flow_routes(model, everything, settings.thresholds, done=step)
+        beside = flow_routes(model, control, settings.thresholds, done=step) if control else None
+    runs = (settings.steps + 3) * len(ranking) + (settings.steps * len(control) if control else 0)
+    with progress(f"{code}: attribution", runs, "prompts") as step:
+        methods = {
+            "eap": edge_attribution(model, ranking, "eap", ablation=settings.ablation, done=step),
+            "eap-ig": edge_attribution(model, ranking, "eap-ig", settings.steps, ablation=settings.ablation, done=step),
+            "relp": edge_attribution(model, ranking, "relp", ablation=settings.ablation, done=step),
+        }
+        nodes = attribution_patching(model, ranking, done=step)
+        other = edge_attribution(model, control, "eap-ig", settings.steps, done=step) if control else None
+    with progress(f"{code}: faithfulness over budgets", 0, "prompts"):
+        try:
+            curve = faithfulness_curve(
+                model, ranking, methods["eap-ig"].scores, ablation=settings.ablation, budgets=settings.budgets
+            )
+        except NonFinite:  # the model does not do the task in this language
+            blank = np.full(len(settings.budgets), np.nan)
+            curve = Curve(settings.budgets, (0,) * len(settings.budgets), blank)
+    heads: dict[str, Array] = {"routes": routes.frequency(settings.threshold), "atp": nodes.heads}
+    heads |= {name: edges.heads for name, edges in methods.items()}
+    if patching is not None:
+        heads["patching"] = patching
+    return _Language(routes, beside, methods, other, heads, curve)
+
+
+def _curve_rows(code: str, curve: Curve) -> list[dict[str, Any]]:
+    return [
+        {
+            "language": code,
+            "budget": share,
+            "edges": edges,
+            "faithfulness": float(f),
+            "cpr": curve.cpr,
+            "cmd": curve.cmd,
+        }
+        for share, edges, f in zip(curve.budgets, curve.edges, curve.faithfulness)
+    ]
+
+
+def _overlap_rows(
+    settings: EdgeSettings, found: Mapping[str, _Language], circuits: Mapping[str, Circuit]
+) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = []
+    for a, b in combinations(found, 2):
+        first, second = found[a], found[b]
+        controls = None
+        if first.control_routes is not None and second.control_routes is not None:
+            tau = settings.threshold
+            controls = first.control_routes.frequency(tau), second.control_routes.frequency(tau)
+        agreement = languages.compare(
+            first.routes.used(settings.threshold), second.routes.used(settings.threshold), controls, seed=settings.seed
+        )
+        rows += languages.rows({(a, b): agreement})
+        rows += overlap.rows(a, b, overlap.overlap(circuits[a], circuits[b], settings.permutations, settings.seed))
+    return rows
+
+
+def _arrays(model: Model, settings: EdgeSettings, found: Mapping[str, _Language]) -> xr.Dataset:
+    half, tau = ("language", "layer", "head"), settings.threshold
+    sweep = np.stack([x.routes.heads.mean(1) for x in found.values()])
+    data: dict[str, Any] = {
+        "head_frequency": (half, np.stack([x.routes.frequency(tau) for x in found.values()])),
+        "mlp_frequency": (("language", "layer"), np.stack([x.routes.mlp_frequency(tau) for x in found.values()])),
+        "head_frequency_sweep": (("language", "threshold", "layer", "head"), sweep),
+    }
+    for name in ("eap", "eap-ig", "relp"):
+        scores = np.stack([x.methods[name].heads for x in found.values()])
+        data[f"attribution_{name.replace('-', '_')}"] = (half, scores)
+    coords = {
+        "language": list(found),
+        "threshold": sorted(settings.thresholds),
+        "layer": np.arange(model.layers),
+        "head": np.arange(model.heads),
+    }
+    return xr.Dataset(data, coords=coords)
+
+
+def _summary(
+    found: Mapping[str, _Language],
+    circuits: Mapping[str, Circuit],
+    crossed: Sequence[Mapping[str, Any]],
+    size: int,
+    wiring: Wiring,
+) -> dict[str, Any]:
+    return {
+        "edges": {code: circuit.size for code, circuit in circuits.items()},
+        "edges_asked": size,
+        "edges_of_model": int(wiring.allowed.sum()),
+        "cpr": {code: each.curve.cpr for code, each in found.items()},
+        "cmd": {code: each.curve.cmd for code, each in found.items()},
+        "cross_faithfulness_edges": cross.matrix(crossed),
+    }

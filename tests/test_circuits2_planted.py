@@ -1,0 +1,127 @@
+"""Circuits that were put into models by hand, found again by routes and by attribution of edges."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from babelscope.circuits.attribution import edge_attribution
+from babelscope.circuits.budgets import score_circuits
+from babelscope.circuits.circuit import Circuit, greedy_edges
+from babelscope.circuits.cross import classify
+from babelscope.circuits.masked import edge_effects
+from babelscope.circuits.nodes import EMBEDDING, FINAL, MLP, Head, Receiver
+from babelscope.circuits.references import reference
+from babelscope.circuits.routes import flow_routes
+from babelscope.circuits.wiring import Wiring
+from babelscope.results import RunWriter, open_run
+from babelscope.studies.circuit_edges import EdgeSettings, find_edges, halved
+from tests import planted
+
+IOI = [Head(0, 1), Head(1, 2), Head(2, 0), Head(3, 2), Head(3, 3)]
+
+
+@pytest.fixture(scope="module", params=["gpt2", "llama", "bloom"])
+def two(request):
+    return planted.two_languages(request.param)
+
+
+def test_the_heads_of_two_languages_are_found_by_their_edges(two):
+    model, prompts = two
+    wiring = Wiring.of(model)
+    circuits = {}
+    for code, sets in prompts.items():
+        pairs = [pair for own in sets.values() for pair in own]
+        scores = edge_attribution(model, pairs, "eap-ig", steps=20).scores
+        scores = np.where(np.abs(scores) > 1e-3, scores, 0)
+        circuits[code] = greedy_edges(wiring, scores, int((scores != 0).sum()))
+    assert set(circuits["en"].heads) == {Head(0, 1), Head(0, 2)}
+    assert MLP(1) in circuits["en"].nodes
+    assert circuits["zh"].nodes == (EMBEDDING, Head(0, 1))
+    found = classify(circuits["en"], circuits["zh"])
+    assert found[Head(0, 2)] == found[MLP(1)] == "first only"
+    for code, circuit in circuits.items():
+        pairs = prompts[code]["verb-swap"]
+        assert score_circuits(model, pairs, [circuit]).faithfulness() == pytest.approx([1], abs=1e-6)
+
+
+def test_known_edge_effects(two):
+    """In zh the copy head writes 10 to the verb's logit and takes 10 from the other's: its edge is worth −20."""
+    model, prompts = two
+    pairs, wiring = prompts["zh"]["verb-swap"], Wiring.of(model)
+    places = [
+        (wiring.writer(Head(0, 1)), wiring.reader(FINAL)),
+        (wiring.writer(EMBEDDING), wiring.reader(Receiver("v", 0, 0 if wiring.kv_heads == 2 else 1))),
+        (wiring.writer(Head(0, 2)), wiring.reader(FINAL)),
+        (wiring.writer(EMBEDDING), wiring.reader(Receiver("q", 0, 1))),
+    ]
+    expected = [-20.0, -20.0, 0.0, 0.0]
+    assert np.allclose(edge_effects(model, pairs, places, reference(model, pairs)).mean(1), expected, atol=1e-6)
+    scores = edge_attribution(model, pairs, "eap").scores
+    assert np.allclose([scores[place] for place in places], expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_routes_find_the_planted_heads_and_no_other(family):
+    model, pairs = planted.ioi(family)
+    # all parts are tiny beside the constant that holds the norms still, so the threshold is too
+    frequency = flow_routes(model, pairs, thresholds=(1e-10,), epsilon=1e-12).frequency(1e-10)
+    heads = {Head(int(layer), int(head)) for layer, head in zip(*np.nonzero(frequency))}
+    # routes are unsigned: what the negative name mover writes is outweighed where it arrives, so nothing came from it
+    assert heads == set(IOI) - {Head(3, 2)}
+
+
+def test_integrated_gradients_find_the_edges_of_ioi():
+    """Attention is all or nothing here, so a gradient anywhere but at the turn is zero; enough steps meet the turn."""
+    model, pairs = planted.ioi("gpt2")
+    wiring = Wiring.of(model)
+    scores = edge_attribution(model, pairs[:4], "eap-ig", steps=40).scores
+    circuit = greedy_edges(wiring, scores, 12)
+    assert set(circuit.heads) <= set(IOI)
+    assert {Head(3, 2), Head(3, 3)} <= set(circuit.heads)
+    whole = Circuit(wiring, _among(wiring, IOI), scores)
+    assert score_circuits(model, pairs, [whole]).faithfulness() == pytest.approx([1], abs=1e-6)
+
+
+def _among(wiring, heads):
+    """All edges between the embedding, these heads and the logits."""
+    edges = wiring.allowed.copy()
+    rows = [wiring.writer(node) for node in wiring.writers if node not in heads and node != EMBEDDING]
+    edges[rows] = False
+    kept = {wiring.reader(reader) for head in heads for reader in wiring.readers_of(head)} | {wiring.reader(FINAL)}
+    edges[:, [column for column in range(len(wiring.readers)) if column not in kept]] = False
+    return edges
+
+
+def test_the_whole_second_half_of_a_study(tmp_path):
+    model, prompts = planted.two_languages("llama")
+    pairs = {code: [*sets["verb-swap"], *sets["tense-flip"]] for code, sets in prompts.items()}
+    pairs["zh"] = prompts["zh"]["verb-swap"]
+    settings = EdgeSettings(
+        thresholds=(0.01, 0.04), steps=4, budgets=(0.01, 0.1, 1.0), permutations=20, random=2, confirm=6
+    )
+    patching = {code: np.random.default_rng(0).normal(size=(3, 4)) for code in pairs}
+    found = find_edges(model, pairs, settings, patching, {"en": {"0.1": "copy"}}, controls={"zh": pairs["en"]})
+    with RunWriter(tmp_path / "run", kind="circuits") as run:
+        run.file("circuits/en.json").write_text(json.dumps({"steps": [1]}))
+        found.write(run, overlap=[{"language": "en", "language2": "zh", "measure": "other", "value": 1.0}])
+        run.manifest.update(task="t", languages=list(pairs), summary=found.summary)
+    stored = open_run(tmp_path / "run")
+    stored.validate()
+    assert stored.arrays().head_frequency.dims == ("language", "layer", "head")
+    assert {"agreement", "overlap", "cross_edges", "classification", "edge_curve"} <= set(stored.tables)
+    assert set(stored.table("overlap").measure) >= {"other", "edge_iou", "head_frequency_pearson"}
+    told = json.loads((tmp_path / "run" / "circuits" / "en.json").read_text())
+    assert told["steps"] == [1]
+    assert {"sender", "receiver", "score"} == told["edges"][0].keys()
+    assert Circuit.load(tmp_path / "run" / "circuits" / "zh").size == stored.summary["edges"]["zh"]
+    assert stored.summary["cross_faithfulness_edges"]["zh"]["zh"] == pytest.approx(1, abs=0.3)
+    assert "patching" in set(stored.table("agreement").method2)
+
+
+def test_prompts_are_dealt_in_twos_so_that_both_orders_fall_into_both_halves():
+    pairs = list(range(10))
+    assert halved(pairs) == ([0, 1, 4, 5, 8, 9], [2, 3, 6, 7])
+    assert halved(pairs[:3]) == ([0, 1, 2], [0, 1, 2])
