@@ -7,7 +7,7 @@ L layer · H head · P pair · N row · D width · V vocabulary
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -55,15 +55,19 @@ def copying(
     top: int = 5,
     sample: int = 64,
     seed: int = 0,
+    own_layer: bool = False,
 ) -> Copying:
     """Copy scores: the residual after MLP 0 at each role's token, through the head's norm, W_V, W_O, the final norm and
     the unembedding (Wang et al. 2022, section 3.1); at most `sample` tokens. NaN for heads that were not asked for.
+    `own_layer`: the residual that the head itself reads instead, for models that go on working on names after MLP 0.
     """
     check_model(model)
     chosen = heads_of(model) if heads is None else list(heads)
     check_nodes(model, chosen)
-    words, states = _words_in_context(model, pairs, roles, sample, seed)
-    return _copying(model, words, states, chosen, top)
+    layers = list(range(model.layers)) if own_layer else [1]
+    words, states = _words_in_context(model, pairs, roles, sample, seed, layers)
+    by_layer = {layer: states[place] for place, layer in enumerate(layers)}
+    return _copying(model, words, lambda layer: by_layer.get(layer, states[0]), chosen, top)
 
 
 @torch.no_grad()
@@ -73,19 +77,18 @@ def token_copying(
     """The same over the vocabulary: each token alone as a prompt. `diagonal` is the OV circuit's own diagonal."""
     check_model(model)
     chosen = heads_of(model) if heads is None else list(heads)
-    states = [
-        _after_first_mlp(model, chunk[:, None])[:, 0]
-        for chunk in tokens.to(model.device).split(token_budget(model.device))
-    ]
-    return _copying(model, tokens.to(model.device), torch.cat(states), chosen, top)
+    tokens = tokens.to(model.device)
+    parts = [_streams(model, part[:, None], [1])[0, :, 0] for part in tokens.split(token_budget(model.device))]
+    states = torch.cat(parts)
+    return _copying(model, tokens, lambda _: states, chosen, top)
 
 
 def _copying(
-    model: Model, words: Int[Tensor, " N"], states: Float[Tensor, "N D"], heads: Sequence[Head], top: int
+    model: Model, words: Int[Tensor, " N"], states: Callable[[int], Tensor], heads: Sequence[Head], top: int
 ) -> Copying:
     found = [np.full((model.layers, model.heads), np.nan) for _ in range(3)]
     for node in heads:
-        logits = ov_logits(model, node, states).float()
+        logits = ov_logits(model, node, states(node.layer)).float()
         own = logits.gather(1, words[:, None])
         above, below = ((logits > own).sum(1) < top), ((logits < own).sum(1) < top)
         spread = logits.std(1).clamp_min(1e-12)
@@ -112,8 +115,8 @@ def ov_logits(model: Model, node: Head, states: Float[Tensor, "N D"]) -> Float[T
 
 
 def _words_in_context(
-    model: Model, pairs: Sequence[PromptPair], roles: Sequence[str], sample: int, seed: int
-) -> tuple[Int[Tensor, " N"], Float[Tensor, "N D"]]:
+    model: Model, pairs: Sequence[PromptPair], roles: Sequence[str], sample: int, seed: int, layers: Sequence[int]
+) -> tuple[Int[Tensor, " N"], Float[Tensor, "layers N D"]]:
     places = [(place, span_of(pair, role)[0]) for place, pair in enumerate(pairs) for role in roles]
     generator = np.random.default_rng(seed)
     if len(places) > sample:
@@ -124,17 +127,19 @@ def _words_in_context(
         group = [place for place in group if place in wanted]
         if not group:
             continue
-        after = _after_first_mlp(model, torch.tensor([pairs[place].clean for place in group], device=model.device))
-        states |= {(place, at): after[group.index(place), at] for place, at in places if place in group}
+        ids = torch.tensor([pairs[place].clean for place in group], device=model.device)
+        seen = _streams(model, ids, layers)
+        states |= {(place, at): seen[:, group.index(place), at] for place, at in places if place in group}
     words = torch.tensor([pairs[place].clean[at] for place, at in places], device=model.device)
-    return words, torch.stack([states[key] for key in places])
+    return words, torch.stack([states[key] for key in places], dim=1)
 
 
-def _after_first_mlp(model: Model, ids: Int[Tensor, "N T"]) -> Float[Tensor, "N T D"]:
-    site = Site("residual", 1)
-    with capture(model, [site]) as seen:
+def _streams(model: Model, ids: Int[Tensor, "N T"], layers: Sequence[int]) -> Float[Tensor, "layers N T D"]:
+    """What enters these layers (1: after MLP 0)."""
+    sites = [Site("residual", layer) for layer in layers]
+    with capture(model, sites) as seen:
         model.trunk(ids)
-    return seen[site]
+    return torch.stack([seen[site] for site in sites])
 
 
 def repetition(model: Model, tokens: dict[int, Int[Tensor, "N T"]], prefix: int = 0) -> dict[str, Float[Array, "L H"]]:
@@ -232,6 +237,8 @@ def role_scores(
     if names:
         copied = copying(model, pairs, names, seed=seed)
         scores |= {"copy": copied.copy, "negative copy": copied.negative, "own-word logit": copied.diagonal}
+        copied = copying(model, pairs, names, seed=seed, own_layer=True)
+        scores |= {"copy from own layer": copied.copy, "negative copy from own layer": copied.negative}
     end = common.index("END")
     for role in common[:-1]:
         scores[f"attention END→{role}"] = attention[end, common.index(role)]

@@ -1,0 +1,192 @@
+"""What a circuits study measures in one language: prompts, behaviour, patching, the search, roles, the lens."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+
+from babelscope.circuits.effects import Effects
+from babelscope.circuits.lens import Lens, logit_lens
+from babelscope.circuits.metrics import Behaviour, behaviour
+from babelscope.circuits.nodes import Head, heads_of, mlps_of, receivers
+from babelscope.circuits.patching import Between, activation_patching, path_patching
+from babelscope.circuits.roles import Roles, role_scores
+from babelscope.circuits.search import Search, search, steps_for
+from babelscope.circuits.selection import Rule
+from babelscope.errors import TaskError
+from babelscope.models import Model
+from babelscope.studies.circuit_settings import CircuitsSettings
+from babelscope.studies.progress import Progress
+from babelscope.tasks import Encoder, PromptPair, PromptSet, build, corruptions, fill_foils, repeated_tokens
+
+_DECOMPOSING = ("token-only", "position-only")
+"""IOI corruptions that take apart what S-inhibition tells the name movers"""
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """One language's prompts: all strata for behaviour and ablation, one stratum for patching, by corruption."""
+
+    everything: PromptSet
+    patched: dict[str, list[PromptPair]]
+    stratum: str
+
+    @property
+    def main(self) -> list[PromptPair]:
+        return next(iter(self.patched.values()))
+
+
+@dataclass(frozen=True)
+class Measured:
+    """All that was measured in one language."""
+
+    behaviour: Behaviour
+    activation: Effects
+    at_roles: dict[str, Effects]
+    path: Effects
+    found: Search
+    roles: Roles
+    lens: Lens
+    decomposed: dict[str, Effects]
+
+
+def prompts_of(model: Model, settings: CircuitsSettings, code: str) -> Prompts:
+    task = settings.task.partition(":")[0]
+    wanted = [settings.corruption] if settings.corruption else list(_search_corruptions(task))
+    options: dict[str, Any] = dict(seed=settings.seed, split=settings.split, heldout=settings.heldout)
+    everything = _foils(
+        model, build(settings.task, model.tokenizer, code, n=settings.n, corruption=wanted[0], **options)
+    )
+    stratum = _stratum(everything, settings.stratum.get(code))
+    patched: dict[str, list[PromptPair]] = {}
+    for corruption in wanted:
+        options["stratum"] = stratum or None
+        one = build(settings.task, model.tokenizer, code, n=settings.n, corruption=corruption, **options)
+        patched[corruption] = list(_foils(model, one).pairs)
+    return Prompts(everything, patched, stratum)
+
+
+def _search_corruptions(task: str) -> tuple[str, ...]:
+    """Corruptions that the task's search needs; otherwise the task's first."""
+    named = tuple(dict.fromkeys(step.corruption for step in steps_for(task) if step.corruption))
+    return named or corruptions(task)[:1]
+
+
+def _stratum(prompts: PromptSet, asked: str | None) -> str:
+    """The stratum to patch: as asked, or the one with most prompts (syncretic verbs show no tense, so never those)."""
+    if asked is not None:
+        if asked not in prompts.strata:
+            raise TaskError(f"no stratum {asked!r} in {prompts.language}; there are {', '.join(prompts.strata)}")
+        return asked
+    counts = {name: len(prompts.where(stratum=name)) for name in prompts.strata if name not in ("", "syncretic")}
+    return max(counts, key=lambda name: (counts[name], name != "aspect"), default="")
+
+
+@torch.no_grad()
+def _foils(model: Model, prompts: PromptSet) -> PromptSet:
+    """Aspect prompts (了) are told from what the model itself says in the future twin."""
+    aspect = prompts.where(stratum="aspect")
+    if not len(aspect):
+        return prompts
+
+    def choose(ids: tuple[int, ...]) -> int:
+        return int(model.logits(model.trunk(torch.tensor([ids], device=model.device))[0, -1]).argmax())
+
+    try:
+        filled = fill_foils(aspect, choose)
+    except TaskError:
+        return prompts
+    by_item = {(pair.item, pair.template): pair for pair in filled}
+    kept = [by_item.get((pair.item, pair.template)) if pair.stratum == "aspect" else pair for pair in prompts]
+    return prompts.replace([pair for pair in kept if pair is not None])
+
+
+def measure(
+    model: Model, settings: CircuitsSettings, prompts: Prompts, code: str, kept: Path | None, progress: Progress
+) -> Measured:
+    pairs, between = prompts.main, cast("Between", settings.mlps)
+    nodes = [*heads_of(model), *mlps_of(model)]
+    roles = [role for role in ("IO", "S1", "S2", "VERB1", "TIME2", "END") if all(role in p.roles for p in pairs)]
+    with progress(f"{code}: activation patching", len(pairs) * (len(nodes) * (1 + len(roles))), "patches") as step:
+        activation = activation_patching(model, pairs, nodes, done=step)
+        at_roles = {role: activation_patching(model, pairs, nodes, at=role, done=step) for role in roles}
+    with progress(f"{code}: paths to the logits", len(pairs) * len(nodes), "patches") as step:
+        path = path_patching(model, pairs, senders=nodes, mlps=between, done=step)
+    found = _search(model, settings, prompts, code, kept, progress)
+    twice, prefix = repeated(model, settings, code)
+    return Measured(
+        behaviour=behaviour(model, prompts.everything.pairs),
+        activation=activation,
+        at_roles=at_roles,
+        path=path,
+        found=found,
+        roles=role_scores(model, pairs, twice, prefix, settings.seed),
+        lens=logit_lens(model, pairs),
+        decomposed=_decomposed(model, settings, found, code, between),
+    )
+
+
+def _search(
+    model: Model, settings: CircuitsSettings, prompts: Prompts, code: str, kept: Path | None, progress: Progress
+) -> Search:
+    steps = steps_for(settings.task.partition(":")[0])
+    if settings.corruption:  # one corruption was asked for, so every step runs under it
+        steps = tuple(replace(step, corruption=settings.corruption) for step in steps)
+    shown: dict[str, int] = {}
+    with progress(f"{code}: search in {len(steps)} steps", 0, "patches") as step:
+
+        def tell(name: str, count: int, _total: int) -> None:
+            step(count - shown.get(name, 0))
+            shown[name] = count
+
+        return search(
+            model,
+            prompts.patched,
+            steps,
+            cast("Rule", settings.rule),
+            settings.null,
+            cast("Between", settings.mlps),
+            kept / code if kept is not None else None,
+            tell,
+            settings.seed,
+            settings.sigmas,
+            settings.q,
+        )
+
+
+def repeated(model: Model, settings: CircuitsSettings, code: str) -> tuple[dict[int, torch.Tensor], int]:
+    """Random tokens of the language said twice, where the package has text of it and the model the positions."""
+    longest = int(
+        getattr(model.config, "max_position_embeddings", 0) or getattr(model.config, "n_positions", 0) or 2048
+    )
+    found: dict[int, torch.Tensor] = {}
+    prefix = len(Encoder(model.tokenizer).prefix)
+    for half in settings.repeats:
+        if prefix + 2 * half > longest:
+            continue
+        try:
+            ids = repeated_tokens(model.tokenizer, code, length=half, n=20, seed=settings.seed)
+        except TaskError:
+            return {}, prefix
+        found[half] = torch.from_numpy(ids)
+    return found, prefix
+
+
+def _decomposed(
+    model: Model, settings: CircuitsSettings, found: Search, code: str, between: Between
+) -> dict[str, Effects]:
+    """IOI: what each head tells the name movers' queries when only the tokens, or only the positions, are corrupted."""
+    if settings.task != "ioi" or settings.corruption is not None:
+        return {}
+    movers = [node for node in found["name_movers"].supporting if isinstance(node, Head)]
+    effects: dict[str, Effects] = {}
+    for corruption in _DECOMPOSING if movers else ():
+        try:
+            pairs = build("ioi", model.tokenizer, code, n=settings.n, seed=settings.seed, corruption=corruption).pairs
+        except TaskError:
+            continue
+        effects[corruption] = path_patching(model, pairs, receivers(model, movers, "q"), mlps=between)
+    return effects

@@ -1,0 +1,123 @@
+"""The whole study on a built-in model: one command, a valid run directory, a page, and clear lines for bad input."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from babelscope.cli import app
+from babelscope.errors import InputError, NoPromptSurvives, RunError, TaskError
+from babelscope.models import load_model
+from babelscope.results import open_run
+from babelscope.studies.circuits import CircuitsSettings, preset, study_circuits
+
+QUICK = dict(n=8, draws=2, repeats=(10,), windows=(1, 3), permutations=50)
+
+
+@pytest.fixture(scope="module")
+def pocket():
+    return load_model("pocket:pocket-gpt2-en")
+
+
+@pytest.fixture(scope="module")
+def ioi(pocket, tmp_path_factory):
+    settings = CircuitsSettings(languages=("en",), **{**QUICK, "n": 32})
+    return study_circuits(pocket, settings, tmp_path_factory.mktemp("study") / "ioi")
+
+
+def test_a_study_leaves_a_valid_run_and_nothing_beside_it(ioi):
+    assert ioi.manifest["kind"] == "circuits"
+    assert [path.name for path in ioi.path.parent.iterdir() if "lock" not in path.name] == ["ioi"]
+    ioi.validate()
+    assert {"behaviour", "census", "role_scores", "ablation", "faithfulness"} <= set(ioi.tables)
+
+
+def test_arrays_are_labelled_and_agree_with_the_summary(ioi):
+    arrays = ioi.arrays()
+    assert arrays.activation_patching.dims == ("language", "layer", "head")
+    assert arrays.attention_role.dims == ("language", "role", "role2", "layer", "head")
+    step = arrays.step_name_movers.sel(language="en").values
+    assert np.allclose(step, arrays.path_logits.sel(language="en").values, atol=1e-5)
+    assert (arrays.path_logits_low <= arrays.path_logits_high).all()
+    assert ioi.summary["accuracy"]["en"] == pytest.approx(ioi.table("behaviour").accuracy.iloc[0])
+
+
+def test_every_role_carries_its_number(ioi):
+    if "roles" not in ioi.tables:
+        pytest.skip("with so few prompts the search found no head")
+    roles = ioi.table("roles")
+    assert roles.effect.notna().all()
+    assert roles.score.notna().all()
+    assert [[row["layer"], row["head"]] in ioi.summary["heads"]["en"] for _, row in roles.iterrows()]
+
+
+def test_ablation_says_what_was_removed_and_by_how_much(ioi):
+    table = ioi.table("ablation")
+    assert set(table.columns) >= {"set", "language", "accuracy", "delta", "low", "high", "draw", "ld_delta"}
+    assert {f"ffn {layer}" for layer in range(4)} <= set(table["set"])
+    assert (table.low <= table.accuracy).all()
+    assert set(ioi.table("ffn_windows")["set"].str[:15]) == {"ffn window of 3"}
+
+
+def test_the_circuit_of_all_heads_is_faithful(ioi):
+    curve = ioi.table("faithfulness").query("order == 'ranking'").set_index("heads").faithfulness
+    assert curve[0] == pytest.approx(0)
+    assert curve[curve.index.max()] == pytest.approx(1)
+
+
+def test_two_languages_are_compared_stratum_by_stratum(tmp_path):
+    model = load_model("pocket:pocket-bloom-m@step256")
+    settings = CircuitsSettings(task="past-tense", **QUICK)
+    run = study_circuits(model, settings, tmp_path / "tense")
+    behaved = run.table("behaviour")
+    assert set(behaved.language) == {"en", "zh"}
+    assert {"copy", "aspect"} <= set(behaved.stratum)
+    assert run.summary["patched_stratum"]["zh"] == "copy"
+    assert set(run.table("overlap").measure) == {
+        f"{how} of {what}" for how in ("pearson", "spearman") for what in ("path_logits", "activation_patching")
+    }
+    assert set(run.table("selectivity").columns) >= {"set", "selectivity", "low", "high", "stratum", "stratum2"}
+    assert run.arrays().lens_after.dims == ("language", "layer")
+
+
+def test_the_command_line_does_the_same_and_writes_a_page(tmp_path):
+    out = str(tmp_path / "run")
+    arguments = ["circuits", "pocket:pocket-gpt2-en", "--languages", "en", "--n", "6", "--draws", "1", "--out", out]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, result.output
+    assert open_run(out).manifest["task"] == "ioi"
+    page = CliRunner().invoke(app, ["report", out])
+    assert page.exit_code == 0, page.output
+
+
+@pytest.mark.parametrize(
+    ("settings", "line"),
+    [
+        (dict(rule="luck"), "no selection rule"),
+        (dict(windows=(2,)), "odd"),
+        (dict(ablation="optimal"), "zero, mean or resample"),
+        (dict(languages=()), "at least one language"),
+        (dict(mlps="gone"), "recomputed or frozen"),
+    ],
+)
+def test_bad_settings_are_one_clear_line(settings, line):
+    with pytest.raises(InputError, match=line):
+        CircuitsSettings(**settings)
+
+
+def test_bad_input_stops_before_anything_is_measured(pocket, ioi, tmp_path):
+    with pytest.raises(RunError, match="overwrite"):
+        study_circuits(pocket, CircuitsSettings(languages=("en",), **QUICK), ioi.path)
+    with pytest.raises(NoPromptSurvives, match="zh"):
+        study_circuits(pocket, CircuitsSettings(languages=("zh",), **QUICK), tmp_path / "zh")
+    with pytest.raises(TaskError, match="no stratum 'x'"):
+        study_circuits(
+            pocket,
+            CircuitsSettings(task="past-tense", languages=("en",), stratum={"en": "x"}, **QUICK),
+            tmp_path / "x",
+        )
+    with pytest.raises(InputError, match="no preset 'mine'; there are ioi-bloom"):
+        preset("mine")
+    assert preset("tense-qwen").model == "Qwen/Qwen2-0.5B-Instruct"
+    assert not list(tmp_path.iterdir())
