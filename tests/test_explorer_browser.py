@@ -127,6 +127,11 @@ def test_hostile_text_is_text(page):
     _field(page, "Sentences").fill(NASTY)
     page.get_by_role("button", name="Compare").click()
     page.get_by_text("at least two sentences").first.wait_for()
+    _tab(page, "Run")
+    _field(page, "or the path of a run").fill(NASTY)
+    page.get_by_role("button", name="Open").click()
+    page.get_by_text("there is no run at <img src=x").first.wait_for()
+    assert page.locator("img[src=x]").count() == 0
     assert page.evaluate("window.hacked") is None
 
 
@@ -141,6 +146,15 @@ def test_switching_chinese_off_changes_the_continuation(page):
     page.get_by_role("button", name="Measure perplexity").click()
     row = page.get_by_role("row").filter(has=page.get_by_text("zh", exact=True)).locator("visible=true").first
     row.wait_for()
+
+
+def test_long_work_is_stopped(page):
+    _tab(page, "Regions")
+    page.get_by_label("en", exact=True).check()
+    page.get_by_role("button", name="Measure perplexity").click()
+    page.get_by_text("measuring perplexity").first.wait_for()
+    page.get_by_role("button", name="Stop").locator("visible=true").click()
+    page.get_by_text("Stopped.").first.wait_for()
 
 
 def test_a_neuron_is_looked_at(page):

@@ -14,7 +14,7 @@ from babelscope.app.guard import BODY_LIMIT, READS, WRITES, Guard
 from babelscope.app.server import address, check_token, is_loopback
 from babelscope.app.session import Session
 from babelscope.cli import app as command
-from babelscope.errors import InputError, MissingExtra
+from babelscope.errors import InputError, Interrupted, MissingExtra
 
 pytest.importorskip("gradio")
 import hypothesis  # noqa: F401  (imported at the end of the session, after gradio, it can crash Python 3.11)
@@ -181,6 +181,63 @@ def test_one_model_call_at_a_time(visitor):
         if function.queue
     }
     assert limits == {("model", 1)}
+
+
+def test_tables_take_text_for_text():
+    from babelscope.app.interface import make_interface
+
+    page = make_interface(Session())
+    kinds = {type(block).__name__: block for block in page.blocks.values()}
+    assert {"Dataframe", "Textbox", "HTML"} <= set(kinds)
+    tables = [block for block in page.blocks.values() if type(block).__name__ == "Dataframe"]
+    assert all(table.datatype == "str" for table in tables)
+    written = [block.value for block in page.blocks.values() if type(block).__name__ == "Markdown"]
+    assert len(written) == 5  # headings of our own, and nothing else, are Markdown
+
+
+def test_errors_leave_the_page_as_it_was(monkeypatch):
+    from babelscope.app import page
+
+    said = []
+    for name in ("Info", "Warning"):
+        monkeypatch.setattr(page.ANY, name, lambda text, **_: said.append(text))
+
+    def fails(error):
+        raise error
+
+    event = page.told(fails)
+    for error in (InputError("<b>no</b>"), Interrupted("stopped"), ZeroDivisionError("secret path")):
+        assert event(error) == page.ANY.skip()
+    assert said == ["&lt;b&gt;no&lt;/b&gt;", "Stopped.", "This failed (ZeroDivisionError); the terminal says more."]
+
+
+def test_only_the_callers_work_is_stopped():
+    from types import SimpleNamespace
+
+    from babelscope.app.page import Jobs
+
+    jobs, mine, other = Jobs(Session()), SimpleNamespace(session_hash="a"), SimpleNamespace(session_hash="b")
+    with jobs.begin(mine, lambda share, desc: None) as work:
+        jobs.stop(other)
+        work.check()
+        jobs.stop(mine)
+        with pytest.raises(Interrupted):
+            work.check()
+    assert jobs.running == {}
+
+
+def test_paths_are_typed_on_this_machine_only(tmp_path):
+    from babelscope.app.interface import _allowed
+    from babelscope.app.page import Jobs, Page
+    from babelscope.app.session import Loading
+
+    def page(typed):
+        return Page(Session(), Jobs(Session()), [tmp_path], typed, Loading())
+
+    assert _allowed(page(True), None, " /a/run ") == "/a/run"
+    for known, typed in ((None, "/a/run"), ("/a/run", ""), (None, None)):
+        with pytest.raises(InputError):
+            _allowed(page(False), known, typed)
 
 
 def test_websockets_are_refused(visitor):

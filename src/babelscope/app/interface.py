@@ -23,10 +23,10 @@ from babelscope.app.page import (
     Page,
     button,
     html_field,
-    noticed,
     plain,
     text_field,
     text_table,
+    told,
 )
 from babelscope.app.session import Loading, Session, open_for_viewing
 from babelscope.app.work import NEW_TOKENS_LIMIT, SENTENCES_LIMIT, TEXT_LIMIT
@@ -73,11 +73,13 @@ def _sentences(page: Page) -> None:
             "Strongest neurons of each sentence", "sentence", "layer", "neuron", "mean activation", "share", "region"
         )
 
+    @told
     def take(at: int) -> tuple[int, str]:
-        corpus = noticed(page.session.need_corpus)
+        corpus = page.session.need_corpus()
         lines = [corpus.texts[code][at % len(corpus)] for code in corpus.languages[:SENTENCES_LIMIT]]
         return at + 1, "\n".join(line.replace("\n", " ") for line in lines)
 
+    @told
     def compare(text: str, layer: str, request: gr.Request, progress: Any = PROGRESS) -> Any:
         with page.jobs.begin(request, progress) as work:
             found = sentences.compare(page.session, text, None if layer == WHOLE else int(layer), work)
@@ -99,7 +101,7 @@ def _sentences(page: Page) -> None:
             plain(found.own),
         )
 
-    another.click(take, place, [place, text], **QUICK)
+    another.click(take, place, [place, text], **QUEUE)
     go.click(compare, [text, layer], [matrix, by_layer, shared, own], **QUEUE)
 
 
@@ -128,19 +130,22 @@ def _regions(page: Page) -> None:
         *("language", "all neurons", "off", "off %", "random", "random %", "tokens"),
     )
 
+    @told
     def take(code: str | None, at: int) -> tuple[int, str]:
-        return at + 1, noticed(lambda: switches.beginning(page.session, code or "", at))
+        return at + 1, switches.beginning(page.session, code or "", at)
 
+    @told
     def go_on(off: list[str], prompt: str, tokens: int, request: gr.Request, progress: Any = PROGRESS) -> Any:
         with page.jobs.begin(request, progress) as work:
             found = switches.switch_off(page.session, prompt, off, tokens, work)
         return found.before.text, _guess(found.before), found.after.text, _guess(found.after, found.neurons)
 
+    @told
     def change(off: list[str], request: gr.Request, progress: Any = PROGRESS) -> Any:
         with page.jobs.begin(request, progress) as work:
             return plain(switches.perplexity_change(page.session, off, work))
 
-    another.click(take, [language, place], [place, prompt], **QUICK)
+    another.click(take, [language, place], [place, prompt], **QUEUE)
     go.click(go_on, [off, prompt, tokens], [before, before_language, after, after_language], **QUEUE)
     measure.click(change, off, table, **QUEUE)
 
@@ -166,10 +171,12 @@ def _neurons(page: Page) -> None:
         widths=["14%", "12%", "48%", "26%"],
     )
 
+    @told
     def strongest(code: str, request: gr.Request, progress: Any = PROGRESS) -> Any:
         with page.jobs.begin(request, progress) as work:
             return plain(neurons.strongest(page.session, code, work))
 
+    @told
     def show(layer: float, neuron: float, request: gr.Request, progress: Any = PROGRESS) -> Any:
         with page.jobs.begin(request, progress) as work:
             seen = neurons.look_at(page.session, int(layer or 0), int(neuron or 0), work)
@@ -215,11 +222,13 @@ def _circuits(page: Page) -> None:
         watch = button("Show attention")
     pattern = html_field()
 
+    @told
     def take(code: str, at: int) -> tuple[int, str, str, str]:
         with page.session.lock:
-            example = noticed(lambda: heads.ioi_example(page.session, code, at))
+            example = heads.ioi_example(page.session, code, at)
         return at + 1, example.prompt, example.target, example.foil
 
+    @told
     def run(prompt: str, target: str, foil: str, request: gr.Request, progress: Any = PROGRESS) -> Any:
         with page.jobs.begin(request, progress) as work:
             found = heads.answer(page.session, prompt, target, foil, work)
@@ -228,6 +237,7 @@ def _circuits(page: Page) -> None:
         total = f"{found.difference:.3f} = logit({found.target.strip()}) − logit({found.foil.strip()})"
         return total, _attribution(found), plain(found.next_words), best // size, best % size
 
+    @told
     def attend(prompt: str, layer: float, head: float, request: gr.Request, progress: Any = PROGRESS) -> Any:
         with page.jobs.begin(request, progress) as work:
             seen = heads.attention(page.session, prompt, int(layer or 0), int(head or 0), work)
@@ -242,7 +252,7 @@ def _circuits(page: Page) -> None:
         percent = [[100 * value for value in line] for line in masked]
         return heat_table(percent, names, names, caption, 0, 100, 0, quiet=5, upright=False, names=titles)
 
-    another.click(take, [language, place], [place, prompt, target, foil], **QUICK)
+    another.click(take, [language, place], [place, prompt, target, foil], **QUEUE)
     go.click(run, [prompt, target, foil], [said, parts, words, layer, head], **QUEUE)
     watch.click(attend, [prompt, layer, head], pattern, **QUEUE)
 
@@ -261,9 +271,11 @@ def _run(page: Page) -> None:
         go = button("Open")
         page.stop_button()
 
+    @told
     def rows(name: str | None) -> Any:
-        return plain(noticed(lambda: facts.run_table(page.session, name or "")))
+        return plain(facts.run_table(page.session, name or ""))
 
+    @told
     def open_other(known: str | None, typed: str, request: gr.Request, progress: Any = PROGRESS) -> None:
         with page.jobs.begin(request, progress) as work:
             path = _allowed(page, known, typed)
@@ -272,7 +284,7 @@ def _run(page: Page) -> None:
                 step(1)
             page.session.replace(other)
 
-    show.click(rows, name, table, **QUICK)
+    show.click(rows, name, table, **QUEUE)
     opened = go.click(open_other, [known, typed], None, **QUEUE)
     opened.success(page.updates, None, list(page.fresh.values()), **QUICK)
 

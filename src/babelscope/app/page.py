@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from babelscope.app import facts, heads
 from babelscope.app.markup import facts_table, shown
 from babelscope.app.session import Loading, Session
 from babelscope.app.work import TEXT_LIMIT, Work
-from babelscope.errors import BabelscopeError
+from babelscope.errors import BabelscopeError, Interrupted
 
 _log = logging.getLogger(__name__)
 
@@ -37,7 +38,7 @@ class Jobs:
 
     @contextmanager
     def begin(self, request: Any, progress: Any) -> Generator[Work]:
-        """One call of the model: alone, with a bar, stoppable; its errors become a notice, as text."""
+        """One call of the model: alone, with a bar, stoppable."""
         key = str(request.session_hash)
         work = Work(lambda share, text: progress(share, desc=text))
         self.running[key] = work
@@ -45,12 +46,6 @@ class Jobs:
             with self.session.lock:
                 work.check()
                 yield work
-        except BabelscopeError as error:
-            raise ANY.Error(shown(error), print_exception=False, title="Not done") from error
-        except Exception as error:
-            _log.exception("the explorer failed")
-            name = shown(type(error).__name__)
-            raise ANY.Error(f"this failed ({name}); the terminal says more", print_exception=False) from error
         finally:
             self.running.pop(key, None)
 
@@ -146,9 +141,20 @@ def plain(frame: pd.DataFrame | None) -> pd.DataFrame | None:
     return frame
 
 
-def noticed(call: Callable[[], Any]) -> Any:
-    """The result, with an error of ours as a notice."""
-    try:
-        return call()
-    except BabelscopeError as error:
-        raise ANY.Error(shown(error), print_exception=False, title="Not done") from error
+def told(event: Callable[..., Any]) -> Callable[..., Any]:
+    """The event, with its errors as a notice, and what was on the page left as it was."""
+
+    @wraps(event)
+    def run(*inputs: Any) -> Any:
+        try:
+            return event(*inputs)
+        except Interrupted:
+            ANY.Info("Stopped.", title="Stopped")
+        except BabelscopeError as error:
+            ANY.Warning(shown(error), title="Not done", duration=20)
+        except Exception as error:
+            _log.exception("the explorer failed")
+            ANY.Warning(f"This failed ({shown(type(error).__name__)}); the terminal says more.", title="Failed")
+        return ANY.skip()
+
+    return run
