@@ -83,6 +83,7 @@ def methods(run: Run) -> None:
                 int(found["size"].sum()),
                 float(found["size"].sum() / found.neurons.iloc[0]),
                 int(found.shared_with_others.sum()),
+                float(found.raised.sum() / max(found["size"].sum(), 1)) if "raised" in found else float("nan"),
                 float(with_z.jaccard.mean()),
                 float(with_z.chance.mean()),
                 float(with_z.spearman.mean()),
@@ -90,7 +91,16 @@ def methods(run: Run) -> None:
         )
     markdown(
         "By method (mean over languages)",
-        ("method", "size", "share of neurons", "shared", "Jaccard with z-score", "by chance", "rank correlation"),
+        (
+            "method",
+            "size",
+            "share of neurons",
+            "shared",
+            "raised",
+            "Jaccard with z-score",
+            "by chance",
+            "rank correlation",
+        ),
         rows,
     )
 

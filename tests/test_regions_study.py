@@ -101,6 +101,10 @@ def test_every_method_left_a_file_and_rows(run):
         assert load_regions(run.file(f"regions/{name}.safetensors")).method == name
     assert set(run.table("methods").method) == {*METHODS, "z-score", "fdr", "fdr-effect"}
     assert len(run.table("agreement")) == 6 * 9 * 8 // 2
+    table = run.table("methods")
+    assert (table.raised <= table["size"]).all()
+    # by definition a neuron is raised where it tells a language best, or has its highest mean
+    assert (table[table.method == "eta-squared"].raised == table[table.method == "eta-squared"]["size"]).all()
     assert run.summary["methods"]["random"] == run.summary["region_size"]
 
 

@@ -17,6 +17,7 @@ from babelscope.regions.methods import PERMUTED, Choices, localise
 from babelscope.regions.nulls import ScoreNull
 from babelscope.regions.recording import Recording
 from babelscope.regions.similarity import Means, interval
+from babelscope.regions.treatments import language_means
 from babelscope.results import RunWriter
 from babelscope.studies.progress import Progress
 from babelscope.studies.region_settings import RegionsSettings
@@ -180,17 +181,20 @@ def compare_methods(
             masks.RegionSet(sets[name].masks, name, sets[name].facts), run.file(f"regions/{name}.safetensors")
         )
     if len(sets) > 1:
-        run.table("methods", pd.DataFrame(row for found in sets.values() for row in _sizes(found)))
+        means = language_means(recording)
+        run.table("methods", pd.DataFrame(row for found in sets.values() for row in _sizes(found, means)))
         rows = [{**asdict(row), "no_interval": "a fact of one recording"} for row in agreement.agreement_matrix(sets)]
         run.table("agreement", pd.DataFrame(rows))
     return sets
 
 
-def _sizes(found: masks.RegionSet) -> list[dict[str, Any]]:
+def _sizes(found: masks.RegionSet, means: torch.Tensor) -> list[dict[str, Any]]:
+    # a contribution to similarity is blind to sign: many members may be those that a language keeps low
+    raised = means * len(means) > means.sum(0)
     stacked = torch.stack(list(found.masks.values()))
     shared = stacked.sum(0) > 1
     rows: list[dict[str, Any]] = []
-    for code, mask in found.masks.items():
+    for place, (code, mask) in enumerate(found.masks.items()):
         by_layer = mask.sum(1).numpy()
         size = int(by_layer.sum())
         rows.append(
@@ -201,6 +205,7 @@ def _sizes(found: masks.RegionSet) -> list[dict[str, Any]]:
                 "share": size / mask.numel(),
                 "mean_depth": float(np.average(np.arange(len(by_layer)), weights=by_layer)) if size else float("nan"),
                 "shared_with_others": int((mask & shared).sum()),
+                "raised": int((mask & raised[place]).sum()),
                 "neurons": mask.numel(),
                 "n": found.facts.get("sentences"),
             }
