@@ -52,7 +52,7 @@ class Circuit:
     @cached_property
     def nodes(self) -> tuple[Sender, ...]:
         """Writers with an edge out of them (a head that only shares keys and values with one of them is none)."""
-        return tuple(node for node, kept in zip(self.wiring.writers, self.edges.any(1)) if kept)
+        return tuple(node for node, row in zip(self.wiring.writers, self.edges) if row.any())
 
     @property
     def heads(self) -> tuple[Head, ...]:
