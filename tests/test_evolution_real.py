@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import signal
+import time
 
 import numpy as np
 import pytest
@@ -71,10 +75,27 @@ def test_a_real_sweep_has_what_the_figures_draw(real_sweep):
 
 def test_a_finished_real_sweep_computes_nothing_again(real_sweep, tmp_path):
     plan, run = real_sweep
-    log = tmp_path / "log"
-    again = run_sweep(plan, run.path, compute=FakeMeasure(log=log))
+    log, store = tmp_path / "log", shutil.copytree(run.path, tmp_path / "copy")
+    again = run_sweep(plan, store, compute=FakeMeasure(log=log))
     assert len(log.read_text().splitlines()) == 1  # the broken one is tried again
     again.validate()
+
+
+def test_a_real_sweep_that_is_killed_twice_ends_the_same(real_sweep, tmp_path):
+    plan, run = real_sweep
+    for blow in (0.4, 1.5):
+        child = os.fork()
+        if not child:
+            run_sweep(plan, tmp_path / "out")
+            os._exit(0)
+        time.sleep(blow)
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+    again = run_sweep(plan, tmp_path / "out")
+    again.validate()
+    for key in run.table("points").query("status == 'done'").key:
+        one, two = (open_run(place / key).arrays().load() for place in (run.path, tmp_path / "out"))
+        assert one.identical(two)
 
 
 def test_a_point_is_a_run_that_can_be_opened_alone(real_sweep):
