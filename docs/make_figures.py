@@ -1,4 +1,4 @@
-"""Draw the pictures of the README and the docs again from the runs of the demo: `python docs/make_figures.py runs/demo`."""
+"""Draw the pictures of the README and docs again from the demo: `python docs/make_figures.py runs/demo`."""
 
 from __future__ import annotations
 

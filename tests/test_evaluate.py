@@ -7,6 +7,7 @@ import re
 
 import pytest
 import torch
+
 from babelscope.errors import BabelscopeError, InputError, TaskError
 from babelscope.evaluation import (
     choice_scores,
@@ -76,7 +77,7 @@ def test_others_leaves_english_out(model, stories):
 
 def test_the_story_is_one_observation_in_all_its_languages():
     one = {str(story): story % 2 == 0 for story in range(40)}
-    alone, repeated = mean_accuracy({"a": one}), mean_accuracy({code: one for code in "abcdefghi"})
+    alone, repeated = mean_accuracy({"a": one}), mean_accuracy(dict.fromkeys("abcdefghi", one))
     assert (alone.low, alone.high) == (repeated.low, repeated.high)
 
 
@@ -105,7 +106,8 @@ def test_an_unknown_harness_task_is_one_line(model):
 
 
 def write_xstorycloze(folder, code, label=1, ids=("a", "b")):
-    head = "InputStoryid InputSentence1 InputSentence2 InputSentence3 InputSentence4 RandomFifthSentenceQuiz1 RandomFifthSentenceQuiz2 AnswerRightEnding"
+    sentences = " ".join(f"InputSentence{i}" for i in range(1, 5))
+    head = f"InputStoryid {sentences} RandomFifthSentenceQuiz1 RandomFifthSentenceQuiz2 AnswerRightEnding"
     lines = ["\t".join(head.split())]
     lines += [
         "\t".join([name, *(f"{code}{n}." for n in range(4)), f"{code} one.", f"{code} two.", str(label)])
@@ -138,8 +140,16 @@ def test_jsonl_files_are_read_too(tmp_path):
     [
         (lambda f: None, "stories:{}", "no files whose name holds a language"),
         (lambda f: write_xstorycloze(f, "zh"), "stories:{}", "the English file is missing"),
-        (lambda f: (write_xstorycloze(f, "en"), write_xstorycloze(f, "zh", label=2)), "stories:{}", "another right ending"),
-        (lambda f: (write_xstorycloze(f, "en"), write_xstorycloze(f, "zh", ids=("x",))), "stories:{}", "no English counterpart"),
+        (
+            lambda f: (write_xstorycloze(f, "en"), write_xstorycloze(f, "zh", label=2)),
+            "stories:{}",
+            "another right ending",
+        ),
+        (
+            lambda f: (write_xstorycloze(f, "en"), write_xstorycloze(f, "zh", ids=("x",))),
+            "stories:{}",
+            "no English counterpart",
+        ),
         (lambda f: None, "stories:{}?spilt=eval", "unknown option 'spilt'"),
         (lambda f: None, "novels:{}", "stories come from"),
         (lambda f: None, "stories:{}/nowhere", "does not exist"),

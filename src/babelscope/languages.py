@@ -150,11 +150,12 @@ def _from_tag(code: str) -> langcodes.Language | None:
 
 
 def _from_name(name: str) -> langcodes.Language | None:
-    if not name or len(name) > 80:
+    # control characters have a meaning of their own inside the name data
+    if not name.isprintable() or not 0 < len(name) <= 80:
         return None
     try:
         found = langcodes.find(name)
-    except (LookupError, ValueError):  # ValueError: control characters reach undecodable entries
+    except LookupError:
         return None
     return found.prefer_macrolanguage() if found.is_valid() and found.language else None
 
