@@ -144,3 +144,15 @@ def test_a_search_goes_on_where_it_was(tmp_path, monkeypatch):
     again = search(model, {"pabc": pairs}, IOI, store=tmp_path)
     assert len(calls) == 1
     assert again.to_json() == first.to_json()
+
+
+def test_the_public_names_exist_and_hide_no_module():
+    import types
+    from importlib import import_module
+
+    package = import_module("babelscope.circuits")
+    assert sorted(package.__all__) == sorted(set(package.__all__))
+    assert not [name for name in package.__all__ if not hasattr(package, name)]
+    for module in ("search", "knockout", "overlap", "patterns", "routes", "circuit"):
+        import_module(f"babelscope.circuits.{module}")
+        assert isinstance(getattr(package, module), types.ModuleType)

@@ -1,0 +1,100 @@
+"""Circuits: which parts of a model do a task, what each one does, and whether two languages use the same ones.
+
+Prompts come from `babelscope.tasks`; whole studies, which end in a run directory, are in `babelscope.studies.circuits`.
+Functions that would hide the module of their name are found here under another (`search` as `find_circuit`).
+
+>>> from babelscope import load_model
+>>> from babelscope.circuits import find_circuit
+>>> from babelscope.tasks import build
+>>> model = load_model("pocket:pocket-bloom-m")                                          # doctest: +SKIP
+>>> prompts = build("ioi", model.tokenizer, "en", n=60)                                  # doctest: +SKIP
+>>> find_circuit(model, {"pabc": prompts.pairs})["name_movers"].supporting               # doctest: +SKIP
+(Head(layer=4, head=5), Head(layer=4, head=4), Head(layer=3, head=0))
+"""
+
+from babelscope.circuits.ablation import Ablation, Ablator, ablated_differences, matched_random, windows
+from babelscope.circuits.attribution import Attribution, edge_attribution
+from babelscope.circuits.circuit import Circuit
+from babelscope.circuits.counterfactual import same_answer
+from babelscope.circuits.direct import attributions, promoted
+from babelscope.circuits.effects import Effects
+from babelscope.circuits.knockout import Knockout, completeness, faithfulness_curve, minimality
+from babelscope.circuits.knockout import knockout as knock_out
+from babelscope.circuits.lens import Lens, logit_lens
+from babelscope.circuits.metrics import Behaviour, behaviour, logit_differences
+from babelscope.circuits.nodes import (
+    EMBEDDING,
+    FINAL,
+    LOGITS,
+    MLP,
+    Head,
+    Receiver,
+    heads_of,
+    mlps_of,
+    parse_node,
+    receivers,
+)
+from babelscope.circuits.overlap import overlap as circuit_overlap
+from babelscope.circuits.patching import activation_patching, path_patching
+from babelscope.circuits.patterns import attention_between
+from babelscope.circuits.patterns import patterns as attention_patterns
+from babelscope.circuits.roles import Match, Roles, match_heads, random_twin, role_scores
+from babelscope.circuits.routes import Routes, flow_routes
+from babelscope.circuits.search import ANY, IOI, TENSE, Search, Step
+from babelscope.circuits.search import search as find_circuit
+from babelscope.circuits.selection import Selection, select
+
+__all__ = [
+    "ANY",
+    "EMBEDDING",
+    "FINAL",
+    "IOI",
+    "LOGITS",
+    "MLP",
+    "TENSE",
+    "Ablation",
+    "Ablator",
+    "Attribution",
+    "Behaviour",
+    "Circuit",
+    "Effects",
+    "Head",
+    "Knockout",
+    "Lens",
+    "Match",
+    "Receiver",
+    "Roles",
+    "Routes",
+    "Search",
+    "Selection",
+    "Step",
+    "ablated_differences",
+    "activation_patching",
+    "attention_between",
+    "attention_patterns",
+    "attributions",
+    "behaviour",
+    "circuit_overlap",
+    "completeness",
+    "edge_attribution",
+    "faithfulness_curve",
+    "find_circuit",
+    "flow_routes",
+    "heads_of",
+    "knock_out",
+    "logit_differences",
+    "logit_lens",
+    "match_heads",
+    "matched_random",
+    "minimality",
+    "mlps_of",
+    "parse_node",
+    "path_patching",
+    "promoted",
+    "random_twin",
+    "receivers",
+    "role_scores",
+    "same_answer",
+    "select",
+    "windows",
+]
