@@ -53,10 +53,10 @@ def load_model(
     >>> load_model("pocket:pocket-bloom-s").layers
     4
     """
-    place, revision = _place(id_or_path, revision)
+    place, hub_revision = _place(id_or_path, revision)
     target = torch.device(device) if device else choose_device()
-    settings: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
-    if revision is None:
+    settings: dict[str, Any] = {"revision": hub_revision, "trust_remote_code": trust_remote_code}
+    if hub_revision is None:
         del settings["revision"]
     kwargs = {**settings, "dtype": choose_dtype(dtype, target)}
     if attention:

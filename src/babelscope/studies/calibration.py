@@ -43,10 +43,14 @@ def steadiness(recording: Recording, scores: torch.Tensor, settings: RegionsSett
         return None
     boot = stability.bootstrap_regions(recording, draws, settings.threshold, settings.seed)
     enough = len(recording.ids) >= 4
-    halves = stability.split_half_regions(recording, max(1, draws // 4), settings.threshold, settings.seed)
+    halves = (
+        stability.split_half_regions(recording, max(1, draws // 4), settings.threshold, settings.seed)
+        if enough
+        else None
+    )
     left = stability.without_each_language(scores, settings.threshold)
     without = {recording.languages[place]: int(regions.sum()) for place, regions in left.items()}
-    return Steadiness(boot, halves if enough else None, without)
+    return Steadiness(boot, halves, without)
 
 
 def write_steadiness(run: RunWriter, found: Steadiness, recording: Recording, threshold: float) -> dict[str, Any]:
