@@ -31,6 +31,9 @@ def test_a_study_leaves_a_valid_run_and_nothing_beside_it(ioi):
     assert [path.name for path in ioi.path.parent.iterdir() if "lock" not in path.name] == ["ioi"]
     ioi.validate()
     assert {"behaviour", "census", "role_scores", "ablation", "faithfulness"} <= set(ioi.tables)
+    assert {"agreement", "edge_curve", "cross_edges"} <= set(ioi.tables)
+    assert ioi.arrays().head_frequency.dims == ("language", "layer", "head")
+    assert ioi.file("circuits/en.safetensors").is_file()
 
 
 def test_arrays_are_labelled_and_agree_with_the_summary(ioi):
@@ -68,7 +71,7 @@ def test_the_circuit_of_all_heads_is_faithful(ioi):
 
 def test_two_languages_are_compared_stratum_by_stratum(tmp_path):
     model = load_model("pocket:pocket-bloom-m@step256")
-    settings = CircuitsSettings(task="past-tense", **QUICK)
+    settings = CircuitsSettings(task="past-tense", edges=False, **QUICK)
     run = study_circuits(model, settings, tmp_path / "tense")
     behaved = run.table("behaviour")
     assert set(behaved.language) == {"en", "zh"}
@@ -83,7 +86,8 @@ def test_two_languages_are_compared_stratum_by_stratum(tmp_path):
 
 def test_the_command_line_does_the_same_and_writes_a_page(tmp_path):
     out = str(tmp_path / "run")
-    arguments = ["circuits", "pocket:pocket-gpt2-en", "--languages", "en", "--n", "6", "--draws", "1", "--out", out]
+    arguments = ["circuits", "pocket:pocket-gpt2-en", "--languages", "en", "--n", "6", "--draws", "1"]
+    arguments += ["--no-edges", "--out", out]
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0, result.output
     assert open_run(out).manifest["task"] == "ioi"
@@ -99,6 +103,7 @@ def test_the_command_line_does_the_same_and_writes_a_page(tmp_path):
         (dict(ablation="optimal"), "zero, mean or resample"),
         (dict(languages=()), "at least one language"),
         (dict(mlps="gone"), "recomputed or frozen"),
+        (dict(edge_share=0.0), "share of the edges"),
     ],
 )
 def test_bad_settings_are_one_clear_line(settings, line):

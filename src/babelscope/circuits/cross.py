@@ -17,6 +17,8 @@ from babelscope.circuits.budgets import score_circuits
 from babelscope.circuits.circuit import Circuit, greedy_edges
 from babelscope.circuits.nodes import Embedding, Sender
 from babelscope.circuits.overlap import random_scores, relabelled
+from babelscope.circuits.statistics import Interval
+from babelscope.errors import NonFinite
 
 if TYPE_CHECKING:
     from babelscope.models import Model
@@ -44,7 +46,8 @@ def cross_faithfulness(
     Each row holds f with its bootstrap interval over prompts, and beside it `random`: mean f of as many random circuits
     with as many edges, joined up from the logits as the real ones are; `relabelled`: of the circuit with its heads
     renamed inside their layers; `control`: of the control task's circuit of the language it was found in, cut to the
-    same number of edges; `share`: f divided by the f of the language's own circuit. Raises as `score_circuits`.
+    same number of edges; `share`: f divided by the f of the own circuit of the language it is run on. NaN in a language
+    in which the whole model does no better than nothing. Raises as `score_circuits`.
     """
     generator = np.random.default_rng(seed)
     names = list(circuits)
@@ -54,7 +57,10 @@ def cross_faithfulness(
     rows: list[dict[str, Any]] = []
     for run_on, pairs in prompts.items():
         scored = score_circuits(model, pairs, flat, ablation, budget)
-        values = dict(zip(labels, scored.intervals(seed=seed)))
+        try:
+            values = dict(zip(labels, scored.intervals(seed=seed)))
+        except NonFinite:  # the model does not do the task in this language
+            values = dict.fromkeys(labels, Interval(float("nan"), float("nan"), float("nan")))
         for found_in in names:
             own = values[found_in, "own"]
             home = values.get((run_on, "own"))

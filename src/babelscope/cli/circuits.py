@@ -29,6 +29,8 @@ def circuits(
     mlps: Annotated[str, typer.Option(help="Between sender and receiver: recomputed or frozen.")] = "recomputed",
     ablation: Annotated[str, typer.Option(help="zero, mean (per template, order, position) or resample.")] = "mean",
     draws: Annotated[int, typer.Option(help="Random head sets beside the circuit.")] = 20,
+    edges: Annotated[bool, typer.Option(help="Also routes, edges and circuits as masks.")] = True,
+    edge_share: Annotated[float | None, typer.Option(help="Of all edges in a circuit. [fewest that do]")] = None,
     against: Annotated[str | None, typer.Option(help="Another model, whose heads are matched by role.")] = None,
     against_language: Annotated[str | None, typer.Option(help="Its language; default: the last.")] = None,
     preset: Annotated[str | None, typer.Option(help="The paper's: ioi-bloom, ioi-gpt2, ioi-cpm, tense-qwen, …")] = None,
@@ -71,6 +73,8 @@ def circuits(
         mlps=mlps,
         ablation=ablation,
         draws=draws,
+        edges=edges,
+        edge_share=edge_share,
         against_language=against_language,
     )
     refuse_existing(out, overwrite)

@@ -198,7 +198,8 @@ def circuit_size(settings: EdgeSettings, wiring: Wiring, curves: Mapping[str, Cu
     total = int(wiring.allowed.sum())
     if settings.share is not None:
         return max(1, int(settings.share * total))
-    mean = np.mean([curve.faithfulness for curve in curves.values()], axis=0)
+    sound = [curve.faithfulness for curve in curves.values() if np.isfinite(curve.faithfulness).all()]
+    mean = np.mean(sound, axis=0) if sound else np.full(len(settings.budgets), np.nan)
     enough = [share for share, value in zip(settings.budgets, mean) if value >= settings.faithful]
     return max(1, int((enough[0] if enough else settings.budgets[-1]) * total))
 

@@ -46,6 +46,10 @@ class CircuitsSettings:
     permutations: int = 1000
     against_language: str | None = None
     """of the other model whose heads are matched with this one's; default: the last of `languages`"""
+    edges: bool = True
+    """routes, edges by fast attribution and circuits as masks as well (sections 5 to 7)"""
+    edge_share: float | None = None
+    """edges of each language's circuit, as a share of all; default: the fewest that are faithful (0.8)"""
 
     def __post_init__(self) -> None:
         if not self.languages:
@@ -56,6 +60,8 @@ class CircuitsSettings:
             raise InputError(f"MLPs between sender and receiver are recomputed or frozen, not {self.mlps!r}")
         if self.ablation not in ("zero", "mean", "resample"):
             raise InputError(f"a study ablates by zero, mean or resample, not {self.ablation!r}")
+        if self.edge_share is not None and not 0 < self.edge_share <= 1:
+            raise InputError(f"a circuit's share of the edges lies in (0, 1], got {self.edge_share:g}")
         even = [width for width in self.windows if width < 1 or width % 2 == 0]
         if even:
             raise InputError(f"an FFN window is centred on a layer, so its width is odd: got {even[0]}")

@@ -22,6 +22,7 @@ from babelscope.models import Model
 from babelscope.models.batches import token_budget
 from babelscope.results import Run, RunWriter, open_run, run_key
 from babelscope.studies import circuit_tables as tables
+from babelscope.studies.circuit_edges import EdgeSettings, control_prompts, find_edges
 from babelscope.studies.circuit_measures import Measured, Prompts, measure, prompts_of, repeated
 from babelscope.studies.circuit_settings import PRESETS, CircuitsSettings, preset
 from babelscope.studies.circuit_tables import AblationSet
@@ -65,6 +66,7 @@ def study_circuits(
                 json.dumps(content, indent=2, ensure_ascii=False), encoding="utf-8"
             )
         summary = _write_tables(run, model, settings, prompts, done, progress)
+        summary |= _write_edges(run, model, settings, prompts, done, progress)
         if against is not None and other is not None:
             _write_matching(run, settings, done[settings.languages[0]].roles, against, other)
         _manifest(run, model, settings, prompts, summary, against)
@@ -149,12 +151,9 @@ def _write_tables(
     ]
     _table(run, "promoted", promoted)
     _write_ablations(run, model, settings, everything, done, progress)
-    matrices = {
-        name: {code: getattr(language, part).heads() for code, language in done.items()}
-        for name, part in (("path_logits", "path"), ("activation_patching", "activation"))
-    }
-    correlations = tables.correlation_rows(matrices, settings.permutations, settings.seed)
-    _table(run, "overlap", correlations)
+    correlations = _correlations(settings, done)
+    if not settings.edges:
+        _table(run, "overlap", correlations)
     crossed = _write_faithfulness(run, model, settings, prompts, done, heads, progress)
     return {
         "accuracy": {code: _of_stratum(behaved, code, prompts[code].stratum, "accuracy") for code in done},
@@ -169,6 +168,47 @@ def _write_tables(
             code: {row["run_on"]: row["faithfulness"] for row in crossed if row["found_in"] == code} for code in done
         },
     }
+
+
+def _correlations(settings: CircuitsSettings, done: Mapping[str, Measured]) -> list[dict[str, Any]]:
+    matrices = {
+        name: {code: getattr(language, part).heads() for code, language in done.items()}
+        for name, part in (("path_logits", "path"), ("activation_patching", "activation"))
+    }
+    return tables.correlation_rows(matrices, settings.permutations, settings.seed)
+
+
+def _write_edges(
+    run: RunWriter,
+    model: Model,
+    settings: CircuitsSettings,
+    prompts: Mapping[str, Prompts],
+    done: Mapping[str, Measured],
+    progress: Progress,
+) -> dict[str, Any]:
+    """The second half: routes, edges, and circuits as masks, compared across languages."""
+    if not settings.edges:
+        return {}
+    chosen = EdgeSettings(share=settings.edge_share, permutations=min(200, settings.permutations), seed=settings.seed)
+    controls = control_prompts(
+        model, settings.task, list(done), max(2, settings.n // 2), seed=settings.seed, split=settings.split
+    )
+    roles: dict[str, dict[str, str]] = {}
+    for code, language in done.items():
+        for row in tables.role_rows(code, language.found, language.roles):
+            roles.setdefault(code, {}).setdefault(f"{row['layer']}.{row['head']}", str(row["role"]))
+    found = find_edges(
+        model,
+        {code: each.main for code, each in prompts.items()},
+        chosen,
+        {code: language.activation.heads() for code, language in done.items()},
+        roles,
+        controls,
+        progress,
+    )
+    found.write(run, overlap=_correlations(settings, done))
+    run.manifest["edges"] = found.settings
+    return found.summary
 
 
 def _write_ablations(
