@@ -27,7 +27,7 @@ class Batch:
     mask: Int[Tensor, "B T"]
 
     @property
-    def lengths(self) -> Int[Tensor, B]:
+    def lengths(self) -> Int[Tensor, " B"]:
         return self.mask.sum(1)
 
 

@@ -202,7 +202,7 @@ class Model:
         bias = getattr(place.module, "bias", None)
         return None if bias is None else bias[place.rows.to(self.device)]
 
-    def bias(self, kind: Literal["attention_output", "neurons"], layer: int) -> Float[Tensor, D] | None:
+    def bias(self, kind: Literal["attention_output", "neurons"], layer: int) -> Float[Tensor, " D"] | None:
         """Bias of an output projection, or None."""
         path = self.family.attention_output if kind == "attention_output" else self.family.neurons
         return getattr(self._part(path, layer), "bias", None)
