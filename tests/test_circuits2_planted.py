@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from babelscope.circuits.attribution import edge_attribution
@@ -16,6 +17,8 @@ from babelscope.circuits.nodes import EMBEDDING, FINAL, MLP, Head, Receiver
 from babelscope.circuits.references import reference
 from babelscope.circuits.routes import flow_routes
 from babelscope.circuits.wiring import Wiring
+from babelscope.errors import InputError, RunError
+from babelscope.plots import draw, figure_names, save_figure
 from babelscope.results import RunWriter, open_run
 from babelscope.studies.circuit_edges import EdgeSettings, find_edges, halved
 from tests import planted
@@ -119,6 +122,31 @@ def test_the_whole_second_half_of_a_study(tmp_path):
     assert Circuit.load(tmp_path / "run" / "circuits" / "zh").size == stored.summary["edges"]["zh"]
     assert stored.summary["cross_faithfulness_edges"]["zh"]["zh"] == pytest.approx(1, abs=0.3)
     assert "patching" in set(stored.table("agreement").method2)
+
+
+@pytest.fixture
+def drawn(tmp_path):
+    circuit = Circuit(Wiring(2, 2, 2), np.zeros((7, 15), dtype=bool), np.zeros((7, 15)))
+    for place, score in (((0, 0), 1.0), ((1, 6), -2.0), ((3, 14), -3.0)):
+        circuit.edges[place], circuit.scores[place] = True, score
+    with RunWriter(tmp_path / "run", kind="circuits") as run:
+        circuit.with_roles({Head(0, 0): "name mover"}).save(run.file("circuits/en.json"))
+        run.table("cross_edges", pd.DataFrame([{"found_in": "en", "run_on": "en", "faithfulness": 1.0}]))
+        run.manifest.update(task="ioi", languages=["en", "zh"], model={"id": "toy"}, summary={})
+    return open_run(tmp_path / "run")
+
+
+def test_a_circuit_is_drawn_in_layers(drawn, tmp_path):
+    assert "circuit_edges" in figure_names(drawn)
+    drawing = draw(drawn, "circuit_edges", languages="en")
+    texts = {text.get_text() for text in drawing.axes[0].texts}
+    assert {"embedding", "logits", "0.0", "m0"} <= texts
+    assert save_figure(drawing, tmp_path / "circuit.svg").stat().st_size > 1000
+    assert "cross_language" in figure_names(drawn)
+    with pytest.raises(RunError, match="no edges of the circuit in zh"):
+        draw(drawn, "circuit_edges")
+    with pytest.raises(InputError, match="no language 'fr'"):
+        draw(drawn, "circuit_edges", languages="fr")
 
 
 def test_prompts_are_dealt_in_twos_so_that_both_orders_fall_into_both_halves():

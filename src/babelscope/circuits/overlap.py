@@ -9,7 +9,7 @@ W writer · R reader
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,8 +42,14 @@ class Shared:
     """P(X ≥ x) when as many were drawn at random among all; NaN for what is not counted"""
 
 
-def overlap(first: Circuit, second: Circuit, permutations: int = 200, seed: int = 0) -> list[Shared]:
-    """All measures of one pair of circuits of the same wiring; raises InputError for circuits of different models.
+def overlap(
+    first: Circuit,
+    second: Circuit,
+    permutations: int = 200,
+    seed: int = 0,
+    measures: Sequence[str] | None = None,
+) -> list[Shared]:
+    """Measures (all of them, unless named) of one pair of circuits; raises InputError for circuits of different models.
 
     node and edge IoU |A∩B| / |A∪B|; directional overlap |A∩B| / |A|; weighted Jaccard Σ min / Σ max of the edges'
     absolute scores; Pearson and Spearman of the scores of all edges.
@@ -60,7 +66,8 @@ def overlap(first: Circuit, second: Circuit, permutations: int = 200, seed: int 
     generator = np.random.default_rng(seed)
     renamed = [relabelled(second, generator) for _ in range(permutations)]
     found: list[Shared] = []
-    for name, measure in MEASURES.items():
+    for name in measures or MEASURES:
+        measure = MEASURES[name]
         value = measure(first, second)
         null = np.array([measure(first, other) for other in renamed])
         p = (1 + int((null >= value - 1e-12).sum())) / (permutations + 1)
@@ -136,6 +143,10 @@ MEASURES: Mapping[str, Measure] = {
     "score_pearson": score_pearson,
     "score_spearman": score_spearman,
 }
+
+
+DIRECTED = ("node_share", "edge_share")
+"""Measures that differ between A against B and B against A"""
 
 
 def _nodes(circuit: Circuit) -> Mask:

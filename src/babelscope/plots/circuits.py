@@ -204,8 +204,14 @@ def cross_language(run: Run, labels: Labels = "code") -> Figure:
     matrices = cross_matrices(run)
     if not matrices:
         raise InputError("the run compares no two languages")
-    drawing = canvas(3.3 * len(matrices) + 0.2, 3.1)
-    for axes, (title, matrix) in zip(np.atleast_1d(drawing.subplots(1, len(matrices))), matrices.items()):
+    size = max(3.3, 0.45 * len(run.languages))
+    columns = min(4, len(matrices))
+    lines = -(-len(matrices) // columns)
+    drawing = canvas(size * columns + 0.2, (size - 0.2) * lines)
+    places = np.atleast_1d(drawing.subplots(lines, columns)).ravel()
+    for axes in places[len(matrices) :]:
+        axes.set_axis_off()
+    for axes, (title, matrix) in zip(places, matrices.items()):
         values = matrix.to_numpy(dtype=float)
         image = axes.imshow(
             np.ma.masked_invalid(values),
@@ -216,7 +222,7 @@ def cross_language(run: Run, labels: Labels = "code") -> Figure:
         grid_of_cells(axes, names, names)
         write_cells(axes, image, [["" if np.isnan(value) else f"{value:.2f}" for value in row] for row in values])
         axes.set_title(title, size=9)
-        if title == "faithfulness":
+        if title.startswith("faithfulness"):
             axes.set(ylabel="circuit found in", xlabel="run on")
         drawing.colorbar(image, ax=axes, shrink=0.7)
     return drawing
@@ -228,6 +234,9 @@ def cross_matrices(run: Run) -> dict[str, pd.DataFrame]:
     if "cross_faithfulness" in run.tables:
         table = run.table("cross_faithfulness")
         found["faithfulness"] = frames.square(table, "found_in", "run_on", "faithfulness", run.languages)
+    if "cross_edges" in run.tables:
+        table = run.table("cross_edges")
+        found["faithfulness of edges"] = frames.square(table, "found_in", "run_on", "faithfulness", run.languages)
     if "overlap" in run.tables:
         for measure, rows in run.table("overlap").groupby("measure", sort=False):
             matrix = frames.square(rows, "language", "language2", "value", run.languages)

@@ -243,12 +243,13 @@ def _mlps(run: Run) -> Block | None:
 def _cross(run: Run) -> Block | None:
     views: list[Variant] = []
     for name, matrix in cross_matrices(run).items():
-        faithful = name == "faithfulness"
+        faithful = name.startswith("faithfulness")
         values = matrix.to_numpy(dtype=float)
         low, high = min(0.0, float(np.nanmin(values))), max(1.0, float(np.nanmax(values)))
         trace = shapes.heatmap(matrix, name, 2, zmin=low, zmax=high)
         described = shapes.square_layout("run on" if faithful else "", "circuit found in" if faithful else "")
-        table = run.table("cross_faithfulness") if faithful else run.table("overlap")
+        of_edges = name == "faithfulness of edges"
+        table = run.table("cross_edges" if of_edges else "cross_faithfulness" if faithful else "overlap")
         frame = table if faithful else table[table.measure.astype(str).str.replace("_", " ") == name]
         views.append(Variant(name, {"data": [trace], "layout": described}, frame.reset_index(drop=True)))
     if not views:
@@ -256,7 +257,8 @@ def _cross(run: Run) -> Block | None:
     caption = (
         f"Faithfulness: the circuit found in the row's language, run on prompts of the column's ({_task(run)}); 1 is "
         "the whole model, 0 the empty "
-        "circuit. Overlap: how many heads and edges two circuits share, or how their scores correlate; the download "
+        "circuit (of heads, found by search; of edges, found by attribution). Overlap: how many heads and edges two "
+        "circuits share, or how their scores correlate; the download "
         "has the null beside each."
     )
     return Chart(

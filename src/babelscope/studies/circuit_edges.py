@@ -269,7 +269,9 @@ def _overlap_rows(
             first.routes.used(settings.threshold), second.routes.used(settings.threshold), controls, seed=settings.seed
         )
         rows += languages.rows({(a, b): agreement})
-        rows += overlap.rows(a, b, overlap.overlap(circuits[a], circuits[b], settings.permutations, settings.seed))
+        draws = settings.permutations, settings.seed
+        rows += overlap.rows(a, b, overlap.overlap(circuits[a], circuits[b], *draws))
+        rows += overlap.rows(b, a, overlap.overlap(circuits[b], circuits[a], *draws, overlap.DIRECTED))
     return rows
 
 
