@@ -46,6 +46,8 @@ class CircuitsSettings:
     permutations: int = 1000
     against_language: str | None = None
     """of the other model whose heads are matched with this one's; default: the last of `languages`"""
+    twins: int = 20
+    """random-weights models of the null of that matching"""
     edges: bool = True
     """routes, edges by fast attribution and circuits as masks as well (sections 5 to 7)"""
     edge_share: float | None = None

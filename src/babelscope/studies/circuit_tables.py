@@ -31,8 +31,17 @@ Rows = list[dict[str, Any]]
 ROLES: Mapping[str, tuple[str, str, str]] = {
     "s_inhibition": ("S-inhibition", "anti-S-inhibition", "attention END→S2"),
     "previous_token": ("previous-token", "previous-token, opposing", "previous-token"),
+    "queries": ("feeds queries", "feeds queries, opposing", "writes target − foil"),
+    "keys": ("feeds keys", "feeds keys, opposing", "writes target − foil"),
+    "values": ("feeds values", "feeds values, opposing", "writes target − foil"),
+    "values_verb": ("feeds values of the verb", "feeds values of the verb, opposing", "writes target − foil"),
+    "ffn_inputs": ("feeds FFNs", "feeds FFNs, opposing", "writes target − foil"),
 }
 """search step → role of its supporting heads, of its opposing heads, and the score that goes with it"""
+MUCH = 2.0
+"""one corruption moves a head "much more" than the other when it does so by this factor"""
+PAIRED = 10
+"""fewest items that two languages must share for their difference to be taken item by item"""
 
 
 def behaviour_rows(language: str, pairs: Sequence[PromptPair], seen: Behaviour, by_heldout: bool = False) -> Rows:
@@ -107,14 +116,16 @@ def _mover(backup: bool, supporting: bool, node: Head, roles: Roles) -> tuple[st
 
 
 def _tense_role(node: Head, found: Search) -> tuple[str, str]:
-    """Past-tense head: the tense flip moves it more than the verb swap does; copy head: the other way round."""
+    """Past-tense head: the tense flip moves it more than twice as much as the verb swap; copy head: the reverse."""
     effects = {step.step.name: step.effects for step in found.steps if step.effects is not None}
     if "direct" not in effects or "direct_verb" not in effects:
         return "direct", "writes target − foil"
     tense, verb = (abs(effects[name].of(node)) for name in ("direct", "direct_verb"))
-    if tense > verb:
+    if tense > MUCH * verb:
         return "past-tense head", "writes target − foil of other prompts"
-    return "copy head", "attention END→VERB1"
+    if verb > MUCH * tense:
+        return "copy head", "attention END→VERB1"
+    return "tense and copy head", "writes target − foil"
 
 
 def ffn_rows(language: str, found: Search) -> Rows:
@@ -184,7 +195,7 @@ def _ablation_row(each: AblationSet, language: str, stratum: str, before: Array,
 def selectivity_rows(
     sets: Sequence[AblationSet], scores: Mapping[str, Array], prompts: Mapping[str, Sequence[PromptPair]], seed: int
 ) -> Rows:
-    """Change of LD, relative to the whole model's, in one language minus another; paired where items are shared.
+    """Change of LD, relative to the whole model's, in one language minus another; paired where enough items are shared.
 
     More than one stratum of a language is never mixed: each pair of strata has its row.
     """
@@ -195,7 +206,7 @@ def selectivity_rows(
             left, right = one[1], other[1]
             shared = sorted(set(left) & set(right))
             for place, each in enumerate(sets, start=1):
-                if shared:
+                if len(shared) >= PAIRED:
                     a, b = (
                         _relative(scores[code], place, [where[item] for item in shared])
                         for code, where in ((first, left), (second, right))
@@ -218,7 +229,7 @@ def selectivity_rows(
                         "low": low,
                         "high": high,
                         "items": len(shared),
-                        "paired": bool(shared),
+                        "paired": len(shared) >= PAIRED,
                     }
                 )
     return rows

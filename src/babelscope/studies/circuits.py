@@ -291,7 +291,10 @@ def _write_matching(run: RunWriter, settings: CircuitsSettings, own: Roles, agai
     code = _other_language(settings)
     twice, prefix = repeated(against, settings, code)
     theirs = role_scores(against, other.main, twice, prefix, settings.seed)
-    twins = [role_scores(random_twin(against, seed), other.main, twice, prefix, settings.seed) for seed in range(5)]
+    twins = [
+        role_scores(random_twin(against, seed), other.main, twice, prefix, settings.seed)
+        for seed in range(settings.twins)
+    ]
     found = match_heads(own, theirs, twins)
     rows = [
         {
