@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from pathlib import Path
 
 import numpy as np
@@ -338,6 +339,9 @@ def write_circuits(
             )
         )
         _circuit_tables(run, rng, languages, found, layers, heads)
+        for code in languages:
+            told = _circuit_edges(found[code], layers, heads)
+            run.file(f"circuits/{code}.json").write_text(json.dumps(told), encoding="utf-8")
         run.manifest.update(
             _facts("toy/babel", list(languages), 40, seed),
             task="ioi",
@@ -353,6 +357,17 @@ def write_circuits(
             },
         )
     return open_run(path)
+
+
+def _circuit_edges(found, layers, heads) -> dict:
+    names = [f"{layer}.{head}" for layer, head in found]
+    edges = [("embedding", f"{name}.v", -0.4) for name in names] + [(name, "logits", -0.9) for name in names]
+    edges += [(names[1], f"{names[0]}.q", -0.5), (names[2], f"{names[0]}.k", 0.2)]
+    return {
+        "nodes": [{"node": name, "role": "", "score": -0.5} for name in ("embedding", *names)],
+        "edges": [{"sender": a, "receiver": b, "score": score} for a, b, score in edges],
+        "wiring": {"layers": layers, "heads": heads, "kv_heads": heads, "parallel": False},
+    }
 
 
 def _circuit_tables(run: RunWriter, rng, languages, found, layers, heads) -> None:
@@ -467,6 +482,27 @@ def _circuit_tables(run: RunWriter, rng, languages, found, layers, heads) -> Non
                     "low": 0.7,
                     "high": 0.99,
                     "random": 0.05,
+                }
+                for a, b in pairs
+            ]
+        ),
+    )
+    run.table(
+        "cross_edges",
+        pd.DataFrame(
+            [
+                {
+                    "found_in": a,
+                    "run_on": b,
+                    "faithfulness": 0.9 if a == b else 0.7,
+                    "low": 0.6,
+                    "high": 1.0,
+                    "random": 0.0,
+                    "relabelled": 0.1,
+                    "control": 0.3,
+                    "share": 1.0,
+                    "edges": 9,
+                    "prompts": 20,
                 }
                 for a, b in pairs
             ]

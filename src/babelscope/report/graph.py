@@ -123,7 +123,8 @@ def _listed(run: Run, name: str) -> list[Any]:
     if not isinstance(stated, Mapping):
         return []
     edges = list(stated.get("edges") or [])
-    for step in stated.get("steps") or []:
+    # effects of a search are relative, scores of edges are not: they are not drawn on one scale
+    for step in [] if edges else stated.get("steps") or []:
         receivers = step.get("receivers")
         for node in [*(step.get("supporting") or []), *(step.get("opposing") or [])]:
             for receiver in receivers if isinstance(receivers, list) else []:
