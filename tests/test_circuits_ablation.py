@@ -199,7 +199,7 @@ def test_statistics_are_calibrated():
     generator = np.random.default_rng(0)
     p = bootstrap_p(generator.normal(size=(400, 30)), draws=400)
     assert 0.02 < (p < 0.05).mean() < 0.09
-    assert bootstrap_p(np.full((1, 5), 2.0), draws=400)[0] == pytest.approx(1 / 401)
+    assert bootstrap_p(np.full((1, 5), 2.0), draws=400)[0] == pytest.approx(2 / 401)
     assert bootstrap_p(np.zeros((1, 5)))[0] == 1
     assert benjamini_hochberg(np.array([0.001, 0.02, 0.03, 0.9])).tolist() == [True, True, True, False]
     assert wilson(0, 10).high == pytest.approx(0.2775, abs=1e-3)

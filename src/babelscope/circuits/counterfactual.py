@@ -18,22 +18,26 @@ ANSWER_ROLES = ("IO", "S1", "S2", "VERB1", "END")
 
 
 def same_answer(
-    pairs: Sequence[PromptPair], keep: Sequence[str] = ANSWER_ROLES, seed: int = 0
+    pairs: Sequence[PromptPair],
+    keep: Sequence[str] = ANSWER_ROLES,
+    seed: int = 0,
+    pool: Sequence[PromptPair] = (),
 ) -> list[PromptPair] | None:
     """The pairs with other corrupted prompts: another pair's clean prompt (same template, order, length and role spans)
     into which this pair's own answer roles are put, so that target and foil stay right.
 
-    A pair without such a partner is patched with itself. None when fewer than half have one.
+    Partners come from the pairs themselves and from `pool`. A pair without any is patched with itself. None when fewer
+    than half have one.
     """
-    groups: dict[object, list[int]] = {}
-    for place, pair in enumerate(pairs):
-        groups.setdefault(_frame(pair), []).append(place)
+    groups: dict[object, list[PromptPair]] = {}
+    for pair in (*pairs, *pool):
+        groups.setdefault(_frame(pair), []).append(pair)
     generator = np.random.default_rng(seed)
     found: list[PromptPair] = []
     changed = 0
-    for place, pair in enumerate(pairs):
-        others = [_transplanted(pair, pairs[other], keep) for other in groups[_frame(pair)] if other != place]
-        others = sorted({other for other in others if other != tuple(pair.clean)})
+    for pair in pairs:
+        others = {_transplanted(pair, other, keep) for other in groups[_frame(pair)]}
+        others = sorted(other for other in others if other != tuple(pair.clean))
         changed += bool(others)
         twin = others[int(generator.integers(len(others)))] if others else tuple(pair.clean)
         found.append(replace(pair, corrupted=twin, corrupted_text=""))

@@ -187,13 +187,14 @@ def search(
     seed: int = 0,
     sigmas: float = 2.0,
     q: float = 0.05,
+    pool: Sequence[PromptPair] = (),
 ) -> Search:
     """Runs the steps in order; `prompts` maps corruptions to pairs, the first serves steps that name none.
 
-    With `null`, effects are compared with those of same-answer counterfactuals where the prompts allow them. `store`:
-    a folder for finished steps. A step whose receivers were not found is passed over, with the reason. Raises
-    InputError for a step into an unknown one, or a corruption without prompts. `sigmas` and `q` as in `select`: in a
-    model of few heads two deviations are a strict demand.
+    With `null`, effects are compared with those of same-answer counterfactuals where the prompts (and further ones in
+    `pool`) allow them. `store`: a folder for finished steps. A step whose receivers were not found is passed over, with
+    the reason. `sigmas` and `q` as in `select`: in a model of few heads two deviations are a strict demand. Raises
+    InputError for a step into an unknown one, or a corruption without prompts.
 
     >>> result = search(model, {"pabc": prompts})                                        # doctest: +SKIP
     >>> result["name_movers"].supporting                                                 # doctest: +SKIP
@@ -209,7 +210,7 @@ def search(
         corruption = step.corruption or next(iter(prompts))
         if corruption not in prompts:
             raise InputError(f"step {step.name} needs prompts with corruption {corruption!r}")
-        task = _Work(model, prompts[corruption], step, mlps, store, progress)
+        task = _Work(model, prompts[corruption], step, mlps, store, progress, pool)
         choose = partial(select, rule=rule, sigmas=sigmas, q=q, seed=seed)
         found[step.name] = task.run(found, choose, null, seed)
     settings = {"rule": rule, "null": null, "mlps": mlps, "corruptions": list(prompts), "seed": seed}
@@ -225,6 +226,7 @@ class _Work:
     mlps: Between
     store: Path | None
     progress: Progress | None
+    pool: Sequence[PromptPair]
 
     def run(self, found: Mapping[str, Found], choose: Callable[..., Selection], null: bool, seed: int) -> Found:
         into = self._receivers(found)
@@ -236,7 +238,7 @@ class _Work:
         if self.step.knocked_out and not gone:
             return Found(self.step, None, None, f"nothing to knock out: {self.step.knocked_out} found no head")
         effects = self._effects(self.pairs, into, gone, "")
-        twins = same_answer(self.pairs, seed=seed) if null else None
+        twins = same_answer(self.pairs, seed=seed, pool=self.pool) if null else None
         nothing = self._effects(twins, into, gone, "-null") if twins else None
         distance = {node: _distance(self.model, node, into) for node in effects.senders}
         return Found(self.step, effects, choose(effects, null=nothing, distance=distance), null=nothing)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -154,7 +155,15 @@ def _search(
             settings.seed,
             settings.sigmas,
             settings.q,
+            _pool(model, settings, code) if settings.null else (),
         )
+
+
+def _pool(model: Model, settings: CircuitsSettings, code: str) -> Sequence[PromptPair]:
+    """More prompts, from which same-answer counterfactuals are put together."""
+    return build(
+        settings.task, model.tokenizer, code, n=10 * settings.n, seed=settings.seed, split=settings.split
+    ).pairs
 
 
 def repeated(model: Model, settings: CircuitsSettings, code: str) -> tuple[dict[int, torch.Tensor], int]:
