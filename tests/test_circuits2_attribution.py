@@ -234,12 +234,22 @@ def test_integrated_gradients_come_nearer_to_the_truth_than_one_gradient(llama, 
 
 @pytest.mark.parametrize("ablation", ["mean", "zero"])
 def test_other_ablations_are_the_same_thing_as_in_the_circuit(pairs, ablation):
-    model = linear_model()
+    model, pairs = linear_model(), pairs[:3]  # answers of one token: log-probabilities of several are not linear
     other = reference(model, pairs, ablation)
     scores = edge_attribution(model, pairs, "eap", ablation=ablation).scores
     wiring = Wiring.of(model)
     edges = [(wiring.writer(Head(0, 1)), wiring.reader(Receiver("v", 1, 0))), (0, wiring.reader(FINAL))]
     assert np.allclose([scores[edge] for edge in edges], edge_effects(model, pairs, edges, other).mean(1), atol=1e-6)
+
+
+def test_half_precision_gives_nearly_the_same(llama, pairs):
+    half = tiny("llama")
+    half.hf.to(torch.bfloat16)
+    found = [edge_attribution(model, pairs, "eap").scores for model in (llama, half)]
+    assert np.corrcoef(found[0].ravel(), found[1].ravel())[0, 1] > 0.95
+    assert np.isfinite(
+        logit_differences(half, pairs[:1], [Wiring.of(half).allowed], reference(half, pairs, "zero"))
+    ).all()
 
 
 def test_the_model_is_left_as_it_was(llama, pairs):

@@ -13,15 +13,21 @@ Functions that would hide the module of their name are found here under another 
 """
 
 from babelscope.circuits.ablation import Ablation, Ablator, ablated_differences, matched_random, windows
+from babelscope.circuits.atp import NodeScores, attribution_patching
 from babelscope.circuits.attribution import Attribution, edge_attribution
-from babelscope.circuits.circuit import Circuit
+from babelscope.circuits.budgets import Curve, score_circuits
+from babelscope.circuits.budgets import faithfulness_curve as edge_curve
+from babelscope.circuits.circuit import Circuit, greedy_edges, top_edges
 from babelscope.circuits.counterfactual import same_answer
+from babelscope.circuits.cross import classify, cross_faithfulness
 from babelscope.circuits.direct import attributions, promoted
 from babelscope.circuits.effects import Effects
 from babelscope.circuits.knockout import Knockout, completeness, faithfulness_curve, minimality
 from babelscope.circuits.knockout import knockout as knock_out
 from babelscope.circuits.lens import Lens, logit_lens
+from babelscope.circuits.masked import edge_effects
 from babelscope.circuits.metrics import Behaviour, behaviour, logit_differences
+from babelscope.circuits.mib import read_graph, write_graph
 from babelscope.circuits.nodes import (
     EMBEDDING,
     FINAL,
@@ -43,6 +49,7 @@ from babelscope.circuits.routes import Routes, flow_routes
 from babelscope.circuits.search import ANY, IOI, TENSE, Search, Step
 from babelscope.circuits.search import search as find_circuit
 from babelscope.circuits.selection import Selection, select
+from babelscope.circuits.wiring import Wiring
 
 __all__ = [
     "ANY",
@@ -57,29 +64,38 @@ __all__ = [
     "Attribution",
     "Behaviour",
     "Circuit",
+    "Curve",
     "Effects",
     "Head",
     "Knockout",
     "Lens",
     "Match",
+    "NodeScores",
     "Receiver",
     "Roles",
     "Routes",
     "Search",
     "Selection",
     "Step",
+    "Wiring",
     "ablated_differences",
     "activation_patching",
     "attention_between",
     "attention_patterns",
+    "attribution_patching",
     "attributions",
     "behaviour",
     "circuit_overlap",
+    "classify",
     "completeness",
+    "cross_faithfulness",
     "edge_attribution",
+    "edge_curve",
+    "edge_effects",
     "faithfulness_curve",
     "find_circuit",
     "flow_routes",
+    "greedy_edges",
     "heads_of",
     "knock_out",
     "logit_differences",
@@ -92,9 +108,13 @@ __all__ = [
     "path_patching",
     "promoted",
     "random_twin",
+    "read_graph",
     "receivers",
     "role_scores",
     "same_answer",
+    "score_circuits",
     "select",
+    "top_edges",
     "windows",
+    "write_graph",
 ]

@@ -154,10 +154,11 @@ def _inner_products(
         part = slice(start, min(start + step, tokens))
         change = all_parts(model, ablated.tokens(part.start, part.stop))
         change = (change - all_parts(model, clean.tokens(part.start, part.stop))).flatten(1)
+        change = change.to(torch.promote_types(change.dtype, torch.float32))  # long sums, not in half precision
         for layer in range(model.layers):
             _layer_products(model, wiring, change, found, layer, part, scores)
         last = found.at[Site("residual", model.layers)].flatten(0, 1)[part]
-        scores[:, -1] += (change @ last.flatten()).double().cpu()
+        scores[:, -1] += (change @ last.flatten().to(change.dtype)).double().cpu()
     return scores
 
 
@@ -177,5 +178,5 @@ def _layer_products(
                 continue  # patterns are held: nothing passes through queries and keys
             gradient = found.at[Site(kind, layer)].flatten(0, 1)[part]
             pulled = pulled_back(model, kind, layer, stream, gradient)
-        products = change[:seen] @ pulled.flatten(1).T
+        products = change[:seen] @ pulled.flatten(1).T.to(change.dtype)
         scores[:seen, column : column + products.shape[1]] += products.double().cpu()
