@@ -91,7 +91,7 @@ _TABLE = (
         "nine languages, 1.7 million parameters, with checkpoints of its training",
     ),
     PocketModel(
-        "pocket-bloom-l", "bloom", 7, 8, 192, _balanced(), "nine", Recipe(6000, 16, 128, 3.5e-3),
+        "pocket-bloom-l", "bloom", 7, 8, 192, _balanced(), "nine", Recipe(8000, 16, 128, 3.5e-3),
         "nine languages, 3.9 million parameters",
     ),
     PocketModel(

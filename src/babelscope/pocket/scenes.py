@@ -25,9 +25,14 @@ TRAINING_NAMES = 16
 HELD_OUT_VERBS = 0.25
 TWO_SENTENCES = ("t02", "t04", "t05", "t07", "t08", "t09", "t11", "t12")
 """training templates of two sentences that fit each other: what happened; what was given"""
-CUT = re.compile(r"(?<=[.。।])\s*(?=\S)")
+WITH_CLAUSE = ("t01", "t03")
+"""training templates whose opening is a clause (in some languages a sentence) that any plain closing may follow"""
+PLAIN_CLOSINGS = ("t01", "t02", "t04", "t05", "t09", "t11", "t12")
+"""templates whose second half opens with the giver (or the verb), so that it may stand after a clause too"""
+CUTS = tuple(re.compile(cut) for cut in (r"(?<=[.。।])\s*(?=\S)", r"(?<=[,，،])\s*(?=\S)", r"\s+(?=\{S\})"))
+"""where a template falls into two halves: after a sentence; else after a clause; else before the giver"""
 CROSSED = 0.6
-"""share of such scenes that take their two sentences from two templates, so that no template is learned by heart"""
+"""share of such scenes that take their two halves from two templates, so that no template is learned by heart"""
 CLAUSE = re.compile(r"(?<=[.。।؟?!])\s*")
 
 
@@ -79,16 +84,24 @@ def draw_giving(generator: random.Random, split: Split, new: bool = False, pair:
         fillers = {"a": a, "b": b, "subject": generator.choice("ab")}
         fillers |= {"place": str(generator.randrange(12)), "object": str(generator.randrange(12))}
         key = f"t{number + 1:02}"
-        if not new and key in TWO_SENTENCES and generator.random() < CROSSED:
-            key = f"{key}+{generator.choice([other for other in TWO_SENTENCES if other != key])}"
+        closings = _closings(key)
+        if not new and closings and generator.random() < CROSSED:
+            key = f"{key}+{generator.choice(closings)}"
         if new or split_of(key, fillers) == split:
             return Item(meaning_id(key, fillers), "ioi", key, "heldout" if new else split, tuple(fillers.items()))
+
+
+def _closings(opening: str) -> list[str]:
+    """Templates whose second half may follow the first half of another one."""
+    if opening in TWO_SENTENCES:
+        return [key for key in (*TWO_SENTENCES, *WITH_CLAUSE) if key != opening]
+    return [key for key in PLAIN_CLOSINGS if key != opening] if opening in WITH_CLAUSE else []
 
 
 def giving(item: Item, language: str) -> Prompt:
     """A giving scene in a language: the prompt ends before the receiver.
 
-    The frame is a template, `t02`, or the first sentence of one and the last of another, `t02+t07`.
+    The frame is a template, `t02`, or the first half of one and the last half of another, `t02+t07`.
 
     >>> giving(draw_giving(random.Random(0), "train"), "en").after
     '.'
@@ -107,13 +120,20 @@ def giving(item: Item, language: str) -> Prompt:
 
 
 def _crossed(data: Mapping[str, Any], opening: str, closing: str) -> dict[str, str]:
-    """The first sentence of one template and the last of another; the first alone where there is no such cut."""
+    """The first half of one template and the last half of another."""
     first, last = (data["template"][int(key[1:]) - 1] for key in (opening, closing))
-    if any(len(CUT.split(template["text"])) != 2 for template in (first, last)):
-        return first
-    start, blank = CUT.split(first["text"])[0], " " if data["join"] else ""
-    ends = {key: CUT.split(last[key])[1] for key in ("text", "text_f") if key in last}
+    start, blank = _halves(first["text"])[0], " " if data["join"] else ""
+    ends = {key: _halves(last[key])[1] for key in ("text", "text_f") if key in last}
     return {"after": last["after"]} | {key: f"{start}{blank}{end}" for key, end in ends.items()}
+
+
+def _halves(text: str) -> tuple[str, str]:
+    """What happened, and what was given. Raises CorpusError where a template has no such two halves."""
+    for cut in CUTS:
+        halves = cut.split(text)
+        if len(halves) == 2:
+            return halves[0], halves[1]
+    raise CorpusError(f"a template of giving scenes has no two halves: {text!r}")
 
 
 def held_out_verb(verb: str) -> bool:
