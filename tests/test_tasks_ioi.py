@@ -207,7 +207,9 @@ def test_languages_answer_to_their_other_codes(encoders):
         ({"n": 0}, "n must be at least 1"),
         ({"scenes": "other"}, "scenes are auto, exact or substituted"),
         ({"source": "ftp:x"}, "the source 'ftp:x' is not known"),
-        ({"task": "ioi:file"}, "ioi reads no file"),
+        ({"task": "ioi:file"}, "ioi reads templates from PATH.toml"),
+        ({"task": "ioi:none.toml"}, "no template file at none.toml"),
+        ({"task": "random-text:file"}, "random-text reads no file"),
     ],
 )
 def test_bad_requests_are_answered_in_one_line(arguments, message, encoders):

@@ -16,6 +16,9 @@ from babelscope.tasks import (
     read_stories,
     repeated_tokens,
 )
+from babelscope.tasks import (
+    census as build_census,
+)
 
 
 @pytest.fixture(scope="module")
@@ -211,3 +214,49 @@ def test_broken_stories_are_named(text, message, tmp_path):
         read_stories(tmp_path / "s.jsonl")
     with pytest.raises(TaskError, match="no file of stories"):
         read_stories(tmp_path / "absent.jsonl")
+
+
+OWN = """
+names = ["Mary", "Anna", "Sarah", "Emma", "Alice", "Lucy", "John", "Tom", "Paul", "Peter", "David", "Mark"]
+places = ["the school", "the park"]
+objects = ["a book", "a key"]
+
+[[template]]
+id = "own"
+text = "{A} met {B} at {place}. {S} handed {object} to"
+"""
+
+
+def test_own_templates_are_a_task_in_whatever_language_their_file_is_named_after(tmp_path, gpt2):
+    (tmp_path / "en.toml").write_text(OWN, encoding="utf-8")
+    prompts = build(f"ioi:{tmp_path}/{{language}}.toml", gpt2, "en", n=4)
+    assert {pair.template for pair in prompts} == {"own"}
+    assert {pair.language for pair in prompts} == {"en"}
+    assert " met " in prompts[0].clean_text
+    assert " handed " in prompts[0].clean_text
+    with pytest.raises(TaskError, match="no template file at .*xx"):
+        build(f"ioi:{tmp_path}/{{language}}.toml", gpt2, "xx", n=4)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (OWN.replace('id = "own"', ""), r"\[\[template\]\] number 1 has no id"),
+        (OWN.replace("{S}", "she"), "slot {S} is missing"),
+        (OWN.replace('"the park"', "3"), "places must be a list of texts"),
+        ('template = "x"\n' + OWN.split("[[")[0], r"\[\[template\]\]"),
+        ("names = [", "not TOML"),
+    ],
+)
+def test_a_broken_template_file_is_one_line(text, said, tmp_path, gpt2):
+    (tmp_path / "own.toml").write_text(text, encoding="utf-8")
+    with pytest.raises(TaskError, match=said):
+        build(f"ioi:{tmp_path}/own.toml", gpt2, "en")
+
+
+def test_a_file_of_minimal_pairs_per_language(tmp_path, gpt2):
+    for code, (good, bad) in {"en": ("The cats sleep.", "The cats sleeps."), "de": ("Der Hund", "Den Hund")}.items():
+        row = {"good": good, "bad": bad}
+        (tmp_path / f"{code}.jsonl").write_text(json.dumps(row) + "\n" + json.dumps(row), encoding="utf-8")
+    counted = build_census(f"minimal-pairs:{tmp_path}/{{language}}.jsonl", gpt2, ["en", "de"])
+    assert set(counted.language) == {"en", "de"}

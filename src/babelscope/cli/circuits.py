@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 def circuits(
     out: Annotated[Path, typer.Option(help="Directory of the run.")],
     model: Annotated[str | None, typer.Argument(help="Hub name, model folder or pocket:NAME; or use --preset.")] = None,
-    task: Annotated[str | None, typer.Option(help="ioi, past-tense, ioi-control, agreement:FILE, … [ioi]")] = None,
+    task: Annotated[
+        str | None, typer.Option(help="ioi, past-tense, agreement:FILE, ioi:FILE.toml, … (tasks list) [ioi]")
+    ] = None,
     languages: Annotated[str | None, typer.Option(help="Codes, by commas. [en,zh]")] = None,
     n: Annotated[int, typer.Option(help="Prompt pairs per language.")] = 100,
     seed: Annotated[int, typer.Option(help="Of prompts, bootstrap and random sets.")] = 0,

@@ -17,7 +17,9 @@ Split = Annotated[
     str, typer.Option(help="strict: one-token answers; relaxed: more; auto: strict where that is enough.")
 ]
 Corruption = Annotated[str | None, typer.Option(help="How the corrupted prompt is made; see `tasks list`.")]
-Source = Annotated[str | None, typer.Option(help="mib:FOLDER for IOI, or a file of minimal pairs.")]
+Source = Annotated[
+    str | None, typer.Option(help="mib:FOLDER for IOI, a template file (.toml), or a file of minimal pairs.")
+]
 Verbs = Annotated[str | None, typer.Option(help="unimorph:TABLE, verbs for past-tense.")]
 Seed = Annotated[int, typer.Option(help="Scenes are drawn from the seed and their number alone.")]
 
@@ -39,7 +41,9 @@ def list_tasks() -> None:
 
 @app.command("census")
 def census(
-    task: Annotated[str, typer.Argument(help="Task name, or minimal-pairs:PATH.")],
+    task: Annotated[
+        str, typer.Argument(help="Task name, minimal-pairs:PATH, ioi:PATH.toml; {language} in a PATH: the code.")
+    ],
     tokenizer: Annotated[str, typer.Argument(help="Model or tokenizer: hub name, folder, file, or pocket:NAME.")],
     languages: Annotated[str | None, typer.Option(help="Comma-separated codes; default: all the task has.")] = None,
     split: Split = "strict",
@@ -73,7 +77,9 @@ def census(
 
 @app.command("sample")
 def sample(
-    task: Annotated[str, typer.Argument(help="Task name, or minimal-pairs:PATH.")],
+    task: Annotated[
+        str, typer.Argument(help="Task name, minimal-pairs:PATH, ioi:PATH.toml; {language} in a PATH: the code.")
+    ],
     tokenizer: Annotated[str, typer.Argument(help="Model or tokenizer: hub name, folder, file, or pocket:NAME.")],
     language: Annotated[str, typer.Option(help="Language of the prompts.")] = "en",
     split: Split = "auto",

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
+from pathlib import Path
 
 from babelscope.errors import TaskError
 from babelscope.tasks import ioi, tense
@@ -15,7 +16,10 @@ from babelscope.tasks.minimal_pairs import prompt_pairs, read_minimal_pairs
 from babelscope.tasks.prompts import PromptPair
 from babelscope.tasks.random_text import random_pairs
 from babelscope.tasks.sources import mib_lexicon, unimorph_verbs
-from babelscope.tasks.templates import IoiLexicon, TenseLexicon, ioi_lexicon, tense_lexicon
+from babelscope.tasks.templates import IoiLexicon, TenseLexicon, ioi_lexicon, parse_ioi, parse_tense, tense_lexicon
+
+LANGUAGE = "{language}"
+"""in the path of a user's own file: the code of the language"""
 
 
 @dataclass(frozen=True)
@@ -120,7 +124,7 @@ def collect_minimal_pairs(request: Request, encoder: Encoder, tally: Tally) -> C
     """Minimal pairs of a file or folder, in its order."""
     if request.source is None:
         raise TaskError(f"{request.task} needs a file of minimal pairs: {request.task}:PATH, or source=PATH")
-    pairs = read_minimal_pairs(request.source)
+    pairs = read_minimal_pairs(request.source.replace(LANGUAGE, request.language))
     found = prompt_pairs(pairs, encoder, request.language, request.split, tally, request.whole)
     return found[: request.n], "exact"
 
@@ -189,18 +193,34 @@ def _ioi_data(request: Request) -> IoiLexicon:
     elif request.source.startswith("mib:"):
         lexicon = mib_lexicon(request.source.removeprefix("mib:"))
     else:
-        raise TaskError(f"the source {request.source!r} is not known; {request.task} reads mib:FOLDER")
+        lexicon = replace(parse_ioi(*_own_templates(request)), language=request.language)
     _templates_exist(request, [template.id for template in lexicon.templates])
     return lexicon
 
 
 def _tense_data(request: Request) -> TenseLexicon:
-    lexicon = tense_lexicon(request.language)
+    if request.source is None:
+        lexicon = tense_lexicon(request.language)
+    else:
+        lexicon = replace(parse_tense(*_own_templates(request)), language=request.language)
     if request.verbs is None:
         return lexicon
     if not request.verbs.startswith("unimorph:"):
         raise TaskError(f"the verbs {request.verbs!r} are not known; past-tense reads unimorph:TABLE")
     return tense.with_verbs(lexicon, unimorph_verbs(request.verbs.removeprefix("unimorph:")))
+
+
+def _own_templates(request: Request) -> tuple[str, str]:
+    """The text of the user's template file for the language, and its name for messages."""
+    name = (request.source or "").replace(LANGUAGE, request.language)
+    if not name.endswith(".toml"):
+        raise TaskError(f"the source {name!r} is not known; {request.task} reads a template file (.toml) or mib:FOLDER")
+    try:
+        return Path(name).read_text(encoding="utf-8"), name
+    except FileNotFoundError:
+        raise TaskError(f"no template file at {name}") from None
+    except (OSError, UnicodeDecodeError, ValueError) as error:
+        raise TaskError(f"the template file {name} cannot be read: {error}") from error
 
 
 def _templates_exist(request: Request, there: Sequence[str]) -> None:

@@ -79,7 +79,8 @@ TASKS: Mapping[str, Task] = {
         ),
     )
 }
-"""Task name → task; "minimal-pairs:PATH" and "agreement:PATH" name their file"""
+"""Task name → task; "minimal-pairs:PATH", "agreement:PATH" and, for templates of your own, "ioi:PATH.toml" and
+"past-tense:PATH.toml" name their file; `{language}` in a path stands for the language's code"""
 
 
 def corruptions(task: str) -> tuple[str, ...]:
@@ -118,7 +119,8 @@ def build(
     `split` "strict" asks for one-token names, targets and foils in context, "relaxed" for equally many tokens above
     one, "auto" takes the strict split where it gives half of `n`. `heldout` True or False takes only the templates and
     names (verbs) kept for evaluation, or only the others. `scenes` "exact" never replaces a name that fails,
-    "substituted" does, "auto" does where too few survive. `source` "mib:FOLDER" or the file of minimal pairs; `verbs`
+    "substituted" does, "auto" does where too few survive. `source` "mib:FOLDER", a template file (.toml) or the file of
+    minimal pairs, `{language}` in it standing for the code; `verbs`
     "unimorph:TABLE"; `stratum` one stratum of past tense; `whole` scores whole sentences of minimal pairs; `extend`
     lets a multi-token target share its first tokens with the foil; `same_tokens` wants a name to be the same tokens
     wherever it stands; `special` keeps the tokenizer's BOS; `length` is
@@ -132,7 +134,7 @@ def build(
         raise TaskError(f"no split {split!r}; there are {', '.join(SPLITS)}")
     request = Request(
         task=kind.name,
-        language=_language(kind, language),
+        language=language if source or path else _language(kind, language),
         n=n,
         seed=seed,
         corruption=_corruption(kind, corruption),
@@ -201,8 +203,8 @@ def count_all(
     task: str, tokenizer: Any, languages: Sequence[str] | None = None, *, n: int = 320, **options: Any
 ) -> Census:
     """The same as an object: `census(…)` is its frame."""
-    kind, _ = _task(task)
-    wanted = list(languages) if languages is not None else list(kind.languages)
+    kind, path = _task(task)
+    wanted = list(languages) if languages is not None else [] if path else list(kind.languages)
     if not wanted:
         raise TaskError(f"{task} comes with no language of its own: say which one its file is in")
     return joined(_count(task, tokenizer, language, n=n, **options) for language in wanted)
@@ -277,7 +279,12 @@ def _task(name: str) -> tuple[Task, str | None]:
     if base not in TASKS:
         raise TaskError(f"no task {base!r}; there are {', '.join(TASKS)}")
     if path and TASKS[base].data:
-        raise TaskError(f"{base} reads no file; only agreement:PATH and minimal-pairs:PATH do")
+        if base == "random-text":
+            raise TaskError("random-text reads no file")
+        if not path.endswith(".toml") and not path.startswith("mib:"):
+            raise TaskError(
+                f"{name}: {base} reads templates from PATH.toml (with {{language}} for the code), or mib:FOLDER"
+            )
     return TASKS[base], path or None
 
 

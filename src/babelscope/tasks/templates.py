@@ -165,9 +165,14 @@ def parse_ioi(text: str, where: str = "template file") -> IoiLexicon:
 def parse_tense(text: str, where: str = "template file") -> TenseLexicon:
     """Past-tense data from TOML. Raises TaskError."""
     data = _toml(text, where)
-    times = {name: tuple(map(str, data.get("times", {}).get(name, ()))) for name in ("present", "past", "future")}
-    if not all(times.values()):
+    given: Any = data.get("times", {})
+    words: dict[str, Any] = given if isinstance(given, dict) else {}
+    times = {
+        name: _strings(words, name, f"{where}, [times]") for name in ("present", "past", "future") if name in words
+    }
+    if len(times) < 3:
         raise TaskError(f"{where}: [times] needs present, past and future")
+    _rows(data.get("verb", ()), "verb", ("id",), where)
     verbs = tuple(
         Verb(str(row["id"]), str(row.get("stratum", "none")), {k: v for k, v in row.items() if isinstance(v, str)})
         for row in data.get("verb", ())
@@ -186,6 +191,7 @@ def _templates(data: Mapping[str, Any], where: str) -> tuple[Template, ...]:
     rows = data.get("template", ())
     if not rows:
         raise TaskError(f"{where}: no [[template]]")
+    _rows(rows, "template", ("id", "text"), where)
     return tuple(
         Template(
             id=str(row["id"]),
@@ -198,6 +204,15 @@ def _templates(data: Mapping[str, Any], where: str) -> tuple[Template, ...]:
         )
         for row in rows
     )
+
+
+def _rows(rows: Any, kind: str, needed: Sequence[str], where: str) -> None:
+    if not isinstance(rows, Sequence) or not all(isinstance(row, dict) for row in rows):
+        raise TaskError(f"{where}: write every {kind} as a table of its own, [[{kind}]]")
+    for number, row in enumerate(rows, 1):
+        missing = [name for name in needed if name not in row]
+        if missing:
+            raise TaskError(f"{where}: [[{kind}]] number {number} has no {missing[0]}")
 
 
 def _read(task: str, language: str) -> str:
