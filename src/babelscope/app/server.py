@@ -80,7 +80,7 @@ def make_app(
         raise MissingExtra("gradio", "app", "the explorer") from error
     from babelscope.app.interface import make_interface
     from babelscope.app.markup import STYLE
-    from babelscope.app.page import make_theme
+    from babelscope.app.page import QUIET_TOASTS, make_theme
 
     page = make_interface(session, folders, typed_paths=is_loopback(host), loading=loading)
     outer = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
@@ -101,6 +101,7 @@ def make_app(
         mcp_server=False,
         theme=make_theme(),
         css=STYLE,
+        js=QUIET_TOASTS,
     )
     return Guard(mounted, token, _names(host), port)
 
