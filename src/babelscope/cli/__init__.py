@@ -10,6 +10,8 @@ from typing import Annotated, Any
 
 import typer
 
+from babelscope.cli.stopping import Stop, polite
+
 app = typer.Typer(
     name="babelscope",
     help="See how a language model holds many languages: regions, alignment, circuits, and how they grow.",
@@ -67,9 +69,8 @@ _mount()
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command line and exit: 0 done, 1 a check failed, 2 the input cannot be used, 130 interrupted."""
+    """Run the command line and exit: 0 done, 1 a check failed, 2 the input cannot be used, 130 or 143 stopped."""
     from babelscope._version import __version__
-    from babelscope.errors import BabelscopeError
 
     given = sys.argv[1:] if arguments is None else arguments
     if given[:1] == ["--version"]:
@@ -78,14 +79,24 @@ def main(arguments: list[str] | None = None) -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     if given[:1] == ["regions"] and given[1:2] and given[1] in REGION_FILES:
         given = ["region-files", *given[1:]]
+    with polite() as stop:
+        _run(given, stop)
+
+
+def _run(given: list[str], stop: Stop) -> None:
+    from babelscope.errors import BabelscopeError
+
     try:
         app(args=given, standalone_mode=True)
     except BabelscopeError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit) as end:
+        # typer turns an interruption into exit code 130 by itself, and says nothing
+        if isinstance(end, SystemExit) and end.code != 130:
+            raise
         print("interrupted; nothing half-written was left", file=sys.stderr)
-        raise SystemExit(130) from None
+        raise SystemExit(stop.code) from None
     except BrokenPipeError:
         # the reader of a pipe has gone (… | head): not our error; keep Python from complaining when it flushes
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -72,13 +72,8 @@ def _cell(value: Any) -> str:
 
 
 def _write(tables: dict[str, Any], out: Path) -> None:
-    from babelscope.errors import InputError
+    from babelscope.results.whole import whole_folder
 
-    try:
-        out.mkdir(parents=True)
+    with whole_folder(out) as partial:
         for name, frame in tables.items():
-            frame.to_csv(out / f"{name}.csv", index=False)
-    except FileExistsError as error:
-        raise InputError(f"{out} exists; name a new folder") from error
-    except OSError as error:
-        raise InputError(f"cannot write to {out}: {error.strerror or error}") from error
+            frame.to_csv(partial / f"{name}.csv", index=False)

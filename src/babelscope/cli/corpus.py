@@ -90,11 +90,8 @@ def _print(report: Audit) -> None:
 
 
 def _write(report: Audit, out: Path) -> None:
-    from babelscope.errors import InputError
+    from babelscope.results.whole import whole_folder
 
-    try:
-        out.mkdir(parents=True)
+    with whole_folder(out) as partial:
         for name, frame in report.tables().items():
-            frame.to_csv(out / f"{name}.csv", index=False)
-    except OSError as error:
-        raise InputError(f"cannot write to {out}: {error.strerror or error}") from error
+            frame.to_csv(partial / f"{name}.csv", index=False)

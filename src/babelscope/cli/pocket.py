@@ -47,8 +47,11 @@ def export_model(
     Example:  babelscope pocket export bloom-m my-model --revision step256
     """
     from babelscope.pocket.models import export
+    from babelscope.results.whole import whole_folder
 
-    typer.echo(str(export(name, directory, revision)))
+    with whole_folder(directory) as partial:
+        export(name, partial, revision)
+    typer.echo(str(directory))
 
 
 @app.command("train")
@@ -97,7 +100,10 @@ def evaluate_models(
 
     found = evaluate(names or list(MODELS), report=_say)
     if json_file is not None:
-        json_file.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        from babelscope.results.whole import whole_file
+
+        with whole_file(json_file) as partial:
+            partial.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     console = Console()
     for table in tables(found):
         console.print(table)

@@ -64,6 +64,7 @@ def import_file(
     from babelscope.languages import parse_languages
     from babelscope.regions.exchange import import_lape, import_regions
     from babelscope.regions.masks import save_regions
+    from babelscope.results.whole import whole_file
 
     _refuse_existing(out, overwrite)
     if file.suffix == ".json":
@@ -72,7 +73,8 @@ def import_file(
         raise InputError("LAPE's masks name neither languages nor sizes: give --languages, --layers and --neurons")
     else:
         regions = import_lape(file, parse_languages(languages), layers, neurons, model)
-    save_regions(regions, out)
+    with whole_file(out) as partial:
+        save_regions(regions, partial)
     typer.echo(f"{out}: {regions.total} neurons in {len(regions.languages)} languages")
 
 
@@ -87,9 +89,12 @@ def export_file(
     Example:  babelscope regions export runs/pocket --out regions.json
     """
     from babelscope.regions.exchange import export_regions
+    from babelscope.results.whole import whole_file
 
     _refuse_existing(out, overwrite)
-    export_regions(_read(file), out)
+    regions = _read(file)
+    with whole_file(out) as partial:
+        export_regions(regions, partial)
     typer.echo(str(out))
 
 

@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import signal
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -83,8 +82,6 @@ def _run(plan: str | None, changes: dict[str, Any], out: str, options: Any) -> N
         raise PlanError("name a plan file or preset, or give --model")
     quiet()
     asked = read_plan(plan, changes) if plan is not None else plan_from(_nested(changes))
-    # a batch system says SIGTERM before it kills: end as with Ctrl-C, with the tables written and the lock released
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     run = run_sweep(asked, out, options, LiveTable())
     _print(run)
     typer.echo(f"sweep: {out}    page: babelscope report {out}")

@@ -18,7 +18,7 @@ Split = Annotated[
 ]
 Corruption = Annotated[str | None, typer.Option(help="How the corrupted prompt is made; see `tasks list`.")]
 Source = Annotated[
-    str | None, typer.Option(help="mib:FOLDER for IOI, a template file (.toml), or a file of minimal pairs.")
+    str | None, typer.Option(help="mib:FOLDER for IOI, a .toml of templates, or a file of minimal pairs.")
 ]
 Verbs = Annotated[str | None, typer.Option(help="unimorph:TABLE, verbs for past-tense.")]
 Seed = Annotated[int, typer.Option(help="Scenes are drawn from the seed and their number alone.")]
@@ -41,9 +41,7 @@ def list_tasks() -> None:
 
 @app.command("census")
 def census(
-    task: Annotated[
-        str, typer.Argument(help="Task name, minimal-pairs:PATH, ioi:PATH.toml; {language} in a PATH: the code.")
-    ],
+    task: Annotated[str, typer.Argument(help="Task name, minimal-pairs:PATH or ioi:PATH.toml ({language}: its code).")],
     tokenizer: Annotated[str, typer.Argument(help="Model or tokenizer: hub name, folder, file, or pocket:NAME.")],
     languages: Annotated[str | None, typer.Option(help="Comma-separated codes; default: all the task has.")] = None,
     split: Split = "strict",
@@ -68,7 +66,10 @@ def census(
     options = {"split": split, "corruption": corruption, "source": source, "verbs": verbs, "seed": seed}
     counted = count_all(task, Encoder(load_tokenizer(tokenizer)), wanted, n=n, **options)
     if csv is not None:
-        counted.frame().to_csv(csv, index=False)
+        from babelscope.results.whole import whole_file
+
+        with whole_file(csv) as partial:
+            counted.frame().to_csv(partial, index=False)
         typer.echo(f"wrote {csv}", err=True)
     _print_census(counted, f"{task}, {split} split, corruption {counted.corruption}")
     for reason in counted.reasons():
@@ -77,9 +78,7 @@ def census(
 
 @app.command("sample")
 def sample(
-    task: Annotated[
-        str, typer.Argument(help="Task name, minimal-pairs:PATH, ioi:PATH.toml; {language} in a PATH: the code.")
-    ],
+    task: Annotated[str, typer.Argument(help="Task name, minimal-pairs:PATH or ioi:PATH.toml ({language}: its code).")],
     tokenizer: Annotated[str, typer.Argument(help="Model or tokenizer: hub name, folder, file, or pocket:NAME.")],
     language: Annotated[str, typer.Option(help="Language of the prompts.")] = "en",
     split: Split = "auto",

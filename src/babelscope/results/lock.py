@@ -6,8 +6,9 @@ import contextlib
 import json
 import os
 import socket
-import uuid
+from collections.abc import Generator
 from pathlib import Path
+from typing import IO
 
 from babelscope.errors import RunError
 
@@ -27,7 +28,7 @@ class RunLock:
                 self._remove_if_dead()
                 continue
             with os.fdopen(handle, "w") as stream:
-                json.dump({"pid": os.getpid(), "host": socket.gethostname()}, stream)
+                json.dump({"pid": os.getpid(), "host": socket.gethostname(), "born": _born(os.getpid())}, stream)
             return
         raise RunError(f"another process is writing {self.what}")
 
@@ -36,30 +37,60 @@ class RunLock:
         self.path.unlink(missing_ok=True)
 
     def _remove_if_dead(self) -> None:
-        owner = self._owner()
-        if owner is None or _alive(owner):
-            process = f" (process {owner})" if owner else ""
-            raise RunError(f"another process{process} is writing {self.what}; if that is not so, remove {self.path}")
-        # Renamed first: of two processes that find the same dead owner only one can take the file away.
-        mine = self.path.with_name(f"{self.path.name}.{uuid.uuid4().hex[:8]}")
-        with contextlib.suppress(FileNotFoundError):
-            self.path.rename(mine)
-            mine.unlink()
+        """Takes away the lock of a dead owner; raises RunError while the owner lives or cannot be told."""
+        with contextlib.suppress(FileNotFoundError), self.path.open("rb") as stream, _alone(stream):
+            # Another process may have taken the dead one's place meanwhile, with a new file under the same name.
+            if not os.path.samestat(os.fstat(stream.fileno()), self.path.stat()):
+                return
+            owner = _owner(stream.read())
+            if owner is None or alive(*owner):
+                process = f" (process {owner[0]})" if owner else ""
+                raise RunError(
+                    f"another process{process} is writing {self.what}; if that is not so, remove {self.path}"
+                )
+            self.path.unlink()
 
-    def _owner(self) -> int | None:
-        """Process id on this machine; None when it cannot be told, which counts as alive."""
-        try:
-            stated = json.loads(self.path.read_text())
-            return int(stated["pid"]) if stated["host"] == socket.gethostname() else None
-        except (OSError, ValueError, KeyError, TypeError):
+
+def _owner(content: bytes) -> tuple[int, int | None] | None:
+    """Process id on this machine and when it began; None when it cannot be told, which counts as alive."""
+    try:
+        stated = json.loads(content)
+        born = stated.get("born")
+        if stated["host"] != socket.gethostname():
             return None
+        return int(stated["pid"]), born if isinstance(born, int) else None
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None
 
 
-def _alive(process: int) -> bool:
+def alive(process: int, born: int | None = None) -> bool:
+    """Whether a process of this machine lives, and is the one that began at `born` where that is known."""
     try:
         os.kill(process, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):
         return False
     except OSError:
         return True
-    return True
+    now = _born(process)
+    return born is None or now is None or now == born
+
+
+def _born(process: int) -> int | None:
+    """When a process began, in the kernel's ticks; process ids are used again, in containers within seconds."""
+    try:
+        return int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[19])
+    except (OSError, ValueError, IndexError):
+        return None
+
+
+@contextlib.contextmanager
+def _alone(stream: IO[bytes]) -> Generator[None]:
+    """One process at a time, among those that look at this very file; where the system has no such lock, nothing."""
+    try:
+        import fcntl
+    except ImportError:
+        yield
+        return
+    with contextlib.suppress(OSError):  # some network file systems have none either
+        fcntl.flock(stream, fcntl.LOCK_EX)
+    yield

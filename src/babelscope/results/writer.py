@@ -90,6 +90,7 @@ class RunWriter:
             self._lock = RunLock(self.path.with_name(f".{self.path.name}.lock"), self.path)
             self._lock.acquire()
             try:
+                self._restore_replaced()
                 self._check_target()
                 self._sweep_leftovers()
                 self._folder = self._sibling("tmp")
@@ -150,6 +151,15 @@ class RunWriter:
         finished = (self.path / MANIFEST).is_file()
         if self.path.is_symlink() or not self.path.is_dir() or not (finished or not any(self.path.iterdir())):
             raise RunError(f"{self.path} is not a run, so it will not be overwritten; give another --out")
+
+    def _restore_replaced(self) -> None:
+        """The old run back in its place, when a process was killed between taking it away and putting in the new."""
+        if os.path.lexists(self.path):
+            return
+        for old in self.path.parent.glob(f".{_literal(self.path.name)}.*.old.tmp"):
+            if (old / MANIFEST).is_file() and (old / CHECKSUMS).is_file():
+                old.rename(self.path)
+                return
 
     def _sweep_leftovers(self) -> None:
         """Folders that a killed process left behind; the lock is ours, so nobody is writing them."""
