@@ -234,7 +234,7 @@ def test_own_templates_are_a_task_in_whatever_language_their_file_is_named_after
     assert {pair.language for pair in prompts} == {"en"}
     assert " met " in prompts[0].clean_text
     assert " handed " in prompts[0].clean_text
-    with pytest.raises(TaskError, match="no template file at .*xx"):
+    with pytest.raises(TaskError, match=r"no template file at .*xx"):
         build(f"ioi:{tmp_path}/{{language}}.toml", gpt2, "xx", n=4)
 
 

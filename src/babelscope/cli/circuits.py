@@ -17,7 +17,7 @@ def circuits(
     out: Annotated[Path, typer.Option(help="Directory of the run.")],
     model: Annotated[str | None, typer.Argument(help="Hub name, model folder or pocket:NAME; or use --preset.")] = None,
     task: Annotated[
-        str | None, typer.Option(help="ioi, past-tense, agreement:FILE, ioi:FILE.toml, … (tasks list) [ioi]")
+        str | None, typer.Option(help="ioi, past-tense, minimal-pairs:FILE, ioi:FILE.toml, … [ioi]")
     ] = None,
     languages: Annotated[str | None, typer.Option(help="Codes, by commas. [en,zh]")] = None,
     n: Annotated[int, typer.Option(help="Prompt pairs per language.")] = 100,

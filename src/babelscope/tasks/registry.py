@@ -282,9 +282,7 @@ def _task(name: str) -> tuple[Task, str | None]:
         if base == "random-text":
             raise TaskError("random-text reads no file")
         if not path.endswith(".toml") and not path.startswith("mib:"):
-            raise TaskError(
-                f"{name}: {base} reads templates from PATH.toml (with {{language}} for the code), or mib:FOLDER"
-            )
+            raise TaskError(f"{name}: {base} reads templates from PATH.toml ({{language}} for the code), or mib:FOLDER")
     return TASKS[base], path or None
 
 
