@@ -7,7 +7,7 @@ many random ones of the same layers.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -23,8 +23,8 @@ from babelscope.regions.similarity import alignment_shares, bootstrap_means, gra
 from babelscope.regions.treatments import top_share
 
 BASE, ALIGNMENT, RANDOM = "base", "alignment", "random-layer"
-Task = Callable[[], Mapping[str, tuple[float, float, float]]]
-"""accuracy by language, with interval, of the model as it is at the time (story cloze, say)"""
+Task = Callable[[], Mapping[str, tuple[float, float, float, int]]]
+"""accuracy by language, with interval and n, of the model as it is at the time (story cloze, say)"""
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Effect:
     neurons: int
     draw: int
     measure: str
-    """`sads`, `lrds`, `delta_nll`, or the name of a task"""
+    """`sads`, `lrds`, `sads_left`, `delta_nll`, or the name of a task"""
     language: str
     """`all` for the scores over languages"""
     value: float
@@ -78,7 +78,10 @@ def deactivate_alignment(
     """SADS, LRDS, loss and tasks with the top shares of alignment neurons off, against matched random neurons.
 
     SADS is that of the whole model, recorded anew under the deactivation (a neuron that is off adds nothing to any
-    inner product). Cost: 1 + shares · (1 + controls) recordings and passes over the text.
+    inner product). `sads_left` is that of the unchanged model with these neurons merely left out of the vectors: what
+    lies between the two is what the others do without them.
+
+    Cost: 1 + shares · (1 + controls) recordings and passes over the text.
     """
     base = {code: score(model, text, budget) for code, text in windows.items()}
     rows = _scores(recording, (BASE, 0.0, 0, -1), bootstrap, seed)
@@ -87,6 +90,7 @@ def deactivate_alignment(
         key = (name, share, int(mask.sum()), draw)
         with deactivate(model, mask):
             rows += _scores(record(model, corpus, special, budget=budget), key, bootstrap, seed)
+            rows.append(_left(recording, mask, key, bootstrap, seed))
             rows += _tasks(key, tasks)
             losses = {code: score(model, text, budget) for code, text in windows.items()}
         for code, loss in losses.items():
@@ -118,9 +122,13 @@ def _scores(recording: Recording, key: tuple[str, float, int, int], bootstrap: i
     ]
 
 
+def _left(
+    recording: Recording, mask: Bool[Tensor, "P N"], key: tuple[str, float, int, int], bootstrap: int, seed: int
+) -> Effect:
+    kept = replace(recording, means=recording.means * (~mask).flatten().numpy())
+    draws = bootstrap_means(gram(kept), bootstrap, seed)
+    return Effect(*key, "sads_left", "all", float(whole_means(kept).sads), *interval(draws.sads), len(recording.ids))
+
+
 def _tasks(key: tuple[str, float, int, int], tasks: Mapping[str, Task] | None) -> list[Effect]:
-    return [
-        Effect(*key, name, code, value, low, high, 0)
-        for name, run in (tasks or {}).items()
-        for code, (value, low, high) in run().items()
-    ]
+    return [Effect(*key, name, code, *told) for name, run in (tasks or {}).items() for code, told in run().items()]

@@ -166,3 +166,26 @@ def share(hits: Sequence[bool]) -> Share:
     p, z = sum(hits) / n, 1.959964
     middle, half = p + z * z / (2 * n), z * (p * (1 - p) / n + z * z / (4 * n * n)) ** 0.5
     return Share(p, (middle - half) / (1 + z * z / n), (middle + half) / (1 + z * z / n), n)
+
+
+MEASURES = ("broken_share", "distinct_1", "distinct_2")
+
+
+def means_of(rows: Sequence[Continuation]) -> dict[str, float]:
+    """Mean of broken UTF-8 and of distinct n-grams over continuations, each with its 95 % interval by Student's t.
+
+    The interval is NaN of fewer than two continuations, and a point where all are the same.
+
+    >>> rows = [Continuation("en", "base", -1, "", "", "en", 0.0, 1.0, share) for share in (0.4, 0.6)]
+    >>> round(means_of(rows)["distinct_2"], 2)
+    0.5
+    """
+    from scipy.stats import t
+
+    found: dict[str, float] = {}
+    for name in MEASURES:
+        values = torch.tensor([getattr(row, name) for row in rows], dtype=torch.float64)
+        mean, n = float(values.mean()), len(rows)
+        half = float(t.ppf(0.975, n - 1) * values.std() / n**0.5) if n > 1 else float("nan")
+        found |= {name: mean, f"{name}_low": mean - half, f"{name}_high": mean + half}
+    return found

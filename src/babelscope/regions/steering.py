@@ -15,7 +15,7 @@ from torch import Tensor
 
 from babelscope.errors import InputError
 from babelscope.models import Model
-from babelscope.regions.generation import BASE, Continuation, Sampling, Share, generations, share
+from babelscope.regions.generation import BASE, Continuation, Sampling, Share, generations, means_of, share
 from babelscope.regions.masks import RegionSet, random_region_by_layer
 from babelscope.regions.recording import Recording
 from babelscope.regions.treatments import Treatment, language_means
@@ -41,7 +41,14 @@ class Steering:
     high: float
     n: int
     broken_share: float
+    broken_share_low: float
+    broken_share_high: float
+    distinct_1: float
+    distinct_1_low: float
+    distinct_1_high: float
     distinct_2: float
+    distinct_2_low: float
+    distinct_2_high: float
 
 
 def steering_conditions(
@@ -111,8 +118,6 @@ def _summary(
     rows: Sequence[Continuation], source: str, target: str, name: str, way: str, factor: float, size: int
 ) -> Steering:
     found: Share = share([row.identified == target for row in rows])
-    broken = sum(row.broken_share for row in rows) / len(rows)
-    varied = sum(row.distinct_2 for row in rows) / len(rows)
     return Steering(
-        source, target, name, way, factor, size, found.value, found.low, found.high, found.n, broken, varied
+        source, target, name, way, factor, size, found.value, found.low, found.high, found.n, **means_of(rows)
     )

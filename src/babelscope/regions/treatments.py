@@ -118,12 +118,14 @@ def dose_response(
     seed: int = 0,
     budget: int | None = None,
     progress: Callable[[int], None] | None = None,
+    base: Mapping[str, Loss] | None = None,
 ) -> list[Dose]:
     """Treat more and more of the neurons that rank highest for each language, and as many random ones per layer.
 
-    Cost: (1 + kinds · shares · regions · (1 + controls)) passes over the text. `regions` must hold scores.
+    Cost: (1 + kinds · shares · regions · (1 + controls)) passes over the text, one less where the losses of the
+    unchanged model are given as `base`. `regions` must hold scores.
     """
-    base = {code: score(model, text, budget, progress) for code, text in windows.items()}
+    base = base or {code: score(model, text, budget, progress) for code, text in windows.items()}
     rows: list[Dose] = []
     for matched, kind, share, draw, mask in _doses(regions, shares, kinds, controls, seed):
         if not bool(mask.any()):

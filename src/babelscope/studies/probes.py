@@ -15,7 +15,7 @@ from babelscope.regions import alignment, confounds, generation, steering
 from babelscope.regions.alignment_neurons import Task, deactivate_alignment
 from babelscope.regions.masks import RegionSet, random_region_by_layer
 from babelscope.regions.methods import PERMUTED
-from babelscope.regions.perplexity import Windows
+from babelscope.regions.perplexity import Windows, score
 from babelscope.regions.recording import Recording
 from babelscope.regions.treatments import Treatment, dose_response
 from babelscope.results import RunWriter
@@ -87,9 +87,9 @@ def _story_cloze(model: Model, spec: str, languages: Sequence[str]) -> Task:
 
     stories = load_stories(spec, list(languages))
 
-    def accuracy() -> dict[str, tuple[float, float, float]]:
+    def accuracy() -> dict[str, tuple[float, float, float, int]]:
         rows = evaluate_cloze(model, stories).to_dict("records")
-        return {str(row["language"]): (row["accuracy"], row["low"], row["high"]) for row in rows}
+        return {str(row["language"]): (row["accuracy"], row["low"], row["high"], row["n"]) for row in rows}
 
     return accuracy
 
@@ -110,13 +110,15 @@ def write_doses(
     """
     ranked = {name: found for name, found in sets.items() if name not in (*PERMUTED, "random", "random-layer")}
     controls = min(settings.controls, 1)
-    passes = len(ranked) * (1 + len(settings.kinds) * len(settings.doses) * len(recording.languages) * (1 + controls))
+    passes = 1 + len(ranked) * len(settings.kinds) * len(settings.doses) * len(recording.languages) * (1 + controls)
     rows: list[dict[str, Any]] = []
     with progress("doses", passes * sum(text.ids.numel() for text in windows.values()), "tokens") as step:
+        base = {code: score(model, text, progress=step) for code, text in windows.items()}
         for name, found in ranked.items():
             doses = dose_response(
-                model, windows, found, settings.doses, settings.kinds, recording, controls, settings.seed, progress=step
-            )
+                model, windows, found, settings.doses, settings.kinds, recording, controls, settings.seed,
+                progress=step, base=base,
+            )  # fmt: skip
             rows += [{"method": name, **asdict(row)} for row in doses]
     run.table("dose", pd.DataFrame(rows))
 
@@ -183,9 +185,7 @@ def _shares(rows: Sequence[generation.Continuation]) -> list[dict[str, Any]]:
             "own_share": (own := generation.share([row.identified == language for row in found])).value,
             "own_low": own.low,
             "own_high": own.high,
-            "broken_share": sum(row.broken_share for row in found) / len(found),
-            "distinct_1": sum(row.distinct_1 for row in found) / len(found),
-            "distinct_2": sum(row.distinct_2 for row in found) / len(found),
+            **generation.means_of(found),
         }
         for (language, condition), found in groups.items()
     ]

@@ -196,6 +196,8 @@ def _write_recording(
                 "share": sum(by_layer) / recording.neurons,
                 "mean_depth": float(np.average(depth, weights=by_layer)) if sum(by_layer) else float("nan"),
                 "threshold": settings.threshold,
+                "n": len(recording.ids),
+                "no_interval": "a count of one recording; table stability has its interval over sentences",
             }
             for code, by_layer in sizes.items()
         ),
