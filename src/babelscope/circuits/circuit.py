@@ -68,6 +68,13 @@ class Circuit:
             for k in order
         ]
 
+    def _repr_html_(self) -> str:
+        from babelscope.notebook import table
+
+        rows = [(str(a), str(b), score, self.roles.get(str(a), "")) for a, b, score in self.listed()]
+        caption = f"Circuit: {self.size} edges out of {len(self.nodes)} nodes, strongest first"
+        return table(caption, ["from", "to", "score", "role"], rows)
+
     def pruned(self) -> Circuit:
         """Without the edges that lie on no path from the embedding to the logits."""
         return replace(self, edges=self.wiring.pruned(self.edges))

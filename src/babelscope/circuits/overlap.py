@@ -42,13 +42,24 @@ class Shared:
     """P(X ≥ x) when as many were drawn at random among all; NaN for what is not counted"""
 
 
+class Overlap(list[Shared]):
+    """Every measure of one pair of circuits."""
+
+    def _repr_html_(self) -> str:
+        from babelscope.notebook import table
+
+        headers = ["measure", "value", "by chance", "p", "hypergeometric"]
+        rows = [(one.measure.replace("_", " "), one.value, one.null, one.p, one.hypergeometric) for one in self]
+        return table("Overlap of two circuits", headers, rows)
+
+
 def overlap(
     first: Circuit,
     second: Circuit,
     permutations: int = 200,
     seed: int = 0,
     measures: Sequence[str] | None = None,
-) -> list[Shared]:
+) -> Overlap:
     """Measures (all of them, unless named) of one pair of circuits; raises InputError for circuits of different models.
 
     node and edge IoU |A∩B| / |A∪B|; directional overlap |A∩B| / |A|; weighted Jaccard Σ min / Σ max of the edges'
@@ -65,7 +76,7 @@ def overlap(
         )
     generator = np.random.default_rng(seed)
     renamed = [relabelled(second, generator) for _ in range(permutations)]
-    found: list[Shared] = []
+    found = Overlap()
     for name in measures or MEASURES:
         measure = MEASURES[name]
         value = measure(first, second)

@@ -124,6 +124,19 @@ class Search:
                 return found
         raise KeyError(name)
 
+    def _repr_html_(self) -> str:
+        from babelscope.notebook import table
+
+        rows = [
+            (
+                found.step.name.replace("_", " "),
+                ", ".join(map(str, found.supporting)),
+                ", ".join(map(str, found.opposing)),
+            )
+            for found in self.steps
+        ]
+        return table("Search for a circuit", ["step", "for the answer", "against it"], rows)
+
     @property
     def nodes(self) -> tuple[Sender, ...]:
         """Every node that any step found, in order of discovery."""

@@ -36,6 +36,13 @@ class Flow:
     pairs: pd.DataFrame
     """language, language2, neurons: those of a region of language before and of language2 after ("" is none)"""
 
+    def _repr_html_(self) -> str:
+        from babelscope.notebook import table
+
+        totals = self.table.groupby("language", sort=False)[list(COUNTS)].sum()
+        rows = [(str(code), *(int(value) for value in row)) for code, row in zip(totals.index, totals.to_numpy())]
+        return table("Flow of neurons between two checkpoints", ["language", *COUNTS], rows, most=40)
+
 
 def region_file(run: Run) -> Path | None:
     """The file with the regions of the paper's method in a regions run."""

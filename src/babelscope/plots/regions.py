@@ -33,6 +33,9 @@ CURVES = {
     "lrds_layer": "LRDS (lower: more language-agnostic)",
     "sads_layer": "SADS (higher: more semantic)",
 }
+ABBREVIATIONS = {"lrds", "sads", "mexa", "cka", "anc"}
+MOST_BANDS = 4
+"""bands that can lie over each other and still be told apart"""
 PARTS = {
     "same_language_layer": "same language",
     "same_sentence_layer": "same sentence",
@@ -95,21 +98,35 @@ def _curve(axes: Axes, run: Run, name: str, title: str, index: int) -> None:
 
 @figure("regions", "table:alignment")
 def alignment_curves(run: Run) -> Figure:
-    """Other alignment metrics (MEXA, CKA, …) by layer: mean over language pairs, with the range over pairs."""
+    """Other alignment metrics (MEXA, CKA, …) by layer: mean over language pairs; with few, also the range over pairs."""
     table = run.table("alignment")
-    table = table[table.layer.notna() & table.value.notna()]
-    drawing = canvas(4.2, 2.9)
+    table = table[table.layer.notna() & table.value.notna() & (table.metric != "lrds")]
+    few = table.metric.nunique() <= MOST_BANDS
+    drawing = canvas(6.4, 3.2)
     axes = drawing.subplots()
     for index, (metric, rows) in enumerate(table.groupby("metric", sort=False)):
         by_layer = rows.groupby("layer").value
         style = line_style(index)
         mean = by_layer.mean()
-        axes.plot(mean.index, mean, label=str(metric).upper(), **style)
-        axes.fill_between(mean.index, by_layer.min(), by_layer.max(), color=style["color"], alpha=0.15, linewidth=0)
+        axes.plot(mean.index, mean, label=metric_title(str(metric)), **style)
+        if few:
+            axes.fill_between(mean.index, by_layer.min(), by_layer.max(), color=style["color"], alpha=0.15, linewidth=0)
     axes.set(xlabel="layer", ylabel="alignment", title=f"Alignment metrics, {run.model_name}")
-    axes.legend()
+    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
     thin_ticks(axes, "x", int(table.layer.max()) + 1)
     return drawing
+
+
+def metric_title(name: str) -> str:
+    """`mexa` → MEXA, `sads-rank` → SADS, rank, `neuron_matching` → neuron matching.
+
+    >>> metric_title("cka"), metric_title("sads-language-centred"), metric_title("neuron-matching")
+    ('CKA', 'SADS, language centred', 'neuron matching')
+    """
+    first, _, rest = name.replace("_", "-").partition("-")
+    if first in ABBREVIATIONS:
+        return first.upper() + (f", {rest.replace('-', ' ')}" if rest else "")
+    return name.replace("_", " ").replace("-", " ")
 
 
 @figure("regions", "lrds_pair", "sads_pair")

@@ -56,6 +56,9 @@ _STYLE: dict[Any, Any] = {
 }
 
 
+_NOTEBOOK_DPI = 90
+
+
 @dataclass(frozen=True)
 class Drawing:
     """One registered figure."""
@@ -136,9 +139,25 @@ def save_figure(drawing: Figure, path: str | os.PathLike[str], dpi: int = 300) -
     return target
 
 
+class Picture(Figure):
+    """A figure that shows itself in a notebook, with or without pyplot."""
+
+    def _repr_html_(self) -> str:
+        from io import BytesIO
+
+        from babelscope.notebook import image
+
+        raster = BytesIO()
+        with matplotlib.rc_context({**_STYLE, "font.family": list(families())}):
+            self.savefig(raster, format="png", dpi=2 * _NOTEBOOK_DPI)
+        titles = [self.get_suptitle(), *(axes.get_title() for axes in self.axes)]
+        told = next((title for title in titles if title), "figure").replace("\n", ", ")
+        return image(raster.getvalue(), told, round(self.get_figwidth() * _NOTEBOOK_DPI))
+
+
 def canvas(width: float, height: float) -> Figure:
     """An empty figure in inches, laid out so that nothing is cut off."""
-    return Figure(figsize=(width, height), layout="constrained")
+    return Picture(figsize=(width, height), layout="constrained")
 
 
 def label(code: str, labels: Labels = "code") -> str:

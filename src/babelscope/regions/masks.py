@@ -55,6 +55,12 @@ class RegionSet:
         """Neurons of each region in each layer."""
         return {language: mask.sum(1).tolist() for language, mask in self.masks.items()}
 
+    def _repr_html_(self) -> str:
+        from babelscope.notebook import bars
+
+        neurons = next(iter(self.masks.values())).numel() if self.masks else 0
+        return bars(f"Regions, {self.method}", self.sizes, f"{self.total} of {neurons} neurons are in some region")
+
 
 def from_matrix(regions: Bool[Tensor, "L D"], languages: tuple[str, ...], layers: int, **rest: Any) -> RegionSet:
     """A region set from the [language, neuron] matrix of a localisation method, layer-major.

@@ -43,6 +43,21 @@ class Means:
         """Semantic alignment difference score, B − C (eq. 9)."""
         return self.same_sentence - self.neither
 
+    def _repr_html_(self) -> str:
+        from babelscope.notebook import table
+
+        named = {
+            "LRDS (lower: more language-agnostic)": self.lrds,
+            "SADS (higher: more semantic)": self.sads,
+            "same language": self.same_language,
+            "same sentence": self.same_sentence,
+            "neither": self.neither,
+        }
+        if self.neither.numel() == 1:
+            return table("Means of the similarity map", [], [[name, float(value)] for name, value in named.items()])
+        rows = zip(range(self.neither.numel()), *(value.flatten().tolist() for value in named.values()))
+        return table(f"Means of the similarity map {list(self.neither.shape)}", ["", *named], rows)
+
 
 def neuron_means(x: Float[Tensor, "L n D"]) -> Means:
     """Each neuron's share of A, B and C, in closed form (section 3): summed over neurons they are the whole.

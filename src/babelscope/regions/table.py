@@ -80,6 +80,17 @@ class DeactivationTable:
             for condition, by_language in found.items()
         }
 
+    def _repr_html_(self) -> str:
+        from babelscope.notebook import table
+
+        by_condition = self.perplexities()
+        headers = ["", "base", *(f"without {name} %" for name in by_condition if name != BASE)]
+        rows: list[list[str | float]] = []
+        for code, base in by_condition.get(BASE, {}).items():
+            others = (values.get(code, float("nan")) for name, values in by_condition.items() if name != BASE)
+            rows.append([code, round(base, 2), *(round(100 * (value / base - 1), 1) for value in others)])
+        return table("Perplexity, and its increase when neurons are switched off", headers, rows, most=40)
+
 
 def conditions(regions: RegionSet, controls: int, seed: int) -> Iterator[Condition]:
     """The model as it is, every region that holds a neuron, and `controls` draws of each random control."""

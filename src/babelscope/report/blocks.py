@@ -56,6 +56,8 @@ class Table:
     frame: pd.DataFrame
     text_columns: tuple[str, ...] = ()
     language_column: str = "language"
+    most: int = 60
+    """rows written into the page; the download has all"""
     kind: str = "table"
 
     def data(self) -> dict[str, Any]:

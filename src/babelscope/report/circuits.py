@@ -251,7 +251,7 @@ def _cross(run: Run) -> Block | None:
         of_edges = name == "faithfulness of edges"
         table = run.table("cross_edges" if of_edges else "cross_faithfulness" if faithful else "overlap")
         frame = table if faithful else table[table.measure.astype(str).str.replace("_", " ") == name]
-        views.append(Variant(name, {"data": [trace], "layout": described}, frame.reset_index(drop=True)))
+        views.append(Variant(name, shapes.with_texts(trace, described), frame.reset_index(drop=True)))
     if not views:
         return None
     caption = (

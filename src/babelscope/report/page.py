@@ -14,6 +14,7 @@ import jinja2
 import matplotlib
 import numpy as np
 import pandas as pd
+from pandas.api.types import is_numeric_dtype
 
 from babelscope.errors import InputError, RunError
 from babelscope.plots.fonts import families
@@ -27,7 +28,7 @@ from babelscope.results.display import number
 
 _SECTIONS = {"regions": regions_sections, "circuits": circuits_sections, "sweep": sweep_sections}
 _SCRIPTS = ("text.js", "theme.js", "download.js", "plot.js", "similarity.js", "graph.js", "main.js")
-_MOST_ROWS = 60
+_PRINTED_ROWS = 24
 
 
 def write_report(
@@ -87,7 +88,7 @@ def build_page(runs: Sequence[Run | str | os.PathLike[str]], static: bool = True
         plotly=plotly,
         script=script,
         runs=described,
-        most_rows=_MOST_ROWS,
+        printed_rows=_PRINTED_ROWS,
         comparison=_comparison(opened),
     )
 
@@ -132,10 +133,11 @@ def _block(run: Run, block: Block, prefix: str, static: bool) -> dict[str, Any]:
             "choose": block.choose,
             "height": block.height,
         }
-    shown = block.frame.head(_MOST_ROWS)
+    shown = block.frame.head(block.most)
     return described | {
         "columns": list(shown.columns),
         "rows": shown.to_dict("records"),
+        "numeric": [name for name in shown if is_numeric_dtype(shown[name]) and name not in block.text_columns],
         "left_out": len(block.frame) - len(shown),
         "text_columns": block.text_columns,
         "language_column": block.language_column,

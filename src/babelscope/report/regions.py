@@ -14,7 +14,7 @@ import pandas as pd
 from babelscope.plots import frames
 from babelscope.plots.perplexity import cell
 from babelscope.plots.published import SOURCE, nearest_published
-from babelscope.plots.regions import CURVES, PARTS
+from babelscope.plots.regions import CURVES, PARTS, metric_title
 from babelscope.plots.style import holds
 from babelscope.report import more, shapes
 from babelscope.report.blocks import Block, Chart, Section, Table, Variant, gather
@@ -56,7 +56,7 @@ def _pairs(run: Run) -> Block | None:
         array = run.arrays()[name].transpose("language", "language2")
         matrix = pd.DataFrame(array.values.astype(float), index=array.language.values, columns=array.language2.values)
         title = {"lrds_pair": "LRDS", "sads_pair": "SADS", "similarity_pair": "mean similarity"}[name]
-        figure = {"data": [shapes.heatmap(matrix, title, 2)], "layout": shapes.square_layout()}
+        figure = shapes.with_texts(shapes.heatmap(matrix, title, 2), shapes.square_layout())
         views.append(Variant(title, figure, _tidy(array, "value")))
     caption = (
         f"Each score for every two languages ({count(run)}). LRDS: how much closer two sentences of one language are "
@@ -113,19 +113,27 @@ def _alignment(run: Run) -> Block | None:
         return None
     table = run.table("alignment")
     table = table[table.layer.notna() & table.value.notna()]
-    traces: list[dict[str, Any]] = []
+    table = table[table.metric != "lrds"]  # lower is better there, and it has a chart of its own
+    if table.empty:
+        return None
+    all_means: list[dict[str, Any]] = []
+    alone: list[Variant] = []
     for index, (metric, rows) in enumerate(table.groupby("metric", sort=False)):
         mean = rows.groupby("layer").value.agg(["mean", "min", "max"]).reset_index()
         frame = mean.rename(columns={"mean": "value", "min": "low", "max": "high"})
-        traces += shapes.curve(frame, str(metric).upper(), index)
+        title = metric_title(str(metric))
+        all_means += shapes.curve(frame[["layer", "value"]], title, index)
+        described = shapes.layer_layout(int(table.layer.max()) + 1, title)
+        figure = {"data": shapes.curve(frame, title, index), "layout": described}
+        alone.append(Variant(title, figure, rows.reset_index(drop=True)))
     caption = (
-        "Other measures of alignment by layer: the mean over language pairs, with the range over pairs as band "
-        f"({count(run)}). All are "
-        "higher when translations are nearer to each other."
+        f"Other measures of alignment by layer: the mean over language pairs ({count(run)}); chosen alone, with the "
+        "range over pairs as band. All are higher when translations are nearer to each other."
     )
-    figure = {"data": traces, "layout": shapes.layer_layout(int(table.layer.max()) + 1, "alignment")}
+    together = {"data": all_means, "layout": shapes.layer_layout(int(table.layer.max()) + 1, "alignment")}
+    views = [Variant("all, means", together, table.reset_index(drop=True)), *alone]
     return Chart(
-        "alignment", "Alignment metrics", caption, variants=[Variant("all", figure, table)], twin="alignment_curves"
+        "alignment", "Alignment metrics", caption, variants=views, choose="Metric", twin="alignment_curves", height=420
     )
 
 
@@ -185,6 +193,8 @@ def _null(run: Run) -> Block | None:
             "marker": {"color": shapes.COLOURS[4]},
         }
         described = shapes.layout("SKLR (neurons in some region)", "draws", bargap=0.03)
+        low, high = min(float(null.min()), observed), max(float(null.max()), observed)
+        described["xaxis"]["range"] = [low - 0.05 * (high - low or 1), high + 0.05 * (high - low or 1)]
         described["shapes"] = [
             {
                 "type": "line",
@@ -203,7 +213,7 @@ def _null(run: Run) -> Block | None:
                 "yref": "paper",
                 "text": f"observed {observed:g}",
                 "showarrow": False,
-                "xanchor": "right",
+                "xanchor": "right" if observed > (low + high) / 2 else "left",
                 "yanchor": "bottom",
             }
         ]
@@ -275,7 +285,10 @@ def _grid_figure(grid: frames.PerplexityGrid) -> dict[str, Any]:
         for row, spreads in zip(grid.increase.to_numpy(dtype=float), grid.spread.to_numpy(dtype=float))
     ]
     named = grid.increase.rename(index={code: f"{code} ({base:.3g})" for code, base in grid.base.items()})
-    return {"data": [shapes.percent_heatmap(named, texts)], "layout": shapes.matrix_layout("deactivated", "evaluated")}
+    trace = shapes.percent_heatmap(named, texts)
+    described = shapes.matrix_layout("deactivated", "evaluated")
+    described["xaxis"] |= {"tickvals": trace["x"], "ticktext": [name.replace("-", "<br>by ") for name in trace["x"]]}
+    return shapes.with_texts(trace, described)
 
 
 def _published(run: Run) -> Block | None:
@@ -325,8 +338,10 @@ def _generations(run: Run) -> Block | None:
     table = run.table("generations")
     caption = (
         f"What the model writes with nothing and with one region switched off ({len(table)} continuations, at most "
-        "60 shown). “Identified”: the "
+        "300 shown). “Identified”: the "
         "language that an identifier reads in the continuation; “broken share”: share of letters that are broken "
         "UTF-8."
     )
-    return Table("generations", "Generations", caption, table, text_columns=("prompt", "continuation"))
+    if "draw" in table and (table.draw < 0).all():
+        table = table.drop(columns="draw")
+    return Table("generations", "Generations", caption, table, text_columns=("prompt", "continuation"), most=300)

@@ -92,11 +92,40 @@ def heatmap(matrix: pd.DataFrame, title: str, digits: int | None = None, **more:
         "hoverongaps": False,
     }
     if digits is not None:
-        trace |= {
-            "text": [["" if math.isnan(value) else f"{value:.{digits}f}" for value in row] for row in values],
-            "texttemplate": "%{text}",
-        }
+        trace["text"] = [["" if math.isnan(value) else f"{value:.{digits}f}" for value in row] for row in values]
+        trace["hovertemplate"] = "%{y}, %{x}: %{text}<extra></extra>"
     return trace | more
+
+
+def with_texts(trace: dict[str, Any], described: dict[str, Any]) -> dict[str, Any]:
+    """The figure of a heatmap with its `text` written into the cells, black or white by the cell's brightness.
+
+    Plotly's own choice is a dark grey, too faint on the middle of both our colour scales.
+    """
+    from matplotlib import colormaps
+
+    values = np.array([[math.nan if value is None else value for value in row] for row in trace["z"]], dtype=float)
+    finite = values[np.isfinite(values)]
+    low = trace.get("zmin", finite.min() if finite.size else 0.0)
+    high = trace.get("zmax", finite.max() if finite.size else 1.0)
+    colours = colormaps[trace["colorscale"].lower()]((values - low) / ((high - low) or 1.0))[..., :3]
+    bright = _luminance(colours) > 0.18  # where black and white stand out equally
+    rows, across = values.shape
+    texts = {
+        "type": "scatter", "mode": "text", "hoverinfo": "skip", "showlegend": False,
+        "x": list(trace["x"]) * rows, "y": [name for name in trace["y"] for _ in range(across)],
+        "text": [item for row in trace["text"] for item in row],
+        "textfont": {"color": ["#000" if one else "#fff" for one in bright.ravel().tolist()], "size": 12},
+    }  # fmt: skip
+    described["xaxis"] |= {"range": [-0.5, across - 0.5]}
+    described["yaxis"] |= {"range": [rows - 0.5, -0.5], "autorange": False}
+    return {"data": [trace, texts], "layout": described}
+
+
+def _luminance(colours: np.ndarray) -> np.ndarray:
+    """Relative luminance of sRGB colours, as contrast is reckoned in WCAG."""
+    linear = np.where(colours <= 0.04045, colours / 12.92, ((colours + 0.055) / 1.055) ** 2.4)
+    return linear @ np.array([0.2126, 0.7152, 0.0722])
 
 
 def percent_heatmap(matrix: pd.DataFrame, texts: list[list[str]]) -> dict[str, Any]:
@@ -117,7 +146,6 @@ def percent_heatmap(matrix: pd.DataFrame, texts: list[list[str]]) -> dict[str, A
         frame,
         "",
         text=texts,
-        texttemplate="%{text}",
         colorscale="Cividis",
         colorbar=bar,
         zmin=min(0.0, float(np.nanmin(squeezed))),

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from html import escape
 from typing import TYPE_CHECKING, Any
+
+from babelscope.notebook import table
 
 if TYPE_CHECKING:
     from babelscope.results.reader import Run
@@ -12,11 +13,17 @@ if TYPE_CHECKING:
 
 def run_html(run: Run) -> str:
     """An HTML table of the run's facts."""
-    rows = "".join(
-        f'<tr><th style="text-align:left">{escape(name)}</th><td style="text-align:left">{escape(value)}</td></tr>'
-        for name, value in facts(run)
-    )
-    return f"<table><caption>babelscope {escape(run.kind)} run</caption><tbody>{rows}</tbody></table>"
+    told = table(f"babelscope {run.kind} run", [], facts(run), most=40)
+    return told + (_points(run) if run.kind == "sweep" and "points" in run.tables else "")
+
+
+def _points(run: Run) -> str:
+    """The points of a sweep."""
+    points = run.table("points")
+    wanted = ["model", "revision", "status", "parameters", "step", "lrds", "sads", "sklr"]
+    names = [name for name in wanted if name in points]
+    rows = [["–" if value is None or value != value else value for value in row] for row in points[names].to_numpy()]
+    return table(f"{len(points)} points", names, rows)
 
 
 def facts(run: Run) -> Iterator[tuple[str, str]]:

@@ -17,8 +17,9 @@ const drawPlot = (block, data) => {
   const select = block.querySelector(".choose");
   const chosen = () => data.variants[select ? Number(select.value) : 0];
   const draw = () => {
-    const { figure } = chosen();
-    return Plotly.react(place, figure.data, plotLayout(figure.layout, height), { displayModeBar: false, responsive: true });
+    const { figure } = chosen(), ink = theme.colour("ink");
+    const traces = figure.data.map((trace) => trace.error_y ? { ...trace, error_y: { ...trace.error_y, color: ink } } : trace);
+    return Plotly.react(place, traces, plotLayout(figure.layout, height), { displayModeBar: false, responsive: true });
   };
   const drawn = draw();
   select?.addEventListener("change", draw);

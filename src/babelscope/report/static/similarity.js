@@ -112,6 +112,8 @@ const drawSimilarity = (block, data) => {
       sentence(spec.texts[k], spec.tags[spec.language[k]]),
     ];
     card.replaceChildren(make("h5", {}, title), make("p", { class: "value" }, value(i, j).toFixed(4)), ...part(i), ...part(j));
+    // What must be scrolled to be read can be reached by keyboard.
+    for (const it of card.querySelectorAll(".sentence")) if (it.scrollHeight > it.clientHeight + 1) it.tabIndex = 0;
   };
   const show = (cell) => {
     cursor = cell;
