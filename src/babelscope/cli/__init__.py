@@ -71,12 +71,14 @@ _mount()
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit: 0 done, 1 a check failed, 2 the input cannot be used, 130 or 143 stopped."""
     from babelscope._version import __version__
+    from babelscope.cli.allocator import keep_freed_memory
 
     given = sys.argv[1:] if arguments is None else arguments
     if given[:1] == ["--version"]:
         print(f"babelscope {__version__}")
         raise SystemExit(0)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    keep_freed_memory()
     if given[:1] == ["regions"] and given[1:2] and given[1] in REGION_FILES:
         given = ["region-files", *given[1:]]
     with polite() as stop:

@@ -43,7 +43,8 @@ def doctor() -> None:
 
 
 def _sections(problems: list[str]) -> Iterator[tuple[str, list[str]]]:
-    yield "system", [f"python {platform.python_version()}, {platform.system()} {platform.machine()}", _cores()]
+    python = f"python {platform.python_version()}, {platform.system()} {platform.machine()}"
+    yield "system", [python, _cores(), _allocator()]
     yield "packages", _packages(problems)
     yield "extras", [f"{name}: {'there' if _there(module) else 'not installed'}" for name, module in EXTRAS.items()]
     yield "devices", _devices(problems)
@@ -54,6 +55,12 @@ def _sections(problems: list[str]) -> Iterator[tuple[str, list[str]]]:
 def _cores() -> str:
     threads = os.environ.get("OMP_NUM_THREADS", "not set")
     return f"{os.cpu_count()} processors; OMP_NUM_THREADS {threads}"
+
+
+def _allocator() -> str:
+    from babelscope.cli.allocator import keep_freed_memory
+
+    return f"memory allocator {keep_freed_memory()}"
 
 
 def _there(module: str) -> bool:

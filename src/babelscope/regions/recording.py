@@ -1,6 +1,7 @@
 """One pass over a parallel corpus that keeps, for every sentence, the mean activation of every neuron (eq. 5).
 
-Cost: one trunk pass, no logits. Memory: L · n · D float32 (4 bytes) on the host, or on disk where `store` names a file.
+Cost: one trunk pass up to the last layer's neurons, no logits. Memory: L · n · D float32 (4 bytes) on the host, or on
+disk where `store` names a file.
 
 L language · n sentence · D neurons of the whole model, layer-major · B batch · T position · N neurons of one layer
 """
@@ -8,6 +9,7 @@ L language · n sentence · D neurons of the whole model, layer-major · B batch
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ from torch import Tensor
 from babelscope.corpora import ParallelCorpus
 from babelscope.errors import CorpusError, NonFinite
 from babelscope.models import Batch, Model, Site, capture, over_batches
+from babelscope.models.hooks import hook_count
 from babelscope.models.model import SpecialTokens
 
 NEURON_CHUNK = 16384
@@ -45,6 +48,18 @@ class Recording:
     @property
     def neurons(self) -> int:
         return int(self.means.shape[-1])
+
+    def _repr_html_(self) -> str:
+        from babelscope.notebook import table
+
+        facts = {
+            "Languages": ", ".join(self.languages),
+            "Sentences per language": len(self.ids),
+            "Neurons, layers": f"{self.neurons}, {self.layers}",
+            "Tokens": int(self.tokens.sum()),
+            "Share of the first position": self.first_position_share,
+        }
+        return table("Mean activations", [], facts.items())
 
     def values(self, columns: slice = slice(None)) -> Float[Tensor, "L n D"]:
         """The stored means of some neurons, as a tensor."""
@@ -126,16 +141,17 @@ class _Pooled:
         self.pooled_tokens = torch.zeros(len(self.sequences), dtype=torch.long)
         self.active = torch.zeros(len(corpus.languages), model.neurons) if activity else None
         self.sites = [Site("neurons", layer) for layer in range(model.layers)]
+        self.last = _stopping_place(model)
 
     def add(self, batch: Batch) -> None:
         weights = batch.mask.to(self.dtype)
         if self.special == "bos-excluded":
             weights[:, 0] = 0
         counts = weights.sum(1, keepdim=True)
-        pool = _Pool(weights, weights / counts, self.active is not None)
-        with capture(self.model, self.sites, keep=pool) as seen:
+        pool = _Pool(weights, weights / counts, self.active is not None, self.last)
+        with suppress(_Enough), capture(self.model, self.sites, keep=pool):
             self.model.trunk(batch.ids, batch.mask)
-        parts = [seen[site] for site in self.sites]
+        parts = pool.parts
         means = torch.cat([part[0] for part in parts], dim=1).cpu()
         rows = list(batch.rows)
         self._check(means, rows)
@@ -177,13 +193,35 @@ class _Pooled:
         )
 
 
+class _Enough(Exception):
+    """The last layer's neurons are read; nothing behind them is wanted."""
+
+
+def _stopping_place(model: Model) -> int | None:
+    """Number of layers after which a pass may be broken off, or None where others watch or place the model's parts."""
+    watched = hook_count(model.hf) > 0 or getattr(model.hf, "hf_device_map", None) is not None
+    return None if watched else model.layers
+
+
 class _Pool:
-    """Reduces h [B, T, N] to its mean over real tokens, the first token's part of ‖v‖², and counts of h > 0."""
+    """Reduces each layer's h [B, T, N] to its mean over real tokens, the first token's part of ‖v‖², counts of h > 0.
 
-    def __init__(self, weights: Float[Tensor, "B T"], shares: Float[Tensor, "B T"], activity: bool) -> None:
-        self.weights, self.shares, self.activity = weights, shares, activity
+    Layers come in their order; after `last` of them the pass is broken off.
+    """
 
-    def __call__(self, h: Tensor) -> Any:
+    def __init__(
+        self, weights: Float[Tensor, "B T"], shares: Float[Tensor, "B T"], activity: bool, last: int | None
+    ) -> None:
+        self.weights, self.shares, self.activity, self.last = weights, shares, activity, last
+        self.parts: list[tuple[Tensor, ...]] = []
+
+    def __call__(self, h: Tensor) -> Tensor:
+        self.parts.append(self._reduced(h))
+        if len(self.parts) == self.last:
+            raise _Enough
+        return self.parts[-1][0]
+
+    def _reduced(self, h: Tensor) -> tuple[Tensor, ...]:
         shares = self.shares.to(h.device)
         values = h.to(shares.dtype)
         mean = torch.bmm(shares[:, None], values)[:, 0]
