@@ -2,10 +2,10 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
-# One pinned thread beats two contended ones, and glibc gives large blocks back too eagerly (docs/benchmarks.md).
+# One pinned thread beats two contended ones (docs/benchmarks.md).
 QUIET := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
 
-.PHONY: demo test lint types docs bench wheel clean fuzz
+.PHONY: demo test lint types docs docs-version bench wheel clean fuzz
 
 demo: .venv/installed
 	$(BIN)/babelscope demo --out runs/demo --overwrite
@@ -24,8 +24,16 @@ docs: .venv/installed-dev
 	$(PIP) -e '.[docs]'
 	$(BIN)/mkdocs build --strict --quiet
 
+# This release's pages beside those of earlier ones (docs/version.py).
+docs-version: .venv/installed-dev
+	$(PIP) -e '.[docs]'
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python docs/version.py site
+
 bench: .venv/installed-dev
-	$(QUIET) MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=1000000000000 $(BIN)/python -m benchmarks
+	$(QUIET) $(BIN)/python -m benchmarks
+
+bench-gate: .venv/installed-dev
+	$(QUIET) $(BIN)/python -m benchmarks --gate --quick
 
 fuzz: .venv/installed-dev
 	$(BIN)/python -m tests.fuzz --seconds 600

@@ -99,6 +99,8 @@ def regions(
     refuse_existing(out, overwrite)
     # text first: it is read in seconds, and its faults should not wait for a model
     parallel = load_corpus(corpus, settings.languages)
+    for note in parallel.notes:
+        typer.echo(f"note: {note}", err=True)
     loaded = load(model, revision, dtype, device, device_map, trust_remote_code)
     run = study_regions(loaded, settings, out, overwrite, parallel, progress=bars)
     show(str(run.path))

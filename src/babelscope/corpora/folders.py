@@ -49,12 +49,19 @@ def find_language_files(
             continue
         code = language_of(path)
         if code is None:
-            found.notes.append(f"{path.name} is not named after a language and was left out")
+            found.notes.append(_left_out(path))
         elif code not in stated:
             found.files.setdefault(code, []).append(path)
     if not found.files:
         raise CorpusError(f"no file in {folder} is named after a language ({paths[0].name} is not)")
     return found
+
+
+def _left_out(path: Path) -> str:
+    code = named_language(path.stem)
+    if code is None:
+        return f"{path.name} is not named after a language and was left out"
+    return f"{path.name} was left out; if it is {language(code).name}, ask for the language {code} by name"
 
 
 def named_language(name: str) -> str | None:
@@ -69,12 +76,14 @@ def plainly_named(name: str, languages: Sequence[str] | None) -> str | None:
     """The code that a column or a free file name stands for, or None; more careful than `named_language`.
 
     Words such as `key`, `one` or `label` are codes or names of small languages, too: they count only when asked for,
-    when a script is added (`key_Telu`), or when the language is one of the widely used.
+    when a script is added (`key_Telu`), or when the language is one of the widely used. Codes that the standard keeps
+    free for private use (qaa to qtz) are nobody's word.
     """
     code = named_language(name)
     if code is None or len(name) == 2 or "_" in name or "-" in name:
         return code
-    return code if language(code).family or code in (languages or ()) else None
+    plain = language(code).family or "qaa" <= code <= "qtz"
+    return code if plain or code in (languages or ()) else None
 
 
 def same_length(lines: Mapping[str, Sequence[str]], files: Mapping[str, Path]) -> None:

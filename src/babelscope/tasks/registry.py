@@ -243,12 +243,24 @@ def fill_foils(
     return prompts.replace(filled)
 
 
-def _collected(kind: Task, request: Request, encoder: Encoder, tried: bool = False) -> PromptSet:
+def _neither(request: Request, strict: NoPromptSurvives, relaxed: NoPromptSurvives) -> NoPromptSurvives:
+    counted = [one.census.line() if isinstance(one.census, Census) else "" for one in (strict, relaxed)]
+    return NoPromptSurvives(
+        f"no prompt of {request.task} survives in {request.language} with this tokenizer, "
+        f"neither in the strict nor in the relaxed split: strict, {counted[0]}; relaxed, {counted[1]}",
+        strict.census,
+    )
+
+
+def _collected(kind: Task, request: Request, encoder: Encoder) -> PromptSet:
     if request.split == "auto":
         try:
             strict = _collected(kind, replace(request, split="strict"), encoder)
-        except NoPromptSurvives:
-            return _collected(kind, replace(request, split="relaxed"), encoder, tried=True)
+        except NoPromptSurvives as first:
+            try:
+                return _collected(kind, replace(request, split="relaxed"), encoder)
+            except NoPromptSurvives as second:
+                raise _neither(request, first, second) from None
         if 2 * len(strict) >= request.n:
             return strict
         try:
@@ -260,12 +272,11 @@ def _collected(kind: Task, request: Request, encoder: Encoder, tried: bool = Fal
     pairs, scenes = kind.collect(request, encoder, tally)
     counted = tally.census(request.task, request.split, request.corruption)
     if not pairs:
-        advice = "" if tried else f"; try the {'relaxed' if request.split == 'strict' else 'strict'} split"
-        splits = "neither in the strict nor in the relaxed split" if tried else f"{request.split} split"
+        advice = f"; try the {'relaxed' if request.split == 'strict' else 'strict'} split"
         if counted.survived:
             advice = ", but none with a counterpart in the other order" + advice
         raise NoPromptSurvives(
-            f"no prompt of {request.task} survives in {request.language} with this tokenizer, {splits}: "
+            f"no prompt of {request.task} survives in {request.language} with this tokenizer, {request.split} split: "
             f"{counted.line()}{advice}",
             counted,
         )

@@ -1,0 +1,215 @@
+"""The commands of a page of the documentation: found, run in order, and their output compared with its promises.
+
+A block marked bash or python is run. A comment on the line before its fence says otherwise:
+
+    <!-- not run: needs the hub -->     shown only; the reason must be there
+    <!-- needs: ray -->                 run where that module is installed
+
+A block marked text, after <!-- output -->, holds lines that the block before it must have printed, in this order.
+Numbers may differ by 5 %, or by one in the last digit; the sign … stands for any one word.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import io
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+FENCE = re.compile(
+    r"(?:^<!-- (?P<mark>[^\n]*?) -->\n)?^(?P<fence>`{3,})(?P<kind>\w+)[^\n]*\n(?P<code>.*?)^(?P=fence)[ \t]*$",
+    re.MULTILINE | re.DOTALL,
+)
+TOLERANCE = 0.05
+MODULES = (
+    "babelscope.cli", "babelscope.studies.regions", "babelscope.studies.circuits", "babelscope.evolution.sweep",
+    "babelscope.pocket.corpus", "babelscope.plots", "babelscope.report", "babelscope.results", "babelscope.evaluation",
+    "babelscope.tasks", "transformers", "rich.table", "pandas", "xarray",
+)  # fmt: skip
+"""what every command would import anew"""
+
+
+@dataclass(frozen=True)
+class Block:
+    """One block of a page that is run."""
+
+    kind: str
+    code: str
+    line: int
+    needs: str = ""
+    output: str = ""
+
+
+def blocks(text: str) -> Iterator[Block]:
+    """The blocks of a page that are run, each with the output it promises; ValueError for a mark that says nothing."""
+    waiting: Block | None = None
+    for found in FENCE.finditer(text):
+        mark, kind, line = found["mark"] or "", found["kind"], text.count("\n", 0, found.start("fence")) + 1
+        if kind == "text" and mark == "output":
+            if waiting is None:
+                raise ValueError(f"line {line}: output of which block?")
+            waiting = Block(waiting.kind, waiting.code, waiting.line, waiting.needs, found["code"])
+        if waiting is not None:
+            yield waiting
+            waiting = None
+        if kind not in ("bash", "python") or re.match(r"not run: \w", mark):
+            continue
+        if mark and not mark.startswith("needs: "):
+            raise ValueError(f"line {line}: {mark!r} is not a mark; write not run: REASON, or needs: MODULE")
+        waiting = Block(kind, found["code"], line, mark.removeprefix("needs: "))
+    if waiting is not None:
+        yield waiting
+
+
+def run_page(text: str, folder: Path, shell: Shell) -> list[str]:
+    """Run a page in a folder; what went wrong, block by block (the rest of the page is not run after a failure)."""
+    names: dict[str, Any] = {"__name__": "page"}
+    for block in blocks(text):
+        if block.needs and importlib.util.find_spec(block.needs) is None:
+            continue
+        code, printed = shell.run(block.code, folder) if block.kind == "bash" else _python(block, names, folder)
+        if code:
+            return [f"line {block.line}: exit code {code}\n{block.code}\n{printed[-3000:]}"]
+        missing = unmet(block.output, printed)
+        if missing:
+            return [f"line {block.line}: not in the output: {missing!r}\n{printed[-3000:]}"]
+    return []
+
+
+def unmet(promised: str, printed: str) -> str:
+    """The first promised line that the output does not have in its place; empty when all are there."""
+    rest = iter([line.split() for line in printed.splitlines()])
+    for line in promised.splitlines():
+        words = line.split()
+        if words and not any(_same_words(words, other) for other in rest):
+            return line
+    return ""
+
+
+def _same_words(promised: list[str], printed: list[str]) -> bool:
+    return len(promised) == len(printed) and all(map(_same, promised, printed))
+
+
+def _same(promised: str, printed: str) -> bool:
+    if promised in ("…", printed):
+        return True
+    try:
+        one, other = float(promised), float(printed)
+    except ValueError:
+        return False
+    digit = 10.0 ** -len(promised.partition(".")[2])
+    return abs(one - other) <= max(TOLERANCE * abs(one), 1.001 * digit)
+
+
+def _python(block: Block, names: dict[str, Any], folder: Path) -> tuple[int, str]:
+    printed = io.StringIO()
+    with contextlib.chdir(folder), contextlib.redirect_stdout(printed):
+        exec(compile(block.code, f"line {block.line}", "exec"), names)
+    return 0, printed.getvalue()
+
+
+@dataclass(frozen=True)
+class Shell:
+    """Bash with a `babelscope` that starts at once: a process that has all imports forks for each command."""
+
+    home: Path
+
+    def run(self, code: str, folder: Path) -> tuple[int, str]:
+        """Exit code and everything printed."""
+        path = f"{self.home}:{Path(sys.executable).parent}:{os.environ['PATH']}"
+        done = subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", code],
+            cwd=folder, env=os.environ | {"PATH": path, "COLUMNS": "120"}, timeout=240,
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding="utf-8",
+        )  # fmt: skip
+        return done.returncode, done.stdout
+
+
+@contextlib.contextmanager
+def shell() -> Generator[Shell]:
+    """Start the process and put the command into a folder of its own."""
+    with tempfile.TemporaryDirectory(prefix="bs") as home:
+        place, command = Path(home, "socket"), Path(home, "babelscope")
+        command.write_text(f"#!{sys.executable} -SE\n{_CLIENT.format(place=str(place))}", encoding="utf-8")
+        command.chmod(0o755)
+        server = subprocess.Popen([sys.executable, __file__, str(place)], stdout=subprocess.PIPE)
+        try:
+            assert server.stdout is not None
+            assert server.stdout.readline(), "the process that runs the commands did not start"
+            yield Shell(Path(home))
+        finally:
+            server.terminate()
+            server.wait()
+
+
+_CLIENT = """
+import json, os, socket, sys
+here = socket.socket(socket.AF_UNIX)
+here.connect({place!r})
+asked = dict(folder=os.getcwd(), arguments=sys.argv[1:], variables=dict(os.environ))
+socket.send_fds(here, [json.dumps(asked).encode()], [0, 1, 2])
+sys.exit((here.recv(1) or b"\\1")[0])
+"""
+
+
+def serve(place: str) -> None:
+    """Fork once per command, with the caller's folder, variables, input and outputs."""
+    import signal
+
+    import torch
+
+    torch.set_num_threads(1)
+    for name in MODULES:
+        importlib.import_module(name)
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    listening = socket.socket(socket.AF_UNIX)
+    listening.bind(place)
+    listening.listen()
+    print("ready", flush=True)
+    while True:
+        caller, _ = listening.accept()
+        asked, descriptors, _, _ = socket.recv_fds(caller, 1 << 20, 3)
+        if os.fork() == 0:
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            caller.sendall(bytes([_command(json.loads(asked), descriptors)]))
+            os._exit(0)
+        caller.close()
+        for descriptor in descriptors:
+            os.close(descriptor)
+
+
+def _command(asked: dict[str, Any], descriptors: list[int]) -> int:
+    import traceback
+
+    from babelscope.cli import main
+
+    for number, descriptor in enumerate(descriptors):
+        os.dup2(descriptor, number)
+    os.chdir(asked["folder"])
+    os.environ.clear()
+    os.environ.update(asked["variables"])
+    code: Any = 1
+    try:
+        main(asked["arguments"])
+        code = 0
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else int(end.code is not None)
+    except BaseException:
+        traceback.print_exc()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    return code
+
+
+if __name__ == "__main__":
+    serve(sys.argv[1])
