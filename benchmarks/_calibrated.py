@@ -311,7 +311,6 @@ PARTS: tuple[Callable[[Run], None], ...] = (
 
 
 def main() -> None:
-    pd.set_option("mode.copy_on_write", True)
     for path in sys.argv[1:]:
         run = open_run(path)
         for part in PARTS:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -190,6 +191,9 @@ def test_doses_follow_the_ranking_and_are_matched_by_layer():
     assert len(rows) == 2 * 2 * 2 * 2
     assert {row.neurons for row in rows} == {round(0.01 * loaded.neurons), round(0.1 * loaded.neurons)}
     assert {row.region for row in rows} == {"en", "random-layer"}
+    base = {code: score(loaded, text) for code, text in windows.items()}
+    again = dose_response(loaded, windows, regions, (0.01, 0.1), ("zero", "scale"), controls=1, base=base)
+    assert [row.delta_nll for row in again] == [row.delta_nll for row in rows]
     with pytest.raises(InputError, match="has none"):
         dose_response(loaded, windows, RegionSet(regions.masks, "z-score"), shares=(0.1,))
 
@@ -201,11 +205,16 @@ def test_alignment_neurons_carry_sads_and_their_loss_is_measured_against_random_
     assert int(alignment_neurons(found, 0.05).sum()) == round(0.05 * loaded.neurons)
     windows = {"en": cut_windows(loaded, texts(1)["en"], 16, limit=2)}
     rows = deactivate_alignment(
-        loaded, sentences, found, windows, (0.05,), controls=1, tasks={"cloze": lambda: {"en": (0.5, 0.4, 0.6)}},
+        loaded, sentences, found, windows, (0.05,), controls=1, tasks={"cloze": lambda: {"en": (0.5, 0.4, 0.6, 7)}},
         bootstrap=20,
     )  # fmt: skip
     assert {row.deactivated for row in rows} == {"base", "alignment", "random-layer"}
-    assert {row.measure for row in rows} == {"sads", "lrds", "delta_nll", "cloze"}
+    assert {row.measure for row in rows} == {"sads", "sads_left", "lrds", "delta_nll", "cloze"}
+    assert {row.n for row in rows if row.measure == "cloze"} == {7}
+    left = {row.deactivated: row for row in rows if row.measure == "sads_left"}
+    kept = found.means * (~alignment_neurons(found, 0.05)).flatten().numpy()
+    assert left["alignment"].value == pytest.approx(float(whole_means(replace(found, means=kept)).sads), rel=1e-9)
+    assert left["alignment"].low <= left["alignment"].value <= left["alignment"].high
     sads = {row.deactivated: row.value for row in rows if row.measure == "sads"}
     assert sads["base"] == pytest.approx(float(whole_means(found).sads), rel=1e-6)
     assert sads["alignment"] < sads["random-layer"]

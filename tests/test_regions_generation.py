@@ -9,7 +9,15 @@ import torch
 
 from babelscope.errors import InputError, MissingExtra
 from babelscope.regions import RegionSet, record
-from babelscope.regions.generation import Sampling, continue_prompts, cut_prompts, generations, share
+from babelscope.regions.generation import (
+    Continuation,
+    Sampling,
+    continue_prompts,
+    cut_prompts,
+    generations,
+    means_of,
+    share,
+)
 from babelscope.regions.identification import Identifier, broken_share, distinct
 from babelscope.regions.steering import steer, steering_conditions
 from babelscope.regions.treatments import Treatment, treated
@@ -103,6 +111,18 @@ def test_shares_have_wilson_intervals():
     assert math.isnan(share([]).value)
 
 
+def test_measures_of_writing_have_intervals_over_continuations():
+    def row(broken, varied):
+        return Continuation("en", "base", -1, "", "", "en", broken, 1.0, varied)
+
+    found = means_of([row(0.0, 0.2), row(0.0, 0.4), row(0.0, 0.6)])
+    assert found["distinct_2"] == pytest.approx(0.4)
+    # t(0.975, 2) = 4.3027, deviation 0.2
+    assert found["distinct_2_high"] - 0.4 == pytest.approx(4.3027 * 0.2 / 3**0.5, rel=1e-4)
+    assert found["broken_share_low"] == found["broken_share_high"] == 0
+    assert math.isnan(means_of([row(0.0, 0.2)])["distinct_1_low"])
+
+
 def test_steering_compares_the_region_with_random_neurons_of_its_layers():
     loaded = model("bloom")
     found = record(loaded, corpus(2, 4))
@@ -117,6 +137,7 @@ def test_steering_compares_the_region_with_random_neurons_of_its_layers():
     assert [row.condition for row in table] == ["base", "steered", "swapped", "random-layer"]
     assert [row.n for row in table] == [2, 2, 2, 4]
     assert len(rows) == 10
+    assert all(row.distinct_2_low <= row.distinct_2 <= row.distinct_2_high for row in table)
     scaled = list(steering_conditions(found, regions, "en", "zh", "scale", 3.0, controls=0))
     assert [name for name, _, _ in scaled] == ["base", "steered"]
     assert scaled[1][2].scale == 3.0
