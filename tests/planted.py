@@ -190,6 +190,10 @@ def ioi(family: str) -> tuple[Model, list[PromptPair]]:
         for place in range(9):
             build.place(place, **{f"at{place}": 1.0})
         build.head(0, 1, [({f"at{p + 1}": 1.0}, {f"at{p}": 1.0}) for p in range(8)], seen)
+    elif family == "bloom":
+        # ALiBi's slopes are too gentle to be sharp, but a name sees no marker that comes after it: the last one wins
+        last = {mark: float(place) for place, mark in enumerate(marks, start=1)}
+        build.head(0, 1, [(dict.fromkeys(NAMES, 1.0), last), ({"one": 1.0}, {"bos": 0.5})], seen)
     else:
         build.head(0, 1, [], seen, before=100.0)
     same = [({name: 4.0}, {name: 1.0}) for name in NAMES]

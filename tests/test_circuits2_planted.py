@@ -66,7 +66,7 @@ def test_known_edge_effects(two):
     assert np.allclose([scores[place] for place in places], expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("family", ["gpt2", "llama"])
+@pytest.mark.parametrize("family", ["gpt2", "llama", "bloom"])
 def test_routes_find_the_planted_heads_and_no_other(family):
     model, pairs = planted.ioi(family)
     # all parts are tiny beside the constant that holds the norms still, so the threshold is too
@@ -76,9 +76,10 @@ def test_routes_find_the_planted_heads_and_no_other(family):
     assert heads == set(IOI) - {Head(3, 2)}
 
 
-def test_integrated_gradients_find_the_edges_of_ioi():
+@pytest.mark.parametrize("family", ["gpt2", "llama", "bloom"])
+def test_integrated_gradients_find_the_edges_of_ioi(family):
     """Attention is all or nothing here, so a gradient anywhere but at the turn is zero; enough steps meet the turn."""
-    model, pairs = planted.ioi("gpt2")
+    model, pairs = planted.ioi(family)
     wiring = Wiring.of(model)
     scores = edge_attribution(model, pairs[:4], "eap-ig", steps=40).scores
     circuit = greedy_edges(wiring, scores, 12)
@@ -86,6 +87,31 @@ def test_integrated_gradients_find_the_edges_of_ioi():
     assert {Head(3, 2), Head(3, 3)} <= set(circuit.heads)
     whole = Circuit(wiring, _among(wiring, IOI), scores)
     assert score_circuits(model, pairs, [whole]).faithfulness() == pytest.approx([1], abs=1e-6)
+
+
+def _planted_ioi(wiring):
+    """The edges that carry names: into the duplicate-token head, on to S-inhibition, the movers, the logits."""
+
+    def receiver(kind, layer, head):
+        group = wiring.heads // wiring.kv_heads
+        return wiring.reader(Receiver(kind, layer, head if kind == "q" else head // group))
+
+    names, logits = wiring.writer(EMBEDDING), wiring.reader(FINAL)
+    edges = {(names, receiver(kind, 1, 2)) for kind in "qk"}
+    edges |= {(wiring.writer(Head(1, 2)), receiver("v", 2, 0))}
+    for head in (2, 3):
+        edges |= {(names, receiver("v", 3, head)), (wiring.writer(Head(2, 0)), receiver("q", 3, head))}
+        edges |= {(wiring.writer(Head(3, head)), logits)}
+    return edges
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama", "bloom"])
+def test_patching_every_edge_of_ioi_finds_the_planted_ones_and_no_other(family):
+    model, pairs = planted.ioi(family)
+    wiring = Wiring.of(model)
+    every = [(int(row), int(column)) for row, column in zip(*np.nonzero(wiring.allowed))]
+    effects = np.abs(edge_effects(model, pairs, every, reference(model, pairs))).max(1)
+    assert {edge for edge, effect in zip(every, effects) if effect > 1e-6} == _planted_ioi(wiring)
 
 
 def _among(wiring, heads):

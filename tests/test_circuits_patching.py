@@ -108,37 +108,39 @@ def test_memory_running_out_halves_the_chunk_with_the_same_results(llama, pairs,
     assert max(tried) == 12
 
 
-def test_patching_a_prompt_into_itself_has_no_effect(llama, pairs):
-    same = [replace(pair, corrupted=pair.clean) for pair in pairs]
-    assert np.abs(activation_patching(llama, same, SOME, at="B").differences).max() < 1e-5
-    assert np.abs(path_patching(llama, same, senders=SOME).differences).max() < 1e-5
-    everywhere = path_patching(llama, same, receivers(llama, [Head(2, 1)], "k"), SOME, at=None)
+def test_patching_a_prompt_into_itself_has_no_effect(model, pairs):
+    same = [replace(pair, corrupted=pair.clean) for pair in pairs[:3]]
+    assert np.abs(activation_patching(model, same, SOME, at="B").differences).max() < 1e-5
+    assert np.abs(path_patching(model, same, senders=SOME).differences).max() < 1e-5
+    everywhere = path_patching(model, same, receivers(model, [Head(2, 1)], "k"), SOME, at=None)
     assert np.abs(everywhere.differences).max() < 1e-5
 
 
-def test_patching_the_embedding_everywhere_gives_the_corrupted_run(llama, pairs):
-    effects = activation_patching(llama, pairs, [EMBEDDING])
-    assert np.allclose(effects.patched[0], effects.corrupted, atol=1e-5)
-    assert effects.recovery == pytest.approx([0], abs=1e-5)
-    denoised = activation_patching(llama, pairs, [EMBEDDING], direction="denoising")
-    assert np.allclose(denoised.patched[0], denoised.clean, atol=1e-5)
-    assert denoised.effect == pytest.approx([1], abs=1e-5)
+def test_patching_the_embedding_everywhere_gives_the_corrupted_run(model, pairs):
+    few = pairs[:3]
+    effects = activation_patching(model, few, [EMBEDDING])
+    assert equal(effects.patched[0], effects.corrupted)
+    assert effects.recovery == pytest.approx([0], abs=1e-3)
+    denoised = activation_patching(model, few, [EMBEDDING], direction="denoising")
+    assert equal(denoised.patched[0], denoised.clean)
+    assert denoised.effect == pytest.approx([1], abs=1e-3)
 
 
-def test_freezing_z_equals_freezing_queries_keys_and_values(llama):
+def test_freezing_z_equals_freezing_queries_keys_and_values(model):
     ids = torch.arange(4, 13)[None]
     kinds = {"z": ("z",), "qkv": ("q", "k", "v")}
     results = {}
     for name, frozen in kinds.items():
-        sites = [Site(kind, layer) for layer in range(llama.layers) for kind in frozen]
+        sites = [Site(kind, layer) for layer in range(model.layers) for kind in frozen]
         with torch.no_grad():
-            with capture(llama, sites) as seen:
-                llama.trunk(ids)
+            with capture(model, sites) as seen:
+                model.trunk(ids)
             changes = {site: (lambda _, site=site: seen[site]) for site in sites}
             changes[Site("residual", 0)] = lambda value: value * 1.3
-            with edit(llama, changes):
-                results[name] = llama.trunk(ids)
-    assert torch.allclose(results["z"], results["qkv"], atol=1e-5)
+            with edit(model, changes):
+                results[name] = model.trunk(ids)
+    scale = max(1.0, float(results["z"].abs().max()))
+    assert torch.allclose(results["z"], results["qkv"], atol=1e-5 * scale)
 
 
 def test_under_grouped_queries_each_key_value_head_is_visited_once(llama):

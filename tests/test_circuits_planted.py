@@ -14,7 +14,7 @@ from babelscope.circuits.search import IOI, TENSE, Step, search
 from tests import planted
 
 
-@pytest.fixture(scope="module", params=["gpt2", "llama"])
+@pytest.fixture(scope="module", params=["gpt2", "llama", "bloom"])
 def ioi(request):
     return planted.ioi(request.param)
 

@@ -26,15 +26,22 @@ def compare(
 
     from babelscope.evolution import differences
     from babelscope.results import compare_runs, open_run
+    from babelscope.studies import circuits_compare
 
     one, two = open_run(first), open_run(second)
+    for run in (one, two):
+        run.validate(additions=False)
     tables: dict[str, pd.DataFrame] = {
         "settings": compare_runs(one, two),
         "headlines": differences.compare_headlines(one, two),
         "regions": differences.compare_regions(one, two),
         "alignment": differences.compare_alignment(one, two),
-        "circuits": differences.compare_circuits(one, two),
     }
+    if circuits_compare.same_model(one, two):  # heads of different models have no common name
+        tables["circuits"] = differences.compare_circuits(one, two)
+    if one.manifest.get("kind") == two.manifest.get("kind") == "circuits":
+        tables["circuit overlap"] = circuits_compare.compare_circuit_edges(one, two)
+        tables["heads by role"] = circuits_compare.compare_head_roles(one, two)
     tables = {name: frame for name, frame in tables.items() if len(frame)}
     console = Console()
     console.print(f"first:  {one!r}\nsecond: {two!r}", markup=False, highlight=False)
@@ -76,4 +83,4 @@ def _write(tables: dict[str, Any], out: Path) -> None:
 
     with whole_folder(out) as partial:
         for name, frame in tables.items():
-            frame.to_csv(partial / f"{name}.csv", index=False)
+            frame.to_csv(partial / f"{name.replace(' ', '_')}.csv", index=False)

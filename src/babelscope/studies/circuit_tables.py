@@ -7,22 +7,25 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from babelscope.circuits.ablation import Ablator, Part, ablated_differences
+from babelscope.circuits.ablation import Ablation, Ablator, Part, ablated_differences
 from babelscope.circuits.direct import promoted
 from babelscope.circuits.knockout import faithfulness_curve, knockout
-from babelscope.circuits.metrics import Behaviour
+from babelscope.circuits.metrics import Behaviour, behaviour
 from babelscope.circuits.nodes import MLP, Head
 from babelscope.circuits.roles import Roles
+from babelscope.circuits.rows import Rows as PatchRows
 from babelscope.circuits.runs import run
 from babelscope.circuits.search import Found, Search
-from babelscope.circuits.statistics import bootstrap_mean, correlate, wilson
+from babelscope.circuits.statistics import bootstrap_mean, correlate, resampled_weights, wilson
 from babelscope.models import Model
+from babelscope.models.hooks import Change, Site
 from babelscope.tasks import PromptPair
 
 Array = NDArray[np.float64]
@@ -38,6 +41,7 @@ ROLES: Mapping[str, tuple[str, str, str]] = {
     "ffn_inputs": ("feeds FFNs", "feeds FFNs, opposing", "writes target − foil"),
 }
 """search step → role of its supporting heads, of its opposing heads, and the score that goes with it"""
+TENSE_ROLES = ("past-tense head", "copy head", "tense and copy head")
 MUCH = 2.0
 """one corruption moves a head "much more" than the other when it does so by this factor"""
 PAIRED = 10
@@ -155,16 +159,27 @@ def ablation_rows(
     """Accuracy and logit difference without each set, stratum by stratum, with paired intervals; and LD [set, P].
 
     `low` and `high` bound the accuracy (Wilson), `delta_*` its change (paired bootstrap), `ld_*` the logit difference.
+    Mean probabilities of target and foil (in tense: of the past and the base form) are taken for the sets that are
+    not random draws.
     """
     ablator = Ablator.prepare(model, pairs, kind)
     scores = ablated_differences(model, pairs, [(), *(each.nodes for each in sets)], ablator)
     strata = sorted({pair.stratum for pair in pairs})
     rows: Rows = []
     for each, after in zip(sets, scores[1:]):
+        said = behaviour(model, pairs, edits=partial(_without, ablator, each.nodes)) if each.draw < 0 else None
         for stratum in strata:
             at = [place for place, pair in enumerate(pairs) if pair.stratum == stratum]
-            rows.append(_ablation_row(each, language, stratum, scores[0][at], after[at], seed))
+            row = _ablation_row(each, language, stratum, scores[0][at], after[at], seed)
+            row["target_probability"] = np.nan if said is None else float(np.exp(said.target[at]).mean())
+            row["foil_probability"] = np.nan if said is None else float(np.exp(said.foil[at]).mean())
+            rows.append(row)
     return rows, scores
+
+
+def _without(ablator: Ablator, nodes: Sequence[Part], rows: PatchRows) -> Mapping[Site, Change]:
+    source = run(ablator.model, rows.corrupted) if ablator.kind is Ablation.RESAMPLE else None
+    return ablator.changes(rows, nodes, source)
 
 
 def _ablation_row(each: AblationSet, language: str, stratum: str, before: Array, after: Array, seed: int) -> Any:
@@ -249,11 +264,8 @@ def _relative(scores: Array, row: int, places: Sequence[int]) -> Array:
 
 
 def _unpaired(first: Array, second: Array, seed: int) -> tuple[float, float]:
-    generator = np.random.default_rng(seed)
-    draws = [
-        generator.choice(first, first.size).mean() - generator.choice(second, second.size).mean() for _ in range(1000)
-    ]
-    low, high = np.quantile(draws, [0.025, 0.975])
+    a, b = (resampled_weights(x.size, 1000, seed + place) @ x for place, x in enumerate((first, second)))
+    low, high = np.quantile(a - b, [0.025, 0.975])
     return float(low), float(high)
 
 

@@ -244,7 +244,11 @@ def _ablation_sets(model: Model, settings: CircuitsSettings, done: Mapping[str, 
         for row in tables.role_rows(code, language.found, language.roles):
             named.setdefault(str(row["role"]), []).append(Head(row["layer"], row["head"]))
         for role, heads in named.items():
-            sets.append(AblationSet(f"{role}{suffix}", tuple(dict.fromkeys(heads)), code))
+            chosen = tuple(dict.fromkeys(heads))
+            sets.append(AblationSet(f"{role}{suffix}", chosen, code))
+            if role in tables.TENSE_ROLES:  # section 6: each of these sets beside random heads of its own layers
+                like = matched_random(model, chosen, settings.draws, settings.seed)
+                sets += [AblationSet(f"random like {role}{suffix}", tuple(n), code, d) for d, n in enumerate(like)]
         circuit = language.found.heads
         if circuit:
             sets.append(AblationSet(f"circuit{suffix}", circuit, code))

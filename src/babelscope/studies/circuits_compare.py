@@ -1,0 +1,109 @@
+"""Two circuits runs side by side: edges they share where the model is one, heads that do the same where it is not."""
+
+# pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportCallIssue=false, reportReturnType=false
+# pyright: reportGeneralTypeIssues=false
+# pandas declares what a selection returns as a union that no single frame is; the shapes are checked by tests.
+
+from __future__ import annotations
+
+from itertools import product
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from babelscope.circuits import overlap
+from babelscope.circuits.circuit import Circuit
+from babelscope.circuits.roles import Roles, match_heads
+from babelscope.results import Run
+
+Array = NDArray[np.float64]
+OVERLAP = ["language", "language2", "measure", "value", "null", "p", "hypergeometric"]
+MATCHED = ["language", "language2", "head", "head2", "distance", "null_distance", "p"]
+
+
+def same_model(first: Run, second: Run) -> bool:
+    """Whether two runs are of one model, or of revisions of it, so that a head keeps its name between them.
+
+    Only then are circuits compared by layer and head; heads of different models are matched by their roles.
+    """
+    return _base(first) == _base(second)
+
+
+def _base(run: Run) -> str:
+    return run.model_name.partition("@")[0]
+
+
+def compare_circuit_edges(first: Run, second: Run, permutations: int = 200, seed: int = 0) -> pd.DataFrame:
+    """Overlap of the runs' circuits (nodes, edges, scores), each with its null: one row per language and measure.
+
+    The same language in both runs; where they share none, every language of the first with every one of the second.
+    Empty for different models, and for runs without edges. Section 6.
+
+    >>> compare_circuit_edges(open_run("runs/ioi"), open_run("runs/ioi-step256"))        # doctest: +SKIP
+    """
+    rows: list[dict[str, object]] = []
+    if same_model(first, second):
+        kept = [_circuits(run) for run in (first, second)]
+        for one, other in _pairs(list(kept[0]), list(kept[1])):
+            if kept[0][one].wiring == kept[1][other].wiring:
+                rows += overlap.rows(one, other, overlap.overlap(kept[0][one], kept[1][other], permutations, seed))
+    return pd.DataFrame(rows, columns=OVERLAP)
+
+
+def compare_head_roles(first: Run, second: Run, draws: int = 99, seed: int = 0) -> pd.DataFrame:
+    """Heads of two runs matched by their role scores (Hungarian), never by index: one row per pair of heads.
+
+    `null_distance`, `p`: the same matching with every score of the second run shuffled over its heads, so that each
+    score keeps its values but no head keeps its combination of them. Section 4.
+
+    >>> compare_head_roles(open_run("runs/gpt2-en"), open_run("runs/gpt2-zh")).head()    # doctest: +SKIP
+    """
+    rows: list[dict[str, object]] = []
+    scored = [_role_scores(run) for run in (first, second)]
+    generator = np.random.default_rng(seed)
+    for one, other in _pairs(list(scored[0]), list(scored[1])):
+        own, theirs = scored[0][one], scored[1][other]
+        if not {n for n in own.scores if np.isfinite(own.scores[n]).all()} & set(theirs.scores):
+            continue
+        null = [_shuffled(theirs, generator) for _ in range(draws)]
+        found = match_heads(own, theirs, null)
+        for place, (a, b) in enumerate(found.pairs):
+            distances = {"distance": float(found.distance[place]), "null_distance": float(found.null[place])}
+            rows.append(
+                {"language": one, "language2": other, "head": str(a), "head2": str(b), **distances, "p": found.p}
+            )
+    return pd.DataFrame(rows, columns=MATCHED)
+
+
+def _pairs(first: list[str], second: list[str]) -> list[tuple[str, str]]:
+    shared = [(code, code) for code in first if code in second]
+    return shared or list(product(first, second))
+
+
+def _circuits(run: Run) -> dict[str, Circuit]:
+    files = {code: run.path / "circuits" / f"{code}.safetensors" for code in run.languages}
+    return {code: Circuit.load(path) for code, path in files.items() if path.is_file()}
+
+
+def _role_scores(run: Run) -> dict[str, Roles]:
+    if "role_scores" not in run.tables:
+        return {}
+    found: dict[str, Roles] = {}
+    for code, rows in run.table("role_scores").groupby("language", sort=False):
+        rows = rows.sort_values(["layer", "head"])
+        shape = int(rows.layer.max()) + 1, int(rows["head"].max()) + 1
+        names = [name for name in rows.columns if name not in ("language", "layer", "head")]
+        scores = {name: rows[name].to_numpy(dtype=float).reshape(shape) for name in names}
+        found[str(code)] = _roles(scores)
+    return found
+
+
+def _roles(scores: dict[str, Array]) -> Roles:
+    return Roles(scores, (), (), np.zeros((0, 0)))
+
+
+def _shuffled(roles: Roles, generator: np.random.Generator) -> Roles:
+    return _roles(
+        {name: generator.permutation(matrix.ravel()).reshape(matrix.shape) for name, matrix in roles.scores.items()}
+    )
