@@ -1,6 +1,6 @@
-"""Print the tables of circuits-overlap.md: nine languages of IOI in one model, and how far their circuits are the same.
+"""Measure and print circuits-overlap.md: nine languages of IOI in one model, and how far their circuits are the same.
 
-    python docs/circuits_overlap.py runs/ioi9 [--model pocket:pocket-bloom-m] [--n 96]
+    python docs/circuits_overlap.py runs/circuits/ioi9 [--model pocket:pocket-bloom-m] [--n 64]
 
 Measures first when there is no run at that place; otherwise only prints.
 """
@@ -8,47 +8,196 @@ Measures first when there is no run at that place; otherwise only prints.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
+import xarray as xr
+from markdown_tables import frame, p_value, span, table
+from numpy.typing import NDArray
 
+from babelscope.circuits.agreement import top_k_recall
+from babelscope.circuits.circuit import Circuit, greedy_edges
+from babelscope.circuits.languages import pearson, spearman
+from babelscope.circuits.wiring import Wiring
+
+Array = NDArray[np.float64]
 LANGUAGES = ("en", "zh", "fr", "es", "pt", "ar", "vi", "hi", "id")
-GROUPS = {
-    "Romance": ("fr", "es", "pt"),
-    "Indo-European": ("en", "fr", "es", "pt", "hi"),
-    "Latin script": ("en", "fr", "es", "pt", "vi", "id"),
-    "other scripts": ("zh", "ar", "hi"),
-}
+FAMILIES = {
+    "en": ("Indo-European", "Germanic"), "zh": ("Sino-Tibetan", ""), "fr": ("Indo-European", "Romance"),
+    "es": ("Indo-European", "Romance"), "pt": ("Indo-European", "Romance"), "ar": ("Afro-Asiatic", ""),
+    "vi": ("Austroasiatic", ""), "hi": ("Indo-European", "Indo-Aryan"), "id": ("Austronesian", ""),
+}  # fmt: skip
+LATIN = ("en", "fr", "es", "pt", "vi", "id")
+BLOCK = 4
+"""prompts whose attribution is kept as one mean, to be drawn again and halved"""
+METHODS = ("eap", "eap-ig", "relp")
+CONFIRMED = ("en", "zh")
+"""languages in which edges are patched one by one, prompt by prompt"""
+DRAWS, SPLITS, SEED = 1000, 40, 0
+
+
+# -- measuring ------------------------------------------------------------------------------------------------------
 
 
 def measure(name: str, out: Path, n: int) -> None:
-    """Paired prompts, activation patching, routes, edges; into a run directory."""
+    """Paired prompts; patching, routes and attribution kept by prompt or block; circuits; into a run directory."""
     from babelscope import load_model
-    from babelscope.circuits.patching import activation_patching
+    from babelscope.circuits.metrics import logit_differences
+    from babelscope.circuits.patching import activation_patching, path_patching
     from babelscope.results import RunWriter
     from babelscope.studies.circuit_edges import EdgeSettings, control_prompts, find_edges
     from babelscope.studies.progress import bars
     from babelscope.tasks import build_paired
 
     model = load_model(name)
-    sets = build_paired("ioi", model.tokenizer, LANGUAGES, n=n)
+    sets = build_paired("ioi", model.tokenizer, LANGUAGES, n=n, seed=SEED)
     pairs = {code: list(prompts.pairs) for code, prompts in sets.items()}
-    patching = {code: activation_patching(model, own).heads() for code, own in pairs.items()}
-    controls = control_prompts(model, "ioi", LANGUAGES, n // 2)
-    found = find_edges(model, pairs, EdgeSettings(), patching, controls=controls, progress=bars)
+    patched = {code: activation_patching(model, own) for code, own in pairs.items()}
+    direct = {code: path_patching(model, own) for code, own in pairs.items()}
+    settings = EdgeSettings(random=3, confirm=15, permutations=199, seed=SEED)
+    controls = control_prompts(model, "ioi", LANGUAGES, n // 2, seed=SEED)
+    found = find_edges(model, pairs, settings, {c: e.heads() for c, e in patched.items()}, None, controls, bars)
+    by_prompt = {
+        "patched_prompt": [each.differences for each in patched.values()],
+        "direct_prompt": [each.differences for each in direct.values()],
+    }
+    shape = (len(LANGUAGES), model.layers, model.heads, -1)
+    prompts = ("language", "layer", "head", "prompt")
+    data: dict[str, Any] = {name: (prompts, np.stack(each).reshape(shape)) for name, each in by_prompt.items()}
+    data["clean_prompt"] = (("language", "prompt"), np.stack([logit_differences(model, own) for own in pairs.values()]))
+    data |= _blocks(model, pairs)
     with RunWriter(out, kind="circuits") as run:
-        found.write(run)
+        kept = xr.merge([found.arrays, xr.Dataset(data, coords={"language": list(LANGUAGES)})])
+        replace(found, arrays=kept).write(run)
+        run.table("confirmed", _confirmed(model, pairs, data["block_scores"][1]))
         run.manifest.update(
-            task="ioi",
-            corruption="pabc",
-            languages=list(LANGUAGES),
-            model=model.facts(),
-            edges=found.settings,
-            summary={"model": model.id, **found.summary},
-        )
+            task="ioi", corruption="pabc", languages=list(LANGUAGES), model=model.facts(), edges=found.settings,
+            asked={"n": n, "seed": SEED, "block": BLOCK}, summary={"model": model.id, **found.summary},
+        )  # fmt: skip
+
+
+def _blocks(model: Any, pairs: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
+    from babelscope.circuits.atp import attribution_patching
+    from babelscope.circuits.attribution import edge_attribution
+    from babelscope.circuits.routes import flow_routes
+
+    edges, nodes, routes = [], [], []
+    for own in pairs.values():
+        parts = [own[start : start + BLOCK] for start in range(0, len(own), BLOCK)]
+        edges.append([[edge_attribution(model, part, method).scores for part in parts] for method in METHODS])
+        nodes.append([attribution_patching(model, part).heads for part in parts])
+        routes.append(flow_routes(model, own).used().reshape(len(parts), -1, model.layers, model.heads).mean(1))
+    heads = ("language", "block", "layer", "head")
+    return {
+        "block_scores": (("language", "method", "block", "writer", "reader"), np.array(edges)),
+        "block_atp": (heads, np.array(nodes)),
+        "block_routes": (heads, np.array(routes)),
+    }
+
+
+def _confirmed(model: Any, pairs: Mapping[str, Sequence[Any]], scores: Array, top: int = 25) -> pd.DataFrame:
+    """True effects, prompt by prompt, of the union of every method's strongest edges."""
+    from babelscope.circuits.masked import edge_effects
+    from babelscope.circuits.references import reference
+
+    rows: list[dict[str, Any]] = []
+    for place, code in enumerate(pairs):
+        if code not in CONFIRMED:
+            continue
+        means = np.abs(scores[place].mean(1))
+        chosen = sorted({divmod(int(k), means.shape[2]) for one in means for k in np.argsort(-one.ravel())[:top]})
+        effects = edge_effects(model, pairs[code], chosen, reference(model, pairs[code]))
+        by_block = effects.reshape(len(chosen), -1, BLOCK).mean(2)
+        rows += [
+            {"language": code, "writer": row, "reader": column, "block": block, "effect": float(effect)}
+            for (row, column), each in zip(chosen, by_block)
+            for block, effect in enumerate(each)
+        ]
+    return pd.DataFrame(rows)
+
+
+# -- what the numbers say -------------------------------------------------------------------------------------------
+
+
+def half_overlap(scores: Array, wiring: Wiring, size: int, splits: int = SPLITS) -> tuple[Array, Array]:
+    """Edge IoU of circuits made from random halves of the blocks: [language, language2], mean and spread over splits.
+
+    On the diagonal stand two halves of one language, elsewhere half of one against half of another, so that both are
+    equally noisy.
+    """
+    rng, count, blocks = np.random.default_rng(SEED), len(scores), scores.shape[1]
+    drawn: list[Array] = []
+    for _ in range(splits):
+        order = rng.permutation(blocks)
+        halves = [order[: blocks // 2], order[blocks // 2 :]]
+        made = [[greedy_edges(wiring, own[half].mean(0), size).edges for half in halves] for own in scores]
+        one = np.array([[_iou(made[a][0], made[b][1]) for b in range(count)] for a in range(count)])
+        drawn.append((one + one.T) / 2)
+    return np.mean(drawn, axis=0), np.std(drawn, axis=0, ddof=1)
+
+
+def _iou(first: Array, second: Array) -> float:
+    return float((first & second).sum() / max(1, (first | second).sum()))
+
+
+def one_circuit(first: Array, second: Array, wiring: Wiring, size: int, draws: int = 199) -> tuple[float, float, float]:
+    """IoU of two languages' circuits, its mean when blocks change language at random (the same scene in both), and p.
+
+    The null says that the languages differ by sampling alone; p is the share of exchanges with as small an IoU.
+    """
+    a, b = (scores / np.abs(scores.mean(0)).sum() for scores in (first, second))
+    rng = np.random.default_rng(SEED)
+
+    def value(swap: Array) -> float:
+        left, right = (np.where(swap[:, None, None], y, x).mean(0) for x, y in ((a, b), (b, a)))
+        return _iou(greedy_edges(wiring, left, size).edges, greedy_edges(wiring, right, size).edges)
+
+    own = value(np.zeros(len(a), dtype=bool))
+    null = np.array([value(rng.random(len(a)) < 0.5) for _ in range(draws)])
+    return own, float(null.mean()), (1 + int((null <= own).sum())) / (draws + 1)
+
+
+def mantel(values: Array, predictor: Array, draws: int = 9999) -> tuple[float, float]:
+    """Pearson's r of two symmetric matrices above the diagonal, and the share of renamed languages with as much.
+
+    Mantel 1967: rows and columns of one are permuted together, since pairs that share a language are not independent.
+    """
+    rng, above = np.random.default_rng(SEED), np.triu_indices(len(values), 1)
+    own = pearson(values[above], predictor[above])
+    drawn = []
+    for _ in range(draws):
+        order = rng.permutation(len(values))
+        drawn.append(pearson(values[above], predictor[np.ix_(order, order)][above]))
+    return own, (1 + int((np.array(drawn) >= own - 1e-12).sum())) / (draws + 1)
+
+
+def related(first: str, second: str) -> float:
+    """2 for languages of one branch, 1 of one family, 0 otherwise."""
+    (family, branch), (family2, branch2) = FAMILIES[first], FAMILIES[second]
+    return float(family == family2) + float(family == family2 and branch == branch2)
+
+
+def drawn_agreement(methods: Mapping[str, Array], truth: Array, k: int = 10) -> dict[str, list[tuple[float, ...]]]:
+    """Per method: Spearman of absolute scores and recall of the top k, each with its bootstrap interval over blocks."""
+    rng, blocks = np.random.default_rng(SEED), len(truth)
+    orders = [np.arange(blocks), *(rng.integers(0, blocks, blocks) for _ in range(DRAWS // 2))]
+    found: dict[str, list[tuple[float, ...]]] = {}
+    for name, scores in methods.items():
+        measures: list[Callable[[Array, Array], float]] = [
+            lambda a, b: spearman(np.abs(a), np.abs(b)),
+            lambda a, b: top_k_recall(a, b, k),
+        ]
+        values = [[one(scores[order].mean(0), truth[order].mean(0)) for order in orders] for one in measures]
+        found[name] = [(drawn[0], *np.quantile(drawn[1:], [0.025, 0.975])) for drawn in values]
+    return found
+
+
+# -- printing -------------------------------------------------------------------------------------------------------
 
 
 def tell(out: Path) -> None:
@@ -57,79 +206,208 @@ def tell(out: Path) -> None:
     from babelscope.results import open_run
 
     run = open_run(out)
-    summary, codes = run.summary, list(run.languages)
-    edges, model = summary["edges_asked"], summary["edges_of_model"]
-    print(f"{run.model_name}: circuits of {edges} of {model} edges ({edges / model:.1%})\n")
+    summary, codes, arrays = run.summary, list(run.languages), run.arrays().load()
+    asked, size = run.manifest["asked"], summary["edges_asked"]
+    print(f"## Nine languages of IOI in {run.model_name}\n\nn = {asked['n']} scenes, the same in every language; seed")
+    print(f"{asked['seed']}; circuits of {size} of {summary['edges_of_model']} edges.\n")
     curve = run.table("edge_curve")
-    print(_markdown(curve.pivot_table(index="budget", columns="language", values="faithfulness")[codes], "share"))
+    print(frame(curve.pivot_table(index="budget", columns="language", values="faithfulness")[codes], "share of edges"))
     crossed = run.table("cross_edges")
-    matrix = frames.square(crossed, "found_in", "run_on", "faithfulness", codes)
-    print(_markdown(matrix, "found in / run on"))
-    columns = ["random", "relabelled", "control"]
-    print(_markdown(crossed.groupby("found_in")[columns].mean().loc[codes], "found in"))
-    own = crossed[crossed.found_in == crossed.run_on].faithfulness
-    other = crossed[crossed.found_in != crossed.run_on]
-    print(f"own circuit: mean f = {own.mean():.2f}; another language's: {other.faithfulness.mean():.2f}")
-    print(f"(from {other.faithfulness.min():.2f} to {other.faithfulness.max():.2f})\n")
-    overlaps = run.table("overlap")
-    print(_markdown(overlaps.groupby("measure")[["value", "null", "p"]].agg(["mean", "min", "max"]), "measure"))
+    crossing = frames.square(crossed, "found_in", "run_on", "faithfulness", codes)
+    print(f"### Faithfulness across languages\n\n{frame(crossing, 'found in / run on')}")
+    _tell_crossed(crossed)
+    found = {code: Circuit.load(run.path / "circuits" / code) for code in codes}
+    scores, wiring = arrays.block_scores.values[:, METHODS.index("eap-ig")], found[codes[0]].wiring
+    _tell_overlaps(run.table("overlap"), codes)
+    halves, spread = half_overlap(scores, wiring, size)
+    print("### Edge IoU of circuits from halves of the prompts\n")
+    print(f"On the diagonal two halves of one language (the ceiling); {SPLITS} splits, standard deviation over splits")
+    print(f"{spread.mean():.2f} on average.\n\n{frame(pd.DataFrame(halves, codes, codes), '')}")
+    own, null, p = one_circuit(scores[0], scores[1], wiring, size)
+    print(f"en and zh: IoU {own:.2f}; {null:.2f} when scenes change language at random; p = {p_value(p)}\n")
+    _tell_related(run.table("overlap"), crossing, halves, arrays, codes)
+    _tell_heads(arrays, codes)
+    _tell_agreement(run, arrays)
+    _tell_nodes(found, run.table("classification"))
+
+
+def _tell_crossed(crossed: pd.DataFrame) -> None:
+    own, other = (crossed[(crossed.found_in == crossed.run_on) == same] for same in (True, False))
+    print(table(
+        ["circuit", "mean f", "least", "most"],
+        [
+            ["of the language itself", *_three(own.faithfulness)],
+            ["of another language", *_three(other.faithfulness)],
+            ["of another, share of the own circuit's f", *_three(other.share)],
+            ["the control task's (no name repeated)", *_three(crossed.control)],
+            ["heads renamed inside their layers", *_three(crossed.relabelled)],
+            ["random edges, as many", *_three(crossed.random)],
+        ],
+    ))  # fmt: skip
+    between = crossed[crossed.found_in.isin(CONFIRMED) & crossed.run_on.isin(CONFIRMED)]
+    rows = [[r.found_in, r.run_on, span(r.faithfulness, r.low, r.high), int(r.prompts)] for r in between.itertuples()]
+    print(table(["found in", "run on", "f (95 % interval over prompts)", "prompts"], rows))
+
+
+def _three(values: pd.Series) -> tuple[float, float, float]:
+    return float(values.mean()), float(values.min()), float(values.max())
+
+
+def _tell_overlaps(overlaps: pd.DataFrame, codes: Sequence[str]) -> None:
+    print("### Overlap of all pairs, against heads renamed inside their layers\n")
+    rows = []
+    for measure, each in overlaps.groupby("measure", sort=False):
+        passed = int((each.p <= 0.05).sum())
+        rows.append([measure, *_three(each.value), each.null.mean(), f"{passed} of {len(each)}"])
+    print(table(["measure", "mean", "least", "most", "null", "pairs with p ≤ 0.05"], rows))
+    pair = overlaps[(overlaps.language == "en") & (overlaps.language2 == "zh")]
+    rows = [[r.measure, r.value, r.low, r.high, r.null, p_value(r.p), r.ceiling, r.control] for r in pair.itertuples()]
+    print(f"en and zh:\n\n{table(['measure', 'value', 'low', 'high', 'null', 'p', 'ceiling', 'control task'], rows)}")
+    from babelscope.plots import frames
+
     for measure in ("edge_iou", "head_frequency_pearson"):
-        rows = overlaps[overlaps.measure == measure]
-        matrix = frames.square(rows, "language", "language2", "value", codes)
+        matrix = frames.square(overlaps[overlaps.measure == measure], "language", "language2", "value", list(codes))
         matrix = matrix.reindex(index=codes, columns=codes)
-        print(f"{measure}\n\n{_markdown(matrix.combine_first(matrix.T)[codes].loc[codes], '')}")
-        print(_groups(rows, measure))
-    print(
-        _groups(other.rename(columns={"found_in": "language", "run_on": "language2"}), "faithfulness", "faithfulness")
-    )
-    keys = ["what", "method", "method2"]
-    agreement = run.table("agreement").groupby(keys, sort=False)[["spearman", "pearson", "top_k_recall"]].mean()
-    print(_markdown(agreement, " · ".join(keys)))
-    classes = run.table("classification")
+        print(f"{measure}:\n\n{frame(matrix.combine_first(matrix.T).loc[codes, codes], '')}")
+
+
+def _tell_related(
+    overlaps: pd.DataFrame, crossing: pd.DataFrame, halves: Array, arrays: xr.Dataset, codes: Sequence[str]
+) -> None:
+    """Do related languages share more? Mantel's test, beside two other reasons to share."""
+    predictors = {
+        "relatedness": np.array([[related(a, b) for b in codes] for a in codes]),
+        "same script": np.array([[float((a in LATIN) and (b in LATIN)) for b in codes] for a in codes]),
+    }
+    level = arrays.clean_prompt.values.mean(1)
+    predictors["equally good at it (−|Δ LD|)"] = -np.abs(level[:, None] - level[None])
+    effects = arrays.patched_prompt.values.mean(-1).reshape(len(codes), -1)
+    values = {"edge IoU, halves": halves, "patching of heads, Pearson": np.corrcoef(effects)}
+    f = crossing.loc[codes, codes].to_numpy(dtype=float)
+    values["faithfulness across, share of own"] = (f / np.diag(f)[None] + (f / np.diag(f)[None]).T) / 2
+    for measure in ("weighted_jaccard", "score_spearman", "head_frequency_pearson"):
+        matrix = np.eye(len(codes))
+        for row in overlaps[overlaps.measure == measure].itertuples():
+            a, b = codes.index(row.language), codes.index(row.language2)
+            matrix[a, b] = matrix[b, a] = row.value
+        values[measure] = matrix
+    print("### Do related languages share more?\n")
+    tests = len(values)
+    rows = []
+    for name, matrix in values.items():
+        cells = [name]
+        for predictor in predictors.values():
+            r, p = mantel(matrix, predictor)
+            cells.append(f"{r:.2f} (p = {p_value(p)})".replace("-", "−"))
+        inside = [matrix[a, b] for a, b in combinations(range(len(codes)), 2) if predictors["relatedness"][a, b] == 2]
+        outside = [matrix[a, b] for a, b in combinations(range(len(codes)), 2) if predictors["relatedness"][a, b] == 0]
+        rows.append([*cells, float(np.mean(inside)), float(np.mean(outside))])
+    print(table(["measure", *(f"r with {name}" for name in predictors), "fr–es–pt", "unrelated"], rows))
+    print(f"36 pairs; p one-sided over 9 999 renamings of the languages; with {tests} measures, 0.05 / {tests} = "
+          f"{0.05 / tests:.3f} is the cut-off after Bonferroni.\n")  # fmt: skip
+
+
+def _tell_heads(arrays: xr.Dataset, codes: Sequence[str]) -> None:
+    """Correlation of patching effects of en and zh, its ceiling, and the heads that differ."""
+    from babelscope.circuits.statistics import benjamini_hochberg, bootstrap_p, correlate
+
+    print("### Effects of heads, en against zh\n")
+    a, b = (codes.index(code) for code in CONFIRMED)
+    clean = arrays.clean_prompt.values
+    rows = []
+    for name in ("patched_prompt", "direct_prompt"):
+        effects = arrays[name].values / clean.mean(1)[:, None, None, None]
+        one, two = effects[a], effects[b]
+        rng, count = np.random.default_rng(SEED), one.shape[-1]
+        drawn = [
+            pearson(one[..., o].mean(-1), two[..., o].mean(-1)) for o in rng.integers(0, count, (DRAWS, count))
+        ]  # the same scenes in both
+        ceiling = np.sqrt(_reliability(one, rng) * _reliability(two, rng))
+        test = correlate(one.mean(-1), two.mean(-1), seed=SEED)
+        rows.append([name.split("_")[0], span(test.pearson, *np.quantile(drawn, [0.025, 0.975])), ceiling,
+                     test.pearson_null, p_value(test.p), test.spearman, p_value(test.spearman_p)])  # fmt: skip
+    print(table(["effect", "Pearson", "ceiling", "null", "p", "Spearman", "p"], rows))
+    effects = arrays.patched_prompt.values / clean.mean(1)[:, None, None, None]
+    gap = (effects[a] - effects[b]).reshape(-1, effects.shape[-1])
+    differ = benjamini_hochberg(bootstrap_p(gap, seed=SEED))
+    heads = effects.shape[2]
+    rows = [
+        [f"{k // heads}.{k % heads}", *(effects[x].reshape(len(gap), -1)[k].mean() for x in (a, b)), gap[k].mean()]
+        for k in np.argsort(-np.abs(gap.mean(1)))
+        if differ[k]
+    ]
+    print(f"Heads whose effect differs (paired by scene, Benjamini–Hochberg at 0.05): {len(rows)} of {len(gap)}; the")
+    print(f"largest:\n\n{table(['head', 'en', 'zh', 'difference'], rows[:8])}")
+
+
+def _reliability(effects: Array, rng: np.random.Generator) -> float:
+    count = effects.shape[-1]
+    halves = []
+    for _ in range(50):
+        order = rng.permutation(count)
+        halves.append(pearson(effects[..., order[: count // 2]].mean(-1), effects[..., order[count // 2 :]].mean(-1)))
+    half = float(np.mean(halves))
+    return 2 * half / (1 + half)
+
+
+def _tell_agreement(run: Any, arrays: xr.Dataset) -> None:
+    print("### Agreement of methods\n\nOf heads: with activation patching. Spearman of absolute scores, recall of the")
+    print("ten strongest; bootstrap over blocks of four prompts.\n")
+    confirmed = run.table("confirmed")
+    for what in ("heads", "edges"):
+        rows = []
+        for code in CONFIRMED:
+            methods, truth = _scored(what, code, arrays, confirmed)
+            for name, ((s, *ends), (r, *bounds)) in drawn_agreement(methods, truth).items():
+                rows.append([code, name, span(s, *ends), span(r, *bounds), truth.shape[1]])
+        print(f"{what}:\n\n{table(['language', 'method', 'Spearman', 'recall of 10', 'n'], rows)}")
+    every = run.table("agreement")
+    every = every[every.method2.isin(["patching", "edge patching"])]
+    each = every.groupby(["what", "method"], sort=False)[["spearman", "top_k_recall"]].agg(["mean", "min", "max"])
+    print(f"all nine languages, edges patched on the half that did not rank them:\n\n{frame(each, 'what · method')}")
+
+
+def _scored(what: str, code: str, arrays: xr.Dataset, confirmed: pd.DataFrame) -> tuple[dict[str, Array], Array]:
+    """Every method's scores [block, what], and those of patching."""
+    one = arrays.sel(language=code)
+    edges = {name: one.block_scores.values[place] for place, name in enumerate(METHODS)}
+    if what == "edges":
+        wide = confirmed[confirmed.language == code].pivot_table(
+            index="block", columns=["writer", "reader"], values="effect"
+        )
+        rows, columns = zip(*wide.columns)
+        return {name: scores[:, rows, columns] for name, scores in edges.items()}, wide.to_numpy()
+    blocks, layers, heads = one.block_atp.shape
+    wiring = Wiring(layers, heads, heads)
+    from babelscope.circuits.nodes import Head
+
+    places = [wiring.writer(Head(layer, head)) for layer in range(layers) for head in range(heads)]
+
+    def by_block(values: Array) -> Array:
+        return values.reshape(layers * heads, blocks, -1).mean(2).T
+
+    methods = {"routes": one.block_routes.values.reshape(blocks, -1), "atp": one.block_atp.values.reshape(blocks, -1)}
+    methods |= {name: scores.sum(2)[:, places] for name, scores in edges.items()}
+    methods["path to the logits"] = by_block(one.direct_prompt.values)
+    return methods, by_block(one.patched_prompt.values)
+
+
+def _tell_nodes(found: Mapping[str, Circuit], classes: pd.DataFrame) -> None:
     kinds = classes["class"].where(classes["class"].isin(["shared", "repurposed"]), "one language only")
-    print(classes.assign(kind=kinds).groupby("kind").size().to_string(), "\n")
-    everywhere = _in_all(run.path, codes)
-    print(f"nodes in all {len(codes)} circuits: {', '.join(everywhere)}")
-
-
-def _in_all(folder: Path, codes: Iterable[str]) -> list[str]:
-    from babelscope.circuits.circuit import Circuit
-
-    nodes = [{str(node) for node in Circuit.load(folder / "circuits" / code).nodes} for code in codes]
-    return sorted(set.intersection(*nodes))
-
-
-def _groups(rows: pd.DataFrame, name: str, value: str = "value") -> str:
-    """Mean within each group of languages against every other set of as many languages."""
-    codes = sorted(set(rows.language) | set(rows.language2))
-    found = {(row.language, row.language2): getattr(row, value) for row in rows.itertuples()}
-
-    def mean(group: Iterable[str]) -> float:
-        return float(np.mean([found[a, b] for a in group for b in group if (a, b) in found]))
-
-    lines = [f"| {name} within | mean | of all sets as large: mean | share at least as high |", "|---|---|---|---|"]
-    for group, members in GROUPS.items():
-        every = [mean(other) for other in combinations(codes, len(members))]
-        own = mean(members)
-        p = float(np.mean([other >= own - 1e-12 for other in every]))
-        lines.append(f"| {group} | {own:.3f} | {np.mean(every):.3f} | {p:.2f} |")
-    return "\n".join(lines) + "\n"
-
-
-def _markdown(frame: pd.DataFrame, corner: str) -> str:
-    flat = [" ".join(map(str, c)) if isinstance(c, tuple) else str(c) for c in frame.columns]
-    lines = [f"| {corner} | " + " | ".join(flat) + " |", "|---" * (len(flat) + 1) + "|"]
-    for index, row in zip(frame.index, frame.to_numpy()):
-        name = " · ".join(map(str, index)) if isinstance(index, tuple) else str(index)
-        lines.append(f"| {name} | " + " | ".join("" if np.isnan(v) else f"{v:.2f}" for v in row) + " |")
-    return "\n".join(lines) + "\n"
+    counts = classes.assign(kind=kinds).groupby(["language", "language2", "kind"]).size().unstack(fill_value=0)
+    share = counts.div(counts.sum(1), axis=0)
+    print("### Nodes of two circuits: shared, repurposed, of one language only (share of nodes, over the 36 pairs)\n")
+    print(frame(share.agg(["mean", "min", "max"]).T, "class"))
+    nodes = {code: {str(node) for node in circuit.nodes} for code, circuit in found.items()}
+    everywhere = sorted(set.intersection(*nodes.values()))
+    print(f"nodes in all {len(nodes)} circuits ({len(everywhere)}): {', '.join(everywhere)}\n")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("run", type=Path)
     parser.add_argument("--model", default="pocket:pocket-bloom-m")
-    parser.add_argument("--n", type=int, default=96)
+    parser.add_argument("--n", type=int, default=64)
     given = parser.parse_args()
     if not given.run.exists():
         measure(given.model, given.run, given.n)
