@@ -1,6 +1,6 @@
 """Measure and print circuits-overlap.md: nine languages of IOI in one model, and how far their circuits are the same.
 
-    python docs/circuits_overlap.py runs/circuits/ioi9 [--model pocket:pocket-bloom-m] [--n 64]
+    python docs/circuits_overlap.py runs/circuits/ioi9 [--model pocket:pocket-bloom-m] [--n 32]
 
 Measures first when there is no run at that place; otherwise only prints.
 """
@@ -8,8 +8,7 @@ Measures first when there is no run at that place; otherwise only prints.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -17,68 +16,99 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import xarray as xr
+from circuits_statistics import (
+    DRAWS,
+    LATIN,
+    SEED,
+    SPLITS,
+    drawn_agreement,
+    half_overlap,
+    mantel,
+    one_circuit,
+    related,
+    reliability,
+)
 from markdown_tables import frame, p_value, span, table
 from numpy.typing import NDArray
 
-from babelscope.circuits.agreement import top_k_recall
-from babelscope.circuits.circuit import Circuit, greedy_edges
-from babelscope.circuits.languages import pearson, spearman
+from babelscope.circuits.circuit import Circuit
+from babelscope.circuits.languages import pearson
 from babelscope.circuits.wiring import Wiring
 
 Array = NDArray[np.float64]
 LANGUAGES = ("en", "zh", "fr", "es", "pt", "ar", "vi", "hi", "id")
-FAMILIES = {
-    "en": ("Indo-European", "Germanic"), "zh": ("Sino-Tibetan", ""), "fr": ("Indo-European", "Romance"),
-    "es": ("Indo-European", "Romance"), "pt": ("Indo-European", "Romance"), "ar": ("Afro-Asiatic", ""),
-    "vi": ("Austroasiatic", ""), "hi": ("Indo-European", "Indo-Aryan"), "id": ("Austronesian", ""),
-}  # fmt: skip
-LATIN = ("en", "fr", "es", "pt", "vi", "id")
-BLOCK = 4
+BLOCK = 2
 """prompts whose attribution is kept as one mean, to be drawn again and halved"""
 METHODS = ("eap", "eap-ig", "relp")
 CONFIRMED = ("en", "zh")
 """languages in which edges are patched one by one, prompt by prompt"""
-DRAWS, SPLITS, SEED = 1000, 40, 0
 
 
 # -- measuring ------------------------------------------------------------------------------------------------------
 
 
-def measure(name: str, out: Path, n: int) -> None:
-    """Paired prompts; patching, routes and attribution kept by prompt or block; circuits; into a run directory."""
-    from babelscope import load_model
-    from babelscope.circuits.metrics import logit_differences
-    from babelscope.circuits.patching import activation_patching, path_patching
+def measure_edges(name: str, out: Path, n: int) -> None:
+    """The study's second half on paired prompts: routes, edges, circuits, each language's on every other's prompts."""
+    from babelscope.circuits.patching import activation_patching
     from babelscope.results import RunWriter
     from babelscope.studies.circuit_edges import EdgeSettings, control_prompts, find_edges
     from babelscope.studies.progress import bars
+
+    model, pairs = _prompts(name, n)
+    patching = {code: activation_patching(model, own).heads() for code, own in pairs.items()}
+    settings = EdgeSettings(random=2, confirm=10, permutations=199, seed=SEED)
+    controls = control_prompts(model, "ioi", LANGUAGES, n // 2, seed=SEED)
+    found = find_edges(model, pairs, settings, patching, None, controls, bars)
+    with RunWriter(out, kind="circuits") as run:
+        found.write(run)
+        run.manifest.update(
+            task="ioi", corruption="pabc", languages=list(LANGUAGES), model=model.facts(), edges=found.settings,
+            weights=model.weight_hash, asked={"n": n, "seed": SEED}, summary={"model": model.id, **found.summary},
+        )  # fmt: skip
+
+
+def measure_blocks(name: str, out: Path, n: int) -> None:
+    """Patching by prompt, routes and attribution by block of prompts: what intervals and ceilings are made of."""
+    from babelscope.circuits.metrics import logit_differences
+    from babelscope.circuits.patching import activation_patching, path_patching
+    from babelscope.results import RunWriter
+
+    model, pairs = _prompts(name, n)
+    shape = (len(LANGUAGES), model.layers, model.heads, -1)
+    prompts = ("language", "layer", "head", "prompt")
+    data: dict[str, Any] = {
+        label: (prompts, np.stack([sweep(model, own).differences for own in pairs.values()]).reshape(shape))
+        for label, sweep in (("patched_prompt", activation_patching), ("direct_prompt", path_patching))
+    }
+    data["clean_prompt"] = (("language", "prompt"), np.stack([logit_differences(model, own) for own in pairs.values()]))
+    data |= _blocks(model, pairs)
+    with RunWriter(out, kind="circuits") as run:
+        run.arrays(xr.Dataset(data, coords={"language": list(LANGUAGES)}))
+        run.table("confirmed", _confirmed(model, pairs, data["block_scores"][1]))
+        run.manifest.update(
+            task="ioi", corruption="pabc", languages=list(LANGUAGES), model=model.facts(), weights=model.weight_hash,
+            asked={"n": n, "seed": SEED, "block": BLOCK}, summary={"model": model.id},
+        )  # fmt: skip
+
+
+def _prompts(name: str, n: int) -> tuple[Any, dict[str, list[Any]]]:
+    from babelscope import load_model
     from babelscope.tasks import build_paired
 
     model = load_model(name)
     sets = build_paired("ioi", model.tokenizer, LANGUAGES, n=n, seed=SEED)
-    pairs = {code: list(prompts.pairs) for code, prompts in sets.items()}
-    patched = {code: activation_patching(model, own) for code, own in pairs.items()}
-    direct = {code: path_patching(model, own) for code, own in pairs.items()}
-    settings = EdgeSettings(random=3, confirm=15, permutations=199, seed=SEED)
-    controls = control_prompts(model, "ioi", LANGUAGES, n // 2, seed=SEED)
-    found = find_edges(model, pairs, settings, {c: e.heads() for c, e in patched.items()}, None, controls, bars)
-    by_prompt = {
-        "patched_prompt": [each.differences for each in patched.values()],
-        "direct_prompt": [each.differences for each in direct.values()],
-    }
-    shape = (len(LANGUAGES), model.layers, model.heads, -1)
-    prompts = ("language", "layer", "head", "prompt")
-    data: dict[str, Any] = {name: (prompts, np.stack(each).reshape(shape)) for name, each in by_prompt.items()}
-    data["clean_prompt"] = (("language", "prompt"), np.stack([logit_differences(model, own) for own in pairs.values()]))
-    data |= _blocks(model, pairs)
-    with RunWriter(out, kind="circuits") as run:
-        kept = xr.merge([found.arrays, xr.Dataset(data, coords={"language": list(LANGUAGES)})])
-        replace(found, arrays=kept).write(run)
-        run.table("confirmed", _confirmed(model, pairs, data["block_scores"][1]))
-        run.manifest.update(
-            task="ioi", corruption="pabc", languages=list(LANGUAGES), model=model.facts(), edges=found.settings,
-            asked={"n": n, "seed": SEED, "block": BLOCK}, summary={"model": model.id, **found.summary},
-        )  # fmt: skip
+    return model, {code: list(prompts.pairs) for code, prompts in sets.items()}
+
+
+MEASURES = {"": measure_edges, "-blocks": measure_blocks}
+
+
+def measured(name: str, out: Path, n: int, only: Sequence[str] = tuple(MEASURES)) -> None:
+    """Measure what is not there yet: a run at `out`, and another beside it at `out`-blocks."""
+    for suffix in only:
+        place = out.with_name(out.name + suffix)
+        if not place.exists():
+            MEASURES[suffix](name, place, n)
 
 
 def _blocks(model: Any, pairs: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
@@ -121,82 +151,6 @@ def _confirmed(model: Any, pairs: Mapping[str, Sequence[Any]], scores: Array, to
     return pd.DataFrame(rows)
 
 
-# -- what the numbers say -------------------------------------------------------------------------------------------
-
-
-def half_overlap(scores: Array, wiring: Wiring, size: int, splits: int = SPLITS) -> tuple[Array, Array]:
-    """Edge IoU of circuits made from random halves of the blocks: [language, language2], mean and spread over splits.
-
-    On the diagonal stand two halves of one language, elsewhere half of one against half of another, so that both are
-    equally noisy.
-    """
-    rng, count, blocks = np.random.default_rng(SEED), len(scores), scores.shape[1]
-    drawn: list[Array] = []
-    for _ in range(splits):
-        order = rng.permutation(blocks)
-        halves = [order[: blocks // 2], order[blocks // 2 :]]
-        made = [[greedy_edges(wiring, own[half].mean(0), size).edges for half in halves] for own in scores]
-        one = np.array([[_iou(made[a][0], made[b][1]) for b in range(count)] for a in range(count)])
-        drawn.append((one + one.T) / 2)
-    return np.mean(drawn, axis=0), np.std(drawn, axis=0, ddof=1)
-
-
-def _iou(first: Array, second: Array) -> float:
-    return float((first & second).sum() / max(1, (first | second).sum()))
-
-
-def one_circuit(first: Array, second: Array, wiring: Wiring, size: int, draws: int = 199) -> tuple[float, float, float]:
-    """IoU of two languages' circuits, its mean when blocks change language at random (the same scene in both), and p.
-
-    The null says that the languages differ by sampling alone; p is the share of exchanges with as small an IoU.
-    """
-    a, b = (scores / np.abs(scores.mean(0)).sum() for scores in (first, second))
-    rng = np.random.default_rng(SEED)
-
-    def value(swap: Array) -> float:
-        left, right = (np.where(swap[:, None, None], y, x).mean(0) for x, y in ((a, b), (b, a)))
-        return _iou(greedy_edges(wiring, left, size).edges, greedy_edges(wiring, right, size).edges)
-
-    own = value(np.zeros(len(a), dtype=bool))
-    null = np.array([value(rng.random(len(a)) < 0.5) for _ in range(draws)])
-    return own, float(null.mean()), (1 + int((null <= own).sum())) / (draws + 1)
-
-
-def mantel(values: Array, predictor: Array, draws: int = 9999) -> tuple[float, float]:
-    """Pearson's r of two symmetric matrices above the diagonal, and the share of renamed languages with as much.
-
-    Mantel 1967: rows and columns of one are permuted together, since pairs that share a language are not independent.
-    """
-    rng, above = np.random.default_rng(SEED), np.triu_indices(len(values), 1)
-    own = pearson(values[above], predictor[above])
-    drawn = []
-    for _ in range(draws):
-        order = rng.permutation(len(values))
-        drawn.append(pearson(values[above], predictor[np.ix_(order, order)][above]))
-    return own, (1 + int((np.array(drawn) >= own - 1e-12).sum())) / (draws + 1)
-
-
-def related(first: str, second: str) -> float:
-    """2 for languages of one branch, 1 of one family, 0 otherwise."""
-    (family, branch), (family2, branch2) = FAMILIES[first], FAMILIES[second]
-    return float(family == family2) + float(family == family2 and branch == branch2)
-
-
-def drawn_agreement(methods: Mapping[str, Array], truth: Array, k: int = 10) -> dict[str, list[tuple[float, ...]]]:
-    """Per method: Spearman of absolute scores and recall of the top k, each with its bootstrap interval over blocks."""
-    rng, blocks = np.random.default_rng(SEED), len(truth)
-    orders = [np.arange(blocks), *(rng.integers(0, blocks, blocks) for _ in range(DRAWS // 2))]
-    found: dict[str, list[tuple[float, ...]]] = {}
-    for name, scores in methods.items():
-        measures: list[Callable[[Array, Array], float]] = [
-            lambda a, b: spearman(np.abs(a), np.abs(b)),
-            lambda a, b: top_k_recall(a, b, k),
-        ]
-        values = [[one(scores[order].mean(0), truth[order].mean(0)) for order in orders] for one in measures]
-        found[name] = [(drawn[0], *np.quantile(drawn[1:], [0.025, 0.975])) for drawn in values]
-    return found
-
-
 # -- printing -------------------------------------------------------------------------------------------------------
 
 
@@ -206,7 +160,8 @@ def tell(out: Path) -> None:
     from babelscope.results import open_run
 
     run = open_run(out)
-    summary, codes, arrays = run.summary, list(run.languages), run.arrays().load()
+    arrays = open_run(out.with_name(f"{out.name}-blocks")).arrays().load()
+    summary, codes = run.summary, list(run.languages)
     asked, size = run.manifest["asked"], summary["edges_asked"]
     print(f"## Nine languages of IOI in {run.model_name}\n\nn = {asked['n']} scenes, the same in every language; seed")
     print(f"{asked['seed']}; circuits of {size} of {summary['edges_of_model']} edges.\n")
@@ -227,7 +182,7 @@ def tell(out: Path) -> None:
     print(f"en and zh: IoU {own:.2f}; {null:.2f} when scenes change language at random; p = {p_value(p)}\n")
     _tell_related(run.table("overlap"), crossing, halves, arrays, codes)
     _tell_heads(arrays, codes)
-    _tell_agreement(run, arrays)
+    _tell_agreement(run, open_run(out.with_name(f"{out.name}-blocks")).table("confirmed"), arrays)
     _tell_nodes(found, run.table("classification"))
 
 
@@ -322,7 +277,7 @@ def _tell_heads(arrays: xr.Dataset, codes: Sequence[str]) -> None:
         drawn = [
             pearson(one[..., o].mean(-1), two[..., o].mean(-1)) for o in rng.integers(0, count, (DRAWS, count))
         ]  # the same scenes in both
-        ceiling = np.sqrt(_reliability(one, rng) * _reliability(two, rng))
+        ceiling = np.sqrt(reliability(one, rng) * reliability(two, rng))
         test = correlate(one.mean(-1), two.mean(-1), seed=SEED)
         rows.append([name.split("_")[0], span(test.pearson, *np.quantile(drawn, [0.025, 0.975])), ceiling,
                      test.pearson_null, p_value(test.p), test.spearman, p_value(test.spearman_p)])  # fmt: skip
@@ -340,20 +295,9 @@ def _tell_heads(arrays: xr.Dataset, codes: Sequence[str]) -> None:
     print(f"largest:\n\n{table(['head', 'en', 'zh', 'difference'], rows[:8])}")
 
 
-def _reliability(effects: Array, rng: np.random.Generator) -> float:
-    count = effects.shape[-1]
-    halves = []
-    for _ in range(50):
-        order = rng.permutation(count)
-        halves.append(pearson(effects[..., order[: count // 2]].mean(-1), effects[..., order[count // 2 :]].mean(-1)))
-    half = float(np.mean(halves))
-    return 2 * half / (1 + half)
-
-
-def _tell_agreement(run: Any, arrays: xr.Dataset) -> None:
+def _tell_agreement(run: Any, confirmed: pd.DataFrame, arrays: xr.Dataset) -> None:
     print("### Agreement of methods\n\nOf heads: with activation patching. Spearman of absolute scores, recall of the")
-    print("ten strongest; bootstrap over blocks of four prompts.\n")
-    confirmed = run.table("confirmed")
+    print(f"ten strongest; bootstrap over blocks of {BLOCK} prompts.\n")
     for what in ("heads", "edges"):
         rows = []
         for code in CONFIRMED:
@@ -407,10 +351,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("run", type=Path)
     parser.add_argument("--model", default="pocket:pocket-bloom-m")
-    parser.add_argument("--n", type=int, default=64)
+    parser.add_argument("--n", type=int, default=32)
     given = parser.parse_args()
-    if not given.run.exists():
-        measure(given.model, given.run, given.n)
+    measured(given.model, given.run, given.n)
     tell(given.run)
 
 

@@ -1,6 +1,6 @@
 """Measure and print the tables of circuits-pocket.md and circuits-overlap.md, and draw their pictures.
 
-    python docs/make_circuits.py runs/circuits [--n 64] [--only ioi,mono,tense,nine]
+    python docs/make_circuits.py runs/circuits [--n 32] [--only ioi,mono,tense,nine]
 
 What is measured already under that folder is only printed. Each study is also one command, printed above its tables.
 """
@@ -22,7 +22,7 @@ from babelscope.results import Run, open_run
 IMAGES = Path(__file__).parent / "img"
 BLOOM, ENGLISH, CHINESE = "pocket:pocket-bloom-m", "pocket:pocket-gpt2-en", "pocket:pocket-gpt2-zh"
 STUDIES: dict[str, dict[str, Any]] = {
-    "ioi": dict(model=BLOOM, languages=("en", "zh")),
+    "ioi": dict(model=BLOOM, languages=("en", "zh"), edges=False),
     "gpt2-en": dict(model=ENGLISH, languages=("en",), against=CHINESE, against_language="zh", edges=False),
     "gpt2-zh": dict(model=CHINESE, languages=("zh",), against=ENGLISH, against_language="en", edges=False),
     "tense": dict(model=BLOOM, task="past-tense", languages=("en", "zh"), edges=False),
@@ -340,15 +340,14 @@ def _nine_picture(run: Run) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--n", type=int, default=64)
+    parser.add_argument("--n", type=int, default=32)
     parser.add_argument("--only", default=",".join(PARTS))
     given = parser.parse_args()
     for part in given.only.split(","):
         print(f"# {part}\n", flush=True)
         if part == "nine":
             out = given.folder / "ioi9"
-            if not out.exists():
-                circuits_overlap.measure(BLOOM, out, given.n)
+            circuits_overlap.measured(BLOOM, out, given.n)
             circuits_overlap.tell(out)
         else:
             TELL[part]([measured(name, given.n, given.folder) for name in PARTS[part]])
