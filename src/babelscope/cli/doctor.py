@@ -6,7 +6,9 @@ import importlib.util
 import os
 import platform
 import shutil
-from collections.abc import Iterator
+import sys
+import tempfile
+from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 
@@ -22,7 +24,8 @@ EXTRAS = {
     "sentencepiece": "sentencepiece",
 }
 """extra → the module by which one sees that it is there"""
-LOW_DISK = 5 * 1024**3
+LOW_DISK, LOW_WORK = 5 * 1024**3, 1024**3
+"""bytes: a small model; a run"""
 
 
 def doctor() -> None:
@@ -31,8 +34,13 @@ def doctor() -> None:
     Example:  babelscope doctor
     """
     problems: list[str] = []
-    for title, lines in _sections(problems):
+    for title, look in SECTIONS.items():
         typer.echo(title)
+        try:
+            lines = look(problems)
+        except Exception as error:  # a broken installation raises anything: that is what is looked for here
+            lines = []
+            problems.append(f"{title}: {type(error).__name__}: {(str(error).splitlines() or [''])[0]}")
         for line in lines:
             typer.echo(f"  {line}")
     typer.echo("problems" if problems else "no problems found")
@@ -42,14 +50,20 @@ def doctor() -> None:
         raise typer.Exit(1)
 
 
-def _sections(problems: list[str]) -> Iterator[tuple[str, list[str]]]:
+def _system(problems: list[str]) -> list[str]:
     python = f"python {platform.python_version()}, {platform.system()} {platform.machine()}"
-    yield "system", [python, _cores(), _allocator()]
-    yield "packages", _packages(problems)
-    yield "extras", [f"{name}: {'there' if _there(module) else 'not installed'}" for name, module in EXTRAS.items()]
-    yield "devices", _devices(problems)
-    yield "built-in models", _pocket(problems)
-    yield "caches", _caches(problems)
+    encoding = (sys.stdout.encoding or "unknown").lower()
+    if not encoding.startswith("utf"):
+        problems.append(f"output is written as {encoding}, which most languages do not fit in: set PYTHONUTF8=1")
+    threads = os.environ.get("OMP_NUM_THREADS", "")
+    if threads and not threads.split(",")[0].strip().isdigit():
+        problems.append(f"OMP_NUM_THREADS is {threads!r}, which is no number: unset it, or say 1")
+    return [python, f"encoding {encoding}", _cores(), _allocator()]
+
+
+def _extras(_problems: list[str]) -> list[str]:
+    absent = "not installed: pip install 'babelscope[{}]'"
+    return [f"{name}: {'there' if _there(module) else absent.format(name)}" for name, module in EXTRAS.items()]
 
 
 def _cores() -> str:
@@ -101,26 +115,56 @@ def _devices(problems: list[str]) -> list[str]:
 
 
 def _pocket(problems: list[str]) -> list[str]:
-    from babelscope.errors import BabelscopeError
+    from babelscope.errors import ModelError
     from babelscope.pocket.models import MODELS, path
 
     lines: list[str] = []
     for name in MODELS:
         try:
-            lines.append(f"{name}: {'there' if (path(name) / 'model.safetensors').is_file() else 'no weights'}")
-        except BabelscopeError as error:
-            problems.append(str(error))
+            weights = path(name) / "model.safetensors"
+            if not weights.is_file():
+                raise ModelError(f"the weights of {name} are not in this installation: {weights} is missing")
+            lines.append(f"{name}: there")
+        except ModelError as error:
+            problems.append(f"{error}; install babelscope again")
     return lines
 
 
 def _caches(problems: list[str]) -> list[str]:
-    from huggingface_hub.constants import HF_HUB_CACHE
+    from huggingface_hub.constants import HF_HUB_CACHE, HF_HUB_OFFLINE
 
     place = Path(HF_HUB_CACHE)
+    offline = "; offline (HF_HUB_OFFLINE)" if HF_HUB_OFFLINE else ""
+    models = len(list(place.glob("models--*"))) if place.is_dir() else 0
+    unfinished = len(list(place.glob("models--*/blobs/*.incomplete"))) if place.is_dir() else 0
+    if unfinished:
+        problems.append(
+            f"{unfinished} unfinished downloads under {place}: load the model again, or delete *.incomplete"
+        )
+    work = Path(tempfile.gettempdir())
+    return [
+        f"models: {place}, {models} there, {_room(place, 'HF_HOME', LOW_DISK, problems)}{offline}",
+        f"temporary files: {work}, {_room(work, 'TMPDIR', LOW_WORK, problems)}",
+    ]
+
+
+def _room(place: Path, variable: str, low: int, problems: list[str]) -> str:
+    """Free space of a folder (of the nearest that exists); a problem when it is little, or cannot be written."""
     existing = next(folder for folder in [place, *place.parents] if folder.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK):
+        problems.append(f"{place} cannot be written; set {variable} to a folder that can")
     free = shutil.disk_usage(existing).free
-    if not os.access(existing, os.W_OK):
-        problems.append(f"the cache {place} cannot be written; set HF_HOME to a folder that can")
-    if free < LOW_DISK:
-        problems.append(f"only {free >> 20} MiB are free for the cache {place}; a 7B model takes 15 GiB")
-    return [f"models: {place}, {free >> 30} GiB free"]
+    if free < low:
+        problems.append(f"only {free >> 20} MiB are free for {place}; set {variable} to another disk, or make room")
+    return f"{free >> 30} GiB free"
+
+
+SECTIONS: dict[str, Callable[[list[str]], list[str]]] = {
+    "system": _system,
+    "packages": _packages,
+    "extras": _extras,
+    "devices": _devices,
+    "built-in models": _pocket,
+    "caches": _caches,
+}
+"""title → what looks at it: gives lines, and adds to the problems"""

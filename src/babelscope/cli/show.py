@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -11,7 +12,7 @@ if TYPE_CHECKING:
 
     from babelscope.results import Run
 
-_MOST_ROWS = 40
+_MOST_ROWS, _UNBOUNDED = 40, 400
 _TABLES = {
     "regions": ("calibration", "selectivity"),
     "circuits": ("behaviour", "roles", "ablation", "cross_faithfulness", "agreement"),
@@ -100,7 +101,10 @@ def _print(title: str, frame: pd.DataFrame, most: int | None = _MOST_ROWS) -> No
         table.add_column(Text(str(name).replace("_", " ")), justify="right" if numeric else "left", no_wrap=wide)
     for row in shown.itertuples(index=False):
         table.add_row(*(Text(_clean(_cell(value))) for value in row))
-    Console().print(table)
+    console = Console()
+    if not console.is_terminal and "COLUMNS" not in os.environ:  # a pipe or a file has no edge to cut numbers at
+        console = Console(width=_UNBOUNDED)
+    console.print(table)
     if len(shown) < len(frame):
         typer.echo(f"… and {len(frame) - len(shown)} more rows")
 
