@@ -131,6 +131,15 @@ def test_learning_rate_rises_falls_and_ends_above_nothing():
     assert rates[-1] == pytest.approx(RECIPE.learning_rate * 0.05)
 
 
+def test_a_restart_raises_the_learning_rate_once_more_and_less():
+    recipe = Recipe(steps=300, batch=1, length=1, learning_rate=1.0, warmup=10, restart=200)
+    rates = [learning_rate(recipe, step) for step in range(recipe.steps)]
+    assert rates[:200] == [learning_rate(replace(recipe, steps=200, restart=0), step) for step in range(200)]
+    assert max(rates[200:]) == pytest.approx(0.4)
+    assert rates[199] < 0.06
+    assert rates[200] < rates[209] > rates[-1]
+
+
 def test_a_resumed_training_ends_where_an_unbroken_one_does(tokenizer, stream, tmp_path):
     whole = trainer(tokenizer, stream, tmp_path / "whole")
     whole.run()

@@ -41,6 +41,8 @@ class Recipe:
     weight_decay: float = 0.1
     clip: float = 1.0
     seed: int = 0
+    restart: int = 0
+    """step at which the learning rate rises once more, to two fifths of its height; 0: one cosine over all steps"""
 
     @property
     def tokens(self) -> int:
@@ -91,7 +93,7 @@ _TABLE = (
         "nine languages, 1.7 million parameters, with checkpoints of its training",
     ),
     PocketModel(
-        "pocket-bloom-l", "bloom", 7, 8, 192, _balanced(), "nine", Recipe(8000, 16, 128, 3.5e-3),
+        "pocket-bloom-l", "bloom", 7, 8, 192, _balanced(), "nine", Recipe(9500, 16, 128, 3.5e-3, restart=8000),
         "nine languages, 3.9 million parameters",
     ),
     PocketModel(

@@ -31,6 +31,8 @@ from babelscope.pocket.tokenizer import save_tokenizer
 
 LEARNING_RATE_FLOOR = 0.05
 """what the decay ends at, as a share of the highest learning rate"""
+RESTART_HEIGHT = 0.4
+"""how high the learning rate rises after a restart, as a share of the first time"""
 LOG_EVERY = 20
 """steps between rows of the loss curve"""
 REPORT_SECONDS = 10.0
@@ -52,10 +54,19 @@ def train(name: str, directory: Path, report: Report = print, device: str | None
 
 
 def learning_rate(recipe: Recipe, step: int) -> float:
-    """Linear warm-up, then half a cosine down to the floor; steps count from 0."""
+    """Linear warm-up, then half a cosine down to the floor; the same once more, lower, after a restart.
+
+    Steps count from 0.
+    """
+    if recipe.restart and step >= recipe.restart:
+        return RESTART_HEIGHT * _cosine(recipe, step - recipe.restart, recipe.steps - recipe.restart)
+    return _cosine(recipe, step, recipe.restart or recipe.steps)
+
+
+def _cosine(recipe: Recipe, step: int, steps: int) -> float:
     if step < recipe.warmup:
         return recipe.learning_rate * (step + 1) / recipe.warmup
-    progress = (step - recipe.warmup) / max(1, recipe.steps - recipe.warmup)
+    progress = (step - recipe.warmup) / max(1, steps - recipe.warmup)
     cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
     return recipe.learning_rate * (LEARNING_RATE_FLOOR + (1 - LEARNING_RATE_FLOOR) * cosine)
 
