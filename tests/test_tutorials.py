@@ -58,7 +58,16 @@ def test_blocks_marks_and_promises():
 
 @pytest.mark.parametrize(
     ("promised", "missing"),
-    [("one 2.09", ""), ("one 2.2", "one 2.2"), ("… 2", ""), ("two\none 2", "one 2"), ("two", ""), ("one", "one")],
+    [
+        ("one 2.09", ""),
+        ("one 2.2", "one 2.2"),
+        ("… 2", ""),
+        ("two\none 2", "one 2"),
+        ("two", ""),
+        ("one", "one"),
+        ("one …", ""),
+        ("two …", ""),
+    ],
 )
 def test_promised_lines(promised, missing):
     assert unmet(promised, "one 2.00\n  two\n") == missing
