@@ -11,9 +11,10 @@ import re
 
 import numpy as np
 import pytest
+from matplotlib import colormaps
 
 from babelscope.errors import InputError, RunError
-from babelscope.report import build_page, write_report
+from babelscope.report import build_page, shapes, write_report
 from babelscope.report.embed import pack_triangle, safe_json
 from babelscope.report.graph import circuit_graph
 from babelscope.report.page import visible
@@ -172,6 +173,21 @@ def test_a_table_of_another_shape_costs_its_chart_only(tmp_path, runs):
     assert 'id="r0-region-sizes"' in html
 
 
+def test_numbers_in_cells_stand_out_from_them():
+    """Black or white, whichever has the contrast of 4.5 that WCAG asks for; plotly's own grey has 2 on the middle."""
+    import pandas as pd
+
+    matrix = pd.DataFrame(np.linspace(0, 1, 100).reshape(10, 10)).rename(index=str, columns=str)
+    for scale in ("Viridis", "Cividis"):
+        figure = shapes.with_texts(shapes.heatmap(matrix, "", 2, colorscale=scale), shapes.matrix_layout())
+        texts = figure["data"][1]
+        for value, colour in zip(np.linspace(0, 1, 100), texts["textfont"]["color"]):
+            under = shapes._luminance(np.array(colormaps[scale.lower()](value)[:3]))
+            above = 1.0 if colour == "#fff" else 0.0
+            assert (max(under, above) + 0.05) / (min(under, above) + 0.05) >= 4.5
+        assert figure["layout"]["yaxis"]["range"] == [9.5, -0.5]
+
+
 def test_refusals(tmp_path, runs):
     with pytest.raises(InputError, match="at least one run"):
         build_page([])
@@ -251,6 +267,37 @@ def test_hover_shows_both_sentences_and_click_pins_them(opened, runs):
     assert card.locator(".value").text_content() == "1.0000"
     opened.get_by_role("button", name="Unpin").click()
     assert not opened.locator(".card.kept").is_visible()
+
+
+@pytest.mark.browser
+def test_a_large_map_is_drawn_from_block_means_and_exact_under_the_pointer(tmp_path):
+    n = 225
+    run = write_regions(tmp_path / "run", n=n, layers=2, width=20)
+    path = write_report([run], tmp_path / "page.html", static=False)
+    matrix = run.arrays().similarity.values.astype(float)
+    size = n * len(LANGUAGES)
+    with browsers.launched() as browser:
+        page = browser.new_page(viewport={"width": 1280, "height": 900})
+        page.set_default_timeout(browsers.PATIENCE_MS)
+        page.goto(path.as_uri(), timeout=browsers.PATIENCE_MS)
+        page.wait_for_selector("html[data-ready=yes]")
+        read = "([x, y]) => { const c = document.querySelector('canvas.cells'); return [c.width, ...c.getContext('2d')"
+        read += ".getImageData(x, y, 1, 1).data]; }"
+        pixels = page.evaluate(read, [0, 0])[0]
+        block = -(-size // 1000)
+        for x, y in ((31, 407), (200, 150), (pixels - 7, 11)):
+            row, column = (int((at + 0.5) / pixels * size) // block * block for at in (y, x))
+            mean = matrix[row : row + block, column : column + block].mean()
+            near = [colormaps["viridis"](min(255, max(0, int(mean * 256) + step)))[:3] for step in (-1, 0, 1)]
+            drawn = page.evaluate(read, [x, y])[1:4]
+            assert any(np.allclose(np.array(colour) * 255, drawn, atol=1.5) for colour in near), (x, y)
+        cells = page.locator("canvas.cells")
+        cells.focus()
+        for key in ("ArrowDown", "ArrowDown", "ArrowRight"):
+            cells.press(key)
+        i, j = map(int, re.findall(r"\d+", " ".join(page.locator(".card.here .where").all_text_contents())))
+        shown = float(page.locator(".card.here .value").text_content())
+        assert shown == pytest.approx(matrix[i, j], abs=1e-4)  # both of the first language
 
 
 @pytest.mark.browser

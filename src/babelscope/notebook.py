@@ -43,7 +43,7 @@ def bars(caption: str, values: Mapping[str, float], note: str = "") -> str:
     rows = "".join(
         f'<tr><th style="{_CELL};text-align:left;font-weight:400">{_isolated(name)}</th>'
         f'<td style="{_CELL};text-align:right">{number(value)}</td><td style="{_CELL};width:14em">'
-        f'<div style="height:.7em;width:{100 * abs(value) / most:.1f}%;background:#0072B2;min-width:1px"></div></td></tr>'
+        f'<div style="height:.7em;width:{100 * abs(value) / most:.1f}%;background:#0072B2"></div></td></tr>'
         for name, value in values.items()
     )
     name = (

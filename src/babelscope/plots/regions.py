@@ -34,6 +34,8 @@ CURVES = {
     "sads_layer": "SADS (higher: more semantic)",
 }
 ABBREVIATIONS = {"lrds", "sads", "mexa", "cka", "anc"}
+MOST_PIXELS = 1800
+"""rows of a map that are drawn one by one: more than print can show; larger maps are drawn as block means"""
 MOST_BANDS = 4
 """bands that can lie over each other and still be told apart"""
 PARTS = {
@@ -52,7 +54,9 @@ def similarity_map(run: Run, labels: Labels = "code") -> Figure:
     ends = [*starts[1:], len(languages)]
     drawing = canvas(5.2, 4.6)
     axes = drawing.subplots()
-    image = axes.imshow(arrays.similarity.values, vmin=0, vmax=1, aspect="equal")
+    side = len(languages)
+    shown = _block_means(arrays.similarity.values, -(-side // MOST_PIXELS))
+    image = axes.imshow(shown, vmin=0, vmax=1, aspect="equal", extent=(-0.5, side - 0.5, side - 0.5, -0.5))
     middles = [(a + b - 1) / 2 for a, b in zip(starts, ends)]
     names = [label(str(languages[a]), labels) for a in starts]
     axes.set_xticks(middles, names, rotation=0 if max(map(len, names)) <= 4 else 90)
@@ -66,6 +70,16 @@ def similarity_map(run: Run, labels: Labels = "code") -> Figure:
     axes.set_title(f"Similarity of activations, {run.model_name}\n{per_language} sentences per language")
     drawing.colorbar(image, ax=axes, label="cosine similarity")
     return drawing
+
+
+def _block_means(matrix: np.ndarray, size: int) -> np.ndarray:
+    """Means over blocks of `size` × `size`, the last of a row or column perhaps smaller."""
+    if size <= 1:
+        return matrix
+    starts = np.arange(0, len(matrix), size)
+    sums = np.add.reduceat(np.add.reduceat(matrix, starts, axis=0), starts, axis=1)
+    counts = np.diff([*starts, len(matrix)])
+    return sums / np.outer(counts, counts)
 
 
 @figure("regions", "lrds_layer", "sads_layer")
@@ -98,7 +112,7 @@ def _curve(axes: Axes, run: Run, name: str, title: str, index: int) -> None:
 
 @figure("regions", "table:alignment")
 def alignment_curves(run: Run) -> Figure:
-    """Other alignment metrics (MEXA, CKA, …) by layer: mean over language pairs; with few, also the range over pairs."""
+    """Other alignment metrics (MEXA, CKA, …) by layer: mean over language pairs; of a few, also the range."""
     table = run.table("alignment")
     table = table[table.layer.notna() & table.value.notna() & (table.metric != "lrds")]
     few = table.metric.nunique() <= MOST_BANDS

@@ -36,6 +36,10 @@ def circuits_sections(run: Run) -> list[Section]:
     return [section for section in sections if section.blocks]
 
 
+_CENSUS = ("language", "template", "offered", "survived")
+"""columns of the census that are shown even where they are empty; others only with something in them"""
+
+
 def _task(run: Run) -> str:
     corruption = run.manifest.get("corruption")
     return f"task {run.manifest.get('task', '?')}" + (f", corruption {corruption}" if corruption else "")
@@ -52,7 +56,8 @@ def _behaviour(run: Run) -> Block | None:
     described["xaxis"] |= shapes.categories()
     described["yaxis"]["range"] = [0, 1.05]
     figure = {"data": [shapes.bars(names, table.accuracy, "accuracy", 0, *bounds)], "layout": described}
-    n = f"n = {int(table.n.min())} to {int(table.n.max())} prompts" if "n" in table else "prompts"
+    few, most = (int(table.n.min()), int(table.n.max())) if "n" in table else (0, 0)
+    n = f"n = {few} to {most} prompts" if few < most else f"n = {most} prompts" if most else "prompts"
     caption = (
         f"Share of prompts on which the answer beats its foil ({_task(run)}; {n}; whiskers: 95 % "
         "intervals). Chance is 0.5."
@@ -69,7 +74,9 @@ def _census(run: Run) -> Block | None:
         "How many prompts of each template survive the tokenisation census, and why others fell: spans "
         "that differ, targets of several tokens."
     )
-    return Table("census", "Tokenisation census", caption, run.table("census"))
+    table = run.table("census")
+    said = [name for name in table if name in _CENSUS or table[name].astype(str).str.strip("0.").any()]
+    return Table("census", "Tokenisation census", caption, table[said])
 
 
 def _roles(run: Run) -> Block | None:

@@ -180,7 +180,8 @@ def _facts(run: Run) -> Iterator[tuple[str, str]]:
     yield "Threshold on z", _joined([run.summary.get("threshold")], "")
     yield "Seeds", _listed(manifest.get("seeds"))
     yield "Concentration", _concentration(run)
-    yield "Hooks fired, wall time", _joined([manifest.get("hooks_fired"), _seconds(manifest.get("wall_time_s"))], ", ")
+    yield "Hooks fired", _joined([manifest.get("hooks_fired")], "")
+    yield "Wall time", _joined([_seconds(manifest.get("wall_time_s"))], "")
     versions: dict[str, Any] = manifest.get("versions") or {}
     yield (
         "Versions",

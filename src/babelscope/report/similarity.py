@@ -23,7 +23,8 @@ def similarity(run: Run) -> Block | None:
     arrays = run.arrays()
     languages, ids = arrays.item_language.values.astype(str), arrays.item_sentence.values.astype(str)
     kept = _fitting(languages)
-    packed = pack_triangle(arrays.similarity.values[np.ix_(kept, kept)])
+    matrix = arrays.similarity.values
+    packed = pack_triangle(matrix if len(kept) == len(matrix) else matrix[np.ix_(kept, kept)])
     codes = list(dict.fromkeys(languages))
     sentences = list(dict.fromkeys(ids))
     at = {sentence: i for i, sentence in enumerate(sentences)}

@@ -52,6 +52,9 @@ const drawGraph = (block, data) => {
     swatch.style.background = SHARED[kind];
     legend.append(make("span", {}, swatch, text));
   }
+  if (edges.some((edge) => edge.score > 0))
+    for (const [kind, text] of [["stroke", "works for the answer"], ["stroke against", "works against it"]])
+      legend.append(make("span", {}, make("span", { class: kind }), text));
   block.querySelector(".canvas").append(make("div", { class: "circuit" }, make("div", { class: "controls" }, boxes), make("div", {}, make("div", { class: "scroll" }, svg), legend), card));
 
   const sharedBy = (node) => {
@@ -84,18 +87,18 @@ const drawGraph = (block, data) => {
       svg.append(shape("line", { class: "rail", x1: left - 10, x2: wide - right + 10, y1: yOf(layer), y2: yOf(layer) }));
       svg.append(shape("text", { x: 6, y: yOf(layer) + 4 }, "layer " + layer));
     }
-    for (const [name, text] of [["input", "input"], ["output", "logits"]]) {
-      const [x, y] = positions.get(name);
-      svg.append(shape("text", { x, y: y + 4, "text-anchor": "middle" }, text));
-    }
     const strongest = Math.max(...edges.map((edge) => Math.abs(edge.score)), 1e-9);
     for (const edge of edges) {
       const from = positions.get(edge.from), to = positions.get(edge.to);
       if (!shown.has(edge.language) || !from || !to) continue;
       const middle = (from[1] + to[1]) / 2;
-      const path = shape("path", { class: "edge", d: `M${from[0]},${from[1]} C${from[0]},${middle} ${to[0]},${middle} ${to[0]},${to[1]}`, "stroke-width": 0.6 + (2.6 * Math.abs(edge.score)) / strongest });
+      const path = shape("path", { class: edge.score > 0 ? "edge against" : "edge", d: `M${from[0]},${from[1]} C${from[0]},${middle} ${to[0]},${middle} ${to[0]},${to[1]}`, "stroke-width": 0.6 + (2.6 * Math.abs(edge.score)) / strongest });
       path.dataset.from = edge.from; path.dataset.to = edge.to;
       svg.append(path);
+    }
+    for (const [name, text, aside] of [["input", "input", 12], ["output", "logits", -4]]) {
+      const [x, y] = positions.get(name);
+      svg.append(shape("text", { x, y: y + aside, "text-anchor": "middle" }, text));
     }
     const order = [...nodes].sort((a, b) => a.layer - b.layer || (a.head ?? 1e9) - (b.head ?? 1e9));
     for (const node of order) {

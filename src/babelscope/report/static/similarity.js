@@ -38,23 +38,52 @@ const drawSimilarity = (block, data) => {
     context.putImageData(image, 0, 0);
   }
 
-  // A pixel shows the mean of up to 3 × 3 of the cells under it: smooth from afar, exact from near.
-  const samples = (start, pixels) => {
-    const per = Math.min(3, Math.max(1, Math.round(view.size / pixels)));
+  // From afar a large map is drawn from block means, made once for each order; from near, from the cells themselves:
+  // then a pixel shows the mean of up to 3 × 3 of the cells under it.
+  const block_size = size > 2000 ? Math.ceil(size / 1000) : 1;
+  const coarse = new Map();
+  const coarseOf = (order) => {
+    if (coarse.has(order)) return coarse.get(order);
+    const many = Math.ceil(size / block_size), sums = new Float32Array(many * many), counts = new Float32Array(many);
+    const bin = new Int32Array(size);
+    order.forEach((item, place) => { bin[item] = Math.floor(place / block_size); counts[bin[item]]++; });
+    for (let i = 0, at = 0; i < size; i++) {
+      const row = bin[i] * many;
+      for (let j = 0; j <= i; j++, at++) {
+        const cell = cells[at];
+        sums[row + bin[j]] += cell;
+        if (j < i) sums[bin[j] * many + bin[i]] += cell;
+      }
+    }
+    const scale = levels ? (spec.packed.high - spec.packed.low) / levels : 1, low = levels ? spec.packed.low : 0;
+    for (let y = 0; y < many; y++) for (let x = 0; x < many; x++) sums[y * many + x] = low + (scale * sums[y * many + x]) / (counts[y] * counts[x]);
+    const made = { many, at: (y, x) => sums[y * many + x] };
+    coarse.set(order, made);
+    return made;
+  };
+  const samples = (start, pixels, far) => {
+    const per = far ? 1 : Math.min(3, Math.max(1, Math.round(view.size / pixels)));
     const index = new Int32Array(pixels * per);
-    for (let k = 0; k < index.length; k++) index[k] = order[Math.min(size - 1, Math.floor(start + ((k + 0.5) / index.length) * view.size))];
+    for (let k = 0; k < index.length; k++) {
+      const place = Math.min(size - 1, Math.floor(start + ((k + 0.5) / index.length) * view.size));
+      index[k] = far ? Math.floor(place / block_size) : order[place];
+    }
     return [index, per];
   };
   const draw = () => {
     const pixels = Math.max(64, Math.min(1400, Math.round(canvas.clientWidth * devicePixelRatio)));
     canvas.width = canvas.height = pixels;
     const context = canvas.getContext("2d"), image = context.createImageData(pixels, pixels), out = new Uint32Array(image.data.buffer);
-    const [rows, per] = samples(view.y, pixels), [columns] = samples(view.x, pixels);
-    for (let y = 0, at = 0; y < pixels; y++)
-      for (let x = 0; x < pixels; x++) {
+    const far = block_size > 1 && view.size / pixels > block_size / 2, read = far ? coarseOf(order).at : value;
+    const [rows, per] = samples(view.y, pixels, far), [columns] = samples(view.x, pixels, far);
+    const mirrored = view.x === view.y;  // the map is symmetric: half of it is enough
+    for (let y = 0; y < pixels; y++)
+      for (let x = 0; x < (mirrored ? y + 1 : pixels); x++) {
         let sum = 0;
-        for (let a = 0; a < per; a++) for (let b = 0; b < per; b++) sum += value(rows[y * per + a], columns[x * per + b]);
-        out[at++] = colours[Math.max(0, Math.min(255, Math.floor((sum / (per * per)) * 256)))];
+        for (let a = 0; a < per; a++) for (let b = 0; b < per; b++) sum += read(rows[y * per + a], columns[x * per + b]);
+        const colour = colours[Math.max(0, Math.min(255, Math.floor((sum / (per * per)) * 256)))];
+        out[y * pixels + x] = colour;
+        if (mirrored) out[x * pixels + y] = colour;
       }
     context.putImageData(image, 0, 0);
     rule(context, pixels);
@@ -62,6 +91,12 @@ const drawSimilarity = (block, data) => {
     place(mark, cursor);
     place(pin, pinned && [order.indexOf(pinned[0]), order.indexOf(pinned[1])]);
     frame.classList.toggle("zoomed", view.size < size);
+  };
+  let waiting = false;
+  const drawSoon = () => {
+    if (waiting) return;
+    waiting = true;
+    requestAnimationFrame(() => { waiting = false; draw(); });
   };
   const groupOf = (k) => (order === byLanguage ? spec.language[order[k]] : spec.sentence[order[k]]);
   const groups = (start) => {
@@ -150,7 +185,7 @@ const drawSimilarity = (block, data) => {
       grip.moved = true;
       const per = view.size / canvas.clientWidth;
       view = { size: view.size, x: clamp(0, grip.view.x - (event.clientX - grip.x) * per, size - view.size), y: clamp(0, grip.view.y - (event.clientY - grip.y) * per, size - view.size) };
-      requestAnimationFrame(draw);
+      drawSoon();
     } else show(cellAt(event));
   });
   canvas.addEventListener("pointerup", (event) => { if (grip && !grip.moved) { show(cellAt(event)); toggle(cursor); } grip = null; });
@@ -179,7 +214,7 @@ const drawSimilarity = (block, data) => {
   });
   show(null);
   draw();
-  new ResizeObserver(() => requestAnimationFrame(draw)).observe(frame);
+  new ResizeObserver(drawSoon).observe(frame);
 
   const csv = () => {
     const name = (k) => spec.codes[spec.language[k]] + "/" + spec.sentences[spec.sentence[k]];
