@@ -161,6 +161,14 @@ def _name(host: str) -> str:
         return ""
 
 
+def _place(origin: str) -> str:
+    """Host and port of an origin; empty for what is none."""
+    try:
+        return urlsplit(origin).netloc.lower()
+    except ValueError:
+        return ""
+
+
 def _is_address(name: str) -> bool:
     try:
         ipaddress.ip_address(name)
@@ -171,7 +179,7 @@ def _is_address(name: str) -> bool:
 
 def _check_origin(headers: dict[str, str], host: str, scope: Scope) -> None:
     origin = headers.get("origin")
-    if origin is not None and urlsplit(origin).netloc.lower() != host.lower():
+    if origin is not None and _place(origin) != host.lower():
         raise Refused(403, "requests from other sites are not answered")
     # browsers say where a request comes from; following a link to the page itself is the one thing others may do
     site = headers.get("sec-fetch-site", "none")

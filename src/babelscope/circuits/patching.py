@@ -44,7 +44,7 @@ from babelscope.circuits.passes import (
 )
 from babelscope.circuits.rows import END, Rows, batches
 from babelscope.circuits.runs import Direction, Runs, attention_output, output_changes, record, stream_changes, take
-from babelscope.errors import InputError
+from babelscope.errors import InputError, NonFinite
 from babelscope.models.batches import out_of_memory, token_budget
 from babelscope.models.hooks import Change, Site
 
@@ -293,6 +293,9 @@ def _sweep(
                     np.add.at(patched[place[node]], where, values)
                 if done:
                     done(len(part) * len(rows))
+    if not np.isfinite(patched).all():
+        where, pair = (int(place) for place in np.argwhere(~np.isfinite(patched))[0])
+        raise NonFinite(f"{model.id}: patching {senders[where]} gives no number, first for prompt pair {pair + 1}")
     clean, corrupted = (base, source) if direction == "noising" else (source, base)
     settings = settings | {"layers": model.layers, "heads": model.heads}
     return Effects(senders, patched, clean, corrupted, direction, kl, settings)

@@ -28,13 +28,16 @@ def figure(
     from babelscope.errors import InputError
     from babelscope.plots import draw, figure_names, save_figure
     from babelscope.results import open_run
+    from babelscope.results.whole import sweep_leftovers
 
     run = open_run(run_dir)
+    run.validate(additions=False)
     if name is None:
         typer.echo("\n".join(figure_names(run)) or "This run gives no figures.")
         return
     if out is None:
         raise InputError(f"say where to write the figure: --out {name}.pdf")
+    sweep_leftovers(out)
     typer.echo(save_figure(draw(run, name, **_options(run, name, labels, measure, languages, beside)), out, dpi))
 
 

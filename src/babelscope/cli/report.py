@@ -24,8 +24,11 @@ def report(
     from babelscope.errors import InputError
     from babelscope.report import is_report, write_report
     from babelscope.results import open_run
+    from babelscope.results.whole import sweep_leftovers
 
     opened = [open_run(run) for run in runs]
+    for run in opened:
+        run.validate(additions=False)  # a page must not show numbers that are not those that were measured
     if out is None:
         out = Path(opened[0].source.rstrip("/").rsplit("/", 1)[-1]) if "://" in runs[0] else opened[0].path
         out = out.with_name(f"{out.resolve().name if '://' not in runs[0] else out.name}.html")
@@ -33,5 +36,6 @@ def report(
         raise InputError(f"{out}: a report is an .html file")
     if out.exists() and not overwrite and not is_report(out):
         raise InputError(f"{out} exists and is not a report of ours; give --overwrite or another --out")
+    sweep_leftovers(out)
     page = write_report(opened, out)
     typer.echo(f"{page}  ({page.stat().st_size / 1e6:.1f} MB)")

@@ -212,6 +212,8 @@ class SweepStore:
             return self.system.cat_file(f"{self.root}/{name}").decode("utf-8")
         except FileNotFoundError:
             return None
+        except ValueError as error:
+            raise RunError(f"{self.url}/{name} is damaged") from error
 
     def _json(self, name: str) -> dict[str, Any] | None:
         text = self.read(name)

@@ -132,22 +132,30 @@ def resume(model: Model, layer: int, hidden: Tensor) -> Generator[None]:
     """
     skipped = list(model.blocks[:layer])
     own = [block.__dict__.get("forward") for block in skipped]
-    returns_tuple = model.block_returns_tuple
+    entry = model.locate(Site("residual", layer))
+    with _one_thread(model.hf):
+        try:
+            for block in skipped:
+                block.forward = _passed_over(block.forward, model.block_returns_tuple)
+            with _hooked([(entry, lambda _: hidden, True)]):
+                yield
+        finally:
+            for block, forward in zip(skipped, own):
+                block.__dict__.pop("forward", None)
+                if forward is not None:
+                    block.forward = forward
 
-    def passed_over(hidden_states: Tensor, *_: Any, **__: Any) -> Any:
+
+def _passed_over(forward: Callable[..., Any], returns_tuple: bool) -> Callable[..., Any]:
+    """In this thread a block that hands on what enters it; in others the block as it was."""
+    owner = threading.get_ident()
+
+    def passed_over(hidden_states: Tensor, *rest: Any, **named: Any) -> Any:
+        if threading.get_ident() != owner:
+            return forward(hidden_states, *rest, **named)
         return (hidden_states, None) if returns_tuple else hidden_states
 
-    entry = model.locate(Site("residual", layer))
-    try:
-        for block in skipped:
-            block.forward = passed_over
-        with _hooked([(entry, lambda _: hidden, True)]):
-            yield
-    finally:
-        for block, forward in zip(skipped, own):
-            del block.forward
-            if forward is not None:
-                block.forward = forward
+    return passed_over
 
 
 @contextmanager
@@ -166,9 +174,13 @@ def _hooked(entries: Sequence[tuple[Location, Change, bool]]) -> Generator[None]
 
 
 def _attach(location: Location, act: Change, replaces: bool) -> Any:
+    # A pass that another thread makes through the same model is not ours to read or to change.
+    owner = threading.get_ident()
     if location.side == "input":
 
         def before(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            if threading.get_ident() != owner:
+                return None
             if args:
                 value = act(args[0])
                 return ((value, *args[1:]), kwargs) if replaces else None
@@ -178,6 +190,8 @@ def _attach(location: Location, act: Change, replaces: bool) -> Any:
         return location.module.register_forward_pre_hook(before, with_kwargs=True)
 
     def after(_: nn.Module, __: Any, output: Any) -> Any:
+        if threading.get_ident() != owner:
+            return None
         if isinstance(output, tuple):
             value = act(output[0])
             return (value, *output[1:]) if replaces else None
@@ -190,9 +204,11 @@ def _attach(location: Location, act: Change, replaces: bool) -> Any:
 def _unflattened(block: nn.Module, act: Change) -> tuple[Change, Any]:
     """Show `act` a flattened tensor as [B, T, ·], with B and T read off the block's input."""
     shape: list[torch.Size] = []
+    owner = threading.get_ident()
 
     def note(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        shape[:] = [(args[0] if args else kwargs["hidden_states"]).shape[:2]]
+        if threading.get_ident() == owner:
+            shape[:] = [(args[0] if args else kwargs["hidden_states"]).shape[:2]]
 
     def folded(tensor: Tensor) -> Tensor:
         if tensor.dim() == 3:
@@ -219,6 +235,35 @@ def _claimed(module: nn.Module, exclusive: bool) -> Generator[None]:
     finally:
         with _lock:
             standing.remove(exclusive)
+
+
+_resuming: weakref.WeakKeyDictionary[nn.Module, list[int]] = weakref.WeakKeyDictionary()
+
+
+@contextmanager
+def _one_thread(module: nn.Module) -> Generator[None]:
+    """Blocks are passed over by one thread at a time: two would put back each other's."""
+    with _lock:
+        threads = _resuming.setdefault(module, [])
+        if any(thread != threading.get_ident() for thread in threads):
+            raise AlreadyEdited("another thread resumes passes of this model; use one thread, or one model for each")
+        threads.append(threading.get_ident())
+    try:
+        yield
+    finally:
+        with _lock:
+            threads.pop()
+
+
+def foreign_hooks(module: nn.Module) -> list[str]:
+    """Names of the parts of a model that carry somebody else's forward hooks, which change or read what we measure."""
+    known = ("babelscope.", "transformers.", "accelerate.", "torch.")
+
+    def foreign(part: nn.Module) -> bool:
+        hooks = [*part._forward_hooks.values(), *part._forward_pre_hooks.values()]  # pyright: ignore[reportPrivateUsage]
+        return any(not str(getattr(hook, "__module__", "")).startswith(known) for hook in hooks)
+
+    return [name or "(the model)" for name, part in module.named_modules() if foreign(part)]
 
 
 def hook_count(module: nn.Module) -> int:

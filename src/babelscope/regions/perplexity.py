@@ -19,7 +19,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from babelscope.corpora import TextCollection
-from babelscope.errors import InputError
+from babelscope.errors import InputError, NonFinite
 from babelscope.models import Batch, Model, over_batches
 
 VOCABULARY_CHUNK, ACCELERATOR_CHUNK = 2048, 16384
@@ -181,7 +181,13 @@ def score(
 
     with torch.inference_mode():
         over_batches(sequences, work, model.device, budget)
+    if not bool(torch.isfinite(total).all()):
+        raise NonFinite(f"{model.id} gives a loss that is not a number, first in document {_first(total)}")
     return Loss(total, counts, windows.byte_count)
+
+
+def _first(total: Tensor) -> int:
+    return int((~torch.isfinite(total)).nonzero()[0, 0]) + 1
 
 
 def delta_interval(changed: Loss, base: Loss, draws: int = 1000, seed: int = 0) -> tuple[float, float] | None:

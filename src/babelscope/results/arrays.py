@@ -58,7 +58,7 @@ def groups(root: Path) -> list[str]:
     store = root / STORE
     found = (path.parent.relative_to(store).as_posix() for path in store.rglob("zarr.json"))
     return sorted(
-        name for name in found if name != "." and '"node_type": "group"' in (store / name / "zarr.json").read_text()
+        name for name in found if name != "." and b'"node_type": "group"' in (store / name / "zarr.json").read_bytes()
     )
 
 
@@ -71,7 +71,7 @@ def read_arrays(root: Path, group: str | None = None) -> xr.Dataset:
         with _quiet_zarr():
             dataset = xr.open_zarr(store, group=group, consolidated=True, chunks=None)
             return dataset.assign_coords({name: _text(coord) for name, coord in dataset.coords.items()})
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
         raise RunError(f"the arrays of the run {root} are damaged: {error}") from error
 
 

@@ -17,6 +17,8 @@ def inside(root: Path, name: str) -> Path:
     pure = PurePosixPath(name)
     if not name or pure.is_absolute() or ".." in pure.parts or "\\" in name or ":" in pure.parts[0] or "\0" in name:
         raise RunError(f"the file name {name!r} leads outside the run {root}")
+    if any("\ud800" <= letter <= "\udfff" for letter in name):
+        raise RunError(f"{name!r} cannot be a file name")
     path = root / pure
     if not path.resolve().is_relative_to(root.resolve()):
         raise RunError(f"the file {name!r} is a link that leads outside the run {root}")
@@ -39,8 +41,8 @@ def checksums(root: Path) -> dict[str, str]:
     return {name: sha256(root / name) for name in files_of(root) if name != CHECKSUMS}
 
 
-def verify(root: Path) -> None:
-    """Raises RunError that names every file that is damaged, missing or unknown."""
+def verify(root: Path, additions: bool = True) -> None:
+    """Raises RunError that names every file that is damaged, missing or, where `additions` count, unknown."""
     stated = _stated(root)
     problems: list[str] = []
     for name, expected in stated.items():
@@ -49,7 +51,8 @@ def verify(root: Path) -> None:
             problems.append(f"{name} is missing")
         elif sha256(path) != expected:
             problems.append(f"{name} is damaged")
-    problems += [f"{name} was added" for name in files_of(root) if name not in stated and name != CHECKSUMS]
+    if additions:
+        problems += [f"{name} was added" for name in files_of(root) if name not in stated and name != CHECKSUMS]
     if problems:
         more = f" and {len(problems) - 5} more" if len(problems) > 5 else ""
         raise RunError(f"the run {root} is not as it was written: {', '.join(problems[:5])}{more}")

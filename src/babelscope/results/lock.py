@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import socket
+import time
 from collections.abc import Generator
 from pathlib import Path
 from typing import IO
@@ -33,8 +34,13 @@ class RunLock:
         raise RunError(f"another process is writing {self.what}")
 
     def release(self) -> None:
-        """Removes the lock file."""
-        self.path.unlink(missing_ok=True)
+        """Removes the lock file, also when the process is asked to stop at this very moment."""
+        try:
+            self.path.unlink(missing_ok=True)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                self.path.unlink(missing_ok=True)
+            raise
 
     def _remove_if_dead(self) -> None:
         """Takes away the lock of a dead owner; raises RunError while the owner lives or cannot be told."""
@@ -42,13 +48,25 @@ class RunLock:
             # Another process may have taken the dead one's place meanwhile, with a new file under the same name.
             if not os.path.samestat(os.fstat(stream.fileno()), self.path.stat()):
                 return
-            owner = _owner(stream.read())
-            if owner is None or alive(*owner):
+            content = _content(stream)
+            owner = _owner(content)
+            if content and (owner is None or alive(*owner)):
                 process = f" (process {owner[0]})" if owner else ""
                 raise RunError(
                     f"another process{process} is writing {self.what}; if that is not so, remove {self.path}"
                 )
             self.path.unlink()
+
+
+def _content(stream: IO[bytes]) -> bytes:
+    """What the lock says. Its owner writes that at once; who has not after two seconds was killed before."""
+    for _ in range(40):
+        stream.seek(0)
+        content = stream.read()
+        if content:
+            return content
+        time.sleep(0.05)
+    return b""
 
 
 def _owner(content: bytes) -> tuple[int, int | None] | None:

@@ -98,9 +98,10 @@ class Run:
             raise RunError(f"the run {self.source} has no file {name}")
         return path
 
-    def validate(self) -> None:
-        """Compares every file with its checksum; raises RunError that names what is damaged, missing or added."""
-        verify(self.path)
+    def validate(self, additions: bool = True) -> None:
+        """Compares every file with its checksum; raises RunError that names what is damaged, missing or, where
+        `additions` count, added."""
+        verify(self.path, additions)
 
     def __repr__(self) -> str:
         return f"Run({self.source!r}, kind={self.kind!r}, model={self.model_name!r})"

@@ -24,10 +24,12 @@ def put_run(path: str | os.PathLike[str], url: str, overwrite: bool = False) -> 
     root = open_run(path).path
     system, target = _reach(url)
     refuse_existing(url, overwrite)
+    names = sorted(files_of(root), key=lambda name: name == MANIFEST)
+    for name in names:
+        inside(root, name)  # a link would publish what lies elsewhere on this machine
     if system.exists(target):
         system.rm(f"{target}/{MANIFEST}") if system.exists(f"{target}/{MANIFEST}") else None
         system.rm(target, recursive=True)
-    names = sorted(files_of(root), key=lambda name: name == MANIFEST)
     try:
         for name in names:
             system.makedirs(str(PurePosixPath(target, name).parent), exist_ok=True)

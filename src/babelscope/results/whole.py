@@ -28,7 +28,7 @@ def whole_file(target: Path) -> Generator[Path]:
     with _one_line(target):
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
-            _sweep(target)
+            sweep_leftovers(target)
             yield partial
             partial.replace(target)
         finally:
@@ -48,7 +48,7 @@ def whole_folder(target: Path) -> Generator[Path]:
         partial = _partial(target)
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
-            _sweep(target)
+            sweep_leftovers(target)
             partial.mkdir()
             yield partial
             if target.is_dir():
@@ -63,12 +63,15 @@ def _partial(target: Path) -> Path:
     return target.with_name(f".{target.stem}.{os.getpid()}.tmp{target.suffix}")
 
 
-def _sweep(target: Path) -> None:
-    """What killed processes left behind at this place."""
-    pattern = re.compile(rf"\.{re.escape(target.stem)}\.(\d+)\.tmp{re.escape(target.suffix)}")
+def sweep_leftovers(target: Path) -> None:
+    """Removes what killed processes left behind at this place."""
+    stem, suffix = re.escape(target.stem), re.escape(target.suffix)
+    pattern = re.compile(rf"\.(?:{stem}\.(\d+)\.tmp{suffix}|{stem}{suffix}\.(\d+)\.tmp)")
+    if not target.parent.is_dir():
+        return
     for path in target.parent.iterdir():
         found = pattern.fullmatch(path.name)
-        if found and not alive(int(found[1])):
+        if found and not alive(int(found[1] or found[2])):
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
 

@@ -96,7 +96,7 @@ class RunWriter:
                 self._folder = self._sibling("tmp")
                 self._folder.mkdir()
             except BaseException:
-                self._lock.release()
+                self._clean_up()
                 raise
         self._started = time.monotonic()
         return self
@@ -141,7 +141,7 @@ class RunWriter:
             raise
         _flush_folder(self.path.parent)
         if replaced:
-            shutil.rmtree(old, ignore_errors=True)
+            _remove(old)
 
     def _check_target(self) -> None:
         if not os.path.lexists(self.path):
@@ -172,7 +172,7 @@ class RunWriter:
     def _clean_up(self) -> None:
         try:
             if self._folder is not None:
-                shutil.rmtree(self._folder, ignore_errors=True)
+                _remove(self._folder)
         finally:
             if self._lock is not None:
                 self._lock.release()
@@ -202,6 +202,15 @@ def _no_room(error: BaseException) -> bool:
     if isinstance(error, OSError):
         return error.errno in _NO_ROOM
     return isinstance(error, Exception) and any(words in str(error) for words in _NO_ROOM_WORDS)
+
+
+def _remove(folder: Path) -> None:
+    try:
+        shutil.rmtree(folder, ignore_errors=True)
+    except BaseException:
+        # asked to stop in the middle of tidying up: tidy up, then stop
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
 
 
 def _literal(name: str) -> str:

@@ -16,6 +16,7 @@ from babelscope.errors import TaskError
 from babelscope.tasks.census import Tally
 from babelscope.tasks.encoding import Encoder
 from babelscope.tasks.prompts import PromptPair
+from babelscope.tasks.reading import text_of
 
 _FIELDS = (
     ("sentence_good", "sentence_bad"),
@@ -56,7 +57,7 @@ def read_minimal_pairs(path: str | Path) -> list[MinimalPair]:
         return [MinimalPair(number, pair.good, pair.bad, pair.paradigm) for number, pair in enumerate(pairs)]
     if not source.is_file():
         raise TaskError(f"no file of minimal pairs at {path}")
-    lines = [line for line in source.read_text(encoding="utf-8").splitlines() if line.strip()]
+    lines = [line for line in text_of(source).splitlines() if line.strip()]
     if not lines:
         raise TaskError(f"{path} is empty")
     if lines[0].lstrip().startswith("{"):

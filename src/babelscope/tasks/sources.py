@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import re
 from pathlib import Path
 from typing import Any
 
 from babelscope.errors import TaskError
+from babelscope.tasks.reading import rows_of
 from babelscope.tasks.templates import IoiLexicon, Template, Verb
 
 _ARTICLE = re.compile(r"\ban? \{object\}")
@@ -24,8 +24,7 @@ def unimorph_verbs(path: str | Path) -> tuple[Verb, ...]:
     file = Path(path)
     if not file.is_file():
         raise TaskError(f"no UniMorph table at {path}")
-    with file.open(encoding="utf-8", newline="") as lines:
-        rows = [row for row in csv.reader(lines, delimiter="\t", quoting=csv.QUOTE_NONE) if row]
+    rows = rows_of(file)
     if not rows:
         raise TaskError(f"{path} is empty")
     if "lemma" in rows[0] and "past" in rows[0]:

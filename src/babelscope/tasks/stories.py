@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from babelscope.errors import TaskError
+from babelscope.tasks.reading import records_of, text_of
 
 
 @dataclass(frozen=True)
@@ -35,10 +35,7 @@ def read_stories(path: str | Path) -> list[Story]:
     if file.suffix in (".jsonl", ".json"):
         rows = _json_rows(file)
     else:
-        with file.open(encoding="utf-8", newline="") as lines:
-            rows = list(
-                csv.DictReader(lines, delimiter="\t" if file.suffix == ".tsv" else ",", quoting=csv.QUOTE_MINIMAL)
-            )
+        rows = records_of(file, "\t" if file.suffix == ".tsv" else ",")
     if not rows:
         raise TaskError(f"{path} is empty")
     read = _reader(rows[0], file)
@@ -80,7 +77,7 @@ def _copa(row: Mapping[str, Any]) -> Story:
 
 def _json_rows(file: Path) -> list[Mapping[str, Any]]:
     rows: list[Mapping[str, Any]] = []
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(text_of(file).splitlines(), 1):
         if not line.strip():
             continue
         try:
