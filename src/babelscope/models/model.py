@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from babelscope.errors import InputError, ModelError, UnsupportedModel
 from babelscope.models.families import Family, family_of, find
-from babelscope.models.hooks import Kind, Location, Site
+from babelscope.models.hooks import Kind, Location, Site, foreign_hooks
 
 SpecialTokens = Literal["none", "bos", "bos-excluded"]
 
@@ -137,6 +137,7 @@ class Model:
             "kv_heads": self.kv_heads,
             "parameters": self.parameters,
             "attention": getattr(self.config, "_attn_implementation", None),
+            "foreign_hooks": foreign_hooks(self.hf),
         }
 
     # -- where its parts are ----------------------------------------------------------------------------------------
