@@ -5,7 +5,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 # One pinned thread beats two contended ones (docs/benchmarks.md).
 QUIET := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
 
-.PHONY: demo test lint types docs docs-version bench wheel clean fuzz
+.PHONY: demo test lint types docs docs-version bench wheel clean fuzz faults audit test-oldest test-newest
 
 demo: .venv/installed
 	$(BIN)/babelscope demo --out runs/demo --overwrite
@@ -35,8 +35,24 @@ bench: .venv/installed-dev
 bench-gate: .venv/installed-dev
 	$(QUIET) $(BIN)/python -m benchmarks --gate --quick
 
+# nightly: ten minutes for each reader, guided by coverage where atheris can be installed
 fuzz: .venv/installed-dev
-	$(BIN)/python -m tests.fuzz --seconds 600
+	-$(PIP) -e '.[fuzz]'
+	$(QUIET) $(BIN)/python -m tests.fuzz --seconds 600 --jobs 2
+
+# nightly: every command that writes, killed at forty of its own moments, by name and by the clock
+faults: .venv/installed-dev
+	$(QUIET) BABELSCOPE_FAULTS=40 $(BIN)/python -m pytest -q tests/test_faults_*.py --timeout 7200
+
+audit:
+	$(PYTHON) .ci/audit constraints.txt
+
+# the lower bounds of pyproject.toml, and whatever the registry offers today
+test-oldest:
+	bash .ci/versions oldest
+
+test-newest:
+	bash .ci/versions newest
 
 wheel: .venv/installed-dev
 	$(PIP) build

@@ -1,113 +1,50 @@
 """Fuzzing of everything that reads a file: `python -m tests.fuzz --seconds 600 [--engine atheris] [TARGET …]`.
 
-A crash is anything but an error class of our own. The default engine mutates good files at random from a printed seed;
-`atheris` (from PyPI) guides the mutations by coverage. A crashing input is written beside its traceback.
+A crash is anything but an error class of our own. `atheris` (pip install atheris), taken where it is installed, guides
+the mutations by coverage of our code; otherwise good files are mutated at random from a printed seed. A crashing input
+is written beside its traceback, and `python -m tests.fuzz TARGET --replay FILE` shows it again.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import json
+import importlib.util
 import random
+import re
+import subprocess
 import sys
 import tempfile
 import time
 import traceback
 import warnings
-from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
-from babelscope.errors import BabelscopeError
-
-Target = Callable[[bytes, Path], None]
-
-_BIBLE = (
-    b'<?xml version="1.0" encoding="utf-8"?><cesDoc version="4"><cesHeader><profileDesc><langUsage>'
-    b'<language id="en" iso639="eng">English</language></langUsage></profileDesc></cesHeader><text><body>'
-    b'<div id="b.MAT" type="book"><div id="b.MAT.1" type="chapter"><seg id="b.MAT.1.1" type="verse">In the beginning.'
-    b'</seg><seg id="b.MAT.1.2" type="verse">And &amp; then.</seg></div></div></body></text></cesDoc>'
-)
-_JSONL = b'{"id": "1", "en": "a cat", "fr": "un chat"}\n{"id": "2", "en": "a dog", "fr": "un chien"}\n'
-_PLAN = b"""name: x
-models:
-  - pocket:pocket-bloom-s
-corpora: ["pocket:heldout"]
-measures:
-  regions: {samples: 20}
-"""
+INSTRUMENTED = ("babelscope", "yaml", "defusedxml", "xml", "csv", "json", "http", "urllib")
 
 
-def _corpus(reader: str, names: list[str], options: str = "") -> Target:
-    def read(data: bytes, folder: Path) -> None:
-        from babelscope.corpora import load_corpus, load_texts
+@dataclass(frozen=True)
+class Finding:
+    """What fuzzing a target came to."""
 
-        for name in names:
-            (folder / name).write_bytes(data)
-        place = folder if len(names) > 1 else folder / names[0]
-        for load in (load_corpus, load_texts):
-            load(f"{reader}:{place}{options}", ["en", "fr"])
+    name: str
+    inputs: int
+    coverage: int | None
+    crash: str | None
 
-    return read
-
-
-def _regions(data: bytes, folder: Path) -> None:
-    from babelscope.regions import load_regions
-
-    (folder / "r.safetensors").write_bytes(data)
-    load_regions(folder / "r.safetensors")
-
-
-def _run(data: bytes, folder: Path) -> None:
-    from babelscope.results import open_run
-
-    (folder / "run.json").write_bytes(data)
-    (folder / "checksums.json").write_bytes(b"{}")
-    run = open_run(folder)
-    run.validate()
-    _ = (run.summary, run.tables)
-
-
-def _plan(data: bytes, folder: Path) -> None:
-    from babelscope.evolution.plan import read_plan
-
-    (folder / "plan.yaml").write_bytes(data)
-    read_plan(folder / "plan.yaml")
-
-
-def _region_bytes() -> bytes:
-    import torch
-
-    from babelscope.regions.masks import RegionSet, save_regions
-
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "r.safetensors"
-        save_regions(RegionSet({"en": torch.ones(2, 3).bool(), "zh": torch.zeros(2, 3).bool()}, "z-score"), path)
-        return path.read_bytes()
-
-
-def _manifest() -> bytes:
-    return json.dumps({"kind": "regions", "summary": {"lrds": 0.1}, "babelscope": "0.1.0", "corpus": {}}).encode()
-
-
-TARGETS: dict[str, tuple[Target, Callable[[], bytes]]] = {
-    "bible": (_corpus("bible", ["English-NT.xml", "French-NT.xml"]), lambda: _BIBLE),
-    "ntrex": (
-        _corpus("ntrex", ["newstest2019-src.eng.txt", "newstest2019-ref.fra.txt"]),
-        lambda: "A line.\nAnother – one.\n".encode(),
-    ),
-    "lines": (_corpus("lines", ["en.txt", "fr.txt"]), lambda: "One.\nTwo.\nÜ\n".encode()),
-    "tsv": (_corpus("table", ["t.tsv"]), lambda: b"id\ten\tfr\n1\ta cat\tun chat\n2\ta dog\tun chien\n"),
-    "csv": (_corpus("table", ["t.csv"]), lambda: b'id,en,fr\n1,"a, cat",un chat\n2,a dog,un chien\n'),
-    "jsonl": (_corpus("table", ["t.jsonl"]), lambda: _JSONL),
-    "regions": (_regions, _region_bytes),
-    "run": (_run, _manifest),
-    "plan": (_plan, lambda: _PLAN),
-}
+    def line(self) -> str:
+        covered = "" if self.coverage is None else f", {self.coverage:,} edges covered"
+        return f"{self.name}: {self.inputs:,} inputs{covered}, {self.crash or 'no crash'}"
 
 
 def once(name: str, data: bytes) -> None:
     """Feed one input to a target; raises whatever is not one of our own errors."""
+    from babelscope.errors import BabelscopeError
+
+    from .fuzz_targets import TARGETS
+
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         with contextlib.suppress(BabelscopeError):
@@ -116,22 +53,8 @@ def once(name: str, data: bytes) -> None:
 
 def mutate(data: bytes, dice: random.Random) -> bytes:
     """A few random edits: flipped bytes, cuts, repeats, and tokens that parsers trip over."""
-    tokens = [
-        b"\x00",
-        b"\xff\xfe",
-        b"<!ENTITY a 'b'>",
-        b"&a;",
-        b"{",
-        b"[",
-        b'"',
-        b"\t",
-        b"\n",
-        b"9" * 30,
-        b"null",
-        b"\xe2\x80\xae",
-        b"- &x [*x]",
-        b"!!python/object",
-    ]
+    from .fuzz_targets import TOKENS
+
     result = bytearray(data)
     for _ in range(dice.randint(1, 6)):
         place = dice.randint(0, len(result))
@@ -143,12 +66,14 @@ def mutate(data: bytes, dice: random.Random) -> bytes:
             case 2:
                 result[place:place] = result[place : place + dice.randint(1, 80)]
             case _:
-                result[place:place] = dice.choice(tokens)
+                result[place:place] = dice.choice(TOKENS)
     return bytes(result)
 
 
 def fuzz(name: str, seconds: float, seed: int) -> int:
     """Mutate until the time is over; returns the number of inputs tried. Raises the first crash, its input saved."""
+    from .fuzz_targets import TARGETS
+
     dice, good, count = random.Random(seed), TARGETS[name][1](), 0
     once(name, good)  # the imports it makes are not fuzzing time
     end = time.monotonic() + seconds
@@ -166,26 +91,90 @@ def fuzz(name: str, seconds: float, seed: int) -> int:
     return count
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("targets", nargs="*", default=[], help=f"of {', '.join(TARGETS)}; default: all")
-    parser.add_argument("--seconds", type=float, default=10, help="for each target")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--engine", choices=["random", "atheris"], default="random")
-    given = parser.parse_args()
-    if given.engine == "atheris":
-        _atheris((given.targets or list(TARGETS))[0], given.seconds)
-        return
-    for name in given.targets or TARGETS:
-        print(f"{name}: {fuzz(name, given.seconds, given.seed):,} inputs, no crash")
+# -- by coverage -------------------------------------------------------------------------------------------------------
 
 
-def _atheris(name: str, seconds: float) -> None:
+def guided(name: str, seconds: float, seed: int, folder: Path) -> Finding:
+    """One target under atheris, in a process of its own because libFuzzer ends it; what was found stays in `folder`."""
+    here = folder / name
+    (here / "corpus").mkdir(parents=True, exist_ok=True)
+    log = here / "log.txt"
+    given = [sys.executable, "-m", "tests.fuzz", name, "--child", "--seconds", str(seconds), "--seed", str(seed)]
+    with log.open("w") as stream:
+        ended = subprocess.run(
+            [*given, "--folder", str(here)], stdout=stream, stderr=subprocess.STDOUT, check=False, timeout=seconds + 600
+        )
+    said = log.read_text(errors="replace")
+    counts = [int(found) for found in re.findall(r"^(?:#|Done )(\d+)", said, re.MULTILINE)]
+    covered = [int(found) for found in re.findall(r"cov: (\d+)", said)]
+    crash = None if ended.returncode == 0 else f"CRASHED (exit {ended.returncode}): see {log}"
+    return Finding(name, max(counts, default=0), max(covered, default=None), crash)
+
+
+def child(name: str, seconds: float, seed: int, folder: Path) -> None:
+    """Never returns: libFuzzer ends the process."""
     import atheris  # pyright: ignore[reportMissingImports]
 
-    atheris.instrument_all()
-    atheris.Setup([sys.argv[0], f"-max_total_time={int(seconds)}"], lambda data: once(name, data))
+    with atheris.instrument_imports(include=list(INSTRUMENTED)):
+        from .fuzz_targets import TARGETS, TOKENS
+
+        good = TARGETS[name][1]()
+        once(name, good)  # what a target imports when it is first called is instrumented too
+    (folder / "corpus" / "good").write_bytes(good)
+    words = folder / "words.dict"
+    words.write_text("".join('"' + "".join(f"\\x{byte:02x}" for byte in token) + '"\n' for token in TOKENS))
+    options = {"max_total_time": int(seconds), "seed": seed + 1, "max_len": 8192, "timeout": 120, "rss_limit_mb": 6000}
+    flags = [f"-{key}={value}" for key, value in options.items()]
+    where = [f"-dict={words}", f"-artifact_prefix={folder}/", str(folder / "corpus")]
+    atheris.Setup([sys.argv[0], *flags, *where], lambda data: once(name, data))
     atheris.Fuzz()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("targets", nargs="*", default=[], help="default: all")
+    parser.add_argument("--seconds", type=float, default=10, help="for each target")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--jobs", type=int, default=1, help="targets at a time")
+    parser.add_argument("--engine", choices=["auto", "random", "atheris"], default="auto")
+    parser.add_argument("--folder", type=Path, default=Path("build/fuzz"), help="for logs, corpora and crashes")
+    parser.add_argument("--replay", type=Path, help="feed this one input to the target, and stop")
+    parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.child:
+        child(given.targets[0], given.seconds, given.seed, given.folder)
+        return
+    if given.replay:
+        once(given.targets[0], given.replay.read_bytes())
+        return
+    sys.exit(run(given))
+
+
+def run(given: argparse.Namespace) -> int:
+    """All targets, a line for each as it ends; 1 when one crashed."""
+    from .fuzz_targets import TARGETS
+
+    names = given.targets or list(TARGETS)
+    installed = importlib.util.find_spec("atheris") is not None
+    engine = given.engine if given.engine != "auto" else "atheris" if installed else "random"
+    note = "" if installed else " (atheris is not installed: mutations are random, not guided by coverage)"
+    print(f"{len(names)} targets, {given.seconds:g} s each, engine {engine}, seed {given.seed}{note}", flush=True)
+    crashed = 0
+
+    def one(name: str) -> Finding:
+        if engine == "atheris":
+            return guided(name, given.seconds, given.seed, given.folder)
+        try:
+            return Finding(name, fuzz(name, given.seconds, given.seed), None, None)
+        except Exception as error:
+            return Finding(name, 0, None, f"CRASHED: {type(error).__name__}: {error}")
+
+    with ThreadPoolExecutor(given.jobs if engine == "atheris" else 1) as pool:
+        for finding in pool.map(one, names):
+            crashed += finding.crash is not None
+            print(finding.line(), flush=True)
+    print(f"{len(names) - crashed} of {len(names)} targets without a crash")
+    return int(crashed > 0)
 
 
 if __name__ == "__main__":
