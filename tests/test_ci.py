@@ -1,0 +1,88 @@
+"""The scripts of continuous integration judge rightly: what they let through and what they stop."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+import zipfile
+from importlib.machinery import SourceFileLoader
+from importlib.util import module_from_spec, spec_from_loader
+from pathlib import Path
+
+import pytest
+
+CI = Path(__file__).resolve().parents[1] / ".ci"
+
+
+def script(name: str):
+    if not CI.is_dir():
+        pytest.skip("the scripts of continuous integration are not in the sdist")
+    spec = spec_from_loader(f"ci_{name}", SourceFileLoader(f"ci_{name}", str(CI / name)))
+    assert spec
+    assert spec.loader
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def package(name: str, *holes: str, **rest: object) -> dict[str, object]:
+    return {"name": name, "version": "1.0", "vulns": [{"id": hole, "fix_versions": ["1.1"]} for hole in holes], **rest}
+
+
+def test_a_known_vulnerability_fails_and_silence_is_no_acquittal():
+    verdict = script("audit").verdict
+    code, words = verdict({"dependencies": [package("a"), package("b", "CVE-2026-1")]})
+    assert code == 1
+    assert "b 1.0: CVE-2026-1, mended in 1.1" in words
+    assert verdict({"dependencies": [package("a"), package("b")]}) == (
+        0,
+        "dependency audit: no known vulnerability (2 packages audited)",
+    )
+    unknown = {"name": "a", "version": "1.0", "skip_reason": "not found on PyPI"}
+    assert verdict({"dependencies": [unknown, package("b")]})[0] == 0
+    assert "1 unknown" in verdict({"dependencies": [unknown, package("b")]})[1]
+    code, words = verdict({"dependencies": [unknown, unknown]})
+    assert code is None
+    assert "knows none of the 2" in words
+
+
+def wheel_of(folder: Path, *names: str, size: int = 0) -> Path:
+    contents = script("contents")
+    path = folder / "b-1-py3-none-any.whl"
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in (
+            *contents.NEEDED[".whl"][:2],
+            "b.dist-info/licenses/LICENSE",
+            "babelscope/pocket/weights/x",
+            *names,
+        ):
+            archive.writestr(name, b"0" * size)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("babelscope/shared/x", "holds"), ("babelscope/model.pt", "holds"), ("runs/demo/run.json", "holds"),
+        ("babelscope/__pycache__/x.pyc", "holds"), ("../evil", "holds|outside"), ("other/x.py", "holds"),
+    ],
+)  # fmt: skip
+def test_what_does_not_belong_into_an_archive_is_refused(tmp_path, name, says):
+    contents = script("contents")
+    assert "6 files" in contents.check(wheel_of(tmp_path, "babelscope/a.py", "babelscope/b.py"))
+    with pytest.raises(AssertionError, match=says):
+        contents.check(wheel_of(tmp_path, name))
+
+
+def test_archives_that_are_too_large_or_hold_links_are_refused(tmp_path, monkeypatch):
+    contents = script("contents")
+    monkeypatch.setattr(contents, "LIMIT", 1000)
+    with pytest.raises(AssertionError, match="the limit is"):
+        contents.check(wheel_of(tmp_path, size=5000))
+    path = tmp_path / "b-1.tar.gz"
+    with tarfile.open(path, "w:gz") as archive:
+        link = tarfile.TarInfo("b-1/link")
+        link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        archive.addfile(link, io.BytesIO())
+    with pytest.raises(AssertionError, match="links in"):
+        contents.names(path)
