@@ -9,6 +9,7 @@ import typer
 
 if TYPE_CHECKING:
     import pandas as pd
+    from rich.table import Table
 
     from babelscope.results import Run
 
@@ -81,32 +82,61 @@ def _regions(run: Run) -> None:
 
 
 def _print(title: str, frame: pd.DataFrame, most: int | None = _MOST_ROWS) -> None:
-    from rich import box
     from rich.console import Console
+
+    shown = frame if most is None else frame.head(most)
+    console = Console()
+    if not console.is_terminal and "COLUMNS" not in os.environ:  # a pipe or a file has no edge to cut numbers at
+        console = Console(width=_UNBOUNDED)
+    cells = {str(name): [_clean(_cell(value)) for value in shown[name]] for name in shown.columns}
+    numeric = {str(name): frame[name].dtype.kind in "iuf" for name in frame.columns}
+    for number, names in enumerate(_pieces(cells, numeric, console.width)):
+        console.print(_table("" if number else title, {name: cells[name] for name in names}, numeric))
+    if len(shown) < len(frame):
+        typer.echo(f"… and {len(frame) - len(shown)} more rows")
+
+
+def _pieces(cells: dict[str, list[str]], numeric: dict[str, bool], width: int) -> list[list[str]]:
+    """Columns in as many tables as it takes for each to fit, each beginning with what names the rows."""
+    from rich.cells import cell_len
+
+    names = list(cells)
+    labels = next((place for place, name in enumerate(names) if numeric[name]), len(names))
+    keys = names[: min(labels, 3)]
+    # a header may be broken between its words, a cell never
+    needs = {
+        name: max([cell_len(text) for text in (*name.replace("_", " ").split(), *column)], default=0) + 3
+        for name, column in cells.items()
+    }
+    room = width - 2 - sum(needs[name] for name in keys)
+    pieces, used = [list(keys)], 0
+    for name in names[len(keys) :]:
+        if used + needs[name] > room and used:
+            pieces.append(list(keys))
+            used = 0
+        pieces[-1].append(name)
+        used += needs[name]
+    return pieces
+
+
+def _table(title: str, cells: dict[str, list[str]], numeric: dict[str, bool]) -> Table:
+    from rich import box
     from rich.table import Table
     from rich.text import Text
 
-    shown = frame if most is None else frame.head(most)
-    wide = len(shown.columns) > 9
     table = Table(
-        box=None if wide else box.SIMPLE,
-        title=title.replace("_", " "),
+        box=box.SIMPLE,
+        title=title.replace("_", " ") or None,
         title_justify="left",
         padding=(0, 1),
         collapse_padding=True,
         pad_edge=False,
     )
-    for name in shown.columns:
-        numeric = frame[name].dtype.kind in "iuf"
-        table.add_column(Text(str(name).replace("_", " ")), justify="right" if numeric else "left", no_wrap=wide)
-    for row in shown.itertuples(index=False):
-        table.add_row(*(Text(_clean(_cell(value))) for value in row))
-    console = Console()
-    if not console.is_terminal and "COLUMNS" not in os.environ:  # a pipe or a file has no edge to cut numbers at
-        console = Console(width=_UNBOUNDED)
-    console.print(table)
-    if len(shown) < len(frame):
-        typer.echo(f"… and {len(frame) - len(shown)} more rows")
+    for name in cells:
+        table.add_column(Text(name.replace("_", " ")), justify="right" if numeric[name] else "left")
+    for row in zip(*cells.values()):
+        table.add_row(*map(Text, row))
+    return table
 
 
 def _cell(value: Any) -> str:
