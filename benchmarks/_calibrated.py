@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from babelscope.regions import load_regions
 from babelscope.results import Run, open_run
 from benchmarks._intervals import between, cell, mantel, over, spread, wilson
 
@@ -203,27 +204,58 @@ def perplexity(run: Run) -> None:
     )
 
 
+LOCATED = ("z-score", "fdr-effect", "lape", "average-precision", "eta-squared")
+
+
+def layers(run: Run) -> None:
+    if "alignment" not in run.tables:
+        return
+    arrays = run.arrays()
+    width, count = arrays.sizes["neuron"], len(run.languages)
+    sets = {name: load_regions(run.file(f"regions/{name}.safetensors")) for name in LOCATED}
+    rows = [
+        (
+            layer,
+            *(
+                f"{cell(float(arrays[name][layer]))} "
+                f"({between(float(arrays[f'{name}_low'][layer]), float(arrays[f'{name}_high'][layer]))})"
+                for name in ("lrds_layer", "sads_layer")
+            ),
+            *(spread([sizes[layer] / width for sizes in found.by_layer().values()]) for found in sets.values()),
+        )
+        for layer in range(arrays.sizes["layer"])
+    ]
+    markdown(
+        f"By layer: LRDS and SADS (95 % over {run.summary['n']} sentences), and the share of the layer's neurons in a "
+        f"language's region, mean over {count} languages (95 % over languages)",
+        ("layer", "LRDS", "SADS", *sets),
+        rows,
+    )
+
+
 def alignment(run: Run) -> None:
     if "alignment" not in run.tables:
         return
     table = run.table("alignment")
-    layers = table[table.layer.notna()]
+    by_layer = table[table.layer.notna()]
     beside = table[table.layer.isna()].pivot_table(index=["language", "language2"], columns="metric", values="value")
+    places = sorted(by_layer.layer.unique())
+    # the first, the middle and the last one: the run holds them all
+    shown = [places[0], places[len(places) // 2], places[-1]]
     rows: list[tuple[Any, ...]] = []
-    for metric, found in layers.groupby("metric", sort=False):
-        bounds = found.groupby("layer")[["value", "low", "high"]].mean()
+    for metric, found in by_layer.groupby("metric", sort=False):
+        bounds = found.groupby("layer")[["value", "low", "high"]].mean().loc[shown]
         by_pair = found.groupby(["language", "language2"]).value.mean().reindex(beside.index)
         overlap, script = (mantel(by_pair, beside[name]) for name in ("token-overlap", "same-script"))
         rows.append(
             (
                 metric,
                 *(f"{cell(row['value'])} ({between(row['low'], row['high'])})" for row in bounds.to_dict("records")),
-                f"{overlap[0]:.2f} (p = {overlap[1]:.3f})",
-                f"{script[0]:.2f} (p = {script[1]:.3f})",
+                f"{overlap[0]:.2f} (p = {overlap[1]:.2g})",
+                f"{script[0]:.2f} (p = {script[1]:.2g})",
             )
         )
-    count = len(rows[0]) - 3
-    head = ("metric", *(f"layer {place}" for place in range(count)), "ρ with token overlap", "ρ with same script")
+    head = ("metric", *(f"layer {place:g}" for place in shown), "ρ with token overlap", "ρ with same script")
     pairs = len(beside)
     markdown(
         f"Alignment, mean over {pairs} language pairs (mean of the pairs' 95 % bounds over sentences, n = "
@@ -283,6 +315,7 @@ def writing(run: Run) -> None:
         head = ("switched off", "n", "in their language", "broken UTF-8", "distinct-1", "distinct-2")
         markdown("Continuations (95 % over continuations)", head, rows)
     if "steering" in run.tables:
+        texts = run.table("generations")
         rows = [
             (
                 f"{row['source']} to {row['target']}",
@@ -290,12 +323,18 @@ def writing(run: Run) -> None:
                 int(row["neurons"]),
                 f"{cell(row['success'])} ({interval(row)})",
                 int(row["n"]),
-                float(row["distinct_2"]),
+                spread(texts[_of(texts, row)].distinct_2),
             )
             for row in run.table("steering").to_dict("records")
         ]
         head = ("", "condition", "neurons", "in the target language", "n", "distinct-2")
-        markdown("Steering (95 % Wilson)", head, rows)
+        markdown("Steering (95 % Wilson; distinct-2 over continuations)", head, rows)
+
+
+def _of(texts: pd.DataFrame, row: Any) -> Any:
+    """The continuations of one row of the steering table."""
+    name = "base" if row["condition"] == "base" else f"{row['condition']} to {row['target']}"
+    return (texts.language == row["source"]) & (texts.deactivated == name)
 
 
 PARTS: tuple[Callable[[Run], None], ...] = (
@@ -304,6 +343,7 @@ PARTS: tuple[Callable[[Run], None], ...] = (
     methods,
     perplexity,
     doses,
+    layers,
     alignment,
     alignment_neurons,
     writing,
