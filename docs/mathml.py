@@ -18,4 +18,4 @@ def on_page_content(html: str, **_: object) -> str:
 def _mathml(found: re.Match[str]) -> str:
     block = found[1] == "div"
     drawn = convert(unescape(found[2]).strip(), display="block" if block else "inline")
-    return f'<div style="overflow-x:auto">{drawn}</div>' if block else drawn
+    return f'<div style="overflow-x:auto;margin:1em 0">{drawn}</div>' if block else drawn
