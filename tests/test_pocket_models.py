@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from typer.testing import CliRunner
 
@@ -19,7 +20,7 @@ from babelscope.pocket.models import MODELS, Recipe
 from babelscope.pocket.packing import Order, TokenStream, pack
 from babelscope.pocket.scoring import Scorer, accuracy, perplexity
 from babelscope.pocket.tokenizer import save_tokenizer, share_of_whole, train_tokenizer
-from babelscope.pocket.train import Trainer, learning_rate
+from babelscope.pocket.train import FIRST_END, Trainer, learning_rate
 
 TEXTS = ["Today I walk. Yesterday I walked.", "今天玛丽去学校，玛丽去公园。"] * 20
 RECIPE = Recipe(steps=12, batch=4, length=16, learning_rate=3e-3, warmup=4, checkpoints=(2, 8))
@@ -138,6 +139,18 @@ def test_a_restart_raises_the_learning_rate_once_more_and_less():
     assert max(rates[200:]) == pytest.approx(0.4)
     assert rates[199] < 0.06
     assert rates[200] < rates[209] > rates[-1]
+
+
+def test_with_a_restart_the_finished_model_is_the_mean_of_both_ends(tokenizer, stream, tmp_path):
+    spec = replace(tiny("pocket-bloom-s"), recipe=replace(RECIPE, restart=8))
+    trainer = Trainer(spec, tokenizer, stream, tmp_path, report=lambda _: None, device="cpu")
+    trainer.run(until=11)
+    trainer.take_step()
+    last = {name: p.detach().clone() for name, p in trainer.parameters.items()}
+    first = load_file(tmp_path / FIRST_END)
+    trainer.run()
+    for name, parameter in trainer.parameters.items():
+        torch.testing.assert_close(parameter.detach(), (first[name] + last[name]) / 2)
 
 
 def test_a_resumed_training_ends_where_an_unbroken_one_does(tokenizer, stream, tmp_path):

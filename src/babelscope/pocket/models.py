@@ -42,7 +42,8 @@ class Recipe:
     clip: float = 1.0
     seed: int = 0
     restart: int = 0
-    """step at which the learning rate rises once more, to two fifths of its height; 0: one cosine over all steps"""
+    """step at which the learning rate rises once more, to two fifths of its height; the finished model is then the mean
+    of the weights before and after. 0: one cosine over all steps"""
 
     @property
     def tokens(self) -> int:

@@ -33,6 +33,7 @@ LEARNING_RATE_FLOOR = 0.05
 """what the decay ends at, as a share of the highest learning rate"""
 RESTART_HEIGHT = 0.4
 """how high the learning rate rises after a restart, as a share of the first time"""
+FIRST_END = "before-restart.safetensors"
 LOG_EVERY = 20
 """steps between rows of the loss curve"""
 REPORT_SECONDS = 10.0
@@ -104,6 +105,8 @@ class Trainer:
                     self._log(clock)
                 if self.step in self.recipe.checkpoints:
                     self.write_model(f"step{self.step}")
+                if self.step == self.recipe.restart:
+                    self._keep_first_end()
                 if clock.time_to_save():
                     self.save()
         except KeyboardInterrupt:
@@ -111,6 +114,7 @@ class Trainer:
             raise Interrupted(f"stopped at step {self.step}; the same command goes on from there") from None
         self.save()
         if self.step == self.recipe.steps:
+            self._average_ends()
             return self.write_model(MAIN)
         return self.directory
 
@@ -158,6 +162,20 @@ class Trainer:
         context = getattr(half.config, "n_positions", None) or getattr(half.config, "max_position_embeddings", None)
         save_tokenizer(self.tokenizer, target, longest=context)
         return target
+
+    def _keep_first_end(self) -> None:
+        """Weights at the end of the first cosine, for the average of both ends."""
+        self.directory.mkdir(parents=True, exist_ok=True)
+        ends = {name: p.detach().cpu().contiguous() for name, p in self.parameters.items()}
+        save_file(ends, self.directory / FIRST_END)
+
+    def _average_ends(self) -> None:
+        """With a restart, the finished model is the mean of the weights at the ends of both cosines."""
+        if not self.recipe.restart:
+            return
+        with torch.no_grad():
+            for name, first in load_file(self.directory / FIRST_END).items():
+                self.parameters[name].lerp_(first.to(self.device), 0.5)
 
     def _token_losses(self, tokens: Tensor) -> Tensor:
         head = self.network.get_output_embeddings()
