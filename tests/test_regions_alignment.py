@@ -114,6 +114,12 @@ def test_stand_ins_are_never_the_translation_itself():
         assert (control.chosen.sum(3) == 2).all()
 
 
+def test_the_gap_of_overlap_is_told_of_translations_alone():
+    # translations share nothing, and so do their stand-ins: a sentence with itself shares all, and is no translation
+    control = overlap_matched(token_overlap([[1], [2], [3], [4], [5], [6]], 2), 1)
+    assert control.facts == {"mean_overlap_translation": 0, "mean_overlap_gap": 0}
+
+
 def test_token_overlap_is_a_jaccard_index():
     overlap = token_overlap([[1, 2, 2], [5], [2, 3], [9]], 2)
     assert overlap.shape == (2, 2, 2, 2)

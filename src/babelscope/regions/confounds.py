@@ -41,9 +41,11 @@ def overlap_matched(overlap: Float[Tensor, "L n L n"], nearest: int = NEAREST) -
     same = overlap.diagonal(dim1=1, dim2=3)  # [L, L, n]
     gap = (overlap.permute(0, 2, 1, 3) - same[..., None]).abs()
     chosen = _nearest(gap, nearest)
+    # a sentence is its own translation in its own language: nothing is compared there
+    other = ~torch.eye(len(overlap), dtype=torch.bool)
     facts = {
-        "mean_overlap_translation": float(same[~torch.eye(len(overlap), dtype=torch.bool)].mean()),
-        "mean_overlap_gap": float((gap * chosen).sum() / chosen.sum()),
+        "mean_overlap_translation": float(same[other].mean()),
+        "mean_overlap_gap": float((gap * chosen)[other].sum() / chosen[other].sum()),
     }
     return Negatives("overlap-matched", chosen.permute(0, 2, 1, 3), facts)
 
