@@ -22,6 +22,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import traceback
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -118,7 +119,10 @@ def _same(promised: str, printed: str) -> bool:
 def _python(block: Block, names: dict[str, Any], folder: Path) -> tuple[int, str]:
     printed = io.StringIO()
     with contextlib.chdir(folder), contextlib.redirect_stdout(printed):
-        exec(compile(block.code, f"line {block.line}", "exec"), names)
+        try:
+            exec(compile(block.code, f"line {block.line}", "exec"), names)
+        except Exception:
+            return 1, printed.getvalue() + traceback.format_exc()
     return 0, printed.getvalue()
 
 
@@ -193,8 +197,6 @@ def serve(place: str) -> None:
 
 
 def _command(asked: dict[str, Any], descriptors: list[int]) -> int:
-    import traceback
-
     from babelscope.cli import main
 
     for number, descriptor in enumerate(descriptors):

@@ -240,3 +240,11 @@ def test_bible_bloom_passes_the_suite(shared_models):
     model = load_model(str(shared_models / "bible-bloom" / "final"))
     assert model.neurons == 4608
     assert all(check.passed for check in run_checks(model))
+
+
+def test_quantised_weights_are_refused_in_words():
+    model = Model(tiny_model("llama"), tiny_tokenizer())
+    projection = model.blocks[0].get_submodule(model.family.neurons)
+    projection.weight = torch.nn.Parameter(projection.weight.to(torch.int8), requires_grad=False)
+    with pytest.raises(UnsupportedModel, match="Linear are quantised"):
+        _ = model.neurons

@@ -321,9 +321,13 @@ class Model:
 
 
 def matrix(module: nn.Module) -> Float[Tensor, "out in"]:
-    """Weight of a linear map as [out, in], also of GPT-2's transposed Conv1D."""
-    weight = module.weight
-    assert isinstance(weight, Tensor)
+    """Weight of a linear map as [out, in], also of GPT-2's transposed Conv1D; UnsupportedModel if it is packed."""
+    weight = getattr(module, "weight", None)
+    if not isinstance(weight, Tensor) or not weight.is_floating_point():
+        raise UnsupportedModel(
+            f"the weights of {type(module).__name__} are quantised, so they cannot be checked against what is recorded; "
+            "load the model unquantised, or call its dequantize() first"
+        )
     return weight.T if type(module).__name__ == "Conv1D" else weight
 
 
