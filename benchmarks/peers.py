@@ -198,7 +198,7 @@ def alone(name: str, work: str, which: str, repeat: int, keep: Path) -> None:
     print(json.dumps({"seconds": min(times), "bytes": peak() - before}))
 
 
-def compare(name: str, work: str, repeat: int) -> list[dict[str, Any]]:
+def compare(name: str, work: str, repeat: int, rounds: int) -> list[dict[str, Any]]:
     """Ratios of every installed peer to ours, and their extra memory."""
     peers = [peer for peer in PEERS if importlib.util.find_spec(peer)]
     ways = ["ours", *peers, *(["nnsight-stop"] if work == "recording" and "nnsight" in peers else [])]
@@ -206,7 +206,7 @@ def compare(name: str, work: str, repeat: int) -> list[dict[str, Any]]:
     values: dict[str, np.ndarray] = {}
     with tempfile.TemporaryDirectory() as folder:
         # in turns, so that a busy machine slows all alike
-        for _ in range(2 if work == "recording" else 1):
+        for _ in range(rounds if work == "recording" else 1):
             for which in ways:
                 keep = Path(folder) / f"{which}.npy"
                 arguments = ("--alone", which, "--models", name, "--work", work, "--keep", str(keep))
@@ -231,6 +231,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, help="write the results here as well")
     parser.add_argument("--repeat", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=2, help="fresh processes of each way")
     parser.add_argument("--models", default="llama,bloom,gpt2")
     parser.add_argument("--works", default="recording,patching")
     parser.add_argument("--alone", help=argparse.SUPPRESS)
@@ -249,7 +250,7 @@ def main() -> None:
         for name in (
             given.models.split(",") if work == "recording" else [m for m in given.models.split(",") if m != "bloom"]
         ):
-            results += compare(name, work, given.repeat)
+            results += compare(name, work, given.repeat, given.rounds)
     tell(results, given.json)
 
 
