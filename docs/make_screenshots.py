@@ -37,7 +37,10 @@ COMMANDS = {
     "training": "sweep pocket-checkpoints --samples 40",
     "sizes": "sweep pocket-scales --samples 40",
 }
-BIBLE = "--window 256 --samples 40 --text-tokens 2048 --controls 3 --bootstrap 200 --permutations 100 --alignment --generate 2"
+BIBLE = (
+    "--window 256 --samples 40 --text-tokens 2048 --controls 3 --bootstrap 200 --permutations 100 --alignment "
+    "--generate 2"
+)
 RUN_OF = {"scale_curves": "sizes", "regions": "regions", "circuits": "ioi", "sweep": "training"}
 OPTIONS = {
     "head_heatmap": "--labels name",
@@ -122,7 +125,9 @@ def save_small(picture: Image.Image, name: str, widest: int = 1280) -> None:
     if picture.width > widest:
         picture = picture.resize((widest, round(picture.height * widest / picture.width)), Image.Resampling.LANCZOS)
     if name.endswith(".png"):
-        picture.quantize(128).save(IMAGES / name, optimize=True)
+        picture.quantize(160).save(IMAGES / name, optimize=True)
+        if (IMAGES / name).stat().st_size > LIMIT:
+            save_small(picture, name, round(0.9 * picture.width))
         return
     for quality in (85, 70, 55, 40):
         picture.save(IMAGES / name, quality=quality, method=6)
@@ -258,7 +263,6 @@ def photograph_explorer(what: list[str], name: str) -> None:
             filled(page, "Logit difference")
             page.get_by_role("button", name="Show attention").click()
             page.locator(".bs-heat.turned").wait_for()
-            page.set_viewport_size({"width": 1180, "height": 1640})
             snap(page, f"explorer-{name}-circuits")
 
 
@@ -277,7 +281,8 @@ def snap(page: Any, name: str) -> None:
     page.mouse.move(5, 400)
     page.evaluate("document.activeElement?.blur(); scrollTo(0, 0)")
     page.wait_for_timeout(1500)
-    save_small(Image.open(BytesIO(page.screenshot())), f"gallery-{name}.webp", widest=1180)
+    picture = Image.open(BytesIO(page.screenshot(full_page=True)))
+    save_small(picture.crop((0, 0, picture.width, min(picture.height, 1700))), f"gallery-{name}.webp", widest=1180)
 
 
 # ---- the page ----
@@ -349,7 +354,8 @@ Nine translations of the New Testament, forty verses, and a small model trained 
 
 *Verses: World English Bible, Chinese Union Version 1919, Louis Segond 1910, Smith and Van Dyck 1865, Cadman 1934,
 Reina-Valera 1909, Bíblia Sagrada livre para o mundo (public domain); Unlocked Literal Bible in Hindi and Indonesian,
-© Door43 World Missions Community and BCS, CC BY-SA 4.0.*
+© Door43 World Missions Community and BCS, CC BY-SA 4.0. The boxes in the Arabic stand for the letter U+0671, which no
+font of the machine that made these pictures holds.*
 
 ## The explorer
 

@@ -12,7 +12,7 @@ from typing import Any
 import gradio as gr
 
 from babelscope.app import facts, heads, neurons, sentences, switches
-from babelscope.app.markup import heat_table
+from babelscope.app.markup import heat_table, number
 from babelscope.app.page import (
     ANY,
     PROGRESS,
@@ -311,7 +311,7 @@ def _attribution(found: heads.Answer) -> str:
     ]
     caption = (
         f"What each head (column) of each layer (row) adds to the difference, blue for, orange against; "
-        f"embedding and biases add {found.rest:.2f}."
+        f"embedding and biases add {number(found.rest, 2)}."
     )
     return heat_table(
         together, [f"layer {layer}" for layer in range(len(together))], columns, caption, -most, most, names=names

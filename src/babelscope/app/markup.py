@@ -110,7 +110,7 @@ STYLE = """
 button.bs-button {white-space: nowrap; flex: 0 0 auto !important; width: auto !important; padding-inline: 1rem}
 .bs-plain textarea, .bs-plain input {unicode-bidi: plaintext}
 .bs-plain table {font-family: var(--font); font-variant-numeric: tabular-nums}
-.bs-plain table td, .bs-plain table td * {unicode-bidi: plaintext; font-family: var(--font)}
+.bs-plain table td, .bs-plain table td * {unicode-bidi: plaintext; font-family: var(--font) !important}
 .min_value, .max_value {color: var(--body-text-color) !important}
 """
 """For the page: tints are mixed into its own background, so that light and dark both read well."""

@@ -21,6 +21,7 @@ from babelscope.plots.style import (
     grid_of_cells,
     label,
     line_style,
+    name_ticks,
     thin_ticks,
     write_cells,
 )
@@ -153,11 +154,11 @@ def ablation_bars(run: Run, labels: Labels = "code") -> Figure:
         low, high = (rows.groupby("set")[bound].mean().reindex(sets) for bound in ("low", "high"))
         whiskers = np.nan_to_num(np.clip([mean - low, high - mean], 0, None))
         axes.errorbar(at, mean, yerr=whiskers, fmt="none", color="black", capsize=2, linewidth=0.8)
-    axes.set_xticks(range(len(sets)), [str(name).replace("_", " ") for name in sets])
+    name_ticks(axes, [str(name).replace("_", " ") for name in sets], longest=8)
     axes.grid(axis="x", visible=False)
     axes.set(ylabel="accuracy", title=f"Accuracy after ablation, {run.model_name}")
     axes.set_ylim(0, 1.05)
-    axes.legend(ncols=min(len(languages), 4), loc="upper left", bbox_to_anchor=(0, -0.15))
+    drawing.legend(loc="outside lower center", ncols=min(len(languages), 4))
     return drawing
 
 
@@ -265,7 +266,7 @@ def circuit_graph(run: Run, labels: Labels = "code") -> Figure:
     for index, role in enumerate(roles):
         style = {**line_style(index), "linestyle": ""}
         axes.plot([], [], label=str(role).replace("_", " "), **style)
-    axes.set_xticks(range(len(languages)), [label(code, labels) for code in languages])
+    name_ticks(axes, [label(code, labels) for code in languages])
     axes.set_xlim(-0.6, len(languages) - 0.4)
     axes.margins(y=0.15)
     thin_ticks(axes, "y", int(table.layer.max()) + 1)

@@ -13,9 +13,10 @@ from matplotlib.figure import Figure
 
 from babelscope.plots.frames import CONTROLS, PerplexityGrid, perplexity_grid, published_grid
 from babelscope.plots.published import SOURCE, published, published_for
-from babelscope.plots.style import COLOURS, Labels, canvas, figure, grid_of_cells, label, write_cells
+from babelscope.plots.style import COLOURS, Labels, canvas, figure, grid_of_cells, label, name_ticks, write_cells
 from babelscope.results import Run
 
+TICKS = (-100, -30, -10, 0, 10, 30, 100, 300, 1000, 3000, 10_000, 30_000)
 TITLES = {"random": "random", "random-layer": "random\nby layer"}
 
 
@@ -38,7 +39,10 @@ def perplexity_heatmap(run: Run, labels: Labels = "code", beside: str | None = N
     for axes, it, title in zip(places, shown, titles):
         image = _grid(axes, it, norm, labels)
         axes.set_title(title, size=9)
-    drawing.colorbar(image, ax=list(places), label="increase of perplexity, %", shrink=0.9)
+    bar = drawing.colorbar(image, ax=list(places), label="increase of perplexity, %", shrink=0.9)
+    bar.set_ticks([tick for tick in TICKS if norm.vmin <= tick <= norm.vmax], labels=None)  # pyright: ignore[reportOptionalOperand]
+    bar.ax.yaxis.set_major_formatter(lambda tick, _: f"{tick:g}")
+    bar.minorticks_off()
     return drawing
 
 
@@ -82,7 +86,7 @@ def selectivity(run: Run, labels: Labels = "code") -> Figure:
         whiskers = np.clip([table.selectivity - table.low, table.high - table.selectivity], 0, None)
         axes.errorbar(at, table.selectivity, yerr=whiskers, fmt="none", color="black", capsize=2, linewidth=1)
     axes.axhline(0, color="black", linewidth=0.8)
-    axes.set_xticks(at, [label(code, labels) for code in table.language])
+    name_ticks(axes, [label(code, labels) for code in table.language])
     axes.grid(axis="x", visible=False)
     axes.set(ylabel="own ΔNLL − mean of others", title=f"Selectivity of the regions, {run.model_name}")
     return drawing

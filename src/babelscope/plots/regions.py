@@ -24,6 +24,7 @@ from babelscope.plots.style import (
     label,
     legend_below,
     line_style,
+    name_ticks,
     thin_ticks,
     write_cells,
 )
@@ -198,13 +199,12 @@ def region_sizes(run: Run, labels: Labels = "code", published: Published | None 
         bars = axes.bar(at, values, width, label=title, color=COLOURS[index], hatch=("", "///", "...")[index])
         for bar in bars:
             bar.set_edgecolor("white")
-    axes.set_xticks(range(len(frame)), [label(code, labels) for code in frame.language])
+    name_ticks(axes, [label(code, labels) for code in frame.language])
     axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=None))
     axes.grid(axis="x", visible=False)
     axes.set(ylabel="share of all neurons", title=f"Region sizes, {run.model_name}")
     if len(series) > 1:
-        legend_below(axes, columns=1)
-
+        drawing.legend(loc="outside lower center", ncols=len(series))
     return drawing
 
 

@@ -184,12 +184,17 @@ def line_style(index: int) -> dict[str, Any]:
     }
 
 
+def name_ticks(axes: Axes, names: Sequence[str], longest: int = 5) -> None:
+    """Names below the axis, aslant where any is longer than `longest`, so that none lies over its neighbour."""
+    axes.set_xticks(range(len(names)), names)
+    if max((len(line) for name in names for line in name.split("\n")), default=0) > longest:
+        for text in axes.get_xticklabels():
+            text.set(rotation=45, horizontalalignment="right", rotation_mode="anchor")
+
+
 def grid_of_cells(axes: Axes, rows: Sequence[str], columns: Sequence[str]) -> None:
     """Ticks and thin white lines between the cells of a small heatmap."""
-    long = max((len(line) for name in columns for line in name.split("\n")), default=0) > 8
-    axes.set_xticks(range(len(columns)), columns)
-    for text in axes.get_xticklabels() if long else []:
-        text.set(rotation=45, horizontalalignment="right", rotation_mode="anchor")
+    name_ticks(axes, columns, longest=8)
     axes.set_yticks(range(len(rows)), rows)
     axes.grid(False)
     for spine in axes.spines.values():
