@@ -137,7 +137,7 @@ class Shell:
         path = f"{self.home}:{Path(sys.executable).parent}:{os.environ['PATH']}"
         done = subprocess.run(
             ["bash", "-euo", "pipefail", "-c", code],
-            cwd=folder, env=os.environ | {"PATH": path, "COLUMNS": "120"}, timeout=240,
+            cwd=folder, env=os.environ | {"PATH": path, "COLUMNS": "120"}, timeout=800,
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding="utf-8",
         )  # fmt: skip
         return done.returncode, done.stdout

@@ -16,6 +16,7 @@ def command_line():
         yield started
 
 
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_a_page_does_what_it_says(page, tmp_path, command_line):
     assert run_page(page.read_text(encoding="utf-8"), tmp_path, command_line) == []

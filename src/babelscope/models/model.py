@@ -325,7 +325,7 @@ def matrix(module: nn.Module) -> Float[Tensor, "out in"]:
     weight = getattr(module, "weight", None)
     if not isinstance(weight, Tensor) or not weight.is_floating_point():
         raise UnsupportedModel(
-            f"the weights of {type(module).__name__} are quantised, so they cannot be checked against what is recorded; "
+            f"the weights of {type(module).__name__} are quantised and cannot be compared with what is recorded; "
             "load the model unquantised, or call its dequantize() first"
         )
     return weight.T if type(module).__name__ == "Conv1D" else weight

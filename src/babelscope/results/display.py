@@ -32,7 +32,11 @@ def facts(run: Run) -> Iterator[tuple[str, str]]:
     yield "Model", run.model_name
     for key in ("lrds", "sads", "sklr", "neurons", "layers", "n", "threshold"):
         if run.summary.get(key) is not None:
-            yield key.upper() if len(key) == 4 else key.capitalize(), number(run.summary[key])
+            shown = number(run.summary[key]) + _interval((run.summary.get("intervals") or {}).get(key))
+            yield key.upper() if len(key) == 4 else key.capitalize(), shown
+            if key == "sklr" and run.summary.get("excess_sklr") is not None:
+                excess = number(run.summary["excess_sklr"]) + _interval(run.summary.get("excess_sklr_interval"))
+                yield "Excess", f"{excess} of SKLR above permuted labels"
     if run.languages:
         yield "Languages", ", ".join(run.languages)
     if corpus.get("spec"):
@@ -40,6 +44,11 @@ def facts(run: Run) -> Iterator[tuple[str, str]]:
     if run.tables:
         yield "Tables", ", ".join(run.tables)
     yield "Where", run.source
+
+
+def _interval(ends: Any) -> str:
+    """95 % interval behind a number, where there is one."""
+    return f" ({number(ends[0])} to {number(ends[1])})" if isinstance(ends, list | tuple) and len(ends) == 2 else ""
 
 
 def number(value: Any) -> str:
