@@ -2,7 +2,7 @@
 
     python docs/circuits_overlap.py runs/circuits/ioi9 [--model pocket:pocket-bloom-m] [--n 32]
 
-Measures first when there is no run at that place; otherwise only prints.
+Runs beside that place hold the scores, the methods and the crossing; what is there already is only printed.
 """
 
 from __future__ import annotations
@@ -31,15 +31,29 @@ from circuits_statistics import (
 from markdown_tables import frame, p_value, span, table
 from numpy.typing import NDArray
 
-from babelscope.circuits.circuit import Circuit
+from babelscope.circuits.circuit import Circuit, greedy_edges
 from babelscope.circuits.languages import pearson
+from babelscope.circuits.nodes import Head
 from babelscope.circuits.wiring import Wiring
 
 Array = NDArray[np.float64]
 LANGUAGES = ("en", "zh", "fr", "es", "pt", "ar", "vi", "hi", "id")
-BLOCK = 2
+GROUPS = (LANGUAGES[:3], LANGUAGES[3:6], LANGUAGES[6:])
+BUDGETS, FAITHFUL = (0.01, 0.02, 0.05, 0.1, 0.2), 0.8
+"""sizes tried, as shares of all edges, and the mean faithfulness in en and zh that chooses one for all languages"""
+STRONGEST, PERMUTATIONS = 20, 39
+MEASURES = ("node_iou", "edge_iou", "weighted_jaccard")
+BLOCK = 4
 """prompts whose attribution is kept as one mean, to be drawn again and halved"""
 METHODS = ("eap", "eap-ig", "relp")
+DIMENSIONS = {
+    "patched_prompt": ("layer", "head", "prompt"),
+    "direct_prompt": ("layer", "head", "prompt"),
+    "clean_prompt": ("prompt",),
+    "block_routes": ("block", "layer", "head"),
+    "block_eap_ig": ("block", "writer", "reader"),
+    "control_scores": ("writer", "reader"),
+}
 CONFIRMED = ("en", "zh")
 """languages in which edges are patched one by one, prompt by prompt"""
 
@@ -47,48 +61,108 @@ CONFIRMED = ("en", "zh")
 # -- measuring ------------------------------------------------------------------------------------------------------
 
 
-def measure_edges(name: str, out: Path, n: int) -> None:
-    """The study's second half on paired prompts: routes, edges, circuits, each language's on every other's prompts."""
-    from babelscope.circuits.patching import activation_patching
-    from babelscope.results import RunWriter
-    from babelscope.studies.circuit_edges import EdgeSettings, control_prompts, find_edges
-    from babelscope.studies.progress import bars
-
-    model, pairs = _prompts(name, n)
-    patching = {code: activation_patching(model, own).heads() for code, own in pairs.items()}
-    settings = EdgeSettings(random=2, confirm=10, permutations=199, seed=SEED)
-    controls = control_prompts(model, "ioi", LANGUAGES, n // 2, seed=SEED)
-    found = find_edges(model, pairs, settings, patching, None, controls, bars)
-    with RunWriter(out, kind="circuits") as run:
-        found.write(run)
-        run.manifest.update(
-            task="ioi", corruption="pabc", languages=list(LANGUAGES), model=model.facts(), edges=found.settings,
-            weights=model.weight_hash, asked={"n": n, "seed": SEED}, summary={"model": model.id, **found.summary},
-        )  # fmt: skip
-
-
-def measure_blocks(name: str, out: Path, n: int) -> None:
-    """Patching by prompt, routes and attribution by block of prompts: what intervals and ceilings are made of."""
+def measure_scores(name: str, out: Path, n: int, codes: Sequence[str]) -> None:
+    """Some languages: patching by prompt, routes and EAP-IG by block of prompts, EAP-IG of the control task."""
+    from babelscope.circuits.attribution import edge_attribution
     from babelscope.circuits.metrics import logit_differences
     from babelscope.circuits.patching import activation_patching, path_patching
-    from babelscope.results import RunWriter
+    from babelscope.circuits.routes import flow_routes
+    from babelscope.studies.circuit_edges import control_prompts
 
     model, pairs = _prompts(name, n)
-    shape = (len(LANGUAGES), model.layers, model.heads, -1)
-    prompts = ("language", "layer", "head", "prompt")
-    data: dict[str, Any] = {
-        label: (prompts, np.stack([sweep(model, own).differences for own in pairs.values()]).reshape(shape))
-        for label, sweep in (("patched_prompt", activation_patching), ("direct_prompt", path_patching))
-    }
-    data["clean_prompt"] = (("language", "prompt"), np.stack([logit_differences(model, own) for own in pairs.values()]))
-    data |= _blocks(model, pairs)
+    controls = control_prompts(model, "ioi", codes, n // 2, seed=SEED)
+    shape = (model.layers, model.heads, -1)
+    found: dict[str, list[Array]] = {}
+    for code in codes:
+        own = pairs[code]
+        one = {
+            "patched_prompt": activation_patching(model, own).differences.reshape(shape),
+            "direct_prompt": path_patching(model, own).differences.reshape(shape),
+            "clean_prompt": logit_differences(model, own),
+            "block_routes": flow_routes(model, own).used().reshape(-1, BLOCK, model.layers, model.heads).mean(1),
+            "block_eap_ig": np.array([edge_attribution(model, part, "eap-ig").scores for part in _parts(own)]),
+            "control_scores": edge_attribution(model, controls[code], "eap-ig").scores,
+        }
+        for label, values in one.items():
+            found.setdefault(label, []).append(values)
+    data = {label: (("language", *DIMENSIONS[label]), np.stack(values)) for label, values in found.items()}
+    _write(out, model, n, codes, xr.Dataset(data, coords={"language": list(codes)}))
+
+
+def measure_methods(name: str, out: Path, n: int, codes: Sequence[str] = CONFIRMED) -> None:
+    """EAP, RelP, AtP by block, and the true effects of the strongest edges of each method."""
+    from babelscope.circuits.atp import attribution_patching
+    from babelscope.circuits.attribution import edge_attribution
+    from babelscope.circuits.masked import edge_effects
+    from babelscope.circuits.references import reference
+
+    model, pairs = _prompts(name, n)
+    data: dict[str, Any] = {}
+    rows: list[dict[str, Any]] = []
+    for method in METHODS:
+        scores = [[edge_attribution(model, x, method).scores for x in _parts(pairs[code])] for code in codes]
+        data[f"block_{method.replace('-', '_')}"] = (("language", *DIMENSIONS["block_eap_ig"]), np.array(scores))
+    nodes = [[attribution_patching(model, part).heads for part in _parts(pairs[code])] for code in codes]
+    data["block_atp"] = (("language", *DIMENSIONS["block_routes"]), np.array(nodes))
+    for place, code in enumerate(codes):
+        means = [np.abs(each[place].mean(0)) for _, each in (data[f"block_{x.replace('-', '_')}"] for x in METHODS)]
+        chosen = sorted({divmod(int(k), one.shape[1]) for one in means for k in np.argsort(-one.ravel())[:STRONGEST]})
+        effects = edge_effects(model, pairs[code], chosen, reference(model, pairs[code]))
+        rows += [
+            {"language": code, "writer": row, "reader": column, "block": block, "effect": float(effect)}
+            for (row, column), each in zip(chosen, effects.reshape(len(chosen), -1, BLOCK).mean(2))
+            for block, effect in enumerate(each)
+        ]
+    _write(out, model, n, codes, xr.Dataset(data, coords={"language": list(codes)}), confirmed=pd.DataFrame(rows))
+
+
+def measure_cross(name: str, out: Path, n: int, codes: Sequence[str]) -> None:
+    """Circuits of all nine, from the first of every two blocks, run on the other blocks of some languages."""
+    from babelscope.circuits import cross
+
+    model, pairs = _prompts(name, n)
+    scores = scores_of(out.with_name(out.name.partition("-cross")[0]))
+    wiring = Wiring.of(model)
+    tests = {code: [pair for part in _parts(own)[1::2] for pair in part] for code, own in pairs.items()}
+    ranked = dict(zip(LANGUAGES, scores.block_eap_ig.values[:, ::2].mean(1)))
+    curve = _curve(model, wiring, ranked, tests)
+    shares = [share for share, f in curve.groupby("share").faithfulness.mean().items() if f >= FAITHFUL]
+    size = int((shares[0] if shares else BUDGETS[-1]) * wiring.allowed.sum())
+    circuits = {code: greedy_edges(wiring, own, size) for code, own in ranked.items()}
+    controls = {c: greedy_edges(wiring, own, size) for c, own in zip(LANGUAGES, scores.control_scores.values)}
+    chosen = {code: tests[code] for code in codes}
+    rows = cross.cross_faithfulness(model, circuits, chosen, controls, random=1, seed=SEED)
+    _write(out, model, n, codes, None, cross_edges=pd.DataFrame(rows), curve=curve)
+
+
+def _curve(model: Any, wiring: Wiring, ranked: Mapping[str, Array], tests: Mapping[str, Sequence[Any]]) -> pd.DataFrame:
+    """Faithfulness of en's and zh's own circuits of growing size, by which the size of all is chosen."""
+    from babelscope.circuits.budgets import score_circuits
+
+    rows: list[dict[str, Any]] = []
+    for code in CONFIRMED:
+        made = [greedy_edges(wiring, ranked[code], int(share * wiring.allowed.sum())) for share in BUDGETS]
+        found = score_circuits(model, tests[code], made).faithfulness()
+        rows += [{"language": code, "share": x, "faithfulness": float(f)} for x, f in zip(BUDGETS, found)]
+    return pd.DataFrame(rows)
+
+
+def _write(out: Path, model: Any, n: int, codes: Sequence[str], arrays: xr.Dataset | None, **tables: Any) -> None:
+    from babelscope.results import RunWriter
+
     with RunWriter(out, kind="circuits") as run:
-        run.arrays(xr.Dataset(data, coords={"language": list(LANGUAGES)}))
-        run.table("confirmed", _confirmed(model, pairs, data["block_scores"][1]))
+        if arrays is not None:
+            run.arrays(arrays)
+        for label, rows in tables.items():
+            run.table(label, rows)
         run.manifest.update(
-            task="ioi", corruption="pabc", languages=list(LANGUAGES), model=model.facts(), weights=model.weight_hash,
+            task="ioi", corruption="pabc", languages=list(codes), model=model.facts(), weights=model.weight_hash,
             asked={"n": n, "seed": SEED, "block": BLOCK}, summary={"model": model.id},
         )  # fmt: skip
+
+
+def _parts(pairs: Sequence[Any]) -> list[Sequence[Any]]:
+    return [pairs[start : start + BLOCK] for start in range(0, len(pairs), BLOCK)]
 
 
 def _prompts(name: str, n: int) -> tuple[Any, dict[str, list[Any]]]:
@@ -100,55 +174,26 @@ def _prompts(name: str, n: int) -> tuple[Any, dict[str, list[Any]]]:
     return model, {code: list(prompts.pairs) for code, prompts in sets.items()}
 
 
-MEASURES = {"": measure_edges, "-blocks": measure_blocks}
+def scores_of(out: Path) -> xr.Dataset:
+    """The arrays of `measure_scores`, all languages together."""
+    from babelscope.results import open_run
+
+    parts = [open_run(out.with_name(f"{out.name}-{'-'.join(codes)}")).arrays().load() for codes in GROUPS]
+    return xr.concat(parts, dim="language")
 
 
-def measured(name: str, out: Path, n: int, only: Sequence[str] = tuple(MEASURES)) -> None:
-    """Measure what is not there yet: a run at `out`, and another beside it at `out`-blocks."""
-    for suffix in only:
-        place = out.with_name(out.name + suffix)
-        if not place.exists():
-            MEASURES[suffix](name, place, n)
+def measured(name: str, out: Path, n: int, steps: Sequence[str] = ("scores", "methods", "cross")) -> None:
+    """Measure what is not there yet, in runs beside `out`; the groups of languages can be measured side by side."""
+    for step in steps:
+        for codes in GROUPS if step != "methods" else (CONFIRMED,):
+            _step(name, out, n, step, codes)
 
 
-def _blocks(model: Any, pairs: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
-    from babelscope.circuits.atp import attribution_patching
-    from babelscope.circuits.attribution import edge_attribution
-    from babelscope.circuits.routes import flow_routes
-
-    edges, nodes, routes = [], [], []
-    for own in pairs.values():
-        parts = [own[start : start + BLOCK] for start in range(0, len(own), BLOCK)]
-        edges.append([[edge_attribution(model, part, method).scores for part in parts] for method in METHODS])
-        nodes.append([attribution_patching(model, part).heads for part in parts])
-        routes.append(flow_routes(model, own).used().reshape(len(parts), -1, model.layers, model.heads).mean(1))
-    heads = ("language", "block", "layer", "head")
-    return {
-        "block_scores": (("language", "method", "block", "writer", "reader"), np.array(edges)),
-        "block_atp": (heads, np.array(nodes)),
-        "block_routes": (heads, np.array(routes)),
-    }
-
-
-def _confirmed(model: Any, pairs: Mapping[str, Sequence[Any]], scores: Array, top: int = 25) -> pd.DataFrame:
-    """True effects, prompt by prompt, of the union of every method's strongest edges."""
-    from babelscope.circuits.masked import edge_effects
-    from babelscope.circuits.references import reference
-
-    rows: list[dict[str, Any]] = []
-    for place, code in enumerate(pairs):
-        if code not in CONFIRMED:
-            continue
-        means = np.abs(scores[place].mean(1))
-        chosen = sorted({divmod(int(k), means.shape[2]) for one in means for k in np.argsort(-one.ravel())[:top]})
-        effects = edge_effects(model, pairs[code], chosen, reference(model, pairs[code]))
-        by_block = effects.reshape(len(chosen), -1, BLOCK).mean(2)
-        rows += [
-            {"language": code, "writer": row, "reader": column, "block": block, "effect": float(effect)}
-            for (row, column), each in zip(chosen, by_block)
-            for block, effect in enumerate(each)
-        ]
-    return pd.DataFrame(rows)
+def _step(name: str, out: Path, n: int, step: str, codes: Sequence[str]) -> None:
+    middle = {"scores": "", "methods": "-methods", "cross": "-cross"}[step]
+    place = out.with_name(f"{out.name}{middle}-{'-'.join(codes)}")
+    if not place.exists():
+        {"scores": measure_scores, "methods": measure_methods, "cross": measure_cross}[step](name, place, n, codes)
 
 
 # -- printing -------------------------------------------------------------------------------------------------------
@@ -156,49 +201,64 @@ def _confirmed(model: Any, pairs: Mapping[str, Sequence[Any]], scores: Array, to
 
 def tell(out: Path) -> None:
     """Every table of the page, as Markdown."""
+    from babelscope.circuits import overlap
     from babelscope.plots import frames
     from babelscope.results import open_run
 
-    run = open_run(out)
-    arrays = open_run(out.with_name(f"{out.name}-blocks")).arrays().load()
-    summary, codes = run.summary, list(run.languages)
-    asked, size = run.manifest["asked"], summary["edges_asked"]
-    print(f"## Nine languages of IOI in {run.model_name}\n\nn = {asked['n']} scenes, the same in every language; seed")
-    print(f"{asked['seed']}; circuits of {size} of {summary['edges_of_model']} edges.\n")
-    curve = run.table("edge_curve")
-    print(frame(curve.pivot_table(index="budget", columns="language", values="faithfulness")[codes], "share of edges"))
-    crossed = run.table("cross_edges")
-    crossing = frames.square(crossed, "found_in", "run_on", "faithfulness", codes)
+    arrays, codes = scores_of(out), list(LANGUAGES)
+    runs = [open_run(out.with_name(f"{out.name}-cross-{'-'.join(each)}")) for each in GROUPS]
+    crossed = pd.concat([run.table("cross_edges") for run in runs], ignore_index=True)
+    run, asked = runs[0], runs[0].manifest["asked"]
+    wiring, size = Wiring(*arrays.block_routes.shape[2:], arrays.block_routes.shape[3]), int(crossed.edges.max())
+    print(f"## Nine languages of IOI in {run.model_name}\n\nn = {asked['n']} scenes, the same in every language, seed")
+    print(f"{asked['seed']}; circuits of about {size} of {int(wiring.allowed.sum())} edges.\n")
+    level = arrays.clean_prompt.values
+    rows = [[c, float((x > 0).mean()), *_mean(x)] for c, x in zip(codes, level)]
+    print(table(["language", "accuracy", "logit difference", "low", "high"], rows))
+    print(frame(run.table("curve").pivot_table(index="share", columns="language", values="faithfulness"), "of edges"))
+    crossing = frames.square(crossed, "found_in", "run_on", "faithfulness", codes).loc[codes, codes]
     print(f"### Faithfulness across languages\n\n{frame(crossing, 'found in / run on')}")
     _tell_crossed(crossed)
-    found = {code: Circuit.load(run.path / "circuits" / code) for code in codes}
-    scores, wiring = arrays.block_scores.values[:, METHODS.index("eap-ig")], found[codes[0]].wiring
-    _tell_overlaps(run.table("overlap"), codes)
+    scores = arrays.block_eap_ig.values
+    found = {c: greedy_edges(wiring, x.mean(0), size) for c, x in zip(codes, scores)}
+    rows_of = [
+        row
+        for one, other in combinations(codes, 2)
+        for row in overlap.rows(one, other, overlap.overlap(found[one], found[other], PERMUTATIONS, SEED, MEASURES))
+    ]
+    overlaps = pd.DataFrame(rows_of)
+    _tell_overlaps(overlaps, codes)
     halves, spread = half_overlap(scores, wiring, size)
     print("### Edge IoU of circuits from halves of the prompts\n")
     print(f"On the diagonal two halves of one language (the ceiling); {SPLITS} splits, standard deviation over splits")
     print(f"{spread.mean():.2f} on average.\n\n{frame(pd.DataFrame(halves, codes, codes), '')}")
     own, null, p = one_circuit(scores[0], scores[1], wiring, size)
     print(f"en and zh: IoU {own:.2f}; {null:.2f} when scenes change language at random; p = {p_value(p)}\n")
-    _tell_related(run.table("overlap"), crossing, halves, arrays, codes)
+    _tell_routes(arrays, codes)
+    _tell_related(overlaps, crossing, halves, arrays, codes)
     _tell_heads(arrays, codes)
-    _tell_agreement(run, open_run(out.with_name(f"{out.name}-blocks")).table("confirmed"), arrays)
-    _tell_nodes(found, run.table("classification"))
+    _tell_agreement(open_run(out.with_name(f"{out.name}-methods-{'-'.join(CONFIRMED)}")))
+    _tell_nodes(found)
+
+
+def _mean(values: Array) -> tuple[float, float, float]:
+    from babelscope.circuits.statistics import bootstrap_mean
+
+    found = bootstrap_mean(values, seed=SEED)
+    return found.value, found.low, found.high
 
 
 def _tell_crossed(crossed: pd.DataFrame) -> None:
     own, other = (crossed[(crossed.found_in == crossed.run_on) == same] for same in (True, False))
-    print(table(
-        ["circuit", "mean f", "least", "most"],
-        [
-            ["of the language itself", *_three(own.faithfulness)],
-            ["of another language", *_three(other.faithfulness)],
-            ["of another, share of the own circuit's f", *_three(other.share)],
-            ["the control task's (no name repeated)", *_three(crossed.control)],
-            ["heads renamed inside their layers", *_three(crossed.relabelled)],
-            ["random edges, as many", *_three(crossed.random)],
-        ],
-    ))  # fmt: skip
+    rows = [
+        ["of the language itself", *_three(own.faithfulness)],
+        ["of another language", *_three(other.faithfulness)],
+        ["of another, share of the own circuit's f", *_three(other.share)],
+        ["the control task's (no name repeated)", *_three(crossed.control)],
+        ["heads renamed inside their layers", *_three(crossed.relabelled)],
+        ["random edges, as many", *_three(crossed.random)],
+    ]
+    print(table(["circuit", "mean f", "least", "most"], rows))
     between = crossed[crossed.found_in.isin(CONFIRMED) & crossed.run_on.isin(CONFIRMED)]
     rows = [[r.found_in, r.run_on, span(r.faithfulness, r.low, r.high), int(r.prompts)] for r in between.itertuples()]
     print(table(["found in", "run on", "f (95 % interval over prompts)", "prompts"], rows))
@@ -209,21 +269,39 @@ def _three(values: pd.Series) -> tuple[float, float, float]:
 
 
 def _tell_overlaps(overlaps: pd.DataFrame, codes: Sequence[str]) -> None:
-    print("### Overlap of all pairs, against heads renamed inside their layers\n")
+    from babelscope.plots import frames
+
+    print(f"### Overlap of all pairs, against heads renamed inside their layers ({PERMUTATIONS} times)\n")
     rows = []
     for measure, each in overlaps.groupby("measure", sort=False):
         passed = int((each.p <= 0.05).sum())
-        rows.append([measure, *_three(each.value), each.null.mean(), f"{passed} of {len(each)}"])
+        rows.append([measure, *_three(each.value), float(each.null.mean()), f"{passed} of {len(each)}"])
     print(table(["measure", "mean", "least", "most", "null", "pairs with p ≤ 0.05"], rows))
     pair = overlaps[(overlaps.language == "en") & (overlaps.language2 == "zh")]
-    rows = [[r.measure, r.value, r.low, r.high, r.null, p_value(r.p), r.ceiling, r.control] for r in pair.itertuples()]
-    print(f"en and zh:\n\n{table(['measure', 'value', 'low', 'high', 'null', 'p', 'ceiling', 'control task'], rows)}")
-    from babelscope.plots import frames
+    rows = [[r.measure, r.value, r.null, p_value(r.p)] for r in pair.itertuples()]
+    print(f"en and zh:\n\n{table(['measure', 'value', 'null', 'p'], rows)}")
+    matrix = frames.square(overlaps[overlaps.measure == "edge_iou"], "language", "language2", "value", list(codes))
+    matrix = matrix.reindex(index=codes, columns=codes)
+    print(f"edge IoU:\n\n{frame(matrix.combine_first(matrix.T).loc[codes, codes], '')}")
 
-    for measure in ("edge_iou", "head_frequency_pearson"):
-        matrix = frames.square(overlaps[overlaps.measure == measure], "language", "language2", "value", list(codes))
-        matrix = matrix.reindex(index=codes, columns=codes)
-        print(f"{measure}:\n\n{frame(matrix.combine_first(matrix.T).loc[codes, codes], '')}")
+
+def _tell_routes(arrays: xr.Dataset, codes: Sequence[str]) -> None:
+    """Head activation frequencies of en and zh, and of all pairs."""
+    from babelscope.circuits.statistics import correlate
+
+    blocks = arrays.block_routes.values
+    rng, count = np.random.default_rng(SEED), blocks.shape[1]
+    a, b = (blocks[codes.index(code)] for code in CONFIRMED)
+    drawn = [pearson(a[o].mean(0), b[o].mean(0)) for o in rng.integers(0, count, (DRAWS, count))]
+    test = correlate(a.mean(0), b.mean(0), seed=SEED)
+    ceiling = float(np.sqrt(np.prod([reliability(np.moveaxis(x, 0, -1), rng) for x in (a, b)])))
+    every = np.corrcoef(blocks.mean(1).reshape(len(codes), -1))[np.triu_indices(len(codes), 1)]
+    print("### Head activation frequency (routes, τ = 0.04)\n")
+    print(
+        f"en and zh: Pearson {span(test.pearson, *np.quantile(drawn, [0.025, 0.975]))}, null {test.pearson_null:.2f},"
+    )
+    print(f"p = {p_value(test.p)}, ceiling {ceiling:.2f}; all pairs: mean {every.mean():.2f},")
+    print(f"{every.min():.2f} to {every.max():.2f}; intervals from {DRAWS} draws of blocks, the same scenes in both.\n")
 
 
 def _tell_related(
@@ -237,10 +315,12 @@ def _tell_related(
     level = arrays.clean_prompt.values.mean(1)
     predictors["equally good at it (−|Δ LD|)"] = -np.abs(level[:, None] - level[None])
     effects = arrays.patched_prompt.values.mean(-1).reshape(len(codes), -1)
+    routes = arrays.block_routes.values.mean(1).reshape(len(codes), -1)
     values = {"edge IoU, halves": halves, "patching of heads, Pearson": np.corrcoef(effects)}
+    values["head activation frequency, Pearson"] = np.corrcoef(routes)
     f = crossing.loc[codes, codes].to_numpy(dtype=float)
     values["faithfulness across, share of own"] = (f / np.diag(f)[None] + (f / np.diag(f)[None]).T) / 2
-    for measure in ("weighted_jaccard", "score_spearman", "head_frequency_pearson"):
+    for measure in ("weighted_jaccard",):
         matrix = np.eye(len(codes))
         for row in overlaps[overlaps.measure == measure].itertuples():
             a, b = codes.index(row.language), codes.index(row.language2)
@@ -295,56 +375,60 @@ def _tell_heads(arrays: xr.Dataset, codes: Sequence[str]) -> None:
     print(f"largest:\n\n{table(['head', 'en', 'zh', 'difference'], rows[:8])}")
 
 
-def _tell_agreement(run: Any, confirmed: pd.DataFrame, arrays: xr.Dataset) -> None:
-    print("### Agreement of methods\n\nOf heads: with activation patching. Spearman of absolute scores, recall of the")
-    print(f"ten strongest; bootstrap over blocks of {BLOCK} prompts.\n")
+def _tell_agreement(run: Any) -> None:
+    print(
+        "### Agreement of methods\n\nSpearman of absolute scores with those of patching, recall of its ten strongest;"
+    )
+    print(f"95 % intervals from {DRAWS // 2} draws of blocks of {BLOCK} prompts.\n")
+    arrays, confirmed = run.arrays().load(), run.table("confirmed")
+    others = scores_of(run.path.with_name(run.path.name.partition("-methods")[0]))
     for what in ("heads", "edges"):
         rows = []
         for code in CONFIRMED:
-            methods, truth = _scored(what, code, arrays, confirmed)
+            methods, truth = _scored(what, arrays.sel(language=code), others.sel(language=code), confirmed)
             for name, ((s, *ends), (r, *bounds)) in drawn_agreement(methods, truth).items():
                 rows.append([code, name, span(s, *ends), span(r, *bounds), truth.shape[1]])
         print(f"{what}:\n\n{table(['language', 'method', 'Spearman', 'recall of 10', 'n'], rows)}")
-    every = run.table("agreement")
-    every = every[every.method2.isin(["patching", "edge patching"])]
-    each = every.groupby(["what", "method"], sort=False)[["spearman", "top_k_recall"]].agg(["mean", "min", "max"])
-    print(f"all nine languages, edges patched on the half that did not rank them:\n\n{frame(each, 'what · method')}")
 
 
-def _scored(what: str, code: str, arrays: xr.Dataset, confirmed: pd.DataFrame) -> tuple[dict[str, Array], Array]:
+def _scored(what: str, one: xr.Dataset, other: xr.Dataset, confirmed: pd.DataFrame) -> tuple[dict[str, Array], Array]:
     """Every method's scores [block, what], and those of patching."""
-    one = arrays.sel(language=code)
-    edges = {name: one.block_scores.values[place] for place, name in enumerate(METHODS)}
+    edges = {name: one[f"block_{name.replace('-', '_')}"].values for name in METHODS}
     if what == "edges":
-        wide = confirmed[confirmed.language == code].pivot_table(
-            index="block", columns=["writer", "reader"], values="effect"
-        )
+        chosen = confirmed[confirmed.language == str(one.language.values)]
+        wide = chosen.pivot_table(index="block", columns=["writer", "reader"], values="effect")
         rows, columns = zip(*wide.columns)
-        return {name: scores[:, rows, columns] for name, scores in edges.items()}, wide.to_numpy()
+        return {name: scores[:, list(rows), list(columns)] for name, scores in edges.items()}, wide.to_numpy()
     blocks, layers, heads = one.block_atp.shape
     wiring = Wiring(layers, heads, heads)
-    from babelscope.circuits.nodes import Head
-
     places = [wiring.writer(Head(layer, head)) for layer in range(layers) for head in range(heads)]
 
     def by_block(values: Array) -> Array:
         return values.reshape(layers * heads, blocks, -1).mean(2).T
 
-    methods = {"routes": one.block_routes.values.reshape(blocks, -1), "atp": one.block_atp.values.reshape(blocks, -1)}
+    methods = {"routes": other.block_routes.values.reshape(blocks, -1), "AtP": one.block_atp.values.reshape(blocks, -1)}
     methods |= {name: scores.sum(2)[:, places] for name, scores in edges.items()}
-    methods["path to the logits"] = by_block(one.direct_prompt.values)
-    return methods, by_block(one.patched_prompt.values)
+    methods["path to the logits"] = by_block(other.direct_prompt.values)
+    return methods, by_block(other.patched_prompt.values)
 
 
-def _tell_nodes(found: Mapping[str, Circuit], classes: pd.DataFrame) -> None:
-    kinds = classes["class"].where(classes["class"].isin(["shared", "repurposed"]), "one language only")
-    counts = classes.assign(kind=kinds).groupby(["language", "language2", "kind"]).size().unstack(fill_value=0)
-    share = counts.div(counts.sum(1), axis=0)
+def _tell_nodes(found: Mapping[str, Circuit]) -> None:
+    from babelscope.circuits.cross import classify
+
+    rows = []
+    for one, other in combinations(found, 2):
+        kinds = pd.Series(list(classify(found[one], found[other]).values()))
+        kinds = kinds.where(kinds.isin(["shared", "repurposed"]), "one language only")
+        rows.append(kinds.value_counts(normalize=True))
+    share = pd.DataFrame(rows).fillna(0)
     print("### Nodes of two circuits: shared, repurposed, of one language only (share of nodes, over the 36 pairs)\n")
     print(frame(share.agg(["mean", "min", "max"]).T, "class"))
     nodes = {code: {str(node) for node in circuit.nodes} for code, circuit in found.items()}
     everywhere = sorted(set.intersection(*nodes.values()))
-    print(f"nodes in all {len(nodes)} circuits ({len(everywhere)}): {', '.join(everywhere)}\n")
+    sizes = [len(each) for each in nodes.values()]
+    print(
+        f"Circuits have {min(sizes)} to {max(sizes)} nodes; in all nine ({len(everywhere)}): {', '.join(everywhere)}\n"
+    )
 
 
 def main() -> None:

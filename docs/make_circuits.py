@@ -292,8 +292,8 @@ def pictures(folder: Path) -> None:
         plots.draw(run, "head_heatmap").savefig(IMAGES / "circuits-ioi-heads.png", dpi=100)
     if (folder / "tense").exists():
         _selectivity_picture(open_run(folder / "tense"))
-    if (folder / "ioi9").exists():
-        _nine_picture(open_run(folder / "ioi9"))
+    if list(folder.glob("ioi9-cross-*")):
+        _nine_picture(folder / "ioi9")
 
 
 def _selectivity_picture(run: Run) -> None:
@@ -318,21 +318,24 @@ def _selectivity_picture(run: Run) -> None:
     drawing.savefig(IMAGES / "circuits-tense-ffn.png", dpi=100)
 
 
-def _nine_picture(run: Run) -> None:
+def _nine_picture(out: Path) -> None:
     from babelscope.plots import frames
     from babelscope.plots.style import canvas, grid_of_cells, write_cells
 
-    codes = list(run.languages)
-    f = frames.square(run.table("cross_edges"), "found_in", "run_on", "faithfulness", codes).to_numpy(dtype=float)
-    rows = run.table("overlap")
-    iou = frames.square(rows[rows.measure == "edge_iou"], "language", "language2", "value", codes)
-    iou = iou.reindex(index=codes, columns=codes)
+    codes = list(circuits_overlap.LANGUAGES)
+    runs = [open_run(out.with_name(f"{out.name}-cross-{'-'.join(each)}")) for each in circuits_overlap.GROUPS]
+    crossed = pd.concat([run.table("cross_edges") for run in runs])
+    f = frames.square(crossed, "found_in", "run_on", "faithfulness", codes).loc[codes, codes].to_numpy(dtype=float)
+    effects = circuits_overlap.scores_of(out).patched_prompt.values.mean(-1).reshape(len(codes), -1)
     drawing = canvas(9.2, 4.2)
-    panels = {"faithfulness: found in (rows), run on (columns)": f, "edge IoU": iou.combine_first(iou.T).to_numpy()}
+    panels = {
+        "faithfulness: found in (rows), run on (columns)": f,
+        "patching of heads, Pearson's r": np.corrcoef(effects),
+    }
     for axes, (title, values) in zip(drawing.subplots(1, 2), panels.items()):
-        image = axes.imshow(np.ma.masked_invalid(values.astype(float)), vmin=0, vmax=1)
+        image = axes.imshow(values, vmin=0, vmax=1)
         grid_of_cells(axes, codes, codes)
-        write_cells(axes, image, [["" if np.isnan(v) else f"{v:.2f}" for v in row] for row in values.astype(float)])
+        write_cells(axes, image, [[f"{v:.2f}" for v in row] for row in values])
         axes.set_title(title, size=9)
     drawing.savefig(IMAGES / "circuits-nine.png", dpi=100)
 
