@@ -79,7 +79,9 @@ def run_page(text: str, folder: Path, shell: Shell) -> list[str]:
     for block in blocks(text):
         if block.needs and importlib.util.find_spec(block.needs) is None:
             continue
-        code, printed = shell.run(block.code, folder) if block.kind == "bash" else _python(block, names, folder)
+        # a library that starts processes of its own (Ray) wants a process that was not forked
+        in_shell = block.kind == "bash"
+        code, printed = shell.run(block.code, folder, not block.needs) if in_shell else _python(block, names, folder)
         if code:
             return [f"line {block.line}: exit code {code}\n{block.code}\n{printed[-3000:]}"]
         missing = unmet(block.output, printed)
@@ -132,9 +134,10 @@ class Shell:
 
     home: Path
 
-    def run(self, code: str, folder: Path) -> tuple[int, str]:
-        """Exit code and everything printed."""
-        path = f"{self.home}:{Path(sys.executable).parent}:{os.environ['PATH']}"
+    def run(self, code: str, folder: Path, forked: bool = True) -> tuple[int, str]:
+        """Exit code and everything printed; without `forked`, the command is the installed one."""
+        path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+        path = f"{self.home}:{path}" if forked else path
         done = subprocess.run(
             ["bash", "-euo", "pipefail", "-c", code],
             cwd=folder, env=os.environ | {"PATH": path, "COLUMNS": "120"}, timeout=800,
