@@ -16,6 +16,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import xarray as xr
+from circuits_nine import (
+    BLOCK,
+    CONFIRMED,
+    GROUPS,
+    LANGUAGES,
+    METHODS,
+    crossed_of,
+    measured,
+    scores_of,
+)
 from circuits_statistics import (
     DRAWS,
     LATIN,
@@ -37,190 +47,50 @@ from babelscope.circuits.nodes import Head
 from babelscope.circuits.wiring import Wiring
 
 Array = NDArray[np.float64]
-LANGUAGES = ("en", "zh", "fr", "es", "pt", "ar", "vi", "hi", "id")
-GROUPS = (LANGUAGES[:3], LANGUAGES[3:6], LANGUAGES[6:])
-BUDGETS, FAITHFUL = (0.01, 0.02, 0.05, 0.1, 0.2), 0.8
-"""sizes tried, as shares of all edges, and the mean faithfulness in en and zh that chooses one for all languages"""
-STRONGEST, PERMUTATIONS = 20, 39
+PERMUTATIONS = 39
+OVERLAP_SHARE = 0.05
+"""edges of the circuits whose overlap is taken, as a share of all"""
 MEASURES = ("node_iou", "edge_iou", "weighted_jaccard")
-BLOCK = 4
-"""prompts whose attribution is kept as one mean, to be drawn again and halved"""
-METHODS = ("eap", "eap-ig", "relp")
-DIMENSIONS = {
-    "patched_prompt": ("layer", "head", "prompt"),
-    "direct_prompt": ("layer", "head", "prompt"),
-    "clean_prompt": ("prompt",),
-    "block_routes": ("block", "layer", "head"),
-    "block_eap_ig": ("block", "writer", "reader"),
-    "control_scores": ("writer", "reader"),
-}
-CONFIRMED = ("en", "zh")
-"""languages in which edges are patched one by one, prompt by prompt"""
-
-
-# -- measuring ------------------------------------------------------------------------------------------------------
-
-
-def measure_scores(name: str, out: Path, n: int, codes: Sequence[str]) -> None:
-    """Some languages: patching by prompt, routes and EAP-IG by block of prompts, EAP-IG of the control task."""
-    from babelscope.circuits.attribution import edge_attribution
-    from babelscope.circuits.metrics import logit_differences
-    from babelscope.circuits.patching import activation_patching, path_patching
-    from babelscope.circuits.routes import flow_routes
-    from babelscope.studies.circuit_edges import control_prompts
-
-    model, pairs = _prompts(name, n)
-    controls = control_prompts(model, "ioi", codes, n // 2, seed=SEED)
-    shape = (model.layers, model.heads, -1)
-    found: dict[str, list[Array]] = {}
-    for code in codes:
-        own = pairs[code]
-        one = {
-            "patched_prompt": activation_patching(model, own).differences.reshape(shape),
-            "direct_prompt": path_patching(model, own).differences.reshape(shape),
-            "clean_prompt": logit_differences(model, own),
-            "block_routes": flow_routes(model, own).used().reshape(-1, BLOCK, model.layers, model.heads).mean(1),
-            "block_eap_ig": np.array([edge_attribution(model, part, "eap-ig").scores for part in _parts(own)]),
-            "control_scores": edge_attribution(model, controls[code], "eap-ig").scores,
-        }
-        for label, values in one.items():
-            found.setdefault(label, []).append(values)
-    data = {label: (("language", *DIMENSIONS[label]), np.stack(values)) for label, values in found.items()}
-    _write(out, model, n, codes, xr.Dataset(data, coords={"language": list(codes)}))
-
-
-def measure_methods(name: str, out: Path, n: int, codes: Sequence[str] = CONFIRMED) -> None:
-    """EAP, RelP, AtP by block, and the true effects of the strongest edges of each method."""
-    from babelscope.circuits.atp import attribution_patching
-    from babelscope.circuits.attribution import edge_attribution
-    from babelscope.circuits.masked import edge_effects
-    from babelscope.circuits.references import reference
-
-    model, pairs = _prompts(name, n)
-    data: dict[str, Any] = {}
-    rows: list[dict[str, Any]] = []
-    for method in METHODS:
-        scores = [[edge_attribution(model, x, method).scores for x in _parts(pairs[code])] for code in codes]
-        data[f"block_{method.replace('-', '_')}"] = (("language", *DIMENSIONS["block_eap_ig"]), np.array(scores))
-    nodes = [[attribution_patching(model, part).heads for part in _parts(pairs[code])] for code in codes]
-    data["block_atp"] = (("language", *DIMENSIONS["block_routes"]), np.array(nodes))
-    for place, code in enumerate(codes):
-        means = [np.abs(each[place].mean(0)) for _, each in (data[f"block_{x.replace('-', '_')}"] for x in METHODS)]
-        chosen = sorted({divmod(int(k), one.shape[1]) for one in means for k in np.argsort(-one.ravel())[:STRONGEST]})
-        effects = edge_effects(model, pairs[code], chosen, reference(model, pairs[code]))
-        rows += [
-            {"language": code, "writer": row, "reader": column, "block": block, "effect": float(effect)}
-            for (row, column), each in zip(chosen, effects.reshape(len(chosen), -1, BLOCK).mean(2))
-            for block, effect in enumerate(each)
-        ]
-    _write(out, model, n, codes, xr.Dataset(data, coords={"language": list(codes)}), confirmed=pd.DataFrame(rows))
-
-
-def measure_cross(name: str, out: Path, n: int, codes: Sequence[str]) -> None:
-    """Circuits of all nine, from the first of every two blocks, run on the other blocks of some languages."""
-    from babelscope.circuits import cross
-
-    model, pairs = _prompts(name, n)
-    scores = scores_of(out.with_name(out.name.partition("-cross")[0]))
-    wiring = Wiring.of(model)
-    tests = {code: [pair for part in _parts(own)[1::2] for pair in part] for code, own in pairs.items()}
-    ranked = dict(zip(LANGUAGES, scores.block_eap_ig.values[:, ::2].mean(1)))
-    curve = _curve(model, wiring, ranked, tests)
-    shares = [share for share, f in curve.groupby("share").faithfulness.mean().items() if f >= FAITHFUL]
-    size = int((shares[0] if shares else BUDGETS[-1]) * wiring.allowed.sum())
-    circuits = {code: greedy_edges(wiring, own, size) for code, own in ranked.items()}
-    controls = {c: greedy_edges(wiring, own, size) for c, own in zip(LANGUAGES, scores.control_scores.values)}
-    chosen = {code: tests[code] for code in codes}
-    rows = cross.cross_faithfulness(model, circuits, chosen, controls, random=1, seed=SEED)
-    _write(out, model, n, codes, None, cross_edges=pd.DataFrame(rows), curve=curve)
-
-
-def _curve(model: Any, wiring: Wiring, ranked: Mapping[str, Array], tests: Mapping[str, Sequence[Any]]) -> pd.DataFrame:
-    """Faithfulness of en's and zh's own circuits of growing size, by which the size of all is chosen."""
-    from babelscope.circuits.budgets import score_circuits
-
-    rows: list[dict[str, Any]] = []
-    for code in CONFIRMED:
-        made = [greedy_edges(wiring, ranked[code], int(share * wiring.allowed.sum())) for share in BUDGETS]
-        found = score_circuits(model, tests[code], made).faithfulness()
-        rows += [{"language": code, "share": x, "faithfulness": float(f)} for x, f in zip(BUDGETS, found)]
-    return pd.DataFrame(rows)
-
-
-def _write(out: Path, model: Any, n: int, codes: Sequence[str], arrays: xr.Dataset | None, **tables: Any) -> None:
-    from babelscope.results import RunWriter
-
-    with RunWriter(out, kind="circuits") as run:
-        if arrays is not None:
-            run.arrays(arrays)
-        for label, rows in tables.items():
-            run.table(label, rows)
-        run.manifest.update(
-            task="ioi", corruption="pabc", languages=list(codes), model=model.facts(), weights=model.weight_hash,
-            asked={"n": n, "seed": SEED, "block": BLOCK}, summary={"model": model.id},
-        )  # fmt: skip
-
-
-def _parts(pairs: Sequence[Any]) -> list[Sequence[Any]]:
-    return [pairs[start : start + BLOCK] for start in range(0, len(pairs), BLOCK)]
-
-
-def _prompts(name: str, n: int) -> tuple[Any, dict[str, list[Any]]]:
-    from babelscope import load_model
-    from babelscope.tasks import build_paired
-
-    model = load_model(name)
-    sets = build_paired("ioi", model.tokenizer, LANGUAGES, n=n, seed=SEED)
-    return model, {code: list(prompts.pairs) for code, prompts in sets.items()}
-
-
-def scores_of(out: Path) -> xr.Dataset:
-    """The arrays of `measure_scores`, all languages together."""
-    from babelscope.results import open_run
-
-    parts = [open_run(out.with_name(f"{out.name}-{'-'.join(codes)}")).arrays().load() for codes in GROUPS]
-    return xr.concat(parts, dim="language")
-
-
-def measured(name: str, out: Path, n: int, steps: Sequence[str] = ("scores", "methods", "cross")) -> None:
-    """Measure what is not there yet, in runs beside `out`; the groups of languages can be measured side by side."""
-    for step in steps:
-        for codes in GROUPS if step != "methods" else (CONFIRMED,):
-            _step(name, out, n, step, codes)
-
-
-def _step(name: str, out: Path, n: int, step: str, codes: Sequence[str]) -> None:
-    middle = {"scores": "", "methods": "-methods", "cross": "-cross"}[step]
-    place = out.with_name(f"{out.name}{middle}-{'-'.join(codes)}")
-    if not place.exists():
-        {"scores": measure_scores, "methods": measure_methods, "cross": measure_cross}[step](name, place, n, codes)
-
-
-# -- printing -------------------------------------------------------------------------------------------------------
 
 
 def tell(out: Path) -> None:
     """Every table of the page, as Markdown."""
-    from babelscope.circuits import overlap
+    tell_crossing(out)
+    tell_overlaps(out)
+    tell_heads(out)
+
+
+def tell_crossing(out: Path) -> None:
+    """Behaviour, and every language's circuit on every other."""
     from babelscope.plots import frames
     from babelscope.results import open_run
 
     arrays, codes = scores_of(out), list(LANGUAGES)
-    runs = [open_run(out.with_name(f"{out.name}-cross-{'-'.join(each)}")) for each in GROUPS]
-    crossed = pd.concat([run.table("cross_edges") for run in runs], ignore_index=True)
-    run, asked = runs[0], runs[0].manifest["asked"]
-    wiring, size = Wiring(*arrays.block_routes.shape[2:], arrays.block_routes.shape[3]), int(crossed.edges.max())
+    crossed, run = crossed_of(out), open_run(out.with_name(f"{out.name}-cross-{'-'.join(GROUPS[0])}"))
+    asked, size = run.manifest["asked"], int(crossed.edges.max())
+    total = int(_wiring(arrays).allowed.sum())
     print(f"## Nine languages of IOI in {run.model_name}\n\nn = {asked['n']} scenes, the same in every language, seed")
-    print(f"{asked['seed']}; circuits of about {size} of {int(wiring.allowed.sum())} edges.\n")
-    level = arrays.clean_prompt.values
-    rows = [[c, float((x > 0).mean()), *_mean(x)] for c, x in zip(codes, level)]
+    print(f"{asked['seed']}; circuits of at most {size} of {total} edges.\n")
+    rows = [[c, float((x > 0).mean()), *_mean(x)] for c, x in zip(codes, arrays.clean_prompt.values)]
     print(table(["language", "accuracy", "logit difference", "low", "high"], rows))
     print(frame(run.table("curve").pivot_table(index="share", columns="language", values="faithfulness"), "of edges"))
     crossing = frames.square(crossed, "found_in", "run_on", "faithfulness", codes).loc[codes, codes]
     print(f"### Faithfulness across languages\n\n{frame(crossing, 'found in / run on')}")
     _tell_crossed(crossed)
-    scores = arrays.block_eap_ig.values
+    f = crossing.to_numpy(dtype=float)
+    share = f / np.diag(f)[None]
+    _tell_related({"faithfulness across, share of own": (share + share.T) / 2}, arrays)
+
+
+def tell_overlaps(out: Path) -> None:
+    """Circuits of equal size compared, with nulls and ceilings; whether related languages share more."""
+    from babelscope.circuits import overlap
+
+    arrays, codes = scores_of(out), list(LANGUAGES)
+    wiring, scores = _wiring(arrays), arrays.block_eap_ig.values
+    size = int(OVERLAP_SHARE * wiring.allowed.sum())
     found = {c: greedy_edges(wiring, x.mean(0), size) for c, x in zip(codes, scores)}
+    print(f"### Overlap of circuits of {size} edges ({OVERLAP_SHARE:.0%} of all)\n")
     rows_of = [
         row
         for one, other in combinations(codes, 2)
@@ -234,11 +104,31 @@ def tell(out: Path) -> None:
     print(f"{spread.mean():.2f} on average.\n\n{frame(pd.DataFrame(halves, codes, codes), '')}")
     own, null, p = one_circuit(scores[0], scores[1], wiring, size)
     print(f"en and zh: IoU {own:.2f}; {null:.2f} when scenes change language at random; p = {p_value(p)}\n")
+    _tell_nodes(found)
+    weighted = np.eye(len(codes))
+    for row in overlaps[overlaps.measure == "weighted_jaccard"].itertuples():
+        a, b = codes.index(row.language), codes.index(row.language2)
+        weighted[a, b] = weighted[b, a] = row.value
+    effects = arrays.patched_prompt.values.mean(-1).reshape(len(codes), -1)
+    routes = arrays.block_routes.values.mean(1).reshape(len(codes), -1)
+    values = {"edge IoU, halves": halves, "weighted Jaccard of edges": weighted}
+    values |= {"patching of heads, Pearson": np.corrcoef(effects), "routes of heads, Pearson": np.corrcoef(routes)}
+    _tell_related(values, arrays)
+
+
+def tell_heads(out: Path) -> None:
+    """Heads of en and zh by patching and routes, and how far the methods agree."""
+    from babelscope.results import open_run
+
+    arrays, codes = scores_of(out), list(LANGUAGES)
     _tell_routes(arrays, codes)
-    _tell_related(overlaps, crossing, halves, arrays, codes)
     _tell_heads(arrays, codes)
     _tell_agreement(open_run(out.with_name(f"{out.name}-methods-{'-'.join(CONFIRMED)}")))
-    _tell_nodes(found)
+
+
+def _wiring(arrays: xr.Dataset) -> Wiring:
+    layers, heads = arrays.block_routes.shape[2:]
+    return Wiring(layers, heads, heads)
 
 
 def _mean(values: Array) -> tuple[float, float, float]:
@@ -304,42 +194,27 @@ def _tell_routes(arrays: xr.Dataset, codes: Sequence[str]) -> None:
     print(f"{every.min():.2f} to {every.max():.2f}; intervals from {DRAWS} draws of blocks, the same scenes in both.\n")
 
 
-def _tell_related(
-    overlaps: pd.DataFrame, crossing: pd.DataFrame, halves: Array, arrays: xr.Dataset, codes: Sequence[str]
-) -> None:
+def _tell_related(values: Mapping[str, Array], arrays: xr.Dataset) -> None:
     """Do related languages share more? Mantel's test, beside two other reasons to share."""
+    codes = list(LANGUAGES)
+    level = arrays.clean_prompt.values.mean(1)
     predictors = {
         "relatedness": np.array([[related(a, b) for b in codes] for a in codes]),
         "same script": np.array([[float((a in LATIN) and (b in LATIN)) for b in codes] for a in codes]),
+        "equal LD (−|Δ LD|)": -np.abs(level[:, None] - level[None]),
     }
-    level = arrays.clean_prompt.values.mean(1)
-    predictors["equally good at it (−|Δ LD|)"] = -np.abs(level[:, None] - level[None])
-    effects = arrays.patched_prompt.values.mean(-1).reshape(len(codes), -1)
-    routes = arrays.block_routes.values.mean(1).reshape(len(codes), -1)
-    values = {"edge IoU, halves": halves, "patching of heads, Pearson": np.corrcoef(effects)}
-    values["head activation frequency, Pearson"] = np.corrcoef(routes)
-    f = crossing.loc[codes, codes].to_numpy(dtype=float)
-    values["faithfulness across, share of own"] = (f / np.diag(f)[None] + (f / np.diag(f)[None]).T) / 2
-    for measure in ("weighted_jaccard",):
-        matrix = np.eye(len(codes))
-        for row in overlaps[overlaps.measure == measure].itertuples():
-            a, b = codes.index(row.language), codes.index(row.language2)
-            matrix[a, b] = matrix[b, a] = row.value
-        values[measure] = matrix
     print("### Do related languages share more?\n")
-    tests = len(values)
+    every = list(combinations(range(len(codes)), 2))
+    near = predictors["relatedness"]
     rows = []
     for name, matrix in values.items():
-        cells = [name]
-        for predictor in predictors.values():
-            r, p = mantel(matrix, predictor)
-            cells.append(f"{r:.2f} (p = {p_value(p)})".replace("-", "−"))
-        inside = [matrix[a, b] for a, b in combinations(range(len(codes)), 2) if predictors["relatedness"][a, b] == 2]
-        outside = [matrix[a, b] for a, b in combinations(range(len(codes)), 2) if predictors["relatedness"][a, b] == 0]
-        rows.append([*cells, float(np.mean(inside)), float(np.mean(outside))])
-    print(table(["measure", *(f"r with {name}" for name in predictors), "fr–es–pt", "unrelated"], rows))
-    print(f"36 pairs; p one-sided over 9 999 renamings of the languages; with {tests} measures, 0.05 / {tests} = "
-          f"{0.05 / tests:.3f} is the cut-off after Bonferroni.\n")  # fmt: skip
+        tests = [mantel(matrix, predictor) for predictor in predictors.values()]
+        cells = [f"{r:.2f} (p = {p_value(p)})".replace("-", "−") for r, p in tests]
+        means = [float(np.mean([matrix[pair] for pair in every if near[pair] == step])) for step in (2, 1, 0)]
+        rows.append([name, *cells, *means])
+    head = ["measure", *(f"r with {name}" for name in predictors), "fr–es–pt", "same family", "unrelated"]
+    print(table(head, rows))
+    print("36 pairs; p one-sided over renamings of the languages (Mantel).\n")
 
 
 def _tell_heads(arrays: xr.Dataset, codes: Sequence[str]) -> None:
@@ -379,7 +254,7 @@ def _tell_agreement(run: Any) -> None:
     print(
         "### Agreement of methods\n\nSpearman of absolute scores with those of patching, recall of its ten strongest;"
     )
-    print(f"95 % intervals from {DRAWS // 2} draws of blocks of {BLOCK} prompts.\n")
+    print(f"95 % intervals from {DRAWS} draws of blocks of {BLOCK} prompts.\n")
     arrays, confirmed = run.arrays().load(), run.table("confirmed")
     others = scores_of(run.path.with_name(run.path.name.partition("-methods")[0]))
     for what in ("heads", "edges"):

@@ -13,7 +13,7 @@ from babelscope.circuits.languages import pearson, spearman
 from babelscope.circuits.wiring import Wiring
 
 Array = NDArray[np.float64]
-DRAWS, SPLITS, SEED = 1000, 40, 0
+DRAWS, SPLITS, SEED = 500, 10, 0
 FAMILIES = {
     "en": ("Indo-European", "Germanic"), "zh": ("Sino-Tibetan", ""), "fr": ("Indo-European", "Romance"),
     "es": ("Indo-European", "Romance"), "pt": ("Indo-European", "Romance"), "ar": ("Afro-Asiatic", ""),
@@ -43,7 +43,7 @@ def _iou(first: Array, second: Array) -> float:
     return float((first & second).sum() / max(1, (first | second).sum()))
 
 
-def one_circuit(first: Array, second: Array, wiring: Wiring, size: int, draws: int = 199) -> tuple[float, float, float]:
+def one_circuit(first: Array, second: Array, wiring: Wiring, size: int, draws: int = 99) -> tuple[float, float, float]:
     """IoU of two languages' circuits, its mean when blocks change language at random (the same scene in both), and p.
 
     The null says that the languages differ by sampling alone; p is the share of exchanges with as small an IoU.
@@ -60,7 +60,7 @@ def one_circuit(first: Array, second: Array, wiring: Wiring, size: int, draws: i
     return own, float(null.mean()), (1 + int((null <= own).sum())) / (draws + 1)
 
 
-def mantel(values: Array, predictor: Array, draws: int = 9999) -> tuple[float, float]:
+def mantel(values: Array, predictor: Array, draws: int = 1999) -> tuple[float, float]:
     """Pearson's r of two symmetric matrices above the diagonal, and the share of renamed languages with as much.
 
     Mantel 1967: rows and columns of one are permuted together, since pairs that share a language are not independent.
@@ -83,7 +83,7 @@ def related(first: str, second: str) -> float:
 def drawn_agreement(methods: Mapping[str, Array], truth: Array, k: int = 10) -> dict[str, list[tuple[float, ...]]]:
     """Per method: Spearman of absolute scores and recall of the top k, each with its bootstrap interval over blocks."""
     rng, blocks = np.random.default_rng(SEED), len(truth)
-    orders = [np.arange(blocks), *(rng.integers(0, blocks, blocks) for _ in range(DRAWS // 2))]
+    orders = [np.arange(blocks), *(rng.integers(0, blocks, blocks) for _ in range(DRAWS))]
     found: dict[str, list[tuple[float, ...]]] = {}
     for name, scores in methods.items():
         measures: list[Callable[[Array, Array], float]] = [

@@ -323,8 +323,7 @@ def _nine_picture(out: Path) -> None:
     from babelscope.plots.style import canvas, grid_of_cells, write_cells
 
     codes = list(circuits_overlap.LANGUAGES)
-    runs = [open_run(out.with_name(f"{out.name}-cross-{'-'.join(each)}")) for each in circuits_overlap.GROUPS]
-    crossed = pd.concat([run.table("cross_edges") for run in runs])
+    crossed = circuits_overlap.crossed_of(out)
     f = frames.square(crossed, "found_in", "run_on", "faithfulness", codes).loc[codes, codes].to_numpy(dtype=float)
     effects = circuits_overlap.scores_of(out).patched_prompt.values.mean(-1).reshape(len(codes), -1)
     drawing = canvas(9.2, 4.2)
