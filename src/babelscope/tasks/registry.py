@@ -272,7 +272,8 @@ def _collected(kind: Task, request: Request, encoder: Encoder) -> PromptSet:
     pairs, scenes = kind.collect(request, encoder, tally)
     counted = tally.census(request.task, request.split, request.corruption)
     if not pairs:
-        advice = f"; try the {'relaxed' if request.split == 'strict' else 'strict'} split"
+        other = "relaxed" if request.split == "strict" else "strict"
+        advice = f"; try the {other} split (--split {other}, or auto)"
         if counted.survived:
             advice = ", but none with a counterpart in the other order" + advice
         raise NoPromptSurvives(
