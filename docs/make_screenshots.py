@@ -41,6 +41,7 @@ BIBLE = (
     "--window 256 --samples 40 --text-tokens 2048 --controls 3 --bootstrap 200 --permutations 100 --alignment "
     "--generate 2"
 )
+LARGE = "opening 2.9 s, a step of zooming 8 to 25 ms, a frame of a drag 27 ms, the first change of order 181 ms"
 RUN_OF = {"scale_curves": "sizes", "regions": "regions", "circuits": "ioi", "sweep": "training"}
 OPTIONS = {
     "head_heatmap": "--labels name",
@@ -48,9 +49,9 @@ OPTIONS = {
     "region_sizes": "--labels name",
 }
 HEADINGS = {
-    "regions": "Regions",
-    "circuits": "Circuits",
-    "sweep": "Sweeps over checkpoints and sizes",
+    "regions": "Figures of regions",
+    "circuits": "Figures of circuits",
+    "sweep": "Figures of sweeps over checkpoints and sizes",
 }
 
 
@@ -306,7 +307,9 @@ SCREENS = """
 
 `babelscope report runs/gallery/regions runs/gallery/ioi runs/gallery/training runs/gallery/sizes --out page.html`
 writes one file that opens from disk, offline; every chart has its numbers as a table and as CSV, and a static twin for
-papers.
+papers. It prints, always in light colours. With 9 × 100 sentences the page is below 8 MB. With 9 × 1000 it is 60 MB, and
+the map stays fluid: it is drawn from block means and shows more as you zoom in. `python -m tests.large_map` measures it
+({large}; processor time of the page's thread, one machine, one time each).
 
 ![Similarity map, ordered by language, one cell pinned](img/gallery-report-map.webp)
 
@@ -314,7 +317,7 @@ papers.
 
 ![Similarity map, ordered by meaning and zoomed in](img/gallery-report-map-meaning.webp)
 
-*The same map ordered by meaning, zoomed in: each bright square holds one sentence in nine languages.*
+*The same map ordered by meaning, zoomed in: each square on the diagonal holds one sentence in nine languages.*
 
 ![Perplexity under deactivation, with random controls](img/gallery-report-perplexity.webp)
 
@@ -335,7 +338,7 @@ that it promotes.*
 
 ![The top of the page in dark colours](img/gallery-report-dark.webp)
 
-*Dark colours; paper is always light.*
+*Dark colours.*
 
 ## With a model of the Bible
 
@@ -368,15 +371,13 @@ font of the machine that made these pictures holds.*
 ![Neurons: one neuron by language](img/gallery-explorer-pocket-neurons.webp)
 
 ![Circuits: heads and attention on a prompt](img/gallery-explorer-pocket-circuits.webp)
-
-# Figures
 """
 
 
 def page() -> str:
     """docs/gallery.md: screens first, then every kind of figure with its command."""
     runs = "\n".join(f"babelscope {command} --out runs/gallery/{name}" for name, command in COMMANDS.items())
-    parts = [TOP.format(runs=runs), SCREENS.format(bible=BIBLE)]
+    parts = [TOP.format(runs=runs), SCREENS.format(bible=BIBLE, large=LARGE)]
     for kind, heading in HEADINGS.items():
         parts.append(f"\n## {heading}\n")
         for name, one in FIGURES.items():

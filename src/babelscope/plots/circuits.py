@@ -100,7 +100,7 @@ def head_scatter(
     low, high = min(x.min(), y.min()), max(x.max(), y.max())
     axes.plot([low, high], [low, high], color="#777777", linewidth=0.8, linestyle="--")
     dots = axes.scatter(x, y, c=layers, s=18, edgecolor="black", linewidth=0.3)
-    for index in np.argsort(-(np.abs(x) + np.abs(y)))[:6]:
+    for index in _apart(x, y, np.argsort(-(np.abs(x) + np.abs(y))))[:6]:
         name = f"{layers[index]}.{index % array.sizes['head']}"
         axes.annotate(name, (x[index], y[index]), xytext=(4, -8), textcoords="offset points", size=7)
     r = np.corrcoef(x, y)[0, 1] if x.std() > 0 and y.std() > 0 else float("nan")
@@ -112,6 +112,16 @@ def head_scatter(
     axes.margins(0.08)
     drawing.colorbar(dots, ax=axes, label="layer")
     return drawing
+
+
+def _apart(x: np.ndarray, y: np.ndarray, order: np.ndarray, least: float = 0.07) -> list[int]:
+    """The points in order, without those too close to an earlier one for a name of their own."""
+    span = max(float(np.ptp(x)), float(np.ptp(y))) or 1.0
+    kept: list[int] = []
+    for index in order.tolist():
+        if all(max(abs(x[index] - x[k]), abs(y[index] - y[k])) > least * span for k in kept):
+            kept.append(index)
+    return kept
 
 
 @figure("circuits")
@@ -143,7 +153,8 @@ def ablation_bars(run: Run, labels: Labels = "code") -> Figure:
     table = table[~is_ffn(table["set"])] if not is_ffn(table["set"]).all() else table
     sets = list(dict.fromkeys(table["set"]))
     languages = frames.in_order(run, table.language)
-    drawing = canvas(1.8 + 0.32 * len(sets) * len(languages), 2.9)
+    longest = max(len(str(name)) for name in sets)
+    drawing = canvas(1.8 + 0.32 * len(sets) * len(languages), 2.6 + 0.06 * longest)
     axes = drawing.subplots()
     width = 0.8 / len(languages)
     for index, code in enumerate(languages):
