@@ -17,6 +17,8 @@ app = typer.Typer(help="The built-in model family.", no_args_is_help=True)
 
 Row = dict[str, Any]
 
+WIDTH = 190
+"""columns that nine languages with intervals need"""
 TEMPLATE = re.compile(r"t\d")
 """groups that are in the JSON and would make the tables long"""
 
@@ -105,6 +107,8 @@ def evaluate_models(
         with whole_file(json_file) as partial:
             partial.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     console = Console()
+    if not console.is_terminal or console.width < WIDTH:  # narrower, the names and intervals would be cut
+        console = Console(width=WIDTH)
     for table in tables(found):
         console.print(table)
 

@@ -104,7 +104,7 @@ _TABLE = (
     ),
     PocketModel(
         "pocket-gpt2-en", "gpt2", 4, 8, 128, {"en": 1.0}, "en",
-        Recipe(2500, 8, 256, 4e-3, distinct=4_000_000), "English alone",
+        Recipe(4000, 8, 256, 4e-3, distinct=6_000_000), "English alone",
     ),
     PocketModel(
         "pocket-gpt2-zh", "gpt2", 4, 8, 128, {"zh": 1.0}, "zh",
