@@ -175,6 +175,7 @@ def photograph_reports(folder: Path) -> None:
         page.locator("#theme").click()
         page.wait_for_timeout(1500)
         page.evaluate("scrollTo(0, 0)")
+        page.set_viewport_size({"width": 1280, "height": 860})
         shot(page, None, "report-dark")
         if (folder / "bible" / "run.json").is_file():
             page = _open(opened, write_report([folder / "bible"], folder / "bible.html"))
@@ -187,7 +188,7 @@ def photograph_reports(folder: Path) -> None:
 
 
 def _open(opened: Any, path: Path) -> Any:
-    page = opened.new_page(viewport={"width": 1280, "height": 860})
+    page = opened.new_page(viewport={"width": 1280, "height": 1150})
     page.set_default_timeout(180_000)
     page.goto(path.resolve().as_uri(), timeout=180_000)
     page.wait_for_selector("html[data-ready=yes]")

@@ -66,7 +66,7 @@ const drawGraph = (block, data) => {
     const facts = node.languages[code], told = [];
     for (const [role, score] of facts.roles ?? []) told.push(role.replaceAll("_", " ") + (score === null ? "" : " (" + score + ")"));
     for (const [name, number] of Object.entries(facts.measures ?? {})) told.push(name + ": " + number);
-    if (facts.promotes?.length) told.push("promotes " + facts.promotes.map(visible).join(" · "));
+    if (facts.promotes?.length) told.push("promotes " + facts.promotes.map((token) => "\u2068" + visible(token) + "\u2069").join(" · "));
     return [code, told];
   });
   const describe = (node) => {

@@ -117,16 +117,25 @@ const drawSimilarity = (block, data) => {
       }
     }
   };
+  // A sentence's name on an axis: its id without what all ids begin with where that is short, else its number.
+  const tails = (() => {
+    const ids = spec.sentences, first = ids[0] ?? "";
+    let same = 0;
+    while (same < first.length && ids.every((id) => id[same] === first[same])) same++;
+    const begin = Math.max(...[".", ":", "/", "-", "_", " "].map((sign) => first.lastIndexOf(sign, same - 1) + 1), 0);
+    const short = ids.map((id) => id.slice(Math.min(begin, same)));
+    return short.every((id) => id && id.length <= 9) ? short : ids.map((_, k) => String(k + 1));
+  })();
   const label = () => {
     for (const old of frame.querySelectorAll(".tick")) old.remove();
     for (const [axis, start] of [["x", view.x], ["y", view.y]]) {
-      const found = groups(start), step = Math.ceil(found.length / 14);
+      const found = groups(start), step = Math.ceil(found.length / (order === byLanguage ? 14 : 8));
       found.forEach((it, k) => {
         if (k % step) return;
         const from = Math.max(it.from, start), to = Math.min(it.to, start + view.size);
         const at = (((from + to) / 2 - start) / view.size) * 100;
-        const text = order === byLanguage ? spec.codes[it.group] : spec.sentences[it.group];
-        const tick = make("span", { class: "tick " + axis, "aria-hidden": "true", title: order === byLanguage ? spec.names[it.group] : text }, visible(text));
+        const text = order === byLanguage ? spec.codes[it.group] : tails[it.group];
+        const tick = make("span", { class: "tick " + axis, "aria-hidden": "true", title: order === byLanguage ? spec.names[it.group] : spec.sentences[it.group] }, visible(text));
         tick.style[axis === "x" ? "left" : "top"] = at + "%";
         frame.append(tick);
       });
