@@ -135,10 +135,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, help="write the results here as well")
     parser.add_argument("--repeat", type=int, default=3)
+    parser.add_argument("--only", default="", help="those whose name holds this")
     parser.add_argument("--quick", action="store_true", help="two small sizes of each")
     given = parser.parse_args()
     torch.set_num_threads(1)
-    tell([measure(growth, given.repeat) for growth in growths(given.quick)], given.json)
+    chosen = [growth for growth in growths(given.quick) if given.only in growth.name]
+    tell([measure(growth, given.repeat) for growth in chosen], given.json)
 
 
 if __name__ == "__main__":
