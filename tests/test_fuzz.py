@@ -14,6 +14,23 @@ def test_a_moment_of_fuzzing(name, tmp_path, monkeypatch):
     assert fuzz.fuzz(name, seconds=0.5, seed=7) > 0
 
 
+FOUND = {
+    "spec": [b"lines:~nobody-of-that-name/x", b"bible:~\x01"],
+    "verbs": [b"\twalked\tV;PST\n"],
+    "pairs": [b"{\xff"],
+    "stories": [b'a,b\n"1,2,3\n', b"InputStoryid\xff", b"a,b\n1,2,3\n"],
+    "sweep": [b"\xff"],
+    "checksums": [b'{"\\ud800": "0"}'],
+    "door": [b"GET /config HTTP/1.1\nhost: 127.0.0.1:7860\norigin: http://[::1\n"],
+}
+"""what fuzzing has broken once"""
+
+
+@pytest.mark.parametrize(("name", "data"), [(name, data) for name, found in FOUND.items() for data in found])
+def test_what_was_found_once_stays_mended(name, data):
+    fuzz.once(name, data)
+
+
 def test_a_crash_is_seen_and_kept(tmp_path, monkeypatch):
     """The instrument itself: a reader that breaks is caught, and its input can be played again."""
 

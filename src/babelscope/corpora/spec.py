@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -32,7 +33,7 @@ class Spec:
             raise CorpusError(f"{self.text}: no path is given: write {self.reader}:PATH")
         if "\0" in self.place:
             raise CorpusError(f"{self.text!r}: a path cannot hold a NUL character")
-        path = Path(self.place).expanduser()
+        path = Path(os.path.expanduser(self.place))  # Path.expanduser fails for ~nobody
         try:
             exists = path.exists()
         except OSError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -53,7 +54,7 @@ def revisions(model: PlannedModel) -> list[Revision]:
 def _names(model: PlannedModel) -> list[str]:
     from babelscope.pocket.models import PREFIX, get
 
-    folder = Path(model.id).expanduser()
+    folder = Path(os.path.expanduser(model.id))
     if model.id.startswith(PREFIX):
         names = list(get(model.id.removeprefix(PREFIX)).revisions)
     elif folder.is_dir():
@@ -101,7 +102,7 @@ def find(model: str, revision: str | None) -> Source:
         folder = pocket.path(name, revision)
         finished = pocket.get(name).recipe.steps if revision in (None, pocket.MAIN) else None
         return Source("folder", model, revision or pocket.MAIN, str(folder), folder_hash(folder), step=finished)
-    folder = Path(model).expanduser()
+    folder = Path(os.path.expanduser(model))
     if folder.is_dir():
         inner = folder / revision if revision else folder
         if not (inner / "config.json").is_file():

@@ -44,7 +44,7 @@ class SweepStore:
 
     def __init__(self, place: str | os.PathLike[str]) -> None:
         self.url = os.fspath(place)
-        self.folder = None if is_url(place) else Path(os.path.abspath(Path(place).expanduser()))
+        self.folder = None if is_url(place) else Path(os.path.abspath(os.path.expanduser(place)))
         if self.folder is not None:
             self.url = str(self.folder)
         try:

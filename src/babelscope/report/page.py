@@ -36,7 +36,7 @@ def write_report(
 ) -> Path:
     """Writes the page of one or several runs to `out`; returns its path. Raises RunError when it cannot be
     written."""
-    target = Path(out).expanduser()
+    target = Path(os.path.expanduser(out))
     if target.is_dir():
         raise RunError(f"{target} is a directory; give the name of an HTML file")
     page = build_page(runs, static)

@@ -124,7 +124,7 @@ def open_run(path: str | os.PathLike[str]) -> Run:
     """
     if is_url(path):
         return _fetch(os.fspath(path))
-    root = Path(path).expanduser()
+    root = Path(os.path.expanduser(path))
     if not root.exists():
         raise RunError(f"there is no run at {root}")
     if not (root / MANIFEST).is_file():

@@ -29,7 +29,8 @@ def read_table(root: Path, name: str) -> pd.DataFrame:
         raise RunError(f"the run {root} has no table {name!r}; it has: {', '.join(table_names(root)) or 'none'}")
     try:
         return pd.read_parquet(path)
-    except (OSError, ValueError) as error:
+    # the metadata that pandas keeps in the file fails in as many ways as there are fields
+    except Exception as error:
         raise RunError(f"the table {name!r} of the run {root} is damaged") from error
 
 

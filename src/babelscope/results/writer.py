@@ -44,7 +44,7 @@ class RunWriter:
         self.manifest: dict[str, Any] = initial(kind)
         self.remote = os.fspath(path) if is_url(path) else None
         self._remote_folder: TemporaryDirectory[str] | None = None
-        self.path = Path() if self.remote else Path(os.path.abspath(Path(path).expanduser()))
+        self.path = Path() if self.remote else Path(os.path.abspath(os.path.expanduser(path)))
         self._folder: Path | None = None
         self._lock: RunLock | None = None
         self._started = 0.0

@@ -107,7 +107,7 @@ def _verb(lemma: str, past: str, kind: str | None) -> Verb:
 
 
 def _regular(lemma: str, past: str) -> bool:
-    doubled = lemma + lemma[-1] + "ed"
+    doubled = lemma + lemma[-1:] + "ed"
     return past in (lemma + "ed", lemma + "d" if lemma.endswith("e") else "", doubled) or (
         lemma.endswith("y") and past == lemma[:-1] + "ied"
     )
