@@ -10,6 +10,7 @@ import typer
 from babelscope.cli.options import Device, DeviceMap, Dtype, Overwrite, Remote, Revision
 
 if TYPE_CHECKING:
+    from babelscope.results import Run
     from babelscope.studies.circuits import CircuitsSettings
 
 
@@ -84,7 +85,23 @@ def circuits(
     other = load(against, None, dtype, device, device_map, trust_remote_code) if against else None
     run = study_circuits(loaded, settings, out, overwrite, other, bars)
     show(str(run.path))
+    for doubt in _doubts(run):
+        typer.echo(f"note: {doubt}", err=True)
     typer.echo(f"run: {out}    page: babelscope report {out}")
+
+
+def _doubts(run: Run) -> list[str]:
+    """Languages in which the model does not do the task: heads are found there all the same, and mean nothing."""
+    found: list[str] = []
+    for row in run.table("behaviour").to_dict("records"):
+        value, low, high = (row[f"logit_difference{end}"] for end in ("", "_low", "_high"))
+        if not low > 0:
+            where = " ".join(filter(None, (str(row["language"]), str(row["stratum"] or ""))))
+            found.append(
+                f"the logit difference in {where} is {value:.3g} ({low:.3g} to {high:.3g}): the model cannot be said to do "
+                "the task there, so neither can what was found be called its circuit"
+            )
+    return found
 
 
 def _settings(preset_name: str | None, model: str | None, **given: Any) -> tuple[str, CircuitsSettings]:
