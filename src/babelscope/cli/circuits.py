@@ -98,8 +98,8 @@ def _doubts(run: Run) -> list[str]:
         if not low > 0:
             where = " ".join(filter(None, (str(row["language"]), str(row["stratum"] or ""))))
             found.append(
-                f"the logit difference in {where} is {value:.3g} ({low:.3g} to {high:.3g}): the model cannot be said to do "
-                "the task there, so neither can what was found be called its circuit"
+                f"the logit difference in {where} is {value:.3g} ({low:.3g} to {high:.3g}): the model cannot be said "
+                "to do the task there, so neither can what was found be called its circuit"
             )
     return found
 
