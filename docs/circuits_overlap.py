@@ -190,7 +190,7 @@ def _tell_routes(arrays: xr.Dataset, codes: Sequence[str]) -> None:
     print(
         f"en and zh: Pearson {span(test.pearson, *np.quantile(drawn, [0.025, 0.975]))}, null {test.pearson_null:.2f},"
     )
-    print(f"p = {p_value(test.p)}, ceiling {ceiling:.2f}; all pairs: mean {every.mean():.2f},")
+    print(f"p {p_value(test.p)}, ceiling {ceiling:.2f}; all pairs: mean {every.mean():.2f},")
     print(f"{every.min():.2f} to {every.max():.2f}; intervals from {DRAWS} draws of blocks, the same scenes in both.\n")
 
 
