@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -9,10 +11,21 @@ import torch
 from babelscope.circuits.direct import attributions, promoted
 from babelscope.circuits.nodes import Head
 from babelscope.circuits.patterns import attention_between, patterns
-from babelscope.circuits.roles import copying, direct, match_heads, random_twin, repetition, role_scores, token_copying
+from babelscope.circuits.roles import (
+    Roles,
+    copying,
+    direct,
+    match_heads,
+    random_twin,
+    repetition,
+    role_scores,
+    token_copying,
+)
 from babelscope.circuits.runs import run
+from babelscope.circuits.search import Step
 from babelscope.errors import InputError, TaskError
 from babelscope.models import Model
+from babelscope.studies.circuit_tables import label
 from tests import planted
 from tests.random_pairs import random_pairs
 from tests.tiny_models import FAMILIES, tiny_model, tiny_tokenizer
@@ -134,3 +147,19 @@ def test_a_random_twin_does_not_disturb_the_random_state(llama):
     assert torch.equal(torch.rand(1), expected)
     assert twin.layers == llama.layers
     assert twin.weight_hash != llama.weight_hash
+
+
+@pytest.mark.parametrize(
+    ("copy", "negative", "supporting", "role"),
+    [
+        (0.9, 0.0, True, "name mover"),
+        (0.0, 0.9, True, "copy suppression"),
+        (0.0, 0.9, False, "negative name mover"),
+        (0.0, 0.1, True, "direct"),
+        (0.1, 0.0, False, "direct, opposing"),
+    ],
+)
+def test_no_head_is_named_after_copying_that_it_hardly_does(copy, negative, supporting, role):
+    scores = {"copy": np.array([[copy]]), "negative copy": np.array([[negative]])}
+    step = SimpleNamespace(step=Step("name_movers"), supporting=(Head(0, 0),) if supporting else ())
+    assert label(step, Head(0, 0), Roles(scores, (), (), np.zeros(0)), SimpleNamespace(settings={}))[0] == role

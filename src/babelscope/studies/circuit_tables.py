@@ -44,6 +44,8 @@ ROLES: Mapping[str, tuple[str, str, str]] = {
 TENSE_ROLES = ("past-tense head", "copy head", "tense and copy head")
 MUCH = 2.0
 """one corruption moves a head "much more" than the other when it does so by this factor"""
+AVERAGE = 0.2
+"""copy scores of average heads stay below this (section 4), so no head is named after copying by less"""
 PAIRED = 10
 """fewest items that two languages must share for their difference to be taken item by item"""
 
@@ -112,7 +114,9 @@ def _mover(backup: bool, supporting: bool, node: Head, roles: Roles) -> tuple[st
     """A head that acts on the names' logits: by copying, or by suppressing what it reads (for S, that helps)."""
     copy, negative = (roles.scores[name][node.layer, node.head] for name in ("copy", "negative copy"))
     copies = bool(copy >= negative)
-    if supporting:
+    if max(copy, negative) < AVERAGE:
+        name = "direct" if supporting else "direct, opposing"
+    elif supporting:
         name = "name mover" if copies else "copy suppression"
     else:
         name = "name mover, opposing" if copies else "negative name mover"
