@@ -100,14 +100,24 @@ def guided(name: str, seconds: float, seed: int, folder: Path) -> Finding:
     (here / "corpus").mkdir(parents=True, exist_ok=True)
     log = here / "log.txt"
     given = [sys.executable, "-m", "tests.fuzz", name, "--child", "--seconds", str(seconds), "--seed", str(seed)]
-    with log.open("w") as stream:
-        ended = subprocess.run(
-            [*given, "--folder", str(here)], stdout=stream, stderr=subprocess.STDOUT, check=False, timeout=seconds + 600
-        )
+    # libFuzzer counts from where the imports are instrumented, which a busy machine can take long over
+    try:
+        with log.open("w") as stream:
+            ended = subprocess.run(
+                [*given, "--folder", str(here)],
+                stdout=stream,
+                stderr=subprocess.STDOUT,
+                check=False,
+                timeout=2 * seconds + 1800,
+            ).returncode
+    except subprocess.TimeoutExpired:
+        ended = None
     said = log.read_text(errors="replace")
     counts = [int(found) for found in re.findall(r"^(?:#|Done )(\d+)", said, re.MULTILINE)]
     covered = [int(found) for found in re.findall(r"cov: (\d+)", said)]
-    crash = None if ended.returncode == 0 else f"CRASHED (exit {ended.returncode}): see {log}"
+    crash = (
+        None if ended == 0 else f"NOT FINISHED: see {log}" if ended is None else f"CRASHED (exit {ended}): see {log}"
+    )
     return Finding(name, max(counts, default=0), max(covered, default=None), crash)
 
 
