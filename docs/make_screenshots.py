@@ -308,9 +308,10 @@ SCREENS = """
 
 `babelscope report runs/gallery/regions runs/gallery/ioi runs/gallery/training runs/gallery/sizes --out page.html`
 writes one file that opens from disk, offline; every chart has its numbers as a table and as CSV, and a static twin for
-papers. It prints, always in light colours. With 9 × 100 sentences the page is below 8 MB. With 9 × 1000 it is 60 MB, and
-the map stays fluid: it is drawn from block means and shows more as you zoom in. `python -m tests.large_map` measures it
-({large}; processor time of the page's thread, one machine, one time each).
+papers. It prints, always in light colours. With 9 × 100 sentences the page is below 8 MB. With 9 × 1000 it is 60 MB,
+and the map stays fluid: it is drawn from block means and shows more as you zoom in (`python -m tests.large_map`:
+{large};
+processor time of the page's thread, one machine, one time each, so without an interval).
 
 ![Similarity map, ordered by language, one cell pinned](img/gallery-report-map.webp)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import csv
 import hashlib
 import io
@@ -270,14 +271,13 @@ def test_hover_shows_both_sentences_and_click_pins_them(opened, runs):
 
 
 @pytest.mark.browser
-def test_a_large_map_is_drawn_from_block_means_and_exact_under_the_pointer(tmp_path):
+def test_a_large_map_is_drawn_from_block_means_and_exact_under_the_pointer(opened, tmp_path):
     n = 225
     run = write_regions(tmp_path / "run", n=n, layers=2, width=20)
     path = write_report([run], tmp_path / "page.html", static=False)
     matrix = run.arrays().similarity.values.astype(float)
     size = n * len(LANGUAGES)
-    with browsers.launched() as browser:
-        page = browser.new_page(viewport={"width": 1280, "height": 900})
+    with contextlib.closing(opened.context.browser.new_page(viewport={"width": 1280, "height": 900})) as page:
         page.set_default_timeout(browsers.PATIENCE_MS)
         page.goto(path.as_uri(), timeout=browsers.PATIENCE_MS)
         page.wait_for_selector("html[data-ready=yes]")

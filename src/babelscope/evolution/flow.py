@@ -39,8 +39,8 @@ class Flow:
     def _repr_html_(self) -> str:
         from babelscope.notebook import table
 
-        totals = self.table.groupby("language", sort=False)[list(COUNTS)].sum()
-        rows = [(str(code), *(int(value) for value in row)) for code, row in zip(totals.index, totals.to_numpy())]
+        parts = self.table.groupby("language", sort=False)
+        rows = [(str(code), *(sum(part[name].tolist()) for name in COUNTS)) for code, part in parts]
         return table("Flow of neurons between two checkpoints", ["language", *COUNTS], rows, most=40)
 
 

@@ -34,13 +34,14 @@ def perplexity_heatmap(run: Run, labels: Labels = "code", beside: str | None = N
     drawing = canvas(sum(widths) + 0.9, 1.3 + 0.3 * len(grid.base))
     places = drawing.subplots(1, len(shown), squeeze=False, width_ratios=widths)[0]
     top = max(float(np.nanmax(it.increase.to_numpy())) for it in shown)
-    norm = SymLogNorm(linthresh=10, vmin=min(0.0, float(np.nanmin(grid.increase.to_numpy()))), vmax=max(top, 10.0))
+    low, high = min(0.0, float(np.nanmin(grid.increase.to_numpy()))), max(top, 10.0)
+    norm = SymLogNorm(linthresh=10, vmin=low, vmax=high)
     titles = [run.model_name, f"{facts.name}, {facts.table} of {SOURCE}" if facts else ""]
     for axes, it, title in zip(places, shown, titles):
         image = _grid(axes, it, norm, labels)
         axes.set_title(title, size=9)
     bar = drawing.colorbar(image, ax=list(places), label="increase of perplexity, %", shrink=0.9)
-    bar.set_ticks([tick for tick in TICKS if norm.vmin <= tick <= norm.vmax], labels=None)  # pyright: ignore[reportOptionalOperand]
+    bar.set_ticks([tick for tick in TICKS if low <= tick <= high])
     bar.ax.yaxis.set_major_formatter(lambda tick, _: f"{tick:g}")
     bar.minorticks_off()
     return drawing
