@@ -201,7 +201,7 @@ def _tell_related(values: Mapping[str, Array], arrays: xr.Dataset) -> None:
     predictors = {
         "relatedness": np.array([[related(a, b) for b in codes] for a in codes]),
         "same script": np.array([[float((a in LATIN) and (b in LATIN)) for b in codes] for a in codes]),
-        "equal LD (−|Δ LD|)": -np.abs(level[:, None] - level[None]),
+        "equal LD": -np.abs(level[:, None] - level[None]),
     }
     print("### Do related languages share more?\n")
     every = list(combinations(range(len(codes)), 2))
