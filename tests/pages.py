@@ -138,9 +138,11 @@ class Shell:
         """Exit code and everything printed; without `forked`, the command is the installed one."""
         path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
         path = f"{self.home}:{path}" if forked else path
+        # Ray's workers are of low priority: on a busy machine they would never finish
+        variables = os.environ | {"PATH": path, "COLUMNS": "120", "RAY_worker_niceness": "0"}
         done = subprocess.run(
             ["bash", "-euo", "pipefail", "-c", code],
-            cwd=folder, env=os.environ | {"PATH": path, "COLUMNS": "120"}, timeout=800,
+            cwd=folder, env=variables, timeout=800,
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding="utf-8",
         )  # fmt: skip
         return done.returncode, done.stdout
