@@ -106,7 +106,7 @@ def measured(name: str, repeat: int) -> list[dict[str, Any]]:
         cost = seconds(partial(edge_attribution, model, pairs, method, steps=5), repeat)
         print(f"{name}: {method} on {edges} edges costs {cost / once:.2f} × one forward and backward")
         label = f"{method} of all {edges} edges, {name} / forward + backward"
-        results.append(dict(name=label, value=cost / once, unit="ratio", bound=bound, better="lower"))
+        results.append(dict(name=label, value=cost / once, unit="×", bound=bound, better="lower"))
     return results
 
 

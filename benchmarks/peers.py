@@ -214,7 +214,8 @@ def compare(name: str, work: str, repeat: int, rounds: int) -> list[dict[str, An
                 seconds[which] = min(seconds[which], found["seconds"])
                 held[which] = max(held[which], found["bytes"])
                 values[which] = np.load(keep)
-    label = f"{work}, {name} ({patching.MODELS[name][1]['vocab_size']} words)"
+    words = f"{patching.MODELS[name][1]['vocab_size']:,}".replace(",", " ")
+    label = f"{work}, {name} ({words} words)"
     results: list[dict[str, Any]] = []
     for which in ways[1:]:
         off = float(np.abs(values[which] - values["ours"]).max())

@@ -92,8 +92,8 @@ def main() -> None:
     tensor = given.length**2 * given.heads * given.width * 4
     size = f"T = {given.length}, {given.heads} heads, d = {given.width}"
     results = [
-        dict(name=f"routes, {size}: plain time / ours", value=theirs / ours, unit="ratio", bound=3, better="higher"),
-        dict(name=f"routes, {size}: peak memory", value=held, unit="bytes", bound=2 * 2**30),
+        dict(name=f"routes, {size}: plain time / ours", value=theirs / ours, unit="×", bound=3, better="higher"),
+        dict(name=f"routes, {size}: peak memory", value=held / 1e6, unit="MB", bound=2000),
     ]
     print(f"{size}: {ours:.2f} s against {theirs:.2f} s ({theirs / ours:.1f} ×)")
     print(f"the whole process held {held / 2**20:.0f} MB at most")
