@@ -19,7 +19,7 @@ FOUND = {
     "verbs": [b"\twalked\tV;PST\n"],
     "pairs": [b"{\xff"],
     "stories": [b'a,b\n"1,2,3\n', b"InputStoryid\xff", b"a,b\n1,2,3\n"],
-    "sweep": [b"\xff"],
+    "sweep": [b"\xff", b"{}", b'{"points": [1]}', b'{"points": [{"key": "../../x"}]}'],
     "checksums": [b'{"\\ud800": "0"}'],
     "door": [b"GET /config HTTP/1.1\nhost: 127.0.0.1:7860\norigin: http://[::1\n"],
 }

@@ -124,10 +124,13 @@ class SweepStore:
     # -- state and index --------------------------------------------------------------------------------------------
 
     def state(self) -> dict[str, Any]:
-        """The content of sweep.json; raises RunError when there is none."""
+        """The content of sweep.json; raises RunError when there is none or it names no points."""
         found = self._json(STATE)
         if found is None:
             raise RunError(f"{self.url} is not a sweep: it has no {STATE}")
+        points: Any = found.get("points")
+        if not isinstance(points, list) or not all(map(_is_point, points)):
+            raise RunError(f"{self.url}/{STATE} is damaged: it lists no points")
         return found
 
     def write_state(self, state: Mapping[str, Any]) -> None:
@@ -250,6 +253,11 @@ def _clear_silent(lock: Path) -> None:
         pass
     finally:
         clock.unlink(missing_ok=True)
+
+
+def _is_point(stated: Any) -> bool:
+    key: Any = stated.get("key") if isinstance(stated, dict) else None
+    return isinstance(key, str) and key.isalnum()
 
 
 def _hash(text: str) -> str:
