@@ -22,9 +22,9 @@ from babelscope.pocket.corpus import (
     render,
     sentence_hash,
 )
-from babelscope.pocket.items import draw_sentence, held_out_combinations
+from babelscope.pocket.items import draw_sentence, held_out_combinations, split_of
 from babelscope.pocket.realise import Grammar, GrammarError, grammar
-from babelscope.pocket.scenes import held_out_verb, task
+from babelscope.pocket.scenes import draw_giving, frames_alike, held_out_verb, task
 from babelscope.pocket.stories import draw_story, tell
 from babelscope.pocket.vocabulary import candidates, concepts, frames, languages
 
@@ -287,3 +287,12 @@ def test_what_cannot_be_is_refused():
         next(iter_documents({"en": 1.0}, mix={"poem": 1.0}))
     with pytest.raises(CorpusError, match="unknown held-out kind"):
         heldout("en", "poem", 1)
+
+
+def test_frames_that_say_the_same_in_some_language_are_held_out_together():
+    alike = frames_alike()
+    assert alike["t01"] == {"t01", "t01+t02", "t01+t12"}  # all three end in "S gave O to"
+    assert all(frame in same and all(frame in alike[twin] for twin in same) for frame, same in alike.items())
+    generator = random.Random(0)
+    for item in (draw_giving(generator, "heldout") for _ in range(20)):
+        assert all(split_of(twin, dict(item.fillers)) == "heldout" for twin in alike[item.frame])

@@ -16,7 +16,7 @@ from typing import Any
 
 from babelscope.errors import CorpusError
 from babelscope.pocket.items import Item, Split, meaning_id, share, split_of
-from babelscope.pocket.vocabulary import concepts, tasks_folder
+from babelscope.pocket.vocabulary import concepts, languages, tasks_folder
 
 TRAINING_TEMPLATES = 12
 """Giving scenes of training use t01 to t12; t13 to t16 are held out."""
@@ -87,8 +87,34 @@ def draw_giving(generator: random.Random, split: Split, new: bool = False, pair:
         closings = _closings(key)
         if not new and closings and generator.random() < CROSSED:
             key = f"{key}+{generator.choice(closings)}"
-        if new or split_of(key, fillers) == split:
+        if new or _is_in(split, key, fillers):
             return Item(meaning_id(key, fillers), "ioi", key, "heldout" if new else split, tuple(fillers.items()))
+
+
+def _is_in(split: Split, key: str, fillers: Mapping[str, str]) -> bool:
+    """A scene is held out only where every frame that says the same in some language is held out too."""
+    if split == "train":
+        return split_of(key, fillers) == "train"
+    return all(split_of(twin, fillers) == split for twin in frames_alike()[key])
+
+
+@cache
+def frames_alike() -> dict[str, set[str]]:
+    """Frames of training that have the same words in at least one language, by frame; the frame itself is among them.
+
+    Crossing makes them: two templates may give in the same words.
+    """
+    openings = [f"t{number + 1:02}" for number in range(TRAINING_TEMPLATES)]
+    keys = [*openings, *(f"{opening}+{closing}" for opening in openings for closing in _closings(opening))]
+    twins = {key: {key} for key in keys}
+    for code in languages():
+        data, said = task("ioi", code), dict[str, set[str]]()
+        for key in keys:
+            said.setdefault(_template(data, key)["text"], set()).add(key)
+        for same in said.values():
+            for key in same:
+                twins[key] |= same
+    return twins
 
 
 def _closings(opening: str) -> list[str]:
@@ -107,8 +133,7 @@ def giving(item: Item, language: str) -> Prompt:
     '.'
     """
     data, fillers = task("ioi", language), dict(item.fillers)
-    opening, _, closing = item.frame.partition("+")
-    template = _crossed(data, opening, closing) if closing else data["template"][int(opening[1:]) - 1]
+    template = _template(data, item.frame)
     said = {key: data["names"][_name_index()[fillers[key]]] for key in ("a", "b")}
     subject = fillers["subject"]
     receiver = "a" if subject == "b" else "b"
@@ -117,6 +142,11 @@ def giving(item: Item, language: str) -> Prompt:
     place, thing = data["places"][int(fillers["place"])], data["objects"][int(fillers["object"])]
     text = text.format(A=said["a"], B=said["b"], S=said[subject], place=place, object=thing)
     return Prompt(text, said[receiver], said[subject], data["join"], template["after"])
+
+
+def _template(data: Mapping[str, Any], key: str) -> Mapping[str, str]:
+    opening, _, closing = key.partition("+")
+    return _crossed(data, opening, closing) if closing else data["template"][int(opening[1:]) - 1]
 
 
 def _crossed(data: Mapping[str, Any], opening: str, closing: str) -> dict[str, str]:
