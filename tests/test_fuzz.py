@@ -21,6 +21,11 @@ FOUND = {
     "stories": [b'a,b\n"1,2,3\n', b"InputStoryid\xff", b"a,b\n1,2,3\n"],
     "sweep": [b"\xff", b"{}", b'{"points": [1]}', b'{"points": [{"key": "../../x"}]}'],
     "checksums": [b'{"\\ud800": "0"}'],
+    "graph": [
+        b'{"cfg": {"n_layers": 1e999, "n_heads": 2, "parallel_attn_mlp": 0}, "edges": {}}',
+        b'{"cfg": {"n_layers": 1000000000, "n_heads": 64, "parallel_attn_mlp": 0}, "edges": {}}',
+    ],
+    "regions-json": [b'{"layers": 1e999, "neurons_per_layer": 1, "method": "m", "regions": {"en": [[0]]}}'],
     "door": [b"GET /config HTTP/1.1\nhost: 127.0.0.1:7860\norigin: http://[::1\n"],
 }
 """what fuzzing has broken once"""

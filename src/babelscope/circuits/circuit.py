@@ -18,7 +18,7 @@ from jaxtyping import Bool, Float
 from numpy.typing import NDArray
 
 from babelscope.circuits.nodes import EMBEDDING, LOGITS, Head, Node, Receiver, Sender
-from babelscope.circuits.wiring import Mask, Wiring
+from babelscope.circuits.wiring import Mask, Wiring, sized
 from babelscope.errors import InputError, RunError
 
 Array = NDArray[np.float64]
@@ -113,14 +113,14 @@ class Circuit:
             with safe_open(path, framework="numpy") as stored:
                 facts = json.loads((stored.metadata() or {})["circuit"])
                 edges, scores = stored.get_tensor("edges"), stored.get_tensor("scores")
-            wiring = Wiring(**facts["wiring"])
+            wiring, roles, about = sized(Wiring(**facts["wiring"])), dict(facts["roles"]), dict(facts["about"])
         except FileNotFoundError as error:
             raise RunError(f"there is no circuit at {path}") from error
         except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
             raise RunError(f"{path} holds no circuit: {error}") from error
         if edges.shape != wiring.allowed.shape or scores.shape != edges.shape:
             raise RunError(f"{path} holds no circuit: {edges.shape[0]} × {edges.shape[1]} edges do not fit its model")
-        return cls(wiring, edges.astype(bool), scores.astype(np.float64), facts["roles"], facts["about"])
+        return cls(wiring, edges.astype(bool), scores.astype(np.float64), roles, about)
 
     def described(self) -> dict[str, Any]:
         """Nodes and edges by name. A key/value head is named by the query heads of the circuit that it serves."""

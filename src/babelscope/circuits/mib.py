@@ -20,7 +20,7 @@ import numpy as np
 
 from babelscope.circuits.circuit import Circuit
 from babelscope.circuits.nodes import EMBEDDING, MLP, Head, Receiver, Sender
-from babelscope.circuits.wiring import Wiring
+from babelscope.circuits.wiring import Wiring, sized
 from babelscope.errors import InputError
 
 _EDGE = re.compile(r"(input|a(\d+)\.h(\d+)|m(\d+))->(?:a(\d+)\.h(\d+)<([qkv])>|m(\d+)|logits)")
@@ -68,11 +68,10 @@ def from_graph(graph: Any, wiring: Wiring | None = None) -> Circuit:
         raise InputError("not a circuit graph: it needs the keys cfg, nodes and edges")
     try:
         sizes: dict[str, Any] = graph["cfg"]
-        own = Wiring(
-            int(sizes["n_layers"]), int(sizes["n_heads"]), int(sizes["n_heads"]), bool(sizes["parallel_attn_mlp"])
-        )
+        layers, heads = int(sizes["n_layers"]), int(sizes["n_heads"])
+        own = sized(Wiring(layers, heads, heads, bool(sizes["parallel_attn_mlp"])))
         listed: dict[str, dict[str, Any]] = dict(graph["edges"])
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise InputError(f"not a circuit graph: {error!r} in its cfg or edges") from error
     wiring = wiring or own
     if (own.layers, own.heads, own.parallel) != (wiring.layers, wiring.heads, wiring.parallel):

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from babelscope.models import Model
 
 Mask = NDArray[np.bool_]
+_MOST_HEADS = 10_000
+"""in all layers; the largest models have half of that"""
 
 
 @dataclass(frozen=True)
@@ -146,3 +148,11 @@ class Wiring:
 
     def facts(self) -> dict[str, Any]:
         return {"layers": self.layers, "heads": self.heads, "kv_heads": self.kv_heads, "parallel": self.parallel}
+
+
+def sized(wiring: Wiring) -> Wiring:
+    """The same wiring, where its sizes are those of a model; raises ValueError before a matrix of them fills memory."""
+    sizes = (wiring.layers, wiring.heads, wiring.kv_heads)
+    if not all(type(size) is int and size > 0 for size in sizes) or wiring.layers * wiring.heads > _MOST_HEADS:
+        raise ValueError(f"{sizes} are not the sizes of a model")
+    return wiring

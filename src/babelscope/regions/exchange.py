@@ -109,7 +109,7 @@ def import_regions(path: Path | str) -> RegionSet:
         method, facts = str(content["method"]), dict(content.get("facts", {}))
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file") from error
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, OverflowError) as error:
         raise InputError(f"{path}: not regions as JSON ({type(error).__name__})") from error
     if layers < 1 or neurons < 1 or layers * neurons > _LARGEST or not listed:
         raise InputError(f"{path}: {layers} layers of {neurons} neurons in {len(listed)} languages are no regions")
