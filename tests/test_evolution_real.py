@@ -14,7 +14,7 @@ import pytest
 from babelscope.cli import main
 from babelscope.errors import NonFinite
 from babelscope.evolution import plan_from, run_sweep
-from babelscope.evolution.differences import compare_alignment, compare_map, compare_regions
+from babelscope.evolution.differences import compare_alignment, compare_map, compare_points, compare_regions
 from babelscope.evolution.store import SweepStore
 from babelscope.results import open_run
 
@@ -117,6 +117,16 @@ def test_comparing_a_run_with_itself_finds_nothing(real_sweep):
     )
     assert (compare_alignment(point, point).difference == 0).all()
     assert compare_map(point, point)["largest_difference"] == 0
+
+
+def test_sweeps_are_compared_point_by_point(real_sweep):
+    _, run = real_sweep
+    points = compare_points(run, run)
+    assert set(points.measure) >= {"lrds", "sads", "sklr"}
+    assert (points.difference.dropna() == 0).all()
+    assert compare_regions(run, run).empty
+    point = SweepStore(run.path).open(run.table("points").key[0])
+    assert compare_points(run, point).empty
 
 
 def verb(capsys, *arguments):

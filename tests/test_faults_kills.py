@@ -293,7 +293,7 @@ def test_a_terminated_command_tidies_up_at_once(tmp_path, world, name):
         if struck.code == 143:
             assert "interrupted; nothing half-written was left" in struck.said
             assert "Traceback" not in struck.said
-        assert [found for found in shown(folder) if found != command.target] == [], at
+        assert [found for found in shown(folder) if found != command.target] == [], (at, struck)
         if target.exists():
             command.whole(target)
             assert not [path for path in target.rglob(".*") if target.is_dir()], at

@@ -35,6 +35,7 @@ def compare(
         "settings": compare_runs(one, two),
         "headlines": differences.compare_headlines(one, two),
         "regions": differences.compare_regions(one, two),
+        "points": differences.compare_points(one, two),
         "alignment": differences.compare_alignment(one, two),
     }
     if circuits_compare.same_model(one, two):  # heads of different models have no common name

@@ -70,7 +70,7 @@ def compare_regions(first: Run, second: Run) -> pd.DataFrame:
 
 def _sizes(run: Run) -> dict[str, Any]:
     array = _array(run, "region_size_layer")
-    if array is None:
+    if array is None or array.ndim != 2:  # a sweep has one more axis: its points are compared one by one
         return {}
     return {str(code): array.sel(language=code).values.astype(float) for code in array.language.values}
 
@@ -123,6 +123,26 @@ def compare_map(first: Run, second: Run) -> dict[str, float] | None:
         "mean_difference": float(difference.mean()),
         "largest_difference": float(difference.max()),
     }
+
+
+def compare_points(first: Run, second: Run) -> pd.DataFrame:
+    """Two sweeps, point by point (model, revision, corpus): measure, first, second, difference; empty otherwise."""
+    columns = ["model", "revision", "corpus", "measure", "first", "second", "difference"]
+    if not first.manifest.get("kind") == second.manifest.get("kind") == "sweep":
+        return pd.DataFrame(columns=columns)
+    same = columns[:3]
+    both = first.table("points").merge(second.table("points"), on=same, suffixes=("_first", "_second"))
+    rows: list[dict[str, Any]] = []
+    for name in ("lrds", "sads", "sklr", "accuracy_story_cloze"):
+        if f"{name}_first" not in both or f"{name}_second" not in both:
+            continue
+        for row in both.to_dict("records"):
+            one, two = float(row[f"{name}_first"]), float(row[f"{name}_second"])
+            rows.append(
+                {key: row[key] for key in same}
+                | {"measure": name, "first": one, "second": two, "difference": two - one}
+            )
+    return pd.DataFrame(rows, columns=columns)
 
 
 def compare_circuits(first: Run, second: Run, top: int = 10) -> pd.DataFrame:

@@ -205,12 +205,19 @@ def _no_room(error: BaseException) -> bool:
 
 
 def _remove(folder: Path) -> None:
-    try:
-        shutil.rmtree(folder, ignore_errors=True)
-    except BaseException:
-        # asked to stop in the middle of tidying up: tidy up, then stop
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
+    """Until it stays away: after Ctrl-C, threads of Zarr may still put back what they were writing."""
+    absent = 0
+    for _ in range(50):
+        try:
+            shutil.rmtree(folder, ignore_errors=True)
+        except BaseException:
+            # asked to stop in the middle of tidying up: tidy up, then stop
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+        absent = 0 if folder.exists() else absent + 1
+        if absent == 3:
+            return
+        time.sleep(0.02)
 
 
 def _literal(name: str) -> str:
