@@ -98,12 +98,16 @@ class Curve:
     @property
     def cpr(self) -> float:
         """∫ f over budgets (made for signed scores): large when few edges do much for the answer."""
-        return float(np.trapezoid(self.faithfulness, self.budgets))
+        from scipy.integrate import trapezoid
+
+        return float(trapezoid(self.faithfulness, self.budgets))
 
     @property
     def cmd(self) -> float:
         """∫ |1 − f| over budgets (made for absolute scores): small when few edges behave as the model does."""
-        return float(np.trapezoid(np.abs(1 - self.faithfulness), self.budgets))
+        from scipy.integrate import trapezoid
+
+        return float(trapezoid(np.abs(1 - self.faithfulness), self.budgets))
 
 
 def faithfulness_curve(
