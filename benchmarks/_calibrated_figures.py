@@ -68,7 +68,9 @@ def planted(path: Path) -> Figure:
             low, high = ([row[f"{measure}_{end}"] for row in mine] for end in ("low", "high"))
             axes.fill_between(x, low, high, color=colour, alpha=0.2, linewidth=0)
             marker = MARKERS[place % len(MARKERS)]
-            axes.plot(x, [row[measure] for row in mine], color=colour, marker=marker, markersize=4, label=method)
+            line = "-" if place < len(COLOURS) else "--"  # colours come round again
+            shares = [row[measure] for row in mine]
+            axes.plot(x, shares, line, color=colour, marker=marker, markersize=4, label=method)
         axes.axhline(0.95, color="black", linewidth=0.6, linestyle=":")
         axes.set_xscale("log", base=2)
         axes.set_xticks(x, [f"{value:g}" for value in x])

@@ -10,9 +10,7 @@ whole cost is counted: two forward passes, one backward, and the inner products 
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -27,6 +25,7 @@ from babelscope.circuits.attribution import Method, edge_attribution
 from babelscope.circuits.wiring import Wiring
 from babelscope.models import Model
 from babelscope.tasks import PromptPair
+from benchmarks._measure import best, result, tell
 
 MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": (
@@ -84,30 +83,21 @@ def one_pass(model: Model, pairs: list[PromptPair]) -> None:
     torch.autograd.grad((logits[rows, rows] - logits[rows, rows + len(pairs)]).sum(), embedded)
 
 
-def seconds(work: Callable[[], object], repeat: int) -> float:
-    """The fastest of some runs, in processor time."""
-    work()
-    times: list[float] = []
-    for _ in range(repeat):
-        start = time.process_time()
-        work()
-        times.append(time.process_time() - start)
-    return min(times)
-
-
 def measured(name: str, repeat: int) -> list[dict[str, Any]]:
     """Cost of every method on one model, beside its bound."""
     model = random_model(name)
     pairs, edges = random_pairs(model), int(Wiring.of(model).allowed.sum())
-    once = seconds(lambda: one_pass(model, pairs), repeat)
-    results: list[dict[str, Any]] = []
-    methods: tuple[tuple[Method, float | None], ...] = (("eap", 4.0), ("relp", None), ("eap-ig", None))
-    for method, bound in methods:
-        cost = seconds(partial(edge_attribution, model, pairs, method, steps=5), repeat)
-        print(f"{name}: {method} on {edges} edges costs {cost / once:.2f} × one forward and backward")
-        label = f"{method} of all {edges} edges, {name} / forward + backward"
-        results.append(dict(name=label, value=cost / once, unit="×", bound=bound, better="lower"))
-    return results
+    bounds: dict[Method, float | None] = {"eap": 4.0, "relp": None, "eap-ig": None}
+    ways: dict[str, Callable[[], object]] = {"once": partial(one_pass, model, pairs)}
+    ways |= {method: partial(edge_attribution, model, pairs, method, steps=5) for method in bounds}
+    best(ways, 1)  # the first run of each is slower
+    cost = best(ways, repeat)
+    return [
+        result(
+            f"{method} of all {edges} edges, {name} / forward + backward", cost[method] / cost["once"], bound, "lower"
+        )
+        for method, bound in bounds.items()
+    ]
 
 
 def main() -> None:
@@ -118,8 +108,7 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(1)
     results = [row for name in given.models.split(",") for row in measured(name, given.repeat)]
-    if given.json:
-        given.json.write_text(json.dumps({"results": results}))
+    tell(results, given.json)
 
 
 if __name__ == "__main__":

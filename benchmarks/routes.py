@@ -9,10 +9,7 @@ so the plain way is run for a few heads at a time and its time multiplied.
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import resource
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,6 +18,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import torch
 
 from babelscope.circuits.routes import EPSILON, Layer, head_proximities
+from benchmarks._measure import best, peak, result, tell
 
 SOME = 2
 """heads that the plain way holds at once"""
@@ -57,21 +55,6 @@ def plain(layer: Layer, whole: torch.Tensor, heads: slice) -> torch.Tensor:
     return found.masked_fill(later[:, :, None], 0).transpose(1, 2)
 
 
-def seconds(work: Callable[[], object], repeat: int) -> float:
-    """The fastest of some runs, in processor time."""
-    times: list[float] = []
-    for _ in range(repeat):
-        start = time.process_time()
-        work()
-        times.append(time.process_time() - start)
-    return min(times)
-
-
-def peak() -> int:
-    """Most memory this process has held, in bytes."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
 @torch.no_grad()
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
@@ -87,19 +70,22 @@ def main() -> None:
     some = min(SOME, given.heads)
     difference = (fast[:, :some] - plain(layer, whole, slice(0, some))).abs().max()
     assert difference < 1e-5 * whole.abs().sum(-1).max(), difference
-    ours = seconds(lambda: head_proximities(layer, whole, targets, EPSILON), given.repeat)
-    theirs = seconds(lambda: plain(layer, whole, slice(0, some)), given.repeat) * given.heads / some
+    ways: dict[str, Callable[[], object]] = {
+        "ours": lambda: head_proximities(layer, whole, targets, EPSILON),
+        "theirs": lambda: plain(layer, whole, slice(0, some)),
+    }
+    cost = best(ways, given.repeat)
+    ours, theirs = cost["ours"], cost["theirs"] * given.heads / some
     tensor = given.length**2 * given.heads * given.width * 4
     size = f"T = {given.length}, {given.heads} heads, d = {given.width}"
     results = [
-        dict(name=f"routes, {size}: plain time / ours", value=theirs / ours, unit="×", bound=3, better="higher"),
-        dict(name=f"routes, {size}: peak memory", value=held / 1e6, unit="MB", bound=2000),
+        result(f"routes, {size}: plain time / ours", theirs / ours, 3),
+        result(f"routes, {size}: peak memory", held / 1e6, 2000, "lower", "MB"),
     ]
     print(f"{size}: {ours:.2f} s against {theirs:.2f} s ({theirs / ours:.1f} ×)")
     print(f"the whole process held {held / 2**20:.0f} MB at most")
     print(f"the tensor of all parts would be {tensor / 2**30:.1f} GB")
-    if given.json:
-        given.json.write_text(json.dumps({"results": [{"better": "lower", "bound": None} | row for row in results]}))
+    tell(results, given.json)
 
 
 if __name__ == "__main__":
