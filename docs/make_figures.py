@@ -34,7 +34,7 @@ def main(demo: Path) -> None:
     IMAGES.mkdir(exist_ok=True)
     run = open_run(demo / "regions")
     pictures = [drawn(plots.similarity_map(run)), drawn(plots.perplexity_heatmap(run))]
-    side_by_side(pictures).quantize(128).save(IMAGES / "readme.png", optimize=True)
+    side_by_side(pictures).quantize(256, Image.Quantize.FASTOCTREE).save(IMAGES / "readme.png", optimize=True)
     drawn(plots.layer_curves(run)).quantize(64).save(IMAGES / "layer-curves.png", optimize=True)
     for path in sorted(IMAGES.glob("*.png")):
         print(path, path.stat().st_size)

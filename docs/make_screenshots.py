@@ -126,7 +126,7 @@ def save_small(picture: Image.Image, name: str, widest: int = 1280) -> None:
     if picture.width > widest:
         picture = picture.resize((widest, round(picture.height * widest / picture.width)), Image.Resampling.LANCZOS)
     if name.endswith(".png"):
-        picture.quantize(160).save(IMAGES / name, optimize=True)
+        picture.quantize(256, Image.Quantize.FASTOCTREE).save(IMAGES / name, optimize=True)
         if (IMAGES / name).stat().st_size > LIMIT:
             save_small(picture, name, round(0.9 * picture.width))
         return
