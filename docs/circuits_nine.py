@@ -39,7 +39,7 @@ CONFIRMED = ("en", "zh")
 
 def measure_scores(name: str, out: Path, n: int, codes: Sequence[str]) -> None:
     """Some languages: patching by prompt, routes and EAP-IG by block of prompts, EAP-IG of the control task."""
-    from babelscope.circuits.core.behaviour import logit_differences
+    from babelscope.circuits.core.metrics import logit_differences
     from babelscope.circuits.edges.eap import edge_attribution
     from babelscope.circuits.heads.routes import flow_routes
     from babelscope.circuits.patching.methods import activation_patching, path_patching

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from babelscope.circuits.core.behaviour import behaviour, logit_differences
 from babelscope.circuits.core.cache import projection
+from babelscope.circuits.core.metrics import behaviour, logit_differences
 from babelscope.circuits.core.nodes import EMBEDDING, MLP, Head, heads_of, mlps_of, parse_node
 from babelscope.circuits.core.statistics import benjamini_hochberg, bootstrap_mean, bootstrap_p, correlate, wilson
 from babelscope.circuits.heads.ablation import Ablation, Ablator, ablated_differences, matched_random, windows

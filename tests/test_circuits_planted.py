@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from babelscope.circuits.core.behaviour import behaviour, logit_differences
+from babelscope.circuits.core.metrics import behaviour, logit_differences
 from babelscope.circuits.core.nodes import MLP, Head, Receiver, mlps_of
 from babelscope.circuits.heads.ablation import Ablator, ablated_differences
 from babelscope.circuits.heads.knockout import completeness, faithfulness_curve, knock_out, minimality

@@ -13,9 +13,9 @@ Prompts come from `babelscope.tasks`; whole studies, which end in a run director
 
 from babelscope.circuits.comparison.overlap import circuit_overlap
 from babelscope.circuits.comparison.transfer import classify, cross_faithfulness
-from babelscope.circuits.core.behaviour import Behaviour, behaviour, logit_differences
 from babelscope.circuits.core.effects import Effects
 from babelscope.circuits.core.graph import Wiring
+from babelscope.circuits.core.metrics import Behaviour, behaviour, logit_differences
 from babelscope.circuits.core.nodes import (
     EMBEDDING,
     FINAL,

@@ -9,8 +9,8 @@ from typing import Any, cast
 
 import torch
 
-from babelscope.circuits.core.behaviour import Behaviour, behaviour
 from babelscope.circuits.core.effects import Effects
+from babelscope.circuits.core.metrics import Behaviour, behaviour
 from babelscope.circuits.core.nodes import Head, heads_of, mlps_of, receivers
 from babelscope.circuits.heads.lens import Lens, logit_lens
 from babelscope.circuits.heads.roles import Roles, role_scores

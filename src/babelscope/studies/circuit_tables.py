@@ -15,8 +15,8 @@ import torch
 from numpy.typing import NDArray
 
 from babelscope.circuits.core.batching import Rows as PatchRows
-from babelscope.circuits.core.behaviour import Behaviour, behaviour
 from babelscope.circuits.core.cache import run
+from babelscope.circuits.core.metrics import Behaviour, behaviour
 from babelscope.circuits.core.nodes import MLP, Head
 from babelscope.circuits.core.statistics import bootstrap_mean, correlate, resampled_weights, wilson
 from babelscope.circuits.heads.ablation import Ablation, Ablator, Part, ablated_differences

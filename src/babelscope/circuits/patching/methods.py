@@ -19,7 +19,6 @@ from torch import Tensor
 
 from babelscope.circuits.core import logit_diff
 from babelscope.circuits.core.batching import END, Rows, batches
-from babelscope.circuits.core.behaviour import Edits
 from babelscope.circuits.core.cache import (
     Direction,
     Runs,
@@ -30,6 +29,7 @@ from babelscope.circuits.core.cache import (
     take,
 )
 from babelscope.circuits.core.effects import Effects
+from babelscope.circuits.core.metrics import Edits
 from babelscope.circuits.core.nodes import (
     FINAL,
     MLP,
