@@ -170,7 +170,8 @@ def test_values_come_back_as_they_were(tmp_path):
     assert again["scalars"][6:] == (4, 1 / 3)
     names, empty = again[("key", 1)]
     assert names.tolist() == ["en", "zh"]
-    assert empty.shape == (0, 3) and empty.dtype == np.float32
+    assert empty.shape == (0, 3)
+    assert empty.dtype == np.float32
     assert again["half"].dtype == torch.bfloat16
     assert again["half"].tolist() == [1.5, -2]
     assert again["transposed"].tolist() == [[0, 3], [1, 4], [2, 5]]
