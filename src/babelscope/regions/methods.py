@@ -26,8 +26,9 @@ from babelscope.errors import InputError
 from babelscope.regions import contrasts, localisation
 from babelscope.regions.lape import lape
 from babelscope.regions.masks import RegionSet, from_matrix, random_region, random_region_by_layer
-from babelscope.regions.nulls import ScoreNull, benjamini_hochberg, score_null
+from babelscope.regions.nulls import ScoreNull, score_null
 from babelscope.regions.recording import Recording
+from babelscope.stats import benjamini_hochberg
 
 
 @dataclass(frozen=True)
@@ -112,6 +113,10 @@ def exclusive(scores: Float[Tensor, "L D"], members: Bool[Tensor, "L D"]) -> Boo
     return members & (torch.arange(len(scores))[:, None] == best)
 
 
+def _rejected(p: Float[Tensor, "L D"], rate: float) -> Bool[Tensor, "L D"]:
+    return torch.from_numpy(benjamini_hochberg(p.numpy(), rate))
+
+
 def z_score(recording: Recording, choices: Choices, _given: Given) -> Found:
     """The paper's regions (eq. 10–14)."""
     localisation.check_threshold(choices.threshold, len(recording.languages))
@@ -123,13 +128,13 @@ def z_score(recording: Recording, choices: Choices, _given: Given) -> Found:
 def fdr(recording: Recording, choices: Choices, given: Given) -> Found:
     """Neurons whose z permuted labels reach too seldom to be chance."""
     null = given.null or score_null(recording, choices.permutations, choices.threshold, choices.seed)
-    return Found(1 - null.p, benjamini_hochberg(null.p, choices.rate))
+    return Found(1 - null.p, _rejected(null.p, choices.rate))
 
 
 def fdr_effect(recording: Recording, choices: Choices, given: Given) -> Found:
     """Neurons whose contribution above the mean of languages permuted labels reach too seldom to be chance."""
     null = given.null or score_null(recording, choices.permutations, choices.threshold, choices.seed)
-    return Found(1 - null.p_effect, benjamini_hochberg(null.p_effect, choices.rate))
+    return Found(1 - null.p_effect, _rejected(null.p_effect, choices.rate))
 
 
 def activation_entropy(recording: Recording, choices: Choices, _given: Given) -> Found:
@@ -155,7 +160,7 @@ def eta_squared(recording: Recording, choices: Choices, _given: Given) -> Found:
 def mean_difference(recording: Recording, choices: Choices, _given: Given) -> Found:
     """Neurons more active in one language than in the rest, by Welch's t test."""
     t, p, effect = contrasts.welch(recording)
-    return Found(t, benjamini_hochberg(p, choices.rate) & (effect > choices.effect))
+    return Found(t, _rejected(p, choices.rate) & (effect > choices.effect))
 
 
 def random(recording: Recording, choices: Choices, given: Given) -> Found:

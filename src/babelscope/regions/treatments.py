@@ -49,7 +49,7 @@ def row_edit(treatment: Treatment) -> RowEdit:
 
 def language_means(recording: Recording) -> Float[Tensor, "L P N"]:
     """Mean activation of every neuron in every language, sentences weighing the same."""
-    means = torch.cat([recording.values(block).double().mean(1) for block in recording.chunks()], dim=1)
+    means = torch.cat([recording.stored(block).double().mean(1) for block in recording.chunks()], dim=1)
     return means.float().reshape(len(recording.languages), recording.layers, -1)
 
 

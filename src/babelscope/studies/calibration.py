@@ -135,7 +135,7 @@ def calibrate(
 
 def _calibration_table(run: RunWriter, null: ScoreNull, regions: masks.RegionSet, rate: float, n: int) -> None:
     # fdr_needs: the smallest p is 1 / ((B + 1) L), so at least so many (language, neuron) pairs must reach it
-    kept, kept_effect = (nulls.benjamini_hochberg(p, rate).sum(1) for p in (null.p, null.p_effect))
+    kept, kept_effect = (benjamini_hochberg(p.numpy(), rate).sum(1) for p in (null.p, null.p_effect))
     rows: list[dict[str, Any]] = []
     for place, (code, observed) in enumerate(regions.sizes.items()):
         draws = null.sizes[:, place].double()
