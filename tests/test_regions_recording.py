@@ -16,7 +16,6 @@ from . import reference
 from .region_data import corpus, model, recording
 from .tiny_models import FAMILIES
 
-
 FLOAT32_INSIDE = {"bloom": 1e-5, "gemma2": 2e-4}
 """Relative tolerance of the families whose attention takes its soft-max in float32 whatever the model's own type (both
 run transformers' eager attention): how that sum is rounded depends on the padding and on the processor's kernel."""
