@@ -16,7 +16,7 @@ from typing import Literal
 
 from babelscope.corpora import ParallelCorpus
 from babelscope.errors import InputError
-from babelscope.languages import language
+from babelscope.languages import language, own_name
 from babelscope.latent.words import WordList
 
 Task = Literal["translation", "repetition", "cloze", "sentence"]
@@ -46,18 +46,6 @@ class Prompt:
     gap: str = ""
     """what stands between the text and the word: nothing after a quote, a blank inside a sentence"""
     demonstrations: tuple[int, ...] = ()
-
-
-def own_name(code: str) -> str:
-    """The name of a language in itself, capitalised.
-
-    >>> own_name("fr"), own_name("zh")
-    ('Français', '中文')
-    """
-    import langcodes
-
-    name = langcodes.Language.get(language(code).code).autonym()
-    return name[:1].upper() + name[1:]
 
 
 def word_prompts(

@@ -17,7 +17,7 @@ from pathlib import Path
 from babelscope.errors import InputError
 from babelscope.languages import language
 
-BUILT_IN, POCKET = "concepts", "pocket"
+BUILT_IN, POCKET, PLANTED = "concepts", "pocket", "planted"
 """names that stand for lists that come with the package"""
 KINDS = ("animal", "object", "food", "drink", "place")
 """nouns of the pocket lexicon that are taken"""
@@ -61,24 +61,12 @@ class WordList:
 def load_words(
     spec: str = BUILT_IN, languages: Sequence[str] | None = None, kinds: Sequence[str] | None = None
 ) -> WordList:
-    """The list `concepts` (the package's own), `pocket` (the pocket lexicon), or a CSV, TSV or JSONL file (section 5).
+    """The package's own list `concepts`, the `pocket` lexicon, `planted` words, or a CSV, TSV or JSONL file (section 5).
 
     Concepts that share a string in a used language are left out, all of them, and named in `doubles`.
     Raises InputError for a list that cannot be read, a language or kind that it lacks, or a list without concepts.
     """
-    if spec == POCKET:
-        concepts = list(_pocket(KINDS if kinds is None else kinds))
-    else:
-        concepts = list(
-            _table(
-                Path(str(files("babelscope.latent") / "data" / "concepts.tsv"))
-                if spec == BUILT_IN
-                else _existing(spec),
-                spec,
-            )
-        )
-        if kinds is not None:
-            concepts = [concept for concept in concepts if concept.kind in kinds]
+    concepts = list(_listed(spec, kinds))
     there = tuple(dict.fromkeys(code for concept in concepts for code in concept.words))
     chosen = there if languages is None else tuple(language(code).code for code in languages)
     absent = [code for code in chosen if code not in there]
@@ -91,6 +79,19 @@ def load_words(
         wanted = f" of the kinds {', '.join(kinds)}" if kinds else ""
         raise InputError(f"the word list {spec} has no concept{wanted} left in {', '.join(chosen)}")
     return WordList(spec, chosen, tuple(kept), tuple(doubles))
+
+
+def _listed(spec: str, kinds: Sequence[str] | None) -> Iterator[Concept]:
+    if spec == POCKET:
+        yield from _pocket(KINDS if kinds is None else kinds)
+        return
+    if spec == PLANTED:
+        from babelscope.pocket.planted import words
+
+        yield from (Concept(id, {code: (word,) for code, word in said.items()}) for id, said in words().items())
+        return
+    path = Path(str(files("babelscope.latent") / "data" / "concepts.tsv")) if spec == BUILT_IN else _existing(spec)
+    yield from (concept for concept in _table(path, spec) if kinds is None or concept.kind in kinds)
 
 
 def _existing(spec: str) -> Path:
