@@ -61,7 +61,7 @@ class WordList:
 def load_words(
     spec: str = BUILT_IN, languages: Sequence[str] | None = None, kinds: Sequence[str] | None = None
 ) -> WordList:
-    """The package's own list `concepts`, the `pocket` lexicon, `planted` words, or a CSV, TSV or JSONL file (section 5).
+    """The built-in list `concepts`, the `pocket` lexicon, `planted` words, or a CSV, TSV or JSONL file (section 5).
 
     Concepts that share a string in a used language are left out, all of them, and named in `doubles`.
     Raises InputError for a list that cannot be read, a language or kind that it lacks, or a list without concepts.

@@ -138,7 +138,7 @@ def path(name: str, revision: str | None = None) -> Path:
     >>> path("pocket-bloom-m", "step16").name
     'step16'
     """
-    if name.startswith("planted-") or name.startswith("pocket-planted-"):
+    if name.startswith(("planted-", "pocket-planted-")):
         from babelscope.pocket.planted import folder  # imports torch, which nothing else here does
 
         if revision not in (None, MAIN):
