@@ -16,10 +16,10 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from babelscope.circuits.attribution import edge_attribution
-from babelscope.circuits.nodes import heads_of
-from babelscope.circuits.routes import EPSILON, head_proximities
-from babelscope.circuits.runs import record as record_runs
+from babelscope.circuits.core.cache import record as record_runs
+from babelscope.circuits.core.nodes import heads_of
+from babelscope.circuits.edges.eap import edge_attribution
+from babelscope.circuits.heads.routes import EPSILON, head_proximities
 from babelscope.models import Model
 from babelscope.regions import nulls
 from babelscope.regions.recording import record

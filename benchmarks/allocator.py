@@ -22,8 +22,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
 
-from babelscope.circuits.attribution import edge_attribution
-from babelscope.circuits.runs import record as record_runs
+from babelscope.circuits.core.cache import record as record_runs
+from babelscope.circuits.edges.eap import edge_attribution
 from babelscope.cli.allocator import keep_freed_memory
 from babelscope.regions.recording import record
 from benchmarks import _texts, attribution, patching, perplexity

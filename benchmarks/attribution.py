@@ -21,8 +21,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from babelscope.circuits.attribution import Method, edge_attribution
-from babelscope.circuits.wiring import Wiring
+from babelscope.circuits.core.graph import Wiring
+from babelscope.circuits.edges.eap import Method, edge_attribution
 from babelscope.models import Model
 from babelscope.tasks import PromptPair
 from benchmarks._measure import best, result, tell

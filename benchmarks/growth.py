@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from babelscope.circuits.routes import EPSILON, head_proximities
+from babelscope.circuits.heads.routes import EPSILON, head_proximities
 from babelscope.models import Model
 from babelscope.regions import nulls, whole_means, within_language_sums
 from babelscope.regions.recording import Recording, record
@@ -68,7 +68,7 @@ def recorded_length(length: int) -> Work:
 
 
 def patched_heads(heads: int) -> Work:
-    from babelscope.circuits.runs import record as record_runs
+    from babelscope.circuits.core.cache import record as record_runs
     from benchmarks import patching
 
     torch.manual_seed(0)

@@ -26,11 +26,12 @@ from rich.console import Console
 from rich.table import Table
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from babelscope.circuits import patching, readout
-from babelscope.circuits.nodes import FINAL, Head, heads_of
-from babelscope.circuits.passes import Entry, through_mlps, without_mlps
-from babelscope.circuits.rows import Rows
-from babelscope.circuits.runs import Runs, output_changes, record, stream_changes
+from babelscope.circuits.core import logit_diff
+from babelscope.circuits.core.batching import Rows
+from babelscope.circuits.core.cache import Runs, output_changes, record, stream_changes
+from babelscope.circuits.core.nodes import FINAL, Head, heads_of
+from babelscope.circuits.patching import methods
+from babelscope.circuits.patching.path_passes import Entry, through_mlps, without_mlps
 from babelscope.models import Model, Site, edit
 from babelscope.models.batches import token_budget
 
@@ -116,10 +117,10 @@ def fast(model: Model, runs: Runs, positions: slice, path: str | None) -> np.nda
             size = max(1, token_budget(model.device) // (len(rows) * places.shape[1]))
             group = [Head(layer, head) for head in everyone]
             for start in range(0, len(group), size):
-                finals.append(patching.activation_finals(model, runs, group[start : start + size], places))
+                finals.append(methods.activation_finals(model, runs, group[start : start + size], places))
     if entries:
         finals = [through_mlps(model, runs, entries, places, [FINAL])[FINAL]]
-    return readout.scores(model, rows, torch.cat(finals)).numpy()
+    return logit_diff.scores(model, rows, torch.cat(finals)).numpy()
 
 
 def best(work: Callable[[], np.ndarray], repeat: int) -> tuple[float, np.ndarray]:

@@ -31,8 +31,8 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 import numpy as np
 import torch
 
-from babelscope.circuits.rows import Rows
-from babelscope.circuits.runs import record as record_runs
+from babelscope.circuits.core.batching import Rows
+from babelscope.circuits.core.cache import record as record_runs
 from babelscope.models import Model, Site
 from babelscope.pocket.models import path
 from babelscope.regions.recording import Recording, record

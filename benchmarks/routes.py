@@ -17,7 +17,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
 
-from babelscope.circuits.routes import EPSILON, Layer, head_proximities
+from babelscope.circuits.heads.routes import EPSILON, Layer, head_proximities
 from benchmarks._measure import best, peak, result, tell
 
 SOME = 2

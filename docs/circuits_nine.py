@@ -12,8 +12,8 @@ import xarray as xr
 from circuits_statistics import SEED
 from numpy.typing import NDArray
 
-from babelscope.circuits.circuit import greedy_edges
-from babelscope.circuits.wiring import Wiring
+from babelscope.circuits.core.graph import Wiring
+from babelscope.circuits.edges.circuit import greedy_edges
 
 Array = NDArray[np.float64]
 LANGUAGES = ("en", "zh", "fr", "es", "pt", "ar", "vi", "hi", "id")
@@ -39,10 +39,10 @@ CONFIRMED = ("en", "zh")
 
 def measure_scores(name: str, out: Path, n: int, codes: Sequence[str]) -> None:
     """Some languages: patching by prompt, routes and EAP-IG by block of prompts, EAP-IG of the control task."""
-    from babelscope.circuits.attribution import edge_attribution
-    from babelscope.circuits.metrics import logit_differences
-    from babelscope.circuits.patching import activation_patching, path_patching
-    from babelscope.circuits.routes import flow_routes
+    from babelscope.circuits.core.metrics import logit_differences
+    from babelscope.circuits.edges.eap import edge_attribution
+    from babelscope.circuits.heads.routes import flow_routes
+    from babelscope.circuits.patching.methods import activation_patching, path_patching
     from babelscope.studies.circuit_edges import control_prompts
 
     model, pairs = _prompts(name, n)
@@ -67,10 +67,10 @@ def measure_scores(name: str, out: Path, n: int, codes: Sequence[str]) -> None:
 
 def measure_methods(name: str, out: Path, n: int, codes: Sequence[str] = CONFIRMED) -> None:
     """EAP, RelP, AtP by block, and the true effects of the strongest edges of each method."""
-    from babelscope.circuits.atp import attribution_patching
-    from babelscope.circuits.attribution import edge_attribution
-    from babelscope.circuits.masked import edge_effects
-    from babelscope.circuits.references import reference
+    from babelscope.circuits.edges.atp import attribution_patching
+    from babelscope.circuits.edges.eap import edge_attribution
+    from babelscope.circuits.edges.edge_ablation import edge_effects
+    from babelscope.circuits.edges.references import reference
 
     model, pairs = _prompts(name, n)
     data: dict[str, Any] = {}
@@ -94,7 +94,7 @@ def measure_methods(name: str, out: Path, n: int, codes: Sequence[str] = CONFIRM
 
 def measure_cross(name: str, out: Path, n: int, codes: Sequence[str]) -> None:
     """Circuits of all nine, from the first of every two blocks, run on the other blocks of some languages."""
-    from babelscope.circuits import cross
+    from babelscope.circuits.comparison import transfer
 
     model, pairs = _prompts(name, n)
     scores = scores_of(out.with_name(out.name.partition("-cross")[0]))
@@ -107,13 +107,13 @@ def measure_cross(name: str, out: Path, n: int, codes: Sequence[str]) -> None:
     circuits = {code: greedy_edges(wiring, own, size) for code, own in ranked.items()}
     controls = {c: greedy_edges(wiring, own, size) for c, own in zip(LANGUAGES, scores.control_scores.values)}
     chosen = {code: tests[code] for code in codes}
-    rows = cross.cross_faithfulness(model, circuits, chosen, controls, random=1, seed=SEED)
+    rows = transfer.cross_faithfulness(model, circuits, chosen, controls, random=1, seed=SEED)
     _write(out, model, n, codes, None, cross_edges=pd.DataFrame(rows), curve=curve)
 
 
 def _curve(model: Any, wiring: Wiring, ranked: Mapping[str, Array], tests: Mapping[str, Sequence[Any]]) -> pd.DataFrame:
     """Faithfulness of en's and zh's own circuits of growing size, by which the size of all is chosen."""
-    from babelscope.circuits.budgets import score_circuits
+    from babelscope.circuits.edges.faithfulness import score_circuits
 
     rows: list[dict[str, Any]] = []
     for code in CONFIRMED:

@@ -41,10 +41,10 @@ from circuits_statistics import (
 from markdown_tables import frame, p_value, span, table
 from numpy.typing import NDArray
 
-from babelscope.circuits.circuit import Circuit, greedy_edges
-from babelscope.circuits.languages import pearson
-from babelscope.circuits.nodes import Head
-from babelscope.circuits.wiring import Wiring
+from babelscope.circuits.comparison.head_frequency import pearson
+from babelscope.circuits.core.graph import Wiring
+from babelscope.circuits.core.nodes import Head
+from babelscope.circuits.edges.circuit import Circuit, greedy_edges
 
 Array = NDArray[np.float64]
 PERMUTATIONS = 39
@@ -84,7 +84,6 @@ def tell_crossing(out: Path) -> None:
 
 def tell_overlaps(out: Path) -> None:
     """Circuits of equal size compared, with nulls and ceilings; whether related languages share more."""
-    from babelscope.circuits import overlap
 
     arrays, codes = scores_of(out), list(LANGUAGES)
     wiring, scores = _wiring(arrays), arrays.block_eap_ig.values
@@ -94,7 +93,9 @@ def tell_overlaps(out: Path) -> None:
     rows_of = [
         row
         for one, other in combinations(codes, 2)
-        for row in overlap.rows(one, other, overlap.overlap(found[one], found[other], PERMUTATIONS, SEED, MEASURES))
+        for row in rows(
+            one, other, circuit_overlap(found[one], found[other], PERMUTATIONS, SEED, MEASURES)
+        )
     ]
     overlaps = pd.DataFrame(rows_of)
     _tell_overlaps(overlaps, codes)
@@ -132,7 +133,7 @@ def _wiring(arrays: xr.Dataset) -> Wiring:
 
 
 def _mean(values: Array) -> tuple[float, float, float]:
-    from babelscope.circuits.statistics import bootstrap_mean
+    from babelscope.circuits.core.statistics import bootstrap_mean
 
     found = bootstrap_mean(values, seed=SEED)
     return found.value, found.low, found.high
@@ -177,7 +178,7 @@ def _tell_overlaps(overlaps: pd.DataFrame, codes: Sequence[str]) -> None:
 
 def _tell_routes(arrays: xr.Dataset, codes: Sequence[str]) -> None:
     """Head activation frequencies of en and zh, and of all pairs."""
-    from babelscope.circuits.statistics import correlate
+    from babelscope.circuits.core.statistics import correlate
 
     blocks = arrays.block_routes.values
     rng, count = np.random.default_rng(SEED), blocks.shape[1]
@@ -219,7 +220,7 @@ def _tell_related(values: Mapping[str, Array], arrays: xr.Dataset) -> None:
 
 def _tell_heads(arrays: xr.Dataset, codes: Sequence[str]) -> None:
     """Correlation of patching effects of en and zh, its ceiling, and the heads that differ."""
-    from babelscope.circuits.statistics import benjamini_hochberg, bootstrap_p, correlate
+    from babelscope.circuits.core.statistics import benjamini_hochberg, bootstrap_p, correlate
 
     print("### Effects of heads, en against zh\n")
     a, b = (codes.index(code) for code in CONFIRMED)
@@ -288,7 +289,7 @@ def _scored(what: str, one: xr.Dataset, other: xr.Dataset, confirmed: pd.DataFra
 
 
 def _tell_nodes(found: Mapping[str, Circuit]) -> None:
-    from babelscope.circuits.cross import classify
+    from babelscope.circuits.comparison.transfer import classify
 
     rows = []
     for one, other in combinations(found, 2):

@@ -200,7 +200,7 @@ def _region_bytes() -> bytes:
 
 
 def _circuit_bytes() -> bytes:
-    from babelscope.circuits.mib import from_graph
+    from babelscope.circuits.edges.mib import from_graph
 
     with tempfile.TemporaryDirectory() as folder:
         from_graph(_GRAPH).save(Path(folder) / "c")

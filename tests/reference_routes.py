@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from babelscope.circuits.runs import projection
+from babelscope.circuits.core.cache import projection
 from babelscope.models import Site, capture
 from babelscope.models.families import find
 

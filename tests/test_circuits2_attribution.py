@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from babelscope.circuits.atp import attribution_patching
-from babelscope.circuits.attribution import edge_attribution
-from babelscope.circuits.masked import edge_effects, logit_differences
-from babelscope.circuits.nodes import EMBEDDING, FINAL, MLP, Head, Receiver, heads_of
-from babelscope.circuits.patching import activation_patching, path_patching
-from babelscope.circuits.references import reference
-from babelscope.circuits.relevance import relevance_rules
-from babelscope.circuits.wiring import Wiring
+from babelscope.circuits.core.graph import Wiring
+from babelscope.circuits.core.nodes import EMBEDDING, FINAL, MLP, Head, Receiver, heads_of
+from babelscope.circuits.edges.atp import attribution_patching
+from babelscope.circuits.edges.eap import edge_attribution
+from babelscope.circuits.edges.edge_ablation import edge_effects, logit_differences
+from babelscope.circuits.edges.references import reference
+from babelscope.circuits.edges.relp import relevance_rules
+from babelscope.circuits.patching.methods import activation_patching, path_patching
 from babelscope.errors import InputError, UnsupportedModel
 from babelscope.models import Model, Site, capture, edit
 from babelscope.models.hooks import hook_count
@@ -168,7 +168,7 @@ def test_a_mean_over_pairs_is_the_mean_of_the_pairs(llama, pairs):
 def test_tokens_are_taken_in_chunks_with_the_same_sums(llama, pairs, monkeypatch):
     pairs = pairs[:2]
     whole = edge_attribution(llama, pairs, "eap").scores
-    monkeypatch.setattr("babelscope.circuits.attribution.ELEMENTS", {"cpu": 12000})
+    monkeypatch.setattr("babelscope.circuits.edges.eap.ELEMENTS", {"cpu": 12000})
     assert np.allclose(whole, edge_attribution(llama, pairs, "eap").scores, atol=1e-6)
 
 

@@ -8,24 +8,24 @@ import numpy as np
 import pytest
 import torch
 
-from babelscope.circuits import readout
-from babelscope.circuits.ablation import Ablation
-from babelscope.circuits.budgets import (
+from babelscope.circuits.core import logit_diff
+from babelscope.circuits.core.batching import batches
+from babelscope.circuits.core.graph import Wiring
+from babelscope.circuits.core.nodes import EMBEDDING, FINAL, MLP, Head, Receiver
+from babelscope.circuits.edges.circuit import Circuit, greedy_edges, top_edges
+from babelscope.circuits.edges.edge_ablation import logit_differences, masked_final, optimal_reference
+from babelscope.circuits.edges.faithfulness import (
     BUDGETS,
     Curve,
     completeness,
-    faithfulness_curve,
+    edge_curve,
     minimal_size,
     minimality,
     score_circuits,
 )
-from babelscope.circuits.circuit import Circuit, greedy_edges, top_edges
-from babelscope.circuits.masked import logit_differences, masked_final, optimal_reference
-from babelscope.circuits.mib import from_graph, read_graph, to_graph, write_graph
-from babelscope.circuits.nodes import EMBEDDING, FINAL, MLP, Head, Receiver
-from babelscope.circuits.references import reference
-from babelscope.circuits.rows import batches
-from babelscope.circuits.wiring import Wiring
+from babelscope.circuits.edges.mib import from_graph, read_graph, to_graph, write_graph
+from babelscope.circuits.edges.references import reference
+from babelscope.circuits.heads.ablation import Ablation
 from babelscope.errors import InputError, NonFinite, RunError
 from babelscope.models import Model, Site, edit
 from tests.random_pairs import random_pair, random_pairs
@@ -241,7 +241,7 @@ def test_means_are_of_the_same_template_order_and_position(llama):
     found = logit_differences(llama, few, [wiring.allowed & False], reference(llama, few, Ablation.MEAN))[0]
     with torch.no_grad():
         ids = torch.tensor([pair.corrupted for pair in few])
-        from babelscope.circuits.runs import run
+        from babelscope.circuits.core.cache import run
 
         recorded = run(llama, ids)
         final = recorded.residual[0].mean(0) + sum(part.mean(0) for part in recorded.mlp)
@@ -267,7 +267,7 @@ def divergence(model, pairs, edges, constants):
     total = 0.0
     for rows in batches(pairs, 500, model.device):
         final = masked_final(model, Wiring.of(model), torch.from_numpy(edges), rows, constants(rows))
-        total += float(readout.divergence(model, model.trunk(rows.clean)[:, -1], final[None, :, 0]).sum())
+        total += float(logit_diff.divergence(model, model.trunk(rows.clean)[:, -1], final[None, :, 0]).sum())
     return total
 
 
@@ -296,11 +296,11 @@ def test_the_areas_of_a_curve():
 
 
 def test_a_ranking_by_true_scores_gives_a_rising_curve(llama, pairs):
-    from babelscope.circuits.attribution import edge_attribution
+    from babelscope.circuits.edges.eap import edge_attribution
 
     few = pairs[:2]
     scores = edge_attribution(llama, few, "eap-ig", steps=3).scores
-    curve = faithfulness_curve(llama, few, scores, budgets=(0.01, 0.3, 1.0))
+    curve = edge_curve(llama, few, scores, budgets=(0.01, 0.3, 1.0))
     assert curve.faithfulness[-1] == pytest.approx(1, abs=1e-5)
     assert curve.edges[0] < curve.edges[1] < curve.edges[2]
     assert abs(1 - curve.faithfulness[1]) < abs(1 - curve.faithfulness[0])

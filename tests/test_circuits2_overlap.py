@@ -5,13 +5,20 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from babelscope.circuits.agreement import agreements, confirmed, top_k_recall
-from babelscope.circuits.attribution import edge_attribution
-from babelscope.circuits.circuit import Circuit, greedy_edges
-from babelscope.circuits.cross import class_rows, classify, cross_faithfulness, matrix
-from babelscope.circuits.nodes import EMBEDDING, FINAL, MLP, Head, Receiver
-from babelscope.circuits.overlap import MEASURES, hypergeometric, overlap, random_scores, relabelled, rows
-from babelscope.circuits.wiring import Wiring
+from babelscope.circuits.comparison.method_agreement import agreements, confirmed, top_k_recall
+from babelscope.circuits.comparison.overlap import (
+    MEASURES,
+    circuit_overlap,
+    hypergeometric,
+    random_scores,
+    relabelled,
+    rows,
+)
+from babelscope.circuits.comparison.transfer import class_rows, classify, cross_faithfulness, matrix
+from babelscope.circuits.core.graph import Wiring
+from babelscope.circuits.core.nodes import EMBEDDING, FINAL, MLP, Head, Receiver
+from babelscope.circuits.edges.circuit import Circuit, greedy_edges
+from babelscope.circuits.edges.eap import edge_attribution
 from babelscope.errors import InputError
 from babelscope.models import Model
 from tests.random_pairs import random_pair
@@ -47,11 +54,11 @@ def test_measures_worked_out_by_hand():
 
 def test_a_circuit_overlaps_wholly_with_itself():
     circuit = made(0, 12)
-    for shared in overlap(circuit, circuit, permutations=40):
+    for shared in circuit_overlap(circuit, circuit, permutations=40):
         assert shared.value == pytest.approx(1)
         assert shared.null < 1
         assert shared.p == pytest.approx(1 / 41) or shared.measure.startswith("node")
-    table = rows("en", "zh", overlap(circuit, circuit, permutations=1))
+    table = rows("en", "zh", circuit_overlap(circuit, circuit, permutations=1))
     assert {"language", "language2", "measure", "value", "null", "p"} <= table[0].keys()
 
 
@@ -75,7 +82,10 @@ def test_nulls_are_calibrated():
         first = made(int(generator.integers(1e9)), 25)
         second = relabelled(made(7, 25), generator)
         found.append(
-            {one.measure: one.p for one in overlap(first, second, permutations=39, seed=int(generator.integers(1e9)))}
+            {
+                one.measure: one.p
+                for one in circuit_overlap(first, second, permutations=39, seed=int(generator.integers(1e9)))
+            }
         )
     for measure in ("edge_iou", "weighted_jaccard", "score_pearson"):
         p = np.array([one[measure] for one in found])
@@ -91,7 +101,7 @@ def test_drawing_at_random_is_hypergeometric():
 def test_circuits_of_different_models_are_not_compared():
     other = Wiring(2, 4, 2)
     with pytest.raises(InputError, match="different models"):
-        overlap(made(0), Circuit(other, other.allowed, other.allowed * 1.0))
+        circuit_overlap(made(0), Circuit(other, other.allowed, other.allowed * 1.0))
 
 
 def test_nodes_are_classified_by_role_or_by_what_they_are_joined_to():

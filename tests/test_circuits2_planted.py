@@ -8,15 +8,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from babelscope.circuits.attribution import edge_attribution
-from babelscope.circuits.budgets import score_circuits
-from babelscope.circuits.circuit import Circuit, greedy_edges
-from babelscope.circuits.cross import classify
-from babelscope.circuits.masked import edge_effects
-from babelscope.circuits.nodes import EMBEDDING, FINAL, MLP, Head, Receiver
-from babelscope.circuits.references import reference
-from babelscope.circuits.routes import flow_routes
-from babelscope.circuits.wiring import Wiring
+from babelscope.circuits.comparison.transfer import classify
+from babelscope.circuits.core.graph import Wiring
+from babelscope.circuits.core.nodes import EMBEDDING, FINAL, MLP, Head, Receiver
+from babelscope.circuits.edges.circuit import Circuit, greedy_edges
+from babelscope.circuits.edges.eap import edge_attribution
+from babelscope.circuits.edges.edge_ablation import edge_effects
+from babelscope.circuits.edges.faithfulness import score_circuits
+from babelscope.circuits.edges.references import reference
+from babelscope.circuits.heads.routes import flow_routes
 from babelscope.errors import InputError, RunError
 from babelscope.plots import draw, figure_names, save_figure
 from babelscope.results import RunWriter, open_run

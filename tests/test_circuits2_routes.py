@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from babelscope.circuits import routes
-from babelscope.circuits.languages import compare, reliability, rows
-from babelscope.circuits.routes import SWEEP, flow_routes, layer_of, shares
+from babelscope.circuits.comparison.head_frequency import compare, reliability, rows
+from babelscope.circuits.heads import routes
+from babelscope.circuits.heads.routes import SWEEP, flow_routes, layer_of, shares
 from babelscope.errors import InputError, TaskError, UnsupportedModel
 from babelscope.models import Model
 from babelscope.models.hooks import hook_count

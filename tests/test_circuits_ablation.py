@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 import torch
 
-from babelscope.circuits.ablation import Ablation, Ablator, ablated_differences, matched_random, windows
-from babelscope.circuits.knockout import knockout
-from babelscope.circuits.lens import logit_lens
-from babelscope.circuits.metrics import behaviour, logit_differences
-from babelscope.circuits.nodes import EMBEDDING, MLP, Head, heads_of, mlps_of, parse_node
-from babelscope.circuits.patching import activation_patching, path_patching
-from babelscope.circuits.runs import projection
-from babelscope.circuits.search import Step, search
-from babelscope.circuits.selection import select
-from babelscope.circuits.statistics import benjamini_hochberg, bootstrap_mean, bootstrap_p, correlate, wilson
+from babelscope.circuits.core.cache import projection
+from babelscope.circuits.core.metrics import behaviour, logit_differences
+from babelscope.circuits.core.nodes import EMBEDDING, MLP, Head, heads_of, mlps_of, parse_node
+from babelscope.circuits.core.statistics import benjamini_hochberg, bootstrap_mean, bootstrap_p, correlate, wilson
+from babelscope.circuits.heads.ablation import Ablation, Ablator, ablated_differences, matched_random, windows
+from babelscope.circuits.heads.knockout import knock_out
+from babelscope.circuits.heads.lens import logit_lens
+from babelscope.circuits.patching.methods import activation_patching, path_patching
+from babelscope.circuits.patching.search import Step, find_circuit
+from babelscope.circuits.patching.selection import select
 from babelscope.errors import InputError
 from babelscope.models import Model, Site, capture, edit
 from babelscope.models.model import matrix
@@ -137,7 +137,7 @@ def test_optimal_constants_do_better_than_means_and_leave_no_gradients(llama):
 def test_the_whole_circuit_gives_one_and_the_empty_one_nothing(model, pairs):
     everything = [*heads_of(model), *mlps_of(model)]
     for kind in ("zero", "mean", "resample"):
-        full, empty = knockout(model, pairs, [everything, []], Ablator.prepare(model, pairs, kind))
+        full, empty = knock_out(model, pairs, [everything, []], Ablator.prepare(model, pairs, kind))
         assert full.faithfulness == pytest.approx(1, abs=1e-4)
         assert empty.faithfulness == pytest.approx(0, abs=1e-4)
 
@@ -170,9 +170,9 @@ def test_bad_input_is_one_clear_line(llama, pairs):
     with pytest.raises(InputError, match=r"write 9\.6 for a head"):
         parse_node("nine")
     with pytest.raises(InputError, match="builds on nothing"):
-        search(llama, {"x": pairs}, [Step("queries", "q", "nothing")])
+        find_circuit(llama, {"x": pairs}, [Step("queries", "q", "nothing")])
     with pytest.raises(InputError, match="needs prompts with corruption 'flip'"):
-        search(llama, {"x": pairs}, [Step("direct", corruption="flip")])
+        find_circuit(llama, {"x": pairs}, [Step("direct", corruption="flip")])
 
 
 def test_a_knocked_out_head_has_no_direct_effect_of_its_own(llama, pairs):

@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from babelscope.circuits.circuit import Circuit
-from babelscope.circuits.wiring import Wiring
+from babelscope.circuits.core.graph import Wiring
+from babelscope.circuits.edges.circuit import Circuit
 from babelscope.cli import app
 from babelscope.results import RunWriter, open_run
 from babelscope.studies.circuits_compare import compare_circuit_edges, compare_head_roles, same_model

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from babelscope.circuits.nodes import Head, Receiver
-from babelscope.circuits.patching import activation_patching, path_patching
+from babelscope.circuits.core.nodes import Head, Receiver
+from babelscope.circuits.patching.methods import activation_patching, path_patching
 from babelscope.models import Model
 from tests.random_pairs import random_pair
 from tests.tiny_models import tiny_model, tiny_tokenizer

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from babelscope.circuits import patching
-from babelscope.circuits.nodes import EMBEDDING, FINAL, MLP, Head, Receiver, heads_of, mlps_of, receivers
-from babelscope.circuits.patching import activation_patching, path_patching
+from babelscope.circuits.core.nodes import EMBEDDING, FINAL, MLP, Head, Receiver, heads_of, mlps_of, receivers
+from babelscope.circuits.patching import methods
+from babelscope.circuits.patching.methods import activation_patching, path_patching
 from babelscope.errors import InputError, TaskError, UnsupportedModel
 from babelscope.models import Model, Site, capture, edit
 from babelscope.models.hooks import hook_count
@@ -95,7 +95,7 @@ def test_batch_size_changes_no_score(llama, pairs):
 
 
 def test_memory_running_out_halves_the_chunk_with_the_same_results(llama, pairs, monkeypatch):
-    expected, real, tried = path_patching(llama, pairs).patched, patching.through_mlps, []
+    expected, real, tried = path_patching(llama, pairs).patched, methods.through_mlps, []
 
     def scarce(model, runs, entries, positions, wanted):
         tried.append(sum(len(entry.change) for entry in entries))
@@ -103,7 +103,7 @@ def test_memory_running_out_halves_the_chunk_with_the_same_results(llama, pairs,
             raise torch.OutOfMemoryError("no more")
         return real(model, runs, entries, positions, wanted)
 
-    monkeypatch.setattr(patching, "through_mlps", scarce)
+    monkeypatch.setattr(methods, "through_mlps", scarce)
     assert np.allclose(path_patching(llama, pairs).patched, expected, atol=1e-5)
     assert max(tried) == 12
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from babelscope.circuits.ablation import Ablator, ablated_differences
-from babelscope.circuits.knockout import completeness, faithfulness_curve, knockout, minimality
-from babelscope.circuits.metrics import behaviour, logit_differences
-from babelscope.circuits.nodes import MLP, Head, Receiver, mlps_of
-from babelscope.circuits.patching import activation_patching, path_patching
-from babelscope.circuits.search import IOI, TENSE, Step, search
+from babelscope.circuits.core.metrics import behaviour, logit_differences
+from babelscope.circuits.core.nodes import MLP, Head, Receiver, mlps_of
+from babelscope.circuits.heads.ablation import Ablator, ablated_differences
+from babelscope.circuits.heads.knockout import completeness, faithfulness_curve, knock_out, minimality
+from babelscope.circuits.patching.methods import activation_patching, path_patching
+from babelscope.circuits.patching.search import IOI, TENSE, Step, find_circuit
 from tests import planted
 
 
@@ -30,7 +30,7 @@ def named(nodes):
 
 def test_ioi_is_found_step_by_step_and_nothing_else(ioi, tmp_path):
     model, pairs = ioi
-    found = search(model, {"pabc": pairs}, IOI, sigmas=1, store=tmp_path)
+    found = find_circuit(model, {"pabc": pairs}, IOI, sigmas=1, store=tmp_path)
     assert named(found["name_movers"].supporting) == ["3.3"]
     assert named(found["name_movers"].opposing) == ["3.2"]
     assert named(found["s_inhibition"].supporting) == ["2.0"]
@@ -70,7 +70,7 @@ def test_the_circuit_alone_is_faithful_complete_and_minimal(ioi):
     model, pairs = ioi
     heads = [Head(0, 1), Head(1, 2), Head(2, 0), Head(3, 3), Head(3, 2)]
     ablator = Ablator.prepare(model, pairs, "zero")
-    whole, nothing, all_of_it = knockout(
+    whole, nothing, all_of_it = knock_out(
         model, pairs, [[Head(x, y) for x in range(4) for y in range(4)], [], heads], ablator
     )
     assert whole.faithfulness == pytest.approx(1)
@@ -88,7 +88,7 @@ def test_the_circuit_alone_is_faithful_complete_and_minimal(ioi):
 def test_induction_is_found_with_its_previous_token_head(family):
     model, pairs = planted.induction(family)
     steps = [Step("direct", mlps=True), Step("previous", "k", "direct", "S1+1", mlps=True)]
-    found = search(model, {"first": pairs}, steps, null=False)
+    found = find_circuit(model, {"first": pairs}, steps, null=False)
     assert named(found["direct"].supporting) == ["1.1"]
     assert named(found["previous"].supporting) == ["0.2"]
     assert found["direct"].effects.of(Head(1, 1)) == pytest.approx(-1, abs=1e-5)
@@ -97,7 +97,7 @@ def test_induction_is_found_with_its_previous_token_head(family):
 
 def test_two_languages_share_the_copy_head_and_nothing_else(tense):
     model, sets = tense
-    found = {code: search(model, sets[code], TENSE, sigmas=1) for code in sets}
+    found = {code: find_circuit(model, sets[code], TENSE, sigmas=1) for code in sets}
     assert set(named(found["en"]["direct"].supporting)) == {"0.2", "m1"}
     assert set(named(found["en"]["direct_verb"].supporting)) == {"0.1", "m1"}
     assert named(found["en"]["ffn_inputs"].supporting) == ["0.2"]
@@ -130,29 +130,30 @@ def test_the_model_does_the_task_as_planted(tense):
 
 
 def test_a_search_goes_on_where_it_was(tmp_path, monkeypatch):
-    from babelscope.circuits import search as module
+    from babelscope.circuits.patching import search as module
 
     model, pairs = planted.ioi("gpt2")
     told = []
-    first = search(model, {"pabc": pairs}, IOI, store=tmp_path, progress=lambda *seen: told.append(seen))
+    first = find_circuit(model, {"pabc": pairs}, IOI, store=tmp_path, progress=lambda *seen: told.append(seen))
     assert told[0][0] == "name_movers"
     assert {kept.name for kept in tmp_path.iterdir()} >= {"name_movers.json", "s_inhibition.json"}
     (tmp_path / "s_inhibition.json").write_text("{ broken")
     calls = []
     real = module.path_patching
     monkeypatch.setattr(module, "path_patching", lambda *a, **k: (calls.append(1), real(*a, **k))[1])
-    again = search(model, {"pabc": pairs}, IOI, store=tmp_path)
+    again = find_circuit(model, {"pabc": pairs}, IOI, store=tmp_path)
     assert len(calls) == 1
     assert again.to_json() == first.to_json()
 
 
 def test_the_public_names_exist_and_hide_no_module():
-    import types
+    import pkgutil
     from importlib import import_module
 
     package = import_module("babelscope.circuits")
     assert sorted(package.__all__) == sorted(set(package.__all__))
     assert not [name for name in package.__all__ if not hasattr(package, name)]
-    for module in ("search", "knockout", "overlap", "patterns", "routes", "circuit"):
-        import_module(f"babelscope.circuits.{module}")
-        assert isinstance(getattr(package, module), types.ModuleType)
+    for room in pkgutil.walk_packages(package.__path__, "babelscope.circuits."):
+        module = import_module(room.name)
+        hidden = {name for name in vars(module) if not name.startswith("_")} & {room.name.rpartition(".")[2]}
+        assert not hidden, f"{room.name} holds a name that is its own"

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from babelscope.circuits.direct import attributions, promoted
-from babelscope.circuits.nodes import Head
-from babelscope.circuits.patterns import attention_between, patterns
-from babelscope.circuits.roles import (
+from babelscope.circuits.core.cache import run
+from babelscope.circuits.core.nodes import Head
+from babelscope.circuits.heads.dla import attributions, promoted
+from babelscope.circuits.heads.patterns import attention_between, attention_patterns
+from babelscope.circuits.heads.roles import (
     Roles,
     copying,
     direct,
@@ -21,8 +22,7 @@ from babelscope.circuits.roles import (
     role_scores,
     token_copying,
 )
-from babelscope.circuits.runs import run
-from babelscope.circuits.search import Step
+from babelscope.circuits.patching.search import Step
 from babelscope.errors import InputError, TaskError
 from babelscope.models import Model
 from babelscope.studies.circuit_tables import label
@@ -59,7 +59,7 @@ def test_all_attributions_and_biases_add_up_to_the_logit(family):
 def test_patterns_sum_to_one_and_the_kernel_is_put_back(family):
     model = Model(tiny_model(family), tiny_tokenizer(), id=family)
     before = model.config._attn_implementation
-    found = patterns(model, torch.arange(4, 13)[None])
+    found = attention_patterns(model, torch.arange(4, 13)[None])
     assert model.config._attn_implementation == before
     assert len(found) == model.layers
     assert all(torch.allclose(part.sum(-1), torch.ones(1, model.heads, 9), atol=1e-5) for part in found)
@@ -69,7 +69,7 @@ def test_patterns_sum_to_one_and_the_kernel_is_put_back(family):
 def test_attention_between_roles_is_read_at_their_tokens(llama):
     pairs = random_pairs()[:2]
     found = attention_between(llama, pairs, ["END", "A"], ["A", "B"])
-    weights = patterns(llama, torch.tensor([pairs[1].clean]))
+    weights = attention_patterns(llama, torch.tensor([pairs[1].clean]))
     start, end = pairs[1].roles["B"]
     assert found[0, 1, 2, 3, 1] == pytest.approx(float(weights[2][0, 3, -1, start:end].sum()), abs=1e-6)
     assert np.isnan(found[1, 1]).all()  # B stands behind A

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from babelscope.circuits.nodes import MLP, heads_of
-from babelscope.circuits.patching import activation_patching, path_patching
+from babelscope.circuits.core.nodes import MLP, heads_of
+from babelscope.circuits.patching.methods import activation_patching, path_patching
 from babelscope.cli import main
 from babelscope.errors import AlreadyEdited, ModelError, NonFinite
 from babelscope.evaluation import choice_scores, cloze_items, load_stories

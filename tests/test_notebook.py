@@ -12,7 +12,7 @@ import torch
 
 from babelscope import plots
 from babelscope.circuits import Circuit, Wiring, circuit_overlap, top_edges
-from babelscope.circuits.search import Found, Search, Step
+from babelscope.circuits.patching.search import Found, Search, Step
 from babelscope.evolution.flow import flow
 from babelscope.notebook import table
 from babelscope.regions import RegionSet

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 
 from babelscope.app.session import Session
 from babelscope.app.work import ATTENTION_LIMIT, TOKENS_LIMIT, Work, bounded
-from babelscope.circuits.nodes import check_model
-from babelscope.circuits.passes import attention_output
+from babelscope.circuits.core.nodes import check_model
+from babelscope.circuits.patching.path_passes import attention_output
 from babelscope.errors import InputError
 from babelscope.languages import script_of
 from babelscope.models import Model, Site, capture

@@ -1,7 +1,6 @@
 """Circuits: which parts of a model do a task, what each one does, and whether two languages use the same ones.
 
 Prompts come from `babelscope.tasks`; whole studies, which end in a run directory, are in `babelscope.studies.circuits`.
-Functions that would hide the module of their name are found here under another (`search` as `find_circuit`).
 
 >>> from babelscope import load_model
 >>> from babelscope.circuits import find_circuit
@@ -12,23 +11,12 @@ Functions that would hide the module of their name are found here under another 
 (Head(layer=4, head=5), Head(layer=4, head=4), Head(layer=3, head=0))
 """
 
-from babelscope.circuits.ablation import Ablation, Ablator, ablated_differences, matched_random, windows
-from babelscope.circuits.atp import NodeScores, attribution_patching
-from babelscope.circuits.attribution import Attribution, edge_attribution
-from babelscope.circuits.budgets import Curve, score_circuits
-from babelscope.circuits.budgets import faithfulness_curve as edge_curve
-from babelscope.circuits.circuit import Circuit, greedy_edges, top_edges
-from babelscope.circuits.counterfactual import same_answer
-from babelscope.circuits.cross import classify, cross_faithfulness
-from babelscope.circuits.direct import attributions, promoted
-from babelscope.circuits.effects import Effects
-from babelscope.circuits.knockout import Knockout, completeness, faithfulness_curve, minimality
-from babelscope.circuits.knockout import knockout as knock_out
-from babelscope.circuits.lens import Lens, logit_lens
-from babelscope.circuits.masked import edge_effects
-from babelscope.circuits.metrics import Behaviour, behaviour, logit_differences
-from babelscope.circuits.mib import read_graph, write_graph
-from babelscope.circuits.nodes import (
+from babelscope.circuits.comparison.overlap import circuit_overlap
+from babelscope.circuits.comparison.transfer import classify, cross_faithfulness
+from babelscope.circuits.core.effects import Effects
+from babelscope.circuits.core.graph import Wiring
+from babelscope.circuits.core.metrics import Behaviour, behaviour, logit_differences
+from babelscope.circuits.core.nodes import (
     EMBEDDING,
     FINAL,
     LOGITS,
@@ -40,16 +28,23 @@ from babelscope.circuits.nodes import (
     parse_node,
     receivers,
 )
-from babelscope.circuits.overlap import overlap as circuit_overlap
-from babelscope.circuits.patching import activation_patching, path_patching
-from babelscope.circuits.patterns import attention_between
-from babelscope.circuits.patterns import patterns as attention_patterns
-from babelscope.circuits.roles import Match, Roles, match_heads, random_twin, role_scores
-from babelscope.circuits.routes import Routes, flow_routes
-from babelscope.circuits.search import ANY, IOI, TENSE, Search, Step
-from babelscope.circuits.search import search as find_circuit
-from babelscope.circuits.selection import Selection, select
-from babelscope.circuits.wiring import Wiring
+from babelscope.circuits.edges.atp import NodeScores, attribution_patching
+from babelscope.circuits.edges.circuit import Circuit, greedy_edges, top_edges
+from babelscope.circuits.edges.eap import Attribution, edge_attribution
+from babelscope.circuits.edges.edge_ablation import edge_effects
+from babelscope.circuits.edges.faithfulness import Curve, edge_curve, score_circuits
+from babelscope.circuits.edges.mib import read_graph, write_graph
+from babelscope.circuits.heads.ablation import Ablation, Ablator, ablated_differences, matched_random, windows
+from babelscope.circuits.heads.dla import attributions, promoted
+from babelscope.circuits.heads.knockout import Knockout, completeness, faithfulness_curve, knock_out, minimality
+from babelscope.circuits.heads.lens import Lens, logit_lens
+from babelscope.circuits.heads.patterns import attention_between, attention_patterns
+from babelscope.circuits.heads.roles import Match, Roles, match_heads, random_twin, role_scores
+from babelscope.circuits.heads.routes import Routes, flow_routes
+from babelscope.circuits.patching.counterfactual import same_answer
+from babelscope.circuits.patching.methods import activation_patching, path_patching
+from babelscope.circuits.patching.search import ANY, IOI, TENSE, Search, Step, find_circuit
+from babelscope.circuits.patching.selection import Selection, select
 
 __all__ = [
     "ANY",

@@ -161,7 +161,7 @@ def _by_expert(module: Any, name: str, inputs: Tensor, sizes: list[int]) -> Tens
     return torch.cat(parts) if parts else inputs.new_zeros(0, weight.shape[2 if module.is_transposed else 1])
 
 
-# -- all neurons of a layer, as one matrix ------------------------------------------------------------------------------
+# -- all neurons of a layer, as one matrix ---------------------------------------------------------------------------
 
 
 def attach_neurons(mixture: Mixture, act: Callable[[Tensor], Tensor], replaces: bool) -> Handle:
@@ -170,7 +170,7 @@ def attach_neurons(mixture: Mixture, act: Callable[[Tensor], Tensor], replaces: 
     Where `act` replaces, it is called for routed, shared and dense neurons in turn, the others being 0: it must treat
     every neuron by itself.
     """
-    shape = _Shape(mixture.block)
+    shape = PassShape(mixture.block)
     handles: list[Handle] = [shape]
     collect = _Collected(mixture, act)
 
@@ -185,11 +185,11 @@ def attach_neurons(mixture: Mixture, act: Callable[[Tensor], Tensor], replaces: 
     handles.append(attach(mixture, routed))
     for part, columns in mixture.columns():
         handles.append(_attach_part(mixture, part.projection, columns, shape, act if replaces else None, collect))
-    return _Together(handles)
+    return Together(handles)
 
 
 def _attach_part(
-    mixture: Mixture, projection: nn.Module, columns: slice, shape: _Shape,
+    mixture: Mixture, projection: nn.Module, columns: slice, shape: PassShape,
     act: Callable[[Tensor], Tensor] | None, collect: _Collected,
 ) -> Handle:  # fmt: skip
     owner = threading.get_ident()
@@ -230,7 +230,7 @@ class _Collected:
             self.act(whole)
 
 
-class _Shape:
+class PassShape:
     """B and T of the running pass, read off the block's input: experts and routers work on [B · T, ·]."""
 
     def __init__(self, block: nn.Module) -> None:
@@ -252,7 +252,7 @@ class _Shape:
         self.handle.remove()
 
 
-class _Together:
+class Together:
     def __init__(self, handles: list[Handle]) -> None:
         self.handles = handles
 

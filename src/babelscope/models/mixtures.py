@@ -122,7 +122,7 @@ def mixture_of(block: nn.Module, layer: int, name: str = "the model") -> Mixture
             raise UnsupportedModel(_unreadable(name, outside, layer))
         return None
     if len(found) > 1:
-        raise UnsupportedModel(f"{name}: layer {layer} has {len(found)} groups of experts ({', '.join(found)}), not one")
+        raise UnsupportedModel(f"{name}: layer {layer} has {len(found)} groups of experts, not one")
     path = found[0]
     parent_path = path.rpartition(".")[0]
     parent = inside[parent_path]

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -18,7 +19,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from babelscope.models.experts import Handle, _Shape, _Together  # pyright: ignore[reportPrivateUsage]
+from babelscope.models.experts import Handle, PassShape, Together, attach_neurons
+from babelscope.models.hooks import Kind, Location
 from babelscope.models.mixtures import Mixture
 
 Scoring = Literal["softmax", "sigmoid", "sqrtsoftplus"]
@@ -46,7 +48,7 @@ class _OntoExperts(TorchFunctionMode):
 def attach_router(mixture: Mixture, act: Callable[[Tensor], Tensor], replaces: bool) -> Handle:
     """Show `act` the router's logits as [B, T, E]; what it returns takes their place where it `replaces`."""
     owner = threading.get_ident()
-    shape = _Shape(mixture.block)
+    shape = PassShape(mixture.block)
     modes: list[_OntoExperts] = []
 
     def seen(logits: Tensor) -> Tensor:
@@ -63,7 +65,7 @@ def attach_router(mixture: Mixture, act: Callable[[Tensor], Tensor], replaces: b
         if threading.get_ident() == owner and modes:
             modes.pop().__exit__(None, None, None)
 
-    return _Together(
+    return Together(
         [
             shape,
             mixture.router.register_forward_pre_hook(enter),
@@ -90,7 +92,7 @@ def scoring_of(
     index: Sequence[Int[Tensor, "tokens K"]],
     weights: Sequence[Float[Tensor, "tokens K"]],
 ) -> tuple[Scoring, bool]:
-    """The scoring that reproduces the routing weights of some passes, up to a factor for each token; and whether it does.
+    """The scoring that reproduces the routing weights, up to a factor for each token; and whether it does.
 
     Where none does, softmax is assumed and the second value is False (PhiMoE perturbs its choice).
     """
@@ -111,3 +113,14 @@ def _reproduces(p: Tensor, index: Tensor, weights: Tensor) -> bool:
     expected = chosen / chosen.sum(1, keepdim=True)
     found = weights / weights.sum(1, keepdim=True)
     return bool((expected - found)[real].abs().max() <= 1e-3)
+
+
+def mixture_location(mixture: Mixture, kind: Kind, write: nn.Module | None) -> Location:
+    """Where a mixture's neurons, router, input or output are hooked; `write`: a norm behind its output, if there is one."""
+    if kind == "neurons":
+        return Location(mixture.experts, "input", attach=partial(attach_neurons, mixture))
+    if kind == "router":
+        return Location(mixture.router, "output", attach=partial(attach_router, mixture))
+    if kind == "mlp_in":
+        return Location(mixture.mlp, "input")
+    return Location(write if write is not None else mixture.mlp, "output")

@@ -16,14 +16,14 @@ import pandas as pd
 import xarray as xr
 from numpy.typing import NDArray
 
-from babelscope.circuits import cross, languages, overlap
-from babelscope.circuits.agreement import agreements, confirmed
-from babelscope.circuits.atp import attribution_patching
-from babelscope.circuits.attribution import Attribution, edge_attribution
-from babelscope.circuits.budgets import BUDGETS, Curve, faithfulness_curve
-from babelscope.circuits.circuit import Circuit, greedy_edges
-from babelscope.circuits.routes import SWEEP, THRESHOLD, Routes, flow_routes
-from babelscope.circuits.wiring import Wiring
+from babelscope.circuits.comparison import head_frequency, overlap, transfer
+from babelscope.circuits.comparison.method_agreement import agreements, confirmed
+from babelscope.circuits.core.graph import Wiring
+from babelscope.circuits.edges.atp import attribution_patching
+from babelscope.circuits.edges.circuit import Circuit, greedy_edges
+from babelscope.circuits.edges.eap import Attribution, edge_attribution
+from babelscope.circuits.edges.faithfulness import BUDGETS, Curve, edge_curve
+from babelscope.circuits.heads.routes import SWEEP, THRESHOLD, Routes, flow_routes
 from babelscope.errors import InputError, NonFinite, TaskError
 from babelscope.models import Model
 from babelscope.results import RunWriter
@@ -147,7 +147,7 @@ def find_edges(
     tests = {code: testing for code, (_, testing) in halves.items()}
     own = {c: greedy_edges(wiring, x.control.scores, size) for c, x in found.items() if x.control is not None}
     with progress("circuits of each language on every other", sum(map(len, tests.values())), "prompts") as step:
-        crossed = cross.cross_faithfulness(
+        crossed = transfer.cross_faithfulness(
             model, circuits, tests, own, settings.random, settings.ablation, settings.seed, done=step
         )
     tables = {
@@ -158,7 +158,7 @@ def find_edges(
         "classification": [
             row
             for a, b in combinations(circuits, 2)
-            for row in cross.class_rows(a, b, cross.classify(circuits[a], circuits[b]))
+            for row in transfer.class_rows(a, b, transfer.classify(circuits[a], circuits[b]))
         ],
     }
     return Edges(
@@ -228,7 +228,7 @@ def _language(
         other = edge_attribution(model, control, "eap-ig", settings.steps, done=step) if control else None
     with progress(f"{code}: faithfulness over budgets", 0, "prompts"):
         try:
-            curve = faithfulness_curve(
+            curve = edge_curve(
                 model, ranking, methods["eap-ig"].scores, ablation=settings.ablation, budgets=settings.budgets
             )
         except NonFinite:  # the model does not do the task in this language
@@ -265,13 +265,13 @@ def _overlap_rows(
         if first.control_routes is not None and second.control_routes is not None:
             tau = settings.threshold
             controls = first.control_routes.frequency(tau), second.control_routes.frequency(tau)
-        agreement = languages.compare(
+        agreement = head_frequency.compare(
             first.routes.used(settings.threshold), second.routes.used(settings.threshold), controls, seed=settings.seed
         )
-        rows += languages.rows({(a, b): agreement})
+        rows += head_frequency.rows({(a, b): agreement})
         draws = settings.permutations, settings.seed
-        rows += overlap.rows(a, b, overlap.overlap(circuits[a], circuits[b], *draws))
-        rows += overlap.rows(b, a, overlap.overlap(circuits[b], circuits[a], *draws, overlap.DIRECTED))
+        rows += overlap.rows(a, b, overlap.circuit_overlap(circuits[a], circuits[b], *draws))
+        rows += overlap.rows(b, a, overlap.circuit_overlap(circuits[b], circuits[a], *draws, overlap.DIRECTED))
     return rows
 
 
@@ -308,5 +308,5 @@ def _summary(
         "edges_of_model": int(wiring.allowed.sum()),
         "cpr": {code: each.curve.cpr for code, each in found.items()},
         "cmd": {code: each.curve.cmd for code, each in found.items()},
-        "cross_faithfulness_edges": cross.matrix(crossed),
+        "cross_faithfulness_edges": transfer.matrix(crossed),
     }

@@ -9,14 +9,14 @@ from typing import Any, cast
 
 import torch
 
-from babelscope.circuits.effects import Effects
-from babelscope.circuits.lens import Lens, logit_lens
-from babelscope.circuits.metrics import Behaviour, behaviour
-from babelscope.circuits.nodes import Head, heads_of, mlps_of, receivers
-from babelscope.circuits.patching import Between, activation_patching, path_patching
-from babelscope.circuits.roles import Roles, role_scores
-from babelscope.circuits.search import Search, search, steps_for
-from babelscope.circuits.selection import Rule
+from babelscope.circuits.core.effects import Effects
+from babelscope.circuits.core.metrics import Behaviour, behaviour
+from babelscope.circuits.core.nodes import Head, heads_of, mlps_of, receivers
+from babelscope.circuits.heads.lens import Lens, logit_lens
+from babelscope.circuits.heads.roles import Roles, role_scores
+from babelscope.circuits.patching.methods import Between, activation_patching, path_patching
+from babelscope.circuits.patching.search import Search, find_circuit, steps_for
+from babelscope.circuits.patching.selection import Rule
 from babelscope.errors import TaskError
 from babelscope.models import Model
 from babelscope.studies.circuit_settings import CircuitsSettings
@@ -143,7 +143,7 @@ def _search(
             step(count - shown.get(name, 0))
             shown[name] = count
 
-        return search(
+        return find_circuit(
             model,
             prompts.patched,
             steps,

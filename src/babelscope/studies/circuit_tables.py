@@ -14,16 +14,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from babelscope.circuits.ablation import Ablation, Ablator, Part, ablated_differences
-from babelscope.circuits.direct import promoted
-from babelscope.circuits.knockout import faithfulness_curve, knockout
-from babelscope.circuits.metrics import Behaviour, behaviour
-from babelscope.circuits.nodes import MLP, Head
-from babelscope.circuits.roles import Roles
-from babelscope.circuits.rows import Rows as PatchRows
-from babelscope.circuits.runs import run
-from babelscope.circuits.search import Found, Search
-from babelscope.circuits.statistics import bootstrap_mean, correlate, resampled_weights, wilson
+from babelscope.circuits.core.batching import Rows as PatchRows
+from babelscope.circuits.core.cache import run
+from babelscope.circuits.core.metrics import Behaviour, behaviour
+from babelscope.circuits.core.nodes import MLP, Head
+from babelscope.circuits.core.statistics import bootstrap_mean, correlate, resampled_weights, wilson
+from babelscope.circuits.heads.ablation import Ablation, Ablator, Part, ablated_differences
+from babelscope.circuits.heads.dla import promoted
+from babelscope.circuits.heads.knockout import faithfulness_curve, knock_out
+from babelscope.circuits.heads.roles import Roles
+from babelscope.circuits.patching.search import Found, Search
 from babelscope.models import Model
 from babelscope.models.hooks import Change, Site
 from babelscope.tasks import PromptPair
@@ -347,7 +347,7 @@ def cross_rows(
     for language, pairs in prompts.items():
         ablator = Ablator.prepare(model, pairs, kind)
         names = [code for code, heads in circuits.items() if heads]
-        found = knockout(model, pairs, [*(circuits[code] for code in names), *draws], ablator)
+        found = knock_out(model, pairs, [*(circuits[code] for code in names), *draws], ablator)
         random = [result.faithfulness for result in found[len(names) :]]
         for code, result in zip(names, found):
             interval = result.interval()

@@ -15,9 +15,9 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from babelscope._version import __version__
-from babelscope.circuits.ablation import matched_random, windows
-from babelscope.circuits.nodes import Head, check_model
-from babelscope.circuits.roles import Roles, match_heads, random_twin, role_scores
+from babelscope.circuits.core.nodes import Head, check_model
+from babelscope.circuits.heads.ablation import matched_random, windows
+from babelscope.circuits.heads.roles import Roles, match_heads, random_twin, role_scores
 from babelscope.models import Model
 from babelscope.models.batches import token_budget
 from babelscope.results import Run, RunWriter, open_run, run_key

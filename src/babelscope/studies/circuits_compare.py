@@ -12,9 +12,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from babelscope.circuits import overlap
-from babelscope.circuits.circuit import Circuit
-from babelscope.circuits.roles import Roles, match_heads
+from babelscope.circuits.comparison import overlap
+from babelscope.circuits.edges.circuit import Circuit
+from babelscope.circuits.heads.roles import Roles, match_heads
 from babelscope.results import Run
 
 Array = NDArray[np.float64]
@@ -47,7 +47,9 @@ def compare_circuit_edges(first: Run, second: Run, permutations: int = 200, seed
         kept = [_circuits(run) for run in (first, second)]
         for one, other in _pairs(list(kept[0]), list(kept[1])):
             if kept[0][one].wiring == kept[1][other].wiring:
-                rows += overlap.rows(one, other, overlap.overlap(kept[0][one], kept[1][other], permutations, seed))
+                rows += overlap.rows(
+                    one, other, overlap.circuit_overlap(kept[0][one], kept[1][other], permutations, seed)
+                )
     return pd.DataFrame(rows, columns=OVERLAP)
 
 

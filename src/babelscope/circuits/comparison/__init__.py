@@ -1,0 +1,1 @@
+"""Circuits of two languages or models held beside each other."""

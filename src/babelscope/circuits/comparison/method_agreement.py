@@ -1,0 +1,80 @@
+"""Do fast methods find what true patching finds? Rank correlation and recall of the top k (section 7).
+
+S whatever is ranked: heads, or edges
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jaxtyping import Float
+from numpy.typing import NDArray
+
+from babelscope.circuits.comparison.head_frequency import pearson, spearman
+from babelscope.circuits.edges.eap import Attribution
+from babelscope.circuits.edges.edge_ablation import edge_effects
+from babelscope.circuits.edges.references import reference
+from babelscope.circuits.heads.ablation import Ablation
+
+if TYPE_CHECKING:
+    from babelscope.models import Model
+    from babelscope.tasks import PromptPair
+
+Array = NDArray[np.float64]
+
+
+def top_k_recall(found: Float[Array, "*shape"], true: Float[Array, "*shape"], k: int) -> float:
+    """Share of the k truly strongest (by absolute value) that are among the k found strongest.
+
+    >>> top_k_recall(np.array([3.0, 0.0, 1.0]), np.array([-2.0, 0.0, 0.1]), k=2)
+    1.0
+    """
+    k = min(k, found.size)
+    if k == 0:
+        return float("nan")
+    best = [set(np.argsort(-np.abs(values.ravel()), kind="stable")[:k].tolist()) for values in (found, true)]
+    return len(best[0] & best[1]) / k
+
+
+def agreements(
+    scores: Mapping[str, Float[Array, "*shape"]], k: int = 10, what: str = "heads", **labels: Any
+) -> list[dict[str, Any]]:
+    """Every pair of methods that scored the same things: Spearman of absolute scores, Pearson, recall of the top k.
+
+    `method2` is the truth in a row of recall; pairs are given in the order of `scores`, so put patching last.
+    """
+    return [
+        {
+            **labels,
+            "what": what,
+            "method": first,
+            "method2": second,
+            "spearman": spearman(np.abs(scores[first]), np.abs(scores[second])),
+            "pearson": pearson(scores[first], scores[second]),
+            "top_k_recall": top_k_recall(scores[first], scores[second], k),
+            "k": min(k, scores[first].size),
+            "n": int(scores[first].size),
+        }
+        for first, second in combinations(scores, 2)
+    ]
+
+
+def confirmed(
+    model: Model,
+    pairs: Sequence[PromptPair],
+    attributions: Mapping[str, Attribution],
+    top: int = 30,
+    ablation: Ablation | str = Ablation.RESAMPLE,
+    budget: int | None = None,
+) -> tuple[dict[str, Float[Array, " S"]], list[tuple[int, int]]]:
+    """True effects of the union of every method's strongest `top` edges, beside what each method said of them.
+
+    Returns {method: scores, …, "edge patching": true effects} on those edges, and the edges as (row, column).
+    """
+    edges = sorted({edge for found in attributions.values() for edge in found.strongest(top)})
+    true = edge_effects(model, pairs, edges, reference(model, pairs, ablation, budget), budget).mean(1)
+    said = {name: np.array([found.scores[edge] for edge in edges]) for name, found in attributions.items()}
+    return {**said, "edge patching": true}, edges

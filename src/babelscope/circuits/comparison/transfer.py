@@ -1,0 +1,155 @@
+"""The circuit found in one language, run on another; and which of its nodes the languages share (section 6).
+
+P pair
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from jaxtyping import Float
+from numpy.typing import NDArray
+
+from babelscope.circuits.comparison.overlap import random_scores, relabelled
+from babelscope.circuits.core.nodes import Embedding, Sender
+from babelscope.circuits.core.statistics import Interval
+from babelscope.circuits.edges.circuit import Circuit, greedy_edges
+from babelscope.circuits.edges.faithfulness import score_circuits
+from babelscope.circuits.heads.ablation import Ablation
+from babelscope.errors import NonFinite
+
+if TYPE_CHECKING:
+    from babelscope.models import Model
+    from babelscope.tasks import PromptPair
+
+Array = NDArray[np.float64]
+Class = Literal["shared", "repurposed", "first only", "second only"]
+ALIKE = 0.5
+"""Least cosine of a node's edge scores in two circuits that counts as doing the same thing, where no role is known"""
+
+
+def cross_faithfulness(
+    model: Model,
+    circuits: Mapping[str, Circuit],
+    prompts: Mapping[str, Sequence[PromptPair]],
+    controls: Mapping[str, Circuit] | None = None,
+    random: int = 5,
+    ablation: Ablation | str = Ablation.RESAMPLE,
+    seed: int = 0,
+    budget: int | None = None,
+    done: Callable[[int], None] | None = None,
+) -> list[dict[str, Any]]:
+    """Faithfulness of every language's circuit on every language's prompts: one row per pair of languages.
+
+    Each row holds f with its bootstrap interval over prompts, and beside it `random`: mean f of as many random circuits
+    with as many edges, joined up from the logits as the real ones are; `relabelled`: of the circuit with its heads
+    renamed inside their layers; `control`: of the control task's circuit of the language it was found in, cut to the
+    same number of edges; `share`: f divided by the f of the own circuit of the language it is run on. NaN in a language
+    in which the whole model does no better than nothing. Raises as `score_circuits`.
+    """
+    generator = np.random.default_rng(seed)
+    names = list(circuits)
+    extras = {name: _beside(circuits[name], (controls or {}).get(name), random, generator) for name in names}
+    flat = [circuit for name in names for circuit in [circuits[name], *extras[name].values()]]
+    labels = [(name, kind) for name in names for kind in ["own", *extras[name]]]
+    rows: list[dict[str, Any]] = []
+    for run_on, pairs in prompts.items():
+        scored = score_circuits(model, pairs, flat, ablation, budget)
+        try:
+            values = dict(zip(labels, scored.intervals(seed=seed)))
+        except NonFinite:  # the model does not do the task in this language
+            values = dict.fromkeys(labels, Interval(float("nan"), float("nan"), float("nan")))
+        for found_in in names:
+            own = values[found_in, "own"]
+            home = values.get((run_on, "own"))
+            rows.append(
+                {
+                    "found_in": found_in,
+                    "run_on": run_on,
+                    "faithfulness": own.value,
+                    "low": own.low,
+                    "high": own.high,
+                    "random": _mean(values, found_in, "random"),
+                    "relabelled": _mean(values, found_in, "relabelled"),
+                    "control": _mean(values, found_in, "control"),
+                    "share": own.value / home.value if home is not None and home.value else float("nan"),
+                    "edges": circuits[found_in].size,
+                    "prompts": len(pairs),
+                }
+            )
+        if done:
+            done(len(pairs))
+    return rows
+
+
+def _beside(
+    circuit: Circuit, control: Circuit | None, random: int, generator: np.random.Generator
+) -> dict[str, Circuit]:
+    wiring = circuit.wiring
+    found = {
+        f"random {draw}": greedy_edges(wiring, random_scores(wiring, generator), circuit.size, prune=False)
+        for draw in range(random)
+    }
+    found |= {f"relabelled {draw}": relabelled(circuit, generator) for draw in range(random)}
+    if control is not None:
+        found["control"] = greedy_edges(wiring, control.scores, circuit.size, prune=False)
+    return found
+
+
+def _mean(values: Mapping[tuple[str, str], Any], found_in: str, kind: str) -> float:
+    chosen = [interval.value for (name, label), interval in values.items() if name == found_in and kind in label]
+    return float(np.mean(chosen)) if chosen else float("nan")
+
+
+def matrix(rows: Sequence[Mapping[str, Any]], value: str = "faithfulness") -> dict[str, dict[str, float]]:
+    """The rows as {found in: {run on: value}}."""
+    found: dict[str, dict[str, float]] = {}
+    for row in rows:
+        found.setdefault(str(row["found_in"]), {})[str(row["run_on"])] = float(row[value])
+    return found
+
+
+def classify(first: Circuit, second: Circuit, alike: float = ALIKE) -> dict[Sender, Class]:
+    """Every node of either circuit: shared, repurposed (in both, doing something else), or of one language only.
+
+    A node in both is shared when its roles agree; where a role is unknown, when the cosine of its edge scores in the
+    two circuits is at least `alike` (ours).
+    """
+    found: dict[Sender, Class] = {}
+    a, b = set(first.nodes), set(second.nodes)
+    for node in first.wiring.writers:
+        if isinstance(node, Embedding) or node not in a | b:
+            continue
+        if node in a and node in b:
+            found[node] = "shared" if same_part(first, second, node, alike) else "repurposed"
+        else:
+            found[node] = "first only" if node in a else "second only"
+    return found
+
+
+def same_part(first: Circuit, second: Circuit, node: Sender, alike: float = ALIKE) -> bool:
+    """Whether a node that two circuits hold does the same thing in both."""
+    roles = first.roles.get(str(node)), second.roles.get(str(node))
+    if roles[0] and roles[1]:
+        return roles[0] == roles[1]
+    a, b = _profile(first, node), _profile(second, node)
+    size = float(np.linalg.norm(a) * np.linalg.norm(b))
+    return size > 0 and float(a @ b) / size >= alike
+
+
+def _profile(circuit: Circuit, node: Sender) -> Float[Array, " edges"]:
+    """Scores of all edges out of a node and into it, whether in the circuit or not."""
+    wiring = circuit.wiring
+    columns = [wiring.reader(reader) for reader in wiring.readers_of(node)]
+    return np.concatenate([circuit.scores[wiring.writer(node)], circuit.scores[:, columns].ravel()])
+
+
+def class_rows(language: str, language2: str, classes: Mapping[Sender, Class]) -> list[dict[str, Any]]:
+    """Rows for the table of classes, with the languages' names in place of first and second."""
+    names = {"first only": f"{language} only", "second only": f"{language2} only"}
+    return [
+        {"language": language, "language2": language2, "node": str(node), "class": names.get(kind, kind)}
+        for node, kind in classes.items()
+    ]

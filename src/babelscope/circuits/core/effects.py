@@ -1,0 +1,102 @@
+"""What a patching sweep found: each sender's effect on the logit difference, prompt by prompt.
+
+S sender · P pair · L layer · H head
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+from numpy.typing import NDArray
+
+from babelscope.circuits.core.cache import Direction
+from babelscope.circuits.core.nodes import MLP, Head, Sender
+from babelscope.circuits.core.statistics import resampled_weights
+from babelscope.errors import NonFinite
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Effects:
+    """Logit differences before and after patching each sender (section 3)."""
+
+    senders: tuple[Sender, ...]
+    patched: Float[Array, "S P"]
+    clean: Float[Array, " P"]
+    corrupted: Float[Array, " P"]
+    direction: Direction = "noising"
+    divergence: Float[Array, "S P"] | None = None
+    """KL(unpatched ‖ patched) at END in nats, when it was asked for"""
+    settings: dict[str, Any] = field(default_factory=dict[str, Any])
+    """every choice that determined the numbers"""
+
+    @property
+    def base(self) -> Float[Array, " P"]:
+        """Logit differences of the run that was patched into."""
+        return self.clean if self.direction == "noising" else self.corrupted
+
+    @property
+    def differences(self) -> Float[Array, "S P"]:
+        """LD patched − LD unpatched, per pair."""
+        return self.patched - self.base
+
+    @property
+    def effect(self) -> Float[Array, " S"]:
+        """(mean LD_D − mean LD_base) / scale; scale is the mean clean LD, or in denoising mean clean − mean corrupted.
+
+        Raises NonFinite when the scale is zero, which says that the model does not do the task at all.
+        """
+        return self.differences.mean(1) / self._scale(np.full(len(self.clean), 1 / len(self.clean)))
+
+    @property
+    def recovery(self) -> Float[Array, " S"]:
+        """Where the patched mean stands between the corrupted (0) and the clean run (1)."""
+        span = float((self.clean - self.corrupted).mean())
+        return (self.patched - self.corrupted).mean(1) / _nonzero(span, "clean and corrupted runs score the same")
+
+    def interval(self, draws: int = 2000, seed: int = 0) -> tuple[Float[Array, " S"], Float[Array, " S"]]:
+        """Ends of the 95 % bootstrap interval (over pairs) of `effect`."""
+        weights = resampled_weights(len(self.clean), draws, seed)
+        scale = weights @ (self.clean if self.direction == "noising" else self.clean - self.corrupted)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            drawn = (self.differences @ weights.T) / np.where(scale == 0, np.nan, scale)
+        low, high = np.nanquantile(drawn, [0.025, 0.975], axis=1)
+        return low, high
+
+    def heads(self, values: Float[Array, " S"] | None = None) -> Float[Array, "L H"]:
+        """Values (the effects, unless given) of the heads as a layer × head matrix; NaN where a head was no sender."""
+        values = self.effect if values is None else values
+        found = {node: value for node, value in zip(self.senders, values) if isinstance(node, Head)}
+        shape = int(self.settings["layers"]), int(self.settings["heads"])
+        matrix = np.full(shape, np.nan)
+        for node, value in found.items():
+            matrix[node.layer, node.head] = value
+        return matrix
+
+    def mlps(self, values: Float[Array, " S"] | None = None) -> Float[Array, " L"]:
+        """Values of the MLPs by layer; NaN where an MLP was no sender."""
+        values = self.effect if values is None else values
+        vector = np.full(int(self.settings["layers"]), np.nan)
+        for node, value in zip(self.senders, values):
+            if isinstance(node, MLP):
+                vector[node.layer] = value
+        return vector
+
+    def of(self, sender: Sender) -> float:
+        """Effect of one sender."""
+        return float(self.effect[self.senders.index(sender)])
+
+    def _scale(self, weights: Array) -> float:
+        if self.direction == "noising":
+            return _nonzero(float(weights @ self.clean), "the mean logit difference of the clean prompts is zero")
+        return _nonzero(float(weights @ (self.clean - self.corrupted)), "clean and corrupted runs score the same")
+
+
+def _nonzero(value: float, why: str) -> float:
+    if value == 0 or not np.isfinite(value):
+        raise NonFinite(f"effects are relative, and {why}")
+    return value

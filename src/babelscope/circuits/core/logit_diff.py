@@ -1,0 +1,58 @@
+"""From final hidden states at the answer positions to scores, touching only the answer's rows of the unembedding.
+
+N row · S sender (or any stack of variants) · A answer position · D width · V vocabulary
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from babelscope.circuits.core.batching import Rows
+
+if TYPE_CHECKING:
+    from babelscope.models import Model
+
+LOGIT_ELEMENTS = 2**24
+"""At most this many logits are held at once where a whole distribution is needed."""
+
+
+def scores(model: Model, rows: Rows, final: Float[Tensor, "S N A D"]) -> Float[Tensor, "S N"]:
+    """Each row's share of LD = log p(target) − log p(foil) (section 2); the two rows of a pair add up to it.
+
+    For one-token answers this is the difference of two logits.
+    """
+    if rows.foils is not None:
+        words, places = torch.stack([rows.words[:, 0], rows.foils], 1).unique(return_inverse=True)
+        logits = model.logits(final[:, :, 0], words).float()  # [S, N, words]
+        places = places.to(logits.device).expand(len(final), -1, -1)
+        both = logits.gather(-1, places)
+        return both[..., 0] - both[..., 1]
+    signs = torch.tensor(rows.signs, device=final.device)
+    return answer_log_probability(model, rows, final) * signs
+
+
+def answer_log_probability(model: Model, rows: Rows, final: Float[Tensor, "S N A D"]) -> Float[Tensor, "S N"]:
+    """Σ log p over the tokens of each row's answer, teacher-forced."""
+    flat = final.reshape(-1, final.shape[-1])
+    words = rows.words.to(final.device).expand(len(final), -1, -1).reshape(-1)
+    step = max(1, LOGIT_ELEMENTS // model.vocabulary)
+    parts = [
+        model.logits(flat[start : start + step]).float().log_softmax(-1).gather(1, words[start : start + step, None])
+        for start in range(0, len(flat), step)
+    ]
+    return torch.cat(parts).reshape(final.shape[:3]).sum(-1)
+
+
+def divergence(model: Model, base: Float[Tensor, "N D"], final: Float[Tensor, "S N D"]) -> Float[Tensor, "S N"]:
+    """KL(base ‖ changed) of the next-token distributions at one position, in nats."""
+    step = max(1, LOGIT_ELEMENTS // (model.vocabulary * max(1, base.shape[0])))
+    before = model.logits(base).float().log_softmax(-1)
+    parts = [
+        (before.exp() * (before - model.logits(final[start : start + step]).float().log_softmax(-1))).sum(-1)
+        for start in range(0, len(final), step)
+    ]
+    return torch.cat(parts).clamp_min(0)

@@ -1,0 +1,195 @@
+"""The residual stream taken apart: what each node writes into it, and what each reader makes of what it sees.
+
+Where a post-norm stands between an output projection and the stream (Gemma 2 and 3, OLMo 2), a head's part of the write
+is its share with the norm's statistics held: the parts still add up to the write exactly.
+
+W writer · R reader · C token · D width · H query head · K key/value head · E head width
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from babelscope.circuits.core.cache import Recorded, attention_output
+from babelscope.circuits.core.nodes import Receiver
+from babelscope.models.families import find
+from babelscope.models.model import matrix
+
+if TYPE_CHECKING:
+    from babelscope.models import Model
+
+AttentionKind = Literal["q", "k", "v"]
+
+
+@dataclass(frozen=True)
+class FrozenNorm:
+    """A LayerNorm or RMSNorm as a linear map once its statistics are known: x → (x − mean x) · weight · scale."""
+
+    module: nn.Module
+    weight: Float[Tensor, " D"]
+    """up to a factor, which the scale makes good"""
+    bias: Float[Tensor, " D"]
+    centred: bool
+    """the mean is taken off first"""
+
+    @classmethod
+    def of(cls, module: nn.Module, width: int, like: Tensor) -> FrozenNorm:
+        """Learned from four probes, so that every family's norm is covered (also 1 + weight, or no bias)."""
+        with torch.no_grad():
+            probe = torch.ones(width, dtype=like.dtype, device=like.device)
+            probe[1::2] = -1
+            bias = plain(module, torch.zeros_like(probe))
+            value = plain(module, probe)
+            centred = bool(torch.allclose(plain(module, probe + 1), value, atol=1e-3 * float(value.abs().max())))
+            seen = probe - probe.mean() if centred else probe
+        return cls(module, (value - bias) / seen, bias, centred)
+
+    def scale(
+        self, whole: Float[Tensor, "*batch D"], made: Float[Tensor, "*batch D"] | None = None
+    ) -> Float[Tensor, "*batch 1"]:
+        """The factor that the norm applies to each token of `whole`; `made`: what it makes of them, if known."""
+        direction = self.through(whole)
+        value = (plain(self.module, whole) if made is None else made) - self.bias
+        return (value * direction).sum(-1, keepdim=True) / direction.square().sum(-1, keepdim=True).clamp_min(1e-30)
+
+    def through(self, part: Float[Tensor, "*batch D"]) -> Float[Tensor, "*batch D"]:
+        """A part of the input, before the factor."""
+        return (part - part.mean(-1, keepdim=True) if self.centred else part) * self.weight
+
+
+def plain(module: nn.Module, value: Tensor) -> Tensor:
+    """A module's computation without its hooks (so it may be called from within one)."""
+    result: Tensor = module.forward(value)
+    return result
+
+
+# -- writers --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Values:
+    """What every writer puts out, before it is spread over the stream; leading dimensions broadcast.
+
+    Recorded from a run, or the constants that stand for an ablated node.
+    """
+
+    embedding: Float[Tensor, "*batch D"]
+    z: list[Float[Tensor, "*batch H E"]]
+    mlp: list[Float[Tensor, "*batch D"]]
+
+    @classmethod
+    def of(cls, run: Recorded) -> Values:
+        return cls(run.residual[0], run.z, run.mlp)
+
+    def tokens(self, start: int, end: int) -> Values:
+        """Some of the tokens, all rows laid end to end."""
+        return Values(
+            self.embedding.flatten(0, -2)[start:end],
+            [value.flatten(0, -3)[start:end] for value in self.z],
+            [value.flatten(0, -2)[start:end] for value in self.mlp],
+        )
+
+
+def post_norm(model: Model, layer: int) -> FrozenNorm | None:
+    """The norm between attention's output projection and the stream, if there is one."""
+    if not model.family.post_norms:
+        return None
+    module = find(model.blocks[layer], model.family.attention_write)
+    assert module is not None
+    return FrozenNorm.of(module, model.width, model.output_weight(layer))
+
+
+def head_parts(model: Model, layer: int, z: Float[Tensor, "*batch H E"]) -> Float[Tensor, "H *batch D"]:
+    """What each head writes to the stream; what is left of the write is the bias."""
+    weight = model.output_weight(layer)
+    parts = torch.einsum("...he,hed->h...d", z, weight.to(z.device))
+    norm = post_norm(model, layer)
+    if norm is None:
+        return parts
+    return norm.through(parts) * norm.scale(attention_output(model, layer, z))
+
+
+def attention_write(model: Model, layer: int, z: Float[Tensor, "*batch H E"]) -> Float[Tensor, "*batch D"]:
+    """What attention as a whole writes to the stream."""
+    whole = attention_output(model, layer, z)
+    norm = post_norm(model, layer)
+    return whole if norm is None else plain(norm.module, whole)
+
+
+def all_parts(model: Model, values: Values) -> Float[Tensor, "W *batch D"]:
+    """What every writer puts on the stream, in the order of the wiring."""
+    found = [values.embedding[None]]
+    for layer in range(model.layers):
+        found += [head_parts(model, layer, values.z[layer]), values.mlp[layer][None]]
+    return torch.cat(found)
+
+
+# -- readers --------------------------------------------------------------------------------------------------------
+
+
+def read(
+    model: Model, kind: AttentionKind, layer: int, seen: Float[Tensor, "R *batch D"]
+) -> Float[Tensor, "R *batch E"]:
+    """Each head's query, key or value when head r sees the stream `seen[r]` (native projections, with their norm)."""
+    norm = model.norm("attention", layer)
+    value = plain(norm, seen) if norm is not None else seen
+    if kind != "v" and model.family.qk_norms:
+        return _read_through_shared_norm(model, kind, layer, value)
+    result = torch.einsum("r...d,red->r...e", value, model.projection_weight(kind, layer).to(value.device))
+    bias = model.projection_bias(kind, layer)
+    if bias is None:
+        return result
+    return result + bias.to(value.device).reshape(len(bias), *[1] * (value.dim() - 2), -1)
+
+
+def _read_through_shared_norm(model: Model, kind: AttentionKind, layer: int, value: Tensor) -> Tensor:
+    """One norm over all heads (OLMo 2): head r is taken from the whole projection of what head r sees."""
+    assert model.family.qk_norms is not None
+    norm = find(model.blocks[layer], model.family.qk_norms["qk".index(kind)])
+    module = find(model.blocks[layer], model.family.qkv["qkv".index(kind)])
+    assert norm is not None
+    assert module is not None
+    whole = plain(norm, nn.functional.linear(value, matrix(module), getattr(module, "bias", None)))
+    heads = whole.unflatten(-1, (len(value), -1))  # [R, *batch, heads, E]
+    return torch.stack([heads[head][..., head, :] for head in range(len(value))])
+
+
+def read_mlp(model: Model, layer: int, seen: Float[Tensor, "*batch D"]) -> Float[Tensor, "*batch D"]:
+    """What the MLP is fed when it sees the stream `seen`."""
+    norm = model.norm("mlp", layer)
+    return plain(norm, seen) if norm is not None else seen
+
+
+@torch.enable_grad()
+def pulled_back(
+    model: Model, kind: AttentionKind, layer: int, stream: Float[Tensor, "C D"], gradient: Float[Tensor, "C R E"]
+) -> Float[Tensor, "R C D"]:
+    """Gradients at heads' projections, carried back to the stream that each head reads, separately for each head."""
+    seen = stream.detach().expand(gradient.shape[1], *stream.shape).clone().requires_grad_()
+    made = read(model, kind, layer, seen)
+    return torch.autograd.grad((made * gradient.transpose(0, 1)).sum(), seen)[0]
+
+
+@torch.enable_grad()
+def pulled_back_mlp(
+    model: Model, layer: int, stream: Float[Tensor, "C D"], gradient: Float[Tensor, "C D"]
+) -> Float[Tensor, "1 C D"]:
+    """The same for what the MLP is fed."""
+    if model.norm("mlp", layer) is None:
+        return gradient[None]
+    seen = stream.detach().clone().requires_grad_()
+    return torch.autograd.grad((read_mlp(model, layer, seen) * gradient).sum(), seen)[0][None]
+
+
+def stream_before(run: Recorded, model: Model, receiver: Receiver) -> Float[Tensor, "N T D"]:
+    """The stream that a reader saw in a recorded run."""
+    if receiver.kind == "logits":
+        return run.residual[-1]
+    if receiver.kind != "mlp" or model.family.parallel:
+        return run.residual[receiver.layer]
+    return run.residual[receiver.layer] + attention_write(model, receiver.layer, run.z[receiver.layer])

@@ -1,0 +1,136 @@
+"""Attribution patching of nodes with the QK fix (Kramár, Lieberum, Shah and Nanda 2024).
+
+A gradient through the softmax says nothing where attention is saturated. The fix puts in the corrupted queries (or
+keys), lets the model make its own patterns of them, and multiplies the true change of every pattern by the gradient:
+
+    s(q_h) = Σ_ij (A(q′, k) − A(q, k))_ij · ∂LD/∂A_ij = Σ_i (z(A(q′, k), v) − z)_i · ∂LD/∂z_i
+
+so no pattern has to be seen, and any attention kernel will do. It costs one more forward pass for queries and one for
+keys. Positions are patched together: for queries that is the sum over positions, exactly.
+
+L layer · H query head · K key/value head · N row · T position
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from numpy.typing import NDArray
+from torch import Tensor
+
+from babelscope.circuits.core.batching import Rows, batches
+from babelscope.circuits.core.nodes import check_model
+from babelscope.circuits.edges.backward import gradients
+from babelscope.models.batches import token_budget
+from babelscope.models.hooks import Kind, Site, capture, edit
+
+if TYPE_CHECKING:
+    from babelscope.models import Model
+    from babelscope.tasks import PromptPair
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class NodeScores:
+    """Estimated change of the mean logit difference when one node's value comes from the corrupted prompt."""
+
+    heads: Float[Array, "L H"]
+    queries: Float[Array, "L H"]
+    keys: Float[Array, "L K"]
+    values: Float[Array, "L K"]
+    mlps: Float[Array, " L"]
+    embedding: float
+    settings: dict[str, Any]
+
+
+@torch.no_grad()
+def attribution_patching(
+    model: Model,
+    pairs: Sequence[PromptPair],
+    qk_fix: bool = True,
+    budget: int | None = None,
+    done: Callable[[int], None] | None = None,
+) -> NodeScores:
+    """Scores of all nodes from one backward pass (and two more forward passes with `qk_fix`).
+
+    Raises UnsupportedModel where writes do not add up, TaskError for bad pairs.
+
+    >>> attribution_patching(model, prompts).queries.shape                               # doctest: +SKIP
+    (4, 8)
+    """
+    check_model(model)
+    _ = model.block_returns_tuple
+    layers, heads, keys = model.layers, model.heads, model.kv_heads
+    sums: dict[str, Array] = {
+        name: np.zeros((layers, count)) for name, count in (("z", heads), ("q", heads), ("k", keys), ("v", keys))
+    }
+    mlps, embedding = np.zeros(layers), 0.0
+    for rows in batches(pairs, budget or token_budget(model.device), model.device):
+        clean, corrupted = _seen(model, rows.clean), _seen(model, rows.corrupted)
+        start = clean[Site("residual", 0)]
+        sites = [site for site in clean if site != Site("residual", 0) and site.kind != "residual"]
+        found = gradients(model, rows, start, [*sites, Site("residual", 0)])
+        for layer in range(layers):
+            for kind in ("z", "v") if qk_fix else ("z", "q", "k", "v"):
+                sums[kind][layer] += _by_head(clean, corrupted, found.at, Site(kind, layer))
+            site = Site("mlp_write", layer)
+            mlps[layer] += float(((corrupted[site] - clean[site]) * found.at[site]).double().sum())
+        first = Site("residual", 0)
+        embedding += float(((corrupted[first] - clean[first]) * found.at[first]).double().sum())
+        for kind in ("q", "k") if qk_fix else ():
+            _add_fixed(model, rows, kind, clean, corrupted, found.at, sums[kind])
+        if done:
+            done(len(rows))
+    count = len(pairs)
+    return NodeScores(
+        sums["z"] / count,
+        sums["q"] / count,
+        sums["k"] / count,
+        sums["v"] / count,
+        mlps / count,
+        embedding / count,
+        dict(method="atp", qk_fix=qk_fix, pairs=count),
+    )
+
+
+def _seen(model: Model, ids: Tensor) -> dict[Site, Tensor]:
+    kinds: tuple[Kind, ...] = ("residual", "q", "k", "v", "z", "mlp_write")
+    with capture(model, [Site(kind, layer) for layer in range(model.layers) for kind in kinds]) as seen:
+        model.trunk(ids)
+    return dict(seen)
+
+
+def _by_head(clean: dict[Site, Tensor], corrupted: dict[Site, Tensor], at: dict[Site, Tensor], site: Site) -> Array:
+    product = (corrupted[site] - clean[site]) * at[site]
+    return product.double().sum((0, 1, 3)).cpu().numpy()
+
+
+def _add_fixed(
+    model: Model,
+    rows: Rows,
+    kind: Kind,
+    clean: dict[Site, Tensor],
+    corrupted: dict[Site, Tensor],
+    at: dict[Site, Tensor],
+    into: Array,
+) -> None:
+    """One pass in which every block is fed its own clean stream, with queries (or keys) of the corrupted run."""
+    layers = range(model.layers)
+    changes = {Site(kind, layer): _put(corrupted[Site(kind, layer)]) for layer in layers}
+    changes |= {Site("residual", layer): _put(clean[Site("residual", layer)]) for layer in layers}
+    sites = [Site("z", layer) for layer in layers]
+    with edit(model, changes), capture(model, sites) as mixed:
+        model.trunk(rows.clean)
+    for layer, site in enumerate(sites):
+        products = ((mixed[site] - clean[site]) * at[site]).double().sum((0, 1, 3)).cpu().numpy()
+        into[layer] += products.reshape(into.shape[1], -1).sum(1)
+
+
+def _put(value: Tensor) -> Callable[[Tensor], Tensor]:
+    return lambda _: value.clone()

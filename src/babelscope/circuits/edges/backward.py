@@ -1,0 +1,91 @@
+"""One forward and one backward pass, with the gradient of the logit difference kept wherever a node reads.
+
+Gradients are taken at the native q, k and v projections: grouped heads need no ungrouping, and the residual stream is
+never copied per head.
+
+N row · T position · D width · E head width
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, cast
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from babelscope.circuits.core import logit_diff
+from babelscope.circuits.core.batching import Rows
+from babelscope.circuits.core.residual import attention_write
+from babelscope.models.hooks import Change, Kind, Site, capture, edit, resume
+
+if TYPE_CHECKING:
+    from babelscope.models import Model
+
+READ: tuple[Kind, ...] = ("q", "k", "v", "mlp_in")
+
+
+@dataclass(frozen=True)
+class Gradients:
+    """∂LD/∂value, summed over nothing: every row has its own LD."""
+
+    at: dict[Site, Tensor]
+    attention_stream: list[Float[Tensor, "N T D"]]
+    """the stream that q, k and v of each layer read"""
+    mlp_stream: list[Float[Tensor, "N T D"]]
+    scores: Float[Tensor, " N"]
+    """LD of each row in this very run"""
+
+
+def gradients(
+    model: Model,
+    rows: Rows,
+    embedding: Float[Tensor, "N T D"],
+    sites: Sequence[Site] | None = None,
+    frozen_patterns: bool = False,
+    ids: Tensor | None = None,
+) -> Gradients:
+    """Gradients at `sites` (everywhere a node reads, unless given) of a run that starts from `embedding`.
+
+    `frozen_patterns`: attention patterns are constants, so q and k get no gradient.
+    """
+    kept: dict[Site, Tensor] = {}
+    layers = range(model.layers)
+    if sites is None:
+        sites = [Site(kind, layer) for layer in layers for kind in READ] + [Site("residual", model.layers)]
+
+    def keep(site: Site) -> Change:
+        def change(value: Tensor) -> Tensor:
+            # a view is a node of its own in the graph: what else reads the same tensor does not count here
+            kept[site] = value.view_as(value)
+            return kept[site]
+
+        return change
+
+    changes = {site: keep(site) for site in sites}
+    if frozen_patterns:
+        changes |= {Site(kind, layer): _cut for layer in layers for kind in ("q", "k")}
+    streams = [Site("residual", layer) for layer in layers] + [Site("z", layer) for layer in layers]
+    with torch.enable_grad():
+        start = embedding.detach().clone().requires_grad_()
+        with resume(model, 0, start), capture(model, streams) as seen, edit(model, changes):
+            final = model.trunk(rows.clean if ids is None else ids)
+        scores = logit_diff.scores(model, rows, final[None, :, rows.length - rows.answer :])[0]
+        wanted = [site for site in sites if site in kept]
+        found = torch.autograd.grad(scores.sum(), [kept[site] for site in wanted], allow_unused=True)
+    at = {
+        site: torch.zeros_like(kept[site]) if grad is None else grad
+        for site, grad in zip(wanted, cast("Sequence[Tensor | None]", found))
+    }
+    attention = [start.detach(), *(seen[Site("residual", layer)] for layer in layers[1:])]
+    if model.family.parallel:
+        return Gradients(at, attention, attention, scores.detach())
+    with torch.no_grad():
+        mlp = [attention[layer] + attention_write(model, layer, seen[Site("z", layer)]) for layer in layers]
+    return Gradients(at, attention, mlp, scores.detach())
+
+
+def _cut(value: Tensor) -> Tensor:
+    return value.detach()

@@ -1,0 +1,227 @@
+"""A circuit: a choice of edges with their scores, found in some language; made, pruned, saved and loaded.
+
+W writer · R reader
+"""
+
+from __future__ import annotations
+
+import heapq
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float
+from numpy.typing import NDArray
+
+from babelscope.circuits.core.graph import Mask, Wiring, sized
+from babelscope.circuits.core.nodes import EMBEDDING, LOGITS, Head, Node, Receiver, Sender
+from babelscope.errors import InputError, RunError
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Circuit:
+    """Edges between writers and readers, scored (section 6).
+
+    Scores are estimated or measured changes of the logit difference when the edge is ablated: negative edges work for
+    the answer. `roles` names what nodes do; `about` says how the circuit was found.
+
+    >>> import numpy as np
+    >>> wiring = Wiring(layers=1, heads=2, kv_heads=2)
+    >>> circuit = top_edges(wiring, np.where(wiring.allowed, -1.0, 0.0), count=3, prune=False)
+    >>> circuit.size, [str(node) for node in circuit.nodes]
+    (3, ['embedding'])
+    """
+
+    wiring: Wiring
+    edges: Bool[Mask, "W R"]
+    scores: Float[Array, "W R"]
+    roles: Mapping[str, str] = field(default_factory=dict[str, str])
+    about: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+    @property
+    def size(self) -> int:
+        """Number of edges."""
+        return int(self.edges.sum())
+
+    @cached_property
+    def nodes(self) -> tuple[Sender, ...]:
+        """Writers with an edge out of them (a head that only shares keys and values with one of them is none)."""
+        return tuple(node for node, row in zip(self.wiring.writers, self.edges) if row.any())
+
+    @property
+    def heads(self) -> tuple[Head, ...]:
+        """The attention heads among the nodes."""
+        return tuple(node for node in self.nodes if isinstance(node, Head))
+
+    def listed(self) -> list[tuple[Sender, Receiver, float]]:
+        """Edges with their scores, strongest first."""
+        rows, columns = np.nonzero(self.edges)
+        order = np.argsort(-np.abs(self.scores[rows, columns]), kind="stable")
+        return [
+            (self.wiring.writers[rows[k]], self.wiring.readers[columns[k]], float(self.scores[rows[k], columns[k]]))
+            for k in order
+        ]
+
+    def _repr_html_(self) -> str:
+        from babelscope.notebook import table
+
+        rows = [(str(a), str(b), score, self.roles.get(str(a), "")) for a, b, score in self.listed()]
+        caption = f"Circuit: {self.size} edges out of {len(self.nodes)} nodes, strongest first"
+        return table(caption, ["from", "to", "score", "role"], rows)
+
+    def pruned(self) -> Circuit:
+        """Without the edges that lie on no path from the embedding to the logits."""
+        return replace(self, edges=self.wiring.pruned(self.edges))
+
+    def with_roles(self, roles: Mapping[Node, str] | Mapping[str, str]) -> Circuit:
+        """The same circuit with names of what its nodes do."""
+        return replace(self, roles={str(node): role for node, role in roles.items()})
+
+    # -- files ------------------------------------------------------------------------------------------------------
+
+    def save(self, path: Path) -> None:
+        """Write `path`.safetensors (the circuit) and `path`.json (its nodes and edges, to be read by people).
+
+        Raises RunError when the place cannot be written.
+        """
+        from safetensors.numpy import save_file
+
+        path = Path(path).with_suffix("")
+        facts = {"wiring": self.wiring.facts(), "roles": dict(self.roles), "about": dict(self.about)}
+        tensors = {"edges": np.ascontiguousarray(self.edges), "scores": np.ascontiguousarray(self.scores)}
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            save_file(tensors, path.with_suffix(".safetensors"), metadata={"circuit": json.dumps(facts)})
+            text = json.dumps(self.described(), ensure_ascii=False, indent=1, sort_keys=True)
+            path.with_suffix(".json").write_text(text + "\n", encoding="utf-8")
+        except OSError as error:
+            raise RunError(f"the circuit cannot be written to {path}: {error.strerror or error}") from error
+
+    @classmethod
+    def load(cls, path: Path) -> Circuit:
+        """The circuit of a .safetensors file; raises RunError when there is none or it is damaged."""
+        from safetensors import SafetensorError, safe_open
+
+        path = Path(path).with_suffix(".safetensors")
+        try:
+            with safe_open(path, framework="numpy") as stored:
+                facts = json.loads((stored.metadata() or {})["circuit"])
+                edges, scores = stored.get_tensor("edges"), stored.get_tensor("scores")
+            wiring, roles, about = sized(Wiring(**facts["wiring"])), dict(facts["roles"]), dict(facts["about"])
+        except FileNotFoundError as error:
+            raise RunError(f"there is no circuit at {path}") from error
+        except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
+            raise RunError(f"{path} holds no circuit: {error}") from error
+        if edges.shape != wiring.allowed.shape or scores.shape != edges.shape:
+            raise RunError(f"{path} holds no circuit: {edges.shape[0]} × {edges.shape[1]} edges do not fit its model")
+        return cls(wiring, edges.astype(bool), scores.astype(np.float64), roles, about)
+
+    def described(self) -> dict[str, Any]:
+        """Nodes and edges by name. A key/value head is named by the query heads of the circuit that it serves."""
+        edges: list[dict[str, Any]] = []
+        present = set(self.nodes)
+        for sender, receiver, score in self.listed():
+            for name in self._reading(receiver, present):
+                edges.append({"sender": str(sender), "receiver": name, "score": round(score, 8)})
+        nodes = [
+            {"node": str(node), "role": self.roles.get(str(node)), "score": round(score, 8)}
+            for node, score in zip(self.nodes, self._node_scores())
+        ]
+        return {"nodes": nodes, "edges": edges, "wiring": self.wiring.facts(), "about": dict(self.about)}
+
+    def _node_scores(self) -> list[float]:
+        sums = np.where(self.edges, self.scores, 0).sum(1)
+        return [float(sums[self.wiring.writer(node)]) for node in self.nodes]
+
+    def _reading(self, receiver: Receiver, present: set[Sender]) -> list[str]:
+        if receiver.kind not in ("k", "v"):
+            return [str(receiver)]
+        group = self.wiring.heads // self.wiring.kv_heads
+        served = [Head(receiver.layer, receiver.head * group + step) for step in range(group)]
+        return [f"{node}.{receiver.kind}" for node in served if node in present]
+
+
+# -- making one from scores -----------------------------------------------------------------------------------------
+
+
+def importance(scores: Float[Array, "W R"], absolute: bool = True) -> Float[Array, "W R"]:
+    """What edges are ranked by: the size of their effect, or (signed) how far they work for the answer."""
+    return np.abs(scores) if absolute else -scores
+
+
+def top_edges(
+    wiring: Wiring,
+    scores: Float[Array, "W R"],
+    count: int,
+    absolute: bool = True,
+    prune: bool = True,
+    about: Mapping[str, Any] | None = None,
+) -> Circuit:
+    """The `count` edges of largest importance, then (`prune`) without those on no path: it may end with fewer.
+
+    Raises InputError when there are not so many edges.
+    """
+    _check_count(wiring, count)
+    ranked = np.where(wiring.allowed, importance(scores, absolute), -np.inf).ravel()
+    edges = np.zeros(ranked.size, dtype=bool)
+    edges[np.argsort(-ranked, kind="stable")[:count]] = True
+    made = Circuit(wiring, edges.reshape(scores.shape), scores, about={**(about or {}), **_how("top", count, absolute)})
+    return made.pruned() if prune else made
+
+
+def greedy_edges(
+    wiring: Wiring,
+    scores: Float[Array, "W R"],
+    count: int,
+    absolute: bool = True,
+    prune: bool = True,
+    about: Mapping[str, Any] | None = None,
+) -> Circuit:
+    """`count` edges taken from the logits upwards: each time the most important edge into a node already taken.
+
+    Every edge taken leads to the logits; `prune` takes away those that the embedding does not reach.
+    """
+    _check_count(wiring, count)
+    rank = importance(scores, absolute)
+    edges = np.zeros(scores.shape, dtype=bool)
+    heap: list[tuple[float, int, int]] = []
+    opened: set[int] = set()
+
+    def open_readers(node: Node) -> None:
+        for receiver in wiring.readers_of(node):
+            column = wiring.reader(receiver)
+            if column in opened:
+                continue
+            opened.add(column)
+            for row in range(wiring.before(receiver)):
+                heapq.heappush(heap, (-float(rank[row, column]), row, column))
+
+    open_readers(LOGITS)
+    taken: set[Node] = {EMBEDDING}
+    for _ in range(count):
+        if not heap:
+            break
+        _, row, column = heapq.heappop(heap)
+        edges[row, column] = True
+        node = wiring.writers[row]
+        if node not in taken:
+            taken.add(node)
+            open_readers(node)
+    made = Circuit(wiring, edges, scores, about={**(about or {}), **_how("greedy", count, absolute)})
+    return made.pruned() if prune else made
+
+
+def _check_count(wiring: Wiring, count: int) -> None:
+    most = int(wiring.allowed.sum())
+    if not 0 <= count <= most:
+        raise InputError(f"a circuit of {count} edges: this model has {most}")
+
+
+def _how(rule: str, count: int, absolute: bool) -> dict[str, Any]:
+    return {"construction": rule, "asked_edges": count, "ranked_by": "absolute" if absolute else "signed"}

@@ -1,0 +1,240 @@
+"""Running a circuit: one forward pass in which every reader has an input of its own (section 6).
+
+A reader sees the sum of what was written, where each writer outside the circuit is exchanged for its ablated value:
+
+    in_r = Σ_u z_u − Σ_{u → r not in the circuit} (z_u − ablated_u),   z_u as computed in this very pass
+
+Every edge is an entry of one mask. The pass is the model's own: hooks put the readers' values in place block by block.
+It holds [W, N, T, D] numbers and computes about three times what a plain pass does (a product of mask and writers, the
+norm once per reader), so batches are small; norms and attention are the model's.
+
+W writer · R reader · N row · T position · D width · P pair
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, cast
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from numpy.typing import NDArray
+from torch import Tensor
+
+from babelscope.circuits.core import logit_diff
+from babelscope.circuits.core.batching import Rows, batches
+from babelscope.circuits.core.cache import run
+from babelscope.circuits.core.graph import Mask, Wiring
+from babelscope.circuits.core.nodes import Receiver
+from babelscope.circuits.core.residual import AttentionKind, Values, attention_write, head_parts, read, read_mlp
+from babelscope.circuits.edges.references import Reference
+from babelscope.errors import InputError
+from babelscope.models.batches import token_budget
+from babelscope.models.hooks import Change, Site, edit
+
+if TYPE_CHECKING:
+    from babelscope.models import Model
+    from babelscope.tasks import PromptPair
+
+Array = NDArray[np.float64]
+ELEMENTS = 2**26
+"""At most this many numbers are held for the writers of one batch."""
+
+
+class _Pass:
+    """The hooks of one circuit's forward pass, and the stream as it grows."""
+
+    def __init__(self, model: Model, wiring: Wiring, edges: Bool[Tensor, "W R"], ablated: Values) -> None:
+        self.model, self.wiring, self.ablated = model, wiring, ablated
+        self.missing = ~edges
+        self.differences = torch.empty(0)  # z_u − ablated_u of each writer, [W, N, T, D]
+        self.known = 0  # how many of them have been computed
+        self.stream = torch.empty(0)
+        self.entering = torch.empty(0)  # the stream as it was when the block began
+
+    def changes(self) -> dict[Site, Change]:
+        found: dict[Site, Change] = {Site("residual", self.model.layers): lambda _: self.seen_by(Receiver("logits"))[0]}
+        for layer in range(self.model.layers):
+            found |= {
+                Site("residual", layer): lambda value, layer=layer: self.enter(value, layer),
+                Site("q", layer): lambda _, layer=layer: self.project("q", layer),
+                Site("k", layer): lambda _, layer=layer: self.project("k", layer),
+                Site("v", layer): lambda _, layer=layer: self.project("v", layer),
+                Site("z", layer): lambda value, layer=layer: self.attend(value, layer),
+                Site("mlp_in", layer): lambda _, layer=layer: self.feed(layer),
+                Site("mlp_write", layer): lambda value, layer=layer: self.written(value, layer),
+            }
+        return found
+
+    def enter(self, value: Tensor, layer: int) -> Tensor:
+        if layer == 0:
+            self.stream = value.clone()
+            self.add((value - self.ablated.embedding)[None])
+        self.entering = self.stream
+        return value
+
+    def add(self, parts: Float[Tensor, "w N T D"]) -> None:
+        """Keep the differences of the next writers."""
+        if torch.is_grad_enabled():  # a buffer written in place cannot be differentiated through
+            self.differences = torch.cat([self.differences[: self.known], parts]) if self.known else parts
+        else:
+            if not self.known:
+                self.differences = parts.new_empty(len(self.wiring.writers), *parts.shape[1:])
+            self.differences[self.known : self.known + len(parts)] = parts
+        self.known += len(parts)
+
+    def seen_by(self, first: Receiver, count: int = 1) -> Float[Tensor, "R N T D"]:
+        """The streams that `count` neighbouring readers see."""
+        column, before = self.wiring.reader(first), self.wiring.before(first)
+        late = first.kind == "logits" or (first.kind == "mlp" and not self.wiring.parallel)
+        stream = self.stream if late else self.entering
+        missing = self.missing[:before, column : column + count]
+        if not bool(missing.any()):
+            return stream.expand(count, *stream.shape)
+        differences = self.differences[:before]
+        return stream - torch.tensordot(missing.T.to(differences.dtype), differences, dims=1)
+
+    def project(self, kind: AttentionKind, layer: int) -> Float[Tensor, "N T R E"]:
+        count = self.model.heads if kind == "q" else self.model.kv_heads
+        return read(self.model, kind, layer, self.seen_by(Receiver(kind, layer, 0), count)).movedim(0, -2)
+
+    def attend(self, z: Tensor, layer: int) -> Tensor:
+        parts = head_parts(self.model, layer, z)
+        ablated = head_parts(self.model, layer, self.ablated.z[layer])
+        constant = [1] * (parts.dim() - ablated.dim())
+        self.add(parts - ablated.reshape(len(parts), *constant, *ablated.shape[1:]))
+        self.stream = self.stream + attention_write(self.model, layer, z)
+        return z
+
+    def feed(self, layer: int) -> Tensor:
+        return read_mlp(self.model, layer, self.seen_by(Receiver("mlp", layer))[0])
+
+    def written(self, value: Tensor, layer: int) -> Tensor:
+        self.add((value - self.ablated.mlp[layer])[None])
+        self.stream = self.stream + value
+        return value
+
+
+def masked_final(
+    model: Model, wiring: Wiring, edges: Bool[Tensor, "W R"], rows: Rows, ablated: Values
+) -> Float[Tensor, "N A D"]:
+    """Final hidden states at the answer positions when only `edges` carry what the prompt says."""
+    state = _Pass(model, wiring, edges, ablated)
+    with edit(model, state.changes()):
+        final = model.trunk(rows.clean)
+    return final[:, rows.length - rows.answer :]
+
+
+@torch.no_grad()
+def logit_differences(
+    model: Model,
+    pairs: Sequence[PromptPair],
+    circuits: Sequence[Bool[Mask, "W R"]],
+    reference: Reference,
+    budget: int | None = None,
+    done: Callable[[int], None] | None = None,
+) -> Float[Array, "circuits P"]:
+    """LD of every pair under every circuit (a mask of edges), what is ablated coming from `reference`.
+
+    Raises UnsupportedModel where writes do not add up, InputError for masks of another model.
+
+    >>> whole = logit_differences(model, prompts, [Wiring.of(model).allowed], zero)      # doctest: +SKIP
+    """
+    wiring = Wiring.of(model)
+    masks = [_checked(wiring, edges) for edges in circuits]
+    _ = model.block_returns_tuple
+    found = np.zeros((len(masks), len(pairs)))
+    budget = min(budget or token_budget(model.device), max(1, ELEMENTS // (len(wiring.writers) * model.width)))
+    for rows in batches(pairs, budget, model.device):
+        ablated = reference(rows)
+        for place, mask in enumerate(masks):
+            final = masked_final(model, wiring, mask.to(model.device), rows, ablated)
+            scores = logit_diff.scores(model, rows, final[None])[0]
+            np.add.at(found[place], list(rows.index), scores.double().cpu().numpy())
+            if done:
+                done(len(rows))
+    return found
+
+
+def _checked(wiring: Wiring, edges: Mask) -> Tensor:
+    if edges.shape != wiring.allowed.shape:
+        raise InputError(
+            f"a circuit of {edges.shape[0]} writers and {edges.shape[1]} readers does not belong to a model of "
+            f"{wiring.allowed.shape[0]} and {wiring.allowed.shape[1]}"
+        )
+    return torch.from_numpy(np.ascontiguousarray(edges & wiring.allowed))
+
+
+def edge_effects(
+    model: Model,
+    pairs: Sequence[PromptPair],
+    edges: Sequence[tuple[int, int]],
+    reference: Reference,
+    budget: int | None = None,
+) -> Float[Array, "edges P"]:
+    """True change of LD when one edge at a time is ablated: what attribution estimates."""
+    wiring = Wiring.of(model)
+    masks = [wiring.allowed]
+    for row, column in edges:
+        mask = wiring.allowed.copy()
+        mask[row, column] = False
+        masks.append(mask)
+    found = logit_differences(model, pairs, masks, reference, budget)
+    return found[1:] - found[0]
+
+
+def optimal_reference(
+    model: Model,
+    pairs: Sequence[PromptPair],
+    edges: Bool[Mask, "W R"],
+    steps: int = 50,
+    rate: float = 0.05,
+    budget: int | None = None,
+) -> Reference:
+    """The constants, one per node and the same at all positions, under which a circuit diverges least from the model.
+
+    Begun at the means over prompts and positions; `steps` of Adam on KL(model ‖ circuit) where the answer begins (Li
+    and Janson 2024).
+    """
+    wiring = Wiring.of(model)
+    mask = _checked(wiring, edges).to(model.device)
+    parameters = [part.clone().requires_grad_() for part in _flat(_mean_constants(model, pairs, budget))]
+    optimiser = torch.optim.Adam(parameters, lr=rate)
+    _ = model.block_returns_tuple
+    limit = min(budget or token_budget(model.device), max(1, ELEMENTS // (8 * len(wiring.writers) * model.width)))
+    for _ in range(steps):
+        optimiser.zero_grad()
+        for rows in batches(pairs, limit, model.device):
+            with torch.no_grad():
+                whole = run(model, rows.clean, mlps=False).final[:, rows.length - rows.answer]
+            with torch.enable_grad():
+                final = masked_final(model, wiring, mask, rows, _unflat(parameters))
+                loss = logit_diff.divergence(model, whole, final[None, :, 0]).sum() / len(pairs)
+                found = torch.autograd.grad(loss, parameters, allow_unused=True)
+            for parameter, gradient in zip(parameters, cast("Sequence[Tensor | None]", found)):
+                if gradient is not None:
+                    parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
+        optimiser.step()
+    constants = _unflat([parameter.detach() for parameter in parameters])
+    return lambda _: constants
+
+
+@torch.no_grad()
+def _mean_constants(model: Model, pairs: Sequence[PromptPair], budget: int | None) -> Values:
+    total: list[Tensor] = []
+    tokens = 0
+    for rows in batches(pairs, budget or token_budget(model.device), model.device):
+        parts = [part.sum((0, 1)) for part in _flat(Values.of(run(model, rows.corrupted)))]
+        total = [old + new for old, new in zip(total, parts)] if total else parts
+        tokens += rows.corrupted.numel()
+    return _unflat([part / tokens for part in total])
+
+
+def _flat(values: Values) -> list[Tensor]:
+    return [values.embedding, *values.z, *values.mlp]
+
+
+def _unflat(parts: Sequence[Tensor]) -> Values:
+    layers = (len(parts) - 1) // 2
+    return Values(parts[0], list(parts[1 : layers + 1]), list(parts[layers + 1 :]))

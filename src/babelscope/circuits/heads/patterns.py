@@ -1,0 +1,105 @@
+"""Attention patterns, by running the model's own eager kernel for as long as they are asked for.
+
+N row · L layer · H head · T position
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from numpy.typing import NDArray
+from torch import Tensor
+
+from babelscope.circuits.core.batching import span_of
+from babelscope.errors import UnsupportedModel
+from babelscope.models.batches import token_budget
+
+if TYPE_CHECKING:
+    from babelscope.models import Model
+    from babelscope.tasks import PromptPair
+
+Array = NDArray[np.float64]
+
+
+@contextmanager
+def eager(model: Model) -> Generator[None]:
+    """Inside, attention runs in the kernel that shows its patterns; afterwards in the one it had."""
+    before = getattr(model.config, "_attn_implementation", "eager")
+    if before == "eager":
+        yield
+        return
+    model.hf.set_attn_implementation("eager")
+    try:
+        yield
+    finally:
+        model.hf.set_attn_implementation(before)
+
+
+@torch.no_grad()
+def attention_patterns(model: Model, ids: Int[Tensor, "N T"]) -> list[Float[Tensor, "N H T T"]]:
+    """Attention of each layer, [to, from]: row t holds the weights with which position t reads positions ≤ t.
+
+    Raises UnsupportedModel when the model does not give them out.
+    """
+    with eager(model):
+        output: Any = model.hf.base_model(input_ids=ids, output_attentions=True, use_cache=False, return_dict=True)
+    found = output.attentions
+    if not found or any(part is None for part in found):
+        raise UnsupportedModel(f"{model.id} does not give out its attention patterns")
+    return list(found)
+
+
+@torch.no_grad()
+def attention_between(
+    model: Model, pairs: Sequence[PromptPair], readers: Sequence[str], read: Sequence[str]
+) -> Float[Array, "readers read L H P"]:
+    """Weight with which the last token of each reading role attends to the whole span of each role read, per pair.
+
+    NaN where the role read stands behind the reader. Raises TaskError for roles that do not exist.
+    """
+    found = np.full((len(readers), len(read), model.layers, model.heads, len(pairs)), np.nan)
+    for group in equal_length(pairs, token_budget(model.device)):
+        ids = torch.tensor([pairs[place].clean for place in group], device=model.device)
+        for layer, weights in enumerate(attention_patterns(model, ids)):
+            weights = weights.float().cpu().double().numpy()
+            for row, place in enumerate(group):
+                for i, reader in enumerate(readers):
+                    here = span_of(pairs[place], reader)[1] - 1
+                    for j, role in enumerate(read):
+                        start, end = span_of(pairs[place], role)
+                        if start <= here:
+                            found[i, j, layer, :, place] = weights[row, :, here, start:end].sum(-1)
+    return found
+
+
+def equal_length(pairs: Sequence[PromptPair], budget: int) -> list[list[int]]:
+    """Places of the pairs in groups of equal clean length and at most `budget` tokens."""
+    groups: dict[int, list[int]] = {}
+    for place, pair in enumerate(pairs):
+        groups.setdefault(len(pair.clean), []).append(place)
+    chunks: list[list[int]] = []
+    for length, places in sorted(groups.items()):
+        size = max(1, budget // length)
+        chunks += [places[start : start + size] for start in range(0, len(places), size)]
+    return chunks
+
+
+@torch.no_grad()
+def attention_at_offsets(
+    model: Model, ids: Int[Tensor, "N T"], offsets: Sequence[int], start: int
+) -> Float[Array, "offsets L H"]:
+    """Mean attention from every position ≥ `start` to the position `offset` (≤ 0) tokens away."""
+    found = np.zeros((len(offsets), model.layers, model.heads))
+    budget = max(1, token_budget(model.device) // ids.shape[1])
+    for chunk in ids.split(budget):
+        for layer, weights in enumerate(attention_patterns(model, chunk.to(model.device))):
+            for place, offset in enumerate(offsets):
+                diagonal = torch.diagonal(weights.float(), offset=offset, dim1=2, dim2=3)
+                # entry i of this diagonal is position i − offset reading position i
+                found[place, layer] += diagonal[:, :, max(0, start + offset) :].mean(2).sum(0).cpu().double().numpy()
+    return found / len(ids)

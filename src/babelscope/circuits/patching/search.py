@@ -1,0 +1,340 @@
+"""Down the circuit, step by step: what acts on the logits, what acts on that, and so on (section 3).
+
+Each step patches the paths from all senders into what an earlier step found. Finished steps are kept in a folder, so a
+search that was stopped goes on where it was.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from babelscope.circuits.core.batching import END
+from babelscope.circuits.core.effects import Effects
+from babelscope.circuits.core.nodes import FINAL, MLP, Head, Receiver, Sender, heads_of, mlps_of, parse_node, receivers
+from babelscope.circuits.heads.ablation import Ablator
+from babelscope.circuits.patching.counterfactual import same_answer
+from babelscope.circuits.patching.methods import Between, path_patching
+from babelscope.circuits.patching.selection import Rule, Selection, select
+from babelscope.errors import InputError
+
+if TYPE_CHECKING:
+    from babelscope.models import Model
+    from babelscope.tasks import PromptPair
+
+Progress = Callable[[str, int, int], None]
+"""told the step, how many pair × sender patches are done, and of how many"""
+Through = Literal["logits", "q", "k", "v", "mlp"]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One question: which senders reach `into` `through` its q, k, v or MLP inputs, at role `at`?"""
+
+    name: str
+    through: Through = "logits"
+    into: str = ""
+    """the earlier step whose supporting nodes receive; empty for the logits"""
+    at: str | None = END
+    mlps: bool = False
+    """MLPs are senders too"""
+    corruption: str = ""
+    """which prompts; empty for the first"""
+    knocked_out: str = ""
+    """the step whose supporting heads are ablated meanwhile"""
+
+
+IOI = (
+    Step("name_movers"),
+    Step("s_inhibition", "q", "name_movers"),
+    Step("duplicate_induction", "v", "s_inhibition", "S2"),
+    Step("previous_token", "k", "duplicate_induction", "S1+1"),
+    Step("backup_name_movers", knocked_out="name_movers"),
+)
+"""IOI: name movers (and negative ones), S-inhibition, duplicate-token and induction, previous-token, backups"""
+TENSE = (
+    Step("direct", mlps=True, corruption="tense-flip"),
+    Step("direct_verb", mlps=True, corruption="verb-swap"),
+    Step("queries", "q", "direct", END, mlps=True, corruption="tense-flip"),
+    Step("keys", "k", "direct", None, mlps=True, corruption="tense-flip"),
+    Step("values", "v", "direct", None, mlps=True, corruption="tense-flip"),
+    Step("values_verb", "v", "direct_verb", "VERB1", mlps=True, corruption="verb-swap"),
+    Step("ffn_inputs", "mlp", "direct", END, corruption="tense-flip"),
+)
+"""past tense: what acts directly under either corruption, what feeds its heads, and which heads feed its FFNs"""
+ANY = (
+    Step("direct", mlps=True),
+    Step("queries", "q", "direct", END, mlps=True),
+    Step("keys", "k", "direct", None, mlps=True),
+    Step("values", "v", "direct", None, mlps=True),
+    Step("ffn_inputs", "mlp", "direct", END),
+)
+"""any other task"""
+
+
+def steps_for(task: str) -> tuple[Step, ...]:
+    """The steps of a task by its name."""
+    return {"ioi": IOI, "past-tense": TENSE}.get(task, ANY)
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a step found, or why it was passed over."""
+
+    step: Step
+    effects: Effects | None
+    selection: Selection | None
+    skipped: str = ""
+    null: Effects | None = None
+
+    @property
+    def supporting(self) -> tuple[Sender, ...]:
+        """Selected nodes without which the answer suffers (effect below zero), strongest first."""
+        return self._with(lambda effect: effect < 0)
+
+    @property
+    def opposing(self) -> tuple[Sender, ...]:
+        """Selected nodes that work against the answer (negative name movers and their like)."""
+        return self._with(lambda effect: effect > 0)
+
+    def _with(self, wanted: Callable[[float], bool]) -> tuple[Sender, ...]:
+        if self.effects is None or self.selection is None:
+            return ()
+        return tuple(node for node in self.selection.nodes if wanted(self.effects.of(node)))
+
+
+@dataclass(frozen=True)
+class Search:
+    """A whole search: one entry per step, in order."""
+
+    steps: tuple[Found, ...]
+    settings: dict[str, Any] = field(default_factory=dict[str, Any])
+
+    def __getitem__(self, name: str) -> Found:
+        for found in self.steps:
+            if found.step.name == name:
+                return found
+        raise KeyError(name)
+
+    def _repr_html_(self) -> str:
+        from babelscope.notebook import table
+
+        rows = [
+            (
+                found.step.name.replace("_", " "),
+                ", ".join(map(str, found.supporting)),
+                ", ".join(map(str, found.opposing)),
+            )
+            for found in self.steps
+        ]
+        return table("Search for a circuit", ["step", "for the answer", "against it"], rows)
+
+    @property
+    def nodes(self) -> tuple[Sender, ...]:
+        """Every node that any step found, in order of discovery."""
+        return tuple(dict.fromkeys(node for found in self.steps for node in (*found.supporting, *found.opposing)))
+
+    @property
+    def heads(self) -> tuple[Head, ...]:
+        return tuple(node for node in self.nodes if isinstance(node, Head))
+
+    def ranking(self) -> list[Head]:
+        """All heads by their strongest effect in any step, each step's effects measured in its own deviations."""
+        strength: dict[Head, float] = {}
+        for found in self.steps:
+            if found.effects is None:
+                continue
+            spread = float(found.effects.effect.std()) or 1.0
+            for node, effect in zip(found.effects.senders, found.effects.effect):
+                if isinstance(node, Head):
+                    strength[node] = max(strength.get(node, 0.0), abs(float(effect)) / spread)
+        return sorted(strength, key=lambda node: -strength[node])
+
+    def to_json(self) -> dict[str, Any]:
+        """The circuit by step, with each node's effect; what `circuits/<language>.json` holds."""
+        return {
+            "settings": self.settings,
+            "nodes": [str(node) for node in self.nodes],
+            "steps": [_as_json(found) for found in self.steps],
+        }
+
+
+def _as_json(found: Found) -> dict[str, Any]:
+    if found.effects is None:
+        return {**asdict(found.step), "skipped": found.skipped}
+    low, high = found.effects.interval()
+    ends = {node: (low[place], high[place]) for place, node in enumerate(found.effects.senders)}
+
+    def listed(nodes: Sequence[Sender]) -> list[dict[str, Any]]:
+        return [
+            {"node": str(n), "effect": found.effects.of(n), "low": float(ends[n][0]), "high": float(ends[n][1])}
+            for n in nodes
+            if found.effects is not None
+        ]
+
+    return {
+        **asdict(found.step),
+        "receivers": found.effects.settings["receivers"],
+        "supporting": listed(found.supporting),
+        "opposing": listed(found.opposing),
+    }
+
+
+def find_circuit(
+    model: Model,
+    prompts: Mapping[str, Sequence[PromptPair]],
+    steps: Sequence[Step] = IOI,
+    rule: Rule = "significance",
+    null: bool = True,
+    mlps: Between = "recomputed",
+    store: Path | None = None,
+    progress: Progress | None = None,
+    seed: int = 0,
+    sigmas: float = 2.0,
+    q: float = 0.05,
+    pool: Sequence[PromptPair] = (),
+) -> Search:
+    """Runs the steps in order; `prompts` maps corruptions to pairs, the first serves steps that name none.
+
+    With `null`, effects are compared with those of same-answer counterfactuals where the prompts (and further ones in
+    `pool`) allow them. `store`: a folder for finished steps. A step whose receivers were not found is passed over, with
+    the reason. `sigmas` and `q` as in `select`: in a model of few heads two deviations are a strict demand. Raises
+    InputError for a step into an unknown one, or a corruption without prompts.
+
+    >>> result = find_circuit(model, {"pabc": prompts})                                        # doctest: +SKIP
+    >>> result["name_movers"].supporting                                                 # doctest: +SKIP
+    (Head(layer=9, head=9), Head(layer=9, head=6), Head(layer=10, head=0))
+    """
+    if not prompts:
+        raise InputError("a search needs prompts of at least one corruption")
+    found: dict[str, Found] = {}
+    for step in steps:
+        for earlier in filter(None, (step.into, step.knocked_out)):
+            if earlier not in found:
+                raise InputError(f"step {step.name} builds on {earlier}, which is no earlier step")
+        corruption = step.corruption or next(iter(prompts))
+        if corruption not in prompts:
+            raise InputError(f"step {step.name} needs prompts with corruption {corruption!r}")
+        task = _Work(model, prompts[corruption], step, mlps, store, progress, pool)
+        choose = partial(select, rule=rule, sigmas=sigmas, q=q, seed=seed)
+        found[step.name] = task.run(found, choose, null, seed)
+    settings = {"rule": rule, "null": null, "mlps": mlps, "corruptions": list(prompts), "seed": seed}
+    settings |= {"sigmas": sigmas, "q": q}
+    return Search(tuple(found.values()), settings)
+
+
+@dataclass(frozen=True)
+class _Work:
+    model: Model
+    pairs: Sequence[PromptPair]
+    step: Step
+    mlps: Between
+    store: Path | None
+    progress: Progress | None
+    pool: Sequence[PromptPair]
+
+    def run(self, found: Mapping[str, Found], choose: Callable[..., Selection], null: bool, seed: int) -> Found:
+        into = self._receivers(found)
+        if isinstance(into, str):
+            return Found(self.step, None, None, into)
+        if self.step.at is not None and any(self.step.at not in pair.roles for pair in self.pairs):
+            return Found(self.step, None, None, f"not every prompt has the role {self.step.at}")
+        gone = [node for node in self._supporting(found, self.step.knocked_out) if isinstance(node, Head)]
+        if self.step.knocked_out and not gone:
+            return Found(self.step, None, None, f"nothing to knock out: {self.step.knocked_out} found no head")
+        effects = self._effects(self.pairs, into, gone, "")
+        twins = same_answer(self.pairs, seed=seed, pool=self.pool) if null else None
+        nothing = self._effects(twins, into, gone, "-null") if twins else None
+        distance = {node: _distance(self.model, node, into) for node in effects.senders}
+        return Found(self.step, effects, choose(effects, null=nothing, distance=distance), null=nothing)
+
+    def _supporting(self, found: Mapping[str, Found], name: str) -> tuple[Sender, ...]:
+        return found[name].supporting if name else ()
+
+    def _receivers(self, found: Mapping[str, Found]) -> list[Receiver] | str:
+        through = self.step.through
+        if through == "logits":
+            return [FINAL]
+        nodes = self._supporting(found, self.step.into)
+        if through == "mlp":
+            chosen = [Receiver("mlp", node.layer) for node in nodes if isinstance(node, MLP)]
+        else:
+            chosen = receivers(self.model, [node for node in nodes if isinstance(node, Head)], through)
+        return chosen or f"{self.step.into} found no {'FFN' if through == 'mlp' else 'head'} to receive"
+
+    def _effects(
+        self, pairs: Sequence[PromptPair], into: Sequence[Receiver], gone: Sequence[Head], suffix: str
+    ) -> Effects:
+        senders: list[Sender] = [*heads_of(self.model), *(mlps_of(self.model) if self.step.mlps else [])]
+        key = self._key(pairs, into, gone)
+        kept = _load(self.store, self.step.name + suffix, key)
+        if kept is not None:
+            return kept
+        edits = None
+        if gone:
+            ablator = Ablator.prepare(self.model, pairs, "mean")
+            edits = lambda rows: ablator.changes(rows, gone)  # noqa: E731
+        total, so_far = len(senders) * len(pairs), [0]
+
+        def done(count: int) -> None:
+            so_far[0] += count
+            if self.progress:
+                self.progress(self.step.name + suffix, so_far[0], total)
+
+        effects = path_patching(self.model, pairs, into, senders, self.step.at, self.mlps, done=done, edits=edits)
+        _save(self.store, self.step.name + suffix, key, effects)
+        return effects
+
+    def _key(self, pairs: Sequence[PromptPair], into: Sequence[Receiver], gone: Sequence[Head]) -> str:
+        prompts = [[pair.clean, pair.corrupted, pair.target, pair.foil, sorted(pair.roles.items())] for pair in pairs]
+        facts = [self.model.weight_hash, str(self.model.dtype), asdict(self.step), self.mlps, prompts]
+        facts += [[str(receiver) for receiver in into], [str(node) for node in gone]]
+        return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+
+
+def _distance(model: Model, node: Sender, into: Sequence[Receiver]) -> int:
+    """Layers between a sender and its nearest receiver; the logits stand behind the last layer."""
+    layer = getattr(node, "layer", -1)
+    ends = [model.layers if receiver.kind == "logits" else receiver.layer for receiver in into]
+    behind = [end - layer - 1 for end in ends if end > layer]
+    return min(behind, default=0)
+
+
+def _save(store: Path | None, name: str, key: str, effects: Effects) -> None:
+    if store is None:
+        return
+    store.mkdir(parents=True, exist_ok=True)
+    content = {
+        "key": key,
+        "senders": [str(node) for node in effects.senders],
+        "patched": effects.patched.tolist(),
+        "clean": effects.clean.tolist(),
+        "corrupted": effects.corrupted.tolist(),
+        "settings": effects.settings,
+    }
+    temporary = store / f".{name}.{os.getpid()}.tmp"
+    temporary.write_text(json.dumps(content), encoding="utf-8")
+    temporary.replace(store / f"{name}.json")
+
+
+def _load(store: Path | None, name: str, key: str) -> Effects | None:
+    path = store / f"{name}.json" if store else None
+    if path is None or not path.is_file():
+        return None
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if content["key"] != key:
+            return None
+        senders = tuple(node for node in map(parse_node, content["senders"]) if isinstance(node, (Head, MLP)))
+        patched, clean, corrupted = (np.array(content[part], dtype=float) for part in ("patched", "clean", "corrupted"))
+        return Effects(senders, patched, clean, corrupted, settings=content["settings"])
+    except (ValueError, KeyError, TypeError):
+        return None  # a damaged file is computed again
