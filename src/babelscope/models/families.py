@@ -258,7 +258,7 @@ def missing_paths(model: nn.Module, row: Family) -> list[str]:
     inside = [row.neurons, row.attention_output, *row.qkv, row.attention_write, row.mlp_write, row.mlp_read]
     inside += [path for path in (row.attention_norm, row.mlp_norm) if path]
     missing = [path for path in dict.fromkeys(inside) if find(blocks[0], path) is None]
-    if missing and mixture_of(blocks[0], 0) is not None:
+    if missing and mixture_of(blocks[0], 0, row.name) is not None:
         missing = [path for path in missing if path not in (row.neurons, row.mlp_write, row.mlp_read)]
     if row.final_norm and find(model, row.final_norm) is None:
         missing.append(row.final_norm)

@@ -148,7 +148,7 @@ def _parts(block: nn.Module, parent: str, experts: str) -> tuple[tuple[Part, ...
         where, _, leaf = path.rpartition(".")
         if leaf not in OUTPUT_PROJECTIONS or any(word in path for word in ATTENTION):
             continue
-        if where.rpartition(".")[2] in ROUTERS:
+        if any(word in ROUTERS for word in where.split(".")):
             continue
         owned.append(where)
         is_shared = "shared" in path

@@ -116,7 +116,7 @@ def _reproduces(p: Tensor, index: Tensor, weights: Tensor) -> bool:
 
 
 def mixture_location(mixture: Mixture, kind: Kind, write: nn.Module | None) -> Location:
-    """Where a mixture's neurons, router, input or output are hooked; `write`: a norm behind its output, if there is one."""
+    """Where a mixture's neurons, router, input or output are hooked; `write`: a norm behind it, if any."""
     if kind == "neurons":
         return Location(mixture.experts, "input", attach=partial(attach_neurons, mixture))
     if kind == "router":
