@@ -16,6 +16,8 @@ import numpy as np
 from jaxtyping import Bool, Float
 from numpy.typing import NDArray
 
+from babelscope.stats import spearman
+
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 NEAREST = 10
@@ -117,15 +119,13 @@ class Overlap:
 
 def overlap(strength: Float[Array, " n"], alike: Float[Array, " n"]) -> Overlap:
     """Spearman correlation of an item's strength with the likeness of its words, and the less similar half."""
-    from scipy.stats import spearmanr
-
     known = ~np.isnan(strength)
     half = known & (alike <= np.median(alike[known])) if known.any() else known
     if known.sum() < 3 or len(set(alike[known])) < 2 or len(set(strength[known])) < 2:
         return Overlap(
             float("nan"), half, "the words are all equally alike" if known.sum() >= 3 else "under 3 concepts"
         )
-    return Overlap(float(spearmanr(strength[known], alike[known]).statistic), half)
+    return Overlap(spearman(strength[known], alike[known]), half)
 
 
 def handover(own: Float[Array, " L"], target: Float[Array, " L"]) -> int | None:

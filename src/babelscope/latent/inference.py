@@ -11,21 +11,13 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
 
+from babelscope.stats import Interval, bootstrap_counts, bootstrap_mean, no_interval
+
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 DRAWS, PERMUTATIONS = 2000, 1000
 LEAST = 3
 """items below which nothing is resampled"""
-
-
-@dataclass(frozen=True)
-class Ends:
-    """A mean over items with the ends of its 95 % interval; NaN with the reason where there is none."""
-
-    value: float
-    low: float
-    high: float
-    why: str = ""
 
 
 @dataclass(frozen=True)
@@ -37,21 +29,16 @@ class Band:
     high: Float[Array, " L"]
 
 
-def mean_interval(values: Float[Array, " n"], draws: int = DRAWS, seed: int = 0) -> Ends:
-    """Mean over items (NaN left out) with its percentile bootstrap interval.
+def mean_interval(values: Float[Array, " n"], draws: int = DRAWS, seed: int = 0) -> Interval:
+    """Mean over concepts (NaN left out) with its percentile bootstrap interval; none of fewer than three.
 
     >>> mean_interval(np.array([1.0, 2.0])).why
     'under 3 concepts'
     """
     known = values[~np.isnan(values)]
-    value = float(known.mean()) if known.size else float("nan")
     if known.size < LEAST:
-        return Ends(value, float("nan"), float("nan"), f"under {LEAST} concepts")
-    if np.ptp(known) == 0:
-        return Ends(value, float("nan"), float("nan"), "the same in every concept")
-    means = _weights(known.size, draws, seed) @ known
-    low, high = np.quantile(means, [0.025, 0.975])
-    return Ends(value, float(low), float(high))
+        return no_interval(float(known.mean()) if known.size else float("nan"), f"under {LEAST} concepts", "percentile")
+    return bootstrap_mean(known, draws, seed)
 
 
 def simultaneous(values: Float[Array, "L n"], draws: int = DRAWS, seed: int = 0) -> Band:
@@ -69,7 +56,7 @@ def simultaneous(values: Float[Array, "L n"], draws: int = DRAWS, seed: int = 0)
     moves = error > 0
     if not moves.any():
         return Band(mean, nothing, nothing.copy())
-    weights = _weights(count, draws, seed)
+    weights = bootstrap_counts(count, draws, seed) / count
     means = weights @ known[moves].T
     # each draw's own standard error, so that skewed masses near zero do not make the band too narrow
     spread = np.sqrt(np.maximum(weights @ np.square(known[moves]).T - means**2, 0) / (count - 1))
@@ -78,11 +65,6 @@ def simultaneous(values: Float[Array, "L n"], draws: int = DRAWS, seed: int = 0)
     reach = float(np.quantile(np.nanmax(np.where(np.isfinite(t), t, 0.0), axis=1), 0.95))
     half = np.where(moves, reach * error, np.nan)
     return Band(mean, mean - half, mean + half)
-
-
-def _weights(count: int, draws: int, seed: int) -> Float[Array, "draws n"]:
-    """How often each item is drawn, divided by their number."""
-    return np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=draws) / count
 
 
 def derangements(count: int, draws: int = PERMUTATIONS, seed: int = 0) -> Int[NDArray[np.int64], "draws n"]:

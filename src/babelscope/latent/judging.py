@@ -19,7 +19,6 @@ from babelscope.latent.geometry import MatchedRows
 from babelscope.latent.inference import (
     DRAWS,
     PERMUTATIONS,
-    Ends,
     adjusted,
     derangements,
     mean_interval,
@@ -30,6 +29,7 @@ from babelscope.latent.lens import Readings
 from babelscope.latent.tokens import TokenSets
 from babelscope.latent.verdict import LEAST_EXCESS, LEAST_SOLVED, Accuracy, Evidence, Verdict, decide
 from babelscope.latent.words import WordList
+from babelscope.stats import Interval, no_interval
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -113,7 +113,7 @@ class Pair:
         own, aim, kept = self.excess[code], self.excess[self.target], self.kept[code]
         usable = chosen & own.compared
         strength = mean_interval(own.strength()[usable], rules.draws, rules.seed)
-        nothing = Ends(float("nan"), float("nan"), float("nan"), "not computed")
+        nothing = no_interval(float("nan"), "not computed")
         geometry = nothing
         if self.projected is not None:
             without = excess(self.projected.q[code], kept.comparable).strength()
@@ -136,13 +136,13 @@ class Pair:
             self._matched(code, usable, strength, rules),
         )
 
-    def _against(self, code: str, other: str, usable: Mask, rules: Rules) -> Ends:
+    def _against(self, code: str, other: str, usable: Mask, rules: Rules) -> Interval:
         rival = self.excess[other]
         both = usable & rival.compared & apart(self.tokens, code, other)
         difference = self.excess[code].strength() - rival.strength()
         return mean_interval(difference[both], rules.draws, rules.seed)
 
-    def _matched(self, code: str, usable: Mask, strength: Ends, rules: Rules) -> float:
+    def _matched(self, code: str, usable: Mask, strength: Interval, rules: Rules) -> float:
         # a candidate whose A is not above 0 needs no further control
         if self.matched is None or not strength.low > 0 or not rules.matched:
             return float("nan")

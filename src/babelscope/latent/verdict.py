@@ -12,7 +12,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from babelscope.latent.inference import Band, Ends
+from babelscope.latent.inference import Band
+from babelscope.stats import Interval, wilson
 
 Outcome = Literal["not decidable", "no sign", "passes through", "readable, no detour", "undecided"]
 LEAST_SOLVED, LEAST_ACCURACY = 30, 0.2
@@ -31,12 +32,9 @@ class Accuracy:
 
     @property
     def interval(self) -> tuple[float, float]:
-        from scipy.stats import binomtest
-
-        if self.asked == 0:
-            return 0.0, 1.0
-        found = binomtest(self.solved, self.asked).proportion_ci(method="wilson")
-        return float(found.low), float(found.high)
+        """Ends of the share, 0 and 1 where nothing was asked."""
+        found = wilson(self.solved, self.asked)
+        return (found.low, found.high) if self.asked else (0.0, 1.0)
 
 
 @dataclass(frozen=True)
@@ -53,17 +51,17 @@ class Evidence:
     """mean e_k over all layers 0 … L"""
     target: NDArray[np.float64]
     """mean e_b over all layers"""
-    strength: Ends
+    strength: Interval
     """A_k"""
     p: float
     """adjusted over candidates"""
-    against: Mapping[str, Ends]
+    against: Mapping[str, Interval]
     """A_k − A_j of every other candidate"""
     over_target: Band
     """e_k − e_b over layers 1 … L−1"""
-    frequency: Ends
+    frequency: Interval
     """A_k under control 1"""
-    geometry: Ends
+    geometry: Interval
     """A_k under control 2"""
     matched: float
     """95 % quantile of A_k under control 3"""

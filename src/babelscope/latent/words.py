@@ -179,8 +179,7 @@ def _code(column: str, name: str) -> str:
 
 
 def _pocket(kinds: Sequence[str]) -> Iterator[Concept]:
-    from babelscope.pocket.realise import grammar
-    from babelscope.pocket.vocabulary import concepts, languages
+    from babelscope.pocket.lexicon import concepts, forms, languages
 
     known = {concept.kind for concept in concepts().values()}
     unknown = [kind for kind in kinds if kind not in known]
@@ -188,8 +187,8 @@ def _pocket(kinds: Sequence[str]) -> Iterator[Concept]:
         raise InputError(f"the pocket lexicon has no kind {', '.join(unknown)}; it has {', '.join(sorted(known))}")
     for concept in concepts().values():
         if concept.kind in kinds:
-            forms = {code: grammar(code).words[concept.id].forms for code in languages()}
-            words = {code: form.get("sg") or form.get("base") or "" for code, form in forms.items()}
+            said = {code: forms(code)[concept.id] for code in languages()}
+            words = {code: form.get("sg") or form.get("base") or "" for code, form in said.items()}
             nfc = {code: (unicodedata.normalize("NFC", word),) for code, word in words.items() if word}
             yield Concept(concept.id, nfc, concept.kind)
 
