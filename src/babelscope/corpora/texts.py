@@ -33,6 +33,8 @@ class TextCollection:
     """where it came from, as the user wrote it"""
     notes: tuple[str, ...] = ()
     """what the reader decided that the user may want to know"""
+    parallel: bool = False
+    """documents of one id say the same in all languages"""
 
     def __len__(self) -> int:
         """How many documents there are."""

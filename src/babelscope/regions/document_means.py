@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from babelscope.regions.recording import Recording
-from babelscope.regions.similarity import Means, layer_units
+from babelscope.regions.similarity import Means, layer_units, whole_means
 from babelscope.stats import Interval, documents_why, jackknife_error, jackknife_t, t_ends
 
 
@@ -94,6 +94,12 @@ def score_intervals(whole: Means, left_out: Means) -> dict[str, Interval]:
         name: jackknife_t(float(getattr(whole, field)), getattr(left_out, field).numpy())
         for name, field in named.items()
     }
+
+
+def whole_intervals(recording: Recording, seed: int = 0) -> dict[str, Interval]:
+    """LRDS, SADS, A, B and C of the whole model with their intervals."""
+    blocks = whole_map(recording, seed)
+    return score_intervals(whole_means(recording), blocks.means(blocks.each_left_out()))
 
 
 def pair_ends(values: Float[Tensor, "*shape"], left_out: Float[Tensor, "G *shape"]) -> tuple[Tensor, Tensor, str]:

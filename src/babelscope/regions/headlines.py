@@ -96,9 +96,8 @@ def _effects(recording: Recording, against: Float[Tensor, "L L"], groups: Int[Te
         stop = start + stack.sums.shape[-1]
         some = kept[start:stop]
         start = stop
-        groups = len(stack.sizes)
-        # a document that holds all sentences but one leaves no variance when it is left out
-        parts = [_effect(one, against, some) for one in (stack, *(stack.without(g) for g in range(groups)))]
+        stacks = (stack, *(stack.without(group) for group in range(len(stack.sizes))))
+        parts = [_effect(one, against, some) for one in stacks]
         yield _Effects(*(torch.stack(column) for column in zip(*parts)))
 
 

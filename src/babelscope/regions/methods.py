@@ -1,5 +1,6 @@
 """Ways to find language regions, behind one interface and on one recording, so that they can be compared.
 
+    contrast            mean above that of the other languages by an effect size, over documents (the default)
     z-score             contribution to the similarity within the language, z > threshold (the paper)
     fdr                 the same z, but kept by Benjamini–Hochberg on its permutation p-values
     fdr-effect          contribution above the languages' mean, kept likewise; regions may overlap
@@ -15,7 +16,7 @@ L language · n sentence · D neuron
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import torch
@@ -24,6 +25,7 @@ from torch import Tensor
 
 from babelscope.errors import InputError
 from babelscope.regions import contrasts, localisation
+from babelscope.regions.contrast import Contrast, ContrastSettings, Sign, contrast
 from babelscope.regions.lape import lape
 from babelscope.regions.masks import RegionSet, from_matrix, random_region, random_region_by_layer
 from babelscope.regions.nulls import ScoreNull, score_null
@@ -49,6 +51,8 @@ class Choices:
     """least standardised difference (mean-difference)"""
     seed: int = 0
     """of permutations and random regions"""
+    contrast: ContrastSettings = field(default_factory=ContrastSettings)
+    """of contrast"""
     disjoint: bool = False
     """leave each neuron to the language of its best score"""
 
@@ -115,6 +119,18 @@ def exclusive(scores: Float[Tensor, "L D"], members: Bool[Tensor, "L D"]) -> Boo
 
 def _rejected(p: Float[Tensor, "L D"], rate: float) -> Bool[Tensor, "L D"]:
     return torch.from_numpy(benjamini_hochberg(p.numpy(), rate))
+
+
+def by_contrast(recording: Recording, choices: Choices, _given: Given) -> Found:
+    """Neurons whose mean in a language stands apart; scored by effect size, −∞ where a neuron has none."""
+    found = contrast(recording, choices.contrast, choices.seed)
+    return Found(ranked(found, choices.contrast.sign), found.members(choices.contrast.sign))
+
+
+def ranked(found: Contrast, sign: Sign) -> Float[Tensor, "L D"]:
+    """Effect sizes such that the largest are those of the regions' sign; −∞ where a neuron has none."""
+    d = {"raised": found.d, "lowered": -found.d, "both": found.d.abs()}[sign]
+    return d.nan_to_num(nan=-torch.inf)
 
 
 def z_score(recording: Recording, choices: Choices, _given: Given) -> Found:
@@ -205,6 +221,7 @@ def largest(scores: Float[Tensor, "L D"], count: int) -> Bool[Tensor, "L D"]:
 
 
 METHODS: dict[str, Method] = {
+    "contrast": by_contrast,
     "z-score": z_score,
     "fdr": fdr,
     "fdr-effect": fdr_effect,

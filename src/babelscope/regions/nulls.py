@@ -21,7 +21,6 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from babelscope.errors import InputError
-from babelscope.regions.localisation import check_threshold
 from babelscope.regions.recording import Recording
 from babelscope.regions.similarity import Means
 from babelscope.stats import Interval, documents_why, group_items, no_interval, percentile, t_ends
@@ -88,14 +87,14 @@ def score_null(
     p-values pool the L languages of every draw: relabelling the languages of a draw gives a draw of equal probability,
     so under the null the observed z of a language is one of (B + 1) · L exchangeable values and its rank is uniform
     (super-uniform with ties). The smallest p is 1 / ((B + 1) · L). Sums in float32, of values centred and scaled by
-    neuron, which leaves z as it is. Raises InputError with fewer than two sentences or one draw, UnattainableThreshold.
+    neuron, which leaves z as it is. A threshold that z cannot reach leaves sizes of 0, and the p-values as they
+    are. Raises InputError with fewer than two sentences or one draw.
 
     >>> null = score_null(recording, draws=200)                        # doctest: +SKIP
     >>> null.excess, null.null_ends                                    # doctest: +SKIP
     (611.2, (1312.0, 1397.1))
     """
     languages, sentences = len(recording.languages), len(recording.ids)
-    check_threshold(threshold, languages)
     if sentences < 2 or draws < 1:
         raise InputError(f"a null needs two sentences and one draw; there are {sentences} and {draws}")
     rows = _rows(permutations(draws, sentences, languages, seed, _owners(recording.documents)))

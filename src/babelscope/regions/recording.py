@@ -55,7 +55,7 @@ class Recording:
     tokens: Int[Tensor, "L n"]
     """tokens pooled in each sentence"""
     first_position_share: float
-    """share of ‖v‖² that comes from the first token, mean over sentences"""
+    """share of ‖v‖² that comes from the first pooled token, mean over sentences"""
     activity: Float[Tensor, "L D"] | None = None
     """share of tokens with h > 0 by language and neuron, where it was asked for (LAPE)"""
     documents: tuple[str, ...] = ()
@@ -68,6 +68,8 @@ class Recording:
     """the same for numbers by layer, where each layer has its own norm"""
     first_part: Float[Tensor, " D"] | None = None
     """mean over sentences of the part of v² that the first pooled token carries, by neuron"""
+    span: Span = Span()
+    """which tokens the means are taken over"""
     too_short: int = 0
     """sentences that were left out in all languages because one language has a single token of them"""
 
@@ -116,6 +118,10 @@ class Recording:
     def document_count(self) -> int:
         """Documents, or sentences where these are taken as independent."""
         return len(set(self.documents or self.ids))
+
+    def like(self, other: Recording) -> Recording:
+        """Another recording of the same sentences under this one's norm, without this one's sinks, by its documents."""
+        return replace(other, norm=self.norm, out=self.out, layers_out=self.layers_out, documents=self.documents)
 
     def subset(self, places: Sequence[int]) -> Recording:
         """The same recording of some of its sentences (the facts of tokens included, those of neurons as they were)."""
@@ -196,7 +202,7 @@ def record(
     pooled = _Pooled(model, corpus, special, activity, store, span)
     with torch.inference_mode():
         over_batches(pooled.sequences, pooled.add, model.device, budget, progress)
-    return replace(pooled.finish(), too_short=whole - len(corpus))
+    return replace(pooled.finish(), span=span, too_short=whole - len(corpus))
 
 
 def _longer_than_one(model: Model, corpus: ParallelCorpus, special: SpecialTokens) -> ParallelCorpus:

@@ -190,10 +190,3 @@ def _counts(draws: int, size: int, generator: torch.Generator) -> Float[Tensor, 
     return torch.zeros(draws, size, dtype=torch.float64).scatter_add_(
         1, picks, torch.ones_like(picks, dtype=torch.float64)
     )
-
-
-def interval(values: Float[Tensor, " draws"], level: float = 0.95) -> tuple[float, float]:
-    """Percentile interval of bootstrap draws."""
-    tail = (1 - level) / 2
-    low, high = torch.quantile(values, torch.tensor([tail, 1 - tail], dtype=values.dtype)).tolist()
-    return low, high

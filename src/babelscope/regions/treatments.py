@@ -19,7 +19,7 @@ from babelscope.models import Model, Site
 from babelscope.models.rows import RowEdit
 from babelscope.regions.deactivation import changes_of, deactivate
 from babelscope.regions.masks import RegionSet, random_region_by_layer
-from babelscope.regions.perplexity import Loss, Windows, delta_interval, score
+from babelscope.regions.perplexity import Loss, Windows, loss_change, score
 from babelscope.regions.recording import Recording
 
 Kind = Literal["zero", "mean", "mean-others", "scale"]
@@ -102,6 +102,8 @@ class Dose:
     delta_nll: float
     delta_low: float
     delta_high: float
+    interval: str
+    why: str
     documents: int
 
 
@@ -169,6 +171,7 @@ def _doses(
 def _dose(
     name: str, matched: str, kind: str, share: float, neurons: int, draw: int, code: str, loss: Loss, base: Loss
 ) -> Dose:
-    low, high = delta_interval(loss, base) or (float("nan"), float("nan"))
+    change = loss_change(loss, base)
     documents = int((base.counts > 0).sum())
-    return Dose(name, matched, kind, share, neurons, draw, code, loss.nll, loss.nll - base.nll, low, high, documents)
+    told = (change.value, change.low, change.high, change.method, change.why)
+    return Dose(name, matched, kind, share, neurons, draw, code, loss.nll, *told, documents)
