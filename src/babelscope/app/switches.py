@@ -117,13 +117,13 @@ def _windows(session: Session, model: Model) -> dict[str, Windows]:
             code, tuple(Document(id, sentence) for id, sentence in corpus.documents(code)), corpus.spec
         )
         length = sum(len(ids) for ids in model.tokenize([document.text for document in text.documents]))
-        found[code] = cut_windows(model, text, max(2, min(WINDOW, _own_length(model), length)), WINDOWS)
+        found[code] = cut_windows(model, text, max(2, min(WINDOW, model.context.window, length)), WINDOWS)
     return found
 
 
 def _continue(session: Session, model: Model, prompt: str, new_tokens: int, title: str, work: Work) -> Continuation:
     ids = torch.tensor(model.tokenize([prompt]), device=model.device)
-    most = min(TOKENS_LIMIT, _own_length(model) - new_tokens)
+    most = min(TOKENS_LIMIT, model.context.window - new_tokens)
     if ids.shape[1] > most:
         raise InputError(f"the prompt has {ids.shape[1]} tokens; at most {most} are taken here")
     with work.stage(title, new_tokens, "tokens") as step, torch.inference_mode():
@@ -158,9 +158,3 @@ class _Stepping:
 def _padding(model: Model) -> int:
     known = model.tokenizer.pad_token_id
     return int(known if known is not None else model.tokenizer.eos_token_id or 0)
-
-
-def _own_length(model: Model) -> int:
-    names = ("max_position_embeddings", "n_positions", "seq_length")
-    known = [getattr(model.config, name, None) for name in names]
-    return min([length for length in known if isinstance(length, int) and length > 1], default=2048)
