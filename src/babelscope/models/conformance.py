@@ -19,6 +19,7 @@ from torch import Tensor
 from babelscope.errors import AlreadyEdited, UnsupportedModel
 from babelscope.models.families import Level, find
 from babelscope.models.hooks import Change, Site, capture, edit, hook_count, resume
+from babelscope.models.mixture_checks import MIXTURE_SUITE, difference
 from babelscope.models.model import Model, matrix
 from babelscope.models.offload import offloaded
 
@@ -45,8 +46,8 @@ def run_checks(model: Model, length: int = 9, level: Level = "circuits") -> list
     generator = torch.Generator().manual_seed(0)
     ids = torch.randint(0, model.vocabulary, (2, length), generator=generator).to(model.device)
     before = hook_count(model.hf)
-    wanted = [test for test in SUITE if test.level == "regions" or level == "circuits"]
-    checks = [_outcome(test, model, ids) for test in wanted]
+    suite = (*SUITE, *map(_of_mixtures, MIXTURE_SUITE)) if model.mixtures else SUITE
+    checks = [_outcome(test, model, ids) for test in suite if test.level == "regions" or level == "circuits"]
     after = hook_count(model.hf)
     told = f"{before} before, {after} after"
     return [*checks, Check("no hooks left", before == after, told, problem=f"hooks are left behind ({told})")]
@@ -61,6 +62,11 @@ class Test:
     level: Level
     problem: str
     """with `{error}` in it"""
+
+
+def _of_mixtures(row: tuple[str, Callable[[Model, Tensor], float], bool]) -> Test:
+    name, measure, circuits = row
+    return Test(name, measure, "circuits" if circuits else "regions", f"{name} does not hold: off by {{error}}")
 
 
 def _outcome(test: Test, model: Model, ids: Tensor) -> Check:
@@ -80,16 +86,12 @@ def _outcome(test: Test, model: Model, ids: Tensor) -> Check:
     return Check(test.name, False, detail, test.level, test.problem.format(error=share))
 
 
-def difference(found: Tensor, expected: Tensor) -> float:
-    """Largest absolute difference, relative to the largest expected value."""
-    scale = expected.float().abs().max().clamp_min(1e-6)
-    return float((found.float() - expected.float().to(found.device)).abs().max() / scale)
-
-
 def neuron_definition(model: Model, ids: Tensor) -> float:
     """Neurons times the output projection (plus bias) are what the projection puts out (regions.md, section 1)."""
     errors: list[float] = []
     for layer in model.neuron_layers:
+        if layer in model.mixtures:
+            continue  # the suite of mixtures has its own
         projection = find(model.blocks[layer], model.family.neurons)
         assert projection is not None
         outputs: list[Tensor] = []
@@ -102,7 +104,7 @@ def neuron_definition(model: Model, ids: Tensor) -> float:
         made = seen[Site("neurons", layer)] @ model.neuron_weight(layer)
         bias = model.bias("neurons", layer)
         errors.append(difference(made if bias is None else made + bias, outputs[0].reshape(made.shape)))
-    return max(errors)
+    return max(errors, default=0.0)
 
 
 def _keep(outputs: list[Tensor]) -> Callable[[Any, Any, Tensor], None]:

@@ -30,6 +30,11 @@ class Context:
         """A length to cut texts to."""
         return self.length or DEFAULT
 
+    @property
+    def limit(self) -> int:
+        """How many positions may be used; practically without end where nothing states any."""
+        return self.length or 1 << 20
+
 
 def context_of(model: Model) -> Context:
     """Rows of the table of learned positions less its offset, else what the configuration states.

@@ -67,12 +67,6 @@ class Family:
     """the MLP works on [B·T, ·] instead of [B, T, ·] (OPT)"""
     mixed: bool = False
     """some blocks have no MLP or no attention: paths are looked for in the others"""
-    experts: str = ""
-    """in a mixture: the module of routed experts; blocks without it are dense"""
-    shared_experts: str = ""
-    """in a mixture: the output projection of the expert that every token passes through"""
-    router: str = ""
-    """in a mixture: the module whose first output are the routing logits"""
     origin: Origin = "built in"
     """known by name, found by structure, registered by a program or a plug-in, or read from a file"""
     version: str = ""

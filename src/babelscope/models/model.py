@@ -19,8 +19,10 @@ from babelscope.models.adapters import adapter_parts
 from babelscope.models.context import Context, context_of
 from babelscope.models.families import Family, find
 from babelscope.models.hooks import Kind, Location, Site, foreign_hooks
+from babelscope.models.mixtures import Mixture, mixture_of
 from babelscope.models.offload import execution_device, resident, weight_of
 from babelscope.models.registry import digest
+from babelscope.models.routers import mixture_location
 from babelscope.models.scales import Scales, measure
 from babelscope.models.structure import family_of, trunk_of
 
@@ -88,20 +90,11 @@ class Model:
     @property
     def width(self) -> int:
         """D, the width of the residual stream."""
-        return _width(self._part(self.family.neurons, self.neuron_layers[0]), output=True)
-
-    @cached_property
-    def neuron_layers(self) -> tuple[int, ...]:
-        """Layers that have neurons; all of them but in mixed stacks."""
-        return tuple(layer for layer, block in enumerate(self.blocks) if find(block, self.family.neurons) is not None)
-
-    @property
-    def widths(self) -> tuple[int, ...]:
-        """Neurons of each layer; 0 where a layer has no MLP."""
-        return tuple(
-            _width(self._part(self.family.neurons, layer), output=False) if layer in self.neuron_layers else 0
-            for layer in range(self.layers)
-        )
+        for path in (self.family.attention_output, self.family.neurons):
+            part = next((part for block in self.blocks if path and (part := find(block, path)) is not None), None)
+            if part is not None:
+                return _width(part, output=True)
+        return int(self.config.hidden_size)
 
     @property
     def offsets(self) -> tuple[int, ...]:
@@ -111,13 +104,32 @@ class Model:
             found.append(found[-1] + width)
         return tuple(found)
 
+    @cached_property
+    def mixtures(self) -> dict[int, Mixture]:
+        """The mixture of experts of each layer that is one."""
+        found = {layer: mixture_of(block, layer, self.id) for layer, block in enumerate(self.blocks)}
+        return {layer: mixture for layer, mixture in found.items() if mixture is not None}
+
+    @cached_property
+    def neuron_layers(self) -> tuple[int, ...]:
+        """Layers that have neurons; all of them but in mixed stacks."""
+        dense = {layer for layer, block in enumerate(self.blocks) if find(block, self.family.neurons) is not None}
+        return tuple(sorted(dense | set(self.mixtures)))
+
+    @cached_property
+    def widths(self) -> tuple[int, ...]:
+        """Neurons of each layer: inputs of the MLP's output projection; of all experts in a mixture; 0 without MLP."""
+        return tuple(self._neurons_of(layer) if layer in self.neuron_layers else 0 for layer in range(self.layers))
+
+    def _neurons_of(self, layer: int) -> int:
+        if layer in self.mixtures:
+            return self.mixtures[layer].width
+        return _width(self._part(self.family.neurons, layer), output=False)
+
     @property
     def neurons_per_layer(self) -> int:
-        """N, where every layer has as many; UnsupportedModel where layers differ."""
-        widths = set(self.widths)
-        if len(widths) > 1:
-            raise UnsupportedModel(f"the layers of {self.id} differ in their neurons: {_runs(self.widths)}")
-        return widths.pop()
+        """Neurons of the widest layer."""
+        return max(self.widths)
 
     @property
     def neurons(self) -> int:
@@ -243,7 +255,11 @@ class Model:
             raise InputError(f"{site.kind} of layer {layer}: this model has layers 0 to {self.layers - 1}")
         if site.kind == "residual":
             return self._residual(layer)
-        if "circuits" not in family.levels and site.kind not in ("neurons", "mlp_in", "mlp_write"):
+        if layer in self.mixtures and site.kind in ("neurons", "router", "mlp_in", "mlp_write"):
+            return mixture_location(self.mixtures[layer], site.kind, find(self.blocks[layer], family.mlp_write))
+        if site.kind == "router":
+            raise InputError(f"layer {layer} of {self.id} is no mixture of experts: it has no router")
+        if "circuits" not in family.levels and site.kind not in ("neurons", "router", "mlp_in", "mlp_write"):
             raise UnsupportedModel(
                 f"{site.kind}: the attention of {self.id} is not known; regions work, circuits do not"
             )
@@ -526,17 +542,6 @@ def weight_hash(parts: dict[str, tuple[nn.Module, str]]) -> str:
             digest.update(f"{name} {tuple(parameter.shape)} {parameter.dtype}".encode())
             digest.update(parameter.detach().contiguous().cpu().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
-
-
-def _runs(widths: Sequence[int]) -> str:
-    """`64 in layers 0–2, 128 in layers 3–5`."""
-    found: list[tuple[int, int, int]] = []
-    for layer, width in enumerate(widths):
-        if found and found[-1][0] == width:
-            found[-1] = (width, found[-1][1], layer)
-        else:
-            found.append((width, layer, layer))
-    return ", ".join(f"{width} in layer{f's {a}–{b}' if a != b else f' {a}'}" for width, a, b in found)
 
 
 def matrix(module: nn.Module) -> Float[Tensor, "out in"]:

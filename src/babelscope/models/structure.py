@@ -6,7 +6,6 @@ Where the text model sits inside another one (an image-text model), rows are rea
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,6 +13,7 @@ from torch import nn
 
 from babelscope.errors import UnsupportedModel
 from babelscope.models.families import ROWS, Family, find
+from babelscope.models.mixtures import mixture_of
 from babelscope.models.registry import outside_row
 
 NEURONS = (
@@ -59,12 +59,14 @@ def trunk_of(hf: Any) -> Trunk:
 
     Raises UnsupportedModel when there is none.
     """
-    base: nn.Module = hf.base_model
+    base: Any = hf.base_model
     if getattr(hf.config, "is_encoder_decoder", False):
         raise UnsupportedModel("encoder–decoders have two sides and are not supported yet")
     text = hf.config.get_text_config()
     if text is hf.config:
         if base is hf:
+            base = getattr(hf, "model", None) or getattr(hf, "transformer", None)
+        if not isinstance(base, nn.Module):
             raise UnsupportedModel(f"{type(hf).__name__} is no model with a head on top of a trunk")
         return Trunk(_name(hf, base), base, False)
     decoder: Any = hf.get_decoder() if hasattr(hf, "get_decoder") else base
@@ -92,7 +94,7 @@ def family_of(hf: Any, config: Any, trunk: Trunk, given: Family | None = None) -
         missing = missing_paths(hf, row)
         if missing:
             raise UnsupportedModel(f"{config.model_type}: the row {row.name!r} finds no module at {_told(missing)}")
-        refuse_uncovered(hf, row)
+        refuse_unreadable(hf, row)
         return row
     candidates = [placed(row, trunk) for row in ROWS.values() if isinstance(row, Family)]
     # rows with more norms are more specific: a Gemma-like block also has every path of a LLaMA block
@@ -100,13 +102,13 @@ def family_of(hf: Any, config: Any, trunk: Trunk, given: Family | None = None) -
     for row in candidates:
         if not missing_paths(hf, row) and _norms_fit(hf, row, config):
             found = replace(row, name=config.model_type, origin="structure")
-            refuse_uncovered(hf, found)
+            refuse_unreadable(hf, found)
             return found
     found = _regions_row(hf, config, trunk)
     if found is not None:
-        refuse_uncovered(hf, found)
+        refuse_unreadable(hf, found)
         return found
-    refuse_uncovered(hf, Family("", blocks=_blocks_of(trunk) or "", neurons=""))
+    refuse_unreadable(hf, Family(config.model_type, blocks=_blocks_of(trunk) or "", neurons=""))
     raise UnsupportedModel(_unknown(hf, config, candidates))
 
 
@@ -149,10 +151,12 @@ def missing_paths(model: nn.Module, row: Family) -> dict[str, list[int]]:
     if blocks is None:
         return {row.blocks: []}
     missing: dict[str, list[int]] = {}
+    mixtures = {layer for layer, block in enumerate(blocks) if mixture_of(block, layer, row.name) is not None}
     for path in paths_in_block(row):
         absent = [layer for layer, block in enumerate(blocks) if find(block, path) is None]
-        dense_elsewhere = path in (row.neurons, row.mlp_write, row.mlp_read) and bool(row.experts)
-        if absent and not ((row.mixed or dense_elsewhere) and len(absent) < len(blocks)):
+        if path in (row.neurons, row.mlp_write, row.mlp_read):
+            absent = [layer for layer in absent if layer not in mixtures]
+        if absent and not (row.mixed and len(absent) < len(blocks)):
             missing[path] = absent
     if row.final_norm and find(model, row.final_norm) is None:
         missing[row.final_norm] = []
@@ -186,31 +190,10 @@ def _norms_fit(model: nn.Module, row: Family, config: Any) -> bool:
     return weight is not None and projection is not None and weight.numel() in projection.shape
 
 
-# -- what no row may leave out --------------------------------------------------------------------------------------
-
-
-def refuse_uncovered(model: nn.Module, row: Family) -> None:
-    """Raises UnsupportedModel when a block has experts that the row does not name: their neurons would be left out."""
-    blocks = find_blocks(model, row)
-    named = [path for path in (row.experts, row.shared_experts.rpartition(".")[0], row.router) if path]
-    for layer, block in enumerate(blocks or model.children()):
-        for path in _expert_paths(block):
-            if not any(path == own or path.startswith(own + ".") or own.startswith(path + ".") for own in named):
-                where = f"{row.blocks}.{layer}.{path}" if blocks is not None else path
-                raise UnsupportedModel(
-                    f"mixtures of experts split the neurons and are not supported yet: the experts at {where} are in "
-                    "no row"
-                )
-
-
-def _expert_paths(block: nn.Module) -> Iterator[str]:
-    """Modules of a block that hold experts: by name, or by weights with one dimension too many for a linear map."""
-    for path, module in block.named_modules():
-        own = list(module.parameters(recurse=False))
-        named = "expert" in path.rpartition(".")[2].lower() and any(True for _ in module.parameters())
-        stacked = any(parameter.dim() == 3 for parameter in own) and "Conv" not in type(module).__name__
-        if path and (named or stacked):
-            yield path
+def refuse_unreadable(model: nn.Module, row: Family) -> None:
+    """Raises UnsupportedModel when a block has experts that cannot be read: their neurons would be left out."""
+    for layer, block in enumerate(find_blocks(model, row) or ()):
+        mixture_of(block, layer, row.name)
 
 
 def _refuse_bypassed(config: Any) -> None:
@@ -243,8 +226,10 @@ def _regions_row(hf: nn.Module, config: Any, trunk: Trunk) -> Family | None:
         return None
     counts = {name: sum(_is_projection(find(block, name), config) for block in blocks) for name in NEURONS}
     best = max(counts, key=lambda name: counts[name])
-    if counts[best] == 0:
+    mixtures = {layer for layer, block in enumerate(blocks) if mixture_of(block, layer, config.model_type) is not None}
+    if counts[best] == 0 and not mixtures:
         return None
+    dense = {layer for layer, block in enumerate(blocks) if _is_projection(find(block, best), config)}
     return Family(
         config.model_type,
         blocks=path,
@@ -252,7 +237,7 @@ def _regions_row(hf: nn.Module, config: Any, trunk: Trunk) -> Family | None:
         mlp_write=best,
         mlp_read=best.rpartition(".")[0],
         flattens=True,
-        mixed=counts[best] < len(blocks),
+        mixed=len(dense | mixtures) < len(blocks),
         origin="structure",
     )
 
