@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from babelscope.pocket.vocabulary import concepts
+from babelscope.pocket.lexicon import concepts
 
 Fillers = Mapping[str, str]
 

@@ -9,20 +9,13 @@ import tomllib
 from collections import Counter
 from collections.abc import Iterator
 from importlib.resources.abc import Traversable
+from pathlib import Path
 from typing import Any
 
 from babelscope.errors import CorpusError
-from babelscope.pocket.realise import Grammar, Slot, Word
-from babelscope.pocket.vocabulary import (
-    Frame,
-    candidates,
-    concepts,
-    data_folder,
-    frames,
-    languages,
-    table,
-    tasks_folder,
-)
+from babelscope.pocket.lexicon import concepts, data_folder, languages, table
+from pocket_factory.realise import Grammar, Slot, Word
+from pocket_factory.vocabulary import GRAMMARS, Frame, candidates, frames, tasks_folder
 
 FILES = ("lexicon.tsv", "morphology.toml", "templates.tsv")
 TEMPLATE_IDS = [f"t{number:02}" for number in range(1, 17)]
@@ -31,13 +24,18 @@ UNSAID = {("story_repair_end", "agent")}
 KINDS = {"inflection", "copy", "aspect", "particle"}
 
 
+def _file(language: str, name: str) -> Traversable | Path:
+    """The words lie in the package, the grammar here."""
+    return (data_folder() if name == "lexicon.tsv" else GRAMMARS) / language / name
+
+
 def check_language(language: str) -> list[str]:
     """Everything that is wrong with the data of one language, one line each; empty when it is whole.
 
     >>> check_language("en")
     []
     """
-    absent = [f"no file {name}" for name in FILES if not (data_folder() / language / name).is_file()]
+    absent = [f"no file {name}" for name in FILES if not _file(language, name).is_file()]
     if absent:
         return [*absent, *_task_problems(language, None)]
     try:
@@ -73,7 +71,7 @@ def random_fillers(frame: str, tense: str, generator: random.Random) -> dict[str
 
 def _repeated_rows(language: str) -> Iterator[str]:
     for name in ("lexicon.tsv", "templates.tsv"):
-        seen = Counter(row[0] for row in table(data_folder() / language / name))
+        seen = Counter(row[0] for row in table(_file(language, name)))
         yield from (f"{name}: {id} occurs {count} times" for id, count in seen.items() if count > 1)
 
 
@@ -231,12 +229,12 @@ def _tense_problems(data: dict[str, Any], grammar: Grammar | None) -> Iterator[s
 def main(arguments: list[str]) -> int:
     """`LANG [N [FRAME…]]`: print what is wrong with a language, then N sentences of each frame and tense."""
     if not arguments:
-        print(f"usage: python -m babelscope.pocket.realise LANG [N [FRAME…]]   (languages: {' '.join(languages())})")
+        print(f"usage: python -m pocket_factory check LANG [N [FRAME…]]   (languages: {' '.join(languages())})")
         return 2
     language, count, chosen = arguments[0], int(arguments[1]) if len(arguments) > 1 else 2, arguments[2:]
     problems = check_language(language)
     print("\n".join(problems) or "nothing is missing")
-    if any((data_folder() / language / name).is_file() is False for name in FILES):
+    if not all(_file(language, name).is_file() for name in FILES):
         return 1
     grammar = Grammar(language)
     for frame in frames().values():

@@ -14,11 +14,12 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING, NamedTuple
 
 from babelscope.errors import CorpusError
-from babelscope.pocket.items import Item, Split, draw_combination, draw_sentence
-from babelscope.pocket.realise import grammar
-from babelscope.pocket.scenes import draw_giving, draw_tense, giving, shuffled_clauses, task, tense_pair
-from babelscope.pocket.stories import ENDING_PROMPT, draw_story, tell
-from babelscope.pocket.vocabulary import concepts, languages
+from babelscope.pocket.heldout import Example
+from babelscope.pocket.lexicon import concepts, languages
+from pocket_factory.items import Item, Split, draw_combination, draw_sentence
+from pocket_factory.realise import grammar
+from pocket_factory.scenes import draw_giving, draw_tense, giving, shuffled_clauses, task, tense_pair
+from pocket_factory.stories import ENDING_PROMPT, draw_story, tell
 
 if TYPE_CHECKING:
     from babelscope.corpora.parallel import ParallelCorpus
@@ -60,22 +61,6 @@ class Document:
     languages: tuple[str, ...]
     items: tuple[str, ...]
     """the sentences, stories and scenes that it consists of"""
-
-
-@dataclass(frozen=True, slots=True)
-class Example:
-    """One held-out text; `prompt`, `target`, `foil` where the kind is a choice, joined by `join`."""
-
-    meaning_id: str
-    kind: str
-    language: str
-    text: str
-    prompt: str = ""
-    target: str = ""
-    foil: str = ""
-    join: str = ""
-    stratum: str = ""
-    """tense: regular, irregular, syncretic or none; ioi: template"""
 
 
 def render(item: Item, language: str) -> str:

@@ -24,10 +24,10 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from babelscope.errors import Interrupted, ModelError
-from babelscope.pocket.architecture import build
 from babelscope.pocket.models import MAIN, PocketModel, Recipe, get
-from babelscope.pocket.packing import Order, TokenStream
-from babelscope.pocket.tokenizer import save_tokenizer
+from pocket_factory.architecture import build
+from pocket_factory.packing import Order, TokenStream
+from pocket_factory.tokenizer import save_tokenizer
 
 LEARNING_RATE_FLOOR = 0.05
 """what the decay ends at, as a share of the highest learning rate"""
@@ -47,7 +47,7 @@ def train(name: str, directory: Path, report: Report = print, device: str | None
 
     Raises Interrupted on Ctrl-C, after saving the state.
     """
-    from babelscope.pocket.curriculum import prepare
+    from pocket_factory.curriculum import prepare
 
     model = get(name)
     tokenizer, stream = prepare(model, directory, report)

@@ -11,8 +11,9 @@ from itertools import islice
 import pytest
 
 from babelscope.errors import CorpusError
-from babelscope.pocket.check_data import check_language
-from babelscope.pocket.corpus import (
+from babelscope.pocket.lexicon import concepts, languages
+from pocket_factory.check_data import check_language
+from pocket_factory.corpus import (
     HELD_OUT_KINDS,
     MIX,
     heldout,
@@ -22,11 +23,11 @@ from babelscope.pocket.corpus import (
     render,
     sentence_hash,
 )
-from babelscope.pocket.items import draw_sentence, held_out_combinations, split_of
-from babelscope.pocket.realise import Grammar, GrammarError, grammar
-from babelscope.pocket.scenes import draw_giving, frames_alike, held_out_verb, task
-from babelscope.pocket.stories import draw_story, tell
-from babelscope.pocket.vocabulary import candidates, concepts, frames, languages
+from pocket_factory.items import draw_sentence, held_out_combinations, split_of
+from pocket_factory.realise import Grammar, GrammarError, grammar
+from pocket_factory.scenes import draw_giving, frames_alike, held_out_verb, task
+from pocket_factory.stories import draw_story, tell
+from pocket_factory.vocabulary import candidates, frames
 
 ALL = dict.fromkeys(languages(), 1.0)
 
@@ -55,7 +56,7 @@ def test_nothing_is_missing(language):
 
 def test_the_check_finds_what_is_missing(monkeypatch):
     monkeypatch.delitem(grammar("en").words, "cat")
-    monkeypatch.setattr("babelscope.pocket.check_data.Grammar", lambda language: grammar(language))
+    monkeypatch.setattr("pocket_factory.check_data.Grammar", lambda language: grammar(language))
     assert any("cat" in problem for problem in check_language("en"))
 
 
@@ -163,7 +164,7 @@ def test_documents_are_the_same_every_time():
 
 def test_documents_do_not_depend_on_the_hash_seed_of_python():
     code = (
-        "from itertools import islice; from babelscope.pocket.corpus import *;"
+        "from itertools import islice; from pocket_factory.corpus import *;"
         "print(*(sentence_hash(d.text) for d in islice(iter_documents({'en': 1, 'vi': 2, 'ar': 1}), 300)))"
     )
     runs = [

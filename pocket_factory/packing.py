@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from babelscope.errors import CorpusError
-from babelscope.pocket.tokenizer import END_OF_TEXT
+from pocket_factory.tokenizer import END_OF_TEXT
 
 MIXED = "mixed"
 """Label of a document in more than one language."""

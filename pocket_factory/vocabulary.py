@@ -1,29 +1,17 @@
-"""What can be said: the language-independent concepts and frames of the pocket corpus (`data/FORMAT.md`)."""
+"""What can be said: the language-independent frames of the pocket corpus (`data/FORMAT.md`)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from importlib.resources.abc import Traversable
+from pathlib import Path
 
-NOUNS = frozenset({"person", "animal", "place", "object", "food", "drink"})
-"""Kinds of concept that share the phrase patterns `noun.…`."""
+from babelscope.pocket.lexicon import concepts, table
 
-
-@dataclass(frozen=True, slots=True)
-class Concept:
-    """One language-independent meaning of a word."""
-
-    id: str
-    kind: str
-    tags: frozenset[str]
-
-    @property
-    def shape(self) -> str:
-        """The phrase shape of a bare slot `{agent}`: definite for nouns, the base form for the rest."""
-        return "def" if self.kind in NOUNS else "base"
+GRAMMARS = Path(__file__).parent / "data"
+"""frames, and the morphology and templates of each language; the words lie in the package"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,38 +25,9 @@ class Frame:
     english: str
 
 
-def data_folder() -> Traversable:
-    """The folder of the corpus data inside the package."""
-    return files("babelscope.pocket") / "data"
-
-
 def tasks_folder() -> Traversable:
     """The folder of the prompt templates of the circuit tasks inside the package."""
     return files("babelscope") / "tasks" / "data"
-
-
-def languages() -> tuple[str, ...]:
-    """Codes of the languages whose folder is present, in alphabetical order."""
-    return tuple(sorted(folder.name for folder in data_folder().iterdir() if (folder / "lexicon.tsv").is_file()))
-
-
-def table(file: Traversable) -> Iterator[list[str]]:
-    """Rows of a tab-separated file without its header line; blank lines and lines with `#` in front are skipped."""
-    lines = file.read_text(encoding="utf-8").splitlines()
-    for line in lines[1:]:
-        if line.strip() and not line.startswith("#"):
-            yield [cell.strip() for cell in line.split("\t")]
-
-
-@cache
-def concepts() -> dict[str, Concept]:
-    """All concepts by id, in the order of the file.
-
-    >>> concepts()["cat"].kind
-    'animal'
-    """
-    rows = table(data_folder() / "concepts.tsv")
-    return {row[0]: Concept(row[0], row[1], frozenset(row[2].split() if len(row) > 2 else ())) for row in rows}
 
 
 @cache
@@ -78,7 +37,7 @@ def frames() -> dict[str, Frame]:
     >>> frames()["give"].tenses
     ('past', 'present', 'future')
     """
-    return {row[0]: _frame(*row) for row in table(data_folder() / "frames.tsv")}
+    return {row[0]: _frame(*row) for row in table(GRAMMARS / "frames.tsv")}
 
 
 def _frame(name: str, tenses: str, slots: str, english: str) -> Frame:

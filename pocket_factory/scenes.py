@@ -15,8 +15,9 @@ from functools import cache
 from typing import Any
 
 from babelscope.errors import CorpusError
-from babelscope.pocket.items import Item, Split, meaning_id, share, split_of
-from babelscope.pocket.vocabulary import concepts, languages, tasks_folder
+from babelscope.pocket.lexicon import concepts, languages
+from pocket_factory.items import Item, Split, meaning_id, share, split_of
+from pocket_factory.vocabulary import tasks_folder
 
 TRAINING_TEMPLATES = 12
 """Giving scenes of training use t01 to t12; t13 to t16 are held out."""

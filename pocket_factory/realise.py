@@ -1,6 +1,6 @@
 """From a meaning to a sentence: the grammar of one language, read from its data folder (`data/FORMAT.md`).
 
-    python -m babelscope.pocket.realise LANG [N [FRAME…]]
+    python -m pocket_factory check LANG [N [FRAME…]]
 
 checks the data of a language and prints N random sentences of every frame.
 
@@ -11,7 +11,6 @@ A *slot* `{v:past@agent}` of a template is a concept (`v`), a shape (`past`) and
 from __future__ import annotations
 
 import re
-import sys
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -20,7 +19,8 @@ from itertools import combinations
 from typing import Any
 
 from babelscope.errors import CorpusError
-from babelscope.pocket.vocabulary import NOUNS, Concept, concepts, data_folder, table
+from babelscope.pocket.lexicon import NOUNS, Concept, concepts, data_folder, table
+from pocket_factory.vocabulary import GRAMMARS
 
 SLOT = re.compile(r"\{([^{}]*)\}")
 SLOT_PARTS = re.compile(r"(?P<name>&?\w+)(?::(?P<shape>[\w.]+))?(?:@(?P<source>[\w|&]+))?$")
@@ -67,7 +67,7 @@ class Grammar:
 
     def __init__(self, language: str) -> None:
         self.language = language
-        folder = data_folder() / language
+        folder = GRAMMARS / language
         self.words = {word.concept.id: word for word in _lexicon(language)}
         morphology = tomllib.loads((folder / "morphology.toml").read_text(encoding="utf-8"))
         self.phrases = _phrases(morphology.get("phrase", {}))
@@ -258,9 +258,3 @@ def _combinations(features: Features, named: bool = False) -> Iterator[tuple[str
 
 def _upper_last(match: re.Match[str]) -> str:
     return match[0][:-1] + match[0][-1].upper()
-
-
-if __name__ == "__main__":
-    from babelscope.pocket.check_data import main
-
-    sys.exit(main(sys.argv[1:]))

@@ -15,9 +15,10 @@ from itertools import accumulate
 from math import prod
 from typing import Literal
 
-from babelscope.pocket.realise import grammar
-from babelscope.pocket.sense import sensible
-from babelscope.pocket.vocabulary import candidates, concepts, frames, languages
+from babelscope.pocket.lexicon import concepts, languages
+from pocket_factory.realise import grammar
+from pocket_factory.sense import sensible
+from pocket_factory.vocabulary import candidates, frames
 
 Split = Literal["train", "heldout"]
 

@@ -11,12 +11,12 @@ from pathlib import Path
 
 from tokenizers import Tokenizer
 
-from babelscope.pocket.corpus import Document, iter_documents
 from babelscope.pocket.models import PocketModel
-from babelscope.pocket.packing import MIXED, TokenStream, pack
-from babelscope.pocket.realise import grammar
-from babelscope.pocket.scenes import task
-from babelscope.pocket.tokenizer import train_tokenizer
+from pocket_factory.corpus import Document, iter_documents
+from pocket_factory.packing import MIXED, TokenStream, pack
+from pocket_factory.realise import grammar
+from pocket_factory.scenes import task
+from pocket_factory.tokenizer import train_tokenizer
 
 MIX: Mapping[str, float] = {
     "sentences": 0.30,

@@ -10,10 +10,10 @@ import random
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from babelscope.pocket.items import Item, Split, meaning_id, split_of
-from babelscope.pocket.realise import Grammar, grammar
-from babelscope.pocket.sense import sensible
-from babelscope.pocket.vocabulary import candidates, frames
+from pocket_factory.items import Item, Split, meaning_id, split_of
+from pocket_factory.realise import Grammar, grammar
+from pocket_factory.sense import sensible
+from pocket_factory.vocabulary import candidates, frames
 
 ENDING_PROMPT = "The ending in English:"
 """What stands between a story in any language and its ending in English (XStoryCloze as the paper prompts it)."""

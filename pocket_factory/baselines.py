@@ -6,10 +6,21 @@ V vocabulary
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
 
+from babelscope.pocket.evaluate import PERPLEXITY_KINDS
+from babelscope.pocket.heldout import examples
+from babelscope.pocket.models import get, path
+from babelscope.pocket.scoring import Scorer, perplexity
+from pocket_factory.corpus import MIX, iter_documents
+
+FITTED = 4000
+"""training documents of each language that the count models are fitted on"""
+DOCUMENTS = 60
+"""held-out texts of each kind"""
 ADDED = 0.1
 """count added to every word, so that none is impossible"""
 DISCOUNT = 0.75
@@ -45,3 +56,15 @@ class CountModels:
         history = np.maximum(self._history[before], 1)
         backed = np.where(self._history[before] > 0, DISCOUNT * self._kinds[before] / history, 1.0)
         return -np.log(np.maximum(seen - DISCOUNT, 0) / history + backed * self.unigram[after])
+
+
+def print_baselines(name: str) -> None:
+    """A line per language: perplexity and its interval of a unigram and of a bigram model with this model's tokens."""
+    scorer = Scorer(path(name))
+    for language in get(name).shares:
+        texts = [example.text for kind in PERPLEXITY_KINDS for example in examples(language, kind)[:DOCUMENTS]]
+        fitted = [document.text for document in islice(iter_documents({language: 1.0}, mix=MIX), FITTED)]
+        rows, counts = scorer.rows(texts), CountModels(scorer.rows(fitted), scorer.words)
+        for kind, losses in {"unigram": counts.unigram_losses, "bigram": counts.bigram_losses}.items():
+            found = perplexity([losses(row) for row in rows], texts)
+            print(f"{language} {kind}: {found.perplexity:.2f} ({found.low:.2f}-{found.high:.2f}), {len(texts)} texts")
