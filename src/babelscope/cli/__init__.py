@@ -62,7 +62,8 @@ def call(words: list[str]) -> None:
         result_action="return_none",
     )
     for name, summary in VERBS.items():
-        app.command(f"babelscope.cli.{name}:app", name=name, help=summary)
+        # a verb that is called has more to say of itself than a line
+        app.command(f"babelscope.cli.{name}:app", name=name, help=None if words[:1] == [name] else summary)
     app(words)
 
 

@@ -1,7 +1,8 @@
 """Settings become the options of a verb: name, type, default and help are read off the fields.
 
 A verb is a function whose parameters are words of its own and settings; `verb` gives it the options of those settings,
-in a group for each class that declares fields. Lists are written by commas, pairs by a colon, mappings as `en=a,zh=b`.
+in a group for each class that declares fields. `Annotated[Mapping[str, Any], SomeSettings]` asks for what was given
+alone, to be laid over something else (a preset). Lists are written by commas, pairs with a colon, mappings `en=a,zh=b`.
 """
 
 from __future__ import annotations
@@ -18,7 +19,6 @@ from cyclopts import App, Group, Parameter, Token
 
 from babelscope.settings import Option, Settings, options_of
 
-
 CONFIG = "config"
 
 
@@ -30,14 +30,15 @@ def verb_app(name: str, help: str = "") -> App:
 def verb(function: Callable[..., Any]) -> Callable[..., Any]:
     """`function` as cyclopts reads it: each parameter that is a Settings class is replaced by that class's fields."""
     hints = get_type_hints(function, include_extras=True)
-    kinds: dict[str, type[Settings]] = {}
+    kinds: dict[str, tuple[type[Settings], bool]] = {}
     words: list[inspect.Parameter] = []
     options: list[inspect.Parameter] = []
     for name, parameter in inspect.signature(function).parameters.items():
         hint = hints[name]
-        if isinstance(hint, type) and issubclass(hint, Settings):
-            kinds[name] = hint
-            options += [_of_field(option) for option in options_of(hint)]
+        kind, raw = _settings_of(hint)
+        if kind is not None:
+            kinds[name] = (kind, raw)
+            options += [_of_field(option) for option in options_of(kind)]
         elif parameter.kind is parameter.KEYWORD_ONLY:
             options.append(parameter.replace(annotation=_annotated(hint, parameter.default)))
         else:
@@ -49,10 +50,11 @@ def verb(function: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(function)
     def called(*given: Any, **named: Any) -> Any:
         named.pop(CONFIG, None)
-        made: dict[str, Settings] = {}
-        for name, kind in kinds.items():
+        made: dict[str, Settings | Mapping[str, Any]] = {}
+        for name, (kind, raw) in kinds.items():
             own = {field.name for field in dataclasses.fields(kind)} & set(named)
-            made[name] = kind(**{key: named.pop(key) for key in own})
+            values = {key: named.pop(key) for key in own}
+            made[name] = values if raw else kind(**values)
         return function(*given, **named, **made)
 
     del called.__wrapped__
@@ -60,6 +62,15 @@ def verb(function: Callable[..., Any]) -> Callable[..., Any]:
     called.__signature__ = signature  # pyright: ignore[reportAttributeAccessIssue]
     called.__annotations__ = {name: one.annotation for name, one in signature.parameters.items()}
     return called
+
+
+def _settings_of(hint: Any) -> tuple[type[Settings] | None, bool]:
+    """The settings that a parameter stands for, and whether it wants only what was given, as a mapping."""
+    raw = get_origin(hint) is Annotated
+    for kind in get_args(hint)[1:] if raw else [hint]:
+        if isinstance(kind, type) and issubclass(kind, Settings):
+            return kind, raw
+    return None, False
 
 
 def _of_field(option: Option) -> inspect.Parameter:
@@ -78,9 +89,11 @@ def _keyword(name: str, hint: Any, default: Any) -> inspect.Parameter:
 def _annotated(hint: Any, default: Any) -> Any:
     """The type with the way in which it is written on a command line, in front of what was said of it."""
     shape, converter = _shape(hint)
+    worth_showing = default is not inspect.Parameter.empty and (default or default == 0) and default is not False
     rules = Parameter(
-        negative=None if shape is bool and default is True else "",
-        show_default=_as_written if default not in (inspect.Parameter.empty, False, (), None, "") and default != {} else False,
+        negative="" if shape is not bool or default is False else None,
+        show_default=_as_written if worth_showing else False,
+        allow_repeating=True,  # the last one counts, so that scripts can add to a line
     )
     if converter is not None:
         rules = Parameter.combine(rules, Parameter(converter=converter, n_tokens=1, accepts_keys=False))
@@ -97,7 +110,10 @@ def _group(title: str) -> Group:
 
 
 def _sentence(text: str) -> str:
-    return text[:1].upper() + text[1:] + ("" if text.endswith((".", "]", "…")) or not text else ".")
+    """Help that is written as a phrase, as a sentence; what is to be typed stays as it is."""
+    first = text.partition(" ")[0]
+    begun = text if ":" in first.rstrip(":,") else text[:1].upper() + text[1:]
+    return begun + ("" if text.endswith((".", "]", "…")) or not text else ".")
 
 
 def _as_written(value: Any) -> str:

@@ -27,7 +27,7 @@ class Loading(Settings):
     dtype: Literal["auto", "float32", "bfloat16", "float16", "float64"] = "auto"
     """number type; auto: float32 on a processor, the checkpoint's own on an accelerator"""
     device: str | None = None
-    """cuda, mps or cpu [the best there is]"""
+    """such as cuda, mps or cpu [the best there is]"""
     device_map: str | None = None
     """auto spreads a model over devices (needs babelscope[big])"""
     trust_remote_code: bool = False
@@ -42,8 +42,6 @@ class Place(Settings):
     """directory of the run"""
     overwrite: bool = False
     """replace an existing run"""
-    fresh: bool = False
-    """begin anew where an interrupted run left finished steps"""
 
 
 def load(name: str, loading: Loading | None = None) -> Model:

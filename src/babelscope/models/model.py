@@ -17,8 +17,7 @@ from torch import Tensor, nn
 from babelscope.errors import InputError, ModelError, UnsupportedModel
 from babelscope.models.families import Family, family_of, find
 from babelscope.models.hooks import Kind, Location, Site, foreign_hooks
-
-SpecialTokens = Literal["none", "bos", "bos-excluded"]
+from babelscope.terms import SpecialTokens
 
 
 class Model:
