@@ -101,8 +101,8 @@ def _options(
     device_map: str | None,
 ) -> Any:
     from babelscope.errors import InputError
-    from babelscope.evolution.points import Place
-    from babelscope.evolution.sweep import RayOptions, SweepOptions
+    from babelscope.evolution.attempt import RayOptions, SweepOptions
+    from babelscope.evolution.types import Place
     from babelscope.evolution.weights import KEEP
 
     if engine != "local" and engine != "ray":
