@@ -82,7 +82,7 @@ def separation(found: Patched, draws: int = DRAWS, seed: int = 0, least: int = L
         return _undecidable(pairs, len(concepts), least)
     last, word = (_by_concept(values[use], place) for values in (found.last, found.word))
     base, ceiling = _by_concept(found.unpatched[use][:, 2], place), _by_concept(found.ceiling[use], place)
-    counts = np.vstack([np.ones((1, len(concepts))), bootstrap_counts(len(concepts), draws, seed)])
+    counts = np.vstack([np.ones((1, len(concepts))), bootstrap_counts(len(concepts), draws, seed).astype(np.float64)])
     halves = np.arange(len(concepts)) % 2
     gained: dict[str, Array] = {}
     recoveries: list[Recovery] = []
