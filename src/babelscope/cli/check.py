@@ -2,33 +2,25 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
-import typer
+from cyclopts import Parameter
 
-from babelscope.cli.options import Device, DeviceMap, Dtype, Remote, Revision
+from babelscope.cli.command import verb, verb_app
+from babelscope.cli.options import Loading, ModelName, note
 
 if TYPE_CHECKING:
     from babelscope.models import Check, Model, Site
 
-
-class Use(StrEnum):
-    """What a model shall be good for."""
-
-    regions = "regions"
-    circuits = "circuits"
+app = verb_app("check")
+Use = Annotated[
+    Literal["regions", "circuits"], Parameter(name="--for", help="What it is wanted for; decides the exit code.")
+]
 
 
-def check(
-    model: Annotated[str, typer.Argument(help="Hub name, model folder, pocket:NAME or pocket:NAME@REVISION.")],
-    use: Annotated[Use, typer.Option("--for", help="What it is wanted for; decides the exit code.")] = Use.circuits,
-    revision: Revision = None,
-    dtype: Dtype = "auto",
-    device: Device = None,
-    device_map: DeviceMap = None,
-    trust_remote_code: Remote = False,
-) -> None:
+@app.default
+@verb
+def check(model: ModelName, *, use: Use = "circuits", loading: Loading) -> None:
     """Print a model's family, every site with its shape, every check, and what the model can be used for.
 
     Exit code 1 when it cannot be used for what was asked.
@@ -40,18 +32,18 @@ def check(
     from babelscope.models.gate import outcomes
 
     try:
-        loaded = load(model, revision, dtype, device, device_map, trust_remote_code)
+        loaded = load(model, loading)
     except UnsupportedModel as error:
-        typer.echo(f"cannot be used: {error}", err=True)
-        raise typer.Exit(1) from None
+        note(f"cannot be used: {error}")
+        raise SystemExit(1) from None
     _print_sites(loaded)
     checks = outcomes(loaded, "circuits")
     for one in checks:
-        note = " (circuits only)" if one.level == "circuits" and not one.passed else ""
-        typer.echo(f"{'ok  ' if one.passed else 'FAIL'} {one.name}: {one.detail}{note}")
-    typer.echo(_verdict(loaded, checks))
-    if any(not one.passed and (one.level == "regions" or use == Use.circuits) for one in checks):
-        raise typer.Exit(1)
+        limit = " (circuits only)" if one.level == "circuits" and not one.passed else ""
+        print(f"{'ok  ' if one.passed else 'FAIL'} {one.name}: {one.detail}{limit}")
+    print(_verdict(loaded, checks))
+    if any(not one.passed and (one.level == "regions" or use == "circuits") for one in checks):
+        raise SystemExit(1)
 
 
 def _verdict(model: Model, checks: list[Check]) -> str:
@@ -75,7 +67,7 @@ def _print_sites(model: Model) -> None:
         place = model.locate(site)
         table.add_row(f"{site.kind} {site.layer}", names.get(id(place.module), "?"), place.side, shape)
     Console().print(table)
-    typer.echo("; ".join(_traits(model)))
+    print("; ".join(_traits(model)))
 
 
 def _shapes(model: Model) -> dict[Site, str]:

@@ -25,8 +25,7 @@ from babelscope.models.registry import digest
 from babelscope.models.routers import mixture_location
 from babelscope.models.scales import Scales, measure
 from babelscope.models.structure import family_of, trunk_of
-
-SpecialTokens = Literal["none", "bos", "bos-excluded"]
+from babelscope.terms import SpecialTokens
 
 
 class Model:
@@ -65,6 +64,24 @@ class Model:
         self._check_tokenizer()
         self.scales = Scales.plain(self.layers)
         self.scales = measure(self)
+
+    def __repr__(self) -> str:
+        revision = f"@{self.revision}" if self.revision else ""
+        return (
+            f"<Model {self.id}{revision}: {self.family.name}, {self.layers} layers, {self.neurons:,} neurons, "
+            f"{str(self.dtype).removeprefix('torch.')} on {self.device}>"
+        )
+
+    def _repr_html_(self) -> str:
+        from babelscope.notebook import table
+
+        facts = {
+            "Family": self.family.name,
+            "Layers": self.layers,
+            "Neurons": self.neurons,
+            "Type, device": f"{str(self.dtype).removeprefix('torch.')}, {self.device}",
+        }
+        return table(f"{self.id}{'@' + self.revision if self.revision else ''}", [], facts.items())
 
     # -- what it is -------------------------------------------------------------------------------------------------
 
