@@ -147,6 +147,12 @@ def path(name: str, revision: str | None = None) -> Path:
     >>> path("pocket-bloom-m", "step16").name
     'step16'
     """
+    if name.startswith(("planted-", "pocket-planted-")):
+        from babelscope.pocket.planted import folder  # imports torch, which nothing else here does
+
+        if revision not in (None, MAIN):
+            raise ModelError(f"{name} was set by hand and has no revision {revision!r}")
+        return folder(name.removeprefix("pocket-"))
     model = get(name)
     revision = revision or MAIN
     if revision not in model.revisions:
