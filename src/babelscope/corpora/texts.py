@@ -18,7 +18,7 @@ class Document:
     text: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class TextCollection:
     """The documents of one language, in order.
 
@@ -35,6 +35,9 @@ class TextCollection:
     """what the reader decided that the user may want to know"""
     parallel: bool = False
     """documents of one id say the same in all languages"""
+
+    def __repr__(self) -> str:
+        return f"<TextCollection {self.spec}: {len(self)} documents, {self.characters:,} characters in {self.language}>"
 
     def __len__(self) -> int:
         """How many documents there are."""

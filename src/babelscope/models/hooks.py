@@ -13,12 +13,12 @@ import weakref
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
-from babelscope.errors import AlreadyEdited, EditNeverFired
+from babelscope.errors import AlreadyEdited, EditNeverFired, InputError
 
 if TYPE_CHECKING:
     from babelscope.models.model import Model
@@ -43,6 +43,10 @@ class Site:
     kind: Kind
     layer: int
 
+    def __post_init__(self) -> None:
+        if self.kind not in (known := get_args(Kind)):
+            raise InputError(f"there is no site {self.kind!r}; sites: {', '.join(known)}")
+
 
 @dataclass(frozen=True)
 class Location:
@@ -54,18 +58,20 @@ class Location:
     """[heads, E] indices into the last dimension; None: the whole tensor"""
     block: nn.Module | None = None
     """where the tensor is flattened to [B·T, ·]: the block whose input says B and T"""
+    factor: float = 1.0
+    """what the block multiplies this by before it joins the stream (Granite): values are seen after it"""
     attach: Callable[[Change, bool], Any] | None = None
     """the way to what no module's input or output holds (the experts of a mixture): read, or replace where True"""
 
     def view(self, tensor: Tensor) -> Tensor:
         if self.rows is None:
-            return tensor
+            return tensor if self.factor == 1 else tensor * self.factor
         rows = self.rows.to(tensor.device)
         return tensor[..., rows.reshape(-1)].reshape(*tensor.shape[:-1], *rows.shape)
 
     def put(self, tensor: Tensor, value: Tensor) -> Tensor:
         if self.rows is None:
-            return value.to(tensor.dtype)
+            return (value if self.factor == 1 else value / self.factor).to(tensor.dtype)
         changed = tensor.clone()
         changed[..., self.rows.reshape(-1).to(tensor.device)] = value.reshape(*tensor.shape[:-1], -1).to(tensor.dtype)
         return changed

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import torch
@@ -26,8 +25,8 @@ from torch import Tensor
 from babelscope.errors import InputError
 from babelscope.regions.recording import Recording
 from babelscope.stats import FEW_DOCUMENTS, benjamini_hochberg, t_ends
+from babelscope.terms import Sign
 
-Sign = Literal["raised", "lowered", "both"]
 _CHUNK = 4096
 
 

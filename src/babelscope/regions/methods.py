@@ -25,12 +25,13 @@ from torch import Tensor
 
 from babelscope.errors import InputError
 from babelscope.regions import contrasts, localisation
-from babelscope.regions.contrast import Contrast, ContrastSettings, Sign, contrast
+from babelscope.regions.contrast import Contrast, ContrastSettings, contrast
 from babelscope.regions.lape import lape
 from babelscope.regions.masks import RegionSet, from_matrix, random_region, random_region_by_layer
 from babelscope.regions.nulls import ScoreNull, score_null
 from babelscope.regions.recording import Recording
 from babelscope.stats import benjamini_hochberg
+from babelscope.terms import Sign
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,12 +23,9 @@ from babelscope.corpora import ParallelCorpus
 from babelscope.errors import CorpusError, NonFinite
 from babelscope.models import Batch, Model, Site, capture, over_batches
 from babelscope.models.hooks import hook_count
-from babelscope.models.model import SpecialTokens
 from babelscope.stats import MOST_GROUPS, group_items
+from babelscope.terms import First, Norm, Pooled, SpecialTokens
 
-Norm = Literal["robust", "paper", "none"]
-First = Literal["keep", "drop"]
-Pooled = Literal["all", "shortest"]
 NEURON_CHUNK = 16384
 """neurons per block when a recording is streamed"""
 
@@ -43,7 +40,7 @@ class Span:
     """shortest: only as many tokens as the sentence has in the language where it has fewest"""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Recording:
     """Mean activations of parallel sentences; what every score of this package is computed from."""
 
@@ -76,6 +73,12 @@ class Recording:
     @property
     def neurons(self) -> int:
         return int(self.means.shape[-1])
+
+    def __repr__(self) -> str:
+        return (
+            f"<Recording of {self.neurons:,} neurons in {self.layers} layers: {len(self.ids)} sentences in "
+            f"{', '.join(self.languages)}>"
+        )
 
     def _repr_html_(self) -> str:
         from babelscope.notebook import table

@@ -21,7 +21,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from babelscope.errors import InputError
-from babelscope.regions.recording import Norm, Recording
+from babelscope.regions.recording import Recording
+from babelscope.terms import Norm
 
 SINK_SHARE = 0.005
 """of ‖v‖², above which a neuron whose slope is that of a sink leaves the norm"""

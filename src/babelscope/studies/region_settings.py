@@ -1,157 +1,251 @@
-"""What is asked of a regions study, and what can be said against it before anything is loaded."""
+"""What is asked of a regions study: a group of settings for each of its steps, and what can be said against them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from babelscope.errors import InputError
-from babelscope.models.model import SpecialTokens
-from babelscope.regions import localisation
-from babelscope.regions.contrast import ContrastSettings, Sign, reference_weights
-from babelscope.regions.headlines import RAREFIED
-from babelscope.regions.identification import check_identifier
-from babelscope.regions.methods import METHODS
-from babelscope.regions.perplexity import Joint
-from babelscope.regions.recording import First, Norm, Pooled
-from babelscope.regions.sinks import SINK_SHARE
-from babelscope.regions.steering import Way
-from babelscope.regions.treatments import KINDS, Kind
+from babelscope.languages import language, parse_languages
+from babelscope.settings import Settings
+from babelscope.terms import Documents, First, Joint, Kind, Norm, Pooled, RegionMethod, Sign, SpecialTokens, Way
+
+if TYPE_CHECKING:
+    from babelscope.regions.contrast import ContrastSettings
 
 
-@dataclass(frozen=True)
-class RegionsSettings:
-    """What decides the numbers of a regions study."""
+@dataclass(frozen=True, kw_only=True)
+class Sample(Settings):
+    """Text: which parallel sentences."""
 
-    corpus: str
-    """parallel text, for instance bible:FOLDER"""
+    corpus: str = field(kw_only=False)
+    """parallel text, such as bible:FOLDER (see: babelscope corpus list)"""
     languages: tuple[str, ...] | None = None
-    """language codes; None: all that the corpus has"""
+    """codes, by commas [all in the corpus]"""
     samples: int = 100
-    """parallel sentences n"""
+    """parallel sentences"""
     seed: int = 0
     """of the sample, the controls and the bootstrap"""
-    threshold: float = 2.0
-    """on z (eq. 14)"""
+
+    def check(self) -> None:
+        """Raises InputError for a sample in which nothing can be compared."""
+        if self.languages is not None:
+            self._put(languages=tuple(parse_languages(self.languages)))
+        if self.samples < 2:
+            raise InputError(f"--samples {self.samples}: at least two sentences are needed")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recorded(Settings):
+    """Recording: what a sentence's activation is."""
+
     special: SpecialTokens = "none"
-    """none | bos | bos-excluded (regions.md, section 2)"""
-    paper: bool = False
-    """the paper's own numbers: norm paper, first keep, tokens all, method z-score"""
-    norm: Norm = "robust"
-    """what vectors are divided by: ‖v‖ without neurons that fire at one position, ‖v‖ (the paper), or nothing"""
-    sink_share: float = SINK_SHARE
-    """share of ‖v‖² above which such a neuron leaves the norm"""
+    """special tokens: none; a beginning-of-sequence token; or one that is left out of the mean"""
     first: First = "keep"
     """drop: the first pooled token stays out of the mean"""
     tokens: Pooled = "all"
     """shortest: as many tokens of a sentence as the language with the fewest has"""
-    documents: Literal["auto", "none"] = "auto"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Localisation(Settings):
+    """Regions: which neurons serve a language."""
+
+    paper: bool = False
+    """the paper's own numbers: norm paper, first keep, tokens all, method z-score"""
+    norm: Norm = "robust"
+    """what vectors are divided by: their length without neurons that fire at one position (robust), or with (paper)"""
+    sink_share: float = 0.005
+    """share of squared length above which such a neuron leaves the norm"""
+    documents: Documents = "auto"
     """auto: sentences of one document of the corpus are not independent; none: they are"""
-    method: Literal["contrast", "z-score"] = "contrast"
-    """regions that are switched off, steered and drawn; z > 2 needs six languages"""
+    method: RegionMethod = "contrast"
+    """regions that are switched off, steered and drawn; z-score needs six languages"""
     effect: float = 0.5
-    """δ of contrast, in standard deviations within languages"""
+    """of contrast, in standard deviations within languages"""
     sign: Sign = "raised"
-    """neurons that a language holds high (raised), low (lowered), or both"""
+    """of contrast: neurons that a language holds high, low, or both"""
     against: tuple[str, ...] | None = None
-    """reference languages of contrast; None: all others"""
-    rarefy: int = RAREFIED
+    """reference languages of contrast, by commas [all others]"""
+    threshold: float = 2.0
+    """on z; must be below √(languages − 1)"""
+    rarefy: int = 25
     """sentences at which excess SKLR is compared between corpora of different size"""
-    texts: str | None = None
-    """text for the perplexity table; None: no table"""
-    window: int | None = None
-    """tokens; None: the model's own length, at most 2048, at most what the shortest text has"""
-    joint: Joint = "blank-line"
-    """between documents: blank-line (the paper), or eos, the end-of-text token"""
-    text_tokens: int | None = 8192
-    """tokens of text per language; None: all of it"""
-    controls: int = 5
-    """random draws of each control"""
     bootstrap: int = 1000
     """draws for intervals"""
+
+    def check(self) -> None:
+        """Raises InputError where no interval could be drawn, and for a share, an effect or a count that is none."""
+        if self.bootstrap < 1:
+            raise InputError("--bootstrap: an interval needs at least one draw")
+        if not 0 < self.sink_share < 1:
+            raise InputError(f"--sink-share {self.sink_share:g}: a share lies between 0 and 1")
+        if not self.effect >= 0:
+            raise InputError(f"--effect {self.effect:g}: standard deviations, 0 or more")
+        if self.rarefy < 2:
+            raise InputError(f"--rarefy {self.rarefy}: a similarity within a language needs two sentences")
+        if self.against is not None:
+            self._put(against=tuple(parse_languages(self.against)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Deactivation(Settings):
+    """Perplexity: what switching regions off does."""
+
+    texts: str | None = None
+    """text for the perplexity table [no table]"""
+    window: int | None = None
+    """tokens per window [the model's own length, at most 2048, at most what the shortest text has]"""
+    joint: Joint = "blank-line"
+    """between documents: a blank line (the paper), or the end-of-text token"""
+    text_tokens: int | None = 8192
+    """tokens of text per language; 0: all of it"""
+    controls: int = 5
+    """random draws of each control"""
+
+    def check(self) -> None:
+        """Raises InputError for what cannot be measured."""
+        self._put(text_tokens=self.text_tokens or None)
+        if self.controls < 0 or (self.text_tokens or 0) < 0:
+            raise InputError("--controls and --text-tokens cannot be negative")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calibration(Settings):
+    """Calibration: how much of the regions chance explains, and what other methods find."""
+
     permutations: int = 0
-    """draws of the null with permuted language labels; 0: no calibration"""
+    """draws of permuted labels to calibrate by; 0: none"""
     fdr: float = 0.05
-    """false discovery rate of regions kept by their p-values, contrast included"""
+    """false discovery rate of regions by p-values, contrast included"""
     methods: tuple[str, ...] = ()
-    """further ways to find regions (babelscope.regions.methods)"""
+    """further methods, by commas, such as lape,average-precision"""
+
+    def check(self) -> None:
+        """Raises InputError for a rate that is none and methods that do not exist."""
+        if self.permutations < 0:
+            raise InputError("--permutations cannot be negative")
+        if not 0 < self.fdr < 1:
+            raise InputError(f"--fdr {self.fdr:g}: a false discovery rate lies between 0 and 1")
+        if self.methods:
+            from babelscope.regions.methods import METHODS
+
+            for name in self.methods:
+                if name not in METHODS:
+                    raise InputError(f"--methods {name}: there are {', '.join(METHODS)}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Alignment(Settings):
+    """Alignment: how translations meet."""
+
     alignment: bool = False
-    """all alignment metrics, by layer and language pair"""
+    """all alignment metrics, by layer and pair of languages"""
     alignment_neurons: tuple[float, ...] = ()
-    """shares of all neurons with the largest shares of SADS to switch off"""
+    """shares of all neurons, those that carry SADS, to switch off, such as 0.01,0.05"""
     stories: str | None = None
-    """story cloze beside the alignment neurons, for instance pocket:"""
+    """story cloze beside the alignment neurons, such as pocket:"""
+
+    def check(self) -> None:
+        """Raises InputError for shares that are none."""
+        _check_shares("--alignment-neurons", self.alignment_neurons)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dosing(Settings):
+    """Doses: more and more of a region."""
+
     doses: tuple[float, ...] = ()
-    """shares of all neurons to treat, by the rank of their z; needs texts"""
+    """shares of all neurons to treat, by rank, such as 0.001,0.01,0.1; needs texts"""
     kinds: tuple[Kind, ...] = ("zero",)
-    """treatments of the doses"""
+    """treatments of the doses, by commas: zero, mean, mean-others, scale"""
+
+    def check(self) -> None:
+        """Raises InputError for shares and kinds that do not exist."""
+        from typing import get_args
+
+        _check_shares("--doses", self.doses)
+        for kind in self.kinds:
+            if kind not in get_args(Kind):
+                raise InputError(f"--kinds {kind}: there are {', '.join(get_args(Kind))}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Generation(Settings):
+    """Writing: what the model says with and without a region."""
+
     generate: int = 0
-    """prompts per language to continue with and without each region"""
+    """prompts per language to continue under each region"""
     generate_tokens: int = 32
+    """tokens of each continuation"""
     prompt_tokens: int = 8
+    """tokens of each prompt"""
     steer: tuple[str, str] | None = None
-    """from this language to that one"""
+    """steer generation from one language to another, such as en:zh"""
     steer_way: Way = "mean"
-    """set the region's neurons to their means in the target language, or scale them"""
+    """the region's neurons at their means in the target language, or scaled"""
     steer_factor: float = 1.0
     """times the means, or the activations"""
+
+    def check(self) -> None:
+        """Raises InputError for what cannot be written, MissingExtra where languages could not be told apart."""
+        if self.generate < 0:
+            raise InputError("--generate cannot be negative")
+        if min(self.generate_tokens, self.prompt_tokens) < 1:
+            raise InputError("--generate-tokens and --prompt-tokens: at least one token")
+        if self.steer_way not in ("mean", "scale"):
+            raise InputError(f"--steer-way {self.steer_way}: use mean or scale")
+        if self.steer is not None:
+            source, target = self.steer
+            self._put(steer=(language(source).code, language(target).code))
+        if self.generate or self.steer:
+            from babelscope.regions.identification import check_identifier
+
+            check_identifier()
+
+
+@dataclass(frozen=True, kw_only=True)
+class RegionsSettings(Generation, Dosing, Alignment, Calibration, Deactivation, Localisation, Recorded, Sample):
+    """What decides the numbers of a regions study.
+
+    >>> RegionsSettings("pocket:heldout", samples=50).part(Calibration)
+    Calibration(permutations=0, fdr=0.05, methods=())
+    """
+
+    def check(self) -> None:
+        """Raises InputError for settings that cannot go together."""
+        if self.paper:
+            self._put(norm="paper", first="keep", tokens="all", method="z-score")
+        if self.doses and not self.texts:
+            raise InputError("--doses needs --texts to measure on")
+        if self.languages is not None:
+            self.check_languages(self.languages)
+            absent = [code for code in self.steer or () if code not in self.languages]
+            if absent:
+                raise InputError(f"--steer: {', '.join(absent)} is not among --languages")
+
+    def check_languages(self, languages: tuple[str, ...]) -> None:
+        """Raises InputError for one language, an unknown reference, and z-scores that no neuron can reach."""
+        if len(languages) < 2:
+            raise InputError(f"regions compare languages; there is {', '.join(languages)}: name two or more")
+        absent = [code for code in self.against or () if code not in languages]
+        if absent:
+            raise InputError(f"--against: {', '.join(absent)} is not among {', '.join(languages)}")
+        if self.method == "z-score" or "z-score" in self.methods:
+            from babelscope.regions.localisation import check_threshold
+
+            if len(languages) == 2:
+                raise InputError("z is ±1 for every neuron with two languages: take --method contrast")
+            check_threshold(self.threshold, len(languages))
 
     @property
     def contrast(self) -> ContrastSettings:
         """The options of the method contrast."""
+        from babelscope.regions.contrast import ContrastSettings
+
         return ContrastSettings(self.effect, self.fdr, self.sign, self.against)
 
-    def as_meant(self) -> RegionsSettings:
-        """The settings with `paper` spelled out."""
-        if not self.paper:
-            return self
-        return replace(self, norm="paper", first="keep", tokens="all", method="z-score")
 
-
-def check_samples(settings: RegionsSettings) -> None:
-    """Raises InputError for settings that can never work, before anything is loaded."""
-    if settings.samples < 2:
-        raise InputError(f"--samples {settings.samples}: at least two sentences are needed")
-    if min(settings.controls, settings.permutations, settings.generate) < 0:
-        raise InputError("--controls, --permutations and --generate cannot be negative")
-    if settings.bootstrap < 1:
-        raise InputError("--bootstrap: an interval needs at least one draw")
-    if settings.steer_way not in ("mean", "scale"):
-        raise InputError(f"--steer-way {settings.steer_way}: use mean or scale")
-    if not 0 < settings.sink_share < 1:
-        raise InputError(f"--sink-share {settings.sink_share:g}: a share lies between 0 and 1")
-    if settings.effect < 0:
-        raise InputError(f"--effect {settings.effect:g}: standard deviations, 0 or more")
-    if settings.rarefy < 2:
-        raise InputError(f"--rarefy {settings.rarefy}: a similarity within a language needs two sentences")
-    if not 0 < settings.fdr < 1:
-        raise InputError(f"--fdr {settings.fdr:g}: a false discovery rate lies between 0 and 1")
-    for name in settings.methods:
-        if name not in METHODS:
-            raise InputError(f"--methods {name}: there are {', '.join(METHODS)}")
-    for kind in settings.kinds:
-        if kind not in KINDS:
-            raise InputError(f"--kinds {kind}: there are {', '.join(KINDS)}")
-    if any(not 0 < share <= 1 for share in (*settings.doses, *settings.alignment_neurons)):
-        raise InputError("--doses and --alignment-neurons are shares of all neurons, above 0 and at most 1")
-    if settings.doses and not settings.texts:
-        raise InputError("--doses needs --texts to measure on")
-    if settings.generate or settings.steer:
-        check_identifier()
-    if settings.languages is not None:
-        check_languages(settings, settings.languages)
-        absent = [code for code in settings.steer or () if code not in settings.languages]
-        if absent:
-            raise InputError(f"--steer: {', '.join(absent)} is not among --languages")
-
-
-def check_languages(settings: RegionsSettings, languages: Sequence[str]) -> None:
-    """Raises InputError for one language, an unknown reference, and z-scores that no neuron can reach."""
-    if len(languages) < 2:
-        raise InputError(f"regions compare languages; there is {', '.join(languages)}: name two or more")
-    reference_weights(languages, settings.against)
-    if settings.as_meant().method == "z-score" or "z-score" in settings.methods:
-        localisation.check_threshold(settings.threshold, len(languages))
-        if len(languages) == 2:
-            raise InputError("z is ±1 for every neuron with two languages: take the method contrast")
+def _check_shares(option: str, shares: tuple[float, ...]) -> None:
+    if any(not 0 < share <= 1 for share in shares):
+        raise InputError(f"{option}: shares of all neurons lie above 0 and are at most 1")

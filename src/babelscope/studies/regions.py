@@ -27,9 +27,9 @@ from babelscope.results import Run, RunWriter, open_run, run_key
 from babelscope.studies import calibration, probes
 from babelscope.studies.progress import Progress, silent
 from babelscope.studies.region_scores import RegionScores, score_regions, summary, write_headlines, write_scores
-from babelscope.studies.region_settings import RegionsSettings, check_languages, check_samples
+from babelscope.studies.region_settings import RegionsSettings
 
-__all__ = ["RegionsSettings", "check_samples", "study_regions", "versions"]
+__all__ = ["RegionsSettings", "study_regions", "versions"]
 
 IN_MEMORY = 1 << 30
 """bytes of mean activations above which a recording lies in a temporary file"""
@@ -53,10 +53,9 @@ def study_regions(
     >>> run.summary["sklr"]                                                                    # doctest: +SKIP
     1312
     """
-    settings = settings.as_meant()
     whole = corpus or load_corpus(settings.corpus, settings.languages)
     sample = whole.sample(settings.samples, settings.seed)
-    check_languages(settings, sample.languages)
+    settings.check_languages(sample.languages)
     if settings.texts and texts is None:
         texts = load_texts(settings.texts, sample.languages)
     windows = _windows(model, texts, settings) if texts else {}
@@ -92,7 +91,7 @@ def _room(model: Model, sample: ParallelCorpus) -> Generator[Path | None]:
 
 
 def _windows(model: Model, texts: Mapping[str, TextCollection], settings: RegionsSettings) -> dict[str, Windows]:
-    window = settings.window or min(2048, _own_length(model))
+    window = settings.window or min(2048, model.context.window)
     shortest = min(len(model.tokenize([_beginning(text, window)])[0]) for text in texts.values())
     if settings.window is None:
         window = min(window, max(shortest, 2))
@@ -124,13 +123,6 @@ def _enough(text: TextCollection, limit: int | None, window: int) -> TextCollect
         if kept >= needed:
             return replace(text, documents=text.documents[:count])
     return text
-
-
-def _own_length(model: Model) -> int:
-    """Positions the model was made for, where its configuration says so."""
-    names = ("max_position_embeddings", "n_positions", "seq_length", "max_sequence_length")
-    known = [getattr(model.config, name, None) for name in names]
-    return min([length for length in known if isinstance(length, int) and length > 1], default=2048)
 
 
 def _calibrate(
