@@ -29,6 +29,16 @@ from babelscope.results.display import number
 _SECTIONS = {"regions": regions_sections, "circuits": circuits_sections, "sweep": sweep_sections}
 _SCRIPTS = ("text.js", "theme.js", "download.js", "plot.js", "similarity.js", "graph.js", "main.js")
 _PRINTED_ROWS = 24
+HEADLINES = {
+    "language_share": "Language share, %",
+    "strong_neurons": "N(d > {effect})",
+    "lrds": "LRDS",
+    "sads": "SADS",
+    "sklr": "SKLR",
+    "excess_sklr": "Excess SKLR at {at}",
+    "excess_sklr_rarefied": "Excess SKLR at {rarefy} sentences",
+}
+"""numbers that come first, those that do not grow with the corpus before those that do"""
 
 
 def write_report(
@@ -147,12 +157,18 @@ def _block(run: Run, block: Block, prefix: str, static: bool) -> dict[str, Any]:
 def _headline(run: Run) -> Iterator[tuple[str, str, str]]:
     """Name, value and interval of the numbers that come first."""
     intervals: dict[str, Any] = run.summary.get("intervals") or {}
-    intervals = {**intervals, "excess_sklr": run.summary.get("excess_sklr_interval")}
-    for key in ("lrds", "sads", "sklr", "excess_sklr"):
-        if isinstance(run.summary.get(key), int | float):
+    reasons: dict[str, str] = run.summary.get("why") or {}
+    for key, name in HEADLINES.items():
+        value = run.summary.get(key)
+        if isinstance(value, int | float) or key in reasons:
             bounds = intervals.get(key)
             told = f"{number(bounds[0])} to {number(bounds[1])}" if bounds and None not in bounds else ""
-            yield ("Excess SKLR" if key == "excess_sklr" else key.upper()), number(run.summary[key]), told
+            said = " · ".join(part for part in (told, reasons.get(key, "")) if part)
+            yield (
+                name.format(**{"effect": "δ", "at": "unknown n", "rarefy": "few", **run.summary}),
+                "–" if value is None else number(value),
+                said,
+            )
     for key, title in (("accuracy", "Accuracy"), ("logit_difference", "Logit difference")):
         values = run.summary.get(key)
         if isinstance(values, dict) and values:
@@ -178,6 +194,7 @@ def _facts(run: Run) -> Iterator[tuple[str, str]]:
     sentences = run.summary.get("n") or len(corpus.get("sentence_ids") or []) or None
     yield "Sentences per language (n)", _joined([sentences], "")
     yield "Threshold on z", _joined([run.summary.get("threshold")], "")
+    yield "To be read with the numbers", " ".join(run.summary.get("notes") or [])
     yield "Seeds", _listed(manifest.get("seeds"))
     yield "Concentration", _concentration(run)
     yield "Hooks fired", _joined([manifest.get("hooks_fired")], "")

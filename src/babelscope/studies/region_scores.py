@@ -302,6 +302,7 @@ def summary(found: RegionScores, settings: RegionsSettings) -> dict[str, Any]:
         "layers": recording.layers,
         "threshold": settings.threshold,
         "effect": settings.effect,
+        "rarefy": settings.rarefy,
         "largest_z": localisation.largest_z(count),
         "languages": list(recording.languages),
         "n": len(recording.ids),
