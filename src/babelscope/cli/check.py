@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from babelscope.cli.command import verb, verb_app
+from babelscope.cli.options import Loading, ModelName, note
 
-import typer
-
-from babelscope.cli.options import Device, DeviceMap, Dtype, Remote, Revision
+app = verb_app("check")
 
 
-def check(
-    model: Annotated[str, typer.Argument(help="Hub name, model folder, pocket:NAME or pocket:NAME@REVISION.")],
-    revision: Revision = None,
-    dtype: Dtype = "auto",
-    device: Device = None,
-    device_map: DeviceMap = None,
-    trust_remote_code: Remote = False,
-) -> None:
+@app.default
+@verb
+def check(model: ModelName, *, loading: Loading) -> None:
     """Print a model's family, every site with its shape, and the outcome of the conformance suite; exit 1 if it fails.
 
     Example:  babelscope check pocket:pocket-bloom-m
@@ -26,18 +20,18 @@ def check(
     from babelscope.models import run_checks
 
     try:
-        loaded = load(model, revision, dtype, device, device_map, trust_remote_code)
+        loaded = load(model, loading)
     except UnsupportedModel as error:
-        typer.echo(f"not supported: {error}", err=True)
-        raise typer.Exit(1) from None
+        note(f"not supported: {error}")
+        raise SystemExit(1) from None
     _print_sites(loaded)
     checks = run_checks(loaded)
     for one in checks:
         mark = "ok  " if one.passed else "FAIL"
-        note = " (circuits only)" if one.circuits_only and not one.passed else ""
-        typer.echo(f"{mark} {one.name}: {one.detail}{note}")
+        limit = " (circuits only)" if one.circuits_only and not one.passed else ""
+        print(f"{mark} {one.name}: {one.detail}{limit}")
     if not all(one.passed for one in checks):
-        raise typer.Exit(1)
+        raise SystemExit(1)
 
 
 def _print_sites(model: object) -> None:
@@ -70,4 +64,4 @@ def _print_sites(model: object) -> None:
         f"attention kernel {model.facts()['attention']}",
         "found by structure" if family.discovered else "known by name",
     ]
-    typer.echo("; ".join(traits))
+    print("; ".join(traits))

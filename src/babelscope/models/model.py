@@ -19,8 +19,7 @@ from babelscope.models.families import Family, family_of, find
 from babelscope.models.hooks import Kind, Location, Site, foreign_hooks
 from babelscope.models.mixtures import Mixture, mixture_of
 from babelscope.models.routers import mixture_location
-
-SpecialTokens = Literal["none", "bos", "bos-excluded"]
+from babelscope.terms import SpecialTokens
 
 
 class Model:

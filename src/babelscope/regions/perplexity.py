@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import torch
@@ -21,10 +20,10 @@ from torch import Tensor
 from babelscope.corpora import TextCollection
 from babelscope.errors import InputError, NonFinite
 from babelscope.models import Batch, Model, over_batches
+from babelscope.terms import Joint
 
 VOCABULARY_CHUNK, ACCELERATOR_CHUNK = 2048, 16384
 """words at a time (benchmarks/perplexity.py)"""
-Joint = Literal["blank-line", "eos"]
 BLANK_LINE = "\n\n"
 """between documents, as in the paper"""
 

@@ -27,9 +27,9 @@ from babelscope.regions.table import DeactivationTable, deactivation_table
 from babelscope.results import Run, RunWriter, open_run, run_key
 from babelscope.studies import calibration, probes
 from babelscope.studies.progress import Progress, silent
-from babelscope.studies.region_settings import RegionsSettings, check_samples
+from babelscope.studies.region_settings import RegionsSettings
 
-__all__ = ["RegionsSettings", "check_samples", "study_regions", "versions"]
+__all__ = ["RegionsSettings", "study_regions", "versions"]
 
 MAP_SENTENCES = 100
 """sentences per language whose pairs are kept for the map"""
