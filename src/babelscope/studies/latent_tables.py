@@ -15,7 +15,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from babelscope.latent.census import CensusRow, census
-from babelscope.latent.excess import handover, peak
+from babelscope.latent.excess import handover
 from babelscope.latent.inference import Band, mean_interval, simultaneous
 from babelscope.latent.judging import Pair, Rules
 from babelscope.latent.patching import MASSES, SOURCES, Patched
@@ -114,7 +114,7 @@ def verdicts_frame(pair: Pair, lens: str, found: Mapping[str, Found]) -> pd.Data
                     "concepts": evidence.concepts,
                     **_ends("strength", evidence.strength),
                     "p": evidence.p,
-                    "peak_layer": peak(np.append(np.append(nan, inner), nan)) if np.isfinite(inner).any() else None,
+                    "peak_layer": int(np.argmax(inner)) + 1 if np.isfinite(inner).all() else None,
                     "handover_layer": handover(evidence.curve, evidence.target),
                 }
             )
