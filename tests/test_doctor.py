@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from babelscope.cli import doctor, main
+from babelscope.cli import VERBS, doctor, main
 from tests.command import every_command
 
 

@@ -24,7 +24,7 @@ class Loading(Settings):
 
     revision: str | None = None
     """branch, tag or commit on the hub"""
-    dtype: Literal["auto", "float32", "bfloat16", "float16", "float64"] = "auto"
+    dtype: Literal["auto", "float32", "bfloat16", "float16", "float64", "bf16", "fp16"] = "auto"
     """number type; auto: float32 on a processor, the checkpoint's own on an accelerator"""
     device: str | None = None
     """such as cuda, mps or cpu [the best there is]"""
@@ -32,6 +32,14 @@ class Loading(Settings):
     """auto spreads a model over devices (needs babelscope[big])"""
     trust_remote_code: bool = False
     """run code from the model's repository"""
+    merge_adapter: bool = False
+    """merge the LoRA or DoRA adapter that the folder holds into the weights"""
+    dequantise: bool = False
+    """bring quantised weights (MXFP4, FP8) back to floating point"""
+    allow_longer: bool = False
+    """take texts longer than the positions that the model was made for (never than learned positions)"""
+    family: Path | None = None
+    """TOML file that says where the parts of the architecture are"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,11 +55,15 @@ class Place(Settings):
 def load(name: str, loading: Loading | None = None) -> Model:
     """Load a model as the command line does: quietly, with the settings that were filled in printed."""
     quiet()
-    from babelscope.models import load_model
+    from babelscope.models import LoadOptions, load_model
 
     how = loading or Loading()
-    model = load_model(name, how.revision, how.dtype, how.device, how.device_map, how.trust_remote_code)
-    facts = f"{model.layers} layers × {model.neurons_per_layer} neurons, {model.heads} heads"
+    options = LoadOptions(how.merge_adapter, how.dequantise, how.allow_longer, how.family)
+    model = load_model(
+        name, how.revision, how.dtype, how.device, how.device_map, how.trust_remote_code, options=options
+    )
+    heads = f"{model.heads} heads" if model.heads else "neurons only"
+    facts = f"{model.layers} layers × {model.neurons_per_layer} neurons, {heads}"
     note(f"{model.id}: {model.family.name}, {facts}, {str(model.dtype)[6:]} on {model.device}")
     return model
 

@@ -17,7 +17,7 @@ from babelscope.errors import PlanError
 from babelscope.settings import Settings
 
 if TYPE_CHECKING:
-    from babelscope.evolution.sweep import SweepOptions
+    from babelscope.evolution.attempt import SweepOptions
     from babelscope.results import Run
 
 app = verb_app("sweep")
@@ -119,8 +119,8 @@ def _run(plan: str | None, changes: dict[str, Any], out: str, options: SweepOpti
 
 
 def _options(asked: Engine) -> SweepOptions:
-    from babelscope.evolution.points import Place
-    from babelscope.evolution.sweep import RayOptions, SweepOptions
+    from babelscope.evolution.attempt import RayOptions, SweepOptions
+    from babelscope.evolution.types import Place
 
     return SweepOptions(
         engine=asked.engine,
