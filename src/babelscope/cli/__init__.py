@@ -86,20 +86,6 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _run(given: list[str], stop: Stop) -> None:
-    from babelscope.errors import BabelscopeError
+    from babelscope.cli.door import guarded
 
-    try:
-        app(args=given, standalone_mode=True)
-    except BabelscopeError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
-    except (KeyboardInterrupt, SystemExit) as end:
-        # typer turns an interruption into exit code 130 by itself, and says nothing
-        if isinstance(end, SystemExit) and end.code != 130:
-            raise
-        print("interrupted; nothing half-written was left", file=sys.stderr)
-        raise SystemExit(stop.code) from None
-    except BrokenPipeError:
-        # the reader of a pipe has gone (… | head): not our error; keep Python from complaining when it flushes
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise SystemExit(0) from None
+    raise SystemExit(guarded(lambda: app(args=given, standalone_mode=True), stop))
