@@ -79,6 +79,10 @@ def _told(error: BaseException) -> int:
         # the reader of a pipe has gone (… | head): not our error
         _discard(sys.stdout)
         return 0
+    if _is_usage(error):
+        text = " ".join(str(error).split())
+        _say(f"error: {text[:1].lower()}{text[1:].rstrip('.')}" if text else f"error: {type(error).__name__}")
+        return 2
     if _is_memory(error):
         _say(f"error: {_MEMORY}")
         return 2
@@ -87,13 +91,17 @@ def _told(error: BaseException) -> int:
         _discard(sys.stdout)
         _say(f"error: cannot read or write {where}{error.strerror}")
         return 2
-    if isinstance(error, UnicodeEncodeError) and isinstance(error.object, str) and len(error.object) < 5000:
+    if isinstance(error, UnicodeEncodeError) and len(error.object) < 5000:
         _say(f"error: {error.object[:200]!r} cannot be written or named here ({error.encoding}); set PYTHONUTF8=1")
         return 2
-    _say(
-        f"error: {type(error).__name__}: {first_line(error)}; this is a fault of babelscope: please report it{_kept(error)}"
-    )
+    what = f"{type(error).__name__}: {first_line(error)}".removesuffix(f": {type(error).__name__}")
+    _say(f"error: {what}; this is a fault of babelscope: please report it{_kept(error)}")
     return FAULT
+
+
+def _is_usage(error: BaseException) -> bool:
+    """What the command line's own library says of arguments; it is not imported where nothing went wrong."""
+    return any(f"{kind.__module__}.{kind.__name__}".startswith("cyclopts.") for kind in type(error).__mro__)
 
 
 def _is_memory(error: BaseException) -> bool:

@@ -31,11 +31,9 @@ def circuits_settings(arguments: Any) -> CircuitsSettings:
 
 def regions_settings(arguments: Any) -> RegionsSettings:
     """Checked settings of a regions study."""
-    from babelscope.studies.regions import RegionsSettings, check_samples
+    from babelscope.studies.regions import RegionsSettings
 
-    settings = RegionsSettings(**arguments)
-    check_samples(settings)
-    return settings
+    return RegionsSettings(**arguments)
 
 
 @lru_cache(8)
