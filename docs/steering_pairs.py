@@ -71,7 +71,8 @@ def show(folder: Path) -> None:
     steered = steering[steering.condition == "steered"]
     for method in ("diffmean", "neurons", "arithmetic"):
         for limit in LIMITS:
-            rows = steered[(steered.method == method) & steered.chosen_at.map(lambda text: limit in _limits(text))]
+            chosen = [limit in _limits(text) for text in steered.chosen_at]
+            rows = steered[(steered.method == method) & chosen]
             print(f"| {method} | {limit} | " + " | ".join(_cell(rows, kin) for kin in KIN) + " |")
     controls["kin"] = controls.apply(related, axis=1)
     for name in ("random", "random-cov", "shuffled", "third", "random-neurons"):

@@ -18,11 +18,12 @@ def first_sentence(rows: pd.DataFrame, damage: pd.DataFrame, fidelity: pd.DataFr
     steered = rows[rows.condition == STEERED].iloc[0]
     control = NEURONS if NEURONS in rows.columns and not _nan(steered.get(NEURONS)) else RANDOM
     place = "" if steered.layer < 0 else f" at layer {int(steered.layer)}"
+    success = f"{_percent(steered.success)} % {_interval(steered.success_low, steered.success_high)}"
+    beside = f"unsteered {_of(rows, UNSTEERED)} %, {control} {_percent(steered.get(control))} %"
     text = (
-        f"With {steered.method}{place}, α {steered.alpha:g}, {_percent(steered.success)} % "
-        f"{_interval(steered.success_low, steered.success_high)} of {int(steered.n)} answers to {steered.source} "
-        f"prompts are in {steered.target} (unsteered {_of(rows, UNSTEERED)} %, {control} {_percent(steered.get(control))} %, "
-        f"told to {_of(rows, PROMPTED)} %); {_damage(steered, damage)}, {_fidelity(steered, fidelity)}."
+        f"With {steered.method}{place}, α {steered.alpha:g}, {success} of {int(steered.n)} answers to {steered.source} "
+        f"prompts are in {steered.target} ({beside}, told to {_of(rows, PROMPTED)} %); {_damage(steered, damage)}, "
+        f"{_fidelity(steered, fidelity)}."
     )
     p = steered.get("p", math.nan)
     if not _nan(p) and p > 0.05:
