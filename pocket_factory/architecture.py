@@ -15,7 +15,7 @@ COMMON: dict[str, Any] = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 
 
 def configuration(model: PocketModel, words: int) -> PretrainedConfig:
     """The configuration of a model with a vocabulary of `words`; without dropout, embeddings tied."""
-    from transformers import BloomConfig, GPT2Config, LlamaConfig
+    from transformers import BloomConfig, GPT2Config, LlamaConfig, MixtralConfig
 
     width, layers, heads, length = model.width, model.layers, model.heads, model.recipe.length
     if model.family == "bloom":
@@ -28,6 +28,13 @@ def configuration(model: PocketModel, words: int) -> PretrainedConfig:
             vocab_size=words, hidden_size=width, num_hidden_layers=layers, num_attention_heads=heads,
             num_key_value_heads=model.key_value_heads, intermediate_size=3 * width, max_position_embeddings=length,
             tie_word_embeddings=True, **COMMON,
+        )  # fmt: skip
+    if model.family == "mixtral":
+        return MixtralConfig(
+            vocab_size=words, hidden_size=width, num_hidden_layers=layers, num_attention_heads=heads,
+            num_key_value_heads=model.key_value_heads, intermediate_size=model.expert_units,
+            num_local_experts=model.experts, num_experts_per_tok=model.experts_per_token,
+            max_position_embeddings=length, tie_word_embeddings=True, **COMMON,
         )  # fmt: skip
     return GPT2Config(
         vocab_size=words, n_embd=width, n_layer=layers, n_head=heads, n_positions=length,

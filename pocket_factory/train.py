@@ -26,6 +26,7 @@ from transformers import PreTrainedModel
 from babelscope.errors import Interrupted, ModelError
 from babelscope.pocket.models import MAIN, PocketModel, Recipe, get
 from pocket_factory.architecture import build
+from pocket_factory.mixture import compute_experts_quickly, imbalance, router_logits
 from pocket_factory.packing import Order, TokenStream
 from pocket_factory.tokenizer import save_tokenizer
 
@@ -86,6 +87,7 @@ class Trainer:
         self.network.to(self.device)
         self.network.train()
         _quicken(self.network)
+        compute_experts_quickly(self.network)
         self.parameters: dict[str, nn.Parameter] = dict(self.network.named_parameters())
         self.optimizer = self._optimizer()
         self.order = Order(stream.windows(self.recipe.length), self.recipe.batch, self.recipe.seed)
@@ -122,9 +124,11 @@ class Trainer:
         """One step of the optimizer on one batch; its mean loss per token."""
         recipe = self.recipe
         tokens, labels = self.stream.batch(self.order.rows(self.step), recipe.length)
-        each = self._token_losses(torch.from_numpy(tokens).to(self.device))
+        with router_logits(self.network) as routers:
+            each = self._token_losses(torch.from_numpy(tokens).to(self.device))
         loss = each.mean()
-        loss.backward()
+        spread = recipe.balance * imbalance(routers, self.spec.experts_per_token) if routers else 0.0
+        (loss + spread).backward()
         nn.utils.clip_grad_norm_(self.network.parameters(), recipe.clip)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(recipe, self.step)
@@ -179,7 +183,7 @@ class Trainer:
 
     def _token_losses(self, tokens: Tensor) -> Tensor:
         head = self.network.get_output_embeddings()
-        with torch.autocast(self.device.type, dtype=torch.bfloat16):
+        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.recipe.autocast):
             hidden = self.network.base_model(tokens[:, :-1], use_cache=False).last_hidden_state
             logits = F.linear(hidden.flatten(0, 1), head.weight)
         return F.cross_entropy(logits.float(), tokens[:, 1:].flatten(), reduction="none")

@@ -179,7 +179,9 @@ def test_a_knocked_out_head_has_no_direct_effect_of_its_own(llama, pairs):
     ablator = Ablator.prepare(llama, pairs, "mean")
     gone = Head(2, 1)
     effects = path_patching(llama, pairs, edits=lambda rows: ablator.changes(rows, [gone]))
-    assert effects.of(gone) == pytest.approx(0, abs=1e-6)
+    # float32: the sum of the writes with and without a write of zero is rounded anew on some kernels
+    assert effects.of(gone) == pytest.approx(0, abs=1e-5)
+    assert np.abs(effects.effect).max() > 1e-3
     assert np.allclose(effects.clean, ablated_differences(llama, pairs, [[gone]], ablator)[0], atol=1e-5)
 
 

@@ -13,17 +13,19 @@ import weakref
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
-from babelscope.errors import AlreadyEdited, EditNeverFired
+from babelscope.errors import AlreadyEdited, EditNeverFired, InputError
 
 if TYPE_CHECKING:
     from babelscope.models.model import Model
 
-Kind = Literal["residual", "neurons", "z", "q", "k", "v", "attention_write", "mlp_write", "attention_in", "mlp_in"]
+Kind = Literal[
+    "residual", "neurons", "z", "q", "k", "v", "attention_write", "mlp_write", "attention_in", "mlp_in", "router"
+]  # fmt: skip
 Change = Callable[[Tensor], Tensor]
 
 
@@ -34,11 +36,16 @@ class Site:
     `residual` l: the stream entering block l, [B, T, D]; l = layers: entering the final norm. `neurons`: [B, T, N].
     `z`: heads before the output projection, [B, T, H, E]. `q`, `k`, `v`: native projections before rotary embedding
     and per-head norms, [B, T, H or K, E]. `attention_write`, `mlp_write`: what joins the stream. `attention_in`,
-    `mlp_in`: what q, k, v or the MLP read, after the norm, [B, T, D] (`attention_in` is for reading only).
+    `mlp_in`: what q, k, v or the MLP read, after the norm, [B, T, D] (`attention_in` is for reading only). `router`:
+    the logits by which a mixture of experts chooses, [B, T, experts].
     """
 
     kind: Kind
     layer: int
+
+    def __post_init__(self) -> None:
+        if self.kind not in (known := get_args(Kind)):
+            raise InputError(f"there is no site {self.kind!r}; sites: {', '.join(known)}")
 
 
 @dataclass(frozen=True)
@@ -51,16 +58,20 @@ class Location:
     """[heads, E] indices into the last dimension; None: the whole tensor"""
     block: nn.Module | None = None
     """where the tensor is flattened to [B·T, ·]: the block whose input says B and T"""
+    factor: float = 1.0
+    """what the block multiplies this by before it joins the stream (Granite): values are seen after it"""
+    attach: Callable[[Change, bool], Any] | None = None
+    """the way to what no module's input or output holds (the experts of a mixture): read, or replace where True"""
 
     def view(self, tensor: Tensor) -> Tensor:
         if self.rows is None:
-            return tensor
+            return tensor if self.factor == 1 else tensor * self.factor
         rows = self.rows.to(tensor.device)
         return tensor[..., rows.reshape(-1)].reshape(*tensor.shape[:-1], *rows.shape)
 
     def put(self, tensor: Tensor, value: Tensor) -> Tensor:
         if self.rows is None:
-            return value.to(tensor.dtype)
+            return (value if self.factor == 1 else value / self.factor).to(tensor.dtype)
         changed = tensor.clone()
         changed[..., self.rows.reshape(-1).to(tensor.device)] = value.reshape(*tensor.shape[:-1], -1).to(tensor.dtype)
         return changed
@@ -175,6 +186,8 @@ def _hooked(entries: Sequence[tuple[Location, Change, bool]]) -> Generator[None]
 
 def _attach(location: Location, act: Change, replaces: bool) -> Any:
     # A pass that another thread makes through the same model is not ours to read or to change.
+    if location.attach is not None:
+        return location.attach(act, replaces)
     owner = threading.get_ident()
     if location.side == "input":
 

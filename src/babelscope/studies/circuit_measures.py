@@ -168,9 +168,7 @@ def _pool(model: Model, settings: CircuitsSettings, code: str) -> Sequence[Promp
 
 def repeated(model: Model, settings: CircuitsSettings, code: str) -> tuple[dict[int, torch.Tensor], int]:
     """Random tokens of the language said twice, where the package has text of it and the model the positions."""
-    longest = int(
-        getattr(model.config, "max_position_embeddings", 0) or getattr(model.config, "n_positions", 0) or 2048
-    )
+    longest = model.context.window
     found: dict[int, torch.Tensor] = {}
     prefix = len(Encoder(model.tokenizer).prefix)
     for half in settings.repeats:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from jaxtyping import Float
@@ -17,9 +16,9 @@ from babelscope.circuits.core.effects import Effects
 from babelscope.circuits.core.nodes import Sender
 from babelscope.circuits.core.statistics import benjamini_hochberg, bootstrap_p
 from babelscope.errors import InputError
+from babelscope.terms import Rule
 
 Array = NDArray[np.float64]
-Rule = Literal["deviation", "significance"]
 
 
 @dataclass(frozen=True)
