@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from babelscope.errors import InputError, NonFinite
 from babelscope.models import Batch, Model, over_batches
-from babelscope.models.decoding import own_length
 from babelscope.models.rows import Flow, RowEdit, edited_rows
 from babelscope.regions.perplexity import token_losses
 from babelscope.stats import Interval, jackknife_t, ratio_t
@@ -71,7 +70,7 @@ def text_loss(
 
     >>> text_loss(model, texts, edit).nll - text_loss(model, texts).nll            # doctest: +SKIP
     """
-    rows = [ids[: min(limit, own_length(model))] for ids in model.tokenize(texts)]
+    rows = [ids[: min(limit, int(model.context.limit))] for ids in model.tokenize(texts)]
     if edit is not None and edit.where == "prompt":
         raise InputError("an edit of prompts alone does not reach a text without a prompt: its damage is not defined")
     with edited_rows(model, [edit], Flow(prompt=torch.ones(1, dtype=torch.long, device=model.device))):
@@ -112,7 +111,7 @@ def retrieval_gains(
     rows: list[list[int]] = []
     starts: list[int] = []
     jobs: list[tuple[int, bool]] = []
-    most = own_length(model)
+    most = int(model.context.limit)
     for place in usable:
         for other in [place, *_like(place, {one: len(ids) for one, ids in told.items()}, others, seed)]:
             row = [*told[other], *said[place]]
@@ -213,7 +212,7 @@ def continuation(
     for place in range(len(told)):
         wrong = generator_of("continuation", seed, place).permutation([one for one in range(len(told)) if one != place])
         for other in [place, *wrong[:others].tolist()]:
-            rows.append([*told[other], *said[place]][: own_length(model)])
+            rows.append([*told[other], *said[place]][: int(model.context.limit)])
             starts.append(min(len(told[other]), len(rows[-1]) - 1))
     with edited_rows(model, [edit]):
         values = np.array(losses(model, rows, starts)).reshape(len(told), others + 1)
