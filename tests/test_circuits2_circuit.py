@@ -24,8 +24,7 @@ from babelscope.circuits.edges.faithfulness import (
     score_circuits,
 )
 from babelscope.circuits.edges.mib import from_graph, read_graph, to_graph, write_graph
-from babelscope.circuits.edges.references import reference
-from babelscope.circuits.heads.ablation import Ablation
+from babelscope.circuits.core.ablation import reference
 from babelscope.errors import InputError, NonFinite, RunError
 from babelscope.models import Model, Site, edit
 from tests.random_pairs import random_pair, random_pairs

@@ -15,7 +15,7 @@ from babelscope.circuits.edges.circuit import Circuit, greedy_edges
 from babelscope.circuits.edges.eap import edge_attribution
 from babelscope.circuits.edges.edge_ablation import edge_effects
 from babelscope.circuits.edges.faithfulness import score_circuits
-from babelscope.circuits.edges.references import reference
+from babelscope.circuits.core.ablation import reference
 from babelscope.circuits.heads.routes import flow_routes
 from babelscope.errors import InputError, RunError
 from babelscope.plots import draw, figure_names, save_figure

@@ -1,5 +1,7 @@
 """Intervals, tests and correlations for scores over prompts and over heads.
 
+What cannot be computed is NaN: a correlation with something that does not vary, a test of fewer than six prompts.
+
 P prompt · L layer · H head
 """
 
@@ -7,12 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Bool, Float
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
+FEWEST = 6
+"""prompts that a test needs"""
 
 
 @dataclass(frozen=True)
@@ -43,6 +48,16 @@ def bootstrap_mean(values: Sequence[float] | Float[Array, " P"], draws: int = 20
     return Interval(float(array.mean()), float(low), float(high))
 
 
+def quantiles(drawn: Sequence[float] | Float[Array, " draws"]) -> tuple[float, float]:
+    """The middle 95 % of bootstrap draws; NaN where fewer than nineteen in twenty draws are defined."""
+    values = np.asarray(drawn, dtype=np.float64)
+    known = values[np.isfinite(values)]
+    if known.size == 0 or known.size < 0.95 * values.size:
+        return float("nan"), float("nan")
+    low, high = np.quantile(known, [0.025, 0.975])
+    return float(low), float(high)
+
+
 def wilson(successes: int, trials: int) -> Interval:
     """Share of successes with Wilson's 95 % interval.
 
@@ -50,7 +65,7 @@ def wilson(successes: int, trials: int) -> Interval:
     (0.49, 0.943)
     """
     if trials == 0:
-        return Interval(float("nan"), 0.0, 1.0)
+        return Interval(float("nan"), float("nan"), float("nan"))
     z, share = 1.959963984540054, successes / trials
     scale = 1 + z * z / trials
     centre = (share + z * z / (2 * trials)) / scale
@@ -58,31 +73,49 @@ def wilson(successes: int, trials: int) -> Interval:
     return Interval(share, max(0.0, centre - half), min(1.0, centre + half))
 
 
-def benjamini_hochberg(p: Float[Array, " tests"], q: float = 0.05) -> Bool[NDArray[np.bool_], " tests"]:
-    """Tests rejected at false discovery rate q (Benjamini and Hochberg 1995)."""
-    flat = np.asarray(p, dtype=np.float64).ravel()
-    order = np.argsort(flat)
-    passed = flat[order] <= q * np.arange(1, flat.size + 1) / flat.size
-    rejected = np.zeros(flat.size, dtype=bool)
-    if passed.any():
-        rejected[order[: int(np.flatnonzero(passed).max()) + 1]] = True
-    return rejected.reshape(np.shape(p))
+def benjamini_hochberg(p: Float[Array, "*tests"], q: float = 0.05) -> Bool[NDArray[np.bool_], "*tests"]:
+    """Tests rejected at false discovery rate q (Benjamini and Hochberg 1995); NaN is no test, and never rejected."""
+    from scipy.stats import false_discovery_control
+
+    values = np.asarray(p, dtype=np.float64)
+    known = np.isfinite(values)
+    rejected = np.zeros(values.shape, dtype=bool)
+    if known.any():
+        rejected[known] = np.asarray(false_discovery_control(values[known])) <= q
+    return rejected
 
 
-def bootstrap_p(differences: Float[Array, "S P"], draws: int = 10_000, seed: int = 0) -> Float[Array, " S"]:
-    """Two-sided p-value that the mean over prompts is zero: the share of bootstrap means on the other side, doubled.
+def t_test(
+    values: Float[Array, "*tests P"], alternative: Literal["two-sided", "greater"] = "two-sided"
+) -> Float[Array, "*tests"]:
+    """p that a mean over prompts is zero (or is not above it): one-sample t; NaN for fewer than six prompts.
 
-    It is never below 2 / (draws + 1), and 1 where there is only one prompt.
+    Section 7 of the specification of statistics: at ten prompts 5 % of normal nulls pass, 11 % with a bootstrap.
     """
-    count = differences.shape[1]
+    from scipy.special import stdtr
+
+    values = np.asarray(values, dtype=np.float64)
+    count = values.shape[-1]
+    if count < FEWEST:
+        return np.full(values.shape[:-1], np.nan)
+    mean, error = values.mean(-1), values.std(-1, ddof=1) / np.sqrt(count)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        t = mean / error
+    t = np.where(np.isnan(t) & np.isfinite(mean), 0.0, t)  # nothing at all happened on any prompt
+    return 2 * stdtr(count - 1, -np.abs(t)) if alternative == "two-sided" else stdtr(count - 1, -t)
+
+
+def t_interval(values: Float[Array, "*some P"]) -> tuple[Float[Array, "*some"], Float[Array, "*some"]]:
+    """Ends of the 95 % t interval of a mean over prompts; NaN for a single prompt."""
+    from scipy.special import stdtrit
+
+    values = np.asarray(values, dtype=np.float64)
+    count = values.shape[-1]
     if count < 2:
-        return np.ones(len(differences))
-    weights = resampled_weights(count, draws, seed)
-    above, below = np.zeros(len(differences)), np.zeros(len(differences))
-    for part in np.array_split(weights, max(1, len(weights) * len(differences) // 2_000_000)):
-        means = differences @ part.T
-        above, below = above + (means >= 0).sum(1), below + (means <= 0).sum(1)
-    return np.minimum(1.0, 2 * (1 + np.minimum(above, below)) / (draws + 1))
+        unknown = np.full(values.shape[:-1], np.nan)
+        return unknown, unknown
+    half = stdtrit(count - 1, 0.975) * values.std(-1, ddof=1) / np.sqrt(count)
+    return values.mean(-1) - half, values.mean(-1) + half
 
 
 @dataclass(frozen=True)
@@ -109,22 +142,36 @@ def correlate(
     from scipy.stats import rankdata
 
     def both(other: Array) -> tuple[float, float]:
-        return _pearson(first.ravel(), other.ravel()), _pearson(rankdata(first), rankdata(other))
+        return pearson(first, other), pearson(rankdata(first), rankdata(other))
 
     generator = np.random.default_rng(seed)
-    pearson, spearman = both(second)
+    own = both(second)
     null = np.array([both(generator.permuted(second, axis=1)) for _ in range(permutations)])
-    return Correlation(
-        pearson,
-        spearman,
-        float(null[:, 0].mean()),
-        float(null[:, 1].mean()),
-        float((1 + (null[:, 0] >= pearson - 1e-12).sum()) / (permutations + 1)),
-        float((1 + (null[:, 1] >= spearman - 1e-12).sum()) / (permutations + 1)),
-    )
+    p, spearman_p = (permutation_p(value, null[:, place]) for place, value in enumerate(own))
+    return Correlation(*own, float(null[:, 0].mean()), float(null[:, 1].mean()), p, spearman_p)
 
 
-def _pearson(first: Array, second: Array) -> float:
-    a, b = first.ravel() - first.mean(), second.ravel() - second.mean()
+def permutation_p(value: float, null: Float[Array, " draws"]) -> float:
+    """(1 + draws that reach the value) / (1 + draws); NaN where the value or a draw is undefined."""
+    if not (np.isfinite(value) and np.isfinite(null).all() and null.size):
+        return float("nan")
+    return float((1 + (null >= value - 1e-12).sum()) / (null.size + 1))
+
+
+def pearson(first: Float[Array, "*shape"], second: Float[Array, "*shape"]) -> float:
+    """Pearson's r of two arrays; NaN where one does not vary.
+
+    >>> pearson(np.array([1.0, 2.0, 3.0]), np.array([2.0, 2.0, 2.0]))
+    nan
+    """
+    a, b = np.ravel(first) - np.mean(first), np.ravel(second) - np.mean(second)
     scale = float(np.sqrt((a @ a) * (b @ b)))
-    return float(a @ b) / scale if scale > 0 else 0.0
+    floor = 1e-14 * (float(np.square(first).sum()) * float(np.square(second).sum())) ** 0.5
+    return float(a @ b) / scale if scale > floor else float("nan")
+
+
+def spearman(first: Float[Array, "*shape"], second: Float[Array, "*shape"]) -> float:
+    """Spearman's ρ of two arrays; NaN where one does not vary."""
+    from scipy.stats import rankdata
+
+    return pearson(rankdata(np.ravel(first)), rankdata(np.ravel(second)))
