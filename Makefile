@@ -14,8 +14,8 @@ test: .venv/installed-dev
 	$(QUIET) $(BIN)/python -m pytest -q -n 2 --dist loadfile
 
 lint: .venv/installed-dev
-	$(BIN)/ruff check src tests benchmarks
-	$(BIN)/ruff format --check src tests benchmarks
+	$(BIN)/ruff check src tests benchmarks pocket_factory
+	$(BIN)/ruff format --check src tests benchmarks pocket_factory
 
 types: .venv/installed-dev
 	$(BIN)/pyright

@@ -1,6 +1,6 @@
 """Compare every held-out text of the pocket corpus with everything that its training reads, by hash.
 
-babelscope pocket train bloom-m --out training      # its first minute writes the corpus
+python -m pocket_factory train bloom-m --out training      # its first minute writes the corpus
 python docs/check_pocket.py training
 """
 
@@ -9,9 +9,10 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from pocket_factory.corpus import HELD_OUT_KINDS, heldout, iter_documents, sentence_hash
+from pocket_factory.curriculum import MIX, calibrated_weights, prepare
+
 from babelscope.errors import CorpusError
-from babelscope.pocket.corpus import HELD_OUT_KINDS, heldout, iter_documents, sentence_hash
-from babelscope.pocket.curriculum import MIX, calibrated_weights, prepare
 from babelscope.pocket.models import get
 
 ITEMS = 300

@@ -51,19 +51,10 @@ def numbers(rows: list[Row]) -> str:
 def perplexity(rows: list[Row]) -> Iterator[str]:
     yield "Perplexity per token (bootstrap over documents):\n"
     yield from head("model", *LANGUAGES)
-    shown: set[tuple[str, ...]] = set()
-    for model, predictor in dict.fromkeys((row["model"], row["predictor"]) for row in rows):
-        cells = {row["language"]: row for row in rows if (row["model"], row["predictor"]) == (model, predictor)}
-        if predictor == "model":
-            texts = {
-                code: f"{row['perplexity']:.2f} ({row['low']:.2f}–{row['high']:.2f})" for code, row in cells.items()
-            }
-            yield line(model, [texts.get(code, "") for code in LANGUAGES])
-            continue
-        values = tuple(f"{cells[code]['perplexity']:.1f}" if code in cells else "" for code in LANGUAGES)
-        if (predictor, *values) not in shown:
-            shown.add((predictor, *values))
-            yield line(f"{predictor}, tokenizer of {model}", list(values))
+    for model in dict.fromkeys(row["model"] for row in rows):
+        cells = {row["language"]: row for row in rows if row["model"] == model}
+        texts = {code: f"{row['perplexity']:.2f} ({row['low']:.2f}–{row['high']:.2f})" for code, row in cells.items()}
+        yield line(model, [texts.get(code, "") for code in LANGUAGES])
 
 
 def choices(rows: list[Row], kind: str) -> Iterator[str]:

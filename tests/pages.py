@@ -35,7 +35,7 @@ FENCE = re.compile(
 TOLERANCE = 0.05
 MODULES = (
     "babelscope.cli", "babelscope.studies.regions", "babelscope.studies.circuits", "babelscope.evolution.sweep",
-    "babelscope.pocket.corpus", "babelscope.plots", "babelscope.report", "babelscope.results", "babelscope.evaluation",
+    "babelscope.pocket.heldout", "babelscope.plots", "babelscope.report", "babelscope.results", "babelscope.evaluation",
     "babelscope.tasks", "transformers", "rich.table", "pandas", "xarray",
 )  # fmt: skip
 """what every command would import anew"""

@@ -153,7 +153,7 @@ def test_jsonl_files_are_read_too(tmp_path):
         (lambda f: None, "stories:{}?spilt=eval", "unknown option 'spilt'"),
         (lambda f: None, "novels:{}", "stories come from"),
         (lambda f: None, "stories:{}/nowhere", "does not exist"),
-        (lambda f: None, "pocket:?seed=x", "not a whole number"),
+        (lambda f: None, "pocket:?n=x", "not a positive whole number"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_with_stories_is_said_in_one_line(tmp_path, prepare, spec, says):

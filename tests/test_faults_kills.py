@@ -327,8 +327,8 @@ RECIPE = Recipe(steps=6, batch=2, length=8, learning_rate=3e-3, warmup=2, checkp
 
 @pytest.fixture(scope="module")
 def lesson():
-    from babelscope.pocket.packing import pack
-    from babelscope.pocket.tokenizer import train_tokenizer
+    from pocket_factory.packing import pack
+    from pocket_factory.tokenizer import train_tokenizer
 
     text = "The boat crosses the river before dawn and the boy reads a letter. "
     tokenizer = train_tokenizer([text], 280)
@@ -336,7 +336,7 @@ def lesson():
 
 
 def train(lesson, folder: Path, name: str) -> None:
-    from babelscope.pocket import train as module
+    from pocket_factory import train as module
 
     module.SAVE_SECONDS = 0.0
     tokenizer, stream = lesson

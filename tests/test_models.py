@@ -207,15 +207,6 @@ def test_an_unlisted_family_with_a_known_structure_must_pass_the_suite():
         require_conformance(Model(AutoModelForCausalLM.from_config(scaled), tiny_tokenizer(), id="granite"))
 
 
-def test_mixtures_of_experts_are_refused():
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    shape = dict(hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4, vocab_size=96)
-    config = AutoConfig.for_model("mixtral", **shape, num_key_value_heads=4, num_local_experts=2, pad_token_id=0)
-    with pytest.raises(UnsupportedModel, match="experts"):
-        Model(AutoModelForCausalLM.from_config(config), tiny_tokenizer())
-
-
 def test_bypassed_projections_are_refused():
     with pytest.raises(UnsupportedModel, match="slow_but_exact"):
         Model(tiny_model("bloom", slow_but_exact=True, pretraining_tp=2), tiny_tokenizer())

@@ -9,6 +9,7 @@ BabelscopeError                     anything below; the command line prints its 
 │   │   └── NoPromptSurvives        the tokenisation census is empty
 │   ├── UnattainableThreshold       no neuron could pass
 │   ├── RunError                    a run directory is absent, unfinished, damaged, or in the way
+│   │   └── Unwritable              a place where nothing can be written: full, over quota, closed, or gone
 │   └── PlanError                   a sweep plan does not say what to do
 ├── EditError                       an edit of a forward pass went wrong
 │   ├── EditNeverFired              the edited module was never called
@@ -66,6 +67,10 @@ class UnattainableThreshold(InputError):
 
 class RunError(InputError):
     """A run directory is absent, unfinished, damaged, or in the way."""
+
+
+class Unwritable(RunError):
+    """Nothing can be written at a place: it is full, over quota, closed, or gone; further work there is in vain."""
 
 
 class PlanError(InputError):

@@ -174,6 +174,16 @@ def _unknown(code: str) -> str:
     return f"unknown language {shown!r}: {hint}"
 
 
+def own_name(code: str) -> str:
+    """The name of a language in itself, capitalised.
+
+    >>> own_name("fr"), own_name("zh")
+    ('Français', '中文')
+    """
+    name = langcodes.Language.get(language(code).code).autonym()
+    return name[:1].upper() + name[1:]
+
+
 def parse_languages(text: str | Iterable[str]) -> list[str]:
     """Canonical codes from a comma-separated list (or any sequence of codes and names), in the order given.
 

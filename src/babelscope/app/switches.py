@@ -19,6 +19,7 @@ from babelscope.app.work import NEW_TOKENS_LIMIT, TOKENS_LIMIT, Work, bounded
 from babelscope.corpora import Document, TextCollection
 from babelscope.errors import InputError
 from babelscope.models import Model
+from babelscope.models.decoding import Decoding, decode, own_length, written_text
 from babelscope.regions import deactivate
 from babelscope.regions.masks import random_region_by_layer
 from babelscope.regions.perplexity import Loss, Windows, cut_windows, score
@@ -117,50 +118,17 @@ def _windows(session: Session, model: Model) -> dict[str, Windows]:
             code, tuple(Document(id, sentence) for id, sentence in corpus.documents(code)), corpus.spec
         )
         length = sum(len(ids) for ids in model.tokenize([document.text for document in text.documents]))
-        found[code] = cut_windows(model, text, max(2, min(WINDOW, _own_length(model), length)), WINDOWS)
+        found[code] = cut_windows(model, text, max(2, min(WINDOW, own_length(model), length)), WINDOWS)
     return found
 
 
 def _continue(session: Session, model: Model, prompt: str, new_tokens: int, title: str, work: Work) -> Continuation:
-    ids = torch.tensor(model.tokenize([prompt]), device=model.device)
-    most = min(TOKENS_LIMIT, _own_length(model) - new_tokens)
-    if ids.shape[1] > most:
-        raise InputError(f"the prompt has {ids.shape[1]} tokens; at most {most} are taken here")
-    with work.stage(title, new_tokens, "tokens") as step, torch.inference_mode():
-        written = model.hf.generate(
-            ids,
-            attention_mask=torch.ones_like(ids),
-            max_new_tokens=new_tokens,
-            do_sample=False,
-            num_beams=1,
-            pad_token_id=_padding(model),
-            stopping_criteria=[_Stepping(step)],
-        )
-    # decoded together with the prompt, because a tokenizer may merge a blank or cut a character at the seam
-    whole = str(model.tokenizer.decode(written[0], skip_special_tokens=True))
-    start = str(model.tokenizer.decode(ids[0], skip_special_tokens=True))
-    text = whole[len(start) :] if whole.startswith(start) else str(model.tokenizer.decode(written[0, ids.shape[1] :]))
+    [ids] = model.tokenize([prompt])
+    most = min(TOKENS_LIMIT, own_length(model) - new_tokens)
+    if len(ids) > most:
+        raise InputError(f"the prompt has {len(ids)} tokens; at most {most} are taken here")
+    with work.stage(title, new_tokens, "tokens") as step:
+        [[written]] = decode(model, [ids], Decoding(new_tokens), progress=step)
+    text = written_text(model, ids, written.ids)
     guess = identify(text, session.languages)
     return Continuation(text, guess[0] if guess else None, guess[1] if guess else 0.0)
-
-
-class _Stepping:
-    """Counts generated tokens, and lets a request to stop end the generation."""
-
-    def __init__(self, step: Any) -> None:
-        self.step = step
-
-    def __call__(self, ids: Tensor, scores: Any, **_: Any) -> Tensor:
-        self.step(1)
-        return torch.zeros(len(ids), dtype=torch.bool, device=ids.device)
-
-
-def _padding(model: Model) -> int:
-    known = model.tokenizer.pad_token_id
-    return int(known if known is not None else model.tokenizer.eos_token_id or 0)
-
-
-def _own_length(model: Model) -> int:
-    names = ("max_position_embeddings", "n_positions", "seq_length")
-    known = [getattr(model.config, name, None) for name in names]
-    return min([length for length in known if isinstance(length, int) and length > 1], default=2048)

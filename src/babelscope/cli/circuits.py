@@ -58,7 +58,7 @@ def circuits(
     from babelscope.cli.options import load, refuse_existing
     from babelscope.cli.show import show
     from babelscope.studies.circuits import study_circuits
-    from babelscope.studies.progress import bars
+    from babelscope.studies.progress import shown
 
     chosen, settings = _settings(
         preset,
@@ -83,7 +83,7 @@ def circuits(
     refuse_existing(out, overwrite)
     loaded = load(chosen, revision, dtype, device, device_map, trust_remote_code)
     other = load(against, None, dtype, device, device_map, trust_remote_code) if against else None
-    run = study_circuits(loaded, settings, out, overwrite, other, bars)
+    run = study_circuits(loaded, settings, out, overwrite, other, shown)
     show(str(run.path))
     for doubt in _doubts(run):
         typer.echo(f"note: {doubt}", err=True)

@@ -21,9 +21,9 @@ def demo(
     """
     from babelscope.cli.options import quiet, refuse_existing
     from babelscope.studies.demo import run_demo
-    from babelscope.studies.progress import bars
+    from babelscope.studies.progress import shown
 
     refuse_existing(out, overwrite)
     quiet()
-    page = run_demo(out, quick=quick, overwrite=overwrite, progress=bars, say=typer.echo)
+    page = run_demo(out, quick=quick, overwrite=overwrite, progress=shown, say=typer.echo)
     typer.echo(f"the report: {page.resolve()}")

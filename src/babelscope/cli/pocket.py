@@ -1,4 +1,4 @@
-"""`babelscope pocket`: the built-in models: list them, copy them out, train them anew, say what they can do."""
+"""`babelscope pocket`: the built-in models: list them, copy them out, say what they can do."""
 
 from __future__ import annotations
 
@@ -56,33 +56,6 @@ def export_model(
     typer.echo(str(directory))
 
 
-@app.command("train")
-def train_model(
-    name: Annotated[str, typer.Argument(help="Model of the family.")],
-    out: Annotated[Path, typer.Option(help="Directory for the corpus, the state and the weights.")] = Path(
-        "pocket-training"
-    ),
-    device: Annotated[str | None, typer.Option(help="cuda or cpu; default: the best there is.")] = None,
-    threads: Annotated[int | None, typer.Option(help="Processor threads; default: PyTorch's choice.")] = None,
-) -> None:
-    """Train a model from nothing, or go on where the training in the directory stopped.
-
-    Example:  babelscope pocket train bloom-s --out pocket-training
-    """
-    from babelscope.cli.options import quiet
-
-    quiet()
-    import torch
-
-    from babelscope.pocket.models import get
-    from babelscope.pocket.train import train
-
-    get(name)
-    if threads is not None:
-        torch.set_num_threads(threads)
-    typer.echo(str(train(name, out, report=_say, device=device)))
-
-
 @app.command("evaluate")
 def evaluate_models(
     names: Annotated[list[str] | None, typer.Argument(help="Models; default: the whole family.")] = None,
@@ -120,7 +93,7 @@ def tables(found: dict[str, list[Row]]) -> list[Table]:
     drawn = [
         _table(
             "Perplexity per token on held-out texts (bootstrap interval over documents)",
-            ("model", "predictor"), found["perplexity"], _perplexity_cell,
+            ("model",), found["perplexity"], _perplexity_cell,
         )
     ]  # fmt: skip
     for kind, title in CHOICES.items():

@@ -66,7 +66,7 @@ def regions(
     from babelscope.cli.show import show
     from babelscope.corpora import load_corpus
     from babelscope.languages import parse_languages
-    from babelscope.studies.progress import bars
+    from babelscope.studies.progress import shown
     from babelscope.studies.regions import RegionsSettings, check_samples, study_regions
 
     settings = RegionsSettings(
@@ -102,7 +102,7 @@ def regions(
     for note in parallel.notes:
         typer.echo(f"note: {note}", err=True)
     loaded = load(model, revision, dtype, device, device_map, trust_remote_code)
-    run = study_regions(loaded, settings, out, overwrite, parallel, progress=bars)
+    run = study_regions(loaded, settings, out, overwrite, parallel, progress=shown)
     show(str(run.path))
     typer.echo(f"run: {out}    page: babelscope report {out}")
 

@@ -24,7 +24,7 @@ ENDING_PROMPT = "The ending in English:"
 DEFAULT_STORIES = 100
 _SUFFIXES = {".tsv", ".csv", ".jsonl", ".json"}
 _OPTIONS: Mapping[str, tuple[str, ...]] = {
-    "pocket": ("n", "seed"),
+    "pocket": ("n",),
     "stories": ("split",),
     "hub": ("split", "revision"),
 }
@@ -70,7 +70,7 @@ def cloze_items(stories: Iterable[ClozeStory]) -> list[ClozeItem]:
 def load_stories(spec: str, languages: Sequence[str] | str | None = None) -> dict[str, list[ClozeStory]]:
     """Stories of each language, the same ones in the same order, with the English endings.
 
-    `spec`: `pocket:?n=100&seed=0`, `stories:FOLDER?split=eval`, or `hub:DATASET?split=eval`. Raises TaskError or
+    `spec`: `pocket:?n=100`, `stories:FOLDER?split=eval`, or `hub:DATASET?split=eval`. Raises TaskError or
     InputError with one line when a file, a language or a story's English ending is missing.
 
     >>> load_stories("pocket:?n=2", ["fr"])["fr"][0].label in (0, 1)
@@ -99,22 +99,17 @@ def stories_hash(stories: Mapping[str, Sequence[ClozeStory]]) -> str:
 
 
 def _pocket(spec: Spec, languages: list[str] | None) -> dict[str, list[ClozeStory]]:
-    from babelscope.pocket.corpus import heldout
-    from babelscope.pocket.stories import ENDING_PROMPT as POCKET_PROMPT
-    from babelscope.pocket.vocabulary import languages as known
+    from babelscope.pocket.heldout import heldout
+    from babelscope.pocket.lexicon import languages as known
 
     if spec.place not in {"", "heldout"}:
         raise TaskError(f"{spec.text}: the pocket stories have no part {spec.place!r}; write pocket:")
-    seed = spec.options.get("seed", "0")
-    if not (seed.isascii() and seed.isdigit()):
-        raise TaskError(f"{spec.text}: seed={seed} is not a whole number")
     count = spec.integer("n") or DEFAULT_STORIES
     found: dict[str, list[ClozeStory]] = {}
     for code in languages or list(known()):
-        examples = heldout(code, "story_english", count, int(seed))
         found[code] = [
-            _told(place, example.meaning_id, example.prompt.removesuffix(POCKET_PROMPT), example.target, example.foil)
-            for place, example in enumerate(examples)
+            _told(place, example.meaning_id, example.prompt.removesuffix(ENDING_PROMPT), example.target, example.foil)
+            for place, example in enumerate(heldout(code, "story_english", count))
         ]
     return found
 

@@ -25,10 +25,10 @@ from fsspec.core import url_to_fs
 
 from babelscope.errors import MissingExtra, RunError
 from babelscope.results import Run, list_runs, open_run, put_run
-from babelscope.results.checksums import CHECKSUMS, sha256
+from babelscope.results.checksums import sha256
+from babelscope.results.layout import CHECKSUMS, MANIFEST, is_url
 from babelscope.results.lock import RunLock
 from babelscope.results.manifest import to_json
-from babelscope.results.writer import MANIFEST, is_url
 
 STATE = "sweep.json"
 FAILED = "failed"

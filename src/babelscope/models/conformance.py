@@ -19,6 +19,7 @@ from torch import Tensor
 from babelscope.errors import UnsupportedModel
 from babelscope.models.families import find
 from babelscope.models.hooks import Site, capture, edit, hook_count, resume
+from babelscope.models.mixture_checks import MIXTURE_SUITE, difference
 from babelscope.models.model import Model, matrix
 
 
@@ -41,7 +42,8 @@ def run_checks(model: Model, length: int = 9) -> list[Check]:
     generator = torch.Generator().manual_seed(0)
     ids = torch.randint(0, model.vocabulary, (2, length), generator=generator).to(model.device)
     before = hook_count(model.hf)
-    checks = [_outcome(name, test, model, ids, circuits) for name, test, circuits in _SUITE]
+    suite = (*_SUITE, *MIXTURE_SUITE) if model.mixtures else _SUITE
+    checks = [_outcome(name, test, model, ids, circuits) for name, test, circuits in suite]
     after = hook_count(model.hf)
     return [*checks, Check("no hooks left", before == after, f"{before} before, {after} after")]
 
@@ -66,16 +68,12 @@ def _outcome(name: str, test: Callable[[Model, Tensor], float], model: Model, id
     return Check(name, error <= tolerance, f"largest relative difference {error:.1e}", circuits)
 
 
-def difference(found: Tensor, expected: Tensor) -> float:
-    """Largest absolute difference, relative to the largest expected value."""
-    scale = expected.float().abs().max().clamp_min(1e-6)
-    return float((found.float() - expected.float().to(found.device)).abs().max() / scale)
-
-
 def neuron_definition(model: Model, ids: Tensor) -> float:
     """Neurons times the output projection (plus bias) are what the projection puts out (regions.md, section 1)."""
     errors: list[float] = []
     for layer in range(model.layers):
+        if layer in model.mixtures:
+            continue  # the suite of mixtures has its own
         projection = find(model.blocks[layer], model.family.neurons)
         assert projection is not None
         outputs: list[Tensor] = []
@@ -88,7 +86,7 @@ def neuron_definition(model: Model, ids: Tensor) -> float:
         made = seen[Site("neurons", layer)] @ model.neuron_weight(layer)
         bias = model.bias("neurons", layer)
         errors.append(difference(made if bias is None else made + bias, outputs[0].reshape(made.shape)))
-    return max(errors)
+    return max(errors, default=0.0)
 
 
 def _keep(outputs: list[Tensor]) -> Callable[[Any, Any, Tensor], None]:

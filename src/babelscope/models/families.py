@@ -17,6 +17,7 @@ from typing import Any, Literal
 from torch import nn
 
 from babelscope.errors import UnsupportedModel
+from babelscope.models.mixtures import mixture_of
 
 Layout = Literal["separate", "blocks", "grouped"]
 
@@ -257,6 +258,8 @@ def missing_paths(model: nn.Module, row: Family) -> list[str]:
     inside = [row.neurons, row.attention_output, *row.qkv, row.attention_write, row.mlp_write, row.mlp_read]
     inside += [path for path in (row.attention_norm, row.mlp_norm) if path]
     missing = [path for path in dict.fromkeys(inside) if find(blocks[0], path) is None]
+    if missing and mixture_of(blocks[0], 0, row.name) is not None:
+        missing = [path for path in missing if path not in (row.neurons, row.mlp_write, row.mlp_read)]
     if row.final_norm and find(model, row.final_norm) is None:
         missing.append(row.final_norm)
     return missing

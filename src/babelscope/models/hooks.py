@@ -23,7 +23,9 @@ from babelscope.errors import AlreadyEdited, EditNeverFired
 if TYPE_CHECKING:
     from babelscope.models.model import Model
 
-Kind = Literal["residual", "neurons", "z", "q", "k", "v", "attention_write", "mlp_write", "attention_in", "mlp_in"]
+Kind = Literal[
+    "residual", "neurons", "z", "q", "k", "v", "attention_write", "mlp_write", "attention_in", "mlp_in", "router"
+]  # fmt: skip
 Change = Callable[[Tensor], Tensor]
 
 
@@ -34,7 +36,8 @@ class Site:
     `residual` l: the stream entering block l, [B, T, D]; l = layers: entering the final norm. `neurons`: [B, T, N].
     `z`: heads before the output projection, [B, T, H, E]. `q`, `k`, `v`: native projections before rotary embedding
     and per-head norms, [B, T, H or K, E]. `attention_write`, `mlp_write`: what joins the stream. `attention_in`,
-    `mlp_in`: what q, k, v or the MLP read, after the norm, [B, T, D] (`attention_in` is for reading only).
+    `mlp_in`: what q, k, v or the MLP read, after the norm, [B, T, D] (`attention_in` is for reading only). `router`:
+    the logits by which a mixture of experts chooses, [B, T, experts].
     """
 
     kind: Kind
@@ -51,6 +54,8 @@ class Location:
     """[heads, E] indices into the last dimension; None: the whole tensor"""
     block: nn.Module | None = None
     """where the tensor is flattened to [B·T, ·]: the block whose input says B and T"""
+    attach: Callable[[Change, bool], Any] | None = None
+    """the way to what no module's input or output holds (the experts of a mixture): read, or replace where True"""
 
     def view(self, tensor: Tensor) -> Tensor:
         if self.rows is None:
@@ -175,6 +180,8 @@ def _hooked(entries: Sequence[tuple[Location, Change, bool]]) -> Generator[None]
 
 def _attach(location: Location, act: Change, replaces: bool) -> Any:
     # A pass that another thread makes through the same model is not ours to read or to change.
+    if location.attach is not None:
+        return location.attach(act, replaces)
     owner = threading.get_ident()
     if location.side == "input":
 

@@ -17,6 +17,8 @@ from torch import Tensor, nn
 from babelscope.errors import InputError, ModelError, UnsupportedModel
 from babelscope.models.families import Family, family_of, find
 from babelscope.models.hooks import Kind, Location, Site, foreign_hooks
+from babelscope.models.mixtures import Mixture, mixture_of
+from babelscope.models.routers import mixture_location
 
 SpecialTokens = Literal["none", "bos", "bos-excluded"]
 
@@ -67,14 +69,31 @@ class Model:
         """D, the width of the residual stream."""
         return _width(self._part(self.family.attention_output, 0), output=True)
 
+    @cached_property
+    def mixtures(self) -> dict[int, Mixture]:
+        """The mixture of experts of each layer that is one."""
+        found = {layer: mixture_of(block, layer, self.id) for layer, block in enumerate(self.blocks)}
+        return {layer: mixture for layer, mixture in found.items() if mixture is not None}
+
+    @cached_property
+    def widths(self) -> tuple[int, ...]:
+        """Neurons of each layer: inputs of the MLP's output projection; of all experts in a mixture."""
+        return tuple(
+            self.mixtures[layer].width
+            if layer in self.mixtures
+            else _width(self._part(self.family.neurons, layer), output=False)
+            for layer in range(self.layers)
+        )
+
     @property
     def neurons_per_layer(self) -> int:
-        return _width(self._part(self.family.neurons, 0), output=False)
+        """Neurons of the widest layer."""
+        return max(self.widths)
 
     @property
     def neurons(self) -> int:
-        """Neurons in the whole model: layers × MLP width."""
-        return self.layers * self.neurons_per_layer
+        """Neurons in the whole model."""
+        return sum(self.widths)
 
     @property
     def heads(self) -> int:
@@ -153,6 +172,10 @@ class Model:
             raise InputError(f"{site.kind} of layer {layer}: this model has layers 0 to {self.layers - 1}")
         if site.kind == "residual":
             return self._residual(layer)
+        if layer in self.mixtures and site.kind in ("neurons", "router", "mlp_in", "mlp_write"):
+            return mixture_location(self.mixtures[layer], site.kind, find(self.blocks[layer], family.mlp_write))
+        if site.kind == "router":
+            raise InputError(f"layer {layer} of {self.id} is no mixture of experts: it has no router")
         if site.kind in ("q", "k", "v"):
             place = self._projection(site.kind, layer)
             if site.kind != "v" and family.qk_norms:

@@ -20,7 +20,7 @@ PREFIX = "pocket:"
 MAIN = "main"
 WEIGHTS = Path(__file__).parent / "weights"
 
-Family = Literal["bloom", "llama", "gpt2"]
+Family = Literal["bloom", "llama", "gpt2", "mixtral"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +41,10 @@ class Recipe:
     weight_decay: float = 0.1
     clip: float = 1.0
     seed: int = 0
+    autocast: bool = True
+    """bfloat16 over float32 weights; without it all is float32, which is faster on processors without bfloat16"""
+    balance: float = 0.0
+    """weight of the loss that spreads tokens over the experts of a mixture, see `mixture.imbalance`"""
     restart: int = 0
     """step at which the learning rate rises once more, to two fifths of its height; the finished model is then the mean
     of the weights before and after. 0: one cosine over all steps"""
@@ -68,6 +72,11 @@ class PocketModel:
     description: str
     key_value_heads: int = 0
     """0 where every query head has its own"""
+    experts: int = 0
+    """experts in every layer; 0 in a dense model"""
+    experts_per_token: int = 0
+    expert_units: int = 0
+    """neurons of one expert"""
 
     @property
     def revisions(self) -> tuple[str, ...]:
@@ -138,6 +147,12 @@ def path(name: str, revision: str | None = None) -> Path:
     >>> path("pocket-bloom-m", "step16").name
     'step16'
     """
+    if name.startswith(("planted-", "pocket-planted-")):
+        from babelscope.pocket.planted import folder  # imports torch, which nothing else here does
+
+        if revision not in (None, MAIN):
+            raise ModelError(f"{name} was set by hand and has no revision {revision!r}")
+        return folder(name.removeprefix("pocket-"))
     model = get(name)
     revision = revision or MAIN
     if revision not in model.revisions:

@@ -36,13 +36,19 @@ def deactivate(
     shape = (model.layers, model.neurons_per_layer)
     if tuple(mask.shape) != shape:
         raise InputError(f"a mask of shape {tuple(mask.shape)} does not fit {model.id}: layers × neurons are {shape}")
-    touched = [layer for layer in range(model.layers) if bool(mask[layer].any())]
-    changes = {
-        Site("neurons", layer): _change(mask[layer], None if values is None else values[layer], scale)
-        for layer in touched
-    }
-    with edit(model, changes, exclusive=True) as fired:
+    with edit(model, changes_of(mask, values, scale), exclusive=True) as fired:
         yield fired
+
+
+def changes_of(
+    mask: Bool[Tensor, "P N"], values: Float[Tensor, "P N"] | None = None, scale: float = 0.0
+) -> dict[Site, Change]:
+    """The change of each layer that has a masked neuron."""
+    return {
+        Site("neurons", layer): _change(mask[layer], None if values is None else values[layer], scale)
+        for layer in range(len(mask))
+        if bool(mask[layer].any())
+    }
 
 
 def _change(mask: Bool[Tensor, " N"], values: Float[Tensor, " N"] | None, scale: float) -> Change:

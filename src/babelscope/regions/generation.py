@@ -8,7 +8,6 @@ B prompt · T position
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -17,8 +16,9 @@ from torch import Tensor
 
 from babelscope.errors import InputError
 from babelscope.models import Model
+from babelscope.models.decoding import Decoding, Written, decode
 from babelscope.regions.identification import Identifier, broken_share, distinct
-from babelscope.regions.treatments import Treatment, treated
+from babelscope.regions.treatments import Treatment, row_edit
 
 BASE = "base"
 
@@ -32,8 +32,8 @@ class Sampling:
     temperature: float | None = None
     """None: the likeliest token each time"""
     seed: int = 0
-    batch: int = 32
-    """prompts at a time"""
+    batch: int = 128
+    """texts at a time, all conditions counted"""
 
 
 @dataclass(frozen=True)
@@ -70,29 +70,8 @@ def continue_prompts(model: Model, prompts: Int[Tensor, "B T"], sampling: Sampli
 
     >>> continue_prompts(model, cut_prompts(model, texts, 8, 4))       # doctest: +SKIP
     """
-    from transformers import GenerationConfig
-
-    chosen = sampling or Sampling()
-    drawn: dict[str, float | int] = (
-        {} if chosen.temperature is None else {"temperature": chosen.temperature, "top_k": 0}
-    )
-    end = model.tokenizer.eos_token_id
-    config = GenerationConfig(
-        max_new_tokens=chosen.tokens,
-        min_new_tokens=chosen.tokens,
-        do_sample=chosen.temperature is not None,
-        pad_token_id=0 if end is None else end,
-        **drawn,
-    )
-    found: list[list[int]] = []
-    with torch.random.fork_rng(devices=[model.device] if model.device.type == "cuda" else []):
-        torch.manual_seed(chosen.seed)
-        with torch.inference_mode():
-            for part in prompts.split(chosen.batch):
-                ids = part.to(model.device)
-                out = model.hf.generate(ids, attention_mask=torch.ones_like(ids), generation_config=config)
-                found += out[:, ids.shape[1] :].tolist()
-    return found
+    [written] = decode(model, prompts.tolist(), _decoding(sampling))
+    return [list(one.ids) for one in written]
 
 
 def generations(
@@ -105,26 +84,29 @@ def generations(
 ) -> list[Continuation]:
     """Continuations of every language's prompts under every condition (name, draw, treatment), identified and measured.
 
-    Raises MissingExtra without py3langid.
+    All conditions of a language are decoded as rows of the same batches. Raises MissingExtra without py3langid.
 
     >>> off = Treatment(regions["zh"])                                # doctest: +SKIP
     >>> generations(model, prompts, [("base", -1, None), ("zh", -1, off)])          # doctest: +SKIP
     """
     identifier = Identifier(languages or list(prompts))
-    rows: list[Continuation] = []
-    for name, draw, chosen in conditions:
-        # nothing to edit is no edit: an empty region leaves the model as it is
-        active = chosen is not None and bool(chosen.mask.any())
-        with treated(model, chosen) if active and chosen is not None else nullcontext():
-            for language, ids in prompts.items():
-                found = continue_prompts(model, ids, sampling)
-                rows += [
-                    _row(model, identifier, language, name, draw, prompt, new)
-                    for prompt, new in zip(ids.tolist(), found)
-                ]
-                if progress:
-                    progress(len(ids))
-    return rows
+    edits = [None if chosen is None else row_edit(chosen) for _, _, chosen in conditions]
+    written: dict[str, list[list[Written]]] = {}
+    for language, ids in prompts.items():
+        written[language] = decode(model, ids.tolist(), _decoding(sampling), edits)
+        if progress:
+            progress(len(ids) * len(conditions))
+    return [
+        _row(model, identifier, language, name, draw, prompt, list(new.ids))
+        for place, (name, draw, _) in enumerate(conditions)
+        for language, ids in prompts.items()
+        for prompt, new in zip(ids.tolist(), written[language][place])
+    ]
+
+
+def _decoding(sampling: Sampling | None) -> Decoding:
+    chosen = sampling or Sampling()
+    return Decoding(chosen.tokens, chosen.temperature, seed=chosen.seed, fixed=True, batch=chosen.batch)
 
 
 def _row(

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from babelscope.errors import InputError
 from babelscope.models import Model, Site
-from babelscope.regions.deactivation import deactivate
+from babelscope.models.rows import RowEdit
+from babelscope.regions.deactivation import changes_of, deactivate
 from babelscope.regions.masks import RegionSet, random_region_by_layer
 from babelscope.regions.perplexity import Loss, Windows, delta_interval, score
 from babelscope.regions.recording import Recording
@@ -39,6 +40,11 @@ def treated(model: Model, treatment: Treatment) -> Generator[dict[Site, int]]:
     """The model under a treatment; as it was afterwards."""
     with deactivate(model, treatment.mask, treatment.values, treatment.scale) as fired:
         yield fired
+
+
+def row_edit(treatment: Treatment) -> RowEdit:
+    """The treatment as an edit of rows, at every token; an empty mask edits nothing."""
+    return RowEdit(changes_of(treatment.mask, treatment.values, treatment.scale), first=True)
 
 
 def language_means(recording: Recording) -> Float[Tensor, "L P N"]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from babelscope.results.compare import compare_runs
+from babelscope.results.layout import is_run
 from babelscope.results.manifest import run_key
-from babelscope.results.reader import Run, is_run, open_run
+from babelscope.results.reader import Run, open_run
 from babelscope.results.store import get_run, list_runs, put_run
 from babelscope.results.writer import RunWriter
 

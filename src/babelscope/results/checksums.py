@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import hashlib
-import json
+from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from babelscope.errors import RunError
-
-CHECKSUMS = "checksums.json"
+from babelscope.json_text import read_json
+from babelscope.results.layout import CHECKSUMS
 
 
 def inside(root: Path, name: str) -> Path:
     """The file `name` of a run, refused when it would lie outside the run: absolute, `..`, backslash, or a link out."""
     pure = PurePosixPath(name)
-    if not name or pure.is_absolute() or ".." in pure.parts or "\\" in name or ":" in pure.parts[0] or "\0" in name:
+    if not pure.parts or pure.is_absolute() or ".." in pure.parts or "\\" in name or ":" in pure.parts[0]:
         raise RunError(f"the file name {name!r} leads outside the run {root}")
-    if any("\ud800" <= letter <= "\udfff" for letter in name):
+    if "\0" in name or any("\ud800" <= letter <= "\udfff" for letter in name):
         raise RunError(f"{name!r} cannot be a file name")
     path = root / pure
-    if not path.resolve().is_relative_to(root.resolve()):
+    try:
+        stays = path.resolve().is_relative_to(root.resolve())
+    except (OSError, RuntimeError, ValueError) as error:  # a name that is too long, or a link to itself
+        raise RunError(f"{name[:80]!r} cannot be a file of the run {root}") from error
+    if not stays:
         raise RunError(f"the file {name!r} is a link that leads outside the run {root}")
     return path
 
@@ -43,28 +47,41 @@ def checksums(root: Path) -> dict[str, str]:
 
 def verify(root: Path, additions: bool = True) -> None:
     """Raises RunError that names every file that is damaged, missing or, where `additions` count, unknown."""
-    stated = _stated(root)
-    problems: list[str] = []
-    for name, expected in stated.items():
-        path = inside(root, name)
-        if not path.is_file():
-            problems.append(f"{name} is missing")
-        elif sha256(path) != expected:
-            problems.append(f"{name} is damaged")
+    expected = stated(root)
+    problems = [_problem(root, name, value) for name, value in expected.items()]
     if additions:
-        problems += [f"{name} was added" for name in files_of(root) if name not in stated and name != CHECKSUMS]
+        problems += [f"{name} was added" for name in files_of(root) if name not in expected and name != CHECKSUMS]
+    _refuse(root, problems)
+
+
+def verify_files(root: Path, expected: dict[str, str], names: Iterable[str]) -> None:
+    """The same for some files of a run whose sums were read before; one that has no sum was added."""
+    problems = [_problem(root, name, expected[name]) if name in expected else f"{name} was added" for name in names]
+    _refuse(root, problems)
+
+
+def _problem(root: Path, name: str, expected: str) -> str:
+    path = inside(root, name)
+    try:
+        if not path.is_file():
+            return f"{name} is missing"
+        return "" if sha256(path) == expected else f"{name} is damaged"
+    except OSError as error:
+        return f"{name[:80]} cannot be read ({error.strerror or error})"
+
+
+def _refuse(root: Path, found: list[str]) -> None:
+    problems = [problem for problem in found if problem]
     if problems:
         more = f" and {len(problems) - 5} more" if len(problems) > 5 else ""
         raise RunError(f"the run {root} is not as it was written: {', '.join(problems[:5])}{more}")
 
 
-def _stated(root: Path) -> dict[str, str]:
-    try:
-        stated: Any = json.loads((root / CHECKSUMS).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise RunError(f"the run {root} has no {CHECKSUMS}: it is unfinished or damaged") from error
-    except ValueError as error:
-        raise RunError(f"{CHECKSUMS} of the run {root} is damaged") from error
-    if not isinstance(stated, dict) or not all(isinstance(value, str) for value in stated.values()):
+def stated(root: Path) -> dict[str, str]:
+    """The sums that a run states of its files; raises RunError when there are none that can be read."""
+    if not (root / CHECKSUMS).is_file():
+        raise RunError(f"the run {root} has no {CHECKSUMS}: it is unfinished or damaged")
+    found: Any = read_json(root / CHECKSUMS, f"{CHECKSUMS} of the run {root} is damaged: it", RunError)
+    if not isinstance(found, dict) or not all(isinstance(value, str) for value in found.values()):
         raise RunError(f"{CHECKSUMS} of the run {root} is damaged")
-    return stated
+    return found

@@ -2,22 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Protocol
 
 from babelscope.notebook import table
 
 if TYPE_CHECKING:
-    from babelscope.results.reader import Run
+    import pandas as pd
 
 
-def run_html(run: Run) -> str:
+class Shown(Protocol):
+    """What a run says of itself."""
+
+    source: str
+    manifest: Mapping[str, Any]
+
+    @property
+    def kind(self) -> str: ...
+    @property
+    def model_name(self) -> str: ...
+    @property
+    def summary(self) -> dict[str, Any]: ...
+    @property
+    def languages(self) -> list[str]: ...
+    @property
+    def tables(self) -> list[str]: ...
+    def table(self, name: str) -> pd.DataFrame: ...
+
+
+def run_html(run: Shown) -> str:
     """An HTML table of the run's facts."""
     told = table(f"babelscope {run.kind} run", [], facts(run), most=40)
     return told + (_points(run) if run.kind == "sweep" and "points" in run.tables else "")
 
 
-def _points(run: Run) -> str:
+def _points(run: Shown) -> str:
     """The points of a sweep."""
     points = run.table("points")
     wanted = ["model", "revision", "status", "parameters", "step", "lrds", "sads", "sklr"]
@@ -26,7 +45,7 @@ def _points(run: Run) -> str:
     return table(f"{len(points)} points", names, rows)
 
 
-def facts(run: Run) -> Iterator[tuple[str, str]]:
+def facts(run: Shown) -> Iterator[tuple[str, str]]:
     """Name and value of what a reader wants to know first."""
     corpus: dict[str, Any] = run.manifest.get("corpus") or {}
     yield "Model", run.model_name

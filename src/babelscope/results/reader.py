@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from babelscope.errors import RunError
-from babelscope.results.checksums import CHECKSUMS, files_of, inside, verify
+from babelscope.json_text import read_json
+from babelscope.results.checksums import files_of, inside, stated, verify, verify_files
+from babelscope.results.display import run_html
+from babelscope.results.layout import CHECKSUMS, MANIFEST, is_url
 from babelscope.results.manifest import FORMAT
-from babelscope.results.writer import MANIFEST, is_url
+from babelscope.results.store import get_run
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -20,10 +22,16 @@ if TYPE_CHECKING:
 
 
 class Run:
-    """A finished run: `path`, `manifest` (the content of run.json) and what lies beside it."""
+    """A finished run: `path`, `manifest` (the content of run.json) and what lies beside it.
 
-    def __init__(self, path: Path, manifest: Mapping[str, Any]) -> None:
+    What is read is compared with its checksum when it is first used, unless the run was opened with `validate=False`.
+    """
+
+    def __init__(self, path: Path, manifest: Mapping[str, Any], validate: bool = True) -> None:
         self.path, self.manifest = path, manifest
+        self._validates = validate
+        self._sums: dict[str, str] | None = None
+        self._sound: set[str] = set()
         self.source = str(path)
         self._fetched: TemporaryDirectory[str] | None = None
         self._opened: dict[str | None, xr.Dataset] = {}
@@ -76,6 +84,7 @@ class Run:
         from babelscope.results.arrays import read_arrays
 
         if group not in self._opened:
+            self._trust(self._stored(group))
             found = read_arrays(self.path, group)
             # a fetched run lives in a temporary folder: what is read after the Run is gone would silently be zeros
             self._opened[group] = found if self._fetched is None else found.load()
@@ -83,8 +92,10 @@ class Run:
 
     def table(self, name: str) -> pd.DataFrame:
         """One tidy table; raises RunError when the run has no such table."""
-        from babelscope.results.tables import read_table
+        from babelscope.results.tables import read_table, table_file
 
+        if table_file(name) in files_of(self.path):
+            self._trust([table_file(name)])
         return read_table(self.path, name)
 
     def files(self) -> list[str]:
@@ -94,8 +105,9 @@ class Run:
     def file(self, name: str) -> Path:
         """Path of one file; raises RunError when it is absent or would lie outside the run."""
         path = inside(self.path, name)
-        if not path.is_file():
+        if not path.is_file() and not (self._validates and name in self._stated()):
             raise RunError(f"the run {self.source} has no file {name}")
+        self._trust([name])
         return path
 
     def validate(self, additions: bool = True) -> None:
@@ -107,49 +119,90 @@ class Run:
         return f"Run({self.source!r}, kind={self.kind!r}, model={self.model_name!r})"
 
     def _repr_html_(self) -> str:
-        from babelscope.results.display import run_html
 
         return run_html(self)
 
+    def _stated(self) -> dict[str, str]:
+        if self._sums is None:
+            self._sums = stated(self.path)
+        return self._sums
 
-def is_run(path: str | os.PathLike[str]) -> bool:
-    """Whether a folder is a finished run."""
-    return (Path(path) / MANIFEST).is_file() and (Path(path) / CHECKSUMS).is_file()
+    def _stored(self, group: str | None) -> list[str]:
+        """The files of a group of arrays: those that are there, and those that should be."""
+        from babelscope.results.arrays import STORE
+
+        if not self._validates:
+            return []
+        prefix = f"{STORE}/{group}/" if group else f"{STORE}/"
+        others = () if group else tuple(f"{STORE}/{name}/" for name in self.groups)
+        names = {*self._stated(), *files_of(self.path)}
+        return sorted(name for name in names if name.startswith(prefix) and not name.startswith(others))
+
+    def _trust(self, names: Iterable[str]) -> None:
+        """Raises RunError that names which of these files is not as it was written."""
+        if self._validates:
+            fresh = [name for name in names if name not in self._sound and name != CHECKSUMS]
+            verify_files(self.path, self._stated(), fresh)
+            self._sound.update(fresh)
 
 
-def open_run(path: str | os.PathLike[str]) -> Run:
+def open_run(path: str | os.PathLike[str], validate: bool = True) -> Run:
     """Opens a run directory, or fetches one from an fsspec URL into a temporary folder that lives as long as the Run.
 
-    Raises RunError when there is nothing, when it is not a run, or when the run is unfinished or damaged.
+    run.json is compared with its checksum now, every other file when it is first read; `validate=False` trusts them
+    all, which saves reading big arrays twice. Raises RunError when there is nothing, when it is not a run, or when the
+    run is unfinished or damaged.
     """
     if is_url(path):
-        return _fetch(os.fspath(path))
+        return _fetch(os.fspath(path), validate)
     root = Path(os.path.expanduser(path))
-    if not root.exists():
+    try:
+        there, told = root.exists(), (root / MANIFEST).is_file()
+    except (OSError, ValueError) as error:
+        raise RunError(f"{str(root)[:200]!r} cannot be a run: {getattr(error, 'strerror', None) or error}") from error
+    if not there:
         raise RunError(f"there is no run at {root}")
-    if not (root / MANIFEST).is_file():
+    if not told:
         raise RunError(f"{root} is not a run: it has no {MANIFEST}")
-    return Run(root, _manifest(root))
+    run = Run(root, _manifest(root), validate)
+    run._trust([MANIFEST])  # pyright: ignore[reportPrivateUsage]
+    return run
 
 
-def _fetch(url: str) -> Run:
-    from babelscope.results.store import get_run
-
+def _fetch(url: str, validate: bool) -> Run:
     folder = TemporaryDirectory(prefix="babelscope-")
-    run = open_run(get_run(url, Path(folder.name) / "run"))
+    run = open_run(get_run(url, Path(folder.name) / "run"), validate)
     run.source, run._fetched = url, folder  # pyright: ignore[reportPrivateUsage]
     return run
 
 
 def _manifest(root: Path) -> dict[str, Any]:
-    try:
-        manifest: Any = json.loads((root / MANIFEST).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise RunError(f"{MANIFEST} of the run {root} is damaged") from error
-    if not isinstance(manifest, dict) or "kind" not in manifest:
+    manifest: Any = read_json(root / MANIFEST, f"{MANIFEST} of the run {root} is damaged: it", RunError)
+    if not isinstance(manifest, dict) or not isinstance(manifest.get("kind"), str):
         raise RunError(f"{root} is not a run: its {MANIFEST} states no kind")
     if not isinstance(manifest.get("format", FORMAT), int) or manifest.get("format", FORMAT) > FORMAT:
         raise RunError(f"the run {root} was written by a newer babelscope ({manifest.get('babelscope')}); update")
     if not (root / CHECKSUMS).is_file():
         raise RunError(f"the run {root} is unfinished: it has no {CHECKSUMS}")
+    _refuse_shapes(root, manifest)
     return manifest
+
+
+_SHAPES: dict[str, tuple[type, ...]] = {
+    "summary": (dict,), "corpus": (dict,), "languages": (list,), "model": (dict, str), "key": (str,),
+    "versions": (dict,),
+}  # fmt: skip
+"""of the entries that everything reads; further ones are looked at where they are used"""
+
+
+def _refuse_shapes(root: Path, manifest: Mapping[str, Any]) -> None:
+    for entry, shapes in _SHAPES.items():
+        value = manifest.get(entry)
+        if value is not None and not isinstance(value, shapes):
+            raise RunError(f"{MANIFEST} of the run {root} is damaged: {entry} is a {type(value).__name__}")
+    corpus, summary = manifest.get("corpus") or {}, manifest.get("summary") or {}
+    for owner, named in ((corpus, "corpus"), (summary, "summary")):
+        if not isinstance(owner.get("languages") or [], list):
+            raise RunError(f"{MANIFEST} of the run {root} is damaged: languages of the {named} are no list")
+    if not isinstance(summary.get("intervals") or {}, dict):
+        raise RunError(f"{MANIFEST} of the run {root} is damaged: the intervals of the summary are no mapping")

@@ -6,67 +6,71 @@ Such places have no rename, so `run.json` is written last and removed first: a f
 from __future__ import annotations
 
 import os
-import shutil
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from fsspec.core import url_to_fs
 
-from babelscope.errors import MissingExtra, RunError
-from babelscope.results.checksums import CHECKSUMS, files_of, inside, verify
-from babelscope.results.writer import MANIFEST
+from babelscope.errors import MissingExtra, RunError, Unwritable
+from babelscope.results.checksums import files_of, inside, verify
+from babelscope.results.hidden import HiddenFolder
+from babelscope.results.layout import CHECKSUMS, MANIFEST, is_run
 
 
 def put_run(path: str | os.PathLike[str], url: str, overwrite: bool = False) -> str:
-    """Copies a finished run to a URL; returns the URL. Raises RunError when a run is there and `overwrite` is off."""
-    from babelscope.results.reader import open_run
-
-    root = open_run(path).path
-    system, target = _reach(url)
+    """Copies a finished run folder to a URL; returns the URL. Raises RunError when it is no finished run, when it is
+    damaged, or when a run is there and `overwrite` is off."""
+    root = Path(os.path.expanduser(path))
+    if not is_run(root):
+        raise RunError(f"{root} is not a finished run")
+    verify(root, additions=False)
+    system, target = reach(url)
     refuse_existing(url, overwrite)
     names = sorted(files_of(root), key=lambda name: name == MANIFEST)
     for name in names:
         inside(root, name)  # a link would publish what lies elsewhere on this machine
-    if system.exists(target):
-        system.rm(f"{target}/{MANIFEST}") if system.exists(f"{target}/{MANIFEST}") else None
-        system.rm(target, recursive=True)
     try:
+        if system.exists(target):
+            system.rm(f"{target}/{MANIFEST}") if system.exists(f"{target}/{MANIFEST}") else None
+            system.rm(target, recursive=True)
         for name in names:
             system.makedirs(str(PurePosixPath(target, name).parent), exist_ok=True)
             system.put_file(str(root / name), f"{target}/{name}")
     except OSError as error:
-        raise RunError(f"cannot write the run {url}: {error.strerror or error}") from error
+        raise Unwritable(f"cannot write the run {url}: {error.strerror or error}") from error
     return url
 
 
 def get_run(url: str, path: str | os.PathLike[str]) -> Path:
     """Copies a run from a URL to a new folder, and verifies it; returns the folder. Raises RunError."""
-    system, source = _reach(url)
+    system, source = reach(url)
     if not system.exists(f"{source}/{MANIFEST}"):
         raise RunError(f"there is no run at {url}")
     target = Path(path)
     if target.exists():
         raise RunError(f"{target} exists; give another folder")
-    partial = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    hidden = HiddenFolder(target)
     try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        hidden.open()
         for name in _names(system, source):
-            local = inside(partial, name)
+            local = inside(hidden.new, name)
             local.parent.mkdir(parents=True, exist_ok=True)
             system.get_file(f"{source}/{name}", str(local))
-        if not (partial / CHECKSUMS).is_file():
+        if not (hidden.new / CHECKSUMS).is_file():
             raise RunError(f"the run {url} is unfinished: it has no {CHECKSUMS}")
-        verify(partial)
-        partial.rename(target)
+        verify(hidden.new)
+        hidden.commit(replace=False)
     except OSError as error:
         raise RunError(f"cannot read the run {url}: {error.strerror or error}") from error
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        hidden.close()
     return target
 
 
 def list_runs(url: str | os.PathLike[str]) -> list[str]:
     """The finished runs directly below a folder or URL, sorted; an absent folder holds none."""
-    system, root = _reach(os.fspath(url))
+    system, root = reach(os.fspath(url))
     if not system.exists(root):
         return []
     folders: list[str] = [str(entry) for entry in system.ls(root, detail=False)]
@@ -77,7 +81,7 @@ def list_runs(url: str | os.PathLike[str]) -> list[str]:
 
 def refuse_existing(url: str, overwrite: bool) -> None:
     """Raises RunError when something is at `url` and it may not, or must not, be replaced."""
-    system, target = _reach(url)
+    system, target = reach(url)
     if not system.exists(target):
         return
     if not overwrite:
@@ -86,7 +90,8 @@ def refuse_existing(url: str, overwrite: bool) -> None:
         raise RunError(f"{url} is not a run, so it will not be overwritten; give another --out")
 
 
-def _reach(url: str) -> tuple[Any, str]:
+def reach(url: str) -> tuple[Any, str]:
+    """The file system behind a URL or folder, and the path there; raises RunError when it cannot be reached."""
     try:
         system, path = url_to_fs(url)
     except ImportError as error:

@@ -15,7 +15,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 
 def write_table(root: Path, name: str, frame: pd.DataFrame) -> None:
     """Writes `tables/<name>.parquet` and `.csv`, without the index."""
-    path = _path(root, name)
+    path = root / table_file(name)
     path.parent.mkdir(exist_ok=True)
     frame = frame.reset_index(drop=True)
     frame.to_parquet(path, index=False)
@@ -24,7 +24,7 @@ def write_table(root: Path, name: str, frame: pd.DataFrame) -> None:
 
 def read_table(root: Path, name: str) -> pd.DataFrame:
     """One table; raises RunError when it is absent or damaged."""
-    path = _path(root, name)
+    path = root / table_file(name)
     if not path.is_file():
         raise RunError(f"the run {root} has no table {name!r}; it has: {', '.join(table_names(root)) or 'none'}")
     try:
@@ -39,7 +39,8 @@ def table_names(root: Path) -> list[str]:
     return sorted(path.stem for path in (root / TABLES).glob("*.parquet"))
 
 
-def _path(root: Path, name: str) -> Path:
+def table_file(name: str) -> str:
+    """Where a table lies in a run; raises RunError for what cannot name one."""
     if not _NAME.fullmatch(name):
         raise RunError(f"{name!r} cannot name a table: letters, digits, '-' and '_' only")
-    return root / TABLES / f"{name}.parquet"
+    return f"{TABLES}/{name}.parquet"

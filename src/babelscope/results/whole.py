@@ -1,22 +1,19 @@
-"""Single files and plain folders that appear whole or not at all: written under a hidden name, renamed at the end."""
+"""Files and folders that appear whole or not at all: made in a hidden folder, renamed when they are finished."""
 
 from __future__ import annotations
 
-import contextlib
 import os
-import re
-import shutil
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
 from babelscope.errors import InputError
-from babelscope.results.lock import alive
+from babelscope.results.hidden import HiddenFolder, clear_leftovers
 
 
 @contextmanager
 def whole_file(target: Path) -> Generator[Path]:
-    """A path to write to, which takes the place of `target` when the block ends without an error.
+    """A path to write to, of the same name, which takes the place of `target` when the block ends without an error.
 
     Raises InputError when the place cannot be written.
 
@@ -24,16 +21,12 @@ def whole_file(target: Path) -> Generator[Path]:
     >>> with whole_file(Path(tempfile.mkdtemp()) / "a.csv") as partial:
     ...     _ = partial.write_text("x")
     """
-    partial = _partial(target)
+    target = _named(target)
     with _one_line(target):
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            sweep_leftovers(target)
-            yield partial
-            partial.replace(target)
-        finally:
-            with contextlib.suppress(OSError):
-                partial.unlink(missing_ok=True)
+        if target.is_symlink() or (target.exists() and not target.is_file()):
+            raise InputError(f"cannot write {target}: it is a directory, a link or a device; name a file")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        yield from _made(target)
 
 
 @contextmanager
@@ -42,37 +35,43 @@ def whole_folder(target: Path) -> Generator[Path]:
 
     Raises InputError when `target` exists and is not an empty folder, or when the place cannot be written.
     """
+    target = _named(target)
     with _one_line(target):
         if os.path.lexists(target) and (target.is_symlink() or not target.is_dir() or any(target.iterdir())):
             raise InputError(f"{target} exists and is not an empty directory; name a new one")
-        partial = _partial(target)
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            sweep_leftovers(target)
-            partial.mkdir()
-            yield partial
-            if target.is_dir():
-                target.rmdir()
-            partial.rename(target)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        yield from _made(target, folder=True)
 
 
-def _partial(target: Path) -> Path:
-    # the ending stays what it is: some writers choose the format by it
-    return target.with_name(f".{target.stem}.{os.getpid()}.tmp{target.suffix}")
+def write_whole(target: Path, text: str) -> None:
+    """Writes a text file, UTF-8, whole or not at all. Raises InputError when the place cannot be written."""
+    with whole_file(target) as partial:
+        partial.write_text(text, encoding="utf-8")
 
 
 def sweep_leftovers(target: Path) -> None:
     """Removes what killed processes left behind at this place."""
-    stem, suffix = re.escape(target.stem), re.escape(target.suffix)
-    pattern = re.compile(rf"\.(?:{stem}\.(\d+)\.tmp{suffix}|{stem}{suffix}\.(\d+)\.tmp)")
-    if not target.parent.is_dir():
-        return
-    for path in target.parent.iterdir():
-        found = pattern.fullmatch(path.name)
-        if found and not alive(int(found[1] or found[2])):
-            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    with _one_line(target):
+        clear_leftovers(_named(target))
+
+
+def _made(target: Path, folder: bool = False) -> Generator[Path]:
+    hidden = HiddenFolder(target)
+    hidden.open()
+    try:
+        if folder:
+            hidden.new.mkdir()
+        yield hidden.new
+        hidden.commit(replace=False)
+    finally:
+        hidden.close()
+
+
+def _named(target: Path) -> Path:
+    """The path with a name of its own; raises InputError for one without, such as '' or '/'."""
+    if not target.name or target.name == "..":
+        raise InputError(f"{str(target)!r} names no file; give the path of a new one")
+    return target
 
 
 @contextmanager

@@ -1,31 +1,27 @@
-"""Writing a run: into a temporary sibling folder that takes its real name only when everything is on the disk."""
+"""Writing a run: into a hidden sibling folder that takes its real name only when everything is on the disk."""
 
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
-import shutil
 import time
-import uuid
 from collections.abc import Generator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from babelscope.errors import RunError
-from babelscope.results.checksums import CHECKSUMS, checksums, inside
+from babelscope.errors import RunError, Unwritable
+from babelscope.results.checksums import checksums, files_of, inside
+from babelscope.results.hidden import HiddenFolder, refuse_hidden_name
+from babelscope.results.layout import CHECKSUMS, MANIFEST, is_run, is_url
 from babelscope.results.lock import RunLock
 from babelscope.results.manifest import initial, to_json
+from babelscope.results.room import no_room
 
 if TYPE_CHECKING:
     import pandas as pd
     import xarray as xr
-
-MANIFEST = "run.json"
-_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
-_NO_ROOM_WORDS = ("No space left", "Disk quota", "File too large", "Read-only file system")
 
 
 class RunWriter:
@@ -45,36 +41,46 @@ class RunWriter:
         self.remote = os.fspath(path) if is_url(path) else None
         self._remote_folder: TemporaryDirectory[str] | None = None
         self.path = Path() if self.remote else Path(os.path.abspath(os.path.expanduser(path)))
-        self._folder: Path | None = None
+        self._hidden: HiddenFolder | None = None
         self._lock: RunLock | None = None
+        self._seen: set[str] = set()
+        """files that were there when we looked last"""
+        self._asked: set[str] = set()
+        """files that `file` gave the path of"""
         self._started = 0.0
 
     @property
     def folder(self) -> Path:
         """Where the files are until the run is whole."""
-        if self._folder is None:
+        if self._hidden is None:
             raise RunError("a RunWriter is used as `with RunWriter(…) as run:`")
-        return self._folder
+        return self._hidden.new
 
     def arrays(self, dataset: xr.Dataset, group: str | None = None) -> None:
         """Adds labelled arrays; call again with another `group`, or with more variables for the same one."""
         from babelscope.results.arrays import write_arrays
 
         with self._one_line():
+            self._look()
             write_arrays(self.folder, dataset, group)
+            self._look()
 
     def table(self, name: str, frame: pd.DataFrame) -> None:
         """Adds a tidy table, as Parquet and CSV."""
         from babelscope.results.tables import write_table
 
         with self._one_line():
+            self._look()
             write_table(self.folder, name, frame)
+            self._look()
 
     def file(self, name: str) -> Path:
-        """The path at which to write a further file of the run; its folders are made."""
+        """The path at which to write a further file, which must be there at the end; its folders are made."""
         path = inside(self.folder, name)
         with self._one_line():
+            self._look()
             path.parent.mkdir(parents=True, exist_ok=True)
+        self._asked.add(path.relative_to(self.folder).as_posix())
         return path
 
     def __enter__(self) -> RunWriter:
@@ -85,16 +91,16 @@ class RunWriter:
             self._remote_folder = TemporaryDirectory(prefix="babelscope-")
             self.path = Path(self._remote_folder.name) / "run"
         with self._one_line():
+            self._check_place()
             self._check_target()
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._lock = RunLock(self.path.with_name(f".{self.path.name}.lock"), self.path)
-            self._lock.acquire()
             try:
-                self._restore_replaced()
+                self._lock.acquire()
+                self._hidden = HiddenFolder(self.path)
+                self._hidden.open()  # which may bring back a run that a killed process was replacing
                 self._check_target()
-                self._sweep_leftovers()
-                self._folder = self._sibling("tmp")
-                self._folder.mkdir()
+                self._hidden.new.mkdir()
             except BaseException:
                 self._clean_up()
                 raise
@@ -108,20 +114,41 @@ class RunWriter:
             if error is None:
                 with self._one_line():
                     self._finish()
-            elif _no_room(error) and not isinstance(error, RunError):
+            elif no_room(error) and not isinstance(error, RunError):
                 raise self._unwritable(error) from error
+            elif isinstance(error, Exception) and not isinstance(error, RunError):
+                with contextlib.suppress(OSError):
+                    self._look(error)  # what failed may have failed because the folder is gone
         finally:
-            self._clean_up()
+            self._clean_up(stubborn=error is not None)
+
+    def _look(self, cause: BaseException | None = None) -> None:
+        """Raises RunError when the folder is not as it was left; remembers what is in it now."""
+        there = set(files_of(self.folder)) if self._hidden is not None and self._hidden.intact() else None
+        lost = None if there is None else sorted(self._seen - there)
+        if there is None or lost:
+            what = f": {', '.join(lost[:3])}" if lost else ""
+            raise RunError(
+                f"the unfinished run {self.path} was removed, replaced or cut short by somebody else{what}; "
+                "nothing was written, start again"
+            ) from cause
+        self._seen = there
 
     def _finish(self) -> None:
         from babelscope.results.arrays import consolidate
 
+        self._look()
+        missing = sorted(self._asked - self._seen)
+        if missing:
+            raise RunError(f"the run {self.path} is not finished: {', '.join(missing[:3])} was not written")
         self.manifest.setdefault("wall_time_s", round(time.monotonic() - self._started, 3))
         self.manifest["kind"] = self.kind
         consolidate(self.folder)
         (self.folder / MANIFEST).write_text(to_json(self.manifest), encoding="utf-8")
+        self._look()
         (self.folder / CHECKSUMS).write_text(to_json(checksums(self.folder)), encoding="utf-8")
         _flush(self.folder)
+        self._look()
         self._take_name()
         if self.remote is not None:
             from babelscope.results.store import put_run
@@ -129,19 +156,20 @@ class RunWriter:
             put_run(self.path, self.remote, overwrite=self.overwrite)
 
     def _take_name(self) -> None:
-        old = self._sibling("old.tmp")
-        replaced = self.path.exists()
-        if replaced:
-            self.path.rename(old)
-        try:
-            self.folder.rename(self.path)
-        except BaseException:
-            if replaced:
-                old.rename(self.path)
-            raise
+        assert self._hidden is not None
+        assert self._lock is not None
+        if not self._lock.held:
+            raise RunError(f"the run {self.path} is not finished: its lock was removed by somebody else; start again")
+        self._check_target()
+        self._hidden.commit(replace=True)
         _flush_folder(self.path.parent)
-        if replaced:
-            _remove(old)
+
+    def _check_place(self) -> None:
+        """Refuses names that unfinished work has, and places inside another run, which would be damaged by it."""
+        refuse_hidden_name(self.path)
+        around = next((folder for folder in self.path.parents if is_run(folder)), None)
+        if around is not None:
+            raise RunError(f"{self.path} lies inside the run {around}; give another --out")
 
     def _check_target(self) -> None:
         if not os.path.lexists(self.path):
@@ -152,33 +180,16 @@ class RunWriter:
         if self.path.is_symlink() or not self.path.is_dir() or not (finished or not any(self.path.iterdir())):
             raise RunError(f"{self.path} is not a run, so it will not be overwritten; give another --out")
 
-    def _restore_replaced(self) -> None:
-        """The old run back in its place, when a process was killed between taking it away and putting in the new."""
-        if os.path.lexists(self.path):
-            return
-        for old in self.path.parent.glob(f".{_literal(self.path.name)}.*.old.tmp"):
-            if (old / MANIFEST).is_file() and (old / CHECKSUMS).is_file():
-                old.rename(self.path)
-                return
-
-    def _sweep_leftovers(self) -> None:
-        """Folders that a killed process left behind; the lock is ours, so nobody is writing them."""
-        for leftover in self.path.parent.glob(f".{_literal(self.path.name)}.*.tmp"):
-            shutil.rmtree(leftover, ignore_errors=True)
-
-    def _sibling(self, suffix: str) -> Path:
-        return self.path.with_name(f".{self.path.name}.{uuid.uuid4().hex[:8]}.{suffix}")
-
-    def _clean_up(self) -> None:
+    def _clean_up(self, stubborn: bool = False) -> None:
         try:
-            if self._folder is not None:
-                _remove(self._folder)
+            if self._hidden is not None:
+                self._hidden.close(stubborn)
         finally:
             if self._lock is not None:
                 self._lock.release()
             if self._remote_folder is not None:
                 self._remote_folder.cleanup()
-            self._folder = self._lock = self._remote_folder = None
+            self._hidden = self._lock = self._remote_folder = None
 
     @contextlib.contextmanager
     def _one_line(self) -> Generator[None]:
@@ -189,39 +200,7 @@ class RunWriter:
 
     def _unwritable(self, error: BaseException) -> RunError:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error).split("\n")[0]
-        return RunError(f"cannot write the run {self.remote or self.path}: {reason}")
-
-
-def is_url(path: str | os.PathLike[str]) -> bool:
-    """Whether `path` names something behind fsspec rather than a folder."""
-    return "://" in os.fspath(path)
-
-
-def _no_room(error: BaseException) -> bool:
-    """A full or unwritable disk, as Python or as a library written in another language reports it."""
-    if isinstance(error, OSError):
-        return error.errno in _NO_ROOM
-    return isinstance(error, Exception) and any(words in str(error) for words in _NO_ROOM_WORDS)
-
-
-def _remove(folder: Path) -> None:
-    """Until it stays away: after Ctrl-C, threads of Zarr may still put back what they were writing."""
-    absent = 0
-    for _ in range(50):
-        try:
-            shutil.rmtree(folder, ignore_errors=True)
-        except BaseException:
-            # asked to stop in the middle of tidying up: tidy up, then stop
-            shutil.rmtree(folder, ignore_errors=True)
-            raise
-        absent = 0 if folder.exists() else absent + 1
-        if absent == 3:
-            return
-        time.sleep(0.02)
-
-
-def _literal(name: str) -> str:
-    return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in name)
+        return Unwritable(f"cannot write the run {self.remote or self.path}: {reason}")
 
 
 def _flush(folder: Path) -> None:

@@ -110,6 +110,8 @@ class _Language:
     """by signed scores for CPR, by absolute ones for CMD"""
     half: Half
     """prompts that the curves were taken on"""
+    sizing: Curve
+    """by absolute scores on the prompts that rank, from which the size of the circuits follows"""
 
 
 def find_edges(
@@ -150,7 +152,7 @@ def find_edges(
         rows += agreements(found[code].heads, settings.k, "heads", language=code)
         said, _ = confirmed(model, testing, found[code].methods, settings.confirm, settings.ablation)
         rows += agreements(said, settings.k, "edges", language=code)
-    size = circuit_size(settings, wiring, {code: each.curves["cmd"] for code, each in found.items()})
+    size = circuit_size(settings, wiring, {code: each.sizing for code, each in found.items()})
     make = greedy_edges if settings.construction == "greedy" else top_edges
     about = dict(method="eap-ig", steps=settings.steps, ablation=settings.ablation, model=model.id)
     circuits = {
@@ -244,15 +246,16 @@ def _language(
     with progress(f"{code}: faithfulness over budgets", 0, "prompts"):
         half: Half = settings.half if ranking is not testing else "ranking"
         space = EdgeSpace(model, testing if half == "test" else ranking, settings.ablation)
-        curves: dict[Area, Curve] = {
-            area: edge_curve(space, methods["eap-ig"].scores, area, settings.construction, settings.budgets)
-            for area in ("cpr", "cmd")
-        }
+        scores, how, budgets = methods["eap-ig"].scores, settings.construction, settings.budgets
+        curves: dict[Area, Curve] = {area: edge_curve(space, scores, area, how, budgets) for area in ("cpr", "cmd")}
+        sizing = curves["cmd"]
+        if half == "test" and settings.share is None:  # the size is not chosen on the prompts that judge the circuits
+            sizing = edge_curve(EdgeSpace(model, ranking, settings.ablation), scores, "cmd", how, budgets)
     heads: dict[str, Array] = {"routes": routes.frequency(settings.threshold), "atp": nodes.heads}
     heads |= {name: edges.heads for name, edges in methods.items()}
     if patching is not None:
         heads["patching"] = patching
-    return _Language(routes, beside, methods, other, heads, curves, half)
+    return _Language(routes, beside, methods, other, heads, curves, half, sizing)
 
 
 def _curve_rows(code: str, found: _Language, settings: EdgeSettings) -> list[dict[str, Any]]:

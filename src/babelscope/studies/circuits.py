@@ -252,9 +252,8 @@ def _ablation_sets(model: Model, settings: CircuitsSettings, done: Mapping[str, 
         for role, heads in named.items():
             chosen = tuple(dict.fromkeys(heads))
             sets.append(AblationSet(f"{role}{suffix}", chosen, code))
-            if (
-                role.removeprefix(CANDIDATE) in dissociated
-            ):  # section 6: each of these sets beside random heads of its own layers
+            # section 6: each of these sets beside random heads of its own layers
+            if role.removeprefix(CANDIDATE) in dissociated:
                 like = matched_random(model, chosen, settings.draws, settings.seed)
                 sets += [AblationSet(f"random like {role}{suffix}", tuple(n), code, d) for d, n in enumerate(like)]
         circuit = language.found.heads

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from babelscope.circuits.core.batching import Rows, batches
 from babelscope.circuits.core.nodes import check_model
-from babelscope.circuits.edges.gradients import gradients
+from babelscope.circuits.edges.backward import gradients
 from babelscope.models.batches import token_budget
 from babelscope.models.hooks import Kind, Site, capture, edit
 

@@ -28,7 +28,7 @@ from babelscope.circuits.core.cache import run
 from babelscope.circuits.core.graph import Wiring
 from babelscope.circuits.core.nodes import MLP, Head
 from babelscope.circuits.core.residual import AttentionKind, Values, all_parts, pulled_back, pulled_back_mlp
-from babelscope.circuits.edges.gradients import Gradients, gradients
+from babelscope.circuits.edges.backward import Gradients, gradients
 from babelscope.circuits.edges.relp import relevance_rules
 from babelscope.errors import InputError, NonFinite
 from babelscope.models.batches import token_budget

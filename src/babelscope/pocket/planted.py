@@ -1,0 +1,226 @@
+"""Models whose latent language is known because their weights were set by hand: LLaMA modules of four blocks.
+
+Three languages, each with its own word for every concept, one token a word. They translate `A: "w" - B: "`:
+
+    block 1   makes the concept out of the word, where the word stands
+    block 2   heads that look back by a fixed distance bring the concept and the languages' names to the last position;
+              then it writes what the kind of model plants
+    block 3   takes a ninth of a planted mark back, so that the mark is strongest where it was written
+    block 4   writes the wanted language's word; a planted mark goes
+
+    pivot       block 2 writes the first language's word: every translation passes through it
+    none        the concept lies orthogonal to all words until the last block
+    frequency   block 2 adds the same to all words of the first language, whatever the concept
+    geometry    rows of the other languages have cosine 0.6 with the first one's; only the answer is written, in part
+                already by block 2
+    entangled   a word says nothing but in its own language: block 2 reads the words of the named source language alone
+
+Attention sees positions only (constant queries and keys, turned by the rotary embedding); a gate is a product of
+one-hot parts of the residual. One large constant in every token's vector keeps the norms from changing anything.
+"""
+
+from __future__ import annotations
+
+import atexit
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor
+
+from babelscope.errors import ModelError
+from babelscope.languages import own_name
+
+Kind = Literal["pivot", "none", "frequency", "geometry", "entangled"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+PREFIX = "planted-"
+LANGUAGES = ("en", "fr", "zh")
+"""the first one is the pivot"""
+CONCEPTS, BLOCKS, HEADS, HEAD_WIDTH, NEURONS = 40, 4, 20, 16, 160
+WIDTH = HEADS * HEAD_WIDTH
+SPECIAL, MARKS = ("<unk>", "</s>"), ('"', ":", "-")
+WORDS = len(LANGUAGES) * CONCEPTS
+
+# rooms of the residual; the first are the words
+CODES, CONCEPT, NAME, WANTED, GIVEN, CONSTANT = 120, 240, 280, 283, 286, 289
+WORD_BACK, WANTED_BACK, GIVEN_BACK = 5, 2, 8
+"""tokens between the last quote and the word, the wanted language's name, the given language's name"""
+SHARP = 20.0
+"""length of each pair of the constant queries and keys"""
+LARGE, OPEN = 100.0, 20.0
+"""the constant of every token; what an open gate lets through, divided out again"""
+MARK, ANSWER, COMMON, EARLY = 9.0, 12.0, 2.0, 4.0
+"""logits: of a pivot's word, of the answer, of each word of a language, of the answer's part that comes early"""
+COSINE = 0.6
+NOISE = 0.03
+"""logits that marks and concepts add to all words at random, so that no two concepts are quite alike"""
+
+
+def words() -> dict[str, dict[str, str]]:
+    """Concept → language → its word: `en00`, `fr00`, `zh00`, …"""
+    return {f"c{number:02}": {code: f"{code}{number:02}" for code in LANGUAGES} for number in range(CONCEPTS)}
+
+
+@cache
+def folder(name: str) -> Path:
+    """`planted-pivot` and the others as a folder in Hugging Face's format, made once a process and removed at its end.
+
+    Raises ModelError when there is no such model.
+    """
+    kind = next((one for one in KINDS if name == PREFIX + one), None)
+    if kind is None:
+        raise ModelError(f"there is no planted model {name!r}; there are {', '.join(PREFIX + one for one in KINDS)}")
+    place = TemporaryDirectory(prefix="babelscope-planted-")
+    atexit.register(place.cleanup)
+    for part in planted(kind):
+        part.save_pretrained(place.name)
+    return Path(place.name)
+
+
+def planted(kind: Kind, seed: int = 0) -> tuple[Any, Any]:
+    """The Hugging Face model and tokenizer of one kind; `seed` draws noise and how strong each concept is.
+
+    >>> model, tokenizer = planted("pivot")
+    >>> tokenizer.tokenize('English: "en00" - Français: "')
+    ['English', ':', '"', 'en00', '"', '-', 'Français', ':', '"']
+    """
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    vocabulary = _vocabulary()
+    config = LlamaConfig(
+        vocab_size=len(vocabulary),
+        hidden_size=WIDTH,
+        intermediate_size=NEURONS,
+        num_hidden_layers=BLOCKS,
+        num_attention_heads=HEADS,
+        num_key_value_heads=HEADS,
+        max_position_embeddings=512,
+        rms_norm_eps=1e-12,
+        attention_bias=True,
+        mlp_bias=True,
+        tie_word_embeddings=False,
+        bos_token_id=None,
+        eos_token_id=1,
+        pad_token_id=None,
+    )
+    model = LlamaForCausalLM(config).eval()
+    generator = torch.Generator().manual_seed(seed)
+    strength = 0.85 + 0.3 * torch.rand(CONCEPTS, generator=generator)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.fill_(LARGE / WIDTH**0.5 if "norm" in name else 0.0)
+        rows = _rows(kind)
+        _embed(model, generator)
+        model.lm_head.weight[len(SPECIAL) : len(SPECIAL) + WORDS, :WORDS] = rows.flatten(0, 1)
+        for block in model.model.layers:
+            # hardly anything, but not nothing: a projection of zeros cannot be checked
+            for projection in (block.self_attn.q_proj, block.self_attn.k_proj):
+                projection.weight.normal_(0, 1e-3, generator=generator)
+        _look_back(model.model.layers[1].self_attn, kind)
+        _write(model, kind, rows, strength, NOISE * torch.randn(CONCEPTS, WORDS, generator=generator))
+    return model, _tokenizer(vocabulary)
+
+
+def _vocabulary() -> list[str]:
+    words = [f"{code}{number:02}" for code in LANGUAGES for number in range(CONCEPTS)]
+    return [*SPECIAL, *words, *(own_name(code) for code in LANGUAGES), *MARKS]
+
+
+def _tokenizer(vocabulary: list[str]) -> Any:
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    backend = Tokenizer(models.WordLevel({word: i for i, word in enumerate(vocabulary)}, unk_token=SPECIAL[0]))
+    backend.pre_tokenizer = pre_tokenizers.Whitespace()
+    return PreTrainedTokenizerFast(tokenizer_object=backend, unk_token=SPECIAL[0], eos_token=SPECIAL[1])
+
+
+def _rows(kind: Kind) -> Tensor:
+    """[languages, concepts, rooms of words]: the row by which each word is read."""
+    rows = torch.eye(WORDS).reshape(len(LANGUAGES), CONCEPTS, WORDS).clone()
+    if kind == "geometry":
+        rows[1:] = COSINE * rows[:1] + (1 - COSINE**2) ** 0.5 * rows[1:]
+    return rows
+
+
+def _embed(model: Any, generator: torch.Generator) -> None:
+    weight = model.model.embed_tokens.weight
+    weight[:, CONSTANT] = LARGE
+    for word in range(WORDS):
+        weight[len(SPECIAL) + word, CODES + word] = 1
+    names = len(SPECIAL) + WORDS
+    for number in range(len(LANGUAGES)):
+        weight[names + number, NAME + number] = 1
+    weight[names + len(LANGUAGES) :, :WORDS] = NOISE * torch.randn(len(MARKS), WORDS, generator=generator)
+
+
+def _look_back(attention: Any, kind: Kind) -> None:
+    """Heads of block 2: a distance, and which room they carry to which."""
+    moved = (CODES, WORDS) if kind == "entangled" else (CONCEPT, CONCEPTS)
+    jobs = [(WANTED_BACK, NAME, WANTED, len(LANGUAGES)), (GIVEN_BACK, NAME, GIVEN, len(LANGUAGES))]
+    start, width = moved
+    for part in range(0, width, HEAD_WIDTH):
+        place = start + part
+        jobs.append((WORD_BACK, place, place, min(HEAD_WIDTH, width - part)))
+    half = HEAD_WIDTH // 2
+    turns = 10_000.0 ** (-torch.arange(half) / half)
+    for head, (distance, source, target, count) in enumerate(jobs):
+        rows = slice(head * HEAD_WIDTH, (head + 1) * HEAD_WIDTH)
+        # keys stand still, queries are turned back by the distance: their product is largest where it was walked
+        attention.k_proj.bias[rows] = torch.cat([torch.full((half,), SHARP), torch.zeros(half)])
+        attention.q_proj.bias[rows] = SHARP * torch.cat([torch.cos(-distance * turns), torch.sin(-distance * turns)])
+        for unit in range(count):
+            attention.v_proj.weight[head * HEAD_WIDTH + unit, source + unit] = 1
+            attention.o_proj.weight[target + unit, head * HEAD_WIDTH + unit] = 1
+
+
+class _Neurons:
+    """Fills the neurons of one block from the first on."""
+
+    def __init__(self, block: Any) -> None:
+        self.mlp, self.next = block.mlp, 0
+
+    def copy(self, read: int, direction: Tensor, gate: int | None = None) -> None:
+        """Adds `direction` times what stands in room `read`; with a gate only where that room holds 1."""
+        if gate is None:
+            self.mlp.gate_proj.bias[self.next] = OPEN
+        else:
+            self.mlp.gate_proj.weight[self.next, gate] = 2 * OPEN
+            self.mlp.gate_proj.bias[self.next] = -OPEN
+        self.mlp.up_proj.weight[self.next, read] = 1
+        self.mlp.down_proj.weight[: len(direction), self.next] = direction / OPEN
+        self.next += 1
+
+
+def _room(place: int) -> Tensor:
+    return torch.eye(WIDTH)[place]
+
+
+def _write(model: Any, kind: Kind, rows: Tensor, strength: Tensor, noise: Tensor) -> None:
+    first, second, third, last = (_Neurons(block) for block in model.model.layers)
+    for word in range(WORDS):
+        number, concept = divmod(word, CONCEPTS)
+        row = rows[number, concept]
+        if kind == "entangled":
+            made = _room(CONCEPT + concept)
+            made[:WORDS] = noise[concept]
+            second.copy(CODES + word, made, gate=GIVEN + number)
+        else:
+            first.copy(CODES + word, _room(CONCEPT + concept))
+        early = EARLY if kind == "geometry" else 0.0
+        if early:
+            second.copy(CONCEPT + concept, early * strength[concept] * row, gate=WANTED + number)
+        last.copy(CONCEPT + concept, (ANSWER - early) * row, gate=WANTED + number)
+    for concept in range(CONCEPTS if kind != "entangled" else 0):
+        second.copy(CONCEPT + concept, noise[concept])
+    if kind == "pivot":
+        for concept in range(CONCEPTS):
+            mark = MARK * strength[concept] * rows[0, concept]
+            second.copy(CONCEPT + concept, mark)
+            third.copy(CONCEPT + concept, -mark / 9)
+            last.copy(CONCEPT + concept, -8 / 9 * mark)
+    if kind == "frequency":
+        second.mlp.down_proj.bias[:CONCEPTS] = COMMON
+        last.mlp.down_proj.bias[:CONCEPTS] = -COMMON

@@ -1,0 +1,149 @@
+"""Finished steps of a run that is not finished: a hidden folder beside the run, read again when the run is restarted.
+
+Each step is a folder `NAME-KEY` that appears whole: `step.json` with the value and the SHA-256 of itself and of every
+further file, arrays as .npy, tables as Parquet. The folder belongs to exactly one run: its name holds the whole name of
+the run, and `owner.json` says so again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from babelscope.errors import RunError
+from babelscope.results.checksums import sha256
+from babelscope.results.values import Packer, unpack
+
+OWNER, STEP = "owner.json", "step.json"
+
+
+class StepStore:
+    """Kept steps of the run at `out`.
+
+    >>> import tempfile
+    >>> store = StepStore(Path(tempfile.mkdtemp()) / "run")
+    >>> with store.room("recording", "0f") as folder:
+    ...     store.keep("recording", "0f", folder, {"sentences": 3})
+    >>> store.read("recording", "0f")
+    {'sentences': 3}
+    >>> store.remove()
+    """
+
+    def __init__(self, out: Path) -> None:
+        self.out = out
+        token = hashlib.sha256(os.fsencode(out.name)).hexdigest()[:8]
+        self.folder = out.with_name(f".{out.name}.steps-{token}")
+
+    def holds(self, name: str, key: str) -> bool:
+        """Whether the step was finished under this key."""
+        return self._place(name, key).is_dir()
+
+    def read(self, name: str, key: str) -> Any:
+        """What the step left; raises RunError that names the file which is not as it was written."""
+        place = self._place(name, key)
+        body = _checked(place / STEP)
+        for file, stated in body["files"].items():
+            if not (place / file).is_file() or sha256(place / file) != stated:
+                raise _damaged(place / file)
+        try:
+            return unpack(body["value"], place)
+        except (RunError, OSError, ValueError, TypeError, AttributeError, ImportError, KeyError) as error:
+            raise _damaged(place / STEP, str(error).split("\n")[0]) from error
+
+    @contextmanager
+    def room(self, name: str, key: str) -> Generator[Path]:
+        """A folder for the files of a step at work, gone afterwards where `keep` did not make it a finished one."""
+        place = self._place(name, key)
+        part = place.with_name(f"{place.name}.part")
+        with self._one_line():
+            self._own()
+            shutil.rmtree(part, ignore_errors=True)
+            part.mkdir()
+        try:
+            yield part
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
+
+    def keep(self, name: str, key: str, part: Path, value: object) -> None:
+        """Writes what a step left into its `room` and makes that a finished step."""
+        with self._one_line():
+            packer = Packer(part)
+            packed = packer.pack(value)
+            files = {file: sha256(part / file) for file in packer.files}
+            for other in part.iterdir():
+                if other.name not in files:
+                    shutil.rmtree(other) if other.is_dir() else other.unlink()
+            body = {"step": name, "key": key, "files": files, "value": packed}
+            whole = {"sha256": _hash(body), "body": body}
+            (part / STEP).write_text(json.dumps(whole, allow_nan=False), encoding="utf-8")
+            part.rename(self._place(name, key))
+
+    def remove(self) -> None:
+        """Forgets all steps; raises RunError where the folder is another's."""
+        if os.path.lexists(self.folder):
+            self._check_owner()
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _place(self, name: str, key: str) -> Path:
+        return self.folder / f"{re.sub(r'[^A-Za-z0-9]+', '-', name).strip('-')}-{key}"
+
+    def _own(self) -> None:
+        if self.folder.is_dir():
+            self._check_owner()
+            return
+        self.folder.mkdir(parents=True)
+        (self.folder / OWNER).write_text(json.dumps({"steps of": self.out.name}), encoding="utf-8")
+
+    def _check_owner(self) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            if self.folder.is_symlink() or not self.folder.is_dir():
+                raise RunError(
+                    f"{self.folder} is not the folder of this run's steps; remove it or choose another --out"
+                )
+            # killed between making the folder and saying whose it is: still empty, so nobody's
+            if not any(self.folder.iterdir()):
+                (self.folder / OWNER).write_text(json.dumps({"steps of": self.out.name}), encoding="utf-8")
+                return
+            if json.loads((self.folder / OWNER).read_text(encoding="utf-8")) == {"steps of": self.out.name}:
+                return
+        raise RunError(
+            f"{self.folder} does not say that it is of the run {self.out.name}; remove it, or choose another --out"
+        )
+
+    @contextmanager
+    def _one_line(self) -> Generator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise RunError(f"cannot keep steps of the run {self.out}: {error.strerror or error}") from error
+
+
+def _hash(body: object) -> str:
+    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+
+
+def _checked(path: Path) -> dict[str, Any]:
+    try:
+        whole: Any = json.loads(path.read_text(encoding="utf-8"))
+        body, stated = whole["body"], whole["sha256"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise _damaged(path) from error
+    if _hash(body) != stated:
+        raise _damaged(path)
+    return body
+
+
+def _damaged(path: Path, why: str = "") -> RunError:
+    reason = f" ({why})" if why else ""
+    return RunError(
+        f"{path} is not as it was written{reason}; remove {path.parent} to compute this step again, "
+        "or give --fresh to compute all of them"
+    )

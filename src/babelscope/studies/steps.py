@@ -1,0 +1,163 @@
+"""A study is a list of steps; each owns its settings, says what it needs and what it costs, and leaves one result.
+
+From that one structure follow: options in groups (a group a step), the plan before a run, progress, going on after an
+interruption, and what a run says of each part. A step's key hashes what determines its numbers: its settings, the keys
+of the steps it needs, what it reads from outside (weights, corpus), and the versions of the software.
+
+>>> from dataclasses import dataclass
+>>> @dataclass(frozen=True)
+... class Sampling:
+...     samples: int = 3
+>>> recording = Step("recording", Sampling(), lambda own, given: [float(i) for i in range(own.samples)])
+>>> mean = Step("mean", None, lambda own, given: sum(given[recording]) / 3, needs=(recording,))
+>>> run_steps([recording, mean])[mean]
+1.0
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, is_dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Generic, TypeVar, cast
+
+from babelscope._version import __version__
+from babelscope.errors import InputError
+from babelscope.results.manifest import run_key, versions
+from babelscope.results.step_store import StepStore
+from babelscope.studies.progress import Progress, silent
+
+S = TypeVar("S")
+R = TypeVar("R")
+
+AGAIN = "finished steps are kept: start it again to go on from there, with --fresh to begin anew"
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a step is expected to cost beside what earlier ones did."""
+
+    tokens: int = 0
+    """through the blocks of the model, all passes counted"""
+    scored: int = 0
+    """tokens whose whole vocabulary is scored"""
+    passes: int = 0
+    """forward passes"""
+    peak_bytes: int = 0
+    """memory beside the model"""
+    disk_bytes: int = 0
+    """written, temporary files included"""
+    seconds: float = 0.0
+    """of work that is no forward pass"""
+    cheaper: str = ""
+    """the option that makes it cheaper, and how"""
+
+
+@dataclass(frozen=True, eq=False)
+class Step(Generic[S, R]):
+    """`run(settings, given)` makes the result of this step; `given[other]` is the result of a step that it needs."""
+
+    name: str
+    settings: S
+    """a frozen dataclass: the options of this step and of no other; None where it has none"""
+    run: Callable[[S, Given], R]
+    needs: tuple[Step[Any, Any], ...] = ()
+    inputs: Mapping[str, str] = field(default_factory=dict[str, str])
+    """what it reads from outside, by hash: texts, another model"""
+    cost: Callable[[S], Cost] = lambda _: Cost()
+
+
+@dataclass
+class Given:
+    """What a running step has at hand: the results of the steps it needs, a folder for its files, the progress."""
+
+    _step: Step[Any, Any]
+    _results: Results
+    folder: Path
+    """for files of the step's own, such as a recording too large for memory; a memory map of one may be its result"""
+    progress: Progress
+
+    def __getitem__(self, step: Step[Any, R]) -> R:
+        if step not in self._step.needs:
+            raise InputError(f"step {self._step.name} uses {step.name} without saying that it needs it")
+        return self._results[step]
+
+
+class Results:
+    """Results of the steps of a study; those of steps that were finished before are read when asked for."""
+
+    def __init__(self, store: StepStore, keys: Mapping[str, str]) -> None:
+        self._store, self._keys = store, keys
+        self._values: dict[Step[Any, Any], Any] = {}
+
+    def __getitem__(self, step: Step[Any, R]) -> R:
+        if step not in self._values:
+            self._values[step] = self._store.read(step.name, self._keys[step.name])
+        return cast("R", self._values[step])
+
+    def add(self, step: Step[Any, R], value: R) -> None:
+        """The result of a step that has just run."""
+        self._values[step] = value
+
+
+def step_keys(steps: Sequence[Step[Any, Any]], inputs: Mapping[str, str]) -> dict[str, str]:
+    """Key of each step by name; raises InputError where one needs a step that does not come before it."""
+    keys: dict[str, str] = {}
+    seen: list[Step[Any, Any]] = []
+    for step in steps:
+        missing = [need.name for need in step.needs if need not in seen]
+        if missing:
+            raise InputError(f"step {step.name} needs {', '.join(missing)}, which no earlier step leaves")
+        if step.name in keys:
+            raise InputError(f"two steps are called {step.name}")
+        own = step.settings
+        settings = asdict(own) if is_dataclass(own) and not isinstance(own, type) else None
+        decided = {
+            "step": step.name,
+            "settings": settings,
+            "needs": [keys[need.name] for need in step.needs],
+            "inputs": {**inputs, **step.inputs},
+            "babelscope": __version__,
+            "versions": versions(),
+        }
+        keys[step.name] = run_key(decided)
+        seen.append(step)
+    return keys
+
+
+def run_steps(
+    steps: Sequence[Step[Any, Any]],
+    inputs: Mapping[str, str] | None = None,
+    store: StepStore | None = None,
+    progress: Progress = silent,
+    heard: Callable[[str, bool], None] = lambda name, ran: None,
+) -> Results:
+    """Results of all steps in order; a step that `store` holds under its key is read, not run.
+
+    `inputs`: hashes of what every step depends on (weights, tokenizer, number type). `heard` is told each step's name
+    and whether it ran. Raises RunError for a kept step that is damaged; an interruption says that steps are kept.
+    """
+    keys = step_keys(steps, inputs or {})
+    with TemporaryDirectory(prefix="babelscope-steps-") as temporary:
+        kept = store or StepStore(Path(temporary) / "run")
+        results = Results(kept, keys)
+        for step in steps:
+            finished = store is not None and kept.holds(step.name, keys[step.name])
+            if not finished:
+                try:
+                    _run(step, keys[step.name], results, kept, store is not None, progress)
+                except KeyboardInterrupt as stop:
+                    if store is not None and store.folder.is_dir():
+                        stop.add_note(AGAIN)
+                    raise
+            heard(step.name, not finished)
+        return results
+
+
+def _run(step: Step[Any, Any], key: str, results: Results, store: StepStore, keep: bool, progress: Progress) -> None:
+    with store.room(step.name, key) as folder:
+        value = step.run(step.settings, Given(step, results, folder, progress))
+        results.add(step, value)
+        if keep:
+            store.keep(step.name, key, folder, value)
