@@ -270,7 +270,7 @@ def test_the_whole_model_is_faithful_and_nothing_is_not(llama, pairs):
     found = score_circuits(llama, pairs, [whole, empty])
     assert found.faithfulness() == pytest.approx([1, 0], abs=1e-6)
     interval = found.intervals(draws=50)[0]
-    assert (interval.low, interval.high) == pytest.approx((1, 1))
+    assert np.isnan([interval.low, interval.high]).all()  # one on every draw: no interval of width 0
     assert completeness(EdgeSpace(llama, pairs[:1]), whole.edges, draws=3).gap == pytest.approx(0, abs=1e-6)
     same = [random_pair(0)]
     object.__setattr__(same[0], "corrupted", same[0].clean)

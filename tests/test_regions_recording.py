@@ -16,14 +16,24 @@ from . import reference
 from .region_data import corpus, model, recording
 from .tiny_models import FAMILIES
 
+FLOAT32_INSIDE = {"bloom": 1e-5, "gemma2": 2e-4}
+"""Relative tolerance of the families whose attention takes its soft-max in float32 whatever the model's own type (both
+run transformers' eager attention): how that sum is rounded depends on the padding and on the processor's kernel."""
+
 
 @pytest.mark.parametrize("family", [family for family in FAMILIES if family != "xglm"])
 def test_every_score_equals_brute_force_on_every_family(family):
     loaded, texts = model(family, torch.float64), corpus(6, 4)
+    near = FLOAT32_INSIDE.get(family, 1e-9)
     found = record(loaded, texts, budget=40)
     x = reference.sentence_vectors(loaded, texts)
     got = torch.cat([part for _, part in found.unit_chunks(50)], dim=-1)
-    assert torch.allclose(got, x, rtol=1e-9, atol=1e-13)
+    assert torch.allclose(got, x, rtol=near, atol=near * 1e-4)
+    # the formulas, on the very same vectors: nothing of the model's rounding is in these
+    assert_formulas_equal_the_loops(found, got)
+
+
+def assert_formulas_equal_the_loops(found, x):
     whole = whole_means(found)
     parts = [float(one) for one in (whole.same_language, whole.same_sentence, whole.neither)]
     assert parts == pytest.approx(reference.pair_loop_means(x), rel=1e-9)

@@ -13,90 +13,80 @@ from typing import TYPE_CHECKING, Any
 
 from babelscope._version import __version__
 
-if TYPE_CHECKING:
-    from babelscope.corpora import ParallelCorpus, TextCollection, audit, load_corpus, load_texts
-    from babelscope.errors import BabelscopeError
-    from babelscope.languages import Language, language
-    from babelscope.models import Model, Site, capture, edit, load_model, resume, run_checks
-    from babelscope.regions import (
-        Recording,
-        RegionSet,
-        deactivate,
-        deactivation_table,
-        load_regions,
-        record,
-        save_regions,
-    )
-    from babelscope.results import Run, open_run
-    from babelscope.studies.regions import RegionsSettings, study_regions
+if TYPE_CHECKING:  # what editors and type checkers see; `_HOMES` says the same to Python, and a test compares them
+    from babelscope.circuits import activation_patching as activation_patching
+    from babelscope.circuits import find_circuit as find_circuit
+    from babelscope.circuits import path_patching as path_patching
+    from babelscope.corpora import ParallelCorpus as ParallelCorpus
+    from babelscope.corpora import TextCollection as TextCollection
+    from babelscope.corpora import audit as audit
+    from babelscope.corpora import load_corpus as load_corpus
+    from babelscope.corpora import load_texts as load_texts
+    from babelscope.errors import BabelscopeError as BabelscopeError
+    from babelscope.evolution.sweep import run_sweep as run_sweep
+    from babelscope.languages import Language as Language
+    from babelscope.languages import language as language
+    from babelscope.models import Model as Model
+    from babelscope.models import Site as Site
+    from babelscope.models import capture as capture
+    from babelscope.models import edit as edit
+    from babelscope.models import load_model as load_model
+    from babelscope.models import resume as resume
+    from babelscope.models import run_checks as run_checks
+    from babelscope.plots.style import draw as draw
+    from babelscope.regions import Recording as Recording
+    from babelscope.regions import RegionSet as RegionSet
+    from babelscope.regions import deactivate as deactivate
+    from babelscope.regions import deactivation_table as deactivation_table
+    from babelscope.regions import load_regions as load_regions
+    from babelscope.regions import record as record
+    from babelscope.regions import save_regions as save_regions
+    from babelscope.report import write_report as write_report
+    from babelscope.results import Run as Run
+    from babelscope.results import open_run as open_run
+    from babelscope.studies.circuit_settings import CircuitsSettings as CircuitsSettings
+    from babelscope.studies.circuits import study_circuits as study_circuits
+    from babelscope.studies.regions import RegionsSettings as RegionsSettings
+    from babelscope.studies.regions import study_regions as study_regions
+    from babelscope.tasks import build as build_task  # pyright: ignore[reportUnusedImport]
 
 _HOMES = {
-    "BabelscopeError": "errors",
-    "Language": "languages",
-    "Model": "models",
-    "ParallelCorpus": "corpora",
-    "Recording": "regions",
-    "RegionSet": "regions",
-    "RegionsSettings": "studies.regions",
-    "Run": "results",
-    "Site": "models",
-    "TextCollection": "corpora",
-    "audit": "corpora",
-    "capture": "models",
-    "deactivate": "regions",
-    "deactivation_table": "regions",
-    "edit": "models",
-    "language": "languages",
-    "load_corpus": "corpora",
-    "load_model": "models",
-    "load_regions": "regions",
-    "load_texts": "corpora",
-    "open_run": "results",
-    "record": "regions",
-    "resume": "models",
-    "run_checks": "models",
-    "save_regions": "regions",
-    "study_regions": "studies.regions",
-}
+    "babelscope.circuits": ("activation_patching", "find_circuit", "path_patching"),
+    "babelscope.corpora": ("ParallelCorpus", "TextCollection", "audit", "load_corpus", "load_texts"),
+    "babelscope.errors": ("BabelscopeError",),
+    "babelscope.evolution.sweep": ("run_sweep",),
+    "babelscope.languages": ("Language", "language"),
+    "babelscope.models": ("Model", "Site", "capture", "edit", "load_model", "resume", "run_checks"),
+    "babelscope.plots.style": ("draw",),
+    "babelscope.regions": (
+        "Recording", "RegionSet", "deactivate", "deactivation_table", "load_regions", "record", "save_regions"
+    ),
+    "babelscope.report": ("write_report",),
+    "babelscope.results": ("Run", "open_run"),
+    "babelscope.studies.circuit_settings": ("CircuitsSettings",),
+    "babelscope.studies.circuits": ("study_circuits",),
+    "babelscope.studies.regions": ("RegionsSettings", "study_regions"),
+    "babelscope.tasks": ("build_task",),
+}  # fmt: skip
+"""module → its names that are public here"""
+_OTHER_NAMES = {"build_task": "build"}
+"""public name → what its module calls it"""
 
-__all__ = [
-    "BabelscopeError",
-    "Language",
-    "Model",
-    "ParallelCorpus",
-    "Recording",
-    "RegionSet",
-    "RegionsSettings",
-    "Run",
-    "Site",
-    "TextCollection",
-    "__version__",
-    "audit",
-    "capture",
-    "deactivate",
-    "deactivation_table",
-    "edit",
-    "language",
-    "load_corpus",
-    "load_model",
-    "load_regions",
-    "load_texts",
-    "open_run",
-    "record",
-    "resume",
-    "run_checks",
-    "save_regions",
-    "study_regions",
-]
+__all__ = sorted(["__version__", *(name for names in _HOMES.values() for name in names)])  # pyright: ignore[reportUnsupportedDunderAll]
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'babelscope' has no attribute {name!r}")
+    home = next((module for module, names in _HOMES.items() if name in names), None)
+    if home is None:
+        from difflib import get_close_matches
+
+        near = get_close_matches(name, __all__, n=3)
+        hint = f"; did you mean {' or '.join(near)}?" if near else f"; there are {', '.join(__all__)}"
+        raise AttributeError(f"babelscope has no {name!r}{hint}")
     from importlib import import_module
 
-    return getattr(import_module(f"babelscope.{_HOMES[name]}"), name)
+    return getattr(import_module(home), _OTHER_NAMES.get(name, name))
 
 
 def __dir__() -> list[str]:
-    return __all__
+    return list(__all__)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from babelscope.corpora import bible, flores, hub, pocket, table, xlsum
 from babelscope.corpora.lines import read_line_files
+from babelscope.corpora.memory import Texts, corpus_in_memory
 from babelscope.corpora.ntrex import read_ntrex
 from babelscope.corpora.parallel import ParallelCorpus
 from babelscope.corpora.source import Source, align, collect
@@ -84,13 +86,23 @@ READERS = {
 }
 
 
-def load_corpus(spec: str, languages: Sequence[str] | str | None = None) -> ParallelCorpus:
+def load_corpus(spec: str | Texts, languages: Sequence[str] | str | None = None) -> ParallelCorpus:
     """The parallel sentences that a spec names, in the given languages (default: all that are there), aligned by id.
+
+    In the place of a spec may stand sentences in memory: a dictionary of lists, a data frame, a data set or rows.
 
     Raises CorpusError with one line that says what is wrong, where, and what to do; InputError for unknown languages.
 
     >>> corpus = load_corpus("lines:data/my-folder", ["en", "fr"])  # doctest: +SKIP
+    >>> load_corpus({"en": ["a cat", "a dog"], "fr": ["un chat", "un chien"]})
+    <ParallelCorpus memory: 2 sentences in en, fr>
     """
+    if isinstance(spec, os.PathLike):
+        raise CorpusError(
+            f"{spec}: write the reader before the path, such as lines:{spec} (readers: {', '.join(READERS)})"
+        )
+    if not isinstance(spec, str):
+        return corpus_in_memory(spec, languages)
     parsed = _resolve(spec, extra=("lone",))
     if not READERS[parsed.reader].parallel:
         raise CorpusError(f"{spec}: {parsed.reader} texts are not parallel; use them as texts for perplexity")

@@ -18,7 +18,7 @@ WITHOUT_BLANKS = {"Hans", "Hant", "Hani", "Jpan"}
 """scripts that put no blank between sentences (Thai, Khmer, … put none between words, but one between sentences)"""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ParallelCorpus:
     """Languages × sentence ids: `texts[language][i]` is what `ids[i]` says in that language.
 
@@ -78,6 +78,17 @@ class ParallelCorpus:
             ids=tuple(names),
             texts={code: tuple(sentences) for code, sentences in texts.items()},
         )
+
+    def __repr__(self) -> str:
+        return f"<ParallelCorpus {self.spec}: {len(self)} sentences in {', '.join(self.languages)}>"
+
+    def _repr_html_(self) -> str:
+        from babelscope.notebook import table
+
+        rows = [
+            [name, *(self.texts[code][place] for code in self.languages)] for place, name in enumerate(self.ids[:5])
+        ]
+        return table(f"{self.spec}: {len(self)} sentences, the first five", ["id", *self.languages], rows)
 
     def __len__(self) -> int:
         """How many sentence ids there are (not how many texts)."""

@@ -18,7 +18,7 @@ class Document:
     text: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class TextCollection:
     """The documents of one language, in order.
 
@@ -33,6 +33,9 @@ class TextCollection:
     """where it came from, as the user wrote it"""
     notes: tuple[str, ...] = ()
     """what the reader decided that the user may want to know"""
+
+    def __repr__(self) -> str:
+        return f"<TextCollection {self.spec}: {len(self)} documents, {self.characters:,} characters in {self.language}>"
 
     def __len__(self) -> int:
         """How many documents there are."""

@@ -88,7 +88,8 @@ def token_sets(
 
 class _Reader:
     def __init__(self, model: Model, special: SpecialTokens) -> None:
-        self.model, self.special = model, special
+        self.model = model
+        self.special: SpecialTokens = special
         self.tokenizer: Any = model.tokenizer
         unknown = self.tokenizer.unk_token_id
         self.barred = {*self.tokenizer.all_special_ids, *([] if unknown is None else [unknown])}

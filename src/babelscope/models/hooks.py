@@ -13,12 +13,12 @@ import weakref
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
-from babelscope.errors import AlreadyEdited, EditNeverFired
+from babelscope.errors import AlreadyEdited, EditNeverFired, InputError
 
 if TYPE_CHECKING:
     from babelscope.models.model import Model
@@ -42,6 +42,10 @@ class Site:
 
     kind: Kind
     layer: int
+
+    def __post_init__(self) -> None:
+        if self.kind not in (known := get_args(Kind)):
+            raise InputError(f"there is no site {self.kind!r}; sites: {', '.join(known)}")
 
 
 @dataclass(frozen=True)

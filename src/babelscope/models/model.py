@@ -43,6 +43,24 @@ class Model:
         self.family: Family = family_of(hf, self.config)
         self._check_tokenizer()
 
+    def __repr__(self) -> str:
+        revision = f"@{self.revision}" if self.revision else ""
+        return (
+            f"<Model {self.id}{revision}: {self.family.name}, {self.layers} layers, {self.neurons:,} neurons, "
+            f"{str(self.dtype).removeprefix('torch.')} on {self.device}>"
+        )
+
+    def _repr_html_(self) -> str:
+        from babelscope.notebook import table
+
+        facts = {
+            "Family": self.family.name,
+            "Layers": self.layers,
+            "Neurons": self.neurons,
+            "Type, device": f"{str(self.dtype).removeprefix('torch.')}, {self.device}",
+        }
+        return table(f"{self.id}{'@' + self.revision if self.revision else ''}", [], facts.items())
+
     # -- what it is -------------------------------------------------------------------------------------------------
 
     @property

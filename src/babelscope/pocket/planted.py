@@ -25,7 +25,7 @@ import atexit
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -34,7 +34,7 @@ from babelscope.errors import ModelError
 from babelscope.languages import own_name
 
 Kind = Literal["pivot", "none", "frequency", "geometry", "entangled"]
-KINDS: tuple[Kind, ...] = get_args(Kind)
+KINDS: tuple[Kind, ...] = ("pivot", "none", "frequency", "geometry", "entangled")
 PREFIX = "planted-"
 LANGUAGES = ("en", "fr", "zh")
 """the first one is the pivot"""
@@ -69,7 +69,7 @@ def folder(name: str) -> Path:
 
     Raises ModelError when there is no such model.
     """
-    kind = next((one for one in KINDS if name == PREFIX + one), None)
+    kind: Kind | None = next((one for one in KINDS if name == PREFIX + one), None)
     if kind is None:
         raise ModelError(f"there is no planted model {name!r}; there are {', '.join(PREFIX + one for one in KINDS)}")
     place = TemporaryDirectory(prefix="babelscope-planted-")
@@ -105,7 +105,7 @@ def planted(kind: Kind, seed: int = 0) -> tuple[Any, Any]:
         eos_token_id=1,
         pad_token_id=None,
     )
-    model = LlamaForCausalLM(config).eval()
+    model: Any = LlamaForCausalLM(config).eval()
     generator = torch.Generator().manual_seed(seed)
     strength = 0.85 + 0.3 * torch.rand(CONCEPTS, generator=generator)
     with torch.no_grad():

@@ -12,7 +12,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Bool, Float
@@ -20,10 +20,13 @@ from torch import Tensor
 
 from babelscope.errors import InputError
 
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
 FORMAT = 1
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class RegionSet:
     """Regions of one model by one method."""
 
@@ -54,6 +57,28 @@ class RegionSet:
     def by_layer(self) -> dict[str, list[int]]:
         """Neurons of each region in each layer."""
         return {language: mask.sum(1).tolist() for language, mask in self.masks.items()}
+
+    def to_frame(self, language: str | None = None) -> DataFrame:
+        """A row per neuron of a region: language, layer, neuron, and its score where the method gave one.
+
+        Raises InputError for a language without a region.
+
+        >>> mask = torch.tensor([[True, False], [False, True]])
+        >>> RegionSet({"en": mask}, "by hand").to_frame()[["layer", "neuron"]].values.tolist()
+        [[0, 0], [1, 1]]
+        """
+        import pandas as pd
+
+        rows: list[tuple[str, int, int, float]] = []
+        for code in self.languages if language is None else (language,):
+            score = self.scores.get(code)
+            for layer, neuron in self[code].nonzero().tolist():
+                rows.append((code, layer, neuron, float("nan") if score is None else float(score[layer, neuron])))
+        return pd.DataFrame(rows, columns=["language", "layer", "neuron", "score"])
+
+    def __repr__(self) -> str:
+        sizes = ", ".join(f"{code} {size:,}" for code, size in self.sizes.items())
+        return f"<RegionSet by {self.method}: {sizes} neurons>"
 
     def _repr_html_(self) -> str:
         from babelscope.notebook import bars

@@ -29,7 +29,7 @@ NEURON_CHUNK = 16384
 """neurons per block when a recording is streamed"""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Recording:
     """Mean activations of parallel sentences; what every score of this package is computed from."""
 
@@ -48,6 +48,12 @@ class Recording:
     @property
     def neurons(self) -> int:
         return int(self.means.shape[-1])
+
+    def __repr__(self) -> str:
+        return (
+            f"<Recording of {self.neurons:,} neurons in {self.layers} layers: {len(self.ids)} sentences in "
+            f"{', '.join(self.languages)}>"
+        )
 
     def _repr_html_(self) -> str:
         from babelscope.notebook import table

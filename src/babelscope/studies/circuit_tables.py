@@ -21,11 +21,12 @@ from babelscope.circuits.core.cache import run
 from babelscope.circuits.core.faithfulness import score
 from babelscope.circuits.core.metrics import Behaviour, behaviour
 from babelscope.circuits.core.nodes import Head
-from babelscope.circuits.core.statistics import bootstrap_mean, correlate, quantiles, resampled_weights, wilson
+from babelscope.circuits.core.statistics import correlate, drawn_ends, resampled_weights
 from babelscope.circuits.heads.ablation import NodeSpace, Part, ablated_differences, node_changes
 from babelscope.circuits.heads.dla import promoted
 from babelscope.models import Model
 from babelscope.models.hooks import Change, Site
+from babelscope.stats import bootstrap_mean, wilson
 from babelscope.tasks import PromptPair
 
 Array = NDArray[np.float64]
@@ -168,7 +169,7 @@ def _relative(scores: Array, row: int, places: Sequence[int]) -> Array:
 
 def _unpaired(first: Array, second: Array, seed: int) -> tuple[float, float]:
     a, b = (resampled_weights(x.size, 1000, seed + place) @ x for place, x in enumerate((first, second)))
-    return quantiles(a - b)
+    return drawn_ends(a - b)
 
 
 @torch.no_grad()

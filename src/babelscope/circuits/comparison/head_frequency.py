@@ -17,7 +17,8 @@ import numpy as np
 from jaxtyping import Bool, Float
 from numpy.typing import NDArray
 
-from babelscope.circuits.core.statistics import Correlation, correlate, pearson, quantiles
+from babelscope.circuits.core.statistics import Correlation, correlate, drawn_ends
+from babelscope.stats import pearson
 
 Array = NDArray[np.float64]
 Used = NDArray[np.bool_]
@@ -54,7 +55,7 @@ def compare(
     a, b = first.mean(0), second.mean(0)
     rng = np.random.default_rng(seed)
     drawn = [pearson(_resampled(first, rng), _resampled(second, rng)) for _ in range(draws)]
-    low, high = quantiles(drawn)
+    low, high = drawn_ends(np.array(drawn))
     ceiling = float(np.sqrt(np.prod([np.maximum(0.0, reliability(used, seed=seed)) for used in (first, second)])))
     control = None
     if controls is not None:

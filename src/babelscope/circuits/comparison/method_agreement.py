@@ -14,9 +14,9 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 
 from babelscope.circuits.core.ablation import Ablation, reference
-from babelscope.circuits.core.statistics import pearson, spearman
 from babelscope.circuits.edges.eap import Attribution
 from babelscope.circuits.edges.edge_ablation import edge_effects
+from babelscope.stats import pearson, spearman
 
 if TYPE_CHECKING:
     from babelscope.models import Model

@@ -19,9 +19,10 @@ from numpy.typing import NDArray
 
 from babelscope.circuits.core.graph import Mask, Wiring
 from babelscope.circuits.core.nodes import Head
-from babelscope.circuits.core.statistics import pearson, permutation_p, spearman
+from babelscope.circuits.core.statistics import permutation_p
 from babelscope.circuits.edges.circuit import Circuit, Construction, sized_circuit
 from babelscope.errors import InputError
+from babelscope.stats import pearson, spearman
 
 Array = NDArray[np.float64]
 Order = NDArray[np.intp]

@@ -18,7 +18,8 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import NDArray
 
-from babelscope.circuits.core.statistics import Interval, quantiles, resampled_weights
+from babelscope.circuits.core.statistics import drawn_ends, resampled_weights
+from babelscope.stats import Interval
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -64,7 +65,7 @@ class Scored:
     def intervals(self, draws: int = 1000, seed: int = 0) -> list[Interval]:
         """f of each circuit with its 95 % bootstrap interval over pairs."""
         drawn = self.faithfulness(resampled_weights(len(self.whole), draws, seed))
-        return [Interval(float(f), *quantiles(column)) for f, column in zip(self.faithfulness(), drawn.T)]
+        return [Interval(float(f), *drawn_ends(column)) for f, column in zip(self.faithfulness(), drawn.T)]
 
 
 def score(space: Space, circuits: Sequence[Mask]) -> Scored:
@@ -100,7 +101,7 @@ class Curve:
         model does.
         """
         drawn = self._areas(self.scored.faithfulness(resampled_weights(len(self.scored.whole), draws, seed)))
-        return Interval(self.value, *quantiles(drawn))
+        return Interval(self.value, *drawn_ends(drawn))
 
     @property
     def value(self) -> float:

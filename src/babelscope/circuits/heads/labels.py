@@ -14,7 +14,8 @@ from jaxtyping import Bool, Float
 from numpy.typing import NDArray
 
 from babelscope.circuits.core.nodes import Head
-from babelscope.circuits.core.statistics import benjamini_hochberg, t_test
+from babelscope.circuits.core.statistics import prompt_test
+from babelscope.stats import benjamini_hochberg
 
 if TYPE_CHECKING:
     from babelscope.circuits.heads.roles import Roles
@@ -43,7 +44,7 @@ class Null:
         known = (np.isfinite(own) & np.isfinite(others))[asked].all(0)
         if not asked.any() or not known.any():
             return cls(unknown, unknown, positions)
-        chance, p = others[..., known].mean(-1), t_test((own - others)[..., known], "greater")
+        chance, p = others[..., known].mean(-1), prompt_test((own - others)[..., known], "greater")
         return cls(np.where(asked, chance, np.nan), np.where(asked, p, np.nan), positions)
 
     @cached_property

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 
 from babelscope.circuits.core.effects import Effects
 from babelscope.circuits.core.nodes import Sender
-from babelscope.circuits.core.statistics import benjamini_hochberg, t_interval, t_test
+from babelscope.circuits.core.statistics import prompt_interval, prompt_test
 from babelscope.errors import InputError
+from babelscope.stats import benjamini_hochberg
 
 Array = NDArray[np.float64]
 Rule = Literal["deviation", "significance"]
@@ -66,7 +67,7 @@ def select(
             if null.senders != effects.senders or null.differences.shape != differences.shape:
                 raise InputError("the null has other senders or another number of pairs than the effects")
             differences = differences - null.differences
-        p = t_test(differences)
+        p = prompt_test(differences)
         passed = benjamini_hochberg(p, q) & (strength >= threshold) & (strength > 0)
     else:
         raise InputError(f"no selection rule {rule!r}; there are deviation and significance")
@@ -123,9 +124,12 @@ def growth(before: Effects, after: Effects, gone: Collection[Sender], q: float =
     scale = abs(unit) if unit else float("nan")
     g = after.differences - before.differences
     then, now, grown = (values.mean(1) / scale for values in (before.differences, after.differences, g))
-    p = t_test(g * np.sign(now)[:, None], "greater")
-    p = np.where([node in gone for node in after.senders], np.nan, p)
-    passed = benjamini_hochberg(p, q) & (np.abs(now) > np.abs(then)) & (np.abs(grown) >= GROWTH)
-    low, high = (end / scale for end in t_interval(g))
+    p = prompt_test(g * np.sign(now)[:, None], "greater")
+    asked = np.array([node not in gone for node in after.senders])
+    p = np.where(asked, p, np.nan)
+    significant = np.zeros(len(p), dtype=bool)
+    significant[asked] = benjamini_hochberg(p[asked], q)
+    passed = significant & (np.abs(now) > np.abs(then)) & (np.abs(grown) >= GROWTH)
+    low, high = (end / scale for end in prompt_interval(g))
     order = [int(place) for place in np.argsort(-np.abs(now)) if passed[place]]
     return Growth(after.senders, then, now, grown, low, high, p, tuple(after.senders[place] for place in order))

@@ -1,0 +1,179 @@
+"""What patching says (section 3, "Verdict"): separable, language first, shared, or not decidable.
+
+G trial · L layers · masses: c2 in d, c2 in b, c1 in d, c1 in b
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Int
+from numpy.typing import NDArray
+
+from babelscope.latent.inference import DRAWS
+from babelscope.latent.patching import SOURCES, Patched
+from babelscope.stats import Interval, bootstrap_counts, no_interval, percentile
+
+Array = NDArray[np.float64]
+LEAST_PAIRS, LEAST_RECOVERY, LEAST_SHARED, SHARE_OF_DRAWS = 30, 0.5, -0.05, 0.95
+
+
+@dataclass(frozen=True)
+class Recovery:
+    """How far a kind of source brings the target to what it says when asked for c1; layers chosen on other concepts."""
+
+    source: str
+    share: Interval
+    """(patched − unpatched) / (ceiling − unpatched)"""
+    layers: tuple[int, int]
+    """chosen on either half of the concepts"""
+
+
+@dataclass(frozen=True)
+class Separation:
+    """The verdict of both experiments."""
+
+    pairs: int
+    """with both prompts solved"""
+    decidable: bool
+    recoveries: tuple[Recovery, ...]
+    above_other: Interval
+    """recovery minus that of another concept"""
+    languages_over_demonstrations: Interval
+    """recovery of the mean over languages minus the mean over demonstrations"""
+    language_layer: int | None
+    """first layer from which E1 moves the language"""
+    concept_layer: int | None
+    language_first: float
+    """share of bootstrap draws in which the language moves before the concept"""
+    separable: bool | None
+    shared: bool | None
+    why: str = ""
+
+    def recovery(self, source: str) -> Recovery:
+        """That of one kind of source."""
+        return next(found for found in self.recoveries if found.source == source)
+
+    @property
+    def sentence(self) -> str:
+        """The verdict in words."""
+        if not self.decidable:
+            return f"Whether concept and language separate cannot be decided: {self.why}."
+        main = self.recovery(SOURCES[0]).share
+        apart = "separable" if self.separable else "not separable"
+        parts = [
+            f"Concept and language are {apart}: the concept alone, put in, recovers {main.value:.2f} "
+            f"({main.low:.2f} to {main.high:.2f}) of the asked word",
+            f"the language {'moves' if self.language_first >= SHARE_OF_DRAWS else 'does not move'} before the concept",
+        ]
+        if self.shared is not None and self.separable:
+            parts.append(f"a mean over languages serves {'as well as' if self.shared else 'worse than'} one language's")
+        return "; ".join(parts) + "."
+
+
+def separation(found: Patched, draws: int = DRAWS, seed: int = 0, least: int = LEAST_PAIRS) -> Separation:
+    """Recoveries, order of layers and verdict over the trials with both prompts solved; concepts are resampled."""
+    use = found.solved & ~np.isnan(found.word).any((1, 2))
+    pairs = int(use.sum())
+    concepts, place = np.unique(found.concepts[use], return_inverse=True)
+    decidable = pairs >= least and len(concepts) >= 4
+    if not decidable:
+        return _undecidable(pairs, len(concepts), least)
+    last, word = (_by_concept(values[use], place) for values in (found.last, found.word))
+    base, ceiling = _by_concept(found.unpatched[use][:, 2], place), _by_concept(found.ceiling[use], place)
+    counts = np.vstack([np.ones((1, len(concepts))), bootstrap_counts(len(concepts), draws, seed).astype(np.float64)])
+    halves = np.arange(len(concepts)) % 2
+    gained: dict[str, Array] = {}
+    recoveries: list[Recovery] = []
+    main_layers = _chosen(word[:, 0], halves)
+    for kind, source in enumerate(SOURCES):
+        # a control is read where the concept itself is: at the layers chosen for it
+        layers = _chosen(word[:, kind], halves) if source in AVERAGES else main_layers
+        gained[source] = _shares(word[:, kind], base, ceiling, halves, layers, counts)
+        recoveries.append(Recovery(source, _interval(gained[source]), layers))
+    language, concept, first = _order(last, counts)
+    above = _interval(gained[SOURCES[0]] - gained["other concept"])
+    several = len(found.languages.averaged) > 1
+    over = _interval(gained[SOURCES[0]] - gained["mean of demonstrations"])
+    over = over if several else no_interval(float("nan"), "one language pair only")
+    value = recoveries[0].share.value
+    return Separation(
+        pairs,
+        True,
+        tuple(recoveries),
+        above,
+        over,
+        language,
+        concept,
+        first,
+        bool(value >= LEAST_RECOVERY and above.low > 0),
+        bool(over.low >= LEAST_SHARED) if several else None,
+    )
+
+
+AVERAGES = ("mean of languages", "first alone", "mean of demonstrations")
+"""sources of c1 itself, each read at its own best layer"""
+
+
+def _undecidable(pairs: int, concepts: int, least: int) -> Separation:
+    why = f"{pairs} pairs of {concepts} concepts with both prompts solved, {least} pairs of 4 concepts are needed"
+    nothing = no_interval(float("nan"), why)
+    empty = tuple(Recovery(source, nothing, (-1, -1)) for source in SOURCES)
+    return Separation(pairs, False, empty, nothing, nothing, None, None, float("nan"), None, None, why)
+
+
+def _by_concept(values: Array, place: Int[NDArray[np.int64], " G"]) -> Array:
+    """Means over the trials of each concept."""
+    totals = np.zeros((int(place.max()) + 1, *values.shape[1:]))
+    np.add.at(totals, place, values)
+    return totals / np.bincount(place).reshape(-1, *[1] * (values.ndim - 1))
+
+
+def _chosen(curves: Float[Array, "C L"], halves: NDArray[np.int64]) -> tuple[int, int]:
+    """The best layer of either half of the concepts."""
+    first, second = (int(curves[halves == half].mean(0).argmax()) for half in (0, 1))
+    return first, second
+
+
+def _shares(
+    curves: Float[Array, "C L"],
+    base: Array,
+    ceiling: Array,
+    halves: NDArray[np.int64],
+    layers: tuple[int, int],
+    counts: Float[Array, "draws C"],
+) -> Float[Array, " draws"]:
+    """Recovery in every draw (the first is the data): each half read at the layer that the other half chose."""
+    parts: list[Array] = []
+    for half in (0, 1):
+        own = halves == half
+        weights = counts[:, own]
+        gain = weights @ (curves[own, layers[1 - half]] - base[own])
+        room = weights @ (ceiling[own] - base[own])
+        with np.errstate(divide="ignore", invalid="ignore"):
+            parts.append(np.where(room > 0, gain / room, np.nan))
+    return (parts[0] + parts[1]) / 2
+
+
+def _interval(draws: Float[Array, " draws"]) -> Interval:
+    value = float(draws[0])
+    if np.isnan(value):
+        return no_interval(value, "the ceiling is not above the unpatched prompt")
+    if np.ptp(draws[1:][~np.isnan(draws[1:])]) == 0:
+        return no_interval(value, "the same in every concept")
+    return Interval(value, *percentile(draws[1:]), "percentile")
+
+
+def _order(last: Float[Array, "C L masses"], counts: Float[Array, "draws C"]) -> tuple[int | None, int | None, float]:
+    """l_lang and l_concept of the data, and the share of draws in which the language is first."""
+    mean = np.einsum("dc,clm->dlm", counts, last)
+    language = _first(mean[..., 1] + mean[..., 3] > mean[..., 0] + mean[..., 2])
+    concept = _first(mean[..., 2] + mean[..., 3] > mean[..., 0] + mean[..., 1])
+    layers = last.shape[1]
+    own = [int(value[0]) + 1 if value[0] < layers else None for value in (language, concept)]
+    return own[0], own[1], float((language[1:] < concept[1:]).mean())
+
+
+def _first(holds: NDArray[np.bool_]) -> NDArray[np.int64]:
+    return np.where(holds.any(1), holds.argmax(1), holds.shape[1])
