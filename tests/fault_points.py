@@ -35,8 +35,12 @@ def strike(
     at: int | None = None,
     after: float | None = None,
     blow: int = signal.SIGKILL,
+    full: int = 0,
 ) -> Struck:
     """Do `work` in a child; `blow` it at the `at`-th change below `folder`, or `after` seconds. `notes` lies outside.
+
+    With `full`, an error number such as ENOSPC, the child lives on: from the `at`-th change, whatever would make a file
+    or a folder fails with that error, as on a disk without room; renames and removals succeed.
 
     `work` ends by SystemExit as the command line does; any other exception is exit code 99.
     """
@@ -45,7 +49,7 @@ def strike(
     counted.write_bytes(b"")
     child = os.fork()
     if child == 0:
-        _child(work, folder, said, counted, at, blow)
+        _child(work, folder, said, counted, at, blow, full)
     if after is not None:
         time.sleep(after)
         # not yet waited for, so the id is still this child's
@@ -54,7 +58,9 @@ def strike(
     return Struck(os.waitstatus_to_exitcode(status), counted.stat().st_size, said.read_text(errors="replace"))
 
 
-def _child(work: Callable[[], object], folder: Path, said: Path, counted: Path, at: int | None, blow: int) -> None:
+def _child(
+    work: Callable[[], object], folder: Path, said: Path, counted: Path, at: int | None, blow: int, full: int
+) -> None:
     code = 99
     try:
         sys.stdout = sys.stderr = said.open("w", encoding="utf-8")
@@ -71,7 +77,9 @@ def _child(work: Callable[[], object], folder: Path, said: Path, counted: Path, 
                 return
             seen += 1
             os.write(tally, b".")
-            if seen == at:
+            if full and at is not None and seen >= at and event in ("open", "os.mkdir"):
+                raise OSError(full, os.strerror(full), str(arguments[0]))
+            if not full and seen == at:
                 os.kill(os.getpid(), blow)
 
         sys.addaudithook(watch)

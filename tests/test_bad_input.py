@@ -181,4 +181,4 @@ def test_a_full_disk(model, lines, tmp_path):
 
 
 def test_an_unknown_joint(capsys, model, lines, tmp_path):
-    assert "blank-line or eos" in regions(capsys, model, f"lines:{lines}", tmp_path / "out", "--joint", "nothing")
+    assert '"blank-line", "eos"' in regions(capsys, model, f"lines:{lines}", tmp_path / "out", "--joint", "nothing")

@@ -268,7 +268,7 @@ def test_bad_input_is_one_clear_line(llama, pairs):
         edge_attribution(llama, pairs, steps=0)
     with pytest.raises(InputError, match="no ablation 'none'"):
         edge_attribution(llama, pairs, ablation="none")
-    with pytest.raises(UnsupportedModel, match="do not add up"):
+    with pytest.raises(UnsupportedModel, match="writes miss the final residual"):
         edge_attribution(tiny("opt-350m"), pairs)
     with pytest.raises(InputError, match="belongs to a circuit"):
         edge_attribution(llama, pairs, ablation="optimal")

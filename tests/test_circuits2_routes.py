@@ -124,7 +124,7 @@ def test_bad_input_is_one_clear_line(llama):
         flow_routes(llama, [])
     with pytest.raises(InputError, match="no routes at τ"):
         flow_routes(llama, random_pairs()[:1]).frequency(0.9)
-    with pytest.raises(UnsupportedModel, match="do not add up"):
+    with pytest.raises(UnsupportedModel, match="writes miss the final residual"):
         flow_routes(tiny("opt-350m"), random_pairs())
 
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
-from typer.testing import CliRunner
 
 from babelscope.circuits.core.graph import Wiring
 from babelscope.circuits.edges.circuit import Circuit
-from babelscope.cli import app
 from babelscope.results import RunWriter, open_run
 from babelscope.studies.circuits_compare import compare_circuit_edges, compare_head_roles, same_model
+from tests.command import command
 
 WIRING = Wiring(layers=2, heads=4, kv_heads=4)
 
@@ -63,7 +62,7 @@ def test_the_command_prints_them_and_writes_them(tmp_path):
     for name in ("a", "b"):
         made(tmp_path / name, "toy", ["en"], np.arange(8))
     out = tmp_path / "tables"
-    result = CliRunner().invoke(app, ["compare", str(tmp_path / "a"), str(tmp_path / "b"), "--out", str(out)])
+    result = command("compare", tmp_path / "a", tmp_path / "b", "--out", out)
     assert result.exit_code == 0, result.output
     assert "heads by role" in result.output
     assert {"circuit_overlap.csv", "heads_by_role.csv"} <= {path.name for path in out.iterdir()}

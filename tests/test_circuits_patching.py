@@ -81,7 +81,7 @@ def test_a_sliding_window_shorter_than_the_prompt_changes_nothing(pairs):
 
 
 def test_opt_350m_is_refused(pairs):
-    with pytest.raises(UnsupportedModel, match="do not add up"):
+    with pytest.raises(UnsupportedModel, match="writes miss the final residual"):
         path_patching(tiny("opt-350m"), pairs)
 
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner
 
-from babelscope.cli import app
 from babelscope.errors import InputError, NoPromptSurvives, RunError, TaskError
 from babelscope.models import load_model
 from babelscope.results import open_run
 from babelscope.studies.circuits import CircuitsSettings, preset, study_circuits
+from tests.command import command
 
 QUICK = dict(n=8, draws=2, repeats=(10,), windows=(1, 3), permutations=50)
 
@@ -93,10 +92,10 @@ def test_the_command_line_does_the_same_and_writes_a_page(tmp_path):
     out = str(tmp_path / "run")
     arguments = ["circuits", "pocket:pocket-gpt2-en", "--languages", "en", "--n", "6", "--draws", "1"]
     arguments += ["--no-edges", "--out", out]
-    result = CliRunner().invoke(app, arguments)
+    result = command(*arguments)
     assert result.exit_code == 0, result.output
     assert open_run(out).manifest["task"] == "ioi"
-    page = CliRunner().invoke(app, ["report", out])
+    page = command("report", out)
     assert page.exit_code == 0, page.output
 
 

@@ -10,8 +10,9 @@ import pytest
 from babelscope.errors import ModelError, PlanError
 from babelscope.evolution import plan_from, plan_points, presets, read_plan
 from babelscope.evolution.located import read_yaml
-from babelscope.evolution.plan import PlannedModel, Revision, parse_plan
+from babelscope.evolution.plan import parse_plan
 from babelscope.evolution.sources import find, folder_hash, revisions
+from babelscope.evolution.types import PlannedModel, Revision
 
 from .sweep_helpers import cloze_plan, folder_of_checkpoints
 
@@ -181,12 +182,9 @@ def test_without_network_or_cache_a_hub_model_is_a_problem_of_its_point(tmp_path
     assert there.problem == ""
 
 
-def test_circuits_take_the_settings_of_their_study(tmp_path, monkeypatch):
-    from babelscope.evolution import measures, plan
-    from babelscope.studies.circuit_settings import CircuitsSettings
+def test_circuits_take_the_settings_of_their_study(tmp_path):
+    from babelscope.evolution import plan
 
-    study = measures.CircuitsStudy(CircuitsSettings, None)
-    monkeypatch.setattr(measures, "circuits_study", lambda: study)
     folder_of_checkpoints(tmp_path, [1])
     asked = {"models": [{"id": str(tmp_path), "revisions": "all"}]}
 

@@ -16,10 +16,10 @@ import pytest
 from babelscope.errors import BabelscopeError, InputError, RunError
 from babelscope.evolution import RayOptions, SweepOptions, plan_from, run_sweep, status
 from babelscope.evolution import points as points_module
+from babelscope.evolution.attempt import Listener
 from babelscope.evolution.live import LiveTable
-from babelscope.evolution.sources import Source
 from babelscope.evolution.store import SweepStore
-from babelscope.evolution.sweep import Listener
+from babelscope.evolution.types import Source
 from babelscope.results import open_run
 
 from .sweep_helpers import (
@@ -126,16 +126,28 @@ def test_two_sweeps_at_once_in_one_folder_are_refused(tmp_path):
     run_sweep(cloze_plan(models), tmp_path / "out", compute=second)
 
 
-def test_a_lock_left_on_another_machine_is_taken_over_when_it_is_old(tmp_path):
+def test_a_sweep_that_sleeps_keeps_its_lock(tmp_path):
+    """Attack 2: what made a lock look old was a sleep; its owner lives."""
+    store = SweepStore(tmp_path / "out")
+    with store.lock(), store.scratch() as scratch:
+        for path in (tmp_path / "out").rglob("*"):
+            os.utime(path, (0, 0))
+        with pytest.raises(RunError, match="another process"), SweepStore(tmp_path / "out").lock():
+            pass
+        assert scratch.is_dir()
     models = folder_of_checkpoints(tmp_path / "models", [1])
-    lock = tmp_path / "out" / ".sweep.lock"
-    lock.parent.mkdir()
-    lock.write_text(json.dumps({"pid": 1, "host": "elsewhere"}))
-    with pytest.raises(RunError, match="another process"):
-        run_sweep(cloze_plan(models), tmp_path / "out", compute=FakeMeasure())
-    os.utime(lock, (time.time() - 1000, time.time() - 1000))
-    run_sweep(cloze_plan(models), tmp_path / "out", compute=FakeMeasure())
-    assert not lock.exists()
+    run_sweep(cloze_plan(models), tmp_path / "out", compute=FakeMeasure()).validate()
+    assert not [path for path in (tmp_path / "out").iterdir() if path.name.startswith(".")]
+
+
+def test_scratch_space_of_a_living_worker_is_left_alone(tmp_path):
+    store = SweepStore(tmp_path / "out")
+    with store.scratch() as scratch:
+        (tmp_path / "out" / ".scratch" / "of-a-dead-one").mkdir()
+        with SweepStore(tmp_path / "out").lock():
+            assert [path.name for path in scratch.parent.iterdir() if path.is_dir()] == [scratch.name]
+        assert scratch.is_dir()
+    assert not (tmp_path / "out" / ".scratch").exists()
 
 
 # -- failures ----------------------------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from babelscope.corpora import ParallelCorpus
 from babelscope.errors import InputError, Interrupted, ModelError, RunError
 from babelscope.models import Model, Site, capture
 from babelscope.models.hooks import hook_count
+from babelscope.models.norms import frozen_norm
 from babelscope.regions import record
 from babelscope.regions.similarity import gram
 from tests.tiny_models import tiny_model, tiny_tokenizer
@@ -187,9 +188,9 @@ def test_direct_attributions_add_up_to_the_logit_difference(family):
         final = model.trunk(ids)[0, -1]
     words = [model.tokenize([word])[0][0] for word in "ab"]
     direction = model.unembedding[words[0]] - model.unembedding[words[1]]
-    direction = direction * (getattr(model.config, "logit_scale", None) or 1.0)
+    direction = direction * model.logit_scale
     assert found.difference == pytest.approx(float(final @ direction), abs=1e-4)
-    norm = heads.FrozenNorm(model.norm("final"), seen[sites[1]])
+    norm = frozen_norm(model.norm("final"), seen[sites[1]]).part
     attention = sum(float(norm(seen[site]) @ direction) for site in written)
     biases = attention - float(found.heads.sum())
     bias_of_norm = float(model.norm("final")(torch.zeros(model.width)) @ direction)

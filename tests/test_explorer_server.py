@@ -8,13 +8,12 @@ import subprocess
 import sys
 
 import pytest
-from typer.testing import CliRunner
 
 from babelscope.app.guard import BODY_LIMIT, READS, WRITES, Guard
 from babelscope.app.server import address, check_token, is_loopback
 from babelscope.app.session import Session
-from babelscope.cli import app as command
-from babelscope.errors import InputError, Interrupted, MissingExtra
+from babelscope.errors import InputError, Interrupted
+from tests.command import command
 
 pytest.importorskip("gradio")
 import hypothesis  # noqa: F401  (imported at the end of the session, after gradio, it can crash Python 3.11)
@@ -314,9 +313,9 @@ def test_without_gradio_the_extra_is_named(monkeypatch):
     import importlib.util
 
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    result = CliRunner().invoke(command, ["explore", "pocket:pocket-bloom-s"])
-    assert isinstance(result.exception, MissingExtra)
-    assert "babelscope[app]" in str(result.exception)
+    result = command("explore", "pocket:pocket-bloom-s")
+    assert result.exit_code == 2
+    assert "babelscope[app]" in result.stderr
 
 
 def test_nobody_is_called():

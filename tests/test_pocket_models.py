@@ -5,14 +5,14 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from typer.testing import CliRunner
 
-from babelscope.cli.pocket import app, tables
+from babelscope.cli.pocket import tables
 from babelscope.errors import InputError, ModelError
 from babelscope.pocket import models
 from babelscope.pocket.evaluate import CHOICES, Size, evaluate
 from babelscope.pocket.models import MODELS
 from babelscope.pocket.scoring import Scorer, accuracy, perplexity
+from tests.command import command
 
 needs_weights = pytest.mark.skipif(not models.WEIGHTS.is_dir(), reason="this checkout holds no trained weights")
 
@@ -92,7 +92,7 @@ def test_continuations_sum_the_log_probabilities_of_their_tokens(scorer):
 
 
 def test_list_names_every_model_and_revision():
-    shown = CliRunner().invoke(app, ["list"])
+    shown = command("pocket", "list")
     assert shown.exit_code == 0
     assert all(name in shown.output for name in MODELS)
     assert "step16" in shown.output

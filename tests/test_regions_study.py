@@ -10,7 +10,7 @@ from babelscope.cli import main
 from babelscope.errors import InputError, RunError, UnattainableThreshold
 from babelscope.regions import load_regions
 from babelscope.results import open_run
-from babelscope.studies.region_settings import RegionsSettings, check_samples
+from babelscope.studies.region_settings import RegionsSettings
 from babelscope.studies.regions import study_regions
 
 from .region_data import corpus, model, texts
@@ -152,13 +152,16 @@ def test_too_few_languages_are_refused_before_anything_is_measured(tmp_path):
         ({"steer_way": "push"}, "use mean or scale"),
         ({"methods": ("magic",)}, "magic: there are z-score"),
         ({"doses": (0.1,)}, "needs --texts"),
-        ({"alignment_neurons": (2.0,)}, "above 0 and at most 1"),
-        ({"languages": ("en",) * 9, "steer": ("en", "fi")}, "fi is not among"),
+        ({"alignment_neurons": (2.0,)}, "above 0 and are at most 1"),
+        (
+            {"languages": ("en", "zh", "fr", "es", "pt", "ar", "vi", "hi", "id"), "steer": ("en", "fi")},
+            "fi is not among",
+        ),
     ],
 )
 def test_settings_that_cannot_work_are_refused(changes, message):
     with pytest.raises(InputError, match=message):
-        check_samples(RegionsSettings("memory", **changes))
+        RegionsSettings("memory", **changes)
 
 
 def run_cli(*arguments):
@@ -172,7 +175,7 @@ def test_region_files_are_shown_compared_and_exchanged(run, tmp_path, capsys):
     assert "z-score, 6 languages" in capsys.readouterr().out
     assert run_cli("regions", "compare", run.path, run.path / "regions" / "lape.safetensors") in (0, None)
     assert "Jaccard" in capsys.readouterr().out
-    assert run_cli("region-files", "export", run.path, "--out", tmp_path / "r.json") in (0, None)
+    assert run_cli("regions", "export", run.path, "--out", tmp_path / "r.json") in (0, None)
     assert run_cli("regions", "import", tmp_path / "r.json", "--out", tmp_path / "r.safetensors") in (0, None)
     assert load_regions(tmp_path / "r.safetensors").sizes == run.summary["region_size"]
     capsys.readouterr()
@@ -189,11 +192,11 @@ def test_region_files_are_shown_compared_and_exchanged(run, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--steer", "en"), "write two languages"),
-        (("--kinds", "zero,half"), "--kinds half"),
-        (("--doses", "much"), "--doses much"),
-        (("--steer-way", "push"), "use mean or scale"),
-        (("--special", "eos"), "none, bos, or bos-excluded"),
+        (("--steer", "en"), "such as en:zh"),
+        (("--kinds", "zero,half"), "--kinds: half is none of zero, mean"),
+        (("--doses", "much"), "--doses: much is not a number"),
+        (("--steer-way", "push"), 'Choose from: "mean", "scale"'),
+        (("--special", "eos"), 'Choose from: "none", "bos", "bos-excluded"'),
         (("--methods", "magic"), "--methods magic"),
     ],
 )

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import importlib
-import re
 import subprocess
 import sys
 
 import pytest
-from typer.testing import CliRunner
 
 import babelscope
-from babelscope.cli import COMMANDS, GROUPS, app, main
-
-runner = CliRunner()
+from babelscope.cli import VERBS, main
+from tests.command import command
 
 
 def test_all_is_exactly_the_public_surface():
@@ -40,16 +37,11 @@ def test_help_loads_no_torch():
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("verb", [*COMMANDS, *GROUPS])
+@pytest.mark.parametrize("verb", VERBS)
 def test_every_verb_exists_and_helps(verb):
-    result = runner.invoke(app, [verb, "--help"])
+    result = command(verb, "--help")
     assert result.exit_code == 0, result.output
-
-
-@pytest.mark.parametrize("verb", COMMANDS)
-def test_every_verb_shows_an_example(verb):
-    result = runner.invoke(app, [verb, "--help"])
-    assert "babelscope " + verb in re.sub(r"\s+", " ", result.output).replace("Usage: root", "")
+    assert f"babelscope {verb}" in result.stdout
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from typing import Any
 import pandas as pd
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from babelscope.app.session import Session
 from babelscope.app.work import ATTENTION_LIMIT, TOKENS_LIMIT, Work, bounded
@@ -25,6 +25,7 @@ from babelscope.errors import InputError
 from babelscope.languages import script_of
 from babelscope.models import Model, Site, capture
 from babelscope.models.families import find
+from babelscope.models.norms import FrozenNorm, frozen_norm
 from babelscope.tasks import TASKS, Encoder, build
 
 NO_BLANKS = {"Hani", "Hira", "Kana", "Thai", "Laoo", "Khmr", "Mymr"}
@@ -101,11 +102,11 @@ def answer(session: Session, prompt: str, target: str, foil: str, work: Work, to
     with work.stage("running the prompt", 1, "prompt") as step, torch.inference_mode():
         with capture(model, sites, keep=lambda value: value[0, -1].clone()) as seen:
             final = model.trunk(ids, torch.ones_like(ids))[0, -1]
-        scale = getattr(model.config, "logit_scale", None) or 1.0
+        scale = model.logit_scale
         direction = (model.unembedding[words[0]] - model.unembedding[words[1]]).float() * scale
-        norm = FrozenNorm(model.norm("final"), seen[Site("residual", model.layers)])
+        norm = frozen_norm(model.norm("final"), seen[Site("residual", model.layers)])
         heads = torch.stack([_heads(model, layer, seen[Site("z", layer)], norm, direction) for layer in layers])
-        mlps = torch.stack([norm(seen[Site("mlp_write", layer)].float()) @ direction for layer in layers])
+        mlps = torch.stack([norm.part(seen[Site("mlp_write", layer)].float()) @ direction for layer in layers])
         difference = float(final.float() @ direction) + _bias(model, words) * scale
         next_words = _next_words(model, encoder, final, top)
         step(1)
@@ -117,6 +118,7 @@ def answer(session: Session, prompt: str, target: str, foil: str, work: Work, to
 def attention(session: Session, prompt: str, layer: int, head: int, work: Work) -> Pattern:
     """Attention weights of one head over a prompt; the eager kernel runs for this one pass only."""
     model = session.need_model()
+    check_model(model)
     if not (0 <= layer < model.layers and 0 <= head < model.heads):
         raise InputError(f"there is no head {layer}.{head}: layers 0–{model.layers - 1}, heads 0–{model.heads - 1}")
     encoder = Encoder(model.tokenizer)
@@ -126,7 +128,7 @@ def attention(session: Session, prompt: str, layer: int, head: int, work: Work) 
     with work.stage("reading attention", 1, "prompt") as step, torch.inference_mode():
         try:
             model.hf.set_attn_implementation("eager")
-            output = model.hf.base_model(
+            output = model.trunk_module(
                 ids, attention_mask=torch.ones_like(ids), output_attentions=True, use_cache=False, return_dict=True
             )
         finally:
@@ -139,46 +141,18 @@ def attention(session: Session, prompt: str, layer: int, head: int, work: Work) 
     return Pattern(_words(encoder, prompt, ids[0].tolist()), maps[layer][0, head].float().cpu())
 
 
-class FrozenNorm:
-    """A norm as the linear map that it is around one vector: its scale there is kept, its bias left out.
-
-    LayerNorm and RMSNorm in every spelling are gain · (v − mean, or not) / scale; which one is found by probing.
-    """
-
-    def __init__(self, norm: nn.Module | None, at: Float[Tensor, " D"]) -> None:
-        self.norm = norm
-        if norm is None:
-            return
-        width = at.shape[-1]
-        # so large that the norm's epsilon does not matter
-        signs = torch.ones(width, device=at.device, dtype=at.dtype)
-        signs[1::2] = -1
-        bias = norm(torch.zeros_like(at)).float()
-        self.gain = (norm(1e3 * signs).float() - bias) * signs.float()
-        same = norm(torch.full_like(signs, 1e3)).float() - bias
-        self.centred = bool(same.norm() < 0.5 * self.gain.norm())
-        straight = self._straight(at.float())
-        self.scale = straight.square().sum() / (straight @ (norm(at).float() - bias))
-
-    def __call__(self, v: Float[Tensor, "*batch D"]) -> Float[Tensor, "*batch D"]:
-        return v if self.norm is None else self._straight(v) / self.scale
-
-    def _straight(self, v: Tensor) -> Tensor:
-        return (v - v.mean(-1, keepdim=True) if self.centred else v) * self.gain
-
-
 def _heads(
     model: Model, layer: int, z: Float[Tensor, "H E"], norm: FrozenNorm, direction: Float[Tensor, " D"]
 ) -> Float[Tensor, " H"]:
     writes = torch.einsum("he,hed->hd", z.float(), model.output_weight(layer).float())
     if model.family.post_norms:
         post = find(model.blocks[layer], model.family.attention_write)
-        writes = FrozenNorm(post, attention_output(model, layer, z[None])[0])(writes)
-    return norm(writes) @ direction
+        writes = frozen_norm(post, attention_output(model, layer, z[None])[0]).part(writes)
+    return norm.part(writes) @ direction * model.scales.attention[layer]
 
 
 def _bias(model: Model, words: list[int]) -> float:
-    bias = getattr(model.hf.get_output_embeddings(), "bias", None)
+    bias = model.unembedding_bias
     return 0.0 if bias is None else float(bias[words[0]] - bias[words[1]])
 
 

@@ -19,7 +19,7 @@ from babelscope.app.work import NEW_TOKENS_LIMIT, TOKENS_LIMIT, Work, bounded
 from babelscope.corpora import Document, TextCollection
 from babelscope.errors import InputError
 from babelscope.models import Model
-from babelscope.models.decoding import Decoding, decode, own_length, written_text
+from babelscope.models.decoding import Decoding, decode, written_text
 from babelscope.regions import deactivate
 from babelscope.regions.masks import random_region_by_layer
 from babelscope.regions.perplexity import Loss, Windows, cut_windows, score
@@ -118,13 +118,13 @@ def _windows(session: Session, model: Model) -> dict[str, Windows]:
             code, tuple(Document(id, sentence) for id, sentence in corpus.documents(code)), corpus.spec
         )
         length = sum(len(ids) for ids in model.tokenize([document.text for document in text.documents]))
-        found[code] = cut_windows(model, text, max(2, min(WINDOW, own_length(model), length)), WINDOWS)
+        found[code] = cut_windows(model, text, max(2, min(WINDOW, model.context.window, length)), WINDOWS)
     return found
 
 
 def _continue(session: Session, model: Model, prompt: str, new_tokens: int, title: str, work: Work) -> Continuation:
     [ids] = model.tokenize([prompt])
-    most = min(TOKENS_LIMIT, own_length(model) - new_tokens)
+    most = min(TOKENS_LIMIT, model.context.window - new_tokens)
     if len(ids) > most:
         raise InputError(f"the prompt has {len(ids)} tokens; at most {most} are taken here")
     with work.stage(title, new_tokens, "tokens") as step:

@@ -2,70 +2,30 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import os
 import sys
-from typing import Annotated, Any
-
-import typer
 
 from babelscope.cli.stopping import Stop, polite
 
-app = typer.Typer(
-    name="babelscope",
-    help="See how a language model holds many languages: regions, alignment, circuits, and how they grow.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-)
-
-COMMANDS = {
-    "regions": "regions",
-    "check": "check",
-    "show": "show",
-    "report": "report",
-    "figure": "figure",
-    "demo": "demo",
-    "circuits": "circuits",
-    "sweep": "sweep",
-    "evaluate": "evaluate",
-    "compare": "compare",
-    "explore": "explore",
-    "doctor": "doctor",
+SUMMARY = "See how a language model holds many languages: regions, alignment, circuits, and how they grow."
+VERBS = {
+    "demo": "The whole study on the built-in models, to a page, offline.",
+    "regions": "Find the neurons that serve each language; look at region files.",
+    "circuits": "Find which heads and FFNs do a task, and whether languages share them.",
+    "sweep": "Measure many checkpoints or sizes; go on where it stopped.",
+    "evaluate": "What a model can do, whole and with a region switched off.",
+    "show": "Print the headline numbers and the tables of a run.",
+    "compare": "What differs between two runs.",
+    "figure": "Draw one figure of a run into a file.",
+    "report": "Write one page of one or several runs.",
+    "explore": "Look at a model or a run in the browser.",
+    "check": "Say whether a model can be measured.",
+    "corpus": "Look at parallel corpora and texts.",
+    "tasks": "Look at the prompt tasks and at what a tokenizer leaves of them.",
+    "pocket": "The built-in model family.",
+    "doctor": "Print environment, versions, devices and caches, and what is wrong.",
 }
-"""verbs with a function of the same name in the module of that name"""
-GROUPS = ("corpus", "tasks", "pocket", "region-files")
-"""verbs that hold further verbs in `app`"""
-REGION_FILES = ("show", "compare", "import", "export")
-"""`babelscope regions compare` is `babelscope region-files compare`; a model folder of such a name is `./compare`"""
-
-
-@app.callback()
-def root(
-    version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False,
-) -> None:
-    """See how a language model holds many languages."""
-
-
-def _mount() -> None:
-    for verb, function in COMMANDS.items():
-        module = _module(verb)
-        if module is not None:
-            app.command(verb)(getattr(module, function))
-    for verb in GROUPS:
-        module = _module(verb.replace("-", "_"))
-        if module is not None:
-            app.add_typer(module.app, name=verb)
-
-
-def _module(name: str) -> Any:
-    """A verb's module, or None for one that this build does not have."""
-    path = f"babelscope.cli.{name}"
-    return importlib.import_module(path) if importlib.util.find_spec(path) else None
-
-
-_mount()
+"""verb → what it does; `babelscope.cli.VERB` holds it as `app`, and is imported when it is called"""
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -79,27 +39,58 @@ def main(arguments: list[str] | None = None) -> None:
         raise SystemExit(0)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     keep_freed_memory()
-    if given[:1] == ["regions"] and given[1:2] and given[1] in REGION_FILES:
-        given = ["region-files", *given[1:]]
     with polite() as stop:
-        _run(given, stop)
+        _run(given or ["--help"], stop)
+
+
+def call(words: list[str]) -> None:
+    """Run one command line in this process; errors and exits go to the caller as exceptions."""
+    from cyclopts import App
+
+    from babelscope.cli.config_file import taken_from
+
+    words, config = taken_from(words)
+    app = App(
+        name="babelscope",
+        help=SUMMARY,
+        help_format="plaintext",
+        version_flags=["--version"],
+        config=config,
+        print_error=False,
+        exit_on_error=False,
+        suppress_keyboard_interrupt=False,
+        result_action="return_none",
+    )
+    for name, summary in VERBS.items():
+        # a verb that is called has more to say of itself than a line
+        app.command(f"babelscope.cli.{name}:app", name=name, help=None if words[:1] == [name] else summary)
+    app(words)
 
 
 def _run(given: list[str], stop: Stop) -> None:
+    from cyclopts import CycloptsError
+
     from babelscope.errors import BabelscopeError
 
     try:
-        app(args=given, standalone_mode=True)
+        call(given)
+    except CycloptsError as error:
+        print(f"error: {_one_line(error)}", file=sys.stderr)
+        raise SystemExit(2) from None
     except BabelscopeError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
-    except (KeyboardInterrupt, SystemExit) as end:
-        # typer turns an interruption into exit code 130 by itself, and says nothing
-        if isinstance(end, SystemExit) and end.code != 130:
-            raise
-        print("interrupted; nothing half-written was left", file=sys.stderr)
+    except KeyboardInterrupt as end:
+        kept = "; ".join(getattr(end, "__notes__", ()))
+        print(f"interrupted; {kept or 'nothing half-written was left'}", file=sys.stderr)
         raise SystemExit(stop.code) from None
     except BrokenPipeError:
         # the reader of a pipe has gone (… | head): not our error; keep Python from complaining when it flushes
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(0) from None
+    raise SystemExit(0)
+
+
+def _one_line(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return text[:1].lower() + text[1:].rstrip(".") if text else type(error).__name__

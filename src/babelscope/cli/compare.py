@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
+from cyclopts import Parameter
+
+from babelscope.cli.command import verb, verb_app
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -13,10 +15,16 @@ if TYPE_CHECKING:
 _MOST = 40
 
 
+app = verb_app("compare")
+
+
+@app.default
+@verb
 def compare(
-    first: Annotated[str, typer.Argument(help="Run directory or URL.")],
-    second: Annotated[str, typer.Argument(help="Another one.")],
-    out: Annotated[Path | None, typer.Option(help="New folder for all tables as CSV.")] = None,
+    first: Annotated[str, Parameter(help="Run directory or URL.")],
+    second: Annotated[str, Parameter(help="Another one.")],
+    *,
+    out: Annotated[Path | None, Parameter(help="New folder for all tables as CSV.")] = None,
 ) -> None:
     """Put two runs side by side: settings, headline numbers, regions, maps, and circuits.
 
@@ -52,7 +60,7 @@ def compare(
         console.print(_table(name, frame))
     found = differences.compare_map(one, two)
     if found is not None:
-        typer.echo(
+        print(
             f"map: Pearson {found['pearson']:.4f} over the pairs of {found['items']:.0f} shared items, "
             f"mean difference {found['mean_difference']:.4f}, largest {found['largest_difference']:.4f}"
         )

@@ -6,15 +6,18 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
+from cyclopts import Parameter
+
+from babelscope.cli.command import verb, verb_app
 
 if TYPE_CHECKING:
     from babelscope.corpora import Audit
 
-app = typer.Typer(help="Look at parallel corpora and texts.", no_args_is_help=True)
+app = verb_app("corpus", "Look at parallel corpora and texts.")
 
 
-@app.command("list")
+@app.command(name="list")
+@verb
 def list_readers() -> None:
     """List the readers, with an example of each.
 
@@ -22,26 +25,24 @@ def list_readers() -> None:
     """
     from babelscope.corpora import READERS
 
-    typer.echo("A corpus spec is reader:PATH?option=value&option=value\n")
+    print("A corpus spec is reader:PATH?option=value&option=value\n")
     for reader in READERS.values():
         options = [
             *reader.options,
             *([f"LANGUAGE={reader.languages_as_options}"] if reader.languages_as_options else []),
         ]
-        typer.echo(f"{reader.name:<7} {reader.holds}")
-        typer.echo(f"        options: {', '.join(options)}")
-        typer.echo(f"        {reader.example}\n")
+        print(f"{reader.name:<7} {reader.holds}")
+        print(f"        options: {', '.join(options)}")
+        print(f"        {reader.example}\n")
 
 
-@app.command("audit")
+@app.command(name="audit")
+@verb
 def audit_command(
-    spec: Annotated[str, typer.Argument(help="Corpus spec, such as bible:bibles or lines:my-folder.")],
-    languages: Annotated[
-        str | None, typer.Option("--languages", "-l", help="Codes separated by commas; default: all that are there.")
-    ] = None,
-    out: Annotated[
-        Path | None, typer.Option(help="New folder for the findings as CSV, one file per kind.", show_default=False)
-    ] = None,
+    spec: Annotated[str, Parameter(help="Corpus spec, such as bible:bibles or lines:my-folder.")],
+    *,
+    languages: Annotated[tuple[str, ...], Parameter(alias="-l", help="Codes, by commas [all that are there]")] = (),
+    out: Annotated[Path | None, Parameter(help="New folder for the findings as CSV, one file per kind.")] = None,
 ) -> None:
     """Count what is missing, empty, repeated, oddly long, or in the wrong script.
 
@@ -52,7 +53,7 @@ def audit_command(
 
     if out is not None and out.exists():
         raise InputError(f"{out} exists already; name a new folder")
-    report = audit(spec, languages)
+    report = audit(spec, languages or None)
     _print(report)
     if out is not None:
         _write(report, out)
@@ -63,7 +64,7 @@ def _print(report: Audit) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    typer.echo(f"{report.spec}: {report.common} ids with text in all languages")
+    print(f"{report.spec}: {report.common} ids with text in all languages")
     table = Table(box=box.SIMPLE, padding=(0, 1), pad_edge=False, collapse_padding=True)
     table.add_column("", no_wrap=True)
     for column in (
@@ -84,9 +85,9 @@ def _print(report: Audit) -> None:
         table.add_row(row.code, *map(str, counts), *lengths, str(row.outliers), str(row.foreign))
     Console().print(table)
     for problem in report.problems:
-        typer.echo(f"- {problem}")
+        print(f"- {problem}")
     if not report.problems:
-        typer.echo("Nothing odd was found.")
+        print("Nothing odd was found.")
 
 
 def _write(report: Audit, out: Path) -> None:

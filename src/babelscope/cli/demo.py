@@ -5,15 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from cyclopts import Parameter
 
-from babelscope.cli.options import Overwrite
+from babelscope.cli.command import verb, verb_app
+
+app = verb_app("demo")
 
 
+@app.default
+@verb
 def demo(
-    out: Annotated[Path, typer.Option(help="Folder for the runs and the page.")] = Path("runs/demo"),
-    quick: Annotated[bool, typer.Option("--quick", help="Less text and fewer draws: a minute, for a look.")] = False,
-    overwrite: Overwrite = False,
+    *,
+    out: Annotated[Path, Parameter(help="Folder for the runs and the page.")] = Path("runs/demo"),
+    quick: Annotated[bool, Parameter(help="Less text and fewer draws: a minute, for a look.")] = False,
+    overwrite: Annotated[bool, Parameter(help="Replace an existing run.")] = False,
 ) -> None:
     """Map, layer curves, regions, deactivation table, checkpoints and scales of the built-in models, in one page.
 
@@ -25,5 +30,5 @@ def demo(
 
     refuse_existing(out, overwrite)
     quiet()
-    page = run_demo(out, quick=quick, overwrite=overwrite, progress=shown, say=typer.echo)
-    typer.echo(f"the report: {page.resolve()}")
+    page = run_demo(out, quick=quick, overwrite=overwrite, progress=shown, say=print)
+    print(f"the report: {page.resolve()}")

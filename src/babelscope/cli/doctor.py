@@ -12,7 +12,7 @@ from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 
-import typer
+from babelscope.cli.command import verb, verb_app
 
 EXTRAS = {
     "hub": "datasets",
@@ -28,6 +28,11 @@ LOW_DISK, LOW_WORK = 5 * 1024**3, 1024**3
 """bytes: a small model; a run"""
 
 
+app = verb_app("doctor")
+
+
+@app.default
+@verb
 def doctor() -> None:
     """Print environment, versions, devices and caches, and what is wrong; exit 1 if anything is.
 
@@ -35,19 +40,19 @@ def doctor() -> None:
     """
     problems: list[str] = []
     for title, look in SECTIONS.items():
-        typer.echo(title)
+        print(title)
         try:
             lines = look(problems)
         except Exception as error:  # a broken installation raises anything: that is what is looked for here
             lines = []
             problems.append(f"{title}: {type(error).__name__}: {(str(error).splitlines() or [''])[0]}")
         for line in lines:
-            typer.echo(f"  {line}")
-    typer.echo("problems" if problems else "no problems found")
+            print(f"  {line}")
+    print("problems" if problems else "no problems found")
     for problem in problems:
-        typer.echo(f"  {problem}")
+        print(f"  {problem}")
     if problems:
-        raise typer.Exit(1)
+        raise SystemExit(1)
 
 
 def _system(problems: list[str]) -> list[str]:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import nullcontext
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
+from cyclopts import Parameter
 
-from babelscope.cli.options import Device, DeviceMap, Dtype, Overwrite, Remote, Revision
+from babelscope.cli.command import verb, verb_app
+from babelscope.cli.options import Loading, ModelName
+from babelscope.errors import InputError
+from babelscope.settings import Settings
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -20,29 +24,47 @@ if TYPE_CHECKING:
 
 OURS = "story-cloze"
 
+app = verb_app("evaluate")
 
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationSettings(Settings):
+    """What is evaluated."""
+
+    tasks: tuple[str, ...] = (OURS,)
+    """story-cloze, and lm-evaluation-harness tasks, by commas"""
+    stories: str = "pocket:"
+    """pocket:, stories:FOLDER or hub:DATASET, for story-cloze"""
+    languages: tuple[str, ...] = ()
+    """of the stories, by commas [all]"""
+    deactivate: list[str] | None = None
+    """region to switch off: REGIONFILE:LANGUAGE, or RUN:LANGUAGE; may be given again and again"""
+    harness: bool = False
+    """run story-cloze through lm-evaluation-harness too (babelscope[eval])"""
+    shots: int | None = None
+    """examples in the prompt of harness tasks"""
+    limit: int | None = None
+    """items per harness task"""
+
+    def check(self) -> None:
+        """Raises InputError where nothing is left to evaluate."""
+        if not self.tasks:
+            raise InputError("--tasks: name at least one task")
+
+
+@app.default
+@verb
 def evaluate(
-    model: Annotated[str, typer.Argument(help="Hub name, model folder, pocket:NAME or pocket:NAME@REVISION.")],
-    tasks: Annotated[str, typer.Option(help="story-cloze, and lm-evaluation-harness tasks, by commas.")] = OURS,
-    stories: Annotated[str, typer.Option(help="pocket:, stories:FOLDER or hub:DATASET, for story-cloze.")] = "pocket:",
-    languages: Annotated[str | None, typer.Option(help="Of the stories; default: all.")] = None,
-    deactivate: Annotated[list[str] | None, typer.Option(help="REGIONFILE:LANGUAGE, or RUN:LANGUAGE.")] = None,
-    harness: Annotated[
-        bool, typer.Option("--harness", help="Run story-cloze through lm-evaluation-harness too (babelscope[eval]).")
-    ] = False,
-    shots: Annotated[int | None, typer.Option(help="Examples in the prompt of harness tasks.")] = None,
-    limit: Annotated[int | None, typer.Option(help="Items per harness task.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Directory of a run with the tables.")] = None,
-    revision: Revision = None,
-    dtype: Dtype = "auto",
-    device: Device = None,
-    device_map: DeviceMap = None,
-    trust_remote_code: Remote = False,
-    overwrite: Overwrite = False,
+    model: ModelName,
+    *,
+    settings: EvaluationSettings,
+    out: Annotated[Path | None, Parameter(help="Directory of a run with the tables.")] = None,
+    overwrite: Annotated[bool, Parameter(help="Replace an existing run.")] = False,
+    loading: Loading,
 ) -> None:
     """Accuracy on the cross-lingual story cloze and on any lm-evaluation-harness task, with intervals.
 
-    Examples:
+    For example:
 
       babelscope evaluate pocket:pocket-bloom-m
 
@@ -51,33 +73,27 @@ def evaluate(
       babelscope evaluate bigscience/bloom-560m --tasks xnli_fr,xcopa_zh --limit 200
     """
     from babelscope.cli.options import load, refuse_existing
-    from babelscope.errors import InputError
     from babelscope.evaluation import evaluate_cloze, load_stories
 
-    names = [name.strip() for name in tasks.split(",") if name.strip()]
-    if not names:
-        raise InputError("--tasks: name at least one task")
     if out is not None:
         refuse_existing(out, overwrite)
-    told = load_stories(stories, languages) if OURS in names else {}
-    masks = dict(map(_region, deactivate or []))
-    loaded = load(model, revision, dtype, device, device_map, trust_remote_code)
+    languages = ",".join(settings.languages) or None
+    stories = load_stories(settings.stories, languages) if OURS in settings.tasks else {}
+    masks = dict(map(_region, settings.deactivate or []))
+    loaded = load(model, loading)
     found: dict[str, pd.DataFrame] = {}
-    if told:
-        found["cloze"] = evaluate_cloze(loaded, told, masks)
-    others = [name for name in names if name != OURS]
-    if others or harness:
-        found["harness"] = _harness(loaded, others, told if harness else {}, masks, shots, limit)
+    if stories:
+        found["cloze"] = evaluate_cloze(loaded, stories, masks)
+    if settings.harness or set(settings.tasks) - {OURS}:
+        found["harness"] = _harness(loaded, settings, stories if settings.harness else {}, masks)
     _print(found)
     if out is not None:
-        asked = {"tasks": names, "stories": stories if told else None, "languages": languages, "deactivate": deactivate}
-        _save(out, overwrite, loaded, found, asked | {"shots": shots, "limit": limit})
-        typer.echo(f"run: {out}")
+        _save(out, overwrite, loaded, found, asdict(settings))
+        print(f"run: {out}")
 
 
 def _region(text: str) -> tuple[str, Tensor]:
     """Name and mask of `FILE:LANGUAGE`; a run stands for its region file."""
-    from babelscope.errors import InputError
     from babelscope.evolution.flow import region_file
     from babelscope.regions.masks import load_regions
     from babelscope.results import is_run, open_run
@@ -95,22 +111,18 @@ def _region(text: str) -> tuple[str, Tensor]:
 
 
 def _harness(
-    model: Model,
-    tasks: list[str],
-    stories: Mapping[str, list[ClozeStory]],
-    masks: Mapping[str, Tensor],
-    shots: int | None,
-    limit: int | None,
+    model: Model, settings: EvaluationSettings, stories: Mapping[str, list[ClozeStory]], masks: Mapping[str, Tensor]
 ) -> pd.DataFrame:
     import pandas as pd
 
     from babelscope.evaluation import run_harness
     from babelscope.regions.deactivation import deactivate
 
+    tasks = [name for name in settings.tasks if name != OURS]
     frames: list[pd.DataFrame] = []
     for name, mask in {"base": None, **masks}.items():
         with nullcontext() if mask is None else deactivate(model, mask):
-            frame = run_harness(model, tasks, stories, shots, limit)
+            frame = run_harness(model, tasks, stories, settings.shots, settings.limit)
         frame.insert(2, "deactivated", name)
         frames.append(frame)
     return pd.concat(frames, ignore_index=True)

@@ -5,33 +5,37 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from cyclopts import Parameter
 
-from babelscope.cli.options import Device, Dtype, Revision
+from babelscope.cli.command import verb, verb_app
+from babelscope.cli.options import Loading
+
+app = verb_app("explore")
 
 
+@app.default
+@verb
 def explore(
-    what: Annotated[str, typer.Argument(help="Run directory, hub name, model folder, or pocket:NAME.")],
+    what: Annotated[str, Parameter(help="Run directory, hub name, model folder, or pocket:NAME.")],
+    *,
     corpus: Annotated[
-        str | None, typer.Option(help="Parallel text; default: the run's own, or the built-in text for pocket models.")
+        str | None, Parameter(help="Parallel text [the run's own, or the built-in text for pocket models]")
     ] = None,
-    languages: Annotated[str | None, typer.Option(help="Codes, by commas; default: all in the corpus.")] = None,
-    samples: Annotated[int, typer.Option(help="Parallel sentences.")] = 100,
-    threshold: Annotated[float, typer.Option(help="On z, for regions found here.")] = 2.0,
-    model: Annotated[str | None, typer.Option(help="Where a run's model is now, if not where it was.")] = None,
-    runs: Annotated[Path | None, typer.Option(help="Folder whose runs can be opened from the page.")] = None,
-    host: Annotated[str, typer.Option(help="Address to serve on; others than this machine need it.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="0: any that is free.")] = 7860,
+    languages: Annotated[tuple[str, ...], Parameter(help="Codes, by commas [all in the corpus]")] = (),
+    samples: Annotated[int, Parameter(help="Parallel sentences.")] = 100,
+    threshold: Annotated[float, Parameter(help="On z, for regions found here.")] = 2.0,
+    model: Annotated[str | None, Parameter(help="Where a run's model is now, if not where it was.")] = None,
+    runs: Annotated[Path | None, Parameter(help="Folder whose runs can be opened from the page.")] = None,
+    host: Annotated[str, Parameter(help="Address to serve on; others than this machine need it.")] = "127.0.0.1",
+    port: Annotated[int, Parameter(help="0: any that is free.")] = 7860,
     token: Annotated[
-        str | None, typer.Option(help="Word that opens the page; default: a random one, in the printed address.")
+        str | None, Parameter(help="Word that opens the page; default: a random one, in the printed address.")
     ] = None,
-    revision: Revision = None,
-    dtype: Dtype = "auto",
-    device: Device = None,
+    loading: Loading,
 ) -> None:
     """Compare sentences, switch regions off, browse neurons, and watch heads, in a browser on this machine.
 
-    Example:
+    For example:
 
       babelscope explore pocket:pocket-bloom-m
 
@@ -49,14 +53,14 @@ def explore(
 
     token = check_token(host, token)
     quiet()
-    from babelscope.app.session import Loading, open_session
+    from babelscope.app import session as sessions
 
     codes = parse_languages(languages) if languages else None
-    loading = Loading(revision, dtype, device)
-    session = open_session(what, corpus, codes, samples, threshold, loading, model)
+    how = sessions.Loading(loading.revision, loading.dtype, loading.device)
+    session = sessions.open_session(what, corpus, codes, samples, threshold, how, model)
     folders = [folder for folder in (runs, session.run.path.parent if session.run else None) if folder is not None]
-    serve(session, host, port, token, folders, Loading(None, dtype, device), _say)
+    serve(session, host, port, token, folders, sessions.Loading(None, loading.dtype, loading.device), _say)
 
 
 def _say(address: str) -> None:
-    typer.echo(f"open {address}\nstop with Ctrl-C")
+    print(f"open {address}\nstop with Ctrl-C")

@@ -3,37 +3,68 @@
 from __future__ import annotations
 
 import os
+import sys
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
-import typer
+from cyclopts import Parameter
+
+from babelscope.settings import Settings
 
 if TYPE_CHECKING:
     from babelscope.models import Model
 
-Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit on the hub.")]
-Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16, float16 or float64.")]
-Device = Annotated[str | None, typer.Option(help="cuda, mps or cpu; default: the best there is.")]
-DeviceMap = Annotated[str | None, typer.Option(help="auto spreads a model over devices (needs babelscope[big]).")]
-Remote = Annotated[bool, typer.Option("--trust-remote-code", help="Run code from the model's repository.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an existing run.")]
+ModelName = Annotated[str, Parameter(help="Hub name, model folder, pocket:NAME or pocket:NAME@REVISION.")]
 
 
-def load(
-    name: str,
-    revision: str | None = None,
-    dtype: str = "auto",
-    device: str | None = None,
-    device_map: str | None = None,
-    trust_remote_code: bool = False,
-) -> Model:
+@dataclass(frozen=True, kw_only=True)
+class Loading(Settings):
+    """How the model is loaded."""
+
+    revision: str | None = None
+    """branch, tag or commit on the hub"""
+    dtype: Literal["auto", "float32", "bfloat16", "float16", "float64", "bf16", "fp16"] = "auto"
+    """number type; auto: float32 on a processor, the checkpoint's own on an accelerator"""
+    device: str | None = None
+    """such as cuda, mps or cpu [the best there is]"""
+    device_map: str | None = None
+    """auto spreads a model over devices (needs babelscope[big])"""
+    trust_remote_code: bool = False
+    """run code from the model's repository"""
+    merge_adapter: bool = False
+    """merge the LoRA or DoRA adapter that the folder holds into the weights"""
+    dequantise: bool = False
+    """bring quantised weights (MXFP4, FP8) back to floating point"""
+    allow_longer: bool = False
+    """take texts longer than the positions that the model was made for (never than learned positions)"""
+    family: Path | None = None
+    """TOML file that says where the parts of the architecture are"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place(Settings):
+    """The run."""
+
+    out: Path
+    """directory of the run"""
+    overwrite: bool = False
+    """replace an existing run"""
+
+
+def load(name: str, loading: Loading | None = None) -> Model:
     """Load a model as the command line does: quietly, with the settings that were filled in printed."""
     quiet()
-    from babelscope.models import load_model
+    from babelscope.models import LoadOptions, load_model
 
-    model = load_model(name, revision, dtype, device, device_map, trust_remote_code)
-    facts = f"{model.layers} layers × {model.neurons_per_layer} neurons, {model.heads} heads"
-    typer.echo(f"{model.id}: {model.family.name}, {facts}, {str(model.dtype)[6:]} on {model.device}", err=True)
+    how = loading or Loading()
+    options = LoadOptions(how.merge_adapter, how.dequantise, how.allow_longer, how.family)
+    model = load_model(
+        name, how.revision, how.dtype, how.device, how.device_map, how.trust_remote_code, options=options
+    )
+    heads = f"{model.heads} heads" if model.heads else "neurons only"
+    facts = f"{model.layers} layers × {model.neurons_per_layer} neurons, {heads}"
+    note(f"{model.id}: {model.family.name}, {facts}, {str(model.dtype)[6:]} on {model.device}")
     return model
 
 
@@ -44,6 +75,11 @@ def quiet() -> None:
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
+
+
+def note(text: str) -> None:
+    """A line beside the result, on standard error."""
+    print(text, file=sys.stderr)
 
 
 def refuse_existing(out: Path, overwrite: bool) -> None:

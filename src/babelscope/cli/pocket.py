@@ -8,12 +8,15 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
+from cyclopts import Parameter
+
+from babelscope.cli.command import verb, verb_app
+from babelscope.cli.options import note
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-app = typer.Typer(help="The built-in model family.", no_args_is_help=True)
+app = verb_app("pocket", "The built-in model family.")
 
 Row = dict[str, Any]
 
@@ -23,7 +26,8 @@ TEMPLATE = re.compile(r"t\d")
 """groups that are in the JSON and would make the tables long"""
 
 
-@app.command("list")
+@app.command(name="list")
+@verb
 def list_models() -> None:
     """List the models, with their revisions.
 
@@ -32,17 +36,19 @@ def list_models() -> None:
     from babelscope.pocket.models import MODELS, PREFIX
 
     for model in MODELS.values():
-        typer.echo(f"{PREFIX}{model.name:<16} {model.family}, {model.layers} layers, width {model.width}")
-        typer.echo(f"  {model.description}")
+        print(f"{PREFIX}{model.name:<16} {model.family}, {model.layers} layers, width {model.width}")
+        print(f"  {model.description}")
         if len(model.revisions) > 1:
-            typer.echo(f"  revisions: {', '.join(model.revisions)}")
+            print(f"  revisions: {', '.join(model.revisions)}")
 
 
-@app.command("export")
+@app.command(name="export")
+@verb
 def export_model(
-    name: Annotated[str, typer.Argument(help="Model of the family, such as bloom-m or pocket-llama.")],
-    directory: Annotated[Path, typer.Argument(help="New directory to copy it to.")],
-    revision: Annotated[str | None, typer.Option(help="Checkpoint, such as step256; default: the last.")] = None,
+    name: Annotated[str, Parameter(help="Model of the family, such as bloom-m or pocket-llama.")],
+    directory: Annotated[Path, Parameter(help="New directory to copy it to.")],
+    *,
+    revision: Annotated[str | None, Parameter(help="Checkpoint, such as step256; default: the last.")] = None,
 ) -> None:
     """Copy a model to a directory that other programs can load.
 
@@ -53,13 +59,15 @@ def export_model(
 
     with whole_folder(directory) as partial:
         export(name, partial, revision)
-    typer.echo(str(directory))
+    print(str(directory))
 
 
-@app.command("evaluate")
+@app.command(name="evaluate")
+@verb
 def evaluate_models(
-    names: Annotated[list[str] | None, typer.Argument(help="Models; default: the whole family.")] = None,
-    json_file: Annotated[Path | None, typer.Option("--json", help="File for all figures.")] = None,
+    names: Annotated[list[str] | None, Parameter(help="Models [the whole family]")] = None,
+    *,
+    json_file: Annotated[Path | None, Parameter(name="--json", help="File for all figures.")] = None,
 ) -> None:
     """Measure perplexity, indirect objects, tense and story endings on held-out texts (minutes on one core).
 
@@ -73,7 +81,7 @@ def evaluate_models(
     from babelscope.pocket.evaluate import evaluate
     from babelscope.pocket.models import MODELS
 
-    found = evaluate(names or list(MODELS), report=_say)
+    found = evaluate(names or list(MODELS), report=note)
     if json_file is not None:
         from babelscope.results.whole import whole_file
 
@@ -128,7 +136,3 @@ def _perplexity_cell(row: Row) -> str:
 
 def _accuracy_cell(row: Row) -> str:
     return f"{100 * row['share']:.0f} (n={row['n']})\n{100 * row['low']:.0f}–{100 * row['high']:.0f}"
-
-
-def _say(line: str) -> None:
-    typer.echo(line, err=True)

@@ -1,35 +1,33 @@
-"""`babelscope region-files`: region sets as files: look at them, compare them, bring them in, give them to others."""
+"""`babelscope regions show|compare|import|export`: region sets as files."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
+from cyclopts import Parameter
+
+from babelscope.cli.options import note
 
 if TYPE_CHECKING:
     from babelscope.regions.masks import RegionSet
 
-app = typer.Typer(help="Region sets as files: show, compare, import, export.", no_args_is_help=True)
-
-_File = Annotated[Path, typer.Argument(help="Region file (.safetensors, .json), or a run: its z-score regions.")]
+_File = Annotated[Path, Parameter(help="Region file (.safetensors, .json), or a run: its z-score regions.")]
 
 
-@app.command("show")
 def show_regions(file: _File) -> None:
     """Where regions come from, and how many neurons each has in each layer.
 
     Example:  babelscope regions show runs/pocket/regions/z-score.safetensors
     """
     regions = _read(file)
-    typer.echo(f"{regions.method}, {len(regions.languages)} languages, {regions.total} neurons in all")
+    print(f"{regions.method}, {len(regions.languages)} languages, {regions.total} neurons in all")
     for name, value in sorted(regions.facts.items()):
-        typer.echo(f"  {name}: {value}")
+        print(f"  {name}: {value}")
     for code, by_layer in regions.by_layer().items():
-        typer.echo(f"{code:<8} {regions.sizes[code]:>8}   by layer: {' '.join(map(str, by_layer))}")
+        print(f"{code:<8} {regions.sizes[code]:>8}   by layer: {' '.join(map(str, by_layer))}")
 
 
-@app.command("compare")
 def compare_regions(first: _File, second: _File) -> None:
     """How far two region sets of one model agree, by language, beside what chance gives.
 
@@ -39,21 +37,21 @@ def compare_regions(first: _File, second: _File) -> None:
 
     one, other = _read(first), _read(second)
     _warn_of_other_weights(one, other)
-    typer.echo(f"{'language':<9}{'size':>9}{'size':>9}{'Jaccard':>9}{'chance':>9}{'rank ρ':>9}")
+    print(f"{'language':<9}{'size':>9}{'size':>9}{'Jaccard':>9}{'chance':>9}{'rank ρ':>9}")
     for row in compare(one, other):
         numbers = "".join(f"{value:>9.3f}" for value in (row.jaccard, row.chance, row.spearman))
-        typer.echo(f"{row.language:<9}{row.size:>9}{row.size2:>9}{numbers}")
+        print(f"{row.language:<9}{row.size:>9}{row.size2:>9}{numbers}")
 
 
-@app.command("import")
 def import_file(
-    file: Annotated[Path, typer.Argument(help="LAPE's published masks (a torch file), or .json of `export`.")],
-    out: Annotated[Path, typer.Option(help="Region file to write (.safetensors).")],
-    languages: Annotated[str | None, typer.Option(help="Codes in the file's order, by commas (LAPE).")] = None,
-    layers: Annotated[int | None, typer.Option(help="Layers of the model (LAPE).")] = None,
-    neurons: Annotated[int | None, typer.Option(help="Neurons of one layer (LAPE).")] = None,
-    model: Annotated[str | None, typer.Option(help="Name of the model, to be kept with the regions.")] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")] = False,
+    file: Annotated[Path, Parameter(help="LAPE's published masks (a torch file), or .json of `export`.")],
+    *,
+    out: Annotated[Path, Parameter(help="Region file to write (.safetensors).")],
+    languages: Annotated[tuple[str, ...], Parameter(help="Codes in the file's order, by commas (LAPE).")] = (),
+    layers: Annotated[int | None, Parameter(help="Layers of the model (LAPE).")] = None,
+    neurons: Annotated[int | None, Parameter(help="Neurons of one layer (LAPE).")] = None,
+    model: Annotated[str | None, Parameter(help="Name of the model, to be kept with the regions.")] = None,
+    overwrite: Annotated[bool, Parameter(help="Replace an existing file.")] = False,
 ) -> None:
     """Turn masks from elsewhere into a region file; nothing in the masks' file is run.
 
@@ -69,20 +67,20 @@ def import_file(
     _refuse_existing(out, overwrite)
     if file.suffix == ".json":
         regions = import_regions(file)
-    elif languages is None or layers is None or neurons is None:
+    elif not languages or layers is None or neurons is None:
         raise InputError("LAPE's masks name neither languages nor sizes: give --languages, --layers and --neurons")
     else:
         regions = import_lape(file, parse_languages(languages), layers, neurons, model)
     with whole_file(out) as partial:
         save_regions(regions, partial)
-    typer.echo(f"{out}: {regions.total} neurons in {len(regions.languages)} languages")
+    print(f"{out}: {regions.total} neurons in {len(regions.languages)} languages")
 
 
-@app.command("export")
 def export_file(
     file: _File,
-    out: Annotated[Path, typer.Option(help="File to write: .json or .csv.")],
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")] = False,
+    *,
+    out: Annotated[Path, Parameter(help="File to write: .json or .csv.")],
+    overwrite: Annotated[bool, Parameter(help="Replace an existing file.")] = False,
 ) -> None:
     """Write regions for other programs, as JSON or CSV.
 
@@ -95,7 +93,7 @@ def export_file(
     regions = _read(file)
     with whole_file(out) as partial:
         export_regions(regions, partial)
-    typer.echo(str(out))
+    print(str(out))
 
 
 def _read(path: Path) -> RegionSet:
@@ -112,7 +110,7 @@ def _read(path: Path) -> RegionSet:
 def _warn_of_other_weights(one: RegionSet, other: RegionSet) -> None:
     hashes = {one.facts.get("weight_hash"), other.facts.get("weight_hash")} - {None}
     if len(hashes) > 1:
-        typer.echo("note: these regions come from different weights", err=True)
+        note("note: these regions come from different weights")
 
 
 def _refuse_existing(out: Path, overwrite: bool) -> None:

@@ -5,17 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from cyclopts import Parameter
+
+from babelscope.cli.command import verb, verb_app
+
+app = verb_app("report")
 
 
+@app.default
+@verb
 def report(
-    runs: Annotated[list[str], typer.Argument(help="Run directories, or URLs of runs.")],
-    out: Annotated[
-        Path | None, typer.Option(help="The page; default: beside the first run, RUN.html.", show_default=False)
-    ] = None,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace a file that is not a report of ours.")
-    ] = False,
+    runs: Annotated[list[str], Parameter(help="Run directories, or URLs of runs.")],
+    *,
+    out: Annotated[Path | None, Parameter(help="The page [beside the first run, RUN.html]")] = None,
+    overwrite: Annotated[bool, Parameter(help="Replace a file that is not a report of ours.")] = False,
 ) -> None:
     """Write one page that needs no network: figures with hover, tables, published numbers, downloads.
 
@@ -38,4 +41,4 @@ def report(
         raise InputError(f"{out} exists and is not a report of ours; give --overwrite or another --out")
     sweep_leftovers(out)
     page = write_report(opened, out)
-    typer.echo(f"{page}  ({page.stat().st_size / 1e6:.1f} MB)")
+    print(f"{page}  ({page.stat().st_size / 1e6:.1f} MB)")

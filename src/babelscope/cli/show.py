@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
+from cyclopts import Parameter
+
+from babelscope.cli.command import verb, verb_app
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -21,16 +23,27 @@ _TABLES = {
 }
 
 
+app = verb_app("show")
+
+
+@app.default
+@verb
 def show(
-    run_dir: Annotated[str, typer.Argument(help="A run directory, or a URL of one.")],
-    table: Annotated[str | None, typer.Option(help="Print one table of the run, whole.")] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print run.json instead, for other programs.")] = False,
-    check: Annotated[bool, typer.Option("--check", help="Compare every file with its checksum first.")] = False,
+    run_dir: Annotated[str, Parameter(help="A run directory, or a URL of one.")],
+    *,
+    table: Annotated[str | None, Parameter(help="Print one table of the run, whole.")] = None,
+    json: Annotated[bool, Parameter(help="Print run.json instead, for other programs.")] = False,
+    check: Annotated[bool, Parameter(help="Compare every file with its checksum first.")] = False,
 ) -> None:
     """Print the headline numbers and the tables of a run.
 
     Example:  babelscope show runs/bible
     """
+    show_run(run_dir, table, json, check)
+
+
+def show_run(run_dir: str, table: str | None = None, json: bool = False, check: bool = False) -> None:
+    """Print a run, or one table of it, or its run.json."""
     from babelscope.results import open_run
     from babelscope.results.manifest import to_json
 
@@ -38,7 +51,7 @@ def show(
     if check:
         run.validate()
     if json:
-        typer.echo(to_json(run.manifest), nl=False)
+        print(to_json(run.manifest), end="")
     elif table is not None:
         _print(table, run.table(table), most=None)
     else:
@@ -49,14 +62,14 @@ def _overview(run: Run) -> None:
     from babelscope.results.display import facts
 
     for name, value in facts(run):
-        typer.echo(f"{name:<10} {_clean(value)}")
+        print(f"{name:<10} {_clean(value)}")
     if run.kind == "regions":
         _regions(run)
     for name in _TABLES.get(run.kind, ()):
         if name in run.tables:
             _print(name, run.table(name))
     if run.tables:
-        typer.echo("More: babelscope show RUN --table NAME, with NAME one of " + ", ".join(run.tables))
+        print("More: babelscope show RUN --table NAME, with NAME one of " + ", ".join(run.tables))
 
 
 def _regions(run: Run) -> None:
@@ -93,7 +106,7 @@ def _print(title: str, frame: pd.DataFrame, most: int | None = _MOST_ROWS) -> No
     for number, names in enumerate(_pieces(cells, numeric, console.width)):
         console.print(_table("" if number else title, {name: cells[name] for name in names}, numeric))
     if len(shown) < len(frame):
-        typer.echo(f"… and {len(frame) - len(shown)} more rows")
+        print(f"… and {len(frame) - len(shown)} more rows")
 
 
 def _pieces(cells: dict[str, list[str]], numeric: dict[str, bool], width: int) -> list[list[str]]:

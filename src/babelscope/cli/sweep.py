@@ -6,45 +6,86 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import typer
+from cyclopts import Parameter
 
-from babelscope.cli.options import Device, DeviceMap
+from babelscope.cli.command import verb, verb_app
+from babelscope.cli.options import note
+from babelscope.errors import PlanError
+from babelscope.settings import Settings
 
 if TYPE_CHECKING:
+    from babelscope.evolution.attempt import SweepOptions
     from babelscope.results import Run
 
-STATUS, LIST = "status", "list"
+app = verb_app("sweep")
 
 
+@dataclass(frozen=True, kw_only=True)
+class Changes(Settings):
+    """In the place of the plan's."""
+
+    model: list[str] | None = None
+    """NAME or NAME@REVISION; may be given again and again"""
+    revisions: str | None = None
+    """of that model: by commas, all, or a pattern (step*)"""
+    corpus: list[str] | None = None
+    """parallel text; may be given again and again"""
+    languages: str | None = None
+    """codes, by commas"""
+    samples: int | None = None
+    """parallel sentences"""
+    texts: str | None = None
+    """text for perplexity"""
+    stories: str | None = None
+    """stories for the cloze: pocket: or stories:FOLDER"""
+    circuits: str | None = None
+    """task whose circuits are found at each point"""
+    dtype: str | None = None
+    """one number type for all points"""
+
+    def check(self) -> None:
+        """Raises PlanError for revisions of no model or of several."""
+        if self.revisions is not None and len(self.model or ()) != 1:
+            raise PlanError("--revisions needs exactly one --model")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Engine(Settings):
+    """Where the points are computed."""
+
+    engine: Literal["local", "ray"] = "local"
+    """in this process, or on a Ray cluster"""
+    address: str | None = None
+    """of the Ray cluster [one on this machine]"""
+    cpus: float = 1.0
+    """processors per point on the cluster"""
+    gpus: float = 0.0
+    """GPUs per point on the cluster"""
+    keep_weights: Literal["none", "last", "all"] = "all"
+    """downloaded weights after use"""
+    fail_fast: bool = False
+    """stop at the first point that fails"""
+    device: str | None = None
+    """such as cuda, mps or cpu [the best there is]"""
+    device_map: str | None = None
+    """auto spreads a model over devices (needs babelscope[big])"""
+
+
+@app.default
+@verb
 def sweep(
-    plan: Annotated[
-        str | None, typer.Argument(help="Plan file, preset (see: babelscope sweep list), or the word status.")
-    ] = None,
-    directory: Annotated[str | None, typer.Argument(help="With status: the sweep's directory or URL.")] = None,
-    out: Annotated[str | None, typer.Option(help="Directory or fsspec URL of the sweep.")] = None,
-    model: Annotated[list[str] | None, typer.Option(help="Instead of a plan's models: NAME or NAME@REVISION.")] = None,
-    revisions: Annotated[str | None, typer.Option(help="Of that model: by commas, all, or a pattern (step*).")] = None,
-    corpus: Annotated[list[str] | None, typer.Option(help="Instead of the plan's corpora.")] = None,
-    languages: Annotated[str | None, typer.Option(help="Instead of the plan's languages.")] = None,
-    samples: Annotated[int | None, typer.Option(help="Parallel sentences.")] = None,
-    texts: Annotated[str | None, typer.Option(help="Text for perplexity.")] = None,
-    stories: Annotated[str | None, typer.Option(help="Stories for the cloze: pocket: or stories:FOLDER.")] = None,
-    circuits: Annotated[str | None, typer.Option(help="Task whose circuits are found at each point.")] = None,
-    dtype: Annotated[str | None, typer.Option(help="One number type for all points.")] = None,
-    engine: Annotated[str, typer.Option(help="local or ray.")] = "local",
-    address: Annotated[str | None, typer.Option(help="Of the Ray cluster; default: one on this machine.")] = None,
-    cpus: Annotated[float, typer.Option(help="Processors per point on the cluster.")] = 1.0,
-    gpus: Annotated[float, typer.Option(help="GPUs per point on the cluster.")] = 0.0,
-    keep_weights: Annotated[str, typer.Option(help="Downloaded weights after use: none, last or all.")] = "all",
-    fail_fast: Annotated[bool, typer.Option("--fail-fast", help="Stop at the first point that fails.")] = False,
-    device: Device = None,
-    device_map: DeviceMap = None,
+    plan: Annotated[str | None, Parameter(help="Plan file, or preset (see: babelscope sweep list).")] = None,
+    *,
+    out: Annotated[str | None, Parameter(help="Directory or fsspec URL of the sweep.")] = None,
+    changes: Changes,
+    engine: Engine,
 ) -> None:
     """Measure many checkpoints or sizes; run it again to go on where it stopped.
 
-    Examples:
+    For example:
 
       babelscope sweep pocket-checkpoints --out runs/training
 
@@ -54,26 +95,13 @@ def sweep(
 
       babelscope sweep status runs/training
     """
-    from babelscope.errors import PlanError
-
-    if plan == LIST:
-        return _list()
-    if plan == STATUS:
-        if directory is None:
-            raise PlanError("say which sweep: babelscope sweep status DIR")
-        return _status(directory)
-    if directory is not None:
-        raise PlanError(f"unexpected {directory!r}; the directory of a sweep is given with --out")
     if out is None:
         raise PlanError("say where the points go: --out DIR")
-    changes = _changes(model, revisions, corpus, languages, samples, texts, stories, circuits, dtype)
-    _run(plan, changes, out, _options(engine, address, cpus, gpus, keep_weights, fail_fast, device, device_map))
-    return None
+    _run(plan, _changes(changes), out, _options(engine))
 
 
-def _run(plan: str | None, changes: dict[str, Any], out: str, options: Any) -> None:
+def _run(plan: str | None, changes: dict[str, Any], out: str, options: SweepOptions) -> None:
     from babelscope.cli.options import quiet
-    from babelscope.errors import PlanError
     from babelscope.evolution.live import LiveTable
     from babelscope.evolution.plan import plan_from, read_plan
     from babelscope.evolution.sweep import run_sweep
@@ -84,63 +112,37 @@ def _run(plan: str | None, changes: dict[str, Any], out: str, options: Any) -> N
     asked = read_plan(plan, changes) if plan is not None else plan_from(_nested(changes))
     run = run_sweep(asked, out, options, LiveTable())
     _print(run)
-    typer.echo(f"sweep: {out}    page: babelscope report {out}")
+    print(f"sweep: {out}    page: babelscope report {out}")
     if run.summary.get("points_failed"):
-        typer.echo(f"{run.summary['points_failed']} failed: babelscope sweep status {out}", err=True)
-        raise typer.Exit(1)
+        note(f"{run.summary['points_failed']} failed: babelscope sweep status {out}")
+        raise SystemExit(1)
 
 
-def _options(
-    engine: str,
-    address: str | None,
-    cpus: float,
-    gpus: float,
-    keep: str,
-    fail_fast: bool,
-    device: str | None,
-    device_map: str | None,
-) -> Any:
-    from babelscope.errors import InputError
-    from babelscope.evolution.points import Place
-    from babelscope.evolution.sweep import RayOptions, SweepOptions
-    from babelscope.evolution.weights import KEEP
+def _options(asked: Engine) -> SweepOptions:
+    from babelscope.evolution.attempt import RayOptions, SweepOptions
+    from babelscope.evolution.types import Place
 
-    if engine != "local" and engine != "ray":
-        raise InputError(f"--engine {engine!r}: use local or ray")
-    if keep not in KEEP:
-        raise InputError(f"--keep-weights {keep!r}: use {', '.join(KEEP)}")
     return SweepOptions(
-        engine=engine,
-        fail_fast=fail_fast,
-        keep_weights=keep,
-        where=Place(device, device_map),
-        ray=RayOptions(address, cpus, gpus),
+        engine=asked.engine,
+        fail_fast=asked.fail_fast,
+        keep_weights=asked.keep_weights,
+        where=Place(asked.device, asked.device_map),
+        ray=RayOptions(asked.address, asked.cpus, asked.gpus),
     )
 
 
-def _changes(
-    model: list[str] | None,
-    revisions: str | None,
-    corpus: list[str] | None,
-    languages: str | None,
-    samples: int | None,
-    texts: str | None,
-    stories: str | None,
-    circuits: str | None,
-    dtype: str | None,
-) -> dict[str, Any]:
+def _changes(asked: Changes) -> dict[str, Any]:
     """What the flags change in a plan, by dotted key."""
-    from babelscope.errors import PlanError
-
     changes: dict[str, Any] = {}
-    if revisions is not None and (model is None or len(model) != 1):
-        raise PlanError("--revisions needs exactly one --model")
-    if model:
-        changes["models"] = [{"id": model[0], "revisions": _revisions(revisions)}] if revisions else list(model)
-        changes.setdefault("measures.regions", {}) if corpus else None
+    if asked.model:
+        one = {"id": asked.model[0], "revisions": _revisions(asked.revisions)} if asked.revisions else None
+        changes["models"] = [one] if one else list(asked.model)
+        if asked.corpus:
+            changes["measures.regions"] = {}
     given: dict[str, Any] = {
-        "corpora": corpus, "languages": languages, "dtype": dtype, "measures.regions.samples": samples,
-        "measures.perplexity.texts": texts, "measures.story_cloze.stories": stories, "measures.circuits.task": circuits,
+        "corpora": asked.corpus, "languages": asked.languages, "dtype": asked.dtype,
+        "measures.regions.samples": asked.samples, "measures.perplexity.texts": asked.texts,
+        "measures.story_cloze.stories": asked.stories, "measures.circuits.task": asked.circuits,
     }  # fmt: skip
     return changes | {name: value for name, value in given.items() if value is not None}
 
@@ -196,7 +198,13 @@ def published_table(run: Run) -> Any:
     return table
 
 
-def _status(directory: str) -> None:
+@app.command(name="status")
+@verb
+def status_of(directory: Annotated[str, Parameter(help="Directory or URL of a sweep.")]) -> None:
+    """Say which points are done, failed or waiting.
+
+    Example:  babelscope sweep status runs/training
+    """
     from rich.console import Console
     from rich.table import Table
 
@@ -208,14 +216,20 @@ def _status(directory: str) -> None:
         table.add_row(*(str(row[name] or "") for name in ("label", "corpus", "status", "key", "error")))
     Console().print(table)
     counts = {name: sum(row["status"] == name for row in rows) for name in ("done", "failed", "waiting")}
-    typer.echo(", ".join(f"{count} {name}" for name, count in counts.items() if count))
+    print(", ".join(f"{count} {name}" for name, count in counts.items() if count))
 
 
-def _list() -> None:
+@app.command(name="list")
+@verb
+def list_presets() -> None:
+    """List the plans that come with the package.
+
+    Example:  babelscope sweep list
+    """
     from babelscope.evolution.plan import presets, read_plan
 
     for name in presets():
-        typer.echo(f"{name}\n    {read_plan(name).about}")
+        print(f"{name}\n    {read_plan(name).about}")
 
 
 def _cell(value: Any) -> str:

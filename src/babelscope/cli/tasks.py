@@ -2,29 +2,46 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
+from cyclopts import Parameter, validators
+
+from babelscope.cli.command import verb, verb_app
+from babelscope.cli.options import note
+from babelscope.settings import Settings
+from babelscope.terms import Split
 
 if TYPE_CHECKING:
     from babelscope.tasks import Census, PromptPair
     from babelscope.tasks.encoding import Encoder
 
-app = typer.Typer(help="Look at the prompt tasks and at what a tokenizer leaves of them.", no_args_is_help=True)
+app = verb_app("tasks", "Look at the prompt tasks and at what a tokenizer leaves of them.")
 
-Split = Annotated[
-    str, typer.Option(help="strict: one-token answers; relaxed: more; auto: strict where that is enough.")
-]
-Corruption = Annotated[str | None, typer.Option(help="How the corrupted prompt is made; see `tasks list`.")]
-Source = Annotated[
-    str | None, typer.Option(help="mib:FOLDER for IOI, a .toml of templates, or a file of minimal pairs.")
-]
-Verbs = Annotated[str | None, typer.Option(help="unimorph:TABLE, verbs for past-tense.")]
-Seed = Annotated[int, typer.Option(help="Scenes are drawn from the seed and their number alone.")]
+TaskName = Annotated[str, Parameter(help="Task name, minimal-pairs:PATH or ioi:PATH.toml ({language}: its code).")]
+TokenizerName = Annotated[str, Parameter(help="Model or tokenizer: hub name, folder, file, or pocket:NAME.")]
+Count = Annotated[int, Parameter(alias="-n", validator=validators.Number(gte=1), help="Prompts in each language.")]
 
 
-@app.command("list")
+@dataclass(frozen=True, kw_only=True)
+class Offered(Settings):
+    """Prompts."""
+
+    split: Split | None = None
+    """strict: one-token answers; relaxed: more; auto: strict where that is enough [census: strict; sample: auto]"""
+    corruption: str | None = None
+    """how the corrupted prompt is made; see `tasks list`"""
+    source: str | None = None
+    """mib:FOLDER for IOI, a .toml of templates, or a file of minimal pairs"""
+    verbs: str | None = None
+    """unimorph:TABLE, verbs for past-tense"""
+    seed: int = 0
+    """scenes are drawn from the seed and their number alone"""
+
+
+@app.command(name="list")
+@verb
 def list_tasks() -> None:
     """List the tasks with their languages and corruptions; the first corruption is the default.
 
@@ -34,23 +51,21 @@ def list_tasks() -> None:
 
     for task in TASKS.values():
         languages = ", ".join(task.languages) if task.data else "whatever the file is in"
-        typer.echo(f"{task.name}: {task.summary}\n  languages: {languages}")
+        print(f"{task.name}: {task.summary}\n  languages: {languages}")
         for name, what in task.corruptions.items():
-            typer.echo(f"  corruption {name}: {what}")
+            print(f"  corruption {name}: {what}")
 
 
-@app.command("census")
+@app.command(name="census")
+@verb
 def census(
-    task: Annotated[str, typer.Argument(help="Task name, minimal-pairs:PATH or ioi:PATH.toml ({language}: its code).")],
-    tokenizer: Annotated[str, typer.Argument(help="Model or tokenizer: hub name, folder, file, or pocket:NAME.")],
-    languages: Annotated[str | None, typer.Option(help="Comma-separated codes; default: all the task has.")] = None,
-    split: Split = "strict",
-    corruption: Corruption = None,
-    source: Source = None,
-    verbs: Verbs = None,
-    n: Annotated[int, typer.Option("--n", "-n", min=1, help="Prompts looked at in each language.")] = 320,
-    seed: Seed = 0,
-    csv: Annotated[Path | None, typer.Option(help="Write the whole table, by template, to this file.")] = None,
+    task: TaskName,
+    tokenizer: TokenizerName,
+    *,
+    languages: Annotated[tuple[str, ...], Parameter(help="Codes, by commas [all the task has]")] = (),
+    offered: Offered,
+    n: Count = 320,
+    csv: Annotated[Path | None, Parameter(help="Write the whole table, by template, to this file.")] = None,
 ) -> None:
     """Count the prompts that survive a tokenizer, by language, and why the others do not.
 
@@ -62,31 +77,28 @@ def census(
     from babelscope.tasks import REASONS, Encoder, load_tokenizer
     from babelscope.tasks.registry import count_all
 
-    wanted = [code.strip() for code in languages.split(",") if code.strip()] if languages else None
-    options = {"split": split, "corruption": corruption, "source": source, "verbs": verbs, "seed": seed}
-    counted = count_all(task, Encoder(load_tokenizer(tokenizer)), wanted, n=n, **options)
+    options = {**asdict(offered), "split": offered.split or "strict"}
+    counted = count_all(task, Encoder(load_tokenizer(tokenizer)), list(languages) or None, n=n, **options)
     if csv is not None:
         from babelscope.results.whole import whole_file
 
         with whole_file(csv) as partial:
             counted.frame().to_csv(partial, index=False)
-        typer.echo(f"wrote {csv}", err=True)
-    _print_census(counted, f"{task}, {split} split, corruption {counted.corruption}")
+        note(f"wrote {csv}")
+    _print_census(counted, f"{task}, {options['split']} split, corruption {counted.corruption}")
     for reason in counted.reasons():
-        typer.echo(f"{reason}: {REASONS[reason]}")
+        print(f"{reason}: {REASONS[reason]}")
 
 
-@app.command("sample")
+@app.command(name="sample")
+@verb
 def sample(
-    task: Annotated[str, typer.Argument(help="Task name, minimal-pairs:PATH or ioi:PATH.toml ({language}: its code).")],
-    tokenizer: Annotated[str, typer.Argument(help="Model or tokenizer: hub name, folder, file, or pocket:NAME.")],
-    language: Annotated[str, typer.Option(help="Language of the prompts.")] = "en",
-    split: Split = "auto",
-    corruption: Corruption = None,
-    source: Source = None,
-    verbs: Verbs = None,
-    n: Annotated[int, typer.Option("--n", "-n", min=1, help="How many prompt pairs.")] = 5,
-    seed: Seed = 0,
+    task: TaskName,
+    tokenizer: TokenizerName,
+    *,
+    language: Annotated[str, Parameter(help="Language of the prompts.")] = "en",
+    offered: Offered,
+    n: Count = 5,
 ) -> None:
     """Print some prompt pairs with target, foil and the tokens of every role.
 
@@ -98,25 +110,21 @@ def sample(
     from babelscope.tasks import Encoder, build, load_tokenizer
 
     encoder = Encoder(load_tokenizer(tokenizer))
-    options = {"split": split, "corruption": corruption, "source": source, "verbs": verbs, "seed": seed}
+    options = {**asdict(offered), "split": offered.split or "auto"}
     prompts = build(task, encoder, language, n=n, **options)  # type: ignore[arg-type]
     for pair in prompts:
         _print_pair(pair, encoder)
-    typer.echo(
-        f"{len(prompts)} pairs, {prompts.split} split, {prompts.scenes} scenes; {prompts.census.line()}", err=True
-    )
+    note(f"{len(prompts)} pairs, {prompts.split} split, {prompts.scenes} scenes; {prompts.census.line()}")
 
 
 def _print_pair(pair: PromptPair, encoder: Encoder) -> None:
     labels = " ".join(filter(None, (pair.template, pair.order, pair.stratum, "held out" if pair.heldout else "")))
-    typer.echo(f"item {pair.item}  {labels}")
-    typer.echo(f"  clean      {pair.clean_text}")
-    typer.echo(f"  corrupted  {pair.corrupted_text}")
-    typer.echo(
-        f"  target {encoder.decode(pair.target)!r} {pair.target}  foil {encoder.decode(pair.foil)!r} {pair.foil}"
-    )
+    print(f"item {pair.item}  {labels}")
+    print(f"  clean      {pair.clean_text}")
+    print(f"  corrupted  {pair.corrupted_text}")
+    print(f"  target {encoder.decode(pair.target)!r} {pair.target}  foil {encoder.decode(pair.foil)!r} {pair.foil}")
     shown = (f"{role}={encoder.decode(pair.clean[start:end])!r}@{start}" for role, (start, end) in pair.roles.items())
-    typer.echo(f"  roles      {'  '.join(shown)}\n")
+    print(f"  roles      {'  '.join(shown)}\n")
 
 
 def _print_census(counted: Census, title: str) -> None:

@@ -69,15 +69,8 @@ def _encoded(model: Model, prompt: str, choice: str) -> tuple[list[int], int]:
         raise InputError(f"the choice {choice!r} has no tokens after {stripped[-40:]!r}")
     if before == 0:
         raise InputError("the prompt has no tokens, so the first token of the choice cannot be scored")
-    cut = max(0, len(whole) - context_length(model))
+    cut = max(0, len(whole) - model.context.window)
     return whole[cut:], max(1, before - cut)
-
-
-def context_length(model: Model) -> int:
-    """Positions that the configuration states; 2048 where it states none (ALiBi)."""
-    names = ("max_position_embeddings", "n_positions", "seq_length", "n_ctx", "max_sequence_length")
-    known = [getattr(model.config, name, None) for name in names]
-    return min([length for length in known if isinstance(length, int) and length > 1], default=2048)
 
 
 def wilson(right: int, n: int) -> Accuracy:

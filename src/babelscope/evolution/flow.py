@@ -46,10 +46,8 @@ class Flow:
 
 def region_file(run: Run) -> Path | None:
     """The file with the regions of the paper's method in a regions run."""
-    for name in ("regions/z-score.safetensors", "regions/zscore.safetensors"):
-        if (run.path / name).is_file():
-            return run.file(name)
-    return None
+    name = "regions/z-score.safetensors"
+    return run.file(name) if (run.path / name).is_file() else None
 
 
 def flow(before: RegionSet, after: RegionSet) -> Flow:

@@ -6,10 +6,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -19,9 +17,9 @@ import xarray as xr
 from babelscope.evolution.flow import DEPTH_BINS, depth_profile, flow, region_file, scale_overlap
 from babelscope.evolution.measures import CLOZE_TABLE
 from babelscope.evolution.plan import Plan
-from babelscope.evolution.points import Point
 from babelscope.evolution.published import beside_published
 from babelscope.evolution.store import SweepStore
+from babelscope.evolution.types import Point
 from babelscope.results import Run, RunWriter
 from babelscope.results.manifest import plain
 
@@ -30,33 +28,37 @@ _CURVES = ("lrds_layer", "sads_layer", "same_language_layer", "same_sentence_lay
 _HEADLINES = ("sklr", "sklr_share", "excess_sklr", "neurons", "layers", "same_language", "same_sentence", "neither")
 
 
-def write_index(store: SweepStore, plan: Plan, points: Sequence[Point]) -> None:
+def write_index(store: SweepStore, plan: Plan, points: Sequence[Point], damaged: Mapping[str, str]) -> None:
     """Write the tables of a sweep from the points that are finished; the others stand in it as failed or waiting.
+
+    `damaged` points stand in it as failed, with what is wrong, and lend it no numbers.
 
     Tables: points (a row each), accuracy, flow and flow_pairs (between checkpoints), depth and scale_overlap, and
     published where the plan reproduces the paper. Arrays: region_size_layer and the layer curves, by point.
     """
-    finished = store.keys()
+    finished = store.keys() - set(damaged)
     runs = {point.key: store.open(point.key) for point in points if point.key in finished}
-    rows = [_row(point, runs.get(point.key), store) for point in points]
+    rows = [_row(point, runs.get(point.key), store, damaged.get(point.key)) for point in points]
     mark_duplicates(rows)
-    with TemporaryDirectory(prefix="babelscope-") as folder:
-        with RunWriter(Path(folder) / "sweep", kind="sweep") as run:
+    with store.scratch() as folder:
+        with RunWriter(folder / "sweep", kind="sweep") as run:
             run.table("points", pd.DataFrame(rows))
             _tables(run, rows, runs, plan)
             arrays = _arrays(runs)
             if arrays is not None:
                 run.arrays(arrays)
             run.manifest.update(_manifest(plan, rows, runs))
-        store.put_index(Path(folder) / "sweep")
+        store.put_index(folder / "sweep", set(damaged))
 
 
-def _row(point: Point, run: Run | None, store: SweepStore) -> Row:
+def _row(point: Point, run: Run | None, store: SweepStore, problem: str | None) -> Row:
     row: Row = {
         "model": point.model, "revision": point.revision, "label": point.label, "step": point.step,
         "parameters": None, "corpus": point.corpus or "", "status": "waiting", "key": point.key, "duplicate_of": None,
         "weight_hash": None, "error": None,
     }  # fmt: skip
+    if problem is not None:
+        return row | {"status": "failed", "error": problem}
     if run is None:
         failure = store.failure(point.key)
         return row | ({"status": "failed", "error": failure.get("error")} if failure else {})

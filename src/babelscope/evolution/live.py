@@ -6,8 +6,8 @@ import time
 from collections import deque
 from typing import Any
 
-from babelscope.evolution.points import Point
-from babelscope.evolution.sweep import Listener, Outcome
+from babelscope.evolution.attempt import Listener, Outcome
+from babelscope.evolution.types import Point
 
 _ROWS = 14
 _MARKS = {"done": "green", "failed": "red", "running": "yellow", "waiting": "dim"}

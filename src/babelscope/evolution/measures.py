@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import math
 import shutil
-from collections.abc import Callable
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,39 +13,27 @@ from babelscope.errors import NonFinite
 if TYPE_CHECKING:
     from babelscope.corpora import ParallelCorpus, TextCollection
     from babelscope.evaluation import ClozeStory
-    from babelscope.evolution.points import Place, Point
+    from babelscope.evolution.types import Place, Point
     from babelscope.models import Model
     from babelscope.results import Run, RunWriter
+    from babelscope.studies.circuit_settings import CircuitsSettings
     from babelscope.studies.regions import RegionsSettings
 
-_CIRCUITS = "babelscope.studies.circuits"
 CLOZE_TABLE = "cloze"
 
 
-@dataclass(frozen=True)
-class CircuitsStudy:
-    """The circuits study, where this version has one."""
+def circuits_settings(arguments: Any) -> CircuitsSettings:
+    """Checked settings of a circuits study."""
+    from babelscope.studies.circuit_settings import CircuitsSettings
 
-    settings: Any
-    run: Callable[..., Any]
-
-
-@lru_cache(1)
-def circuits_study() -> CircuitsStudy | None:
-    """The settings and the function of the circuits study; None in a version without one."""
-    if importlib.util.find_spec(_CIRCUITS) is None:
-        return None
-    settings = importlib.import_module("babelscope.studies.circuit_settings")
-    return CircuitsStudy(settings.CircuitsSettings, importlib.import_module(_CIRCUITS).study_circuits)
+    return CircuitsSettings(**arguments)
 
 
 def regions_settings(arguments: Any) -> RegionsSettings:
     """Checked settings of a regions study."""
-    from babelscope.studies.regions import RegionsSettings, check_samples
+    from babelscope.studies.regions import RegionsSettings
 
-    settings = RegionsSettings(**arguments)
-    check_samples(settings)
-    return settings
+    return RegionsSettings(**arguments)
 
 
 @lru_cache(8)
@@ -148,10 +132,11 @@ def _cloze(model: Model, point: Point) -> Any:
 
 
 def _circuits(model: Model, point: Point, scratch: Path) -> Run | None:
-    study = circuits_study()
-    if point.work.circuits is None or study is None:
+    from babelscope.studies.circuits import study_circuits
+
+    if point.work.circuits is None:
         return None
-    return study.run(model, study.settings(**point.work.circuits), scratch / "circuits")
+    return study_circuits(model, circuits_settings(point.work.circuits), scratch / "circuits")
 
 
 def _take_over(source: Run, run: RunWriter) -> None:

@@ -24,6 +24,7 @@ from typing import Any, get_type_hints
 
 from babelscope.errors import InputError, PlanError
 from babelscope.evolution.located import Located, Place, read_yaml, read_yaml_file
+from babelscope.evolution.types import PlannedModel, Revision
 from babelscope.evolution.values import checked
 
 TOP = [
@@ -38,27 +39,6 @@ _OF_PERPLEXITY = ("texts", "window", "text_tokens", "controls", "doses", "kinds"
 _OF_ALIGNMENT = ("alignment_neurons", "stories")
 _NOT_MEASURED = ("corpus", "languages", "alignment")
 """said by the plan as a whole, or by naming the measure"""
-
-
-@dataclass(frozen=True)
-class Revision:
-    """One checkpoint: a branch, tag or commit on the hub, a subfolder of a local model, or a pocket revision."""
-
-    name: str | None
-    step: int | None = None
-
-
-@dataclass(frozen=True)
-class PlannedModel:
-    """One model and the revisions of it that are to be measured."""
-
-    id: str
-    revisions: tuple[Revision, ...] = (Revision(None),)
-    """empty: all that there are"""
-    pattern: str = "*"
-    """of the names of subfolders or branches, where there is no list"""
-    count: int | None = None
-    """so many of them, spread evenly over the logarithm of the training step; None: every one"""
 
 
 @dataclass(frozen=True)
@@ -110,8 +90,8 @@ def read_plan(plan: str | Path, changes: Mapping[str, Any] | None = None) -> Pla
         located = read_yaml(text, f"preset {plan}")
     else:
         near = get_close_matches(str(plan), presets(), 1)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        raise PlanError(f"{plan} is neither a plan file nor a preset{hint} Presets: {', '.join(presets())}")
+        hint = f" (did you mean {near[0]}?)" if near else ""
+        raise PlanError(f"{plan} is neither a plan file nor a preset{hint}. Presets: {', '.join(presets())}")
     return parse_plan(_changed(located, changes or {}), default_name=path.stem)
 
 
@@ -269,12 +249,10 @@ def settings_of_measures() -> dict[str, dict[str, Any]]:
 
 
 def _circuits_settings() -> dict[str, Any]:
-    from babelscope.evolution.measures import circuits_study
+    from babelscope.studies.circuit_settings import CircuitsSettings
 
-    study = circuits_study()
-    if study is None:
-        return {"task": str}
-    return {one.name: get_type_hints(study.settings)[one.name] for one in fields(study.settings)}
+    hints = get_type_hints(CircuitsSettings)
+    return {one.name: hints[one.name] for one in fields(CircuitsSettings)}
 
 
 def _languages(located: Located) -> tuple[str, ...] | None:

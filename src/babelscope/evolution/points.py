@@ -6,73 +6,18 @@ corpus, texts and stories by content, every setting, the number type, and the ve
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, fields
 from typing import Any
 
 from babelscope._version import __version__
-from babelscope.errors import InputError, ModelError
+from babelscope.errors import ModelError
 from babelscope.evolution import measures
-from babelscope.evolution.plan import Plan, Revision
-from babelscope.evolution.sources import Source, find, revisions
+from babelscope.evolution.plan import Plan
+from babelscope.evolution.sources import find, revisions
+from babelscope.evolution.types import Point, Revision, Source, Work
 from babelscope.results import run_key
 
 _SPECS = ("corpus", "texts")
-
-
-@dataclass(frozen=True)
-class Work:
-    """What is measured at a point, and how the model is loaded for it."""
-
-    dtype: str = "float32"
-    attention: str | None = None
-    trust_remote_code: bool = False
-    regions: Mapping[str, Any] | None = None
-    """arguments of RegionsSettings"""
-    stories: str | None = None
-    story_languages: tuple[str, ...] | None = None
-    circuits: Mapping[str, Any] | None = None
-    """arguments of CircuitsSettings"""
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where models run. Not part of any key."""
-
-    device: str | None = None
-    device_map: str | None = None
-
-
-@dataclass(frozen=True)
-class Point:
-    """One revision of one model on one corpus."""
-
-    key: str
-    model: str
-    revision: str | None
-    step: int | None
-    corpus: str | None
-    source: Source | None
-    """None when the model cannot be found; `problem` says why"""
-    work: Work
-    problem: str = ""
-
-    @property
-    def label(self) -> str:
-        """How people call it.
-
-        >>> Point("0", "pocket:pocket-bloom-m", "step16", 16, None, None, Work()).label
-        'pocket-bloom-m@step16'
-        """
-        name = self.model.removeprefix("pocket:")
-        return f"{name}@{self.revision}" if self.revision else name
-
-    def facts(self) -> dict[str, Any]:
-        """What sweep.json says of it."""
-        return {
-            "key": self.key, "label": self.label, "model": self.model, "revision": self.revision, "step": self.step,
-            "corpus": self.corpus, "source": self.source and asdict(self.source), "problem": self.problem,
-        }  # fmt: skip
 
 
 def plan_points(plan: Plan) -> list[Point]:
@@ -157,8 +102,6 @@ def _contents(work: Work) -> dict[str, Any]:
             found["texts"] = {code: text.hash for code, text in texts.items()}
     if work.stories is not None:
         found["stories"] = stories_hash(measures.stories_of(work.stories, work.story_languages))
-    if work.circuits is not None and measures.circuits_study() is None:
-        raise InputError("this version of babelscope cannot measure circuits in a sweep")
     return found
 
 
@@ -168,8 +111,7 @@ def _settled(work: Work) -> dict[str, Any]:
     if work.regions is not None:
         settings = asdict(measures.regions_settings(work.regions))
         found["regions"] = {name: value for name, value in settings.items() if name not in _SPECS}
-    study = measures.circuits_study()
-    if work.circuits is not None and study is not None:
-        settings = study.settings(**work.circuits)
+    if work.circuits is not None:
+        settings = measures.circuits_settings(work.circuits)
         found["circuits"] = {one.name: getattr(settings, one.name) for one in fields(settings)}
     return found

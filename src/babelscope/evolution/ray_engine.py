@@ -7,33 +7,26 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from babelscope.errors import BabelscopeError, InputError, MissingExtra
-from babelscope.evolution.points import Point
-from babelscope.evolution.store import SweepStore
-from babelscope.evolution.sweep import (
+from babelscope.errors import BabelscopeError, InputError, MissingExtra, Unwritable
+from babelscope.evolution.attempt import (
     Compute,
-    Listener,
     Outcome,
     RayOptions,
     SweepOptions,
+    Task,
     attempt,
     failure_facts,
     one_line,
     weights_folder,
 )
+from babelscope.evolution.store import SweepStore
+from babelscope.evolution.types import Point
 from babelscope.evolution.weights import Download, Weights
 
 _PACKAGE_NOISE = {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
 
 
-def run_ray(
-    todo: list[Point],
-    store: SweepStore,
-    options: SweepOptions,
-    listener: Listener,
-    compute: Compute,
-    download: Download | None,
-) -> None:
+def run_ray(todo: list[Point], task: Task) -> None:
     """Every point as one Ray task, as many at once as the cluster has room for.
 
     The store, local model folders and corpora must be reachable under the same names from every node. Raises
@@ -43,13 +36,13 @@ def run_ray(
         import ray
     except ImportError as error:
         raise MissingExtra("ray", "ray", "--engine ray") from error
-    if store.url.startswith("memory://"):
+    if task.store.url.startswith("memory://"):
         raise InputError("memory:// lives in one process; for Ray give a shared folder or an object store")
     mine = not ray.is_initialized()
     if mine:
-        _connect(ray, options.ray.address)
+        _connect(ray, task.options.ray.address)
     try:
-        _run(ray, todo, store, options, listener, compute, download)
+        _run(ray, todo, task)
     finally:
         if mine:
             ray.shutdown()
@@ -64,15 +57,8 @@ def _connect(ray: Any, address: str | None) -> None:
         raise InputError(f"no Ray cluster at {address}: {str(error).splitlines()[0]}") from error
 
 
-def _run(
-    ray: Any,
-    todo: list[Point],
-    store: SweepStore,
-    options: SweepOptions,
-    listener: Listener,
-    compute: Compute,
-    download: Download | None,
-) -> None:
+def _run(ray: Any, todo: list[Point], shared: Task) -> None:
+    store, options, listener = shared.store, shared.options, shared.listener
     resources = {"num_cpus": options.ray.cpus, "num_gpus": options.ray.gpus, "max_retries": options.ray.retries}
     task = ray.remote(**resources)(attempt_remotely)
     folder = weights_folder(store, options)
@@ -81,7 +67,7 @@ def _run(
         while queue or waiting:
             while queue and len(waiting) < _slots(ray, options.ray):
                 points = queue.pop(0)
-                waiting[task.remote(points, store.url, options, compute, download, folder)] = points
+                waiting[task.remote(points, store.url, options, shared.compute, shared.download, folder)] = points
                 for point in points:
                     listener.started(point)
             ready, _ = ray.wait(list(waiting), num_returns=1, timeout=1.0)
@@ -116,6 +102,8 @@ def _outcomes(ray: Any, reference: Any, points: list[Point], store: SweepStore) 
     """The task's own account; where all its workers died, what Ray says of that."""
     try:
         return ray.get(reference)
+    except Unwritable as error:  # Ray hands it over as a class of its own
+        raise Unwritable(one_line(getattr(error, "cause", error))) from error
     except ray.exceptions.RayError as error:
         return [_lost(point, store, error) for point in points]
 

@@ -7,35 +7,17 @@ import math
 import os
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from babelscope.errors import ModelError
-from babelscope.evolution.plan import PlannedModel, Revision, revision_of
+from babelscope.evolution.plan import revision_of
+from babelscope.evolution.types import PlannedModel, Revision, Source
 
 _SMALL = ("*.json", "*.txt", "*.model", "tokenizer*", "*.py")
 _WEIGHTS = (".safetensors", ".bin")
-
-
-@dataclass(frozen=True)
-class Source:
-    """One revision of one model."""
-
-    kind: Literal["folder", "hub"]
-    model: str
-    """as the plan names it, shortened for folders"""
-    revision: str | None
-    place: str
-    """path of the folder, or repository on the hub"""
-    identity: str
-    """commit on the hub, or hash of the content of the folder's files"""
-    patterns: tuple[str, ...] = ()
-    """files to download"""
-    step: int | None = None
-    """training step, where the built-in family knows it"""
 
 
 def revisions(model: PlannedModel) -> list[Revision]:

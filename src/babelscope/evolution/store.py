@@ -10,32 +10,30 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import os
 import shutil
-import threading
 import uuid
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Set
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from fsspec.core import url_to_fs
-
-from babelscope.errors import MissingExtra, RunError
+from babelscope.errors import InputError, RunError, Unwritable
+from babelscope.json_text import parse_json
 from babelscope.results import Run, list_runs, open_run, put_run
 from babelscope.results.checksums import sha256
+from babelscope.results.hidden import clear_leftovers, names_with_leftovers
 from babelscope.results.layout import CHECKSUMS, MANIFEST, is_url
 from babelscope.results.lock import RunLock
 from babelscope.results.manifest import to_json
+from babelscope.results.store import reach
+from babelscope.results.whole import write_whole
 
 STATE = "sweep.json"
 FAILED = "failed"
 _SCRATCH = ".scratch"
 _LOCK = ".sweep.lock"
-_BEAT, _SILENT = 20.0, 300.0
-"""seconds between signs of life, and without one until a lock counts as left behind"""
 _INDEX = ("tables", "arrays.zarr")
 
 
@@ -47,13 +45,7 @@ class SweepStore:
         self.folder = None if is_url(place) else Path(os.path.abspath(os.path.expanduser(place)))
         if self.folder is not None:
             self.url = str(self.folder)
-        try:
-            self.system, root = url_to_fs(self.url)
-        except ImportError as error:
-            raise MissingExtra(str(error), "hub", f"reaching {self.url}") from error
-        except ValueError as error:
-            raise RunError(f"{self.url} cannot be reached: {error}") from error
-        self.root = str(root).rstrip("/")
+        self.system, self.root = reach(self.url)
 
     # -- points -----------------------------------------------------------------------------------------------------
 
@@ -63,7 +55,8 @@ class SweepStore:
 
     def keys(self) -> set[str]:
         """Keys of all finished points, of this plan and of any other that used the same place."""
-        return {url.rsplit("/", 1)[-1] for url in list_runs(self.url)}
+        with self._one_line():
+            return {url.rsplit("/", 1)[-1] for url in list_runs(self.url)}
 
     def open(self, key: str) -> Run:
         """One finished point."""
@@ -73,15 +66,13 @@ class SweepStore:
         """Put a finished run in its place, whole or not at all; one that is there already is left as it is."""
         if self.has(key):
             return
-        try:
+        with self._one_line(key):
             if self.folder is None:
                 if self.system.exists(f"{self.root}/{key}"):  # left behind by an upload that was cut off
                     self.system.rm(f"{self.root}/{key}", recursive=True)
                 put_run(run, f"{self.url}/{key}")
             else:
                 self._rename(run, self.folder / key)
-        except OSError as error:
-            raise RunError(f"cannot write {self.url}/{key}: {error.strerror or error}") from error
 
     def _rename(self, run: Path, target: Path) -> None:
         try:
@@ -92,19 +83,37 @@ class SweepStore:
                 shutil.rmtree(target)
                 run.rename(target)
 
+    def discard(self, key: str) -> None:
+        """Remove a point that is damaged. Its manifest goes first, so that what is left of it is no run."""
+        with self._one_line(key):
+            if self.has(key):
+                self.system.rm(f"{self.root}/{key}/{MANIFEST}")
+            self.system.rm(f"{self.root}/{key}", recursive=True)
+
     @contextmanager
     def scratch(self) -> Generator[Path]:
-        """A folder to work in: beside the points where that is possible, so that finishing is a rename."""
+        """A folder to work in: beside the points where that is possible, so that finishing is a rename.
+
+        It belongs to this process for as long as that lives, by a lock of its own.
+        """
         if self.folder is None:
             with TemporaryDirectory(prefix="babelscope-") as made:
                 yield Path(made)
             return
         made = self.folder / _SCRATCH / uuid.uuid4().hex[:12]
-        made.mkdir(parents=True)
+        with self._one_line():
+            made.parent.mkdir(parents=True, exist_ok=True)
+            lock = RunLock(made.with_name(f"{made.name}.lock"), made)
+            lock.acquire()
         try:
+            with self._one_line():
+                made.mkdir()
             yield made
         finally:
             shutil.rmtree(made, ignore_errors=True)
+            lock.release()
+            with contextlib.suppress(OSError):  # others may be at work
+                made.parent.rmdir()
 
     # -- failures ---------------------------------------------------------------------------------------------------
 
@@ -114,8 +123,12 @@ class SweepStore:
 
     def clear_failure(self, key: str) -> None:
         """Forget a failure, because the point is finished now."""
-        if self.system.exists(f"{self.root}/{FAILED}/{key}.json"):
-            self.system.rm(f"{self.root}/{FAILED}/{key}.json")
+        with self._one_line():
+            if self.system.exists(f"{self.root}/{FAILED}/{key}.json"):
+                self.system.rm(f"{self.root}/{FAILED}/{key}.json")
+            if self.folder is not None:
+                with contextlib.suppress(OSError):  # the last one
+                    (self.folder / FAILED).rmdir()
 
     def failure(self, key: str) -> dict[str, Any] | None:
         """What went wrong at a point, or None."""
@@ -139,27 +152,42 @@ class SweepStore:
 
     def drop_index(self) -> None:
         """Remove the sweep's own run, because points are about to be added to it. The manifest goes first."""
-        for name in (MANIFEST, CHECKSUMS, *_INDEX):
-            if self.system.exists(f"{self.root}/{name}"):
-                self.system.rm(f"{self.root}/{name}", recursive=True)
+        with self._one_line():
+            for name in (MANIFEST, CHECKSUMS, *_INDEX):
+                if self.system.exists(f"{self.root}/{name}"):
+                    self.system.rm(f"{self.root}/{name}", recursive=True)
 
-    def put_index(self, run: Path) -> None:
-        """Take over the files of a run that describes the whole sweep, the manifest last."""
-        self.drop_index()
+    def put_index(self, run: Path, damaged: Set[str] = frozenset()) -> None:
+        """Take over the files of a run that describes the whole sweep, the manifest last.
+
+        The sums that a `damaged` point states of itself enter, too: whoever checks the sweep must hear of it.
+        """
         names = sorted(path.relative_to(run).as_posix() for path in run.rglob("*") if path.is_file())
         names = [name for name in names if name not in (MANIFEST, CHECKSUMS)]
-        for name in names:
-            self._put(run / name, name)
-        (run / CHECKSUMS).write_text(to_json(self._checksums(run, [*names, MANIFEST])), encoding="utf-8")
-        self._put(run / CHECKSUMS, CHECKSUMS)
-        self._put(run / MANIFEST, MANIFEST)
+        with self._one_line():
+            (run / CHECKSUMS).write_text(to_json(self._checksums(run, [*names, MANIFEST], damaged)), encoding="utf-8")
+        self.drop_index()
+        try:
+            with self._one_line():
+                for name in [*names, CHECKSUMS, MANIFEST]:
+                    self._put(run / name, name)
+        except BaseException:
+            with contextlib.suppress(RunError):
+                self.drop_index()  # half an index is none
+            raise
 
-    def _checksums(self, run: Path, names: list[str]) -> dict[str, str]:
+    def _checksums(self, run: Path, names: list[str], damaged: Set[str]) -> dict[str, str]:
         """Hashes of the index, and those that the points state of themselves."""
         found = {name: sha256(run / name) for name in names}
         for key in sorted(self.keys()):
-            text = self.read(f"{key}/{CHECKSUMS}") or "{}"
-            found |= {f"{key}/{name}": value for name, value in json.loads(text).items()}
+            text = self.read(f"{key}/{CHECKSUMS}", strict=key not in damaged) or "{}"
+            try:
+                stated: Any = parse_json(text, f"{self.url}/{key}/{CHECKSUMS}", RunError)
+            except RunError:
+                if key not in damaged:
+                    raise
+                stated = {}
+            found |= {f"{key}/{name}": str(value) for name, value in stated.items()} if isinstance(stated, dict) else {}
             found[f"{key}/{CHECKSUMS}"] = _hash(text)
         failed = f"{self.root}/{FAILED}"
         inner = self.system.ls(failed, detail=False) if self.system.exists(failed) else []
@@ -171,93 +199,100 @@ class SweepStore:
 
     @contextmanager
     def lock(self) -> Generator[None]:
-        """One sweep at a time in a folder; leftovers of a killed one are cleared away. Nothing for object stores."""
+        """One sweep at a time in a folder; leftovers of a killed one are cleared away. Nothing for object stores.
+
+        The lock is lost by the death of the process only. Scratch folders of workers that still live are left alone.
+        """
         if self.folder is None:
             yield
             return
-        try:
+        with self._one_line():
             self.folder.mkdir(parents=True, exist_ok=True)
-            _clear_silent(self.folder / _LOCK)
-            lock = RunLock(self.folder / _LOCK, self.folder)
+        lock = RunLock(self.folder / _LOCK, self.folder)
+        with self._one_line():
             lock.acquire()
-        except OSError as error:
-            raise RunError(f"cannot write to {self.folder}: {error.strerror or error}") from error
-        ended = threading.Event()
-        threading.Thread(target=_beat, args=(self.folder / _LOCK, ended), daemon=True).start()
         try:
-            shutil.rmtree(self.folder / _SCRATCH, ignore_errors=True)
+            with self._one_line():
+                self._clear_leftovers()
             yield
         finally:
-            ended.set()
-            shutil.rmtree(self.folder / _SCRATCH, ignore_errors=True)
+            with contextlib.suppress(OSError, RunError):
+                self._clear_leftovers()
             lock.release()
+
+    def _clear_leftovers(self) -> None:
+        assert self.folder is not None
+        for place in (self.folder, self.folder / FAILED):
+            for name in names_with_leftovers(place):
+                clear_leftovers(place / name)
+        for made in sorted((self.folder / _SCRATCH).glob("*")):
+            lock = RunLock(made.with_name(f"{made.name.removesuffix('.lock')}.lock"), made)
+            try:
+                lock.acquire()
+            except RunError:
+                continue  # its maker lives
+            shutil.rmtree(made.with_name(made.name.removesuffix(".lock")), ignore_errors=True)
+            lock.release()
+        for empty in (_SCRATCH, FAILED):
+            with contextlib.suppress(OSError):
+                (self.folder / empty).rmdir()
 
     # -- files ------------------------------------------------------------------------------------------------------
 
     def write(self, name: str, text: str) -> None:
         """Replace a small file; in a folder at one stroke."""
-        try:
+        with self._one_line(name):
             if self.folder is None:
                 self.system.makedirs(f"{self.root}/{name}".rsplit("/", 1)[0], exist_ok=True)
                 self.system.pipe_file(f"{self.root}/{name}", text.encode())
                 return
-            target = self.folder / name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            partial = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.tmp")
-            partial.write_text(text, encoding="utf-8")
-            partial.replace(target)
-        except OSError as error:
-            raise RunError(f"cannot write {self.url}/{name}: {error.strerror or error}") from error
+            try:
+                write_whole(self.folder / name, text)
+            except InputError as error:
+                raise Unwritable(str(error)) from error
 
-    def read(self, name: str) -> str | None:
-        """A small file, or None when there is none."""
+    def read(self, name: str, strict: bool = True) -> str | None:
+        """A small file, or None when there is none; what is not text is an error, or ill-read unless `strict`."""
         try:
-            return self.system.cat_file(f"{self.root}/{name}").decode("utf-8")
+            return self.system.cat_file(f"{self.root}/{name}").decode("utf-8", "strict" if strict else "replace")
         except FileNotFoundError:
             return None
-        except ValueError as error:
-            raise RunError(f"{self.url}/{name} is damaged") from error
+        except (ValueError, OSError) as error:
+            raise RunError(f"{self.url}/{name} is damaged, or cannot be read") from error
 
     def _json(self, name: str) -> dict[str, Any] | None:
         text = self.read(name)
         if text is None:
             return None
-        try:
-            found: Any = json.loads(text)
-        except ValueError as error:
-            raise RunError(f"{self.url}/{name} is damaged") from error
+        found: Any = parse_json(text, f"{self.url}/{name} is damaged: it", RunError)
         return found if isinstance(found, dict) else None
 
     def _put(self, path: Path, name: str) -> None:
-        target = f"{self.root}/{name}"
-        self.system.makedirs(target.rsplit("/", 1)[0], exist_ok=True)
-        self.system.put_file(str(path), target)
+        if self.folder is None:
+            target = f"{self.root}/{name}"
+            self.system.makedirs(target.rsplit("/", 1)[0], exist_ok=True)
+            self.system.put_file(str(path), target)
+        else:  # from scratch space on the same disk: nothing can run full on the way
+            target = self.folder / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            path.replace(target)
 
-
-def _beat(lock: Path, ended: threading.Event) -> None:
-    """Keep a lock's time fresh, so that other machines see that its owner lives."""
-    while not ended.wait(_BEAT):
-        with contextlib.suppress(OSError):
-            os.utime(lock)
-
-
-def _clear_silent(lock: Path) -> None:
-    """Remove a lock whose owner, on any machine, has not given a sign for minutes: it was killed."""
-    clock = lock.with_name(f"{lock.name}.clock")
-    try:
-        clock.touch()  # the file system's own time, whatever the clocks of the machines say
-        age = clock.stat().st_mtime - lock.stat().st_mtime
-        if age > _SILENT:
-            lock.unlink()
-    except FileNotFoundError:
-        pass
-    finally:
-        clock.unlink(missing_ok=True)
+    @contextmanager
+    def _one_line(self, name: str = "") -> Generator[None]:
+        try:
+            yield
+        except OSError as error:
+            place = f"{self.url}/{name}" if name else self.url
+            raise Unwritable(f"cannot write to {place}: {error.strerror or error}") from error
 
 
 def _is_point(stated: Any) -> bool:
     key: Any = stated.get("key") if isinstance(stated, dict) else None
-    return isinstance(key, str) and key.isalnum()
+    return isinstance(key, str) and key.isalnum() and len(key) < 100 and _shown_as_text(stated)
+
+
+def _shown_as_text(point: dict[str, Any]) -> bool:
+    return all(point.get(name) is None or isinstance(point[name], str) for name in ("label", "corpus", "model"))
 
 
 def _hash(text: str) -> str:

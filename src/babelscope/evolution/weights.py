@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from babelscope.errors import ModelError
-from babelscope.evolution.sources import Source
+from babelscope.evolution.types import Source
 
 Keep = Literal["none", "last", "all"]
 KEEP: tuple[Keep, ...] = ("none", "last", "all")

@@ -3,22 +3,28 @@
 from babelscope.models.batches import Batch, over_batches, token_budget
 from babelscope.models.conformance import Check, run_checks
 from babelscope.models.families import ROWS, Family
+from babelscope.models.gate import require
 from babelscope.models.hooks import Site, capture, edit, resume
-from babelscope.models.loading import load_model
+from babelscope.models.loading import LoadOptions, load_model
 from babelscope.models.model import Model
+from babelscope.models.registry import register_family, unregister_family
 
 __all__ = [
     "ROWS",
     "Batch",
     "Check",
     "Family",
+    "LoadOptions",
     "Model",
     "Site",
     "capture",
     "edit",
     "load_model",
     "over_batches",
+    "register_family",
+    "require",
     "resume",
     "run_checks",
     "token_budget",
+    "unregister_family",
 ]

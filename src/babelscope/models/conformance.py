@@ -1,7 +1,7 @@
-"""One suite that every family passes: what we read is what the model computes, and what we edit is what it would do.
+"""One suite that every model passes: what we read is what the model computes, and what we edit is what it would do.
 
-`run_checks` needs nothing but the model: it feeds random token ids. `babelscope check MODEL` prints it; a model whose
-family was found by structure must pass it before it is used at all.
+`run_checks` needs nothing but the model: it feeds random token ids. The gate (`babelscope.models.gate`) asks it, of
+every model, before anything is measured; `babelscope check MODEL` prints it.
 
 B batch · T position · D model width · N neuron · H query head · K key/value head · E head width
 """
@@ -11,16 +11,17 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from babelscope.errors import UnsupportedModel
-from babelscope.models.families import find
-from babelscope.models.hooks import Site, capture, edit, hook_count, resume
+from babelscope.errors import AlreadyEdited, UnsupportedModel
+from babelscope.models.families import Level, find
+from babelscope.models.hooks import Change, Site, capture, edit, hook_count, resume
 from babelscope.models.mixture_checks import MIXTURE_SUITE, difference
 from babelscope.models.model import Model, matrix
+from babelscope.models.offload import offloaded
 
 
 @dataclass(frozen=True)
@@ -30,48 +31,65 @@ class Check:
     name: str
     passed: bool
     detail: str
-    circuits_only: bool = False
-    """needed by circuits but not by regions"""
+    level: Level = "regions"
+    """what needs it: regions and circuits, or circuits alone"""
+    problem: str = ""
+    """what a failure means, as the end of a sentence; empty when it passed"""
 
 
-def run_checks(model: Model, length: int = 9) -> list[Check]:
-    """All checks of a model, on random token ids; the model is left as it was.
+def run_checks(model: Model, length: int = 9, level: Level = "circuits") -> list[Check]:
+    """The checks of a model up to a level, on random token ids; the model is left as it was.
 
-    A failure inside a check is that check's failure, not an exception.
+    A failure inside a check is that check's failure, not an exception. Raises AlreadyEdited while somebody edits the
+    model: what is checked then is not the model.
     """
     generator = torch.Generator().manual_seed(0)
     ids = torch.randint(0, model.vocabulary, (2, length), generator=generator).to(model.device)
     before = hook_count(model.hf)
-    suite = (*_SUITE, *MIXTURE_SUITE) if model.mixtures else _SUITE
-    checks = [_outcome(name, test, model, ids, circuits) for name, test, circuits in suite]
+    suite = (*SUITE, *map(_of_mixtures, MIXTURE_SUITE)) if model.mixtures else SUITE
+    checks = [_outcome(test, model, ids) for test in suite if test.level == "regions" or level == "circuits"]
     after = hook_count(model.hf)
-    return [*checks, Check("no hooks left", before == after, f"{before} before, {after} after")]
+    told = f"{before} before, {after} after"
+    return [*checks, Check("no hooks left", before == after, told, problem=f"hooks are left behind ({told})")]
 
 
-def require_conformance(model: Model) -> None:
-    """Raises UnsupportedModel listing what failed, when a family found by structure does not pass the suite."""
-    if not model.family.discovered:
-        return
-    failed = [check for check in run_checks(model) if not check.passed and not check.circuits_only]
-    if failed:
-        reasons = "; ".join(f"{check.name} ({check.detail})" for check in failed)
-        raise UnsupportedModel(f"{model.id} ({model.config.model_type}) looks like a known family but fails: {reasons}")
+@dataclass(frozen=True)
+class Test:
+    """One check: a largest relative difference that shall be nearly 0, and what it says when it is not."""
+
+    name: str
+    measure: Callable[[Model, Tensor], float]
+    level: Level
+    problem: str
+    """with `{error}` in it"""
 
 
-def _outcome(name: str, test: Callable[[Model, Tensor], float], model: Model, ids: Tensor, circuits: bool) -> Check:
+def _of_mixtures(row: tuple[str, Callable[[Model, Tensor], float], bool]) -> Test:
+    name, measure, circuits = row
+    return Test(name, measure, "circuits" if circuits else "regions", f"{name} does not hold: off by {{error}}")
+
+
+def _outcome(test: Test, model: Model, ids: Tensor) -> Check:
     tolerance = 1e-4 if model.dtype in (torch.float32, torch.float64) else 0.05
     try:
         with torch.inference_mode():
-            error = test(model, ids)
+            error = test.measure(model, ids)
+    except AlreadyEdited:
+        raise
     except Exception as failure:
-        return Check(name, False, f"{type(failure).__name__}: {failure}", circuits)
-    return Check(name, error <= tolerance, f"largest relative difference {error:.1e}", circuits)
+        reason = f"{type(failure).__name__}: {str(failure).strip().partition(chr(10))[0]}"
+        return Check(test.name, False, reason, test.level, f"the check “{test.name}” cannot run ({reason})")
+    detail = f"largest relative difference {error:.1e}"
+    if error <= tolerance:
+        return Check(test.name, True, detail, test.level)
+    share = f"{error:.0%}" if error < 10 else f"{error:.0e} ×"
+    return Check(test.name, False, detail, test.level, test.problem.format(error=share))
 
 
 def neuron_definition(model: Model, ids: Tensor) -> float:
     """Neurons times the output projection (plus bias) are what the projection puts out (regions.md, section 1)."""
     errors: list[float] = []
-    for layer in range(model.layers):
+    for layer in model.neuron_layers:
         if layer in model.mixtures:
             continue  # the suite of mixtures has its own
         projection = find(model.blocks[layer], model.family.neurons)
@@ -98,6 +116,11 @@ def _keep(outputs: list[Tensor]) -> Callable[[Any, Any, Tensor], None]:
 
 def additivity(model: Model, ids: Tensor) -> float:
     """Embedding plus everything written is what enters the final norm (circuits.md, section 8)."""
+    stream = [layer for layer, factor in enumerate(model.scales.stream) if factor != 1]
+    if stream:
+        raise UnsupportedModel(
+            f"the stream is multiplied by {model.scales.stream[stream[0]]:g} after layer {stream[0]}"
+        )
     writes = [
         site for layer in range(model.layers) for site in (Site("attention_write", layer), Site("mlp_write", layer))
     ]
@@ -109,7 +132,61 @@ def additivity(model: Model, ids: Tensor) -> float:
 
 def logits(model: Model, ids: Tensor) -> float:
     """Our unembedding of the trunk's output is the model's own logits."""
-    return difference(model.logits(model.trunk(ids)), model.hf(input_ids=ids).logits)
+    own = model.hf(input_ids=ids, attention_mask=torch.ones_like(ids)).logits
+    return difference(model.logits(model.trunk(ids)), own)
+
+
+def answer_rows(model: Model, ids: Tensor) -> float:
+    """The answers' rows of the unembedding, read as weights, give the model's own logits of those words."""
+    _ = model.logit_scale
+    words = ids.unique()
+    own = model.hf(input_ids=ids, attention_mask=torch.ones_like(ids)).logits
+    return difference(model.logits(model.trunk(ids), words), own[..., words])
+
+
+def head_weights(model: Model, ids: Tensor) -> float:
+    """Heads times W_O plus the bias are what attention's output projection puts out: its weight is its linear map."""
+    errors: list[float] = []
+    for layer in range(model.layers):
+        projection = find(model.blocks[layer], model.family.attention_output)
+        assert projection is not None
+        outputs: list[Tensor] = []
+        handle = projection.register_forward_hook(_keep(outputs))
+        try:
+            with capture(model, [Site("z", layer)]) as seen:
+                model.trunk(ids)
+        finally:
+            handle.remove()
+        made = torch.einsum("nthe,hed->ntd", seen[Site("z", layer)], model.output_weight(layer))
+        bias = model.bias("attention_output", layer)
+        errors.append(difference(made if bias is None else made + bias, outputs[0].reshape(made.shape)))
+    return max(errors)
+
+
+def projection_weights(model: Model, ids: Tensor) -> float:
+    """What a block's attention reads, times W_Q, W_K, W_V, is what its heads are hooked at (but norms)."""
+    kinds: list[Literal["q", "k", "v"]] = [] if model.family.value_norm else ["v"]
+    kinds += [] if model.family.qk_norms else ["q", "k"]
+    errors: list[float] = []
+    for layer in range(model.layers):
+        sites = [Site("attention_in", layer), *(Site(kind, layer) for kind in kinds)]
+        with capture(model, sites) as seen:
+            model.trunk(ids)
+        for kind in kinds:
+            made = torch.einsum(
+                "ntd,hed->nthe", seen[Site("attention_in", layer)], model.projection_weight(kind, layer)
+            )
+            bias = model.projection_bias(kind, layer)
+            errors.append(difference(made if bias is None else made + bias, seen[Site(kind, layer)]))
+    return max(errors)
+
+
+def residency(model: Model, _: Tensor) -> float:
+    """All weights are in memory: circuits read many of them, again and again."""
+    away = offloaded(model.hf)
+    if away:
+        raise UnsupportedModel(f"{len(away)} weights are offloaded, the first is {away[0]}")
+    return 0.0
 
 
 def value_layout(model: Model, ids: Tensor) -> float:
@@ -125,15 +202,21 @@ def value_layout(model: Model, ids: Tensor) -> float:
 
 
 def query_key_layout(model: Model, ids: Tensor) -> float:
-    """Changing one head's query (or key) moves that head's output (or its group's), and no other's."""
+    """Changing one head's query (or key) moves that head's output (or its group's), and no other's.
+
+    In a layer whose queries, keys and values are noise, so that heads that were never trained answer too.
+    """
     group, layer = model.heads // model.kv_heads, model.layers - 1
     site = Site("z", layer)
-    with capture(model, [site]) as base:
+    noise: dict[Site, Change] = {
+        Site(kind, layer): _noise(phase) for kind, phase in (("q", 1.0), ("k", 2.0), ("v", 3.0))
+    }
+    with edit(model, noise), capture(model, [site]) as base:
         model.trunk(ids)
     worst = 0.0
     for place, count, members in ((Site("q", layer), model.heads, 1), (Site("k", layer), model.kv_heads, group)):
         for head in {0, count - 1}:
-            with edit(model, {place: _scramble(head)}), capture(model, [site]) as seen:
+            with edit(model, noise | {place: _noise(5.0, noise[place], head)}), capture(model, [site]) as seen:
                 model.trunk(ids)
             moved = (seen[site] - base[site]).abs().amax(dim=(0, 1, 3))
             mine = torch.zeros_like(moved, dtype=torch.bool)
@@ -144,11 +227,17 @@ def query_key_layout(model: Model, ids: Tensor) -> float:
     return worst
 
 
-def _scramble(head: int) -> Callable[[Tensor], Tensor]:
+def _noise(phase: float, before: Change | None = None, head: int | None = None) -> Change:
+    """A change that puts numbers without pattern in the place of a value, or of one head after another change."""
+
     def change(value: Tensor) -> Tensor:
-        changed = value.clone()
-        noise = torch.linspace(-2, 2, value.shape[1] * value.shape[-1], device=value.device).sin()
-        changed[..., head, :] += 3 * noise.reshape(value.shape[1], -1).to(value.dtype)
+        steps = torch.arange(value[0].numel(), device=value.device, dtype=torch.float64)
+        made = (steps * 12.9898 + phase).sin().mul(43758.5453).frac().mul(2).reshape(value.shape[1:]).to(value.dtype)
+        made = made.expand_as(value)
+        if before is None or head is None:
+            return made.clone()
+        changed = before(value)
+        changed[..., head, :] = made[..., head, :]
         return changed
 
     return change
@@ -194,6 +283,13 @@ def padding(model: Model, ids: Tensor) -> float:
     )
 
 
+def causality(model: Model, ids: Tensor) -> float:
+    """Later tokens leave earlier outputs alone."""
+    half = ids.shape[1] // 2
+    other = torch.cat([ids[:, :half], ids[:, half:].flip(1).roll(1, 0)], dim=1)
+    return difference(model.trunk(other)[:, :half], model.trunk(ids)[:, :half])
+
+
 def resuming(model: Model, ids: Tensor) -> float:
     """A pass resumed at any block with that block's input ends where the whole pass ends."""
     sites = [Site("residual", layer) for layer in range(model.layers)]
@@ -206,13 +302,61 @@ def resuming(model: Model, ids: Tensor) -> float:
     return max(errors)
 
 
-_SUITE: tuple[tuple[str, Callable[[Model, Tensor], float], bool], ...] = (
-    ("neurons are the MLP's output weights' input", neuron_definition, False),
-    ("logits are the model's own", logits, False),
-    ("batch and right padding change nothing", padding, False),
-    ("embedding + writes = final residual", additivity, True),
-    ("values: rows and groups", value_layout, True),
-    ("queries and keys: rows and groups", query_key_layout, True),
-    ("head by hook = head by weights", head_ablation, True),
-    ("resumed pass = whole pass", resuming, True),
+SUITE: tuple[Test, ...] = (
+    Test(
+        "neurons are the MLP's output weights' input",
+        neuron_definition,
+        "regions",
+        "neurons times output weights miss the MLP's output by {error}",
+    ),
+    Test("logits are the model's own", logits, "regions", "logits miss the model's own by {error}"),
+    Test(
+        "batch and right padding change nothing",
+        padding,
+        "regions",
+        "padding on the right changes the final states by {error}",
+    ),
+    Test(
+        "later tokens leave earlier outputs alone",
+        causality,
+        "regions",
+        "later tokens change the states of earlier ones by {error}: it is no causal model",
+    ),
+    Test("all weights are in memory", residency, "circuits", "weights are offloaded"),
+    Test(
+        "embedding + writes = final residual",
+        additivity,
+        "circuits",
+        "embedding + writes miss the final residual by {error}",
+    ),
+    Test(
+        "answer rows = own logits", answer_rows, "circuits", "answer rows of the unembedding miss the logits by {error}"
+    ),
+    Test(
+        "heads × W_O = attention's output",
+        head_weights,
+        "circuits",
+        "heads times W_O miss the attention's output by {error}: its weight is not what it multiplies with",
+    ),
+    Test(
+        "stream × W_Q, W_K, W_V = q, k, v",
+        projection_weights,
+        "circuits",
+        "what attention reads times its weights misses q, k or v by {error}",
+    ),
+    Test("values: rows and groups", value_layout, "circuits", "one token's heads miss their values by {error}"),
+    Test(
+        "queries and keys: rows and groups",
+        query_key_layout,
+        "circuits",
+        "changing one head's query or key moves other heads by {error}",
+    ),
+    Test(
+        "head by hook = head by weights",
+        head_ablation,
+        "circuits",
+        "zeroing a head by hook misses zeroing its weights by {error}",
+    ),
+    Test("resumed pass = whole pass", resuming, "circuits", "resumed passes miss the whole pass by {error}"),
 )
+"""every check, by the level that needs it"""

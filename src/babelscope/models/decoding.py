@@ -112,7 +112,7 @@ def _check_fired(conditions: Sequence[RowEdit | None], flow: Flow) -> None:
 
 
 def _check_prompts(model: Model, rows: Sequence[Sequence[int]]) -> None:
-    most = own_length(model)
+    most = model.context.limit
     for place, row in enumerate(rows):
         if not row:
             raise InputError(f"prompt {place} has no tokens")
@@ -174,7 +174,7 @@ class _Writer:
         ids, mask = left_padded([self.rows[place] for place, _ in part], device)
         uniforms = self._uniforms(part)
         live = torch.ones(len(part), dtype=torch.bool, device=device)
-        room = min(self.settings.tokens, own_length(self.model) - ids.shape[1])
+        room = min(self.settings.tokens, self.model.context.limit - ids.shape[1])
         new = torch.zeros(len(part), 0, dtype=torch.long, device=device)
         counts = torch.zeros(len(part), dtype=torch.long, device=device)
         cache: Any = None
@@ -330,13 +330,6 @@ def ignored_settings(model: Model) -> dict[str, Any]:
         for name, value in sorted(asked.items())
         if name not in TAKEN and not name.startswith("_") and value is not None
     }
-
-
-def own_length(model: Model) -> int:
-    """Tokens that the model takes at most, by its configuration; 1 048 576 where it does not say."""
-    names = ("max_position_embeddings", "n_positions", "seq_length", "max_seq_len", "max_sequence_length")
-    known = [getattr(model.config, name, None) for name in names]
-    return min([length for length in known if isinstance(length, int) and length > 1], default=1 << 20)
 
 
 def written_text(model: Model, prompt: Sequence[int], new: Sequence[int]) -> str:

@@ -2,8 +2,8 @@
 
 A row says where the blocks are, which module's input holds the neurons and the heads, how queries, keys and values are
 laid out, what is written to the residual stream and by which norm it is read. Paths are relative to the model or to a
-block. An unknown architecture may borrow the row whose paths all exist in it; it is then taken only if the conformance
-suite passes (`babelscope.models.conformance`).
+block, and hold in every block (`babelscope.models.structure` looks at each). A row without `attention_output` is for
+regions only. Numbers (write multipliers, logit scale) are never in a row: they are measured on the model.
 
 H query heads · K key/value heads · E head width
 """
@@ -16,10 +16,9 @@ from typing import Any, Literal
 
 from torch import nn
 
-from babelscope.errors import UnsupportedModel
-from babelscope.models.mixtures import mixture_of
-
-Layout = Literal["separate", "blocks", "grouped"]
+Layout = Literal["separate", "blocks", "grouped", "codegen"]
+Origin = Literal["built in", "structure", "registered", "file"]
+Level = Literal["regions", "circuits"]
 
 
 @dataclass(frozen=True)
@@ -28,20 +27,21 @@ class Family:
 
     name: str
     blocks: str
-    """the list of blocks, from the causal language model"""
+    """the list of blocks, from the model"""
     neurons: str
     """the MLP's output projection: its input is the vector of neurons"""
-    attention_output: str
-    """the attention's output projection: its input is the concatenation of the heads' outputs z"""
-    qkv: tuple[str, ...]
+    attention_output: str = ""
+    """the attention's output projection: its input is the concatenation of the heads' outputs z; empty: regions only"""
+    qkv: tuple[str, ...] = ()
     """one fused projection or three separate ones"""
-    layout: Layout
-    """rows of a fused projection: `blocks` = all q, all k, all v; `grouped` = per key/value head its queries, k, v"""
-    attention_norm: str | None
+    layout: Layout = "separate"
+    """rows of a fused projection: `blocks` = all q, all k, all v; `grouped` = per key/value head its queries, k, v;
+    `codegen` = in four parts, each all its q, v, k"""
+    attention_norm: str | None = None
     """the norm through which q, k and v read the residual; None where they read it bare"""
-    mlp_norm: str | None
-    final_norm: str | None
-    """from the causal language model; None where the last block's output goes on as it is"""
+    mlp_norm: str | None = None
+    final_norm: str | None = None
+    """from the model; None where the last block's output goes on as it is"""
     attention_write: str = ""
     """the module whose output joins the residual; the output projection unless a post-norm follows"""
     mlp_write: str = ""
@@ -51,25 +51,55 @@ class Family:
     """the module whose input is what the MLP reads, after the norm"""
     qk_norms: tuple[str, str] | None = None
     """norms over all heads at once between projection and heads (OLMo 2): q and k are hooked behind them"""
+    value_norm: str = ""
+    """a norm of the values without weights of its own kind (Gemma 4): v is hooked behind it"""
+    kv_heads: int | None = None
+    """key/value heads where the configuration names them in its own way (Falcon); else `num_key_value_heads`"""
+    adds_residual: bool = False
+    """attention and MLP modules take the residual as an argument and add it themselves (BLOOM)"""
+    gated: bool = False
+    """a neuron is a product of gate and input"""
     left_pad: bool = True
     """logits survive left padding with nothing but a mask (we pad on the right, so this is for the user's knowledge)"""
     residual_sum: bool = True
     """the residual stream is the sum of what was written; False: a norm stands on the stream itself"""
     flattens: bool = False
     """the MLP works on [B·T, ·] instead of [B, T, ·] (OPT)"""
-    discovered: bool = False
-    """found by structure, not known by name"""
+    mixed: bool = False
+    """some blocks have no MLP or no attention: paths are looked for in the others"""
+    origin: Origin = "built in"
+    """known by name, found by structure, registered by a program or a plug-in, or read from a file"""
+    version: str = ""
+    """of an outside row, as its author states it"""
 
     @property
     def post_norms(self) -> bool:
         """A norm stands between an output projection and the residual stream."""
         return self.attention_write != self.attention_output
 
+    @property
+    def discovered(self) -> bool:
+        """Found by structure, not known by name."""
+        return self.origin == "structure"
+
+    @property
+    def levels(self) -> tuple[Level, ...]:
+        """What a row says enough for."""
+        return ("regions", "circuits") if self.attention_output and not self.mixed else ("regions",)
+
+
+def complete(row: Family) -> Family:
+    """A row with what follows from its other fields filled in: output projections write to the stream themselves."""
+    return replace(
+        row,
+        attention_write=row.attention_write or row.attention_output,
+        mlp_write=row.mlp_write or row.neurons,
+        mlp_read=row.mlp_read or row.neurons.rpartition(".")[0],
+    )
+
 
 def _row(name: str, **row: Any) -> Family:
-    row.setdefault("attention_write", row["attention_output"])
-    row.setdefault("mlp_write", row["neurons"])
-    return Family(name=name, **row)
+    return complete(Family(name=name, **row))
 
 
 _QKV = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")
@@ -84,6 +114,7 @@ _LLAMA = _row(
     mlp_norm="post_attention_layernorm",
     final_norm="model.norm",
     mlp_read="mlp",
+    gated=True,
 )
 _GEMMA = replace(
     _LLAMA,
@@ -103,7 +134,12 @@ _OLMO2 = replace(
 )
 _COHERE = replace(_LLAMA, name="cohere", mlp_norm="input_layernorm", parallel=True)
 _PHI3 = replace(_LLAMA, name="phi3", qkv=("self_attn.qkv_proj",), layout="blocks", mlp_read="mlp")
-_APERTUS = replace(_LLAMA, name="apertus", attention_norm="attention_layernorm", mlp_norm="feedforward_layernorm")
+_APERTUS = replace(
+    _LLAMA, name="apertus", attention_norm="attention_layernorm", mlp_norm="feedforward_layernorm", gated=False
+)
+_GLM4 = replace(_LLAMA, name="glm4", attention_write="post_self_attn_layernorm", mlp_write="post_mlp_layernorm")
+_EXAONE4 = replace(_OLMO2, name="exaone4", qk_norms=None)
+_STARCODER2 = replace(_LLAMA, name="starcoder2", neurons="mlp.c_proj", mlp_write="mlp.c_proj", gated=False)
 _PHI = _row(
     "phi",
     blocks="model.layers",
@@ -128,6 +164,7 @@ _BLOOM = _row(
     mlp_norm="post_attention_layernorm",
     final_norm="transformer.ln_f",
     mlp_read="mlp",
+    adds_residual=True,
 )
 _GPT2 = _row(
     "gpt2",
@@ -168,6 +205,52 @@ _OPT = _row(
     mlp_read="fc1",
     flattens=True,
 )
+_GPTJ = _row(
+    "gptj",
+    blocks="transformer.h",
+    neurons="mlp.fc_out",
+    attention_output="attn.out_proj",
+    qkv=("attn.q_proj", "attn.k_proj", "attn.v_proj"),
+    attention_norm="ln_1",
+    mlp_norm="ln_1",
+    final_norm="transformer.ln_f",
+    parallel=True,
+)
+_CODEGEN = replace(_GPTJ, name="codegen", qkv=("attn.qkv_proj",), layout="codegen")
+_GPT_NEO = _row(
+    "gpt_neo",
+    blocks="transformer.h",
+    neurons="mlp.c_proj",
+    attention_output="attn.attention.out_proj",
+    qkv=("attn.attention.q_proj", "attn.attention.k_proj", "attn.attention.v_proj"),
+    attention_norm="ln_1",
+    mlp_norm="ln_2",
+    final_norm="transformer.ln_f",
+    left_pad=False,
+)
+_MPT = _row(
+    "mpt",
+    blocks="transformer.blocks",
+    neurons="ffn.down_proj",
+    attention_output="attn.out_proj",
+    qkv=("attn.Wqkv",),
+    layout="blocks",
+    attention_norm="norm_1",
+    mlp_norm="norm_2",
+    final_norm="transformer.norm_f",
+)
+_PERSIMMON = _row(
+    "persimmon",
+    blocks="model.layers",
+    neurons="mlp.dense_4h_to_h",
+    attention_output="self_attn.dense",
+    qkv=("self_attn.query_key_value",),
+    layout="grouped",
+    attention_norm="input_layernorm",
+    mlp_norm="post_attention_layernorm",
+    final_norm="model.final_layernorm",
+)
+_BIOGPT = replace(_OPT, name="biogpt", flattens=False, blocks="biogpt.layers", final_norm="biogpt.layer_norm")
 _XGLM = replace(_OPT, name="xglm", flattens=False, blocks="model.layers", final_norm="model.layer_norm", left_pad=False)
 
 
@@ -188,7 +271,29 @@ def _falcon(config: Any) -> Family:
         attention_norm = "input_layernorm"
         mlp_norm = "input_layernorm" if config.parallel_attn else "post_attention_layernorm"
     parallel = bool(config.parallel_attn or config.new_decoder_architecture)
-    return replace(_BLOOM, name="falcon", attention_norm=attention_norm, mlp_norm=mlp_norm, parallel=parallel)
+    if config.new_decoder_architecture:
+        kv_heads = int(config.num_kv_heads)
+    else:
+        kv_heads = 1 if config.multi_query else int(config.num_attention_heads)
+    return replace(
+        _BLOOM,
+        name="falcon",
+        attention_norm=attention_norm,
+        mlp_norm=mlp_norm,
+        parallel=parallel,
+        kv_heads=kv_heads,
+        adds_residual=False,
+    )
+
+
+def _mpt(config: Any) -> Family:
+    # clipped projections are not what attention reads, so heads cannot be patched there
+    clipped = config.attn_config.clip_qkv is not None
+    return replace(_MPT, attention_output="", attention_write="") if clipped else _MPT
+
+
+def _codegen(config: Any) -> Family:
+    return _CODEGEN if config.num_attention_heads % 4 == 0 else replace(_CODEGEN, attention_output="")
 
 
 ROWS: dict[str, Family | Callable[[Any], Family]] = {
@@ -210,6 +315,16 @@ ROWS: dict[str, Family | Callable[[Any], Family]] = {
     "cohere": _COHERE,
     "cohere2": replace(_COHERE, name="cohere2"),
     "apertus": _APERTUS,
+    "glm4": _GLM4,
+    "exaone4": _EXAONE4,
+    "granite": replace(_LLAMA, name="granite"),
+    "starcoder2": _STARCODER2,
+    "gptj": _GPTJ,
+    "codegen": _codegen,
+    "gpt_neo": _GPT_NEO,
+    "mpt": _mpt,
+    "persimmon": _PERSIMMON,
+    "biogpt": _BIOGPT,
 }
 """the families known by name (`config.model_type`)"""
 
@@ -222,61 +337,3 @@ def find(root: nn.Module, path: str) -> nn.Module | None:
             return None
         root = child
     return root
-
-
-def family_of(model: nn.Module, config: Any) -> Family:
-    """The row of a model: by `config.model_type`, else the first known row whose every path exists in it.
-
-    Raises UnsupportedModel with the reason when the structure is not one that can be measured.
-    """
-    _refuse_bypassed(config)
-    known = ROWS.get(config.model_type)
-    if known is not None:
-        row = known if isinstance(known, Family) else known(config)
-        missing = missing_paths(model, row)
-        if missing:
-            raise UnsupportedModel(f"{config.model_type}: no module at {', '.join(missing)}; {_experts(model)}")
-        return row
-    candidates = [row if isinstance(row, Family) else None for row in ROWS.values()]
-    # rows with more norms are more specific: a Gemma-like block also has every path of a LLaMA block
-    for row in sorted(
-        filter(None, candidates), key=lambda row: -len({row.attention_write, row.mlp_norm, row.mlp_write})
-    ):
-        if not missing_paths(model, row):
-            return replace(row, name=config.model_type, discovered=True)
-    raise UnsupportedModel(
-        f"unknown architecture {config.model_type!r}: its structure matches none of {', '.join(sorted(ROWS))}; "
-        f"{_experts(model)}"
-    )
-
-
-def missing_paths(model: nn.Module, row: Family) -> list[str]:
-    """Paths of a row that do not exist in the model (in the first block, and at the top)."""
-    blocks = find(model, row.blocks)
-    if not isinstance(blocks, nn.ModuleList) or len(blocks) == 0:
-        return [row.blocks]
-    inside = [row.neurons, row.attention_output, *row.qkv, row.attention_write, row.mlp_write, row.mlp_read]
-    inside += [path for path in (row.attention_norm, row.mlp_norm) if path]
-    missing = [path for path in dict.fromkeys(inside) if find(blocks[0], path) is None]
-    if missing and mixture_of(blocks[0], 0, row.name) is not None:
-        missing = [path for path in missing if path not in (row.neurons, row.mlp_write, row.mlp_read)]
-    if row.final_norm and find(model, row.final_norm) is None:
-        missing.append(row.final_norm)
-    return missing
-
-
-def _refuse_bypassed(config: Any) -> None:
-    if getattr(config, "slow_but_exact", False) and getattr(config, "pretraining_tp", 1) > 1:
-        raise UnsupportedModel(
-            "slow_but_exact with pretraining_tp > 1 bypasses the output projections; "
-            "set slow_but_exact=False in config.json"
-        )
-
-
-def _experts(model: nn.Module) -> str:
-    mixture = any("expert" in name for name, _ in model.named_modules())
-    return (
-        "mixtures of experts split the neurons and are not supported yet"
-        if mixture
-        else "see docs: a new family is one row"
-    )

@@ -58,18 +58,20 @@ class Location:
     """[heads, E] indices into the last dimension; None: the whole tensor"""
     block: nn.Module | None = None
     """where the tensor is flattened to [B·T, ·]: the block whose input says B and T"""
+    factor: float = 1.0
+    """what the block multiplies this by before it joins the stream (Granite): values are seen after it"""
     attach: Callable[[Change, bool], Any] | None = None
     """the way to what no module's input or output holds (the experts of a mixture): read, or replace where True"""
 
     def view(self, tensor: Tensor) -> Tensor:
         if self.rows is None:
-            return tensor
+            return tensor if self.factor == 1 else tensor * self.factor
         rows = self.rows.to(tensor.device)
         return tensor[..., rows.reshape(-1)].reshape(*tensor.shape[:-1], *rows.shape)
 
     def put(self, tensor: Tensor, value: Tensor) -> Tensor:
         if self.rows is None:
-            return value.to(tensor.dtype)
+            return (value if self.factor == 1 else value / self.factor).to(tensor.dtype)
         changed = tensor.clone()
         changed[..., self.rows.reshape(-1).to(tensor.device)] = value.reshape(*tensor.shape[:-1], -1).to(tensor.dtype)
         return changed

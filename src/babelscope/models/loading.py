@@ -2,16 +2,52 @@
 
 from __future__ import annotations
 
+import json
+import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from babelscope.errors import MissingExtra, ModelError, NonFinite
-from babelscope.models.conformance import require_conformance
+from babelscope.models.adapters import merged, refuse_adapter
+from babelscope.models.families import Family
+from babelscope.models.gate import require
 from babelscope.models.model import Model
+from babelscope.models.offload import offloaded
+from babelscope.models.registry import family_from_file
 
 POCKET = "pocket:"
+_SPELLINGS = {
+    "bf16": "bfloat16",
+    "fp16": "float16",
+    "half": "float16",
+    "f16": "float16",
+    "fp32": "float32",
+    "f32": "float32",
+    "float": "float32",
+    "fp64": "float64",
+    "f64": "float64",
+    "double": "float64",
+}
+
+
+@dataclass(frozen=True)
+class LoadOptions:
+    """What is done to a model on loading, beyond reading it."""
+
+    merge_adapter: bool = False
+    """merge the LoRA or DoRA adapter that the folder holds into the weights"""
+    dequantise: bool = False
+    """bring quantised weights back to floating point, where transformers can (MXFP4, FP8)"""
+    allow_longer: bool = False
+    """let texts be longer than the positions that the model was made for (never than learned positions)"""
+    family: Family | str | os.PathLike[str] | None = None
+    """the row of the architecture, or a TOML file that holds it"""
+
+
+PLAIN = LoadOptions()
 
 
 def choose_device() -> torch.device:
@@ -23,11 +59,33 @@ def choose_device() -> torch.device:
     return torch.device("cpu")
 
 
+def device_called(name: str) -> torch.device:
+    """The device of a name such as `cpu`, `cuda:1` or `mps`.
+
+    Raises ModelError when there is no such device here.
+    """
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ModelError(f"{name!r} is no device; write cpu, cuda, cuda:1 or mps") from error
+    here = {
+        "cpu": 1,
+        "cuda": torch.cuda.device_count() if torch.cuda.is_available() else 0,
+        "mps": int(torch.backends.mps.is_available()),
+    }
+    count = here.get(device.type)
+    if count is None:
+        raise ModelError(f"{name!r} is no device to compute on; write cpu, cuda, cuda:1 or mps")
+    if (device.index or 0) >= count:
+        raise ModelError(f"there is no device {name!r} here; leave --device out for the best there is")
+    return device
+
+
 def choose_dtype(name: str, device: torch.device) -> torch.dtype | str:
     """`auto`: the checkpoint's own type on an accelerator, float32 on the CPU."""
     if name == "auto":
         return torch.float32 if device.type == "cpu" else "auto"
-    dtype = getattr(torch, name, None)
+    dtype = getattr(torch, _SPELLINGS.get(name, name), None)
     if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
         raise ModelError(
             f"dtype {name!r} is not a floating-point type; use auto, float32, bfloat16, float16 or float64"
@@ -36,41 +94,56 @@ def choose_dtype(name: str, device: torch.device) -> torch.dtype | str:
 
 
 def load_model(
-    id_or_path: str,
+    id_or_path: str | os.PathLike[str],
     revision: str | None = None,
     dtype: str = "auto",
     device: str | None = None,
     device_map: str | dict[str, Any] | None = None,
     trust_remote_code: bool = False,
     attention: str | None = None,
+    options: LoadOptions = PLAIN,
 ) -> Model:
     """Load a causal language model and its tokenizer: a hub name, a folder, `pocket:NAME` or `pocket:NAME@REVISION`.
 
-    Weights are read as safetensors, or as weights-only checkpoints. `attention` chooses the kernel (`sdpa`, `eager`).
-    Raises ModelError with one line when anything is missing, UnsupportedModel when the structure is unknown or fails
-    the conformance suite, NonFinite when a weight is NaN or infinite, MissingExtra when `device_map` lacks accelerate.
+    Weights are read as safetensors, or as weights-only checkpoints. `attention` chooses the kernel (`sdpa`, `eager`);
+    `options`: adapters, quantised weights, longer texts, a row of one's own. Raises ModelError with one line when
+    anything is missing, UnsupportedModel when the structure is unknown or fails the gate for regions, NonFinite when a
+    weight is NaN or infinite, MissingExtra when `device_map` lacks accelerate.
 
     >>> load_model("pocket:pocket-bloom-s").layers
     4
     """
+    id_or_path = os.fspath(id_or_path)
+    family = options.family
+    row = family if family is None or isinstance(family, Family) else family_from_file(family)
+    target = device_called(device) if device else choose_device()
+    chosen = choose_dtype(dtype, target)
     place, hub_revision = _place(id_or_path, revision)
-    target = torch.device(device) if device else choose_device()
     settings: dict[str, Any] = {"revision": hub_revision, "trust_remote_code": trust_remote_code}
     if hub_revision is None:
         del settings["revision"]
-    kwargs = {**settings, "dtype": choose_dtype(dtype, target)}
+    kwargs = {**settings, "dtype": chosen}
     if attention:
         kwargs["attn_implementation"] = attention
     if device_map is not None:
         _need_accelerate()
         kwargs["device_map"] = device_map
+    kwargs |= _dequantising(place, id_or_path, options.dequantise)
+    if not options.merge_adapter:
+        refuse_adapter(Path(place), id_or_path)
     tokenizer = _tokenizer(place, id_or_path, settings)
-    hf = _weights(place, id_or_path, kwargs)
+    adapter: dict[str, str] | None = None
+    if options.merge_adapter:
+        hf, adapter = merged(Path(place), id_or_path, lambda base: _weights(base, id_or_path, kwargs))
+    else:
+        hf = _weights(place, id_or_path, kwargs)
     if device_map is None:
         hf = hf.to(target)
-    model = Model(hf, tokenizer, id=id_or_path, revision=revision)
-    check_finite(model)
-    require_conformance(model)
+    refuse_placeholders(hf, id_or_path)
+    check_finite(hf, id_or_path)
+    model = Model(hf, tokenizer, id_or_path, revision, row, options.allow_longer)
+    model.adapter = adapter
+    require(model, "regions")
     return model
 
 
@@ -83,9 +156,19 @@ def _place(id_or_path: str, revision: str | None) -> tuple[str, str | None]:
         return str(path(name, at or revision)), None
     folder = Path(id_or_path)
     if folder.is_dir():
+        if revision is not None:
+            # a folder of checkpoints has one subfolder for each; a model's own folder has no history
+            if not (folder / revision / "config.json").is_file():
+                raise ModelError(f"{id_or_path} is a folder and has no revision {revision!r}: leave --revision out")
+            return str(folder / revision), None
+        if (folder / "adapter_config.json").is_file():
+            return id_or_path, None
         if not (folder / "config.json").is_file():
             raise ModelError(f"{id_or_path} has no config.json: a model folder is what save_pretrained writes")
         return id_or_path, None
+    if folder.is_file():
+        kind = "GGUF is not read" if folder.suffix == ".gguf" else "give the folder that it is in"
+        raise ModelError(f"{id_or_path} is a file: {kind}")
     if folder.exists() or id_or_path.startswith((".", "/", "~")) or id_or_path.count("/") > 1:
         raise ModelError(
             f"{id_or_path} is not a folder; "
@@ -127,6 +210,38 @@ def _first_line(error: Exception) -> str:
     return lines[0] if lines else type(error).__name__
 
 
+def _dequantising(place: str, name: str, wanted: bool) -> dict[str, Any]:
+    """Settings under which quantised weights are read as floating-point ones; the configuration is read first.
+
+    Raises ModelError for a quantised model that was not asked to be dequantised, or cannot be.
+    """
+    quantised = _quantisation(Path(place))
+    if quantised is None:
+        return {}
+    method = str(quantised.get("quant_method", "unknown"))
+    if not wanted:
+        hint = "add --dequantise" if method in ("mxfp4", "fp8") else "load an unquantised copy"
+        raise ModelError(f"{name} holds weights quantised by {method}, which are not what was trained: {hint}")
+    from transformers import FineGrainedFP8Config, Mxfp4Config
+
+    kinds: dict[str, Any] = {"mxfp4": Mxfp4Config, "fp8": FineGrainedFP8Config}
+    if method not in kinds:
+        raise ModelError(f"{name}: transformers cannot dequantise {method}; load an unquantised copy")
+    return {"quantization_config": kinds[method](dequantize=True)}
+
+
+def _quantisation(folder: Path) -> dict[str, Any] | None:
+    file = folder / "config.json"
+    if not file.is_file():
+        return None
+    try:
+        config = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError:
+        return None  # transformers says what is wrong with it
+    found = config.get("quantization_config") if isinstance(config, dict) else None
+    return found if isinstance(found, dict) else None
+
+
 def _need_accelerate() -> None:
     try:
         import accelerate  # noqa: F401  # pyright: ignore[reportUnusedImport]
@@ -134,8 +249,16 @@ def _need_accelerate() -> None:
         raise MissingExtra("accelerate", "big", "device_map") from error
 
 
-def check_finite(model: Model) -> None:
+def refuse_placeholders(hf: torch.nn.Module, name: str) -> None:
+    """Raises ModelError when weights are placeholders that nothing can fill."""
+    if not any(hasattr(module, "_hf_hook") for module in hf.modules()):
+        away = offloaded(hf)
+        if away:
+            raise ModelError(f"{name}: {len(away)} weights were never loaded, the first is {away[0]}")
+
+
+def check_finite(hf: torch.nn.Module, name: str) -> None:
     """Raises NonFinite naming the first weight that holds NaN or infinity."""
-    for name, parameter in model.hf.named_parameters():
+    for weight, parameter in hf.named_parameters():
         if parameter.device.type != "meta" and not bool(torch.isfinite(parameter).all()):
-            raise NonFinite(f"the weight {name} of {model.id} holds NaN or infinite values")
+            raise NonFinite(f"the weight {weight} of {name} holds NaN or infinite values")

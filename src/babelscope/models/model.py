@@ -6,7 +6,7 @@ B batch · T position · D model width · N neuron · H query head · K key/valu
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any, Literal
 
@@ -15,12 +15,17 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from babelscope.errors import InputError, ModelError, UnsupportedModel
-from babelscope.models.families import Family, family_of, find
+from babelscope.models.adapters import adapter_parts
+from babelscope.models.context import Context, context_of
+from babelscope.models.families import Family, find
 from babelscope.models.hooks import Kind, Location, Site, foreign_hooks
 from babelscope.models.mixtures import Mixture, mixture_of
+from babelscope.models.offload import execution_device, resident, weight_of
+from babelscope.models.registry import digest
 from babelscope.models.routers import mixture_location
-
-SpecialTokens = Literal["none", "bos", "bos-excluded"]
+from babelscope.models.scales import Scales, measure
+from babelscope.models.structure import family_of, trunk_of
+from babelscope.terms import SpecialTokens
 
 
 class Model:
@@ -34,14 +39,31 @@ class Model:
     ('bloom', 4)
     """
 
-    def __init__(self, hf: Any, tokenizer: Any, id: str | None = None, revision: str | None = None) -> None:
+    def __init__(
+        self,
+        hf: Any,
+        tokenizer: Any,
+        id: str | None = None,
+        revision: str | None = None,
+        family: Family | None = None,
+        allow_longer: bool = False,
+    ) -> None:
+        self._refuse_what_is_no_model(hf, tokenizer)
         self.hf: Any = hf.eval()
         self.tokenizer: Any = tokenizer
         self.id: str = id or getattr(hf.config, "_name_or_path", "") or type(hf).__name__
         self.revision = revision
+        self.allow_longer = allow_longer
+        self.adapter: dict[str, str] | None = None
+        """hashes of base and adapter, where an adapter was merged on loading"""
         self.config: Any = hf.config.get_text_config()
-        self.family: Family = family_of(hf, self.config)
+        trunk = trunk_of(hf)
+        self.trunk_module: Any = trunk.module
+        self._trunk_path, self._inside = trunk.path, trunk.inside
+        self.family: Family = family_of(hf, self.config, trunk, family)
         self._check_tokenizer()
+        self.scales = Scales.plain(self.layers)
+        self.scales = measure(self)
 
     def __repr__(self) -> str:
         revision = f"@{self.revision}" if self.revision else ""
@@ -66,7 +88,7 @@ class Model:
     @property
     def device(self) -> torch.device:
         """Where token ids go: the device of the input embedding."""
-        return self.hf.get_input_embeddings().weight.device
+        return execution_device(self.hf.get_input_embeddings())
 
     @property
     def dtype(self) -> torch.dtype:
@@ -85,7 +107,19 @@ class Model:
     @property
     def width(self) -> int:
         """D, the width of the residual stream."""
-        return _width(self._part(self.family.attention_output, 0), output=True)
+        for path in (self.family.attention_output, self.family.neurons):
+            part = next((part for block in self.blocks if path and (part := find(block, path)) is not None), None)
+            if part is not None:
+                return _width(part, output=True)
+        return int(self.config.hidden_size)
+
+    @property
+    def offsets(self) -> tuple[int, ...]:
+        """Where each layer's neurons begin in the whole model's, layer-major; the last entry is their number."""
+        found = [0]
+        for width in self.widths:
+            found.append(found[-1] + width)
+        return tuple(found)
 
     @cached_property
     def mixtures(self) -> dict[int, Mixture]:
@@ -94,14 +128,20 @@ class Model:
         return {layer: mixture for layer, mixture in found.items() if mixture is not None}
 
     @cached_property
+    def neuron_layers(self) -> tuple[int, ...]:
+        """Layers that have neurons; all of them but in mixed stacks."""
+        dense = {layer for layer, block in enumerate(self.blocks) if find(block, self.family.neurons) is not None}
+        return tuple(sorted(dense | set(self.mixtures)))
+
+    @cached_property
     def widths(self) -> tuple[int, ...]:
-        """Neurons of each layer: inputs of the MLP's output projection; of all experts in a mixture."""
-        return tuple(
-            self.mixtures[layer].width
-            if layer in self.mixtures
-            else _width(self._part(self.family.neurons, layer), output=False)
-            for layer in range(self.layers)
-        )
+        """Neurons of each layer: inputs of the MLP's output projection; of all experts in a mixture; 0 without MLP."""
+        return tuple(self._neurons_of(layer) if layer in self.neuron_layers else 0 for layer in range(self.layers))
+
+    def _neurons_of(self, layer: int) -> int:
+        if layer in self.mixtures:
+            return self.mixtures[layer].width
+        return _width(self._part(self.family.neurons, layer), output=False)
 
     @property
     def neurons_per_layer(self) -> int:
@@ -115,21 +155,40 @@ class Model:
 
     @property
     def heads(self) -> int:
-        return int(self.config.num_attention_heads)
+        """Query heads of a layer; 0 under a row for regions only."""
+        return int(self.config.num_attention_heads) if self.family.attention_output else 0
 
     @property
     def kv_heads(self) -> int:
         """Key/value heads: fewer than heads under grouped-query attention."""
-        if self.config.model_type == "falcon":
-            config = self.config
-            if config.new_decoder_architecture:
-                return int(config.num_kv_heads)
-            return 1 if config.multi_query else self.heads
+        if self.family.kv_heads is not None:
+            return self.family.kv_heads
         return int(getattr(self.config, "num_key_value_heads", None) or self.heads)
 
     @property
     def head_width(self) -> int:
         return _width(self._part(self.family.attention_output, 0), output=False) // self.heads
+
+    @property
+    def soft_cap(self) -> float | None:
+        """The bound that logits are squeezed into by a hyperbolic tangent, if the configuration states one."""
+        names = ("final_logit_softcapping", "logits_soft_cap", "output_logit_soft_cap")
+        return next((float(cap) for name in names if (cap := getattr(self.config, name, None))), None)
+
+    @property
+    def logit_scale(self) -> float:
+        """s of logits = s · (h · W_U), as measured.
+
+        Raises UnsupportedModel where there is no such number.
+        """
+        if self.scales.logits is None:
+            raise UnsupportedModel(f"the logits of {self.id} are no multiple of its unembedding times its last state")
+        return self.scales.logits
+
+    @cached_property
+    def context(self) -> Context:
+        """How many positions the model has, and whether that is a hard limit."""
+        return context_of(self)
 
     @property
     def vocabulary(self) -> int:
@@ -141,15 +200,32 @@ class Model:
 
     @cached_property
     def weight_hash(self) -> str:
-        """sha256 over names, shapes, types and bytes of all distinct parameters."""
-        digest, seen = hashlib.sha256(), set[int]()
-        for name, parameter in sorted(self.hf.named_parameters()):
-            if parameter.device.type == "meta" or (parameter.numel() and parameter.data_ptr() in seen):
-                continue
-            seen.add(parameter.data_ptr())
-            digest.update(f"{name} {tuple(parameter.shape)} {parameter.dtype}".encode())
-            digest.update(parameter.detach().contiguous().cpu().reshape(-1).view(torch.uint8).numpy().data)
-        return digest.hexdigest()
+        """sha256 over names, shapes, types and bytes of all distinct parameters, wherever they are kept.
+
+        Of a text model inside another one only the text model counts, under the names that it has by itself.
+        """
+        return weight_hash(self._hashed_parts())
+
+    def _hashed_parts(self) -> dict[str, tuple[nn.Module, str]]:
+        """Each parameter by its name in a text model: the module that holds it and its name there."""
+        head = self.hf.get_output_embeddings()
+        found: dict[str, tuple[nn.Module, str]] = {}
+        # a placeholder has no address by which to tell that two names share one tensor
+        tied = set(getattr(self.hf, "all_tied_weights_keys", None) or ())
+        seen = set[int]()
+        for path, module in self.hf.named_modules():
+            for name, parameter in module.named_parameters(recurse=False):
+                if id(parameter) in seen or (parameter.device.type == "meta" and f"{path}.{name}" in tied):
+                    continue
+                seen.add(id(parameter))
+                if self._inside and path != self._trunk_path and not path.startswith(self._trunk_path + "."):
+                    if module is not head:
+                        continue
+                    path = "lm_head"
+                elif self._inside:
+                    path = "model" + path[len(self._trunk_path) :] if not path.startswith("model.layers") else path
+                found[f"{path}.{name}" if path else name] = (module, name)
+        return found
 
     @cached_property
     def tokenizer_hash(self) -> str:
@@ -164,17 +240,23 @@ class Model:
             "id": self.id,
             "revision": self.revision,
             "family": self.family.name,
+            "family_origin": self.family.origin,
+            "family_digest": digest(self.family),
             "weight_hash": self.weight_hash,
             "dtype": str(self.dtype).removeprefix("torch."),
             "device": str(self.device),
             "layers": self.layers,
             "width": self.width,
-            "neurons_per_layer": self.neurons_per_layer,
+            "neurons_per_layer": self.widths[0] if len(set(self.widths)) == 1 else list(self.widths),
             "heads": self.heads,
             "kv_heads": self.kv_heads,
             "parameters": self.parameters,
             "attention": getattr(self.config, "_attn_implementation", None),
             "foreign_hooks": foreign_hooks(self.hf),
+            **({"family_version": self.family.version} if self.family.version else {}),
+            **({"multipliers": self.scales.facts} if self.scales.facts else {}),
+            **({"adapter": self.adapter} if self.adapter else {}),
+            **({"allow_longer": True} if self.allow_longer else {}),
         }
 
     # -- where its parts are ----------------------------------------------------------------------------------------
@@ -194,10 +276,16 @@ class Model:
             return mixture_location(self.mixtures[layer], site.kind, find(self.blocks[layer], family.mlp_write))
         if site.kind == "router":
             raise InputError(f"layer {layer} of {self.id} is no mixture of experts: it has no router")
+        if "circuits" not in family.levels and site.kind not in ("neurons", "router", "mlp_in", "mlp_write"):
+            raise UnsupportedModel(
+                f"{site.kind}: the attention of {self.id} is not known; regions work, circuits do not"
+            )
         if site.kind in ("q", "k", "v"):
             place = self._projection(site.kind, layer)
             if site.kind != "v" and family.qk_norms:
                 return Location(self._part(family.qk_norms["qk".index(site.kind)], layer), "output", place.rows)
+            if site.kind == "v" and family.value_norm:
+                return Location(self._part(family.value_norm, layer), "output")
             return place
         if site.kind == "z":
             rows = torch.arange(self.heads * self.head_width).reshape(self.heads, self.head_width)
@@ -211,12 +299,23 @@ class Model:
         }
         path, side = paths[site.kind]
         flat = family.flattens and site.kind in ("neurons", "mlp_in", "mlp_write")
-        return Location(self._part(path, layer), side, block=self.blocks[layer] if flat else None)
+        factors = {"attention_write": self.scales.attention, "mlp_write": self.scales.mlp}.get(site.kind)
+        return Location(
+            self._part(path, layer),
+            side,
+            block=self.blocks[layer] if flat else None,
+            factor=factors[layer] if factors else 1.0,
+        )
 
     def sites(self) -> list[Site]:
         """Every site, layer by layer."""
-        kinds: tuple[Kind, ...] = ("residual", "q", "k", "v", "z", "attention_write", "mlp_in", "neurons", "mlp_write")
-        return [Site(kind, layer) for layer in range(self.layers) for kind in kinds] + [Site("residual", self.layers)]
+        mlp: tuple[Kind, ...] = ("mlp_in", "neurons", "mlp_write")
+        attention: tuple[Kind, ...] = ("q", "k", "v", "z", "attention_write") if self.heads else ()
+        found: list[Site] = []
+        for layer in range(self.layers):
+            kinds: list[Kind] = ["residual", *attention, *(mlp if layer in self.neuron_layers else ())]
+            found += [Site(kind, layer) for kind in kinds]
+        return [*found, Site("residual", self.layers)]
 
     def norm(self, which: Literal["attention", "mlp", "final"], layer: int = 0) -> nn.Module | None:
         """The norm through which attention, the MLP or the unembedding reads the residual; None if it reads it bare."""
@@ -241,13 +340,13 @@ class Model:
         """Bias of the q, k or v projection by head, or None."""
         place = self._projection(kind, layer)
         assert place.rows is not None
-        bias = getattr(place.module, "bias", None)
+        bias = weight_of(place.module, "bias")
         return None if bias is None else bias[place.rows.to(self.device)]
 
     def bias(self, kind: Literal["attention_output", "neurons"], layer: int) -> Float[Tensor, " D"] | None:
         """Bias of an output projection, or None."""
         path = self.family.attention_output if kind == "attention_output" else self.family.neurons
-        return getattr(self._part(path, layer), "bias", None)
+        return weight_of(self._part(path, layer), "bias")
 
     def neuron_weight(self, layer: int) -> Float[Tensor, "N D"]:
         """Output direction of each neuron."""
@@ -255,12 +354,21 @@ class Model:
 
     @property
     def unembedding(self) -> Float[Tensor, "V D"]:
-        return self.hf.get_output_embeddings().weight
+        found = weight_of(self.hf.get_output_embeddings())
+        assert found is not None
+        return found
+
+    @property
+    def unembedding_bias(self) -> Float[Tensor, " V"] | None:
+        """What the unembedding adds to each word's logit, or None."""
+        return weight_of(self.hf.get_output_embeddings(), "bias")
 
     def _part(self, path: str, layer: int) -> nn.Module:
         part = find(self.blocks[layer], path)
         if part is None:
-            raise UnsupportedModel(f"block {layer} of {self.id} has no module {path}")
+            has = [other for other, block in enumerate(self.blocks) if find(block, path) is not None]
+            where = f"; layers {', '.join(map(str, has))} have one" if has else ""
+            raise UnsupportedModel(f"layer {layer} of {self.id} has no module {path}{where}")
         return part
 
     def _residual(self, layer: int) -> Location:
@@ -280,6 +388,11 @@ class Model:
         if self.family.layout == "blocks":
             start = sum(counts[:order]) * width
             return Location(fused, "output", start + torch.arange(counts[order] * width).reshape(counts[order], width))
+        if self.family.layout == "codegen":
+            # four parts, each with its quarter of the heads: all their q, then v, then k
+            quarter = queries // 4
+            parts = torch.arange(queries * 3 * width).reshape(4, 3, quarter, width)
+            return Location(fused, "output", parts[:, (0, 2, 1)[order]].reshape(queries, width))
         group = queries // keys
         slots = torch.arange(keys * (group + 2) * width).reshape(keys, group + 2, width)
         rows = (slots[:, :group].reshape(queries, width), slots[:, group], slots[:, group + 1])[order]
@@ -299,61 +412,132 @@ class Model:
 
     # -- running it -------------------------------------------------------------------------------------------------
 
-    def tokenize(self, texts: Sequence[str], special: SpecialTokens = "none") -> list[list[int]]:
+    def tokenize(
+        self, texts: Sequence[str], special: SpecialTokens = "none", names: Sequence[str] | None = None
+    ) -> list[list[int]]:
         """Token ids of each text; `bos` and `bos-excluded` put the beginning-of-sequence token in front.
 
-        Raises InputError when a text has no tokens, or the tokenizer no such special token.
+        Raises InputError naming the text (`names`: what each is called) when it has no tokens, a token that the model
+        has no embedding for, or more tokens than the model has positions.
         """
         if not texts:
             return []
         encoded: list[list[int]] = self.tokenizer(list(texts), add_special_tokens=False)["input_ids"]
-        for text, ids in zip(texts, encoded):
+        for place, (text, ids) in enumerate(zip(texts, encoded)):
             if not ids:
                 raise InputError(f"the text {text!r} has no tokens")
-        if special == "none":
-            return encoded
-        first = self.tokenizer.bos_token_id
-        if first is None:
+            if max(ids) >= self.vocabulary:
+                self._refuse_token(max(ids), names[place] if names else f"text {place}")
+        if special != "none":
+            first = self.tokenizer.bos_token_id
+            if first is None:
+                raise InputError(
+                    f"special tokens {special!r}: the tokenizer of {self.id} has no beginning-of-sequence token"
+                )
+            encoded = [[first, *ids] for ids in encoded]
+        for place, ids in enumerate(encoded):
+            self.check_length(len(ids), names[place] if names else f"text {place}")
+        return encoded
+
+    def check_length(self, tokens: int, name: str) -> None:
+        """Raises InputError when a text has more tokens than positions: always where positions are learned, else
+        unless the model was loaded with `allow_longer`."""
+        context = self.context
+        if context.length is None or tokens <= context.length:
+            return
+        if context.learned:
             raise InputError(
-                f"special tokens {special!r}: the tokenizer of {self.id} has no beginning-of-sequence token"
+                f"{name} has {tokens} tokens; {self.id} has learned {context.length} positions and no more"
             )
-        return [[first, *ids] for ids in encoded]
+        if not self.allow_longer:
+            raise InputError(
+                f"{name} has {tokens} tokens; {self.id} was made for {context.length} positions: leave it out, or add "
+                "--allow-longer"
+            )
+
+    def _refuse_token(self, token: int, name: str) -> None:
+        word = self.tokenizer.convert_ids_to_tokens(token)
+        raise InputError(f"{name}: token {word!r} ({token}) is beyond the model's {self.vocabulary} embeddings")
 
     def trunk(
         self, ids: Int[Tensor, "B T"], mask: Int[Tensor, "B T"] | None = None, cache: Any = None
     ) -> Float[Tensor, "B T D"]:
-        """Final hidden state after the final norm; no logits are made."""
-        output = self.hf.base_model(
-            input_ids=ids, attention_mask=mask, past_key_values=cache, use_cache=cache is not None, return_dict=True
-        )
+        """Final hidden state after the final norm; no logits are made.
+
+        Raises ModelError when the model was put into training mode, where dropout changes numbers.
+        """
+        if self.hf.training:
+            raise ModelError(f"{self.id} is in training mode, where dropout changes every number: call model.hf.eval()")
+        given: dict[str, Any] = {} if mask is None else {"attention_mask": mask}
+        if cache is not None:
+            given["past_key_values"] = cache
+        output = self.trunk_module(input_ids=ids, use_cache=cache is not None, return_dict=True, **given)
         return output.last_hidden_state
 
     def logits(self, hidden: Float[Tensor, "*batch D"], words: Tensor | None = None) -> Float[Tensor, "*batch V"]:
-        """Logits of final hidden states, with the family's scale and soft cap; of the vocabulary's `words` if given."""
-        head = self.hf.get_output_embeddings()
+        """Logits of final hidden states, with the measured scale and the soft cap; of the vocabulary's `words` if
+        given."""
+        if self.scales.logits is None:
+            whole = self._own_logits(hidden)
+            return whole if words is None else whole[..., words.to(whole.device)]
         if words is None:
-            raw = head(hidden)
-        else:
-            words = words.to(head.weight.device)
-            bias = head.bias[words] if getattr(head, "bias", None) is not None else None
-            raw = nn.functional.linear(hidden.to(head.weight.device), head.weight[words], bias)
+            return self.finish_logits(self.hf.get_output_embeddings()(hidden))
+        weight, bias = self.unembedding, self.unembedding_bias
+        words = words.to(weight.device)
+        raw = nn.functional.linear(hidden.to(weight.device), weight[words], None if bias is None else bias[words])
         return self.finish_logits(raw)
 
+    def _own_logits(self, hidden: Float[Tensor, "*batch D"]) -> Float[Tensor, "*batch V"]:
+        """What the model makes of final hidden states, by its own forward with the trunk passed over."""
+        from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
+
+        flat = hidden.reshape(1, -1, hidden.shape[-1])
+        trunk = self.trunk_module
+        own: Callable[..., Any] | None = trunk.__dict__.get("forward")
+        trunk.forward = lambda *_, **__: BaseModelOutputWithPastAndCrossAttentions(last_hidden_state=flat)
+        try:
+            ids = torch.zeros(1, flat.shape[1], dtype=torch.long, device=self.device)
+            found: Tensor = self.hf(input_ids=ids, return_dict=True).logits
+        finally:
+            del trunk.forward
+            if own is not None:
+                trunk.forward = own
+        return found.reshape(*hidden.shape[:-1], -1)
+
     def finish_logits(self, raw: Tensor) -> Tensor:
-        """The family's logit scale and soft cap applied to unembedded values (elementwise, so also to a chunk)."""
-        scale = getattr(self.config, "logit_scale", None)
-        if scale is not None:
-            raw = raw * scale
-        cap = getattr(self.config, "final_logit_softcapping", None)
+        """The logit scale and soft cap applied to unembedded values (elementwise, so also to a chunk)."""
+        scale, cap = self.logit_scale, self.soft_cap
+        raw = raw if scale == 1 else raw * scale
         return torch.tanh(raw / cap) * cap if cap is not None else raw
+
+    # -- what is no model -------------------------------------------------------------------------------------------
+
+    @staticmethod
+    def _refuse_what_is_no_model(hf: Any, tokenizer: Any) -> None:
+        if not isinstance(hf, nn.Module) or not hasattr(hf, "config"):
+            inner = getattr(hf, "module", None)
+            hint = "give its .module" if inner is not None else "load_model takes a name or a folder"
+            raise ModelError(f"Model takes a Hugging Face model, not {type(hf).__name__}: {hint}")
+        if isinstance(tokenizer, (str, bytes)) or hasattr(tokenizer, "__fspath__"):
+            raise ModelError(
+                f"Model takes a tokenizer, not the path {str(tokenizer)!r}: AutoTokenizer.from_pretrained reads it"
+            )
+        adapters = adapter_parts(hf)
+        if adapters:
+            raise UnsupportedModel(
+                f"this model holds an adapter that is not merged ({adapters[0]}), so its weights are not what it "
+                "multiplies with: call merge_and_unload() and give the result"
+            )
 
     def _check_tokenizer(self) -> None:
         if self.tokenizer is None:
             return
         words = self.tokenizer.get_vocab().values()
-        highest = max(words, default=-1)
-        if highest < 0:
+        if not words:
             raise ModelError(f"the tokenizer of {self.id} has an empty vocabulary")
+        # tokens added later are often never used and have no embedding; texts that use them are refused by name
+        added = set(getattr(self.tokenizer, "added_tokens_decoder", ()))
+        highest = max((word for word in words if word not in added), default=-1)
         if highest >= self.vocabulary:
             raise ModelError(
                 f"the tokenizer does not belong to {self.id}: its highest token id is {highest}, "
@@ -361,9 +545,25 @@ class Model:
             )
 
 
+def weight_hash(parts: dict[str, tuple[nn.Module, str]]) -> str:
+    """sha256 over names, shapes, types and bytes of distinct parameters, read through accelerate's hooks."""
+    digest, seen = hashlib.sha256(), set[int]()
+    for name, (module, own) in sorted(parts.items()):
+        resting: Tensor = getattr(module, own)
+        if resting.device.type != "meta" and resting.numel():
+            if resting.data_ptr() in seen:
+                continue
+            seen.add(resting.data_ptr())
+        with resident(module):
+            parameter: Tensor = getattr(module, own)
+            digest.update(f"{name} {tuple(parameter.shape)} {parameter.dtype}".encode())
+            digest.update(parameter.detach().contiguous().cpu().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
 def matrix(module: nn.Module) -> Float[Tensor, "out in"]:
     """Weight of a linear map as [out, in], also of GPT-2's transposed Conv1D; UnsupportedModel if it is packed."""
-    weight = getattr(module, "weight", None)
+    weight = weight_of(module)
     if not isinstance(weight, Tensor) or not weight.is_floating_point():
         raise UnsupportedModel(
             f"the weights of {type(module).__name__} are quantised and cannot be compared with what is recorded; "
@@ -373,4 +573,9 @@ def matrix(module: nn.Module) -> Float[Tensor, "out in"]:
 
 
 def _width(module: nn.Module, output: bool) -> int:
-    return matrix(module).shape[0 if output else 1]
+    weight = getattr(module, "weight", None)
+    if weight is None or not weight.is_floating_point():
+        return matrix(module).shape[0 if output else 1]
+    # a placeholder of an offloaded weight has the right shape
+    transposed = type(module).__name__ == "Conv1D"
+    return int(weight.shape[1 if output == transposed else 0])

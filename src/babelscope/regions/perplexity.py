@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import torch
@@ -21,10 +20,10 @@ from torch import Tensor
 from babelscope.corpora import TextCollection
 from babelscope.errors import InputError, NonFinite
 from babelscope.models import Batch, Model, over_batches
+from babelscope.terms import Joint
 
 VOCABULARY_CHUNK, ACCELERATOR_CHUNK = 2048, 16384
 """words at a time (benchmarks/perplexity.py)"""
-Joint = Literal["blank-line", "eos"]
 BLANK_LINE = "\n\n"
 """between documents, as in the paper"""
 
@@ -136,10 +135,17 @@ def token_losses(
     flat, wanted = hidden.reshape(-1, hidden.shape[-1]), targets.reshape(-1)
     running = torch.full((len(flat),), -torch.inf, device=hidden.device, dtype=_accumulator(hidden))
     chosen = torch.zeros_like(running)
-    words = model.hf.get_output_embeddings().weight.shape[0]
+    if model.scales.logits is None:
+        logits = model.logits(flat).to(running.dtype)
+        return (logits.logsumexp(-1) - logits.gather(-1, wanted[:, None])[:, 0]).reshape(targets.shape)
+    # read once: an offloaded unembedding is brought into memory for this
+    weight, bias = model.unembedding.to(hidden.device), model.unembedding_bias
+    words = len(weight)
     for start in range(0, words, chunk):
         part = torch.arange(start, min(start + chunk, words), device=hidden.device)
-        logits = _chunk_logits(model, flat, slice(start, start + len(part))).to(running.dtype)
+        chosen_rows = slice(start, start + len(part))
+        raw = torch.nn.functional.linear(flat, weight[chosen_rows], None if bias is None else bias[chosen_rows])
+        logits = model.finish_logits(raw).to(running.dtype)
         running = torch.logaddexp(running, logits.logsumexp(-1))
         mine = (wanted >= start) & (wanted < start + len(part))
         chosen[mine] = logits[mine, wanted[mine] - start]
@@ -148,14 +154,6 @@ def token_losses(
 
 def _accumulator(hidden: Tensor) -> torch.dtype:
     return torch.float64 if hidden.dtype == torch.float64 else torch.float32
-
-
-def _chunk_logits(model: Model, hidden: Tensor, words: slice) -> Tensor:
-    """Logits of a slice of the vocabulary: a view of the unembedding, no copy."""
-    head = model.hf.get_output_embeddings()
-    bias = getattr(head, "bias", None)
-    raw = torch.nn.functional.linear(hidden, head.weight[words], None if bias is None else bias[words])
-    return model.finish_logits(raw)
 
 
 def score(

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from jaxtyping import Int
 from torch import Tensor
@@ -19,8 +18,8 @@ from babelscope.regions.generation import BASE, Continuation, Sampling, Share, g
 from babelscope.regions.masks import RegionSet, random_region_by_layer
 from babelscope.regions.recording import Recording
 from babelscope.regions.treatments import Treatment, language_means
+from babelscope.terms import Way
 
-Way = Literal["mean", "scale"]
 STEERED, SWAPPED, RANDOM = "steered", "swapped", "random-layer"
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
+from typing import get_args
 
 import torch
 from jaxtyping import Bool, Float
@@ -21,9 +21,9 @@ from babelscope.regions.deactivation import changes_of, deactivate
 from babelscope.regions.masks import RegionSet, random_region_by_layer
 from babelscope.regions.perplexity import Loss, Windows, delta_interval, score
 from babelscope.regions.recording import Recording
+from babelscope.terms import Kind
 
-Kind = Literal["zero", "mean", "mean-others", "scale"]
-KINDS: tuple[Kind, ...] = ("zero", "mean", "mean-others", "scale")
+KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
 @dataclass(frozen=True)

@@ -51,13 +51,13 @@ def verify(root: Path, additions: bool = True) -> None:
     problems = [_problem(root, name, value) for name, value in expected.items()]
     if additions:
         problems += [f"{name} was added" for name in files_of(root) if name not in expected and name != CHECKSUMS]
-    _refuse(root, problems)
+    refuse_problems(root, problems)
 
 
 def verify_files(root: Path, expected: dict[str, str], names: Iterable[str]) -> None:
     """The same for some files of a run whose sums were read before; one that has no sum was added."""
     problems = [_problem(root, name, expected[name]) if name in expected else f"{name} was added" for name in names]
-    _refuse(root, problems)
+    refuse_problems(root, problems)
 
 
 def _problem(root: Path, name: str, expected: str) -> str:
@@ -70,7 +70,8 @@ def _problem(root: Path, name: str, expected: str) -> str:
         return f"{name[:80]} cannot be read ({error.strerror or error})"
 
 
-def _refuse(root: Path, found: list[str]) -> None:
+def refuse_problems(root: Path, found: list[str]) -> None:
+    """Raises RunError with the first of these problems; empty ones are none."""
     problems = [problem for problem in found if problem]
     if problems:
         more = f" and {len(problems) - 5} more" if len(problems) > 5 else ""

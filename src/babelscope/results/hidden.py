@@ -146,6 +146,15 @@ def clear_leftovers(target: Path) -> None:
             lock.release(force=True)
 
 
+def names_with_leftovers(folder: Path) -> list[str]:
+    """Names that hidden folders directly below `folder` are named after."""
+    try:
+        found = (re.fullmatch(r"\.(.+)\.[0-9a-f]{8}\.tmp", name, re.DOTALL) for name in sorted(os.listdir(folder)))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    return list(dict.fromkeys(match[1] for match in found if match))
+
+
 def _leftovers(target: Path) -> Iterator[Path]:
     """Hidden folders beside the target whose name is the target's and eight digits, to the letter."""
     pattern = re.compile(rf"\.{re.escape(target.name)}\.[0-9a-f]{{8}}\.tmp")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from babelscope.errors import RunError
 from babelscope.json_text import read_json
-from babelscope.results.checksums import files_of, inside, stated, verify, verify_files
+from babelscope.results.checksums import files_of, inside, refuse_problems, stated, verify, verify_files
 from babelscope.results.display import run_html
 from babelscope.results.layout import CHECKSUMS, MANIFEST, is_url
 from babelscope.results.manifest import FORMAT
@@ -127,6 +127,16 @@ class Run:
             self._sums = stated(self.path)
         return self._sums
 
+    def _expect_all(self) -> None:
+        """Raises RunError when a file is not there; whether it is as it was written is looked at when it is read.
+
+        The points of a sweep are runs of their own, and looked at when they are opened.
+        """
+        there, expected = set(files_of(self.path)), self._stated()
+        inner = tuple(name.removesuffix(CHECKSUMS) for name in expected if name.endswith(f"/{CHECKSUMS}"))
+        missing = [name for name in expected if name not in there and not name.startswith(inner)]
+        refuse_problems(self.path, [f"{name} is missing" for name in missing])
+
     def _stored(self, group: str | None) -> list[str]:
         """The files of a group of arrays: those that are there, and those that should be."""
         from babelscope.results.arrays import STORE
@@ -149,9 +159,9 @@ class Run:
 def open_run(path: str | os.PathLike[str], validate: bool = True) -> Run:
     """Opens a run directory, or fetches one from an fsspec URL into a temporary folder that lives as long as the Run.
 
-    run.json is compared with its checksum now, every other file when it is first read; `validate=False` trusts them
-    all, which saves reading big arrays twice. Raises RunError when there is nothing, when it is not a run, or when the
-    run is unfinished or damaged.
+    That every file is there, and run.json as it was written, is looked at now; each other file is compared with its
+    checksum when it is first read. `validate=False` trusts them all, which saves reading big arrays twice. Raises
+    RunError when there is nothing, when it is not a run, or when the run is unfinished or damaged.
     """
     if is_url(path):
         return _fetch(os.fspath(path), validate)
@@ -165,7 +175,9 @@ def open_run(path: str | os.PathLike[str], validate: bool = True) -> Run:
     if not told:
         raise RunError(f"{root} is not a run: it has no {MANIFEST}")
     run = Run(root, _manifest(root), validate)
-    run._trust([MANIFEST])  # pyright: ignore[reportPrivateUsage]
+    if validate:
+        run._expect_all()  # pyright: ignore[reportPrivateUsage]
+        run._trust([MANIFEST])  # pyright: ignore[reportPrivateUsage]
     return run
 
 

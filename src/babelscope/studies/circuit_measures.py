@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 
@@ -16,7 +16,6 @@ from babelscope.circuits.heads.lens import Lens, logit_lens
 from babelscope.circuits.heads.roles import Roles, role_scores
 from babelscope.circuits.patching.methods import Between, activation_patching, path_patching
 from babelscope.circuits.patching.search import Search, SearchSettings, find_circuit
-from babelscope.circuits.patching.selection import Rule
 from babelscope.errors import TaskError
 from babelscope.models import Model
 from babelscope.studies.circuit_settings import CircuitsSettings
@@ -105,7 +104,7 @@ def _foils(model: Model, prompts: PromptSet) -> PromptSet:
 def measure(
     model: Model, settings: CircuitsSettings, prompts: Prompts, code: str, kept: Path | None, progress: Progress
 ) -> Measured:
-    pairs, between = prompts.main, cast("Between", settings.mlps)
+    pairs, between = prompts.main, settings.mlps
     nodes = [*heads_of(model), *mlps_of(model)]
     task = task_named(settings.task)
     roles = [role for role in task.patched_roles if all(role in pair.roles for pair in pairs)]
@@ -147,11 +146,11 @@ def _search(
             prompts.patched,
             steps,
             SearchSettings(
-                rule=cast("Rule", settings.rule),
+                rule=settings.rule,
                 sigmas=settings.sigmas,
                 q=settings.q,
                 null=settings.null,
-                mlps=cast("Between", settings.mlps),
+                mlps=settings.mlps,
                 answer_roles=task.answer_roles,
                 seed=settings.seed,
             ),
@@ -170,9 +169,7 @@ def _pool(model: Model, settings: CircuitsSettings, code: str) -> Sequence[Promp
 
 def repeated(model: Model, settings: CircuitsSettings, code: str) -> tuple[dict[int, torch.Tensor], int]:
     """Random tokens of the language said twice, where the package has text of it and the model the positions."""
-    longest = int(
-        getattr(model.config, "max_position_embeddings", 0) or getattr(model.config, "n_positions", 0) or 2048
-    )
+    longest = model.context.window
     found: dict[int, torch.Tensor] = {}
     prefix = len(Encoder(model.tokenizer).prefix)
     for half in settings.repeats:

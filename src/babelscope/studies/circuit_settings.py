@@ -5,68 +5,127 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any
+from typing import Any, get_args
 
 from babelscope.errors import InputError
+from babelscope.languages import parse_languages
+from babelscope.settings import Settings
+from babelscope.terms import Ablation, Between, Rule, Split
 
 
-@dataclass(frozen=True)
-class CircuitsSettings:
-    """Settings of `study_circuits`; every one is recorded with the run."""
+@dataclass(frozen=True, kw_only=True)
+class Prompted(Settings):
+    """Prompts: of which task, in which languages."""
 
     task: str = "ioi"
+    """one of ioi, past-tense, minimal-pairs:FILE, ioi:FILE.toml, … (see: babelscope tasks list)"""
     languages: tuple[str, ...] = ("en", "zh")
+    """codes, by commas"""
     n: int = 100
     """prompt pairs per language (fewer where fewer survive the census)"""
     seed: int = 0
-    split: str = "strict"
+    """of prompts, bootstrap and random sets"""
+    split: Split = "strict"
+    """one-token names and targets; more than that; strict where that is enough"""
     corruption: str | None = None
-    """of the main sweeps; default: the task's first"""
+    """of the main sweeps [those that the task's search needs]"""
     stratum: Mapping[str, str] = field(default_factory=dict[str, str])
-    """language → stratum that is patched (past tense); default: the one with most prompts, never a mixture"""
+    """past tense, which stratum to patch, such as en=irregular,zh=copy [the one with most prompts, never a mixture]"""
     heldout: bool | None = None
-    rule: str = "significance"
-    """how heads are selected: significance or deviation (section 3)"""
+    """held-out prompts alone, or the others alone [all]"""
+
+    def check(self) -> None:
+        """Raises InputError for no language, or one that there is not."""
+        self._put(languages=tuple(parse_languages(self.languages)))
+        if self.n < 1:
+            raise InputError(f"--n {self.n}: at least one pair of prompts")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Searched(Settings):
+    """Search: which heads act, and on what."""
+
+    rule: Rule = "significance"
+    """how heads are selected (section 3)"""
     sigmas: float = 2.0
+    """least effect, in deviations over all heads"""
     q: float = 0.05
+    """false discovery rate of the selection"""
     null: bool = True
     """compare with same-answer counterfactuals"""
-    mlps: str = "recomputed"
-    """between sender and receiver: recomputed or frozen"""
-    ablation: str = "mean"
-    """zero, mean or resample"""
-    draws: int = 20
-    """matched random head sets"""
-    windows: tuple[int, ...] = (1, 3, 5)
-    """widths of FFN windows that are removed"""
-    repeats: tuple[int, ...] = (10, 25, 50)
-    """T of repeated random tokens"""
-    top: int = 10
-    """promoted tokens listed per head"""
-    permutations: int = 1000
-    against_language: str | None = None
-    """of the other model whose heads are matched with this one's; default: the last of `languages`"""
-    twins: int = 20
-    """random-weights models of the null of that matching"""
-    edges: bool = True
-    """routes, edges by fast attribution and circuits as masks as well (sections 5 to 7)"""
-    edge_share: float | None = None
-    """edges of each language's circuit, as a share of all; default: the fewest that are faithful (0.8)"""
+    mlps: Between = "recomputed"
+    """MLPs between sender and receiver"""
 
-    def __post_init__(self) -> None:
-        if not self.languages:
-            raise InputError("name at least one language")
-        if self.rule not in ("significance", "deviation"):
+    def check(self) -> None:
+        """Raises InputError for what no selection is made by."""
+        if self.rule not in get_args(Rule):
             raise InputError(f"no selection rule {self.rule!r}; there are significance and deviation")
-        if self.mlps not in ("recomputed", "frozen"):
+        if self.mlps not in get_args(Between):
             raise InputError(f"MLPs between sender and receiver are recomputed or frozen, not {self.mlps!r}")
-        if self.ablation not in ("zero", "mean", "resample"):
+        if not 0 < self.q < 1:
+            raise InputError(f"--q {self.q:g}: a false discovery rate lies between 0 and 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ablated(Settings):
+    """Ablation: what goes without the heads that were found."""
+
+    ablation: Ablation = "mean"
+    """zero, mean (per template, order, position) or resample"""
+    draws: int = 20
+    """random head sets beside the circuit"""
+    windows: tuple[int, ...] = (1, 3, 5)
+    """widths of FFN windows that are removed, odd"""
+
+    def check(self) -> None:
+        """Raises InputError for an unknown ablation, and windows that have no centre."""
+        if self.ablation not in get_args(Ablation):
             raise InputError(f"a study ablates by zero, mean or resample, not {self.ablation!r}")
-        if self.edge_share is not None and not 0 < self.edge_share <= 1:
-            raise InputError(f"a circuit's share of the edges lies in (0, 1], got {self.edge_share:g}")
         even = [width for width in self.windows if width < 1 or width % 2 == 0]
         if even:
             raise InputError(f"an FFN window is centred on a layer, so its width is odd: got {even[0]}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Described(Settings):
+    """Roles: what each head does."""
+
+    repeats: tuple[int, ...] = (10, 25, 50)
+    """lengths T of random tokens said twice"""
+    top: int = 10
+    """promoted tokens listed per head"""
+    permutations: int = 1000
+    """draws of permuted heads for correlations between languages"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Edged(Settings):
+    """Edges: routes, edges by fast attribution, and circuits as masks (sections 5 to 7)."""
+
+    edges: bool = True
+    """also routes, edges and circuits as masks"""
+    edge_share: float | None = None
+    """of all edges in a language's circuit [the fewest that are faithful to 0.8]"""
+
+    def check(self) -> None:
+        """Raises InputError for a share that is none."""
+        if self.edge_share is not None and not 0 < self.edge_share <= 1:
+            raise InputError(f"a circuit's share of the edges lies in (0, 1], got {self.edge_share:g}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Matched(Settings):
+    """Another model: whose heads are matched by role with this one's."""
+
+    against_language: str | None = None
+    """of the other model [the last language]"""
+    twins: int = 20
+    """random-weights models of the null of that matching"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CircuitsSettings(Matched, Edged, Described, Ablated, Searched, Prompted):
+    """Settings of `study_circuits`; every one is recorded with the run."""
 
 
 @dataclass(frozen=True)

@@ -27,9 +27,9 @@ from babelscope.regions.table import DeactivationTable, deactivation_table
 from babelscope.results import Run, RunWriter, open_run, run_key
 from babelscope.studies import calibration, probes
 from babelscope.studies.progress import Progress, silent
-from babelscope.studies.region_settings import RegionsSettings, check_samples
+from babelscope.studies.region_settings import RegionsSettings
 
-__all__ = ["RegionsSettings", "check_samples", "study_regions", "versions"]
+__all__ = ["RegionsSettings", "study_regions", "versions"]
 
 MAP_SENTENCES = 100
 """sentences per language whose pairs are kept for the map"""
@@ -91,7 +91,7 @@ def _room(model: Model, sample: ParallelCorpus) -> Generator[Path | None]:
 
 
 def _windows(model: Model, texts: Mapping[str, TextCollection], settings: RegionsSettings) -> dict[str, Windows]:
-    window = settings.window or min(2048, _own_length(model))
+    window = settings.window or min(2048, model.context.window)
     shortest = min(len(model.tokenize([_beginning(text, window)])[0]) for text in texts.values())
     if settings.window is None:
         window = min(window, max(shortest, 2))
@@ -123,13 +123,6 @@ def _enough(text: TextCollection, limit: int | None, window: int) -> TextCollect
         if kept >= needed:
             return TextCollection(text.language, text.documents[:count], text.spec, text.notes)
     return text
-
-
-def _own_length(model: Model) -> int:
-    """Positions the model was made for, where its configuration says so."""
-    names = ("max_position_embeddings", "n_positions", "seq_length", "max_sequence_length")
-    known = [getattr(model.config, name, None) for name in names]
-    return min([length for length in known if isinstance(length, int) and length > 1], default=2048)
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from babelscope.circuits.core.batching import Rows
+from babelscope.circuits.core.nodes import check_model
 from babelscope.models.families import find
 from babelscope.models.hooks import Change, Site, capture, edit
 from babelscope.models.model import matrix
@@ -76,6 +77,7 @@ def run(model: Model, ids: Int[Tensor, "N T"], mlps: bool = True, keys: bool = F
     """One pass over a batch, with everything kept that patching needs."""
     from transformers import DynamicCache
 
+    check_model(model)
     layers = range(model.layers)
     sites = [Site("residual", layer) for layer in range(model.layers + 1)] + [Site("z", layer) for layer in layers]
     sites += [Site("mlp_write", layer) for layer in layers] if mlps else []
@@ -127,7 +129,7 @@ def projection(model: Model, layer: int) -> nn.Module:
 def attention_output(model: Model, layer: int, z: Float[Tensor, "*batch H E"]) -> Float[Tensor, "*batch D"]:
     """What the output projection puts out (with its bias, before a post-norm)."""
     module = projection(model, layer)
-    bias = module.bias
+    bias = getattr(module, "bias", None)
     return nn.functional.linear(z.flatten(-2), matrix(module), bias if isinstance(bias, Tensor) else None)
 
 
@@ -145,9 +147,10 @@ def stream_changes(
 ) -> Float[Tensor, "heads N P D"]:
     """Change of what attention writes to the stream if one head is patched (through a post-norm if there is one)."""
     change = output_changes(model, runs, layer, heads, positions)
+    factor = model.scales.attention[layer]
     if not model.family.post_norms:
-        return change
+        return change if factor == 1 else change * factor
     norm = find(model.blocks[layer], model.family.attention_write)
     assert norm is not None
     whole = attention_output(model, layer, take(runs.base.z[layer], positions))
-    return norm(whole + change) - norm(whole)
+    return (norm(whole + change) - norm(whole)) * factor

@@ -11,7 +11,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from babelscope.errors import InputError, UnsupportedModel
+from babelscope.errors import InputError
+from babelscope.models.gate import require
 
 if TYPE_CHECKING:
     from babelscope.models import Model
@@ -143,12 +144,8 @@ def check_receivers(model: Model, chosen: Sequence[Receiver]) -> None:
 
 
 def check_model(model: Model) -> None:
-    """Raises UnsupportedModel where the residual stream is not the sum of what was written to it (OPT-350m)."""
-    if not model.family.residual_sum:
-        raise UnsupportedModel(
-            f"{model.id}: a norm stands on the residual stream itself, so heads and MLPs do not add up; "
-            "regions work on this model, circuits do not"
-        )
+    """Raises UnsupportedModel when a model does not pass the checks that circuits need (`babelscope.models.gate`)."""
+    require(model, "circuits")
 
 
 def reaches(model: Model, sender: Sender, receiver: Receiver) -> bool:

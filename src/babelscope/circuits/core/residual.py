@@ -19,53 +19,12 @@ from torch import Tensor, nn
 from babelscope.circuits.core.cache import Recorded, attention_output
 from babelscope.models.families import find
 from babelscope.models.model import matrix
+from babelscope.models.norms import NormMap, plain
 
 if TYPE_CHECKING:
     from babelscope.models import Model
 
 AttentionKind = Literal["q", "k", "v"]
-
-
-@dataclass(frozen=True)
-class FrozenNorm:
-    """A LayerNorm or RMSNorm as a linear map once its statistics are known: x → (x − mean x) · weight · scale."""
-
-    module: nn.Module
-    weight: Float[Tensor, " D"]
-    """up to a factor, which the scale makes good"""
-    bias: Float[Tensor, " D"]
-    centred: bool
-    """the mean is taken off first"""
-
-    @classmethod
-    def of(cls, module: nn.Module, width: int, like: Tensor) -> FrozenNorm:
-        """Learned from four probes, so that every family's norm is covered (also 1 + weight, or no bias)."""
-        with torch.no_grad():
-            probe = torch.ones(width, dtype=like.dtype, device=like.device)
-            probe[1::2] = -1
-            bias = plain(module, torch.zeros_like(probe))
-            value = plain(module, probe)
-            centred = bool(torch.allclose(plain(module, probe + 1), value, atol=1e-3 * float(value.abs().max())))
-            seen = probe - probe.mean() if centred else probe
-        return cls(module, (value - bias) / seen, bias, centred)
-
-    def scale(
-        self, whole: Float[Tensor, "*batch D"], made: Float[Tensor, "*batch D"] | None = None
-    ) -> Float[Tensor, "*batch 1"]:
-        """The factor that the norm applies to each token of `whole`; `made`: what it makes of them, if known."""
-        direction = self.through(whole)
-        value = (plain(self.module, whole) if made is None else made) - self.bias
-        return (value * direction).sum(-1, keepdim=True) / direction.square().sum(-1, keepdim=True).clamp_min(1e-30)
-
-    def through(self, part: Float[Tensor, "*batch D"]) -> Float[Tensor, "*batch D"]:
-        """A part of the input, before the factor."""
-        return (part - part.mean(-1, keepdim=True) if self.centred else part) * self.weight
-
-
-def plain(module: nn.Module, value: Tensor) -> Tensor:
-    """A module's computation without its hooks (so it may be called from within one)."""
-    result: Tensor = module.forward(value)
-    return result
 
 
 # -- writers --------------------------------------------------------------------------------------------------------
@@ -105,13 +64,13 @@ class Values:
         )
 
 
-def post_norm(model: Model, layer: int) -> FrozenNorm | None:
+def post_norm(model: Model, layer: int) -> NormMap | None:
     """The norm between attention's output projection and the stream, if there is one."""
     if not model.family.post_norms:
         return None
     module = find(model.blocks[layer], model.family.attention_write)
     assert module is not None
-    return FrozenNorm.of(module, model.width, model.output_weight(layer))
+    return NormMap.of(module, model.width, model.output_weight(layer))
 
 
 def head_parts(model: Model, layer: int, z: Float[Tensor, "*batch H E"]) -> Float[Tensor, "H *batch D"]:
@@ -119,16 +78,19 @@ def head_parts(model: Model, layer: int, z: Float[Tensor, "*batch H E"]) -> Floa
     weight = model.output_weight(layer)
     parts = torch.einsum("...he,hed->h...d", z, weight.to(z.device))
     norm = post_norm(model, layer)
+    factor = model.scales.attention[layer]
     if norm is None:
-        return parts
-    return norm.through(parts) * norm.scale(attention_output(model, layer, z))
+        return parts if factor == 1 else parts * factor
+    return norm.through(parts) * (norm.scale(attention_output(model, layer, z)) * factor)
 
 
 def attention_write(model: Model, layer: int, z: Float[Tensor, "*batch H E"]) -> Float[Tensor, "*batch D"]:
     """What attention as a whole writes to the stream."""
     whole = attention_output(model, layer, z)
     norm = post_norm(model, layer)
-    return whole if norm is None else plain(norm.module, whole)
+    written = whole if norm is None else plain(norm.module, whole)
+    factor = model.scales.attention[layer]
+    return written if factor == 1 else written * factor
 
 
 def all_parts(model: Model, values: Values) -> Float[Tensor, "W *batch D"]:

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from babelscope.circuits.core.residual import FrozenNorm
 from babelscope.circuits.patching.path_passes import replaced
 from babelscope.errors import UnsupportedModel
 from babelscope.models.hooks import Site, edit
+from babelscope.models.norms import NormMap
 
 if TYPE_CHECKING:
     from babelscope.models import Model
@@ -39,8 +39,7 @@ def relevance_rules(model: Model) -> Generator[None]:
         if not found:
             raise UnsupportedModel(f"{model.id}: block {layer} has no activation module, so RelP's rules do not apply")
         forwards |= {part: _held_ratio(part) for part in found}
-    gated = any("gate" in name for name, _ in model.blocks[0].named_modules())
-    halves = {Site("neurons", layer): _halved for layer in range(model.layers)} if gated else {}
+    halves = {Site("neurons", layer): _halved for layer in range(model.layers)} if model.family.gated else {}
     with replaced(forwards), edit(model, halves):
         yield
 
@@ -51,7 +50,7 @@ def _is_activation(part: nn.Module) -> bool:
 
 
 def _held_norm(module: nn.Module, weight: Tensor) -> Callable[..., Tensor]:
-    own, norm = module.forward, FrozenNorm.of(module, weight.shape[0], weight)
+    own, norm = module.forward, NormMap.of(module, weight.shape[0], weight)
 
     def forward(hidden_states: Tensor) -> Tensor:
         with torch.no_grad():

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from babelscope.circuits.core.batching import span_of
+from babelscope.circuits.core.nodes import check_model
 from babelscope.errors import UnsupportedModel
 from babelscope.models.batches import token_budget
 
@@ -46,8 +47,9 @@ def attention_patterns(model: Model, ids: Int[Tensor, "N T"]) -> list[Float[Tens
 
     Raises UnsupportedModel when the model does not give them out.
     """
+    check_model(model)
     with eager(model):
-        output: Any = model.hf.base_model(input_ids=ids, output_attentions=True, use_cache=False, return_dict=True)
+        output: Any = model.trunk_module(input_ids=ids, output_attentions=True, use_cache=False, return_dict=True)
     found = output.attentions
     if not found or any(part is None for part in found):
         raise UnsupportedModel(f"{model.id} does not give out its attention patterns")

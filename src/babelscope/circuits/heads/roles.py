@@ -20,13 +20,14 @@ from torch import Tensor, nn
 from babelscope.circuits.core.batching import span_of
 from babelscope.circuits.core.cache import run
 from babelscope.circuits.core.nodes import Head, check_model, check_nodes, heads_of, kv_head
-from babelscope.circuits.heads.dla import frozen_norm, head_writes
+from babelscope.circuits.heads.dla import head_writes
 from babelscope.circuits.heads.labels import Null
 from babelscope.circuits.heads.patterns import attention_at_offsets, attention_between, equal_length
 from babelscope.errors import InputError
 from babelscope.models.batches import token_budget
 from babelscope.models.families import find
 from babelscope.models.hooks import Site, capture
+from babelscope.models.norms import frozen_norm
 
 if TYPE_CHECKING:
     from babelscope.models import Model
@@ -136,6 +137,7 @@ def ov_logits(model: Model, node: Head, states: Float[Tensor, "N D"]) -> Float[T
         post = find(model.blocks[node.layer], model.family.attention_write)
         assert post is not None
         written = post(written)
+    written = written * model.scales.attention[node.layer]
     final = model.norm("final")
     return model.logits(final(written) if final is not None else written)
 
@@ -212,9 +214,9 @@ def direct(model: Model, pairs: Sequence[PromptPair]) -> Direct:
     shape = (model.layers, model.heads, len(pairs))
     target, foil, elsewhere = np.zeros(shape), np.zeros(shape), np.zeros(shape)
     first = torch.tensor([[pair.target[0], pair.foil[0]] for pair in pairs], device=model.device)
-    rows = model.unembedding[first]  # [P, 2, D]
+    rows = model.unembedding[first].to(torch.promote_types(model.dtype, torch.float32))  # [P, 2, D]
     overall = (rows[:, 0] - rows[:, 1]).sum(0)
-    scale = float(getattr(model.config, "logit_scale", None) or 1.0)
+    scale = model.logit_scale
     for group in equal_length(pairs, token_budget(model.device)):
         seen = run(model, torch.tensor([pairs[place].clean for place in group], device=model.device), mlps=False)
         frozen = frozen_norm(model.norm("final"), seen.residual[-1][:, -1])
@@ -366,14 +368,12 @@ def match_heads(first: Roles, second: Roles, null: Sequence[Roles] = (), names: 
 
 def random_twin(model: Model, seed: int = 0) -> Model:
     """A model of the same configuration with random weights, for nulls."""
-    from transformers import AutoModelForCausalLM
-
     from babelscope.models import Model as Wrapped
 
     state = torch.get_rng_state()
     torch.manual_seed(seed)
     try:
-        twin: nn.Module = AutoModelForCausalLM.from_config(model.hf.config)
+        twin: nn.Module = type(model.hf)._from_config(model.hf.config)
     finally:
         torch.set_rng_state(state)
-    return Wrapped(twin.to(model.device, model.dtype), model.tokenizer, id=f"{model.id} with random weights")
+    return Wrapped(twin.to(model.device, model.dtype), model.tokenizer, f"{model.id} with random weights")

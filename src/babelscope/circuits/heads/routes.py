@@ -156,7 +156,7 @@ def _record(model: Model, ids: Int[Tensor, "N T"], mask: Tensor | None = None) -
     kinds: tuple[Kind, ...] = ("residual", "v", "z", "mlp_write")
     sites = [Site(kind, layer) for layer in range(model.layers) for kind in kinds]
     with capture(model, sites) as seen:
-        output = model.hf.base_model(
+        output = model.trunk_module(
             input_ids=ids, attention_mask=mask, output_attentions=True, use_cache=False, return_dict=True
         )
     patterns = output.attentions
@@ -184,8 +184,8 @@ def layer_of(model: Model, seen: _Seen, layer: int, place: int, length: int) -> 
         patterns=seen.patterns[layer][place, :, at, at],
         attention=attention_write(model, layer, z),
         mlp=seen.at[Site("mlp_write", layer)][place, at],
-        output=model.output_weight(layer),
-        direction=None if norm is None else norm.weight,
+        output=model.output_weight(layer) * model.scales.attention[layer],
+        direction=None if norm is None else norm.gain.to(z.dtype),
         centred=norm is not None and norm.centred,
         scale=scale,
         parallel=model.family.parallel,

@@ -55,12 +55,12 @@ from babelscope.circuits.patching.path_passes import (
 from babelscope.errors import InputError, NonFinite
 from babelscope.models.batches import out_of_memory, token_budget
 from babelscope.models.hooks import Change, Site
+from babelscope.terms import Between
 
 if TYPE_CHECKING:
     from babelscope.models import Model
     from babelscope.tasks import PromptPair
 
-Between = Literal["recomputed", "frozen"]
 What = Literal["output", "pattern"]
 Done = Callable[[int], None]
 Group = Sequence[Sender]

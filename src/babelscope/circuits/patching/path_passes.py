@@ -89,7 +89,7 @@ def frozen_attention(model: Model, outputs: Mapping[int, Tensor], reading: set[i
             forwards[projection(model, layer)] = _constant(output)
         else:
             module = attention_module(model, layer)
-            forwards[module] = _putting_out(output, module, attention_returns(model))
+            forwards[module] = _putting_out(output, module, model.family.adds_residual, attention_returns(model))
     return forwards
 
 
@@ -122,10 +122,8 @@ def _constant(output: Tensor) -> Callable[[Tensor], Tensor]:
     return lambda _: output
 
 
-def _putting_out(output: Tensor, module: nn.Module, returns: int) -> Callable[..., Any]:
-    # BLOOM's attention adds the residual itself
-    names = list(inspect.signature(type(module).forward).parameters)[1:]
-    place = names.index("residual") if "residual" in names else None
+def _putting_out(output: Tensor, module: nn.Module, adds_residual: bool, returns: int) -> Callable[..., Any]:
+    place = list(inspect.signature(type(module).forward).parameters)[1:].index("residual") if adds_residual else None
 
     def forward(*args: Any, **kwargs: Any) -> Any:
         value = output

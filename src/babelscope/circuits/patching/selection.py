@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from jaxtyping import Float
@@ -18,9 +17,9 @@ from babelscope.circuits.core.nodes import Sender
 from babelscope.circuits.core.statistics import prompt_interval, prompt_test
 from babelscope.errors import InputError
 from babelscope.stats import benjamini_hochberg
+from babelscope.terms import Rule
 
 Array = NDArray[np.float64]
-Rule = Literal["deviation", "significance"]
 
 
 @dataclass(frozen=True)

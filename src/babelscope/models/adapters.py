@@ -1,0 +1,95 @@
+"""Adapters (LoRA, DoRA and their kind): found where they are not merged, and merged on request.
+
+An unmerged adapter adds to what a module multiplies with, so that the module's weight is not its linear map.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from babelscope.errors import MissingExtra, ModelError
+
+CONFIG = "adapter_config.json"
+
+
+def adapter_parts(hf: nn.Module) -> list[str]:
+    """Names of the modules that carry an adapter, as peft builds them (found without importing peft)."""
+    kinds = {"BaseTunerLayer", "PeftModel"}
+    return [
+        name or type(module).__name__
+        for name, module in hf.named_modules()
+        if any(base.__name__ in kinds for base in type(module).__mro__)
+    ]
+
+
+def refuse_adapter(folder: Path, name: str) -> None:
+    """Raises ModelError when a folder holds an adapter: the base's weights alone are not that model."""
+    if (folder / CONFIG).is_file():
+        kind = _settings(folder).get("peft_type", "LoRA")
+        raise ModelError(f"{name} holds a {kind} adapter: add --merge-adapter, or remove the adapter's files")
+
+
+def merged(folder: Path, name: str, load: Callable[[str], Any]) -> tuple[Any, dict[str, str]]:
+    """The base model with the folder's adapter merged into its weights, and the hashes of base and adapter.
+
+    The base is the folder's own weights, else the model that the adapter names; `load` loads it.
+    """
+    from babelscope.models.model import weight_hash
+
+    try:
+        from peft import PeftModel
+    except ImportError as error:
+        raise MissingExtra("peft", "big", "--merge-adapter") from error
+    if not (folder / CONFIG).is_file():
+        raise ModelError(f"{name} holds no adapter to merge: it has no {CONFIG}")
+    with tempfile.TemporaryDirectory() as bare:
+        base = load(_without_adapter(folder, Path(bare), name))
+    parts = {
+        f"{path}.{own}" if path else own: (module, own)
+        for path, module in base.named_modules()
+        for own, _ in module.named_parameters(recurse=False)
+    }
+    facts = {"base_weight_hash": weight_hash(parts), "adapter_hash": _hash(folder)}
+    try:
+        whole = PeftModel.from_pretrained(base, str(folder)).merge_and_unload()
+    except Exception as error:
+        raise ModelError(f"the adapter of {name} cannot be merged: {str(error).splitlines()[0]}") from error
+    if adapter_parts(whole):
+        raise ModelError(f"the adapter of {name} is of a kind that cannot be merged into weights")
+    return whole, facts
+
+
+def _settings(folder: Path) -> dict[str, Any]:
+    try:
+        return json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{folder / CONFIG} cannot be read: {error}") from error
+
+
+def _without_adapter(folder: Path, bare: Path, name: str) -> str:
+    """Where the base model is: a folder of links to all but the adapter, or the place that the adapter names."""
+    if (folder / "config.json").is_file():
+        for file in folder.iterdir():
+            if not file.name.startswith("adapter_"):
+                (bare / file.name).symlink_to(file.resolve())
+        return str(bare)
+    base = _settings(folder).get("base_model_name_or_path")
+    if not base:
+        raise ModelError(f"the adapter in {name} does not say which model it belongs to")
+    return str(base)
+
+
+def _hash(folder: Path) -> str:
+    found = sorted(file for file in folder.iterdir() if file.name.startswith("adapter_"))
+    digest = hashlib.sha256()
+    for file in found:
+        digest.update(file.name.encode())
+        digest.update(file.read_bytes())
+    return digest.hexdigest()

@@ -1,0 +1,124 @@
+"""Multipliers of a model, measured and never read off its configuration: the same key divides in one family and
+multiplies in another.
+
+x_{l+1} = a_l (x_l + Σ_w c_w w), by least squares of a block's output on its input and writes; logits = s · (h · W_U),
+before a soft cap. Each is fitted on two inputs; where the two disagree, nothing is claimed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from babelscope.models.hooks import Site, capture
+
+if TYPE_CHECKING:
+    from babelscope.models.model import Model
+
+AGREEMENT = 1e-4
+LENGTH = 6
+
+
+@dataclass(frozen=True)
+class Scales:
+    """What a model multiplies writes, stream and logits by."""
+
+    attention: tuple[float, ...]
+    """c of each layer's attention"""
+    mlp: tuple[float, ...]
+    stream: tuple[float, ...]
+    """a of each layer"""
+    logits: float | None
+    """s; None: logits are no multiple of h · W_U, and only the model's own head gives them"""
+
+    @classmethod
+    def plain(cls, layers: int, logits: float | None = 1.0) -> Scales:
+        ones = (1.0,) * layers
+        return cls(ones, ones, ones, logits)
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """Those that are not 1, for a run's record."""
+        found = {"logits": self.logits} if self.logits != 1 else {}
+        parts = (("attention", self.attention), ("mlp", self.mlp), ("stream", self.stream))
+        return found | {name: list(values) for name, values in parts if any(value != 1 for value in values)}
+
+
+def measure(model: Model) -> Scales:
+    """The multipliers of a model, from one pass over two short sequences of token ids."""
+    ids = torch.randint(0, model.vocabulary, (2, LENGTH), generator=torch.Generator().manual_seed(1)).to(model.device)
+    sites = [Site("residual", layer) for layer in range(model.layers + 1)]
+    sites += [Site(kind, layer) for layer in range(model.layers) for kind in ("attention_write", "mlp_write")]
+    whole = "circuits" in model.family.levels and not model.family.mixed and model.family.residual_sum
+    mask = torch.ones_like(ids)
+    with torch.inference_mode():
+        with capture(model, sites if whole else []) as seen:
+            hidden = model.trunk(ids, mask)
+        output: Any = model.hf(input_ids=ids, attention_mask=mask, use_cache=False, return_dict=True)
+        logits = _logit_scale(model, hidden, output.logits)
+    found = Scales.plain(model.layers, logits)
+    if not whole:
+        return found
+    layers = [_layer(model, seen, layer) for layer in range(model.layers)]
+    return Scales(*(tuple(layer[part] for layer in layers) for part in (1, 2, 0)), logits)
+
+
+def _tolerance(model: Model) -> float:
+    """Multipliers within this of 1 are 1: the type's rounding is no multiplier."""
+    return AGREEMENT if model.dtype in (torch.float32, torch.float64) else 0.02
+
+
+def _layer(model: Model, seen: dict[Site, Tensor], layer: int) -> tuple[float, float, float]:
+    """a, c of attention and c of the MLP of one block; 1, 1, 1 where they are that, or cannot be told."""
+    tolerance = _tolerance(model)
+    parts = [Site("residual", layer), Site("attention_write", layer), Site("mlp_write", layer)]
+    columns = [seen[site].double() for site in parts]
+    out = seen[Site("residual", layer + 1)].double()
+    scale = out.abs().max().clamp_min(1e-12)
+    if float((sum(columns[1:], columns[0]) - out).abs().max() / scale) <= tolerance:
+        return 1.0, 1.0, 1.0
+    fits = [_fit([column[row] for column in columns], out[row]) for row in range(2)]
+    agree = bool((fits[0] - fits[1]).abs().max() <= tolerance * fits[0].abs().max())
+    both = (fits[0] + fits[1]) / 2
+    made = sum((value * column for value, column in zip(both, columns)), torch.zeros_like(out))
+    if not agree or float((made - out).abs().max() / scale) > tolerance or float(both[0]) == 0:
+        return 1.0, 1.0, 1.0
+    a, attention, mlp = (float(value) for value in both)
+    return _near(model, a), _near(model, attention / a), _near(model, mlp / a)
+
+
+def _fit(columns: list[Tensor], out: Tensor) -> Tensor:
+    table = torch.stack([column.reshape(-1) for column in columns], dim=1).cpu()
+    return torch.linalg.lstsq(table, out.reshape(-1, 1).cpu(), driver="gelsd").solution[:, 0]
+
+
+def _near(model: Model, value: float) -> float:
+    """A fitted multiplier, or the number of the configuration that it is to within rounding (or whose inverse)."""
+    if abs(value - 1) <= _tolerance(model):
+        return 1.0
+    stated = [float(one) for one in vars(model.config).values() if isinstance(one, float) and one > 0]
+    near = [one for known in stated for one in (known, 1 / known) if abs(value - one) <= _tolerance(model) * one]
+    return min(near, key=lambda one: abs(value - one), default=value)
+
+
+def _logit_scale(model: Model, hidden: Tensor, logits: Tensor) -> float | None:
+    """s of logits = cap(s · head(h)); None where no one number does it."""
+    head = model.hf.get_output_embeddings()
+    if head is None:
+        return None
+    raw: Tensor = head(hidden)
+    if raw.shape != logits.shape:
+        return None
+    raw, wanted = raw.double(), logits.to(raw.device).double()
+    cap = model.soft_cap
+    inside = wanted if cap is None else (wanted / cap).clamp(-1 + 1e-12, 1 - 1e-12).atanh() * cap
+    kept = torch.ones_like(wanted, dtype=torch.bool) if cap is None else (wanted.abs() < 0.99 * cap)
+    slopes = [float((raw[row] * inside[row])[kept[row]].sum() / raw[row][kept[row]].square().sum()) for row in (0, 1)]
+    tolerance = _tolerance(model)
+    scale = _near(model, sum(slopes) / 2)
+    made = raw * scale if cap is None else (raw * scale / cap).tanh() * cap
+    error = float((made - wanted).abs().max() / wanted.abs().max().clamp_min(1e-12))
+    return scale if abs(slopes[0] - slopes[1]) <= tolerance * abs(scale) and error <= max(tolerance, 1e-4) else None

@@ -1,0 +1,258 @@
+"""Finding the row of a model: given, registered, built in, or borrowed by structure; each path is looked for in each
+layer.
+
+Where the text model sits inside another one (an image-text model), rows are read from the text model on.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from torch import nn
+
+from babelscope.errors import UnsupportedModel
+from babelscope.models.families import ROWS, Family, find
+from babelscope.models.mixtures import mixture_of
+from babelscope.models.registry import outside_row
+
+NEURONS = (
+    "mlp.down_proj",
+    "mlp.c_proj",
+    "mlp.fc2",
+    "mlp.fc_out",
+    "mlp.dense_4h_to_h",
+    "mlp.w2",
+    "mlp.Wo",
+    "mlp.output_linear",
+    "feed_forward.w2",
+    "feed_forward.down_proj",
+    "feed_forward.fc2",
+    "ffn.down_proj",
+    "ffn.w2",
+    "ffn.fc2",
+    "ffn.proj_down",
+    "mlp_block.down_proj",
+    "shared_mlp.output_linear",
+    "shared_mlp.down_proj",
+    "feed_forward.output",
+    "mixer.down_proj",
+    "fc2",
+    "ff.layer_2",
+    "output.dense",
+)
+"""where an MLP's output projection is, when nothing else of a block is known: enough for regions"""
+
+
+@dataclass(frozen=True)
+class Trunk:
+    """The part of a model that makes the final hidden states out of token ids."""
+
+    path: str
+    module: nn.Module
+    inside: bool
+    """it sits inside another model (an image-text one)"""
+
+
+def trunk_of(hf: Any) -> Trunk:
+    """The text decoder of a model: what its unembedding reads.
+
+    Raises UnsupportedModel when there is none.
+    """
+    base: Any = hf.base_model
+    if getattr(hf.config, "is_encoder_decoder", False):
+        raise UnsupportedModel("encoder–decoders have two sides and are not supported yet")
+    text = hf.config.get_text_config()
+    if text is hf.config:
+        if base is hf:
+            base = getattr(hf, "model", None) or getattr(hf, "transformer", None)
+        if not isinstance(base, nn.Module):
+            raise UnsupportedModel(f"{type(hf).__name__} is no model with a head on top of a trunk")
+        return Trunk(_name(hf, base), base, False)
+    decoder: Any = hf.get_decoder() if hasattr(hf, "get_decoder") else base
+    if decoder is None or decoder is hf:
+        decoder = base
+    # a text model with a head of its own (Llama 4): its trunk
+    while getattr(decoder, "lm_head", None) is not None and getattr(decoder, "model", None) is not None:
+        decoder = decoder.model
+    return Trunk(_name(hf, decoder), decoder, True)
+
+
+def _name(root: nn.Module, module: nn.Module) -> str:
+    return next((name for name, part in root.named_modules() if part is module), "")
+
+
+def family_of(hf: Any, config: Any, trunk: Trunk, given: Family | None = None) -> Family:
+    """The row of a model: the given one, else registered, built in, or the first known one whose paths all exist.
+
+    Raises UnsupportedModel naming the nearest row and the paths that it misses, layer by layer.
+    """
+    _refuse_bypassed(config)
+    row = given or outside_row(config.model_type, config) or _built_in(config)
+    if row is not None:
+        row = placed(row, trunk)
+        missing = missing_paths(hf, row)
+        if missing:
+            raise UnsupportedModel(f"{config.model_type}: the row {row.name!r} finds no module at {_told(missing)}")
+        refuse_unreadable(hf, row)
+        return row
+    candidates = [placed(row, trunk) for row in ROWS.values() if isinstance(row, Family)]
+    # rows with more norms are more specific: a Gemma-like block also has every path of a LLaMA block
+    candidates.sort(key=lambda row: -len({row.attention_write, row.mlp_norm, row.mlp_write}))
+    for row in candidates:
+        if not missing_paths(hf, row) and _norms_fit(hf, row, config):
+            found = replace(row, name=config.model_type, origin="structure")
+            refuse_unreadable(hf, found)
+            return found
+    found = _regions_row(hf, config, trunk)
+    if found is not None:
+        refuse_unreadable(hf, found)
+        return found
+    refuse_unreadable(hf, Family(config.model_type, blocks=_blocks_of(trunk) or "", neurons=""))
+    raise UnsupportedModel(_unknown(hf, config, candidates))
+
+
+def _built_in(config: Any) -> Family | None:
+    known = ROWS.get(config.model_type)
+    return known if known is None or isinstance(known, Family) else known(config)
+
+
+def placed(row: Family, trunk: Trunk) -> Family:
+    """A row with its paths led through to where the text model is.
+
+    Rows are written for a model whose trunk is its first child: that child's name gives way to the trunk's path.
+    """
+    if not trunk.inside:
+        return row
+
+    def led(path: str) -> str:
+        rest = path.partition(".")[2]
+        return f"{trunk.path}.{rest}" if trunk.path and not path.startswith(trunk.path + ".") else path
+
+    return replace(row, blocks=led(row.blocks), final_norm=led(row.final_norm) if row.final_norm else None)
+
+
+def paths_in_block(row: Family) -> list[str]:
+    """The paths of a row that every block shall have."""
+    inside = [row.neurons]
+    if "circuits" in row.levels:
+        inside += [row.attention_output, *row.qkv, row.attention_write, row.mlp_write, row.mlp_read]
+        inside += [path for path in (row.attention_norm, row.mlp_norm, row.value_norm) if path]
+        inside += row.qk_norms or ()
+    return list(dict.fromkeys(inside))
+
+
+def missing_paths(model: nn.Module, row: Family) -> dict[str, list[int]]:
+    """Paths of a row that do not exist, each with the layers that lack it (none: at the top).
+
+    Under a `mixed` row a path may be missing in some layers, not in all.
+    """
+    blocks = find_blocks(model, row)
+    if blocks is None:
+        return {row.blocks: []}
+    missing: dict[str, list[int]] = {}
+    mixtures = {layer for layer, block in enumerate(blocks) if mixture_of(block, layer, row.name) is not None}
+    for path in paths_in_block(row):
+        absent = [layer for layer, block in enumerate(blocks) if find(block, path) is None]
+        if path in (row.neurons, row.mlp_write, row.mlp_read):
+            absent = [layer for layer in absent if layer not in mixtures]
+        if absent and not (row.mixed and len(absent) < len(blocks)):
+            missing[path] = absent
+    if row.final_norm and find(model, row.final_norm) is None:
+        missing[row.final_norm] = []
+    return missing
+
+
+def find_blocks(model: nn.Module, row: Family) -> nn.ModuleList | None:
+    """The list of blocks of a row, if the model has one there that is not empty."""
+    found = find(model, row.blocks)
+    return found if isinstance(found, nn.ModuleList) and len(found) > 0 else None
+
+
+def _told(missing: dict[str, list[int]]) -> str:
+    def told(path: str, layers: list[int]) -> str:
+        if not layers:
+            return path
+        shown = ", ".join(map(str, layers[:4])) + (", …" if len(layers) > 4 else "")
+        return f"{path} (layer{'s' if len(layers) > 1 else ''} {shown})"
+
+    return ", ".join(told(path, layers) for path, layers in missing.items())
+
+
+def _norms_fit(model: nn.Module, row: Family, config: Any) -> bool:
+    """Norms of queries and keys over all heads at once are as wide as all heads: a norm per head is another row."""
+    if row.qk_norms is None:
+        return True
+    blocks = find_blocks(model, row)
+    assert blocks is not None
+    norm, output = find(blocks[0], row.qk_norms[0]), find(blocks[0], row.attention_output)
+    weight, projection = getattr(norm, "weight", None), getattr(output, "weight", None)
+    return weight is not None and projection is not None and weight.numel() in projection.shape
+
+
+def refuse_unreadable(model: nn.Module, row: Family) -> None:
+    """Raises UnsupportedModel when a block has experts that cannot be read: their neurons would be left out."""
+    for layer, block in enumerate(find_blocks(model, row) or ()):
+        mixture_of(block, layer, row.name)
+
+
+def _refuse_bypassed(config: Any) -> None:
+    if getattr(config, "slow_but_exact", False) and getattr(config, "pretraining_tp", 1) > 1:
+        raise UnsupportedModel(
+            "slow_but_exact with pretraining_tp > 1 bypasses the output projections; "
+            "set slow_but_exact=False in config.json"
+        )
+
+
+# -- unknown types --------------------------------------------------------------------------------------------------
+
+
+def _blocks_of(trunk: Trunk) -> str | None:
+    """Path of the longest list of equal blocks in a trunk."""
+    best, longest = None, 0
+    for name, module in trunk.module.named_modules():
+        if isinstance(module, nn.ModuleList) and len(module) > longest and ".layers." not in f".{name}.":
+            best, longest = name, len(module)
+    if best is None:
+        return None
+    return f"{trunk.path}.{best}" if trunk.path else best
+
+
+def _regions_row(hf: nn.Module, config: Any, trunk: Trunk) -> Family | None:
+    """A row that knows the neurons alone: the one known place of an MLP's output projection that most layers have."""
+    path = _blocks_of(trunk)
+    blocks = find(hf, path) if path else None
+    if path is None or not isinstance(blocks, nn.ModuleList):
+        return None
+    counts = {name: sum(_is_projection(find(block, name), config) for block in blocks) for name in NEURONS}
+    best = max(counts, key=lambda name: counts[name])
+    mixtures = {layer for layer, block in enumerate(blocks) if mixture_of(block, layer, config.model_type) is not None}
+    if counts[best] == 0 and not mixtures:
+        return None
+    dense = {layer for layer, block in enumerate(blocks) if _is_projection(find(block, best), config)}
+    return Family(
+        config.model_type,
+        blocks=path,
+        neurons=best,
+        mlp_write=best,
+        mlp_read=best.rpartition(".")[0],
+        flattens=True,
+        mixed=len(dense | mixtures) < len(blocks),
+        origin="structure",
+    )
+
+
+def _is_projection(module: nn.Module | None, config: Any) -> bool:
+    """A linear map into the residual stream."""
+    weight = getattr(module, "weight", None)
+    width = getattr(config, "hidden_size", None) or getattr(config, "n_embd", None) or getattr(config, "d_model", None)
+    return weight is not None and weight.dim() == 2 and (width is None or int(width) in weight.shape)
+
+
+def _unknown(hf: nn.Module, config: Any, candidates: list[Family]) -> str:
+    gaps = [(row, missing_paths(hf, row)) for row in candidates]
+    row, missing = min(gaps, key=lambda pair: len(pair[1]))
+    return (
+        f"unknown architecture {config.model_type!r}: the nearest row, {row.name!r}, finds no module at "
+        f"{_told(missing)}; add one with register_family or --family"
+    )
