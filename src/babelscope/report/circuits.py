@@ -16,7 +16,7 @@ from babelscope.plots import frames
 from babelscope.plots.circuits import ablated, cross_matrices, is_ffn, measure_title
 from babelscope.plots.style import holds
 from babelscope.report import more, shapes
-from babelscope.report.blocks import Block, Chart, Section, Table, Variant, gather
+from babelscope.report.blocks import Block, Chart, Section, Table, Variant, gather, language_place
 from babelscope.report.graph import circuit_graph
 from babelscope.results import Run
 
@@ -240,7 +240,8 @@ def _mlps(run: Run) -> Block | None:
         return None
     array = run.arrays().mlp_patching.transpose("language", "layer")
     traces: list[dict[str, Any]] = []
-    for index, code in enumerate(array.language.values):
+    for code in array.language.values:
+        index = language_place(run, str(code))
         frame = pd.DataFrame({"layer": array.layer.values, "value": array.sel(language=code).values})
         traces += shapes.curve(frame, str(code), index)
     figure = {"data": traces, "layout": shapes.layer_layout(array.sizes["layer"], "change of logit difference")}
