@@ -24,7 +24,7 @@ from babelscope.plots.latent import (
     latent_word,
 )  # fmt: skip
 from babelscope.plots.perplexity import perplexity_heatmap, selectivity
-from babelscope.plots.published import Published, nearest_published, published, published_for
+from babelscope.plots.published import Published, published, published_for
 from babelscope.plots.regions import (
     alignment_curves,
     calibration,
@@ -42,8 +42,8 @@ __all__ = [
     "circuit_edges", "circuit_graph",
     "cross_language", "draw", "ffn_curves", "figure_names", "head_difference", "head_heatmap", "head_scatter",
     "language_pairs", "latent_alignment", "latent_controls", "latent_excess", "latent_last", "latent_mass",
-    "latent_strengths", "latent_tuned", "latent_word", "layer_curves",
-    "layers_over_training", "nearest_published", "neuron_flow", "perplexity_heatmap",
+    "latent_strengths", "latent_tuned", "latent_word", "layer_curves", "layers_over_training", "neuron_flow",
+    "perplexity_heatmap",
     "published", "published_for", "region_sizes", "regions_by_layer", "save_figure", "scale_curves", "selectivity",
     "similarity_map", "sizes_over_training", "training_curves",
 ]  # fmt: skip
