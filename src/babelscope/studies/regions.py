@@ -28,6 +28,7 @@ from babelscope.studies import calibration, probes
 from babelscope.studies.progress import Progress, silent
 from babelscope.studies.region_scores import RegionScores, score_regions, summary, write_headlines, write_scores
 from babelscope.studies.region_settings import RegionsSettings
+from babelscope.studies.routing import write_routing
 
 __all__ = ["RegionsSettings", "study_regions", "versions"]
 
@@ -74,6 +75,7 @@ def study_regions(
             _write_table(run, table)
             told["perplexity"] = table.perplexities()
         sets = _calibrate(run, found, settings, told, progress)
+        told |= write_routing(run, model, sample, settings, progress)
         _probe(run, model, sample, found, sets, windows, settings, told, progress)
         _manifest(run, model, settings, sample, windows, told)
     return open_run(out)
