@@ -14,7 +14,7 @@ from babelscope.corpora import ParallelCorpus
 from babelscope.models import Model
 from babelscope.regions import nulls, similarity
 from babelscope.regions import routing as measures
-from babelscope.regions.routing import Routing
+from babelscope.regions.routed import Routing
 from babelscope.regions.routing_nulls import RoutingNull, routing_null
 from babelscope.regions.routing_recording import record_routing
 from babelscope.results import RunWriter
