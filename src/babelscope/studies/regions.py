@@ -75,7 +75,7 @@ def study_regions(
             _write_table(run, table)
             summary["perplexity"] = table.perplexities()
         sets = _calibrate(run, recording, found, settings, summary, progress)
-        summary |= write_routing(run, model, sample, settings, progress)
+        summary |= write_routing(run, model, sample, windows, settings, progress)
         _probe(run, model, sample, recording, sets, windows, settings, summary, progress)
         _manifest(run, model, settings, sample, windows, summary)
     return open_run(out)
