@@ -133,6 +133,6 @@ def _made(head: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> SavedEdit:
         raise ValueError("neither a direction nor a region")
     return SavedEdit(
         directions, None if mask is None else mask.bool(), tensors.get("values"), float(head["alpha"]),
-        cast("Edit", head["edit"]), bool(head["keep"]), cast("Unit", head["unit"]), cast("Where", head["where"]),
+        head["edit"], bool(head["keep"]), cast("Unit", head["unit"]), head["where"],
         bool(head["first"]), dict(head["facts"]),
     )  # fmt: skip

@@ -243,12 +243,13 @@ def _confusion(answers: pd.DataFrame) -> pd.DataFrame:
     for name in ("method", "layer", "alpha"):
         if name not in shown.columns:
             shown[name] = None
-    for keys, found in shown.groupby(["source", "target", "condition", "method", "layer", "alpha"], dropna=False):
-        counted = found[found.kind != "skipped"]
+    names = ["source", "target", "condition", "method", "layer", "alpha"]
+    for _, found in shown.groupby(names, dropna=False):
+        counted = found.loc[found["kind"] != "skipped"]
         rows.append({
-            **dict(zip(("source", "target", "condition", "method", "layer", "alpha"), keys)),
-            **{kind: int((found.kind == kind).sum()) for kind in KINDS}, "n": len(found),
-            "lpr": float(counted.all_target.mean()) if len(counted) else float("nan"),
+            **found.iloc[0][names].to_dict(),
+            **{kind: int((found["kind"] == kind).sum()) for kind in KINDS}, "n": len(found),
+            "lpr": float(counted["all_target"].mean()) if len(counted) else float("nan"),
         })  # fmt: skip
     return pd.DataFrame(rows)
 
@@ -256,10 +257,11 @@ def _confusion(answers: pd.DataFrame) -> pd.DataFrame:
 def _headlines(frame: pd.DataFrame) -> list[pd.DataFrame]:
     """The rows that one sentence is about: a pair's baselines and one method's chosen setting, p known."""
     found: list[pd.DataFrame] = []
-    steered = frame[frame.condition == STEERED]
-    for (source, target, _), rows in steered.groupby(["source", "target", "method"], sort=False):
-        base = frame[(frame.source == source) & (frame.target == target) & (frame.condition != STEERED)]
-        found.append(pd.concat([rows.head(1), base]))
+    steered = frame.loc[frame["condition"] == STEERED]
+    for _, rows in steered.groupby(["source", "target", "method"], sort=False):
+        first = rows.iloc[0]
+        same = (frame["source"] == first["source"]) & (frame["target"] == first["target"])
+        found.append(pd.concat([rows.head(1), frame.loc[same & (frame["condition"] != STEERED)]]))
     return found
 
 
