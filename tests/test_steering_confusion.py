@@ -104,10 +104,12 @@ def test_missing_tokenizers_of_the_published_rule_are_named(monkeypatch):
 # -- offline -------------------------------------------------------------------------------------------------------
 
 LINES = {
-    "en": "The children are playing in the garden behind the house", "fr": "Les enfants jouent dans le jardin derrière la maison",
+    "en": "The children are playing in the garden behind the house",
+    "fr": "Les enfants jouent dans le jardin derrière la maison",
     "es": "Los niños juegan en el jardín detrás de la casa", "pt": "As crianças brincam no jardim atrás da casa",
     "id": "Anak-anak itu bermain di kebun di belakang rumah", "vi": "Bọn trẻ đang chơi trong vườn sau nhà",
-    "ar": "يلعب الأطفال في الحديقة خلف البيت الكبير", "hi": "बच्चे घर के पीछे बगीचे में खेल रहे हैं", "zh": "孩子们在房子后面的花园里玩耍",
+    "ar": "يلعب الأطفال في الحديقة خلف البيت الكبير",
+    "hi": "बच्चे घर के पीछे बगीचे में खेल रहे हैं", "zh": "孩子们在房子后面的花园里玩耍",
 }  # fmt: skip
 
 
@@ -130,7 +132,8 @@ def test_a_line_also_needs_the_target_s_script_where_scripts_differ():
 
 @pytest.mark.parametrize(
     ("text", "code", "share"),
-    [("你好", "zh", 1.0), ("こんにちは世界", "zh", 0.0), ("世界", "ja", 0.0), ("世界の", "ja", 1.0), ("안녕 ab", "ko", 0.5),
+    [("你好", "zh", 1.0), ("こんにちは世界", "zh", 0.0), ("世界", "ja", 0.0), ("世界の", "ja", 1.0),
+     ("안녕 ab", "ko", 0.5),
      ("...", "en", 0.0), ("éa", "fr", 1.0)],
 )  # fmt: skip
 def test_scripts(text, code, share):
@@ -192,7 +195,8 @@ def test_benchmark_folders_and_answers_are_read(tmp_path):
           [["Reply in Arabic", "ShareGPT", "ar", "start"], ["In Arabic", "ShareGPT", "ar", "end"]])  # fmt: skip
     found = read_benchmark(tmp_path)
     assert [(one.task, one.set, one.language) for one in found] == [
-        ("monolingual", "okapi", "fr"), ("crosslingual", "sharegpt", "ar"), ("crosslingual", "sharegpt", "ar")]  # fmt: skip
+        ("monolingual", "okapi", "fr"),
+        ("crosslingual", "sharegpt", "ar"), ("crosslingual", "sharegpt", "ar")]  # fmt: skip
     assert found[0].text == "Salut,\nça va ?"
     assert len({one.id for one in found}) == 3
     write(

@@ -32,7 +32,7 @@ from babelscope.steering.losses import text_loss
 from babelscope.steering.moments import Moments, collect
 from babelscope.steering.sentences import first_sentence
 from babelscope.studies.progress import Progress, silent
-from babelscope.studies.steer_pair import Asked, Pair, PairTables, asked_of, told_of
+from babelscope.studies.steer_pair import Asked, Pair, PairTables, asked_of, how_of, told_of
 from babelscope.studies.steer_settings import BENCHMARK, CORPUS, EVERYDAY, SteerSettings
 from babelscope.studies.steps import Given, Step, run_steps
 
@@ -147,7 +147,7 @@ class _Study:
         )
 
     def fitted(self, result: FitResult) -> Fitted:
-        return Fitted(self.model, self.split.fit, result.moments, self.settings.how(), result.neurons)
+        return Fitted(self.model, self.split.fit, result.moments, how_of(self.settings), result.neurons)
 
     def _pair(
         self, fit: Step[SteerSettings, FitResult], source: str, target: str
@@ -279,7 +279,7 @@ def _save_edits(
         }  # fmt: skip
         name = f"edits/{setting.source}-{setting.target}-{setting.method}.safetensors"
         saved: SavedEdit | None = None
-        how = settings.how()
+        how = how_of(settings)
         if setting.method in METHODS:
             saved = SavedEdit(
                 tuple(fitted.directions(setting)), alpha=setting.alpha, edit=how.edit, keep=how.keep, unit=how.unit,
