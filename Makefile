@@ -15,7 +15,9 @@ test: .venv/installed-dev
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check src tests benchmarks pocket_factory
-	$(BIN)/ruff format --check src tests benchmarks pocket_factory
+	$(BIN)/ruff format --check src tests benchmarks
+	PYTHONPATH=src $(BIN)/lint-imports
+	$(BIN)/deptry src
 
 types: .venv/installed-dev
 	$(BIN)/pyright

@@ -11,6 +11,7 @@ SUMMARY = "See how a language model holds many languages: regions, alignment, ci
 VERBS = {
     "demo": "The whole study on the built-in models, to a page, offline.",
     "regions": "Find the neurons that serve each language; look at region files.",
+    "latent": "Ask which language a model works in between input and output.",
     "circuits": "Find which heads and FFNs do a task, and whether languages share them.",
     "sweep": "Measure many checkpoints or sizes; go on where it stopped.",
     "evaluate": "What a model can do, whole and with a region switched off.",
@@ -30,13 +31,9 @@ VERBS = {
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit: 0 done, 1 a check failed, 2 the input cannot be used, 130 or 143 stopped."""
-    from babelscope._version import __version__
     from babelscope.cli.allocator import keep_freed_memory
 
     given = sys.argv[1:] if arguments is None else arguments
-    if given[:1] == ["--version"]:
-        print(f"babelscope {__version__}")
-        raise SystemExit(0)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     keep_freed_memory()
     with polite() as stop:
@@ -45,6 +42,11 @@ def main(arguments: list[str] | None = None) -> None:
 
 def call(words: list[str]) -> None:
     """Run one command line in this process; errors and exits go to the caller as exceptions."""
+    from babelscope._version import __version__
+
+    if words[:1] == ["--version"]:
+        print(f"babelscope {__version__}")
+        return
     from cyclopts import App
 
     from babelscope.cli.config_file import taken_from
@@ -68,29 +70,6 @@ def call(words: list[str]) -> None:
 
 
 def _run(given: list[str], stop: Stop) -> None:
-    from cyclopts import CycloptsError
+    from babelscope.cli.door import guarded
 
-    from babelscope.errors import BabelscopeError
-
-    try:
-        call(given)
-    except CycloptsError as error:
-        print(f"error: {_one_line(error)}", file=sys.stderr)
-        raise SystemExit(2) from None
-    except BabelscopeError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
-    except KeyboardInterrupt as end:
-        kept = "; ".join(getattr(end, "__notes__", ()))
-        print(f"interrupted; {kept or 'nothing half-written was left'}", file=sys.stderr)
-        raise SystemExit(stop.code) from None
-    except BrokenPipeError:
-        # the reader of a pipe has gone (… | head): not our error; keep Python from complaining when it flushes
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise SystemExit(0) from None
-    raise SystemExit(0)
-
-
-def _one_line(error: Exception) -> str:
-    text = " ".join(str(error).split())
-    return text[:1].lower() + text[1:].rstrip(".") if text else type(error).__name__
+    raise SystemExit(guarded(lambda: call(given), stop))

@@ -24,8 +24,8 @@ def demo(
 
     Example:  babelscope demo --out runs/demo
     """
+    from babelscope.cli.demo_study import run_demo
     from babelscope.cli.options import quiet, refuse_existing
-    from babelscope.studies.demo import run_demo
     from babelscope.studies.progress import shown
 
     refuse_existing(out, overwrite)

@@ -1,0 +1,294 @@
+"""The study of steering: fit on some documents, choose layer and strength on others, report on the rest.
+
+Each pair of languages is a step of its own, so that an interrupted study of many pairs goes on where it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from babelscope.corpora import ParallelCorpus, load_corpus
+from babelscope.errors import InputError
+from babelscope.languages import language
+from babelscope.models import Model
+from babelscope.models.decoding import ignored_settings, stop_ids
+from babelscope.results import RunWriter
+from babelscope.results.step_store import StepStore
+from babelscope.steering.benchmark import own_prompts, read_benchmark
+from babelscope.steering.ceiling import ceilings
+from babelscope.steering.confusion import KINDS, OfflineRule
+from babelscope.steering.controls import PROMPTED, STEERED, UNSTEERED, generator_of
+from babelscope.steering.directions import METHODS
+from babelscope.steering.files import SavedEdit, save_edit
+from babelscope.steering.fitted import Fitted, Neurons, Setting, fit_neurons
+from babelscope.steering.inference import holm
+from babelscope.steering.losses import text_loss
+from babelscope.steering.moments import Moments, collect
+from babelscope.steering.sentences import first_sentence
+from babelscope.studies.progress import Progress, silent
+from babelscope.studies.steer_pair import Asked, Pair, PairTables, asked_of, told_of
+from babelscope.studies.steer_settings import BENCHMARK, CORPUS, EVERYDAY, SteerSettings
+from babelscope.studies.steps import Given, Step, run_steps
+
+if TYPE_CHECKING:
+    from babelscope.results import Run
+
+SHARES = (0.5, 0.2)
+"""of the documents: fit, choose; the rest is reported on"""
+TABLES = ("steering", "answers", "damage", "fidelity", "controls", "front", "directions")
+
+
+@dataclass(frozen=True)
+class Split:
+    """Three corpora that share no document."""
+
+    fit: ParallelCorpus
+    choose: ParallelCorpus
+    report: ParallelCorpus
+
+
+def split_documents(corpus: ParallelCorpus, seed: int) -> Split:
+    """Documents drawn into fit, choose and report; raises InputError with fewer than six."""
+    names = list(dict.fromkeys(corpus.groups.get(one, one) for one in corpus.ids))
+    if len(names) < 6:
+        raise InputError(f"{corpus.spec} has {len(names)} documents; fit, choose and report need six or more")
+    order = [names[place] for place in generator_of("split", seed).permutation(len(names))]
+    first, second = round(SHARES[0] * len(order)), round(sum(SHARES) * len(order))
+    parts = [set(order[:first]), set(order[first:second]), set(order[second:])]
+    return Split(*(corpus.select(one for one in corpus.ids if corpus.groups.get(one, one) in part) for part in parts))
+
+
+@dataclass(frozen=True, eq=False)
+class FitResult:
+    """What the first step leaves."""
+
+    moments: Moments
+    neurons: Neurons | None
+
+
+def study_steering(
+    model: Model,
+    settings: SteerSettings,
+    out: str | PathLike[str],
+    overwrite: bool = False,
+    corpus: ParallelCorpus | None = None,
+    progress: Progress = silent,
+) -> Run:
+    """Steer every pair by every method and write the run.
+
+    Raises InputError for a corpus of too few documents, MissingExtra without py3langid.
+
+    >>> study_steering(model, SteerSettings(corpus="pocket:heldout", fixed=True), "runs/steer")    # doctest: +SKIP
+    """
+    from babelscope.results import open_run
+
+    found = corpus or load_corpus(settings.corpus, list(settings.languages) or None)
+    if settings.samples:
+        found = found.sample(min(settings.samples, len(found)), settings.seed)
+    split = split_documents(found, settings.seed)
+    pairs = settings.wanted(tuple(found.languages))
+    judge = OfflineRule(found.languages)
+    study = _Study(model, settings, split, judge, progress)
+    steps = study.steps(pairs)
+    store = StepStore(Path(out)) if "://" not in str(out) else None
+    inputs = {"weights": model.weight_hash, "tokenizer": model.tokenizer_hash, "corpus": found.hash}
+    with RunWriter(out, kind="steering", overwrite=overwrite) as run:
+        results = run_steps(steps, inputs, store, progress)
+        tables = [results[step] for step in steps[1:]]
+        frames = {name: pd.DataFrame([row for one in tables for row in getattr(one, name)]) for name in TABLES}
+        frames["steering"] = _with_holm(frames["steering"])
+        frames["confusion"] = _confusion(frames["answers"])
+        frames["ceiling"] = pd.DataFrame(
+            asdict(row) for row in ceilings(judge, split.report, frames["answers"].text.tolist())
+        )
+        for name, frame in frames.items():
+            if len(frame.columns):
+                run.table(name, frame)
+        fitted = study.fitted(results[steps[0]])
+        files = _save_edits(run, frames["steering"], fitted, model, settings, found)
+        sentences = [
+            first_sentence(rows, frames["damage"], frames["fidelity"]) for rows in _headlines(frames["steering"])
+        ]
+        run.manifest.update(
+            asked=asdict(settings), model=model.facts(), tokenizer_hash=model.tokenizer_hash, corpus_hash=found.hash,
+            splits={name: len(getattr(split, name)) for name in ("fit", "choose", "report")}, edits=files,
+            generation={"ignored": ignored_settings(model), "stop": list(stop_ids(model)), **study.prompted},
+            seeds=[settings.seed], summary={"first": sentences[:1], "sentences": sentences},
+        )  # fmt: skip
+    return open_run(out)
+
+
+class _Study:
+    """The steps of a study."""
+
+    def __init__(
+        self, model: Model, settings: SteerSettings, split: Split, judge: OfflineRule, progress: Progress
+    ) -> None:
+        self.model, self.settings, self.split, self.judge, self.progress = model, settings, split, judge, progress
+        self.prompted: dict[str, Any] = {}
+
+    def steps(self, pairs: Sequence[tuple[str, str]]) -> list[Step[Any, Any]]:
+        """Fitting, and one step for each pair."""
+        fit: Step[SteerSettings, FitResult] = Step("fit", self.settings, self._fit)
+        return [fit, *(Step(f"{s}-{t}", self.settings, self._pair(fit, s, t), needs=(fit,)) for s, t in pairs)]
+
+    def _fit(self, settings: SteerSettings, given: Given) -> FitResult:
+        corpus = self.split.fit
+        with self.progress("states", len(corpus) * len(corpus.languages), "sentences") as step:
+            moments = collect(self.model, corpus, settings.weighting, progress=step)
+        return FitResult(
+            moments, fit_neurons(self.model, corpus, settings.lape_share) if settings.by_neurons() else None
+        )
+
+    def fitted(self, result: FitResult) -> Fitted:
+        return Fitted(self.model, self.split.fit, result.moments, self.settings.how(), result.neurons)
+
+    def _pair(
+        self, fit: Step[SteerSettings, FitResult], source: str, target: str
+    ) -> Callable[[SteerSettings, Given], PairTables]:
+        def run(settings: SteerSettings, given: Given) -> PairTables:
+            pair = Pair(self.model, self.fitted(given[fit]), settings, self.judge, source, target)
+            choose = self.prompts(source, self.split.choose, settings.choose_prompts, 0)
+            report = self.prompts(source, self.split.report, settings.report_prompts, 1)
+            self._work(pair, choose, report)
+            return pair.tables
+
+        return run
+
+    def _work(self, pair: Pair, choose: Asked, report: Asked) -> None:
+        settings, plain = self.settings, self.settings.prompts == CORPUS
+        told = told_of(report, language(pair.target).name, self.model, settings, plain)
+        chosen_texts = _running(self.split.choose, pair.target)
+        report_texts = {code: _running(self.split.report, code) for code in self._measured(pair)}
+        losses = {code: text_loss(self.model, texts) for code, texts in report_texts.items()}
+        base = text_loss(self.model, chosen_texts)
+        pair.measure_reference(self.split.report, settings.report_prompts)
+        unsteered = pair.baselines(report, told)
+        with self.progress(f"{pair.source} to {pair.target}", len(settings.method), "methods") as step:
+            for method in settings.method:
+                pair.describe(method)
+                for place, (setting, why) in enumerate(pair.choose(method, choose, chosen_texts, base)):
+                    pair.report(setting, why, report, unsteered, full=place == 0)
+                    pair.report_damage(setting, report_texts, losses)
+                step(1)
+
+    def _measured(self, pair: Pair) -> list[str]:
+        others = [code for code in self.split.report.languages if code not in (pair.source, pair.target)]
+        return [pair.target, pair.source, *others[: self.settings.third]]
+
+    def prompts(self, source: str, corpus: ParallelCorpus, count: int, part: int) -> Asked:
+        """Prompts in one language: of the documents of a part, or every second of a set that has no documents."""
+        where = self.settings.prompts
+        if where == CORPUS:
+            rows = _spread(corpus, count)
+            texts = [corpus.texts[source][row] for row in rows]
+            names = [corpus.groups.get(corpus.ids[row], corpus.ids[row]) for row in rows]
+            return asked_of(self.model, texts, names, self.settings, True)
+        texts = self._set(source, where)[part::2][:count]
+        if not texts:
+            raise InputError(f"--prompts {where}: too few prompts in {source}")
+        asked = asked_of(self.model, texts, [f"{part}/{place}" for place in range(len(texts))], self.settings, False)
+        made = {"first_prompt": self.model.tokenizer.decode(asked.ids[0])}
+        self.prompted = {**made, **self.prompted}
+        return asked
+
+    def _set(self, source: str, where: str) -> list[str]:
+        if where == EVERYDAY:
+            return own_prompts([source])[source]
+        if where.startswith(BENCHMARK):
+            prompts = read_benchmark(where.removeprefix(BENCHMARK), ("monolingual",))
+            return [one.text for one in prompts if one.language == source]
+        try:
+            return [line.strip() for line in Path(where).read_text(encoding="utf-8").splitlines() if line.strip()]
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"--prompts {where}: corpus, everyday, lcb:FOLDER, or a text file ({error})") from error
+
+
+def _spread(corpus: ParallelCorpus, count: int) -> list[int]:
+    """Rows of sentences, taken in turn from every document."""
+    places: dict[str, list[int]] = {}
+    for row, name in enumerate(corpus.ids):
+        places.setdefault(corpus.groups.get(name, name), []).append(row)
+    turns = [rows[turn] for turn in range(len(corpus)) for rows in places.values() if turn < len(rows)]
+    return sorted(turns[:count])
+
+
+def _running(corpus: ParallelCorpus, code: str) -> list[str]:
+    return [text for _, text in corpus.documents(code)]
+
+
+def _with_holm(frame: pd.DataFrame) -> pd.DataFrame:
+    """p-values of a method adjusted over its pairs."""
+    if "p" not in frame.columns:
+        return frame
+    frame = frame.copy()
+    frame["p_holm"] = float("nan")
+    for _, rows in frame[frame.p.notna()].groupby("method"):
+        adjusted = holm({str(index): float(p) for index, p in rows.p.items()})
+        for index in rows.index:
+            frame.loc[index, "p_holm"] = adjusted[str(index)]
+    return frame
+
+
+def _confusion(answers: pd.DataFrame) -> pd.DataFrame:
+    """Kinds of confusion by condition and pair."""
+    rows: list[Mapping[str, Any]] = []
+    shown = answers[answers.condition.isin([UNSTEERED, PROMPTED, STEERED])].copy()
+    for name in ("method", "layer", "alpha"):
+        if name not in shown.columns:
+            shown[name] = None
+    for keys, found in shown.groupby(["source", "target", "condition", "method", "layer", "alpha"], dropna=False):
+        counted = found[found.kind != "skipped"]
+        rows.append({
+            **dict(zip(("source", "target", "condition", "method", "layer", "alpha"), keys)),
+            **{kind: int((found.kind == kind).sum()) for kind in KINDS}, "n": len(found),
+            "lpr": float(counted.all_target.mean()) if len(counted) else float("nan"),
+        })  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def _headlines(frame: pd.DataFrame) -> list[pd.DataFrame]:
+    """The rows that one sentence is about: a pair's baselines and one method's chosen setting, p known."""
+    found: list[pd.DataFrame] = []
+    steered = frame[frame.condition == STEERED]
+    for (source, target, _), rows in steered.groupby(["source", "target", "method"], sort=False):
+        base = frame[(frame.source == source) & (frame.target == target) & (frame.condition != STEERED)]
+        found.append(pd.concat([rows.head(1), base]))
+    return found
+
+
+def _save_edits(
+    run: RunWriter, frame: pd.DataFrame, fitted: Fitted, model: Model, settings: SteerSettings, corpus: ParallelCorpus
+) -> list[str]:
+    """The chosen directions and regions as files, with their facts."""
+    names: list[str] = []
+    for rows in _headlines(frame):
+        row = rows.iloc[0]
+        setting = Setting(row.source, row.target, row.method, int(row.layer), float(row.alpha))
+        facts = {
+            "model": model.id, "weight_hash": model.weight_hash, "corpus": corpus.spec, "corpus_hash": corpus.hash,
+            "fit_documents": len(fitted.moments.documents), "method": setting.method, "success": float(row.success),
+        }  # fmt: skip
+        name = f"edits/{setting.source}-{setting.target}-{setting.method}.safetensors"
+        saved: SavedEdit | None = None
+        how = settings.how()
+        if setting.method in METHODS:
+            saved = SavedEdit(
+                tuple(fitted.directions(setting)), alpha=setting.alpha, edit=how.edit, keep=how.keep, unit=how.unit,
+                where=how.where, first=how.first, facts=facts,
+            )  # fmt: skip
+        elif fitted.neurons is not None and setting.method != "arithmetic":
+            mask, means = fitted.neurons.regions[setting.target], fitted.neurons.means[setting.target]
+            values = setting.alpha * means if setting.method == "neurons" else None
+            saved = SavedEdit(mask=mask, values=values, alpha=1.0 if values is not None else setting.alpha,
+                              where=how.where, first=how.first, facts=facts)  # fmt: skip
+        if saved is not None:
+            save_edit(saved, run.file(name))
+            names.append(name)
+    return names

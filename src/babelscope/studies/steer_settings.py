@@ -1,0 +1,130 @@
+"""What decides the numbers of a study of steering."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from babelscope.errors import InputError
+from babelscope.languages import language
+from babelscope.models.chat import Chat
+from babelscope.models.decoding import Decoding
+from babelscope.models.rows import Where
+from babelscope.steering.edits import Edit, Mode, Unit
+from babelscope.steering.fitted import ALL_METHODS, BY_NEURONS, EVERY_LAYER, How
+from babelscope.steering.moments import Weighting
+
+LayerRule = Literal["sweep", "all", "intersection", "separation"]
+CORPUS, EVERYDAY, BENCHMARK = "corpus", "everyday", "lcb:"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SteerSettings:
+    """What is steered, how, and what it is held against."""
+
+    corpus: str
+    """parallel text, such as bible:FOLDER (babelscope corpus list)"""
+    pairs: tuple[str, ...] = ("en:fr",)
+    """from which language to which, by commas: en:fr,fr:en; all: every pair of --languages"""
+    languages: tuple[str, ...] = ()
+    """languages of the text that means are taken over, by commas [all in the corpus]"""
+    method: tuple[str, ...] = ("diffmean",)
+    """diffmean, centred, rest, lda, pca; neurons, scaled, arithmetic; by commas"""
+    edit: Edit = "add"
+    """add a vector to every state, or move every state to the same place along it"""
+    keep: bool = False
+    """give every state its length back after the edit"""
+    layer: str = "sweep"
+    """a number, sweep, all (every block), intersection (of four languages or more), or separation"""
+    alpha: tuple[float, ...] = (0.5, 1.0, 1.5, 2.0, 3.0)
+    """strengths, by commas"""
+    unit: Unit = "gap"
+    """of strengths: gap between the two means, absolute, or norm (mean length of a token's state)"""
+    where: Where = "all"
+    """tokens that are edited: all; generated (the prompt's last and all after); prompt"""
+    first: bool = False
+    """edit the first token too"""
+    weighting: Weighting = "sentences"
+    """means in which sentences, or tokens, weigh the same"""
+    beta: float = 1.0
+    """of centred: how much of the source is taken away"""
+    arithmetic: Mode = "additive"
+    """how language arithmetic raises the target's neurons"""
+    lape_share: float = 0.01
+    """share of all neurons that LAPE keeps"""
+    prompts: str = CORPUS
+    """corpus (sentences to go on from), everyday (questions), lcb:FOLDER, or a file of one prompt a line"""
+    samples: int = 0
+    """sentences of the corpus, split into fit, choose and report by document [all]"""
+    choose_prompts: int = 24
+    """prompts by which layer and strength are chosen"""
+    report_prompts: int = 64
+    """prompts of the numbers that are reported"""
+    limit: float = 0.3
+    """rise of the target's loss, nats a token, up to which a setting may be chosen"""
+    controls: int = 20
+    """draws of each random control"""
+    third: int = 2
+    """third languages to steer towards instead"""
+    tokens: int = 100
+    """new tokens at most"""
+    temperature: float | None = None
+    """of sampling [greedy]"""
+    top_p: float = 1.0
+    """sample among the likeliest tokens of this probability"""
+    fixed: bool = False
+    """forbid tokens that end a text"""
+    chat: Chat = "auto"
+    """use the model's chat template: auto, on, off"""
+    system: str | None = None
+    """system prompt [none]"""
+    batch: int = 128
+    """texts at a time, all conditions counted"""
+    seed: int = 0
+    """of splits, controls and sampling"""
+
+    def __post_init__(self) -> None:
+        unknown = [name for name in self.method if name not in ALL_METHODS]
+        if unknown or not self.method:
+            raise InputError(f"--method {', '.join(unknown)}: there are {', '.join(ALL_METHODS)}")
+        if not self.alpha:
+            raise InputError("--alpha: give at least one strength")
+        if min(self.controls, self.third, self.samples) < 0 or min(self.choose_prompts, self.report_prompts) < 1:
+            raise InputError("numbers of controls, samples and prompts cannot be negative")
+        if not (self.layer.isdigit() or self.layer in ("sweep", "all", "intersection", "separation")):
+            raise InputError(f"--layer {self.layer}: a number, sweep, all, intersection or separation")
+        self.decoding()
+        if self.pairs != ("all",):
+            self.wanted(())
+
+    def decoding(self) -> Decoding:
+        """How answers are written."""
+        return Decoding(self.tokens, self.temperature, self.top_p, self.seed, self.fixed, self.batch)
+
+    def how(self) -> How:
+        """What all edits have in common."""
+        return How(self.edit, self.keep, self.unit, self.where, self.first, self.beta, self.arithmetic, self.seed)
+
+    def wanted(self, languages: tuple[str, ...]) -> list[tuple[str, str]]:
+        """The pairs; `languages` are those of the corpus, for `all`. Raises InputError for what is no pair."""
+        if self.pairs == ("all",):
+            return [(s, t) for s in languages for t in languages if s != t]
+        found: list[tuple[str, str]] = []
+        for text in self.pairs:
+            source, colon, target = text.partition(":")
+            if not colon or not source or not target:
+                raise InputError(f"--pairs {text}: write two languages, such as en:fr, or all")
+            pair = language(source).code, language(target).code
+            if pair[0] == pair[1]:
+                raise InputError(f"--pairs {text}: a language is not steered to itself")
+            missing = [code for code in pair if languages and code not in languages]
+            if missing:
+                raise InputError(f"--pairs {text}: {missing[0]} is not a language of the corpus")
+            found.append(pair)
+        return found
+
+    def by_neurons(self) -> bool:
+        return any(name in BY_NEURONS for name in self.method)
+
+
+__all__ = ["BENCHMARK", "CORPUS", "EVERYDAY", "EVERY_LAYER", "LayerRule", "SteerSettings"]

@@ -1,0 +1,48 @@
+"""Numbers and texts as people read them: one spelling of a number, and no character that steers the screen."""
+
+from __future__ import annotations
+
+import unicodedata
+from typing import Any
+
+_JOINS = {"\u200c", "\u200d", "\u00ad"}
+"""between letters, in Persian, Hindi and others: part of the spelling"""
+_SIGNS = {*map(chr, range(0x600, 0x606)), "\u06dd", "\u070f", "\u08e2", "\U000110bd"}
+"""Arabic signs that Unicode counts as format characters and that everybody sees"""
+
+
+def number(value: Any) -> str:
+    """Counts with narrow separators that do not break, measures with four significant digits, what is not there as –.
+
+    >>> number(491520), number(0.123456), number(float("nan")), number(None), number("zh")
+    ('491\\u202f520', '0.1235', '–', '–', 'zh')
+    """
+    value = value.item() if hasattr(value, "item") and not hasattr(value, "__len__") else value
+    if value is None or value != value:
+        return "–"
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return str(value)
+    if isinstance(value, int) or (value.is_integer() and abs(value) >= 1000):
+        return f"{int(value):,}".replace(",", "\u202f")
+    return f"{value:.4g}"
+
+
+def visible(text: Any) -> str:
+    """Text with control characters, line separators and marks of direction written out, so that none of them acts.
+
+    >>> visible("a\\x1b[31mb\\u202ec")
+    'a[U+001B][31mb[U+202E]c'
+    """
+    return "".join(f"[U+{ord(letter):04X}]" if _acts(letter) else letter for letter in str(text))
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error, or its kind where it says nothing."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
+def _acts(letter: str) -> bool:
+    if letter.isprintable() or letter in _JOINS or letter in _SIGNS:
+        return False
+    return unicodedata.category(letter) in {"Cc", "Cf", "Cs", "Zl", "Zp"}
