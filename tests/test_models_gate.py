@@ -50,7 +50,7 @@ ENTRIES: dict[str, Callable[[Model], object]] = {
 
 @pytest.mark.parametrize("entry", ENTRIES)
 def test_no_circuit_is_computed_on_a_model_that_fails_the_checks(misread, entry):
-    with pytest.raises(UnsupportedModel, match="cannot be used for circuits: embedding \\+ writes miss.*regions work"):
+    with pytest.raises(UnsupportedModel, match=r"cannot be used for circuits: embedding \+ writes miss.*regions work"):
         ENTRIES[entry](misread)
 
 
@@ -92,7 +92,7 @@ def adapted(dora: bool):
 def test_an_unmerged_adapter_is_refused_in_memory(dora):
     peft = adapted(dora)
     for hf in (peft, peft.base_model.model):
-        with pytest.raises(UnsupportedModel, match="not merged.*merge_and_unload"):
+        with pytest.raises(UnsupportedModel, match=r"not merged.*merge_and_unload"):
             Model(hf, tiny_tokenizer(), id="tiny")
 
 
@@ -166,7 +166,7 @@ def test_offloaded_weights_give_the_numbers_of_resident_ones(part, where, tmp_pa
     assert torch.allclose(losses[0], losses[1], atol=1e-6)
     assert torch.allclose(words[0], words[1], atol=1e-6)
     require(away, "regions")
-    with pytest.raises(UnsupportedModel, match="offloaded.*regions work"):
+    with pytest.raises(UnsupportedModel, match=r"offloaded.*regions work"):
         circuits.activation_patching(away, random_pairs()[:1], [Head(0, 0)])
 
 
@@ -258,7 +258,7 @@ def test_learned_positions_are_a_hard_limit():
 
 def test_texts_beyond_trained_positions_need_leave():
     strict = Model(tiny_model("llama"), tiny_tokenizer(), id="tiny")
-    with pytest.raises(InputError, match="made for 128 positions.*--allow-longer"):
+    with pytest.raises(InputError, match=r"made for 128 positions.*--allow-longer"):
         strict.tokenize(["a" * 129])
     free = Model(tiny_model("llama"), tiny_tokenizer(), id="tiny", allow_longer=True)
     assert len(free.tokenize(["a" * 129])[0]) == 129

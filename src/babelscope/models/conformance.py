@@ -290,8 +290,8 @@ def padding(model: Model, ids: Tensor) -> float:
 
 
 def growing(model: Model, ids: Tensor) -> float:
-    """Rows may join the batch at a later block (path patching stacks senders so): each ends where it would alone."""
-    layer = model.layers - 1
+    """Rows may join the batch within a pass (path patching stacks senders so): the trunk does not count them first."""
+    layer = model.layers
     whole = model.trunk(ids[:1])
     with edit(model, {Site("residual", layer): lambda hidden: torch.cat([hidden, hidden])}):
         grown = model.trunk(ids[:1])
