@@ -22,6 +22,7 @@ from torch import Tensor
 from babelscope.corpora import ParallelCorpus
 from babelscope.errors import CorpusError, NonFinite
 from babelscope.models import Batch, Model, Site, capture, over_batches
+from babelscope.models.gate import require
 from babelscope.models.hooks import hook_count
 from babelscope.models.model import SpecialTokens
 
@@ -136,6 +137,7 @@ class _Pooled:
         self, model: Model, corpus: ParallelCorpus, special: SpecialTokens, activity: bool, store: Path | None
     ) -> None:
         self.model, self.corpus, self.special = model, corpus, special
+        require(model, "regions")
         self.sequences = _token_ids(model, corpus, special)
         self.dtype = torch.float64 if model.dtype == torch.float64 else torch.float32
         shape = (len(corpus.languages), len(corpus), model.neurons)
@@ -245,5 +247,6 @@ def _token_ids(model: Model, corpus: ParallelCorpus, special: SpecialTokens) -> 
         for id, text in zip(corpus.ids, texts):
             if not text.strip():
                 raise CorpusError(f"language {language}, sentence {id}: the text is empty")
-        sequences += model.tokenize(texts, special)
+        names = [f"sentence {id} ({language})" for id in corpus.ids]
+        sequences += model.tokenize(texts, special, names)
     return sequences
