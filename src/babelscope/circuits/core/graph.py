@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 Mask = NDArray[np.bool_]
 _MOST_HEADS = 10_000
 """in all layers; the largest models have half of that"""
+_MOST_CELLS = 50_000_000
+"""writers times readers: 80 layers of 64 heads that share 8 key/value heads have 34 million"""
 
 
 @dataclass(frozen=True)
@@ -153,6 +155,12 @@ class Wiring:
 def sized(wiring: Wiring) -> Wiring:
     """The same wiring, where its sizes are those of a model; raises ValueError before a matrix of them fills memory."""
     sizes = (wiring.layers, wiring.heads, wiring.kv_heads)
-    if not all(type(size) is int and size > 0 for size in sizes) or wiring.layers * wiring.heads > _MOST_HEADS:
+    named = all(type(size) is int and size > 0 for size in sizes) and type(wiring.parallel) is bool
+    if not named or wiring.layers * wiring.heads > _MOST_HEADS or _cells(wiring) > _MOST_CELLS:
         raise ValueError(f"{sizes} are not the sizes of a model")
     return wiring
+
+
+def _cells(wiring: Wiring) -> int:
+    writers = 1 + wiring.layers * (wiring.heads + 1)
+    return writers * (1 + wiring.layers * (wiring.heads + 2 * wiring.kv_heads + 1))

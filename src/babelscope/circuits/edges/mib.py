@@ -22,6 +22,8 @@ from babelscope.circuits.core.graph import Wiring, sized
 from babelscope.circuits.core.nodes import EMBEDDING, MLP, Head, Receiver, Sender
 from babelscope.circuits.edges.circuit import Circuit
 from babelscope.errors import InputError
+from babelscope.json_text import read_json
+from babelscope.results.whole import write_whole
 
 _EDGE = re.compile(r"(input|a(\d+)\.h(\d+)|m(\d+))->(?:a(\d+)\.h(\d+)<([qkv])>|m(\d+)|logits)")
 
@@ -68,8 +70,10 @@ def from_graph(graph: Any, wiring: Wiring | None = None) -> Circuit:
         raise InputError("not a circuit graph: it needs the keys cfg, nodes and edges")
     try:
         sizes: dict[str, Any] = graph["cfg"]
-        layers, heads = int(sizes["n_layers"]), int(sizes["n_heads"])
-        own = sized(Wiring(layers, heads, heads, bool(sizes["parallel_attn_mlp"])))
+        layers, heads, parallel = sizes["n_layers"], sizes["n_heads"], sizes["parallel_attn_mlp"]
+        if parallel not in (True, False):
+            raise ValueError("parallel_attn_mlp is neither true nor false")
+        own = sized(Wiring(layers, heads, heads, bool(parallel)))
         listed: dict[str, dict[str, Any]] = dict(graph["edges"])
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise InputError(f"not a circuit graph: {error!r} in its cfg or edges") from error
@@ -83,24 +87,26 @@ def from_graph(graph: Any, wiring: Wiring | None = None) -> Circuit:
     for name, entry in listed.items():
         row, column = _place(wiring, name)
         try:
-            scores[row, column] -= float(entry.get("score") or 0)
-            edges[row, column] |= bool(entry["in_graph"])
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            score, inside = entry.get("score"), entry["in_graph"]
+        except (KeyError, TypeError, AttributeError) as error:
             raise InputError(f"edge {name} of the graph: {error!r}") from error
+        if score is not None and (type(score) not in (int, float) or not abs(score) < 1e300):
+            raise InputError(f"edge {name} of the graph: its score {str(score)[:40]} is not a finite number")
+        if not isinstance(inside, bool):
+            raise InputError(f"edge {name} of the graph: in_graph is {str(inside)[:40]!r}, neither true nor false")
+        scores[row, column] -= float(score or 0)
+        edges[row, column] |= inside
     return Circuit(wiring, edges, scores, about={"format": "EAP-IG JSON"})
 
 
 def write_graph(circuit: Circuit, path: Path, width: int = 0) -> None:
-    """Write a circuit to a .json file in that format."""
-    Path(path).write_text(json.dumps(to_graph(circuit, width)), encoding="utf-8")
+    """Write a circuit to a .json file in that format, whole or not at all; raises InputError."""
+    write_whole(Path(path), json.dumps(to_graph(circuit, width)))
 
 
 def read_graph(path: Path, wiring: Wiring | None = None) -> Circuit:
     """Read a circuit from a .json file in that format; raises InputError."""
-    try:
-        graph = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} is no circuit graph: {error}") from error
+    graph = read_json(Path(path), f"{path} is no circuit graph: it", non_finite=True)
     return from_graph(graph, wiring)
 
 
