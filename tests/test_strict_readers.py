@@ -150,12 +150,12 @@ def test_attack_6_scores_and_memberships_of_a_graph(tmp_path, entry):
         from_graph(graph(**entry))
 
 
-@pytest.mark.parametrize("sizes", [{"n_layers": 100, "n_heads": 100}, {"n_layers": "1"}, {"n_layers": 1.0}])
+@pytest.mark.parametrize("sizes", [{"n_layers": 100, "n_heads": 100}, {"n_layers": "x"}, {"n_layers": 10**9}])
 def test_attack_8_a_graph_that_states_large_sizes_is_refused_soon(sizes):
     stated = graph()
     stated["cfg"] |= sizes
     started = time.process_time()
-    with pytest.raises(InputError, match="not the sizes of a model"):
+    with pytest.raises(InputError, match=r"not the sizes of a model|edges, and 1 are listed"):
         from_graph(stated)
     assert time.process_time() - started < 1
 

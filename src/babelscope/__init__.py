@@ -46,6 +46,8 @@ if TYPE_CHECKING:  # what editors and type checkers see; `_HOMES` says the same 
     from babelscope.results import open_run as open_run
     from babelscope.studies.circuit_settings import CircuitsSettings as CircuitsSettings
     from babelscope.studies.circuits import study_circuits as study_circuits
+    from babelscope.studies.latent import study_latent as study_latent
+    from babelscope.studies.latent_settings import LatentSettings as LatentSettings
     from babelscope.studies.regions import RegionsSettings as RegionsSettings
     from babelscope.studies.regions import study_regions as study_regions
     from babelscope.tasks import build as build_task  # pyright: ignore[reportUnusedImport]
@@ -65,6 +67,8 @@ _HOMES = {
     "babelscope.results": ("Run", "open_run"),
     "babelscope.studies.circuit_settings": ("CircuitsSettings",),
     "babelscope.studies.circuits": ("study_circuits",),
+    "babelscope.studies.latent": ("study_latent",),
+    "babelscope.studies.latent_settings": ("LatentSettings",),
     "babelscope.studies.regions": ("RegionsSettings", "study_regions"),
     "babelscope.tasks": ("build_task",),
 }  # fmt: skip

@@ -11,6 +11,7 @@ from pathlib import Path
 from babelscope.errors import CorpusError, MissingExtra
 
 PACKED = (".gz", ".zst", ".zstd")
+_STEP = 4096
 _ALWAYS, _TIMES = 64 << 20, 300
 """bytes that any packed file may unpack to, and how many times its size a larger one may (text: 3 to 10 times)"""
 
@@ -49,13 +50,21 @@ def _decompressed(content: bytes, most: int) -> bytes:
         import zstandard
     except ImportError as error:
         raise MissingExtra("zstandard", "zstd", "reading .zst files") from error
+    parts: list[bytes] = []
+    size, at, frame = 0, 0, None
     try:
-        with zstandard.ZstdDecompressor(max_window_size=1 << 27).stream_reader(
-            io.BytesIO(content), read_across_frames=True
-        ) as stream:
-            return stream.read(most + 1)
+        while at < len(content) and size <= most:
+            frame = zstandard.ZstdDecompressor(max_window_size=1 << 27).decompressobj()
+            while not frame.eof and at < len(content) and size <= most:
+                given = content[at : at + _STEP]
+                parts.append(frame.decompress(given))
+                at += len(given) - len(frame.unused_data)
+                size += len(parts[-1])
     except zstandard.ZstdError as error:
         raise ValueError(str(error)) from error
+    if size <= most and (frame is None or not frame.eof):
+        raise EOFError("it ends in the middle")  # the library would give what there is
+    return b"".join(parts)
 
 
 def matching(pattern: str) -> list[Path]:

@@ -114,7 +114,7 @@ class _Reader:
         try:
             value: Any = self.loader.construct_object(node)
         except Exception:  # a tag that does not fit its text fails in as many ways as there are tags
-            return self.found.fail(place, f"{node.value[:40]!r} is no {node.tag.rsplit(':', 1)[-1][:40]}")
+            return self.found.fail(place, f"{node.value[:40]!r} cannot stand in a plan as {node.tag[:60]}")
         if not isinstance(value, _PLAIN) or (isinstance(value, float) and not math.isfinite(value)):
             return self.found.fail(place, f"{node.value[:40]!r} cannot stand in a plan; put quotes around a text")
         return value

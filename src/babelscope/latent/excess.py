@@ -133,8 +133,3 @@ def handover(own: Float[Array, " L"], target: Float[Array, " L"]) -> int | None:
     below = np.flatnonzero(~(target > own))
     first = max(int(below[-1]) + 1 if below.size else 1, 1)
     return first if first < len(own) else None
-
-
-def peak(curve: Float[Array, "L"]) -> int:
-    """The layer of the largest mean excess (layer 0, which reads the input back, is not counted)."""
-    return int(np.argmax(curve[1:]) + 1)

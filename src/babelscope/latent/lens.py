@@ -165,7 +165,7 @@ def read(
     union = sorted({token for code in tokens.languages for own in tokens.of(code) for token in own})
     words = torch.tensor(union, dtype=torch.long)
     members = {code: _membership(tokens.of(code), union) for code in tokens.languages}
-    gather = _averaging(items, len(tokens.concepts))
+    gather = averaging(items, len(tokens.concepts))
     q: dict[str, list[Array]] = {code: [] for code in tokens.languages}
     entropy: list[Array] = []
     top: Tensor = torch.zeros(0)
@@ -192,7 +192,7 @@ def _membership(sets: Sequence[frozenset[int]], union: Sequence[int]) -> Array:
     return member
 
 
-def _averaging(items: Sequence[int], count: int) -> Array:
+def averaging(items: Sequence[int], count: int) -> Array:
     """[n, P] weights that average an item's prompts."""
     weights = np.zeros((count, len(items)))
     weights[list(items), range(len(items))] = 1
@@ -209,7 +209,7 @@ def solved(readings: Readings, items: Sequence[int], tokens: TokenSets, target: 
     """Items whose top token at the last layer is the target's, on at least half of their prompts (ours)."""
     sets = tokens.of(target)
     hits = np.array([int(token) in sets[item] for token, item in zip(readings.top, items)], dtype=float)
-    return _averaging(items, len(sets)) @ hits >= 0.5
+    return averaging(items, len(sets)) @ hits >= 0.5
 
 
 def check_lens(model: Model, prompt: str, special: SpecialTokens = "none") -> None:

@@ -75,6 +75,11 @@ class TunedLens:
         weight, bias = (part[layer].to(hidden.device, hidden.dtype) for part in (self.weight, self.bias))
         return hidden + hidden @ weight + bias
 
+    def moved(self, hidden: Float[Tensor, "L N D"]) -> Float[Tensor, "L N D"]:
+        """The residuals of all layers, those below the last one mapped."""
+        inner = [self(layer, values) for layer, values in enumerate(hidden[:-1])]
+        return torch.stack([*inner, hidden[-1]])
+
     def save(self, path: str | Path) -> None:
         """Writes the maps as safetensors with everything else as JSON in its header."""
         from safetensors.torch import save_file

@@ -123,7 +123,12 @@ def _failing(evidence: Evidence) -> list[str]:
 
 
 def sentence(
-    model: str, source: str, target: str, accuracy: Accuracy, found: Mapping[str, tuple[Evidence, Verdict]]
+    model: str,
+    source: str,
+    target: str,
+    accuracy: Accuracy,
+    found: Mapping[str, tuple[Evidence, Verdict]],
+    task: str = "translation",
 ) -> str:
     """The first sentence of the page: what the model does, or that it cannot be decided."""
     from babelscope.languages import language
@@ -132,8 +137,12 @@ def sentence(
         return language(code).name
 
     low, high = accuracy.interval
-    task = f"Translating {named(source)} to {named(target)}" if source != target else f"Repeating {named(source)}"
-    solves = f"{task}, {model} solves {accuracy.solved} of {accuracy.asked} concepts"
+    doing = {
+        "repetition": f"Repeating {named(source)}",
+        "cloze": f"Filling gaps in {named(target)}",
+        "sentence": f"Translating {named(source)} sentences to {named(target)}",
+    }.get(task, f"Translating {named(source)} to {named(target)}")
+    solves = f"{doing}, {model} solves {accuracy.solved} of {accuracy.asked} concepts"
     if not found or all(verdict.outcome == "not decidable" for _, verdict in found.values()):
         reasons = list(dict.fromkeys(verdict.why for _, verdict in found.values()))
         share = accuracy.solved / accuracy.asked if accuracy.asked else float("nan")

@@ -129,7 +129,7 @@ def _rows(path: Path, name: str) -> Iterator[tuple[int, str, list[tuple[str, str
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"the word list {name} cannot be read: {error}") from None
-    lines = unicodedata.normalize("NFC", text).splitlines()
+    lines = _nfc(text).splitlines()
     suffix = path.suffix.lower()
     if suffix == ".jsonl":
         yield from _json_rows(lines, name)
@@ -164,9 +164,13 @@ def _json_rows(lines: Sequence[str], name: str) -> Iterator[tuple[int, str, list
             raise InputError(f"{name}, line {number}: no JSON: {error}") from None
         if not isinstance(row, dict):
             raise InputError(f"{name}, line {number}: one object a line is needed")
-        cells = {str(column): "" if cell is None else str(cell).strip() for column, cell in row.items()}  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+        cells = {str(column): "" if cell is None else _nfc(str(cell).strip()) for column, cell in row.items()}  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
         key = "concept" if "concept" in cells else "id"
         yield number, cells.pop(key, ""), list(cells.items())
+
+
+def _nfc(text: str) -> str:
+    return unicodedata.normalize("NFC", text)
 
 
 def _code(column: str, name: str) -> str:
@@ -189,7 +193,7 @@ def _pocket(kinds: Sequence[str]) -> Iterator[Concept]:
         if concept.kind in kinds:
             said = {code: forms(code)[concept.id] for code in languages()}
             words = {code: form.get("sg") or form.get("base") or "" for code, form in said.items()}
-            nfc = {code: (unicodedata.normalize("NFC", word),) for code, word in words.items() if word}
+            nfc = {code: (_nfc(word),) for code, word in words.items() if word}
             yield Concept(concept.id, nfc, concept.kind)
 
 

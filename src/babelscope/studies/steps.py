@@ -22,6 +22,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Generic, TypeVar, cast
 
+import pandas as pd
+
 from babelscope._version import __version__
 from babelscope.errors import InputError
 from babelscope.results.manifest import run_key, versions
@@ -42,6 +44,8 @@ class Cost:
     """through the blocks of the model, all passes counted"""
     scored: int = 0
     """tokens whose whole vocabulary is scored"""
+    elements: int = 0
+    """multiply-adds on arrays, in float64"""
     passes: int = 0
     """forward passes"""
     peak_bytes: int = 0
@@ -49,9 +53,17 @@ class Cost:
     disk_bytes: int = 0
     """written, temporary files included"""
     seconds: float = 0.0
-    """of work that is no forward pass"""
+    """of anything else"""
     cheaper: str = ""
     """the option that makes it cheaper, and how"""
+
+
+@dataclass(frozen=True)
+class Tables:
+    """The usual result of a step: tables of the run by name, and what the run's summary says."""
+
+    tables: Mapping[str, pd.DataFrame] = field(default_factory=dict)
+    summary: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,0 +1,63 @@
+"""`babelscope latent`: which language a model works in between input and output, with controls and verdicts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from babelscope.cli.command import verb, verb_app
+from babelscope.cli.options import Loading, ModelName
+from babelscope.settings import Settings
+from babelscope.studies.latent_settings import LatentSettings
+
+app = verb_app("latent")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Here(Settings):
+    """The run."""
+
+    out: Path | None = None
+    """directory of the run; needed unless the words are only listed"""
+    overwrite: bool = False
+    """replace an existing run"""
+    list_words: bool = False
+    """print which concepts this tokenizer leaves for every pair and language, and stop"""
+
+
+@app.default
+@verb
+def latent(model: ModelName, *, settings: LatentSettings, loading: Loading, here: Here) -> None:
+    """Ask whether a model passes through another language than the two it translates between.
+
+    For example:
+
+      babelscope latent pocket:planted-pivot --words planted --out runs/pivot
+
+      babelscope latent pocket:pocket-bloom-m --words pocket --task sentence --parallel pocket:train --from en --to fr
+      --lens logit,tuned --text pocket:heldout --out runs/bloom-m
+
+      babelscope latent meta-llama/Llama-2-7b-hf --special bos --from fr,de --to zh --parts lens,patch --out runs/llama
+    """
+    from babelscope.cli.options import load, refuse_existing
+    from babelscope.errors import InputError
+    from babelscope.studies.latent import census_of, chosen_words, study_latent
+    from babelscope.studies.progress import shown
+
+    if here.out is None and not here.list_words:
+        raise InputError("--out: where shall the run go? (--list-words prints the census without a run)")
+    if here.out is not None and not here.list_words:
+        refuse_existing(here.out, here.overwrite)
+    # words first: they are read in no time, and their faults should not wait for a model
+    words = chosen_words(settings)
+    loaded = load(model, loading)
+    if here.list_words:
+        left_out = f"; {', '.join(words.doubles)} left out, a word occurs twice" if words.doubles else ""
+        print(f"{words.name}: {len(words)} concepts in {', '.join(words.languages)}{left_out}")
+        print(census_of(loaded, settings).to_string(index=False))
+        return
+    assert here.out is not None
+    run = study_latent(loaded, settings, here.out, here.overwrite, progress=shown)
+    for line in run.summary["sentences"]:
+        print(line)
+    print(f"run: {here.out}    page: babelscope report {here.out}")

@@ -1,0 +1,161 @@
+"""What a study will cost on this machine, step by step, before it is run: nothing is written.
+
+A probe of a few seconds times what studies are made of (trunk passes, scoring of the vocabulary, generated tokens,
+arithmetic on arrays); each step says how much of each it needs (`Cost`); time is their product, added up.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from babelscope.models import Model
+from babelscope.studies.steps import Cost, Step
+
+PROBE_TOKENS = 1024
+"""of one pass of the probe: as much as a batch on a processor holds"""
+SENTENCE = 32
+"""positions of a row of the probe"""
+SECONDS = 1.5
+"""spent on each of the four measurements, at most"""
+ELEMENTS = 4_000_000
+"""of the arrays on which arithmetic is timed"""
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Seconds that this machine takes for one unit of each kind of work with this model."""
+
+    token: float
+    """one token through the blocks, in batches of sentences"""
+    scored: float
+    """the whole vocabulary for one token, beyond the blocks"""
+    element: float
+    """one float64 multiply-add on arrays that lie in memory"""
+
+    def seconds(self, cost: Cost) -> float:
+        """Time of a cost."""
+        return cost.tokens * self.token + cost.scored * self.scored + cost.elements * self.element + cost.seconds
+
+
+def probe(model: Model, seconds: float = SECONDS) -> Probe:
+    """Times the kinds of work on random tokens; a few seconds, and nothing but the numbers is kept."""
+    generator = torch.Generator().manual_seed(0)
+    words = int(model.config.vocab_size)
+    ids = torch.randint(0, words, (PROBE_TOKENS // SENTENCE, SENTENCE), generator=generator).to(model.device)
+    with torch.inference_mode():
+        token = _least(lambda: model.trunk(ids), seconds, model) / ids.numel()
+        hidden = model.trunk(ids[:2])
+        scored = (
+            _least(lambda: torch.logsumexp(model.logits(hidden).float(), -1), seconds, model) / hidden[..., 0].numel()
+        )
+    array = torch.rand(ELEMENTS, dtype=torch.float64, generator=generator)
+    element = _least(lambda: (array * 1.5 + 0.5).sum(), seconds / 2, None) / ELEMENTS
+    return Probe(token, scored, element)
+
+
+def _least(work: Callable[[], object], seconds: float, model: Model | None) -> float:
+    """Median time of one call, after one that warms up."""
+
+    def once() -> float:
+        started = time.perf_counter()
+        work()
+        if model is not None and model.device.type == "cuda":
+            torch.cuda.synchronize(model.device)
+        return time.perf_counter() - started
+
+    once()
+    times, until = [once()], time.perf_counter() + seconds
+    while time.perf_counter() < until and len(times) < 25:
+        times.append(once())
+    return sorted(times)[len(times) // 2]
+
+
+@dataclass(frozen=True)
+class PlannedStep:
+    """One step of a plan."""
+
+    step: str
+    passes: int
+    tokens: int
+    seconds: float
+    share: float
+    """of the time of all steps"""
+    peak_bytes: int
+    disk_bytes: int
+    cheaper: str
+
+
+@dataclass(frozen=True)
+class StudyPlan:
+    """What a study will cost: its steps in order."""
+
+    steps: tuple[PlannedStep, ...]
+
+    @property
+    def seconds(self) -> float:
+        return sum(one.seconds for one in self.steps)
+
+    @property
+    def peak_bytes(self) -> int:
+        """Highest memory of any step, beside the model."""
+        return max((one.peak_bytes for one in self.steps), default=0)
+
+    @property
+    def disk_bytes(self) -> int:
+        return sum(one.disk_bytes for one in self.steps)
+
+    def table(self) -> str:
+        """The plan as text, one step a line.
+
+        >>> one = PlannedStep("recording", 4, 4000, 90.0, 1.0, 1 << 20, 0, "--samples")
+        >>> print(StudyPlan((one,)).table().splitlines()[1].rstrip())
+        recording                          4         4 000     1:30    100 %     1 MiB     0 MiB  --samples
+        """
+        head = f"{'step':<28}{'passes':>8}{'tokens':>14}{'time':>9}{'share':>8}{'memory':>10}{'disk':>10}  cheaper with"
+        rows = [_row(one) for one in self.steps]
+        tokens, passes = sum(one.tokens for one in self.steps), sum(one.passes for one in self.steps)
+        whole = PlannedStep("all", passes, tokens, self.seconds, 1.0, self.peak_bytes, self.disk_bytes, "")
+        return "\n".join([head, *rows, _row(whole)])
+
+
+def _row(one: PlannedStep) -> str:
+    tokens = f"{one.tokens:,}".replace(",", " ")
+    return (
+        f"{one.step:<28}{one.passes:>8}{tokens:>14}{clock(one.seconds):>9}{one.share:>8.0%}".replace("%", " %")
+        + f"{_mebibytes(one.peak_bytes):>10}{_mebibytes(one.disk_bytes):>10}  {one.cheaper}"
+    )
+
+
+def clock(seconds: float) -> str:
+    """Hours, minutes and seconds.
+
+    >>> clock(3725.2), clock(0.4)
+    ('1:02:05', '0:00')
+    """
+    whole = round(seconds)
+    hours, minutes = divmod(whole // 60, 60)
+    return f"{hours}:{minutes:02}:{whole % 60:02}" if hours else f"{minutes}:{whole % 60:02}"
+
+
+def _mebibytes(size: int) -> str:
+    return f"{-(-size >> 20)} MiB"
+
+
+def plan_steps(steps: Sequence[Step[Any, Any]], measured: Probe) -> StudyPlan:
+    """The cost of each step, in time of this machine."""
+    costs = [step.cost(step.settings) for step in steps]
+    times = [measured.seconds(cost) for cost in costs]
+    whole = sum(times) or 1.0
+    return StudyPlan(
+        tuple(
+            PlannedStep(
+                step.name, cost.passes, cost.tokens, took, took / whole, cost.peak_bytes, cost.disk_bytes, cost.cheaper
+            )
+            for step, cost, took in zip(steps, costs, times)
+        )
+    )
