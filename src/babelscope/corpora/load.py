@@ -118,7 +118,8 @@ def load_texts(spec: str, languages: Sequence[str] | str | None = None) -> dict[
     >>> texts = load_texts("xlsum:XLSum?limit=500", ["en", "fr"])  # doctest: +SKIP
     """
     parsed, form = _resolve(spec, extra=("lone", "limit"))
-    return collect(_read(parsed, languages, form), parsed)
+    texts = collect(_read(parsed, languages, form), parsed)
+    return {code: replace(text, parallel=READERS[parsed.reader].parallel) for code, text in texts.items()}
 
 
 def load_source(spec: str, languages: Sequence[str] | str | None = None) -> tuple[Source, Spec]:

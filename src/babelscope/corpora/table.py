@@ -227,10 +227,12 @@ def _parquet(content: bytes, where: str) -> Table:
         if file.metadata.num_rows > max(_ROWS, 20 * len(content)):
             raise CorpusError(f"{where} states {file.metadata.num_rows} rows in {len(content)} bytes; is that right?")
         for batch in file.iter_batches(batch_size=64):
-            size += batch.nbytes
+            rows += (few := batch.to_pylist())
+            # a dictionary is stored once, and each of its rows is a text of its own
+            texts = sum(len(value) for row in few for value in row.values() if isinstance(value, str | bytes))
+            size += max(batch.nbytes, texts)
             if size > most:
                 raise CorpusError(f"{where} unfolds to more than {_TIMES} times its size; write it as text first")
-            rows += batch.to_pylist()
         return Table(columns, rows, where)
     except (pa.ArrowException, OSError, ValueError, UnicodeDecodeError, OverflowError, RecursionError) as error:
         raise CorpusError(f"{where} is not a readable Parquet file: {first_line(error)}") from error
