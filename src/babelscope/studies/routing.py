@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -14,12 +15,15 @@ from babelscope.corpora import ParallelCorpus
 from babelscope.models import Model
 from babelscope.regions import nulls, similarity
 from babelscope.regions import routing as measures
-from babelscope.regions.routing import Routing
+from babelscope.regions.document_means import layer_map, whole_map
+from babelscope.regions.perplexity import Windows
+from babelscope.regions.routed import Routing
 from babelscope.regions.routing_nulls import RoutingNull, routing_null
 from babelscope.regions.routing_recording import record_routing
 from babelscope.results import RunWriter
 from babelscope.studies.progress import Progress
 from babelscope.studies.region_settings import RegionsSettings
+from babelscope.studies.routing_deactivation import expert_deactivation
 
 NAN = float("nan")
 NOT_ASKED = "no permutations were asked for"
@@ -28,12 +32,17 @@ HASHED = "experts follow from the token id alone"
 
 
 def write_routing(
-    run: RunWriter, model: Model, sample: ParallelCorpus, settings: RegionsSettings, progress: Progress
+    run: RunWriter,
+    model: Model,
+    sample: ParallelCorpus,
+    windows: Mapping[str, Windows],
+    settings: RegionsSettings,
+    progress: Progress,
 ) -> dict[str, Any]:
     """Tables `routing_layer`, `routing_expert` and `routing_similarity`, arrays `routing`, and the summary's part.
 
-    A run of a model without experts has none of them. The reference of divergences is English, or else the first
-    language.
+    With texts also `routing_deactivation`. A run of a model without experts has none of them. The reference of
+    divergences is English, or else the first language.
     """
     if not model.mixtures:
         return {}
@@ -45,6 +54,8 @@ def write_routing(
     run.table("routing_layer", pd.DataFrame(layers))
     run.table("routing_expert", pd.DataFrame(experts))
     run.table("routing_similarity", pd.DataFrame(_similarities(found, settings)))
+    if windows:
+        run.table("routing_deactivation", pd.DataFrame(expert_deactivation(model, windows, found, settings.controls)))
     coordinates = {"language": list(found.languages), "layer": list(found.layers)}
     dimensions = ("language", "layer", "expert")
     run.arrays(
@@ -164,7 +175,8 @@ def _similarities(found: Routing, settings: RegionsSettings) -> list[dict[str, A
         for place in (None, *range(recording.layers)):
             gram = similarity.gram(recording, place)
             means = similarity.whole_means(recording) if place is None else similarity.layer_means(recording)
-            draws = similarity.bootstrap_means(gram, settings.bootstrap, settings.seed)
+            blocks = whole_map(recording) if place is None else layer_map(recording, place)
+            left_out = blocks.means(blocks.each_left_out())
             row: dict[str, Any] = {
                 "layer": None if place is None else found.layers[found.measured[place]],
                 "centred": centred,
@@ -173,11 +185,11 @@ def _similarities(found: Routing, settings: RegionsSettings) -> list[dict[str, A
             for name, shuffle in (("lrds", nulls.label_null), ("sads", nulls.sentence_null)):
                 value = getattr(means, name)
                 row[name] = float(value if place is None else value[place])
-                low, high = similarity.interval(getattr(draws, name))
-                row |= {f"{name}_low": low, f"{name}_high": high}
+                ends = stats.jackknife_t(row[name], getattr(left_out, name).numpy())
+                row |= {f"{name}_low": ends.low, f"{name}_high": ends.high}
                 if settings.permutations:
                     chance = getattr(shuffle(gram, settings.permutations, settings.seed), name)
-                    low, high = similarity.interval(chance)
+                    low, high = stats.percentile(chance.numpy())
                     row |= {f"{name}_null_low": low, f"{name}_null_high": high}
                     row[f"{name}_p"] = nulls.reached(row[name], chance)
                 else:
