@@ -56,11 +56,11 @@ def test_what_is_missing_is_never_a_verdict():
 
 
 def test_the_n_that_would_decide_by_hand():
-    # half width 0.1, distance 0.05: 2 · 100 · 4
-    verdict = judge(part(0.05, 0.25), "greater", 0.1)
+    # half width 1/8, distance from the bar 1/16: 2 · 100 · 4
+    verdict = judge(part(0.0625, 0.3125), "greater", 0.125)
     assert verdict.needed == 800
     assert "800 would decide" in verdict.reason
-    assert "no n in reach" in judge(part(0.0, 0.2), "greater", 0.1).reason
+    assert "no n in reach" in judge(part(0.0, 0.25), "greater", 0.125).reason
 
 
 def test_the_printed_n_decides_at_least_seven_in_ten():
