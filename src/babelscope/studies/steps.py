@@ -78,6 +78,8 @@ class Step(Generic[S, R]):
     inputs: Mapping[str, str] = field(default_factory=dict[str, str])
     """what it reads from outside, by hash: texts, another model"""
     cost: Callable[[S], Cost] = lambda _: Cost()
+    kept: bool = True
+    """False for a result that costs less to make again than to keep in a file"""
 
 
 @dataclass
@@ -155,10 +157,10 @@ def run_steps(
         kept = store or StepStore(Path(temporary) / "run")
         results = Results(kept, keys)
         for step in steps:
-            finished = store is not None and kept.holds(step.name, keys[step.name])
+            finished = store is not None and step.kept and kept.holds(step.name, keys[step.name])
             if not finished:
                 try:
-                    _run(step, keys[step.name], results, kept, store is not None, progress)
+                    _run(step, keys[step.name], results, kept, store is not None and step.kept, progress)
                 except KeyboardInterrupt as stop:
                     if store is not None and store.folder.is_dir():
                         stop.add_note(AGAIN)
