@@ -67,10 +67,10 @@ def measure_scores(name: str, out: Path, n: int, codes: Sequence[str]) -> None:
 
 def measure_methods(name: str, out: Path, n: int, codes: Sequence[str] = CONFIRMED) -> None:
     """EAP, RelP, AtP by block, and the true effects of the strongest edges of each method."""
+    from babelscope.circuits.core.ablation import reference
     from babelscope.circuits.edges.atp import attribution_patching
     from babelscope.circuits.edges.eap import edge_attribution
     from babelscope.circuits.edges.edge_ablation import edge_effects
-    from babelscope.circuits.edges.references import reference
 
     model, pairs = _prompts(name, n)
     data: dict[str, Any] = {}

@@ -41,10 +41,10 @@ from circuits_statistics import (
 from markdown_tables import frame, p_value, span, table
 from numpy.typing import NDArray
 
-from babelscope.circuits.comparison.head_frequency import pearson
 from babelscope.circuits.core.graph import Wiring
 from babelscope.circuits.core.nodes import Head
 from babelscope.circuits.edges.circuit import Circuit, greedy_edges
+from babelscope.stats import pearson
 
 Array = NDArray[np.float64]
 PERMUTATIONS = 39
@@ -93,9 +93,7 @@ def tell_overlaps(out: Path) -> None:
     rows_of = [
         row
         for one, other in combinations(codes, 2)
-        for row in rows(
-            one, other, circuit_overlap(found[one], found[other], PERMUTATIONS, SEED, MEASURES)
-        )
+        for row in rows(one, other, circuit_overlap(found[one], found[other], PERMUTATIONS, SEED, MEASURES))
     ]
     overlaps = pd.DataFrame(rows_of)
     _tell_overlaps(overlaps, codes)
@@ -220,7 +218,8 @@ def _tell_related(values: Mapping[str, Array], arrays: xr.Dataset) -> None:
 
 def _tell_heads(arrays: xr.Dataset, codes: Sequence[str]) -> None:
     """Correlation of patching effects of en and zh, its ceiling, and the heads that differ."""
-    from babelscope.circuits.core.statistics import benjamini_hochberg, bootstrap_p, correlate
+    from babelscope.circuits.core.statistics import correlate, prompt_test
+    from babelscope.stats import benjamini_hochberg
 
     print("### Effects of heads, en against zh\n")
     a, b = (codes.index(code) for code in CONFIRMED)
@@ -240,7 +239,7 @@ def _tell_heads(arrays: xr.Dataset, codes: Sequence[str]) -> None:
     print(table(["effect", "Pearson", "ceiling", "null", "p", "Spearman", "p"], rows))
     effects = arrays.patched_prompt.values / clean.mean(1)[:, None, None, None]
     gap = (effects[a] - effects[b]).reshape(-1, effects.shape[-1])
-    differ = benjamini_hochberg(bootstrap_p(gap, seed=SEED))
+    differ = benjamini_hochberg(prompt_test(gap))
     heads = effects.shape[2]
     rows = [
         [f"{k // heads}.{k % heads}", *(effects[x].reshape(len(gap), -1)[k].mean() for x in (a, b)), gap[k].mean()]

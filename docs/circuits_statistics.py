@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from babelscope.circuits.comparison.head_frequency import pearson, spearman
 from babelscope.circuits.comparison.method_agreement import top_k_recall
 from babelscope.circuits.core.graph import Wiring
 from babelscope.circuits.edges.circuit import greedy_edges
+from babelscope.stats import pearson, spearman
 
 Array = NDArray[np.float64]
 DRAWS, SPLITS, SEED = 500, 10, 0

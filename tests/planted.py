@@ -250,7 +250,8 @@ def induction(family: str) -> tuple[Model, list[PromptPair]]:
     return build.model, pairs
 
 
-VERBS = [f"v{place}" for place in range(4)]
+VERBS = [f"v{place}" for place in range(6)]
+"""as many as a test over prompts needs"""
 
 
 def two_languages(family: str) -> tuple[Model, dict[str, dict[str, list[PromptPair]]]]:

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
+from babelscope.circuits.core.ablation import reference
 from babelscope.circuits.core.graph import Wiring
 from babelscope.circuits.core.nodes import EMBEDDING, FINAL, MLP, Head, Receiver, heads_of
 from babelscope.circuits.edges.atp import attribution_patching
 from babelscope.circuits.edges.eap import edge_attribution
 from babelscope.circuits.edges.edge_ablation import edge_effects, logit_differences
-from babelscope.circuits.edges.references import reference
 from babelscope.circuits.edges.relp import relevance_rules
 from babelscope.circuits.patching.methods import activation_patching, path_patching
 from babelscope.errors import InputError, UnsupportedModel

@@ -9,24 +9,16 @@ import pytest
 import torch
 
 from babelscope.circuits.core import logit_diff
+from babelscope.circuits.core.ablation import Ablation, reference
 from babelscope.circuits.core.batching import batches
+from babelscope.circuits.core.faithfulness import BUDGETS, Curve, Scored, completeness, minimality
 from babelscope.circuits.core.graph import Wiring
 from babelscope.circuits.core.nodes import EMBEDDING, FINAL, MLP, Head, Receiver
 from babelscope.circuits.edges.circuit import Circuit, greedy_edges, top_edges
 from babelscope.circuits.edges.edge_ablation import logit_differences, masked_final, optimal_reference
-from babelscope.circuits.edges.faithfulness import (
-    BUDGETS,
-    Curve,
-    completeness,
-    edge_curve,
-    minimal_size,
-    minimality,
-    score_circuits,
-)
+from babelscope.circuits.edges.faithfulness import EdgeSpace, edge_curve, minimal_size, node_parts, score_circuits
 from babelscope.circuits.edges.mib import from_graph, read_graph, to_graph, write_graph
-from babelscope.circuits.edges.references import reference
-from babelscope.circuits.heads.ablation import Ablation
-from babelscope.errors import InputError, NonFinite, RunError
+from babelscope.errors import InputError, RunError
 from babelscope.models import Model, Site, edit
 from tests.random_pairs import random_pair, random_pairs
 from tests.tiny_models import tiny_model, tiny_tokenizer
@@ -258,7 +250,7 @@ def test_optimal_constants_diverge_less_than_means(llama, pairs):
     wiring, few = Wiring.of(llama), pairs[:2]
     edges = wiring.allowed.copy()
     edges[wiring.writer(Head(1, 2))] = edges[wiring.writer(MLP(0))] = False
-    losses = [divergence(llama, few, edges, optimal_reference(llama, few, edges, steps)) for steps in (0, 8)]
+    losses = [divergence(llama, few, edges, optimal_reference(llama, few, edges, steps)[0]) for steps in (0, 8)]
     assert losses[1] < 0.8 * losses[0]
 
 
@@ -278,21 +270,34 @@ def test_the_whole_model_is_faithful_and_nothing_is_not(llama, pairs):
     found = score_circuits(llama, pairs, [whole, empty])
     assert found.faithfulness() == pytest.approx([1, 0], abs=1e-6)
     interval = found.intervals(draws=50)[0]
-    assert (interval.low, interval.high) == pytest.approx((1, 1))
-    assert completeness(llama, pairs[:1], whole) == pytest.approx(1)
+    assert np.isnan([interval.low, interval.high]).all()  # one on every draw: no interval of width 0
+    assert completeness(EdgeSpace(llama, pairs[:1]), whole.edges, draws=3).gap == pytest.approx(0, abs=1e-6)
     same = [random_pair(0)]
     object.__setattr__(same[0], "corrupted", same[0].clean)
-    with pytest.raises(NonFinite, match="faithfulness is undefined"):
-        score_circuits(llama, same, [whole]).faithfulness()
+    undefined = score_circuits(llama, same, [whole])
+    assert not undefined.defined
+    assert np.isnan(undefined.faithfulness()).all()
+    assert np.isnan(undefined.intervals()[0].low)
 
 
 def test_the_areas_of_a_curve():
-    perfect = Curve(BUDGETS, tuple(range(10)), np.ones(10))
-    assert (perfect.cpr, perfect.cmd) == pytest.approx((0.999, 0))
-    ramp = Curve((0.0, 1.0), (0, 10), np.array([0.0, 1.0]))
-    assert (ramp.cpr, ramp.cmd) == pytest.approx((0.5, 0.5))
+    one = np.ones(3)
+    perfect = Scored(np.ones((10, 3)), 0 * one, one)
+    areas = [Curve(area, BUDGETS, tuple(range(10)), perfect).value for area in ("cpr", "cmd")]
+    assert areas == pytest.approx([0.999, 0])
+    steep = Scored(np.array([0 * one, 3 * one]), 0 * one, one)  # f goes from 0 to 3
+    areas = [Curve(area, (0.0, 1.0), (0, 10), steep).value for area in ("cpr", "cmd")]
+    assert areas == pytest.approx([1.5, 1.5])  # (0 + 3) / 2 and (1 + 2) / 2
+    ramp = Curve("cmd", (0.0, 1.0), (0, 10), Scored(np.array([0 * one, one]), 0 * one, one))
     assert minimal_size(ramp) == 10
     assert minimal_size(ramp, 2.0) is None
+
+
+def test_the_interval_of_an_area_resamples_prompts_and_redoes_the_trapezoids():
+    """Two prompts, f = 0 and 1 at the last budget: a bootstrap mean is 0, 1/2 or 1, the area half of it."""
+    curve = Curve("cpr", (0.0, 1.0), (0, 10), Scored(np.array([[0.0, 0.0], [0.0, 1.0]]), np.zeros(2), np.ones(2)))
+    interval = curve.interval(draws=400)
+    assert (interval.value, interval.low, interval.high) == pytest.approx((0.25, 0.0, 0.5))
 
 
 def test_a_ranking_by_true_scores_gives_a_rising_curve(llama, pairs):
@@ -300,12 +305,12 @@ def test_a_ranking_by_true_scores_gives_a_rising_curve(llama, pairs):
 
     few = pairs[:2]
     scores = edge_attribution(llama, few, "eap-ig", steps=3).scores
-    curve = edge_curve(llama, few, scores, budgets=(0.01, 0.3, 1.0))
+    curve = edge_curve(EdgeSpace(llama, few), scores, "cmd", budgets=(0.01, 0.3, 1.0))
     assert curve.faithfulness[-1] == pytest.approx(1, abs=1e-5)
-    assert curve.edges[0] < curve.edges[1] < curve.edges[2]
+    assert curve.sizes[0] < curve.sizes[1] < curve.sizes[2]
     assert abs(1 - curve.faithfulness[1]) < abs(1 - curve.faithfulness[0])
     circuit = greedy_edges(Wiring.of(llama), scores, 40)
-    changes = minimality(llama, few[:1], circuit)
+    changes = minimality(EdgeSpace(llama, few[:1]), circuit.edges, node_parts(circuit))
     assert set(changes) == {str(node) for node in circuit.nodes}
 
 

@@ -9,7 +9,6 @@ from babelscope.circuits.comparison.method_agreement import agreements, confirme
 from babelscope.circuits.comparison.overlap import (
     MEASURES,
     circuit_overlap,
-    hypergeometric,
     random_scores,
     relabelled,
     rows,
@@ -57,7 +56,8 @@ def test_a_circuit_overlaps_wholly_with_itself():
     for shared in circuit_overlap(circuit, circuit, permutations=40):
         assert shared.value == pytest.approx(1)
         assert shared.null < 1
-        assert shared.p == pytest.approx(1 / 41) or shared.measure.startswith("node")
+        if not shared.measure.startswith("node"):  # heads of these circuits fill their layers
+            assert shared.p == pytest.approx(1 / 41)
     table = rows("en", "zh", circuit_overlap(circuit, circuit, permutations=1))
     assert {"language", "language2", "measure", "value", "null", "p"} <= table[0].keys()
 
@@ -93,11 +93,6 @@ def test_nulls_are_calibrated():
         assert (p <= 0.1).mean() < 0.22, measure
 
 
-def test_drawing_at_random_is_hypergeometric():
-    assert hypergeometric(3, 10, 3, 3) == pytest.approx(1 / 120)
-    assert hypergeometric(1, 4, 2, 2) == pytest.approx(5 / 6)
-
-
 def test_circuits_of_different_models_are_not_compared():
     other = Wiring(2, 4, 2)
     with pytest.raises(InputError, match="different models"):
@@ -116,7 +111,7 @@ def test_nodes_are_classified_by_role_or_by_what_they_are_joined_to():
     assert found[Head(1, 0)] == "repurposed"
     assert found[Head(2, 2)] == "repurposed"
     assert found[MLP(0)] == "first only"
-    assert found[MLP(2)] == "repurposed" or found[MLP(2)] == "second only"
+    assert found[MLP(2)] == "second only"
     told = {row["node"]: row["class"] for row in class_rows("en", "zh", found)}
     assert told["m0"] == "en only"
 

@@ -37,7 +37,7 @@ def test_circuits_of_one_model_share_edges_by_name(tmp_path):
     first = made(tmp_path / "a", "toy", ["en"], np.arange(8))
     second = made(tmp_path / "b", "toy@step16", ["zh"], np.arange(8))
     assert same_model(first, second)
-    found = compare_circuit_edges(first, second, permutations=20).set_index("measure")
+    found = compare_circuit_edges(first, second, permutations=200).set_index("measure")
     assert found.value["edge_iou"] == pytest.approx(1)
     assert set(found.language) == {"en"}
     assert set(found.language2) == {"zh"}

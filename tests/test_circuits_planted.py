@@ -5,12 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from babelscope.circuits.core.faithfulness import completeness, minimality, score
 from babelscope.circuits.core.metrics import behaviour, logit_differences
 from babelscope.circuits.core.nodes import MLP, Head, Receiver, mlps_of
-from babelscope.circuits.heads.ablation import Ablator, ablated_differences
-from babelscope.circuits.heads.knockout import completeness, faithfulness_curve, knock_out, minimality
+from babelscope.circuits.heads.ablation import NodeSpace, ablated_differences
 from babelscope.circuits.patching.methods import activation_patching, path_patching
-from babelscope.circuits.patching.search import IOI, TENSE, Step, find_circuit
+from babelscope.circuits.patching.search import SearchSettings, find_circuit
+from babelscope.tasks.ioi import STEPS as IOI
+from babelscope.tasks.steps import Step
+from babelscope.tasks.tense import STEPS as TENSE
 from tests import planted
 
 
@@ -30,7 +33,7 @@ def named(nodes):
 
 def test_ioi_is_found_step_by_step_and_nothing_else(ioi, tmp_path):
     model, pairs = ioi
-    found = find_circuit(model, {"pabc": pairs}, IOI, sigmas=1, store=tmp_path)
+    found = find_circuit(model, {"pabc": pairs}, IOI, SearchSettings(sigmas=1), store=tmp_path)
     assert named(found["name_movers"].supporting) == ["3.3"]
     assert named(found["name_movers"].opposing) == ["3.2"]
     assert named(found["s_inhibition"].supporting) == ["2.0"]
@@ -69,26 +72,20 @@ def test_activation_patching_finds_every_head_that_reads_names(ioi):
 def test_the_circuit_alone_is_faithful_complete_and_minimal(ioi):
     model, pairs = ioi
     heads = [Head(0, 1), Head(1, 2), Head(2, 0), Head(3, 3), Head(3, 2)]
-    ablator = Ablator.prepare(model, pairs, "zero")
-    whole, nothing, all_of_it = knock_out(
-        model, pairs, [[Head(x, y) for x in range(4) for y in range(4)], [], heads], ablator
-    )
-    assert whole.faithfulness == pytest.approx(1)
-    assert nothing.faithfulness == pytest.approx(0)
-    assert all_of_it.interval().value == pytest.approx(1, abs=1e-6)
-    assert completeness(model, pairs, heads, ablator, draws=4).gap == pytest.approx(0, abs=1e-6)
-    least = minimality(model, pairs, {"movers": heads[3:], "rest": heads[:3]}, ablator)
+    space = NodeSpace(model, pairs, "zero")
+    found = score(space, [space.whole, space.mask([]), space.mask(heads)])
+    assert found.faithfulness() == pytest.approx([1, 0, 1], abs=1e-6)
+    assert completeness(space, space.mask(heads), draws=4).gap == pytest.approx(0, abs=1e-6)
+    parts = {str(node): space.mask([node]) for node in heads}
+    least = minimality(space, space.mask(heads), parts, {"movers": ["3.3", "3.2"], "rest": ["0.1", "1.2", "2.0"]})
     assert min(least.values()) > 0.3
-    curve = dict(faithfulness_curve(model, pairs, heads, ablator, [0, 5]))
-    assert curve[0].value == pytest.approx(0)
-    assert curve[5].value == pytest.approx(1, abs=1e-6)
 
 
 @pytest.mark.parametrize("family", ["gpt2", "llama"])
 def test_induction_is_found_with_its_previous_token_head(family):
     model, pairs = planted.induction(family)
     steps = [Step("direct", mlps=True), Step("previous", "k", "direct", "S1+1", mlps=True)]
-    found = find_circuit(model, {"first": pairs}, steps, null=False)
+    found = find_circuit(model, {"first": pairs}, steps, SearchSettings(null=False))
     assert named(found["direct"].supporting) == ["1.1"]
     assert named(found["previous"].supporting) == ["0.2"]
     assert found["direct"].effects.of(Head(1, 1)) == pytest.approx(-1, abs=1e-5)
@@ -97,7 +94,7 @@ def test_induction_is_found_with_its_previous_token_head(family):
 
 def test_two_languages_share_the_copy_head_and_nothing_else(tense):
     model, sets = tense
-    found = {code: find_circuit(model, sets[code], TENSE, sigmas=1) for code in sets}
+    found = {code: find_circuit(model, sets[code], TENSE, SearchSettings(sigmas=1)) for code in sets}
     assert set(named(found["en"]["direct"].supporting)) == {"0.2", "m1"}
     assert set(named(found["en"]["direct_verb"].supporting)) == {"0.1", "m1"}
     assert named(found["en"]["ffn_inputs"].supporting) == ["0.2"]
@@ -113,8 +110,7 @@ def test_ablating_the_language_only_parts_hurts_that_language_alone(tense):
     hurt = {}
     for code in sets:
         pairs = sets[code]["verb-swap"]
-        ablator = Ablator.prepare(model, pairs, "zero")
-        scores = ablated_differences(model, pairs, [[], *parts.values()], ablator).mean(1)
+        scores = ablated_differences(model, pairs, [[], *parts.values()], "zero").mean(1)
         hurt[code] = {name for name, score in zip(parts, scores[1:]) if score < scores[0] - 1e-4}
         assert scores[0] == pytest.approx(behaviour(model, pairs).logit_difference.mean())
     assert hurt == {"en": {"copy", "tense", "ffn"}, "zh": {"copy"}}

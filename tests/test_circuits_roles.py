@@ -11,6 +11,7 @@ import torch
 from babelscope.circuits.core.cache import run
 from babelscope.circuits.core.nodes import Head
 from babelscope.circuits.heads.dla import attributions, promoted
+from babelscope.circuits.heads.labels import Null
 from babelscope.circuits.heads.patterns import attention_between, attention_patterns
 from babelscope.circuits.heads.roles import (
     Roles,
@@ -22,10 +23,10 @@ from babelscope.circuits.heads.roles import (
     role_scores,
     token_copying,
 )
-from babelscope.circuits.patching.search import Step
 from babelscope.errors import InputError, TaskError
 from babelscope.models import Model
-from babelscope.studies.circuit_tables import label
+from babelscope.studies.circuit_roles import name_head
+from babelscope.tasks import task_named
 from tests import planted
 from tests.random_pairs import random_pairs
 from tests.tiny_models import FAMILIES, tiny_model, tiny_tokenizer
@@ -102,7 +103,7 @@ def test_repeated_tokens_show_the_induction_circuit():
     model, _ = planted.induction("llama")
     half = torch.tensor([[1, 2, 3, 4, 5], [6, 3, 1, 5, 2]])
     ids = torch.cat([torch.zeros(2, 1, dtype=torch.long), half, half], 1)
-    found = repetition(model, {5: ids}, prefix=1)
+    found, _ = repetition(model, {5: ids}, prefix=1)
     assert found["previous-token"][0, 2] > 0.99
     assert found["induction"][1, 1] > 0.99
     assert found["induction"][0, 2] < 0.01
@@ -123,7 +124,7 @@ def test_past_tense_is_promoted_on_verbs_that_are_not_in_the_prompt(llama):
     _, parts, _ = attributions(llama, seen, words)
     assert found.target[2, 1, 0] == pytest.approx(float(parts[place][0, 0]), abs=1e-5)
     other += float(parts[place][1, 0] - parts[place][1, 1])
-    assert found.elsewhere[2, 1] == pytest.approx(other / 2, abs=1e-5)
+    assert found.elsewhere.mean(-1)[2, 1] == pytest.approx(other / 2, abs=1e-5)
 
 
 def test_heads_are_matched_by_what_they_do_wherever_they_stand():
@@ -161,5 +162,58 @@ def test_a_random_twin_does_not_disturb_the_random_state(llama):
 )
 def test_no_head_is_named_after_copying_that_it_hardly_does(copy, negative, supporting, role):
     scores = {"copy": np.array([[copy]]), "negative copy": np.array([[negative]])}
-    step = SimpleNamespace(step=Step("name_movers"), supporting=(Head(0, 0),) if supporting else ())
-    assert label(step, Head(0, 0), Roles(scores, (), (), np.zeros(0)), SimpleNamespace(settings={}))[0] == role
+    assert named(scores, {}, "name_movers", supporting).role.removeprefix("candidate: ") == role
+
+
+def named(scores, nulls, step, supporting=True, task="ioi"):
+    asked = next(each for each in task_named(task).steps if each.name == step)
+    found = SimpleNamespace(step=asked, supporting=(Head(0, 0),) if supporting else (), also=())
+    roles = Roles(scores, (), (), np.zeros(0), nulls)
+    return name_head(found, Head(0, 0), roles, SimpleNamespace(steps=()), task_named(task))
+
+
+@pytest.mark.parametrize(
+    ("score", "gain", "positions", "why"),
+    [
+        (0.4, 0.3, 5, ""),
+        (0.015, 0.3, 5, "score below 0.1"),
+        (0.4, 0.0, 5, "no more than its own null"),
+        (0.4, 0.3, 2, "only 2 distinct positions"),
+    ],
+)
+def test_a_label_is_a_candidate_until_its_number_earns_it(score, gain, positions, why):
+    others = np.random.default_rng(0).normal(0.1, 0.01, (1, 1, 10))
+    spread = np.random.default_rng(1).normal(0, 0.01, (1, 1, 10))
+    null = Null.of(others + gain + spread - spread.mean(), others, positions)
+    name = "attention END→S2"
+    found = named({name: np.array([[score]])}, {name: null}, "s_inhibition")
+    assert found.role == ("candidate: " if why else "") + "S-inhibition"
+    assert found.evidence.why == why
+    assert found.evidence.score == score
+
+
+def test_a_score_that_was_not_measured_leaves_a_candidate():
+    found = named({}, {}, "previous_token")
+    assert (found.role, found.evidence.why) == ("candidate: previous-token", "previous-token was not measured")
+
+
+def test_the_null_of_attention_is_the_other_positions_of_the_same_query():
+    """A head that spreads its attention evenly looks at S2 no more than anywhere; one that looks at S2 does."""
+    model, pairs = planted.ioi("gpt2")
+    roles = role_scores(model, pairs)
+    null = roles.nulls["attention END→S2"]
+    assert null.p[2, 0] < 1e-6
+    assert null.beaten[2, 0]
+    assert null.chance[2, 0] == pytest.approx(0, abs=1e-6)
+    # heads with nothing planted attend evenly: one in eight positions to S2, and as much to each other one
+    assert null.chance[3, 0] == pytest.approx(1 / 8, abs=1e-6)
+    assert not null.beaten[3, 0]
+
+
+def test_copying_is_held_against_words_that_are_not_in_the_prompt():
+    model, pairs = planted.ioi("llama")
+    found = copying(model, pairs, ["IO", "S1"], top=1)
+    assert found.nulls["copy"].chance[3, 3] == 0
+    assert found.nulls["copy"].beaten[3, 3]
+    assert found.nulls["negative copy"].beaten[3, 2]
+    assert not found.nulls["copy"].beaten[3, 2]

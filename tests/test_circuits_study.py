@@ -51,7 +51,12 @@ def test_every_role_carries_its_number(ioi):
     roles = ioi.table("roles")
     assert roles.effect.notna().all()
     assert roles.score.notna().all()
-    assert [[row["layer"], row["head"]] in ioi.summary["heads"]["en"] for _, row in roles.iterrows()]
+    assert all(
+        [row["layer"], row["head"]] in ioi.summary["heads"]["en"]
+        for _, row in roles.iterrows()
+        if row["role"] != "also acts after knock-out"
+    )
+    assert roles.role.str.startswith("candidate").equals(roles.why != "")
 
 
 def test_ablation_says_what_was_removed_and_by_how_much(ioi):

@@ -230,3 +230,30 @@ def test_a_dense_model_has_no_routing():
 
     with pytest.raises(InputError, match="no mixture of experts"):
         record_routing(model("llama"), letters(3, 4))
+
+
+def test_a_study_of_a_mixture_writes_its_routing(tmp_path):
+    from babelscope.studies.region_settings import RegionsSettings
+    from babelscope.studies.regions import study_regions
+
+    settings = RegionsSettings("memory", samples=24, bootstrap=20, permutations=60)
+    run = study_regions(planted(), settings, tmp_path / "run", corpus=corpus())
+    layers, experts = run.table("routing_layer"), run.table("routing_expert")
+    first = layers[layers.layer == BY_LANGUAGE]
+    assert (first.pooled_js > first.pooled_js_null_high).all()
+    assert sorted(first.language) == sorted(code for code in routing().languages if code != "en")
+    owned = experts[experts.chosen & (experts.layer == BY_LANGUAGE)]
+    assert dict(zip(owned.language, owned.expert)) == {code: place for place, code in enumerate(routing().languages)}
+    assert owned.exclusive.all()
+    similar = run.table("routing_similarity")
+    assert set(similar.layer.dropna()) == {0, 1, 2}
+    whole = run.summary["routing"]
+    assert whole["scoring"] == "softmax"
+    assert whole["per_token"] == 2
+    # the neurons of a language's own expert are its region in that layer
+    regions = run.arrays().z.sel(layer=BY_LANGUAGE).values > 2.0
+    units = planted().mixtures[0].units
+    for place in range(6):
+        members = regions[place].reshape(EXPERTS, units)
+        assert members[place].mean() > 0.9
+        assert members[[other for other in range(6) if other != place]].sum() == 0

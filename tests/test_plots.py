@@ -85,7 +85,6 @@ def test_published_numbers_add_up():
     assert sum(llama.region_size.values()) / llama.neurons == pytest.approx(0.718, abs=5e-4)
     assert plots.published_for("meta-llama/Llama-2-7b-hf") == llama
     assert plots.published_for("bigscience/bloom-560m") is None
-    assert plots.nearest_published("x/tiny", "llama") == llama
 
 
 def test_what_a_run_cannot_give_is_said(runs, tmp_path):

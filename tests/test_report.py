@@ -49,7 +49,7 @@ def data_of(html, name):
 def test_every_section_that_the_runs_hold_is_there(html):
     headings = re.findall(r"<h3[^>]*>([^<]*)</h3>", html)
     assert headings == [
-        "Similarity", "Alignment by layer", "Regions", "Deactivation",
+        "What switching off does", "Similarity", "Alignment by layer", "Regions",
         "Behaviour", "Circuit", "Heads", "Across languages", "Ablation",
         "Evolution over training", "Model sizes", "Depth", "Points",
     ]  # fmt: skip
@@ -58,7 +58,7 @@ def test_every_section_that_the_runs_hold_is_there(html):
 
 def test_what_a_run_does_not_hold_has_no_section(tmp_path):
     html = build_page([write_regions(tmp_path / "bare", texts=False)], static=False)
-    assert "Deactivation</h3>" not in html
+    assert "What switching off does</h3>" not in html
     assert "Regions</h3>" in html
     assert "Circuit</h3>" not in html
 
@@ -465,7 +465,10 @@ def test_the_report_is_written_beside_the_run_and_spares_other_files(tmp_path, c
         (["figure", "RUN", "training_curves"], "say where to write the figure"),
         (["figure", "RUN", "training_curves", "--out", "x.gif"], "saved as .pdf, .png or .svg"),
         (["figure", "RUN", "training_curves", "--out", "x.pdf", "--beside", "y"], "has no option --beside"),
-        (["figure", "RUN", "training_curves", "--out", "x.pdf", "--labels", "y"], "--labels is code, name or own"),
+        (
+            ["figure", "RUN", "training_curves", "--out", "x.pdf", "--labels", "y"],
+            'for --labels. Choose from: "code", "name", "own"',
+        ),
         (["report", "RUN", "--out", "x.txt"], "a report is an .html file"),
     ],
 )

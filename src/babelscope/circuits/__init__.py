@@ -13,7 +13,9 @@ Prompts come from `babelscope.tasks`; whole studies, which end in a run director
 
 from babelscope.circuits.comparison.overlap import circuit_overlap
 from babelscope.circuits.comparison.transfer import classify, cross_faithfulness
+from babelscope.circuits.core.ablation import Ablation, reference
 from babelscope.circuits.core.effects import Effects
+from babelscope.circuits.core.faithfulness import Curve, Scored, completeness, minimality, score
 from babelscope.circuits.core.graph import Wiring
 from babelscope.circuits.core.metrics import Behaviour, behaviour, logit_differences
 from babelscope.circuits.core.nodes import (
@@ -29,22 +31,24 @@ from babelscope.circuits.core.nodes import (
     receivers,
 )
 from babelscope.circuits.edges.atp import NodeScores, attribution_patching
-from babelscope.circuits.edges.circuit import Circuit, greedy_edges, top_edges
+from babelscope.circuits.edges.circuit import Circuit, greedy_edges, sized_circuit, top_edges
 from babelscope.circuits.edges.eap import Attribution, edge_attribution
 from babelscope.circuits.edges.edge_ablation import edge_effects
-from babelscope.circuits.edges.faithfulness import Curve, edge_curve, score_circuits
+from babelscope.circuits.edges.faithfulness import EdgeSpace, edge_curve, score_circuits
 from babelscope.circuits.edges.mib import read_graph, write_graph
-from babelscope.circuits.heads.ablation import Ablation, Ablator, ablated_differences, matched_random, windows
+from babelscope.circuits.heads.ablation import NodeSpace, ablated_differences, matched_random, node_curve, windows
 from babelscope.circuits.heads.dla import attributions, promoted
-from babelscope.circuits.heads.knockout import Knockout, completeness, faithfulness_curve, knock_out, minimality
 from babelscope.circuits.heads.lens import Lens, logit_lens
 from babelscope.circuits.heads.patterns import attention_between, attention_patterns
 from babelscope.circuits.heads.roles import Match, Roles, match_heads, random_twin, role_scores
 from babelscope.circuits.heads.routes import Routes, flow_routes
 from babelscope.circuits.patching.counterfactual import same_answer
 from babelscope.circuits.patching.methods import activation_patching, path_patching
-from babelscope.circuits.patching.search import ANY, IOI, TENSE, Search, Step, find_circuit
-from babelscope.circuits.patching.selection import Selection, select
+from babelscope.circuits.patching.search import Search, SearchSettings, find_circuit
+from babelscope.circuits.patching.selection import Growth, Selection, growth, select
+from babelscope.tasks.ioi import STEPS as IOI
+from babelscope.tasks.steps import ANY, Step
+from babelscope.tasks.tense import STEPS as TENSE
 
 __all__ = [
     "ANY",
@@ -55,21 +59,24 @@ __all__ = [
     "MLP",
     "TENSE",
     "Ablation",
-    "Ablator",
     "Attribution",
     "Behaviour",
     "Circuit",
     "Curve",
+    "EdgeSpace",
     "Effects",
+    "Growth",
     "Head",
-    "Knockout",
     "Lens",
     "Match",
     "NodeScores",
+    "NodeSpace",
     "Receiver",
     "Roles",
     "Routes",
+    "Scored",
     "Search",
+    "SearchSettings",
     "Selection",
     "Step",
     "Wiring",
@@ -87,28 +94,31 @@ __all__ = [
     "edge_attribution",
     "edge_curve",
     "edge_effects",
-    "faithfulness_curve",
     "find_circuit",
     "flow_routes",
     "greedy_edges",
+    "growth",
     "heads_of",
-    "knock_out",
     "logit_differences",
     "logit_lens",
     "match_heads",
     "matched_random",
     "minimality",
     "mlps_of",
+    "node_curve",
     "parse_node",
     "path_patching",
     "promoted",
     "random_twin",
     "read_graph",
     "receivers",
+    "reference",
     "role_scores",
     "same_answer",
+    "score",
     "score_circuits",
     "select",
+    "sized_circuit",
     "top_edges",
     "windows",
     "write_graph",

@@ -59,8 +59,11 @@ def show_run(run_dir: str, table: str | None = None, json: bool = False, check: 
 
 
 def _overview(run: Run) -> None:
+    from babelscope.findings import findings_of
     from babelscope.results.display import facts
 
+    for finding in findings_of(run):
+        print(f"• {_clean(finding.text)}\n")
     for name, value in facts(run):
         print(f"{name:<10} {_clean(value)}")
     if run.kind == "regions":

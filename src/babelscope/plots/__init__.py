@@ -14,7 +14,7 @@ from babelscope.plots.circuits import (
 )  # fmt: skip
 from babelscope.plots.graph import circuit_edges
 from babelscope.plots.perplexity import perplexity_heatmap, selectivity
-from babelscope.plots.published import Published, nearest_published, published, published_for
+from babelscope.plots.published import Published, published, published_for
 from babelscope.plots.regions import (
     alignment_curves,
     calibration,
@@ -31,7 +31,7 @@ __all__ = [
     "FIGURES", "Published", "ablation_bars", "alignment_curves", "behaviour", "calibration",
     "circuit_edges", "circuit_graph",
     "cross_language", "draw", "ffn_curves", "figure_names", "head_difference", "head_heatmap", "head_scatter",
-    "language_pairs", "layer_curves", "layers_over_training", "nearest_published", "neuron_flow", "perplexity_heatmap",
+    "language_pairs", "layer_curves", "layers_over_training", "neuron_flow", "perplexity_heatmap",
     "published", "published_for", "region_sizes", "regions_by_layer", "save_figure", "scale_curves", "selectivity",
     "similarity_map", "sizes_over_training", "training_curves",
 ]  # fmt: skip

@@ -148,29 +148,46 @@ def head_difference(
 
 @figure("circuits", "table:ablation")
 def ablation_bars(run: Run, labels: Labels = "code") -> Figure:
-    """Accuracy after removing each set of heads or layers, by language; random sets with their spread."""
+    """Accuracy after removing each set of heads or layers, by language and stratum; random sets with their spread."""
     table = run.table("ablation")
     table = table[~is_ffn(table["set"])] if not is_ffn(table["set"]).all() else table
+    bars = ablated(run, table)
     sets = list(dict.fromkeys(table["set"]))
-    languages = frames.in_order(run, table.language)
     longest = max(len(str(name)) for name in sets)
-    drawing = canvas(1.8 + 0.32 * len(sets) * len(languages), 2.6 + 0.06 * longest)
+    drawing = canvas(1.8 + 0.32 * len(sets) * len(bars), 2.6 + 0.06 * longest)
     axes = drawing.subplots()
-    width = 0.8 / len(languages)
-    for index, code in enumerate(languages):
-        rows = table[table.language == code]
-        mean = rows.groupby("set").accuracy.mean().reindex(sets)
-        at = np.arange(len(sets)) + (index - (len(languages) - 1) / 2) * width
-        axes.bar(at, mean, width, label=label(code, labels), color=COLOURS[index % len(COLOURS)], edgecolor="white")
-        low, high = (rows.groupby("set")[bound].mean().reindex(sets) for bound in ("low", "high"))
-        whiskers = np.nan_to_num(np.clip([mean - low, high - mean], 0, None))
-        axes.errorbar(at, mean, yerr=whiskers, fmt="none", color="black", capsize=2, linewidth=0.8)
+    width = 0.8 / len(bars)
+    for index, ((code, stratum), rows) in enumerate(bars.items()):
+        rows = rows.reindex(sets)
+        at = np.arange(len(sets)) + (index - (len(bars) - 1) / 2) * width
+        name = " ".join(filter(None, (label(code, labels), stratum)))
+        axes.bar(at, rows.accuracy, width, label=name, color=COLOURS[index % len(COLOURS)], edgecolor="white")
+        whiskers = np.nan_to_num(np.clip([rows.accuracy - rows.low, rows.high - rows.accuracy], 0, None))
+        axes.errorbar(at, rows.accuracy, yerr=whiskers, fmt="none", color="black", capsize=2, linewidth=0.8)
     name_ticks(axes, [str(name).replace("_", " ") for name in sets], longest=8)
     axes.grid(axis="x", visible=False)
     axes.set(ylabel="accuracy", title=f"Accuracy after ablation, {run.model_name}")
     axes.set_ylim(0, 1.05)
-    drawing.legend(loc="outside lower center", ncols=min(len(languages), 4))
+    drawing.legend(loc="outside lower center", ncols=min(len(bars), 4))
     return drawing
+
+
+def ablated(run: Run, table: pd.DataFrame) -> dict[tuple[str, str], pd.DataFrame]:
+    """(language, stratum) → accuracy by set with its ends: strata are never averaged, nor ends of intervals.
+
+    A set has its own interval; of random sets stand the mean over the draws and the middle 95 % of them.
+    """
+    found: dict[tuple[str, str], pd.DataFrame] = {}
+    strata = table.stratum.fillna("").astype(str) if "stratum" in table else pd.Series("", index=table.index)
+    for code in frames.in_order(run, table.language):
+        for stratum, rows in table[table.language == code].groupby(strata, sort=False):
+            by_set = rows.groupby("set", sort=False)
+            one = by_set[["accuracy", "low", "high"]].mean()  # of a single row, where a set is no random draw
+            drawn = by_set.accuracy.size() > 1
+            for end, q in (("low", 0.025), ("high", 0.975)):
+                one.loc[drawn, end] = by_set.accuracy.quantile(q)[drawn]
+            found[str(code), str(stratum)] = one
+    return found
 
 
 @figure("circuits")
@@ -204,9 +221,16 @@ def _removed_layers(run: Run, axes, labels: Labels) -> None:  # pyright: ignore[
     if table.empty:
         raise InputError("the run has no numbers for feed-forward blocks")
     table = table.assign(layer=table["set"].str.extract(r"(\d+)$")[0].astype(int))
-    for index, code in enumerate(frames.in_order(run, table.language)):
-        rows = table[table.language == code].sort_values("layer")
-        axes.plot(rows.layer, rows.accuracy, label=label(code, labels), **line_style(index))
+    strata = table.stratum.fillna("").astype(str) if "stratum" in table else pd.Series("", index=table.index)
+    cells = [
+        (code, stratum, rows)
+        for code in frames.in_order(run, table.language)
+        for stratum, rows in table[table.language == code].groupby(strata, sort=False)
+    ]
+    for index, (code, stratum, rows) in enumerate(cells):
+        rows = rows.sort_values("layer")
+        name = " ".join(filter(None, (label(code, labels), str(stratum))))
+        axes.plot(rows.layer, rows.accuracy, label=name, **line_style(index))
     axes.set(ylabel="accuracy without the block", title=f"Feed-forward blocks removed, {run.model_name}")
 
 

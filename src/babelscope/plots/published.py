@@ -53,12 +53,6 @@ def published_for(model: str) -> Published | None:
     return None
 
 
-def nearest_published(model: str, family: str = "") -> Published:
-    """The paper's model of the same family, for reading side by side: LLaMA for LLaMA, BLOOM for everything else."""
-    exact = published_for(model)
-    return exact or published("llama-2-7b" if "llama" in f"{family} {model}".lower() else "bloom-7b1")
-
-
 @cache
 def _facts() -> dict[str, Any]:
     text = files("babelscope.plots").joinpath("published.json").read_text(encoding="utf-8")

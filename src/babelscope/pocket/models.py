@@ -112,6 +112,12 @@ _TABLE = (
         key_value_heads=2,
     ),
     PocketModel(
+        "pocket-moe", "mixtral", 6, 6, 96, _balanced(), "nine",
+        Recipe(9000, 8, 128, 4e-3, distinct=12_300_000, warmup=200, autocast=False, balance=0.01),
+        "nine languages, a mixture of 8 experts in every layer, 2 of them for each token",
+        key_value_heads=2, experts=8, experts_per_token=2, expert_units=128,
+    ),
+    PocketModel(
         "pocket-gpt2-en", "gpt2", 4, 8, 128, {"en": 1.0}, "en",
         Recipe(4000, 8, 256, 4e-3, distinct=6_000_000), "English alone",
     ),

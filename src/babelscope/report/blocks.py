@@ -39,6 +39,13 @@ class Chart:
     twin: str | None = None
     height: int = 380
 
+    @property
+    def min_width(self) -> int:
+        """Pixels below which the numbers in its cells would be printed over each other; 0 where there are none."""
+        traces = [trace for view in self.variants for trace in view.figure.get("data", ())]
+        written = [len(trace["x"]) for trace in traces if trace.get("type") == "heatmap" and "text" in trace]
+        return 150 + 52 * max(written) if written else 0
+
     def data(self) -> dict[str, Any]:
         """What the script gets."""
         views = [{"label": v.label, "figure": v.figure, "table": columns(v.frame)} for v in self.variants]
@@ -56,7 +63,7 @@ class Table:
     frame: pd.DataFrame
     text_columns: tuple[str, ...] = ()
     language_column: str = "language"
-    most: int = 60
+    most: int = 10
     """rows written into the page; the download has all"""
     kind: str = "table"
 
@@ -106,6 +113,12 @@ def static_twin(run: Run, chart: Chart) -> str | None:
         return picture(draw(run, chart.twin))
     except (BabelscopeError, KeyError, ValueError):
         return None
+
+
+def language_place(run: Run, code: str) -> int:
+    """The place of a language among the run's: it decides its colour, which is one on the whole page."""
+    known = run.languages
+    return known.index(code) if code in known else len(known)
 
 
 def language_name(code: str) -> str:

@@ -13,10 +13,10 @@ import numpy as np
 import pandas as pd
 
 from babelscope.plots import frames
-from babelscope.plots.circuits import cross_matrices, is_ffn, measure_title
+from babelscope.plots.circuits import ablated, cross_matrices, is_ffn, measure_title
 from babelscope.plots.style import holds
 from babelscope.report import more, shapes
-from babelscope.report.blocks import Block, Chart, Section, Table, Variant, gather
+from babelscope.report.blocks import Block, Chart, Section, Table, Variant, gather, language_place
 from babelscope.report.graph import circuit_graph
 from babelscope.results import Run
 
@@ -82,7 +82,11 @@ def _census(run: Run) -> Block | None:
 def _roles(run: Run) -> Block | None:
     if not holds(run, "table:roles"):
         return None
-    caption = "Heads with the role that their numbers give them. A label never stands without its score."
+    caption = (
+        "Heads with the role that their numbers give them. A label never stands without its score; where the score is "
+        "small, or no more than the same head gives to others (column why), it says “candidate”. Backups are heads "
+        "whose effect grows when others are knocked out: before and after in shares of the unablated logit difference."
+    )
     return Table("roles", "Roles of heads", caption, run.table("roles"))
 
 
@@ -236,7 +240,8 @@ def _mlps(run: Run) -> Block | None:
         return None
     array = run.arrays().mlp_patching.transpose("language", "layer")
     traces: list[dict[str, Any]] = []
-    for index, code in enumerate(array.language.values):
+    for code in array.language.values:
+        index = language_place(run, str(code))
         frame = pd.DataFrame({"layer": array.layer.values, "value": array.sel(language=code).values})
         traces += shapes.curve(frame, str(code), index)
     figure = {"data": traces, "layout": shapes.layer_layout(array.sizes["layer"], "change of logit difference")}
@@ -299,15 +304,15 @@ def _ablation(run: Run) -> Block | None:
         if rows.empty:
             continue
         traces: list[dict[str, Any]] = []
-        for index, code in enumerate(frames.in_order(run, rows.language)):
-            mean = rows[rows.language == code].groupby("set", sort=False)[["accuracy", "low", "high"]].mean()
-            traces.append(shapes.bars(mean.index, mean.accuracy, code, index, mean.low, mean.high))
+        for index, ((code, stratum), cell) in enumerate(ablated(run, rows).items()):
+            name = f"{code} {stratum}".strip()
+            traces.append(shapes.bars(cell.index, cell.accuracy, name, index, cell.low, cell.high))
         described = shapes.layout("", "accuracy", barmode="group")
         described["xaxis"] |= shapes.categories()
         views.append(Variant(label, {"data": traces, "layout": described}, rows.reset_index(drop=True)))
     caption = (
-        f"Accuracy after removing each set, by language ({_task(run)}; whiskers: 95 % intervals; random sets are the "
-        "mean over their draws). "
+        f"Accuracy after removing each set, by language and stratum ({_task(run)}; whiskers: 95 % intervals; of random "
+        "sets the mean over their draws, whiskers the middle 95 % of them). "
         "A set matters when it falls well below the random sets of its size."
     )
     return Chart("ablation", "Ablation", caption, variants=views, choose="Removed", twin="ablation_bars")

@@ -13,7 +13,7 @@ import pandas as pd
 
 from babelscope.plots.style import holds
 from babelscope.report import shapes
-from babelscope.report.blocks import Block, Chart, Table, Variant
+from babelscope.report.blocks import Block, Chart, Table, Variant, language_place
 from babelscope.results import Run
 
 _TABLES = {
@@ -98,7 +98,7 @@ def dose(run: Run) -> Block | None:
         return None
     frame = run.table("dose")
     views = [
-        _dose_view(rows, str(kind), str(region))
+        _dose_view(run, rows, str(kind), str(region))
         for (kind, region), rows in frame.groupby(["kind", "matched"], sort=False)
     ]
     caption = (
@@ -111,10 +111,11 @@ def dose(run: Run) -> Block | None:
     return Chart("dose", "Dose and response", caption, variants=views, choose="Treatment and region")
 
 
-def _dose_view(rows: pd.DataFrame, kind: str, region: str) -> Variant:
+def _dose_view(run: Run, rows: pd.DataFrame, kind: str, region: str) -> Variant:
     traces: list[dict[str, Any]] = []
     own = rows[rows.region == region]
-    for index, (code, some) in enumerate(own.groupby("language", sort=False)):
+    for code, some in own.groupby("language", sort=False):
+        index = language_place(run, str(code))
         line = some.sort_values("share").rename(columns={"delta_low": "low", "delta_high": "high"})
         columns = ["share", "delta_nll", "low", "high"] if str(code) == region else ["share", "delta_nll"]
         traces += shapes.curve(line[columns], str(code), index, x="share", y="delta_nll")
@@ -138,10 +139,10 @@ def depth(run: Run) -> Block | None:
     frame = run.table("depth")
     frame = frame.assign(middle=(frame.from_depth + frame.to_depth) / 2)
     views: list[Variant] = []
-    for label, rows in frame.groupby("label", sort=False):
+    for label, rows in reversed(list(frame.groupby("label", sort=False))):  # the last checkpoint first
         traces: list[dict[str, Any]] = []
-        for index, (code, some) in enumerate(rows.groupby("language", sort=False)):
-            traces += shapes.curve(some, str(code), index, x="middle", y="share")
+        for code, some in rows.groupby("language", sort=False):
+            traces += shapes.curve(some, str(code), language_place(run, str(code)), x="middle", y="share")
         described = shapes.layout("relative depth (0: first layer, 1: last)", "share of the region")
         views.append(Variant(str(label), {"data": traces, "layout": described}, rows.reset_index(drop=True)))
     caption = (

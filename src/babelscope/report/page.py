@@ -17,6 +17,7 @@ import pandas as pd
 from pandas.api.types import is_numeric_dtype
 
 from babelscope.errors import InputError, RunError
+from babelscope.findings import Finding, findings_of
 from babelscope.plots.fonts import families
 from babelscope.report.blocks import Block, Chart, Section, Table, language_tag, static_twin
 from babelscope.report.circuits import circuits_sections
@@ -101,10 +102,18 @@ def _run(run: Run, index: int, static: bool) -> dict[str, Any]:
     return {
         "id": f"r{index}",
         "title": f"{kinds[run.kind]}: {run.model_name}",
+        "findings": [_finding(finding, sections, f"r{index}") for finding in findings_of(run)],
         "headline": list(_headline(run)),
         "facts": list(_facts(run)),
         "sections": sections,
     }
+
+
+def _finding(finding: Finding, sections: list[dict[str, Any]], prefix: str) -> dict[str, str]:
+    """A sentence with the figure that shows it, where the page has that."""
+    shown = {block.get("id") for section in sections for block in section["blocks"]}
+    figure = f"{prefix}-{finding.figure}"
+    return {"kind": finding.kind, "text": finding.text, "figure": figure if figure in shown else ""}
 
 
 def _section(run: Run, section: Section, prefix: str, static: bool) -> dict[str, Any]:
@@ -132,6 +141,7 @@ def _block(run: Run, block: Block, prefix: str, static: bool) -> dict[str, Any]:
             "variants": [view.label for view in block.variants],
             "choose": block.choose,
             "height": block.height,
+            "min_width": block.min_width,
         }
     shown = block.frame.head(block.most)
     return described | {
@@ -144,19 +154,29 @@ def _block(run: Run, block: Block, prefix: str, static: bool) -> dict[str, Any]:
     }
 
 
-def _headline(run: Run) -> Iterator[tuple[str, str, str]]:
-    """Name, value and interval of the numbers that come first."""
+_SCORES = {
+    "language_share": (
+        "Language share, %",
+        "",
+        "Share of a neuron's variance that is between languages, mean.",
+    ),
+    "lrds": ("LRDS, languages apart", "↓ more shared", "Similarity of sentences within a language minus between two."),
+    "sads": ("SADS, translations alike", "↑ more shared", "Similarity of translations minus unrelated sentences."),
+    "sklr": ("SKLR, neurons in regions", "", "Sizes of all key linguistic regions added up."),
+    "excess_sklr": ("SKLR beyond chance", "", "SKLR minus what permuted language labels give."),
+}
+"""scores of the first screen: name in words, which way is more shared, definition"""
+
+
+def _headline(run: Run) -> Iterator[tuple[str, str, str, str, str]]:
+    """Name, value, interval, direction and definition of the numbers that come first."""
     intervals: dict[str, Any] = run.summary.get("intervals") or {}
     intervals = {**intervals, "excess_sklr": run.summary.get("excess_sklr_interval")}
-    for key in ("lrds", "sads", "sklr", "excess_sklr"):
+    for key, (title, direction, definition) in _SCORES.items():
         if isinstance(run.summary.get(key), int | float):
             bounds = intervals.get(key)
             told = f"{number(bounds[0])} to {number(bounds[1])}" if bounds and None not in bounds else ""
-            yield ("Excess SKLR" if key == "excess_sklr" else key.upper()), number(run.summary[key]), told
-    for key, title in (("accuracy", "Accuracy"), ("logit_difference", "Logit difference")):
-        values = run.summary.get(key)
-        if isinstance(values, dict) and values:
-            yield title, " · ".join(f"{code} {number(value)}" for code, value in values.items()), ""
+            yield title, number(run.summary[key]), told, direction, definition
 
 
 def _facts(run: Run) -> Iterator[tuple[str, str]]:

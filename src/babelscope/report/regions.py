@@ -13,7 +13,7 @@ import pandas as pd
 
 from babelscope.plots import frames
 from babelscope.plots.perplexity import cell
-from babelscope.plots.published import SOURCE, nearest_published
+from babelscope.plots.published import SOURCE, published_for
 from babelscope.plots.regions import CURVES, PARTS, metric_title
 from babelscope.plots.style import holds
 from babelscope.report import more, shapes
@@ -23,20 +23,21 @@ from babelscope.results import Run
 
 
 def regions_sections(run: Run) -> list[Section]:
-    """Similarity, alignment, regions, calibration, deactivation, generations: those that the run holds."""
+    """What switching off does, similarity, alignment, regions and calibration: those that the run holds."""
+    deactivation = Section(
+        "What switching off does",
+        gather(
+            run, ("Perplexity", _perplexity), ("Published numbers", _published), ("Selectivity", _selectivity),
+            ("Doses", more.dose), more.table("alignment_neurons"),
+            ("Generations", _generations), more.table("generation_shares"), more.table("steering"),
+        ),
+    )  # fmt: skip
     sections = [
+        deactivation,
         Section("Similarity", gather(run, ("Similarity map", similarity), ("Language pairs", _pairs))),
         Section("Alignment by layer", gather(run, ("Layer curves", _curves), ("Alignment metrics", _alignment))),
         Section("Regions", gather(run, ("Region sizes", _sizes), ("By layer", _layers), ("Calibration", _null),
                 ("Stability", more.stability), more.table("methods"), more.table("agreement"))),
-        Section(
-            "Deactivation",
-            gather(
-                run, ("Perplexity", _perplexity), ("Published numbers", _published), ("Selectivity", _selectivity),
-                ("Doses", more.dose), more.table("alignment_neurons"),
-                ("Generations", _generations), more.table("generation_shares"), more.table("steering"),
-            ),
-        ),
     ]  # fmt: skip
     return [section for section in sections if section.blocks]
 
@@ -141,14 +142,16 @@ def _sizes(run: Run) -> Block | None:
     if not run.summary.get("region_size"):
         return None
     frame = frames.region_sizes(run)
-    facts = nearest_published(run.model_name, str((run.manifest.get("model") or {}).get("family", "")))
-    frame[f"published_{facts.key}"] = [facts.region_size.get(code, np.nan) / facts.neurons for code in frame.language]
+    facts = published_for(run.model_name)
     names = frame.language.tolist()
     traces = [shapes.bars(names, frame.share, "this run", 0)]
     if "expected_null" in frame and frame.expected_null.notna().any():
         traces.append(shapes.bars(names, frame.expected_null / run.summary["neurons"], "expected by chance", 1))
-    if frame[f"published_{facts.key}"].notna().any():
-        traces.append(shapes.bars(names, frame[f"published_{facts.key}"], f"{facts.name}, published", 2))
+    beside = ""
+    if facts is not None:
+        frame["published"] = [facts.region_size.get(code, np.nan) / facts.neurons for code in frame.language]
+        traces.append(shapes.bars(names, frame.published, f"{facts.name}, published", 2))
+        beside = f" Published: {facts.name}, {SOURCE}."
     described = shapes.layout("", "share of all neurons", barmode="group")
     described["yaxis"]["tickformat"] = ".1%"
     described["xaxis"] |= shapes.categories()
@@ -156,8 +159,7 @@ def _sizes(run: Run) -> Block | None:
     caption = (
         f"Neurons whose z for one language exceeds {run.summary.get('threshold', 2)}, as a share of all {neurons} "
         "neurons "
-        f"(SKLR = {run.summary.get('sklr')} in all; {count(run)}). Published: {facts.name}, {SOURCE}. Read each bar "
-        "against what "
+        f"(SKLR = {run.summary.get('sklr')} in all; {count(run)}).{beside} Read each bar against what "
         "chance alone gives: without a difference between languages z still puts many neurons into some region."
     )
     views = [Variant("all", {"data": traces, "layout": described}, frame)]
@@ -294,14 +296,16 @@ def _grid_figure(grid: frames.PerplexityGrid) -> dict[str, Any]:
 def _published(run: Run) -> Block | None:
     if not holds(run, "table:perplexity"):
         return None
-    facts = nearest_published(run.model_name, str((run.manifest.get("model") or {}).get("family", "")))
+    facts = published_for(run.model_name)
+    if facts is None:
+        return None
     grid = frames.published_grid(facts, frames.in_order(run, run.table("perplexity").language))
     if grid.increase.empty:
         return None
     caption = (
         f"For comparison, the published table of {facts.name} ({facts.table} of {SOURCE}; {facts.neurons} neurons; "
         "XL-Sum, random control: one "
-        f"draw of {facts.random_control_size} neurons). Another model and other texts: compare patterns, not numbers."
+        f"draw of {facts.random_control_size} neurons). Other texts: compare patterns, not numbers."
     )
     frame = (
         grid.increase.rename_axis("language")
@@ -324,8 +328,8 @@ def _selectivity(run: Run) -> Block | None:
     figure = {"data": [shapes.bars(table.language, table.selectivity, "selectivity", 0, *bounds)], "layout": described}
     caption = (
         "How much more the loss of a region's own language rises than that of the others when it is switched off, "
-        "in nats per token, with 95 % "
-        f"interval ({len(table)} regions). Zero: the region serves no language in particular."
+        f"in nats per token ({len(table)} regions). {shapes.interval_words(table)} Zero: the region serves no language "
+        "in particular."
     )
     return Chart(
         "selectivity", "Selectivity", caption, variants=[Variant("all", figure, table)], twin="selectivity", height=320

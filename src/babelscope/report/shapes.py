@@ -66,15 +66,37 @@ def bars(x: Sequence[Any], y: Any, name: str, index: int, low: Any = None, high:
     }
     if low is not None and high is not None:
         values = np.asarray(y, dtype=float)
-        trace["error_y"] = {
-            "type": "data",
-            "symmetric": False,
-            "thickness": 1.2,
-            "width": 3,
-            "array": (np.asarray(high, dtype=float) - values).tolist(),
-            "arrayminus": (values - np.asarray(low, dtype=float)).tolist(),
-        }
+        above, below = np.asarray(high, dtype=float) - values, values - np.asarray(low, dtype=float)
+        known = np.isfinite(above) & np.isfinite(below)
+        if known.any():  # a bar without an interval gets no whisker: one of width 0 would read as perfect precision
+            trace["error_y"] = {
+                "type": "data",
+                "symmetric": False,
+                "thickness": 1.2,
+                "width": 3,
+                "array": [float(end) if one else None for end, one in zip(above, known)],
+                "arrayminus": [float(end) if one else None for end, one in zip(below, known)],
+            }
     return trace
+
+
+def interval_words(frame: pd.DataFrame, low: str = "low", high: str = "high") -> str:
+    """What a caption says of the whiskers: that they are 95 % intervals, of how many, or why there are none.
+
+    >>> interval_words(pd.DataFrame({"low": [0.1], "high": [0.3]}))
+    'Whiskers: 95 % intervals.'
+    """
+    if not {low, high} <= set(frame.columns):
+        return "No intervals."
+    known = int((frame[low].notna() & frame[high].notna()).sum())
+    if known == len(frame):
+        return "Whiskers: 95 % intervals."
+    reasons = [str(why) for why in frame["why"].dropna().unique() if str(why)] if "why" in frame else []
+    if not reasons and "documents" in frame:
+        fewest = int(frame.documents.min())
+        reasons = [f"as few as {fewest} document{'s' if fewest != 1 else ''} a language: give more text"]
+    why = f" ({'; '.join(reasons[:2])})" if reasons else ""
+    return f"No intervals{why}." if not known else f"Whiskers: 95 % intervals, for {known} of {len(frame)}{why}."
 
 
 def heatmap(matrix: pd.DataFrame, title: str, digits: int | None = None, **more: Any) -> dict[str, Any]:
@@ -165,6 +187,14 @@ def diverging() -> list[list[Any]]:
 def layout(x: str = "", y: str = "", **more: Any) -> dict[str, Any]:
     """Axis titles and whatever else differs from the page's defaults."""
     return {"xaxis": {"title": {"text": x}}, "yaxis": {"title": {"text": y}}, **more}
+
+
+def step_axis(steps: Any) -> dict[str, Any]:
+    """A logarithmic axis of training steps, marked at the steps themselves; a step 0 keeps the axis linear."""
+    found = sorted({float(step) for step in steps})
+    if not found or found[0] <= 0:
+        return {}
+    return {"type": "log", "tickvals": found, "ticktext": [f"{step:g}" for step in found]}
 
 
 def layer_layout(layers: int, y: str) -> dict[str, Any]:

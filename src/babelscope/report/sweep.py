@@ -14,7 +14,7 @@ from babelscope.plots import frames
 from babelscope.plots.style import holds
 from babelscope.plots.sweep import flow_totals, measure_text, size_text, sized_languages, steps_text
 from babelscope.report import more, shapes
-from babelscope.report.blocks import Block, Chart, Section, Table, Variant, gather
+from babelscope.report.blocks import Block, Chart, Section, Table, Variant, gather, language_place
 from babelscope.results import Run
 
 
@@ -79,6 +79,8 @@ def _measured(table: pd.DataFrame, x: str, name: str, index: int) -> Variant:
         )
     described = shapes.layout("training step" if x == "step" else "parameters", measure_text(name))
     columns = [c for c in ("model", "revision", x, name, "duplicate_of") if c in table]
+    if x == "step":
+        described["xaxis"] |= shapes.step_axis(table.step)
     if x == "parameters":
         described["xaxis"] |= {
             "type": "log",
@@ -94,10 +96,13 @@ def _sizes(run: Run) -> Block | None:
     if len(table) < 2 or not languages:
         return None
     traces: list[dict[str, Any]] = []
-    for index, code in enumerate(languages):
+    for code in languages:
+        index = language_place(run, code)
         frame = table[["step", f"region_size_{code}"]].dropna().reset_index(drop=True)
         traces += shapes.curve(frame, code, index, x="step", y=f"region_size_{code}")
-    figure = {"data": traces, "layout": shapes.layout("training step", "neurons in the region")}
+    described = shapes.layout("training step", "neurons in the region")
+    described["xaxis"] |= shapes.step_axis(table.step)
+    figure = {"data": traces, "layout": described}
     caption = (
         f"Size of each language's region over training, n = {len(table)} checkpoints. Choose languages "
         "by clicking on the legend."

@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import combinations
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -18,22 +18,22 @@ from numpy.typing import NDArray
 
 from babelscope.circuits.comparison import head_frequency, overlap, transfer
 from babelscope.circuits.comparison.method_agreement import agreements, confirmed
+from babelscope.circuits.core.faithfulness import BUDGETS, Area, Curve
 from babelscope.circuits.core.graph import Wiring
 from babelscope.circuits.edges.atp import attribution_patching
-from babelscope.circuits.edges.circuit import Circuit, greedy_edges
+from babelscope.circuits.edges.circuit import Circuit, Construction, greedy_edges, top_edges
 from babelscope.circuits.edges.eap import Attribution, edge_attribution
-from babelscope.circuits.edges.faithfulness import BUDGETS, Curve, edge_curve
+from babelscope.circuits.edges.faithfulness import EdgeSpace, edge_curve
 from babelscope.circuits.heads.routes import SWEEP, THRESHOLD, Routes, flow_routes
-from babelscope.errors import InputError, NonFinite, TaskError
+from babelscope.errors import InputError, TaskError
 from babelscope.models import Model
 from babelscope.results import RunWriter
 from babelscope.studies.progress import Progress, silent
-from babelscope.tasks import PromptPair, build
+from babelscope.tasks import PromptPair, build, task_named
 
 Array = NDArray[np.float64]
 Pairs = Sequence[PromptPair]
-CONTROLS = {"ioi": "ioi-control"}
-"""Task → the same-language task that its circuit is compared with; any other task: random text"""
+Half = Literal["test", "ranking"]
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,12 @@ class EdgeSettings:
     ablation: str = "resample"
     random: int = 5
     """random and renamed circuits beside each one"""
-    permutations: int = 200
+    permutations: int = 1000
+    """renamed circuits of the null of overlap"""
+    construction: Construction = "greedy"
+    """circuits grow from the logits upwards, or (top, as in MIB) hold the strongest edges; both are pruned"""
+    half: Half = "test"
+    """prompts that faithfulness over budgets is taken on: those not used for ranking, or the very same (in-sample)"""
     confirm: int = 30
     """strongest edges of each method that are patched one by one"""
     k: int = 10
@@ -101,7 +106,12 @@ class _Language:
     control: Attribution | None
     heads: dict[str, Array]
     """every method's scores of heads"""
-    curve: Curve
+    curves: dict[Area, Curve]
+    """by signed scores for CPR, by absolute ones for CMD"""
+    half: Half
+    """prompts that the curves were taken on"""
+    sizing: Curve
+    """by absolute scores on the prompts that rank, from which the size of the circuits follows"""
 
 
 def find_edges(
@@ -131,28 +141,35 @@ def find_edges(
     rows: list[dict[str, Any]] = []
     for code, (ranking, testing) in halves.items():
         found[code] = _language(
-            model, settings, code, prompts[code], ranking, controls.get(code), (patching or {}).get(code), progress
+            model,
+            settings,
+            code,
+            (prompts[code], ranking, testing),
+            controls.get(code),
+            (patching or {}).get(code),
+            progress,
         )
         rows += agreements(found[code].heads, settings.k, "heads", language=code)
         said, _ = confirmed(model, testing, found[code].methods, settings.confirm, settings.ablation)
         rows += agreements(said, settings.k, "edges", language=code)
-    size = circuit_size(settings, wiring, {code: each.curve for code, each in found.items()})
+    size = circuit_size(settings, wiring, {code: each.sizing for code, each in found.items()})
+    make = greedy_edges if settings.construction == "greedy" else top_edges
     about = dict(method="eap-ig", steps=settings.steps, ablation=settings.ablation, model=model.id)
     circuits = {
-        code: greedy_edges(wiring, each.methods["eap-ig"].scores, size, about={**about, "language": code}).with_roles(
+        code: make(wiring, each.methods["eap-ig"].scores, size, about={**about, "language": code}).with_roles(
             (roles or {}).get(code, {})
         )
         for code, each in found.items()
     }
     tests = {code: testing for code, (_, testing) in halves.items()}
-    own = {c: greedy_edges(wiring, x.control.scores, size) for c, x in found.items() if x.control is not None}
+    own = {c: make(wiring, x.control.scores, size) for c, x in found.items() if x.control is not None}
     with progress("circuits of each language on every other", sum(map(len, tests.values())), "prompts") as step:
         crossed = transfer.cross_faithfulness(
             model, circuits, tests, own, settings.random, settings.ablation, settings.seed, done=step
         )
     tables = {
         "agreement": rows,
-        "edge_curve": [row for code, each in found.items() for row in _curve_rows(code, each.curve)],
+        "edge_curve": [row for code, each in found.items() for row in _curve_rows(code, each, settings)],
         "overlap": _overlap_rows(settings, found, circuits),
         "cross_edges": crossed,
         "classification": [
@@ -186,8 +203,7 @@ def control_prompts(
     found: dict[str, list[PromptPair]] = {}
     for code in codes:
         try:
-            name = CONTROLS.get(task.partition(":")[0], "random-text")
-            found[code] = list(build(name, model.tokenizer, code, n=n, **options))
+            found[code] = list(build(task_named(task).control, model.tokenizer, code, n=n, **options))
         except TaskError:
             continue
     return found
@@ -208,12 +224,13 @@ def _language(
     model: Model,
     settings: EdgeSettings,
     code: str,
-    everything: Pairs,
-    ranking: Pairs,
+    pairs: tuple[Pairs, Pairs, Pairs],
     control: Pairs | None,
     patching: Array | None,
     progress: Progress,
 ) -> _Language:
+    """`pairs`: all of them, those that rank, those that test."""
+    everything, ranking, testing = pairs
     with progress(f"{code}: routes", len(everything) + len(control or ()), "prompts") as step:
         routes = flow_routes(model, everything, settings.thresholds, done=step)
         beside = flow_routes(model, control, settings.thresholds, done=step) if control else None
@@ -227,32 +244,47 @@ def _language(
         nodes = attribution_patching(model, ranking, done=step)
         other = edge_attribution(model, control, "eap-ig", settings.steps, done=step) if control else None
     with progress(f"{code}: faithfulness over budgets", 0, "prompts"):
-        try:
-            curve = edge_curve(
-                model, ranking, methods["eap-ig"].scores, ablation=settings.ablation, budgets=settings.budgets
-            )
-        except NonFinite:  # the model does not do the task in this language
-            blank = np.full(len(settings.budgets), np.nan)
-            curve = Curve(settings.budgets, (0,) * len(settings.budgets), blank)
+        half: Half = settings.half if ranking is not testing else "ranking"
+        space = EdgeSpace(model, testing if half == "test" else ranking, settings.ablation)
+        scores, how, budgets = methods["eap-ig"].scores, settings.construction, settings.budgets
+        curves: dict[Area, Curve] = {area: edge_curve(space, scores, area, how, budgets) for area in ("cpr", "cmd")}
+        sizing = curves["cmd"]
+        if half == "test" and settings.share is None:  # the size is not chosen on the prompts that judge the circuits
+            sizing = edge_curve(EdgeSpace(model, ranking, settings.ablation), scores, "cmd", how, budgets)
     heads: dict[str, Array] = {"routes": routes.frequency(settings.threshold), "atp": nodes.heads}
     heads |= {name: edges.heads for name, edges in methods.items()}
     if patching is not None:
         heads["patching"] = patching
-    return _Language(routes, beside, methods, other, heads, curve)
+    return _Language(routes, beside, methods, other, heads, curves, half, sizing)
 
 
-def _curve_rows(code: str, curve: Curve) -> list[dict[str, Any]]:
-    return [
-        {
-            "language": code,
-            "budget": share,
-            "edges": edges,
-            "faithfulness": float(f),
-            "cpr": curve.cpr,
-            "cmd": curve.cmd,
-        }
-        for share, edges, f in zip(curve.budgets, curve.edges, curve.faithfulness)
-    ]
+def _curve_rows(code: str, found: _Language, settings: EdgeSettings) -> list[dict[str, Any]]:
+    """f at each budget of both rankings, with the area that the ranking is made for and its interval."""
+    rows: list[dict[str, Any]] = []
+    for area, curve in found.curves.items():
+        whole = curve.interval(seed=settings.seed)
+        scored = curve.scored
+        for share, edges, f in zip(curve.budgets, curve.sizes, scored.intervals(seed=settings.seed)):
+            rows.append(
+                {
+                    "language": code,
+                    "area": area,
+                    "ranked_by": "signed scores" if area == "cpr" else "absolute scores",
+                    "construction": settings.construction,
+                    "half": found.half,
+                    "prompts": len(scored.whole),
+                    "budget": share,
+                    "edges": edges,
+                    "faithfulness": f.value,
+                    "low": f.low,
+                    "high": f.high,
+                    "value": whole.value,
+                    "value_low": whole.low,
+                    "value_high": whole.high,
+                    "why": "" if scored.defined else "the whole model scores as the empty circuit",
+                }
+            )
+    return rows
 
 
 def _overlap_rows(
@@ -306,7 +338,7 @@ def _summary(
         "edges": {code: circuit.size for code, circuit in circuits.items()},
         "edges_asked": size,
         "edges_of_model": int(wiring.allowed.sum()),
-        "cpr": {code: each.curve.cpr for code, each in found.items()},
-        "cmd": {code: each.curve.cmd for code, each in found.items()},
+        "cpr": {code: each.curves["cpr"].value for code, each in found.items()},
+        "cmd": {code: each.curves["cmd"].value for code, each in found.items()},
         "cross_faithfulness_edges": transfer.matrix(crossed),
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 
@@ -15,16 +15,12 @@ from babelscope.circuits.core.nodes import Head, heads_of, mlps_of, receivers
 from babelscope.circuits.heads.lens import Lens, logit_lens
 from babelscope.circuits.heads.roles import Roles, role_scores
 from babelscope.circuits.patching.methods import Between, activation_patching, path_patching
-from babelscope.circuits.patching.search import Search, find_circuit, steps_for
-from babelscope.circuits.patching.selection import Rule
+from babelscope.circuits.patching.search import Search, SearchSettings, find_circuit
 from babelscope.errors import TaskError
 from babelscope.models import Model
 from babelscope.studies.circuit_settings import CircuitsSettings
 from babelscope.studies.progress import Progress
-from babelscope.tasks import Encoder, PromptPair, PromptSet, build, corruptions, fill_foils, repeated_tokens
-
-_DECOMPOSING = ("token-only", "position-only")
-"""IOI corruptions that take apart what S-inhibition tells the name movers"""
+from babelscope.tasks import Encoder, PromptPair, PromptSet, build, corruptions, fill_foils, repeated_tokens, task_named
 
 
 @dataclass(frozen=True)
@@ -72,7 +68,7 @@ def prompts_of(model: Model, settings: CircuitsSettings, code: str) -> Prompts:
 
 def _search_corruptions(task: str) -> tuple[str, ...]:
     """Corruptions that the task's search needs; otherwise the task's first."""
-    named = tuple(dict.fromkeys(step.corruption for step in steps_for(task) if step.corruption))
+    named = tuple(dict.fromkeys(step.corruption for step in task_named(task).steps if step.corruption))
     return named or corruptions(task)[:1]
 
 
@@ -108,9 +104,10 @@ def _foils(model: Model, prompts: PromptSet) -> PromptSet:
 def measure(
     model: Model, settings: CircuitsSettings, prompts: Prompts, code: str, kept: Path | None, progress: Progress
 ) -> Measured:
-    pairs, between = prompts.main, cast("Between", settings.mlps)
+    pairs, between = prompts.main, settings.mlps
     nodes = [*heads_of(model), *mlps_of(model)]
-    roles = [role for role in ("IO", "S1", "S2", "VERB1", "TIME2", "END") if all(role in p.roles for p in pairs)]
+    task = task_named(settings.task)
+    roles = [role for role in task.patched_roles if all(role in pair.roles for pair in pairs)]
     with progress(f"{code}: activation patching", len(pairs) * (len(nodes) * (1 + len(roles))), "patches") as step:
         activation = activation_patching(model, pairs, nodes, done=step)
         at_roles = {role: activation_patching(model, pairs, nodes, at=role, done=step) for role in roles}
@@ -124,7 +121,7 @@ def measure(
         at_roles=at_roles,
         path=path,
         found=found,
-        roles=role_scores(model, pairs, twice, prefix, settings.seed),
+        roles=role_scores(model, pairs, twice, prefix, settings.seed, task.copied_roles),
         lens=logit_lens(model, pairs),
         decomposed=_decomposed(model, settings, found, code, between),
     )
@@ -133,7 +130,8 @@ def measure(
 def _search(
     model: Model, settings: CircuitsSettings, prompts: Prompts, code: str, kept: Path | None, progress: Progress
 ) -> Search:
-    steps = steps_for(settings.task.partition(":")[0])
+    task = task_named(settings.task)
+    steps = task.steps
     if settings.corruption:  # one corruption was asked for, so every step runs under it
         steps = tuple(replace(step, corruption=settings.corruption) for step in steps)
     shown: dict[str, int] = {}
@@ -147,14 +145,17 @@ def _search(
             model,
             prompts.patched,
             steps,
-            cast("Rule", settings.rule),
-            settings.null,
-            cast("Between", settings.mlps),
+            SearchSettings(
+                rule=settings.rule,
+                sigmas=settings.sigmas,
+                q=settings.q,
+                null=settings.null,
+                mlps=settings.mlps,
+                answer_roles=task.answer_roles,
+                seed=settings.seed,
+            ),
             kept / code if kept is not None else None,
             tell,
-            settings.seed,
-            settings.sigmas,
-            settings.q,
             _pool(model, settings, code) if settings.null else (),
         )
 
@@ -185,14 +186,18 @@ def repeated(model: Model, settings: CircuitsSettings, code: str) -> tuple[dict[
 def _decomposed(
     model: Model, settings: CircuitsSettings, found: Search, code: str, between: Between
 ) -> dict[str, Effects]:
-    """IOI: what each head tells the name movers' queries when only the tokens, or only the positions, are corrupted."""
-    if settings.task != "ioi" or settings.corruption is not None:
+    """What each head tells the receivers when only one side of its message is corrupted (IOI: tokens, or positions)."""
+    task = task_named(settings.task)
+    if task.decomposing is None or settings.corruption is not None or settings.task != task.name:
         return {}
-    movers = [node for node in found["name_movers"].supporting if isinstance(node, Head)]
+    _, into, asked = task.decomposing
+    movers = [node for node in found[into].supporting if isinstance(node, Head)]
     effects: dict[str, Effects] = {}
-    for corruption in _DECOMPOSING if movers else ():
+    for corruption in asked if movers else ():
         try:
-            pairs = build("ioi", model.tokenizer, code, n=settings.n, seed=settings.seed, corruption=corruption).pairs
+            pairs = build(
+                settings.task, model.tokenizer, code, n=settings.n, seed=settings.seed, corruption=corruption
+            ).pairs
         except TaskError:
             continue
         effects[corruption] = path_patching(model, pairs, receivers(model, movers, "q"), mlps=between)

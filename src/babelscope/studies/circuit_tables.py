@@ -8,44 +8,30 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import combinations
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from babelscope.circuits.core.ablation import Reference, reference
 from babelscope.circuits.core.batching import Rows as PatchRows
 from babelscope.circuits.core.cache import run
+from babelscope.circuits.core.faithfulness import score
 from babelscope.circuits.core.metrics import Behaviour, behaviour
-from babelscope.circuits.core.nodes import MLP, Head
-from babelscope.circuits.core.statistics import bootstrap_mean, correlate, resampled_weights, wilson
-from babelscope.circuits.heads.ablation import Ablation, Ablator, Part, ablated_differences
+from babelscope.circuits.core.nodes import Head
+from babelscope.circuits.core.statistics import correlate, drawn_ends, resampled_weights
+from babelscope.circuits.heads.ablation import NodeSpace, Part, ablated_differences, node_changes
 from babelscope.circuits.heads.dla import promoted
-from babelscope.circuits.heads.knockout import faithfulness_curve, knock_out
-from babelscope.circuits.heads.roles import Roles
-from babelscope.circuits.patching.search import Found, Search
 from babelscope.models import Model
 from babelscope.models.hooks import Change, Site
+from babelscope.stats import bootstrap_mean, wilson
 from babelscope.tasks import PromptPair
 
 Array = NDArray[np.float64]
 Rows = list[dict[str, Any]]
 
-ROLES: Mapping[str, tuple[str, str, str]] = {
-    "s_inhibition": ("S-inhibition", "anti-S-inhibition", "attention END→S2"),
-    "previous_token": ("previous-token", "previous-token, opposing", "previous-token"),
-    "queries": ("feeds queries", "feeds queries, opposing", "writes target − foil"),
-    "keys": ("feeds keys", "feeds keys, opposing", "writes target − foil"),
-    "values": ("feeds values", "feeds values, opposing", "writes target − foil"),
-    "values_verb": ("feeds values of the verb", "feeds values of the verb, opposing", "writes target − foil"),
-    "ffn_inputs": ("feeds FFNs", "feeds FFNs, opposing", "writes target − foil"),
-}
-"""search step → role of its supporting heads, of its opposing heads, and the score that goes with it"""
-TENSE_ROLES = ("past-tense head", "copy head", "tense and copy head")
-MUCH = 2.0
-"""one corruption moves a head "much more" than the other when it does so by this factor"""
-AVERAGE = 0.2
-"""copy scores of average heads stay below this (section 4), so no head is named after copying by less"""
 PAIRED = 10
 """fewest items that two languages must share for their difference to be taken item by item"""
 
@@ -60,90 +46,6 @@ def behaviour_rows(language: str, pairs: Sequence[PromptPair], seen: Behaviour, 
         | ({"heldout": heldout} if by_heldout else {})
         | seen.row(places)
         for (split, stratum, heldout), places in sorted(groups.items())
-    ]
-
-
-def role_rows(language: str, found: Search, roles: Roles) -> Rows:
-    """A label for every head that the search found, with the number that earns it and the effect that found it."""
-    rows: Rows = []
-    for step in found.steps:
-        if step.effects is None:
-            continue
-        low, high = step.effects.interval()
-        for node in (*step.supporting, *step.opposing):
-            if not isinstance(node, Head):
-                continue
-            role, score = label(step, node, roles, found)
-            place = step.effects.senders.index(node)
-            rows.append(
-                {
-                    "language": language,
-                    "layer": node.layer,
-                    "head": node.head,
-                    "role": role,
-                    "score": float(roles.scores[score][node.layer, node.head]) if score in roles.scores else np.nan,
-                    "score_name": score,
-                    "step": step.step.name,
-                    "effect": step.effects.of(node),
-                    "effect_low": float(low[place]),
-                    "effect_high": float(high[place]),
-                }
-            )
-    return rows
-
-
-def label(step: Found, node: Head, roles: Roles, found: Search) -> tuple[str, str]:
-    """Role of a head that a step found, and the name of the score that stands for it."""
-    supporting = node in step.supporting
-    name = step.step.name
-    if name in ROLES:
-        for_it, against, score = ROLES[name]
-        return (for_it if supporting else against), score
-    if name.endswith("name_movers"):
-        return _mover(name.startswith("backup"), supporting, node, roles)
-    if name == "duplicate_induction":
-        kinds = [kind for kind in ("duplicate-token", "induction") if kind in roles.scores]
-        best = max(kinds, key=lambda kind: roles.scores[kind][node.layer, node.head], default="duplicate-token")
-        return best, best
-    if name in ("direct", "direct_verb") and found.settings.get("corruptions") != ["pabc"]:
-        return _tense_role(node, found)
-    return name.replace("_", " "), "writes target − foil"
-
-
-def _mover(backup: bool, supporting: bool, node: Head, roles: Roles) -> tuple[str, str]:
-    """A head that acts on the names' logits: by copying, or by suppressing what it reads (for S, that helps)."""
-    copy, negative = (roles.scores[name][node.layer, node.head] for name in ("copy", "negative copy"))
-    copies = bool(copy >= negative)
-    if max(copy, negative) < AVERAGE:
-        name = "direct" if supporting else "direct, opposing"
-    elif supporting:
-        name = "name mover" if copies else "copy suppression"
-    else:
-        name = "name mover, opposing" if copies else "negative name mover"
-    return ("backup " if backup else "") + name, "copy" if copies else "negative copy"
-
-
-def _tense_role(node: Head, found: Search) -> tuple[str, str]:
-    """Past-tense head: the tense flip moves it more than twice as much as the verb swap; copy head: the reverse."""
-    effects = {step.step.name: step.effects for step in found.steps if step.effects is not None}
-    if "direct" not in effects or "direct_verb" not in effects:
-        return "direct", "writes target − foil"
-    tense, verb = (abs(effects[name].of(node)) for name in ("direct", "direct_verb"))
-    if tense > MUCH * verb:
-        return "past-tense head", "writes target − foil of other prompts"
-    if verb > MUCH * tense:
-        return "copy head", "attention END→VERB1"
-    return "tense and copy head", "writes target − foil"
-
-
-def ffn_rows(language: str, found: Search) -> Rows:
-    """The FFNs that the search found, and by which step."""
-    return [
-        {"language": language, "step": step.step.name, "layer": node.layer, "effect": step.effects.of(node)}
-        for step in found.steps
-        if step.effects is not None
-        for node in (*step.supporting, *step.opposing)
-        if isinstance(node, MLP)
     ]
 
 
@@ -166,12 +68,12 @@ def ablation_rows(
     Mean probabilities of target and foil (in tense: of the past and the base form) are taken for the sets that are
     not random draws.
     """
-    ablator = Ablator.prepare(model, pairs, kind)
-    scores = ablated_differences(model, pairs, [(), *(each.nodes for each in sets)], ablator)
+    other = reference(model, pairs, kind)
+    scores = ablated_differences(model, pairs, [(), *(each.nodes for each in sets)], kind)
     strata = sorted({pair.stratum for pair in pairs})
     rows: Rows = []
     for each, after in zip(sets, scores[1:]):
-        said = behaviour(model, pairs, edits=partial(_without, ablator, each.nodes)) if each.draw < 0 else None
+        said = behaviour(model, pairs, edits=partial(_without, model, other, each.nodes)) if each.draw < 0 else None
         for stratum in strata:
             at = [place for place, pair in enumerate(pairs) if pair.stratum == stratum]
             row = _ablation_row(each, language, stratum, scores[0][at], after[at], seed)
@@ -181,9 +83,8 @@ def ablation_rows(
     return rows, scores
 
 
-def _without(ablator: Ablator, nodes: Sequence[Part], rows: PatchRows) -> Mapping[Site, Change]:
-    source = run(ablator.model, rows.corrupted) if ablator.kind is Ablation.RESAMPLE else None
-    return ablator.changes(rows, nodes, source)
+def _without(model: Model, other: Reference, nodes: Sequence[Part], rows: PatchRows) -> Mapping[Site, Change]:
+    return node_changes(model, other(rows), nodes)
 
 
 def _ablation_row(each: AblationSet, language: str, stratum: str, before: Array, after: Array, seed: int) -> Any:
@@ -216,41 +117,40 @@ def selectivity_rows(
 ) -> Rows:
     """Change of LD, relative to the whole model's, in one language minus another; paired where enough items are shared.
 
-    More than one stratum of a language is never mixed: each pair of strata has its row.
+    Strata are never mixed: each pair of strata has its row, those of one language too.
     """
     rows: Rows = []
-    codes = list(scores)
-    for first, second in ((a, b) for i, a in enumerate(codes) for b in codes[i + 1 :]):
-        for one, other in ((x, y) for x in _strata(prompts[first]) for y in _strata(prompts[second])):
-            left, right = one[1], other[1]
-            shared = sorted(set(left) & set(right))
-            for place, each in enumerate(sets, start=1):
-                if len(shared) >= PAIRED:
-                    a, b = (
-                        _relative(scores[code], place, [where[item] for item in shared])
-                        for code, where in ((first, left), (second, right))
-                    )
-                    interval = bootstrap_mean(a - b, seed=seed)
-                    value, low, high = interval.value, interval.low, interval.high
-                else:
-                    a, b = (_relative(scores[c], place, list(w.values())) for c, w in ((first, left), (second, right)))
-                    value, (low, high) = float(a.mean() - b.mean()), _unpaired(a, b, seed)
-                rows.append(
-                    {
-                        "set": each.name,
-                        "found_in": each.found_in,
-                        "draw": each.draw,
-                        "language": first,
-                        "stratum": one[0],
-                        "language2": second,
-                        "stratum2": other[0],
-                        "selectivity": value,
-                        "low": low,
-                        "high": high,
-                        "items": len(shared),
-                        "paired": len(shared) >= PAIRED,
-                    }
+    cells = [(code, stratum) for code in scores for stratum in _strata(prompts[code])]
+    for (first, one), (second, other) in combinations(cells, 2):
+        left, right = one[1], other[1]
+        shared = sorted(set(left) & set(right))
+        for place, each in enumerate(sets, start=1):
+            if len(shared) >= PAIRED:
+                a, b = (
+                    _relative(scores[code], place, [where[item] for item in shared])
+                    for code, where in ((first, left), (second, right))
                 )
+                interval = bootstrap_mean(a - b, seed=seed)
+                value, low, high = interval.value, interval.low, interval.high
+            else:
+                a, b = (_relative(scores[c], place, list(w.values())) for c, w in ((first, left), (second, right)))
+                value, (low, high) = float(a.mean() - b.mean()), _unpaired(a, b, seed)
+            rows.append(
+                {
+                    "set": each.name,
+                    "found_in": each.found_in,
+                    "draw": each.draw,
+                    "language": first,
+                    "stratum": one[0],
+                    "language2": second,
+                    "stratum2": other[0],
+                    "selectivity": value,
+                    "low": low,
+                    "high": high,
+                    "items": len(shared),
+                    "paired": len(shared) >= PAIRED,
+                }
+            )
     return rows
 
 
@@ -264,13 +164,12 @@ def _strata(pairs: Sequence[PromptPair]) -> list[tuple[str, dict[int, int]]]:
 
 def _relative(scores: Array, row: int, places: Sequence[int]) -> Array:
     whole = float(scores[0][list(places)].mean())
-    return (scores[row] - scores[0])[list(places)] / (abs(whole) or 1.0)
+    return (scores[row] - scores[0])[list(places)] / (abs(whole) if whole else np.nan)
 
 
 def _unpaired(first: Array, second: Array, seed: int) -> tuple[float, float]:
     a, b = (resampled_weights(x.size, 1000, seed + place) @ x for place, x in enumerate((first, second)))
-    low, high = np.quantile(a - b, [0.025, 0.975])
-    return float(low), float(high)
+    return drawn_ends(a - b)
 
 
 @torch.no_grad()
@@ -324,13 +223,14 @@ def faithfulness_rows(
 ) -> Rows:
     """Faithfulness of the first k heads of the ranking, beside k heads drawn at random."""
     sizes = sorted({0, 1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, len(ranked)} & {*range(len(ranked) + 1)})
-    ablator = Ablator.prepare(model, pairs, kind)
+    space = NodeSpace(model, pairs, kind)
     shuffled = [ranked[int(place)] for place in np.random.default_rng(seed).permutation(len(ranked))]
     rows: Rows = []
     for order, heads in (("ranking", ranked), ("random", shuffled)):
+        found = score(space, [space.mask(heads[:size]) for size in sizes])
         rows += [
             {"language": language, "order": order, "heads": size, "faithfulness": i.value, "low": i.low, "high": i.high}
-            for size, i in faithfulness_curve(model, pairs, heads, ablator, sizes)
+            for size, i in zip(sizes, found.intervals(seed=seed))
         ]
     return rows
 
@@ -345,12 +245,11 @@ def cross_rows(
     """The circuit found in one language run on another's prompts, beside random circuits of the same size per layer."""
     rows: Rows = []
     for language, pairs in prompts.items():
-        ablator = Ablator.prepare(model, pairs, kind)
+        space = NodeSpace(model, pairs, kind)
         names = [code for code, heads in circuits.items() if heads]
-        found = knock_out(model, pairs, [*(circuits[code] for code in names), *draws], ablator)
-        random = [result.faithfulness for result in found[len(names) :]]
-        for code, result in zip(names, found):
-            interval = result.interval()
+        found = score(space, [space.mask(nodes) for nodes in (*(circuits[code] for code in names), *draws)])
+        random = found.faithfulness()[len(names) :]
+        for code, interval in zip(names, found.intervals()):
             rows.append(
                 {
                     "found_in": code,
@@ -358,9 +257,12 @@ def cross_rows(
                     "faithfulness": interval.value,
                     "low": interval.low,
                     "high": interval.high,
-                    "random": float(np.mean(random)) if random else np.nan,
-                    "random_high": float(np.quantile(random, 0.975)) if random else np.nan,
+                    "random": float(np.mean(random)) if len(random) else np.nan,
+                    "random_low": float(np.quantile(random, 0.025)) if len(random) else np.nan,
+                    "random_high": float(np.quantile(random, 0.975)) if len(random) else np.nan,
+                    "random_sets": len(random),
                     "heads": len(circuits[code]),
+                    "why": "" if found.defined else "the whole model scores as the empty circuit",
                 }
             )
     return rows

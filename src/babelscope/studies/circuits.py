@@ -24,11 +24,12 @@ from babelscope.results import Run, RunWriter, open_run, run_key
 from babelscope.studies import circuit_tables as tables
 from babelscope.studies.circuit_edges import EdgeSettings, control_prompts, find_edges
 from babelscope.studies.circuit_measures import Measured, Prompts, measure, prompts_of, repeated
+from babelscope.studies.circuit_roles import ALSO, CANDIDATE, ffn_rows, role_rows
 from babelscope.studies.circuit_settings import PRESETS, CircuitsSettings, preset
 from babelscope.studies.circuit_tables import AblationSet
 from babelscope.studies.progress import Progress, silent
 from babelscope.studies.regions import versions
-from babelscope.tasks import PromptPair
+from babelscope.tasks import PromptPair, task_named
 
 __all__ = ["PRESETS", "CircuitsSettings", "preset", "study_circuits"]
 
@@ -138,12 +139,13 @@ def _write_tables(
     behaved = [
         row for c, language in done.items() for row in tables.behaviour_rows(c, everything[c], language.behaviour)
     ]
+    task = task_named(settings.task)
     run.table("behaviour", pd.DataFrame(behaved))
     halves = [row for c, x in done.items() for row in tables.behaviour_rows(c, everything[c], x.behaviour, True)]
     run.table("behaviour_heldout", pd.DataFrame(halves))
     run.table("census", pd.concat([each.everything.census.frame() for each in prompts.values()], ignore_index=True))
-    _table(run, "roles", [row for c, x in done.items() for row in tables.role_rows(c, x.found, x.roles)])
-    _table(run, "ffn", [row for c, x in done.items() for row in tables.ffn_rows(c, x.found)])
+    _table(run, "roles", [row for c, x in done.items() for row in role_rows(c, x.found, x.roles, task)])
+    _table(run, "ffn", [row for c, x in done.items() for row in ffn_rows(c, x.found)])
     _table(run, "role_scores", [row for c, x in done.items() for row in _score_rows(c, x.roles)])
     heads = {code: list(language.found.heads) for code, language in done.items()}
     promoted = [
@@ -189,14 +191,15 @@ def _write_edges(
     """The second half: routes, edges, and circuits as masks, compared across languages."""
     if not settings.edges:
         return {}
-    chosen = EdgeSettings(share=settings.edge_share, permutations=min(200, settings.permutations), seed=settings.seed)
+    chosen = EdgeSettings(share=settings.edge_share, permutations=settings.permutations, seed=settings.seed)
     controls = control_prompts(
         model, settings.task, list(done), max(2, settings.n // 2), seed=settings.seed, split=settings.split
     )
     roles: dict[str, dict[str, str]] = {}
     for code, language in done.items():
-        for row in tables.role_rows(code, language.found, language.roles):
-            roles.setdefault(code, {}).setdefault(f"{row['layer']}.{row['head']}", str(row["role"]))
+        for row in role_rows(code, language.found, language.roles, task_named(settings.task)):
+            if row["role"] != ALSO:
+                roles.setdefault(code, {}).setdefault(f"{row['layer']}.{row['head']}", str(row["role"]))
     found = find_edges(
         model,
         {code: each.main for code, each in prompts.items()},
@@ -238,15 +241,19 @@ def _write_ablations(
 def _ablation_sets(model: Model, settings: CircuitsSettings, done: Mapping[str, Measured]) -> list[AblationSet]:
     """Each step's heads and the whole circuit of each language, random sets like it, FFNs and windows of them."""
     sets: list[AblationSet] = []
+    task = task_named(settings.task)
+    dissociated = {label.role for label in task.dissociation.labels} if task.dissociation else set[str]()
     for code, language in done.items():
         suffix = f" ({code})" if len(done) > 1 else ""
         named: dict[str, list[Head]] = {}
-        for row in tables.role_rows(code, language.found, language.roles):
-            named.setdefault(str(row["role"]), []).append(Head(row["layer"], row["head"]))
+        for row in role_rows(code, language.found, language.roles, task):
+            if row["role"] != ALSO:
+                named.setdefault(str(row["role"]), []).append(Head(row["layer"], row["head"]))
         for role, heads in named.items():
             chosen = tuple(dict.fromkeys(heads))
             sets.append(AblationSet(f"{role}{suffix}", chosen, code))
-            if role in tables.TENSE_ROLES:  # section 6: each of these sets beside random heads of its own layers
+            # section 6: each of these sets beside random heads of its own layers
+            if role.removeprefix(CANDIDATE) in dissociated:
                 like = matched_random(model, chosen, settings.draws, settings.seed)
                 sets += [AblationSet(f"random like {role}{suffix}", tuple(n), code, d) for d, n in enumerate(like)]
         circuit = language.found.heads

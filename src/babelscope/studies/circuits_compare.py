@@ -18,7 +18,7 @@ from babelscope.circuits.heads.roles import Roles, match_heads
 from babelscope.results import Run
 
 Array = NDArray[np.float64]
-OVERLAP = ["language", "language2", "measure", "value", "null", "p", "hypergeometric"]
+OVERLAP = ["language", "language2", "measure", "value", "null", "p", "why"]
 MATCHED = ["language", "language2", "head", "head2", "distance", "null_distance", "p"]
 
 
@@ -34,7 +34,7 @@ def _base(run: Run) -> str:
     return run.model_name.partition("@")[0]
 
 
-def compare_circuit_edges(first: Run, second: Run, permutations: int = 200, seed: int = 0) -> pd.DataFrame:
+def compare_circuit_edges(first: Run, second: Run, permutations: int = 1000, seed: int = 0) -> pd.DataFrame:
     """Overlap of the runs' circuits (nodes, edges, scores), each with its null: one row per language and measure.
 
     The same language in both runs; where they share none, every language of the first with every one of the second.

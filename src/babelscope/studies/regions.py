@@ -28,6 +28,7 @@ from babelscope.results import Run, RunWriter, open_run, run_key
 from babelscope.studies import calibration, probes
 from babelscope.studies.progress import Progress, silent
 from babelscope.studies.region_settings import RegionsSettings
+from babelscope.studies.routing import write_routing
 
 __all__ = ["RegionsSettings", "study_regions", "versions"]
 
@@ -74,6 +75,7 @@ def study_regions(
             _write_table(run, table)
             summary["perplexity"] = table.perplexities()
         sets = _calibrate(run, recording, found, settings, summary, progress)
+        summary |= write_routing(run, model, sample, settings, progress)
         _probe(run, model, sample, recording, sets, windows, settings, summary, progress)
         _manifest(run, model, settings, sample, windows, summary)
     return open_run(out)

@@ -6,8 +6,9 @@ from babelscope.tasks.loading import load_tokenizer
 from babelscope.tasks.minimal_pairs import MinimalPair, read_minimal_pairs
 from babelscope.tasks.prompts import PromptPair, PromptSet
 from babelscope.tasks.random_text import language_tokens, repeated_tokens
-from babelscope.tasks.registry import TASKS, Task, build, build_paired, census, corruptions, fill_foils
+from babelscope.tasks.registry import TASKS, Task, build, build_paired, census, corruptions, fill_foils, task_named
 from babelscope.tasks.sources import mib_lexicon, unimorph_verbs
+from babelscope.tasks.steps import Label, Need, Step
 from babelscope.tasks.stories import Story, read_stories
 
 __all__ = [
@@ -15,9 +16,12 @@ __all__ = [
     "TASKS",
     "Census",
     "Encoder",
+    "Label",
     "MinimalPair",
+    "Need",
     "PromptPair",
     "PromptSet",
+    "Step",
     "Story",
     "Task",
     "build",
@@ -31,5 +35,6 @@ __all__ = [
     "read_minimal_pairs",
     "read_stories",
     "repeated_tokens",
+    "task_named",
     "unimorph_verbs",
 ]

@@ -7,13 +7,14 @@ corrupted sentence stays grammatical.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from babelscope.tasks.candidates import Candidate
 from babelscope.tasks.encoding import Encoder
+from babelscope.tasks.steps import Label, Need, Step, fixed
 from babelscope.tasks.templates import IoiLexicon, Rendered, Template, render
 
 CORRUPTIONS: Mapping[str, tuple[str, int]] = {
@@ -29,6 +30,55 @@ CONTROL_CORRUPTIONS: Mapping[str, tuple[str, int]] = {
     "pabc": ("all three name slots hold three other names", 6),
 }
 """Corruptions of the task without a duplicated name"""
+
+ATTENDING, COPYING = 0.1, 0.2
+"""least score of a label by attention, and by copying: average heads stay below"""
+
+
+def _mover(supports: bool, score: Callable[[str], float]) -> Label:
+    """A head that acts on the names' logits: by copying, or by suppressing what it reads (for S, that helps)."""
+    copies = score("copy") >= score("negative copy")
+    name = "copy" if copies else "negative copy"
+    if not score(name) >= COPYING:
+        return Label("direct" if supports else "direct, opposing", score=name)
+    role = {
+        (True, True): "name mover",
+        (True, False): "copy suppression",
+        (False, True): "name mover, opposing",
+        (False, False): "negative name mover",
+    }[supports, copies]
+    return Label(role, (Need(name, COPYING),))
+
+
+def _backup(supports: bool, score: Callable[[str], float]) -> Label:
+    found = _mover(supports, score)
+    return replace(found, role=f"backup {found.role}")
+
+
+def _repeating(_: bool, score: Callable[[str], float]) -> Label:
+    best = "induction" if score("induction") > score("duplicate-token") else "duplicate-token"
+    return Label(best, (Need(best, ATTENDING),))
+
+
+STEPS = (
+    Step("name_movers", label=_mover),
+    Step(
+        "s_inhibition",
+        "q",
+        "name_movers",
+        label=fixed("S-inhibition", "anti-S-inhibition", Need("attention END→S2", ATTENDING)),
+    ),
+    Step("duplicate_induction", "v", "s_inhibition", "S2", label=_repeating),
+    Step(
+        "previous_token",
+        "k",
+        "duplicate_induction",
+        "S1+1",
+        label=fixed("previous-token", "", Need("previous-token", ATTENDING)),
+    ),
+    Step("backup_name_movers", knocked_out="name_movers", label=_backup),
+)
+"""Name movers (and negative ones), S-inhibition, duplicate-token and induction, previous-token, backups."""
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from babelscope.tasks.collect import (
 )
 from babelscope.tasks.encoding import Encoder
 from babelscope.tasks.prompts import PromptPair, PromptSet
+from babelscope.tasks.steps import ANY, Dissociation, Step
 from babelscope.tasks.templates import available
 
 if TYPE_CHECKING:
@@ -41,6 +42,20 @@ class Task:
     collect: Callable[[Request, Encoder, Tally], Collected]
     data: str = ""
     """Folder of package data, one file per language; empty when the prompts come from a file of the user's"""
+    steps: tuple[Step, ...] = ANY
+    """how the circuit is searched for, and what its heads are called"""
+    dissociation: Dissociation | None = None
+    """two of the steps whose effects, held against each other, name the heads that act on the logits"""
+    decomposing: tuple[str, str, tuple[str, ...]] | None = None
+    """step, its receivers' step, corruptions that take apart what the step's heads send"""
+    answer_roles: tuple[str, ...] = ("END",)
+    """roles whose tokens decide target and foil: kept in counterfactuals with the same answer"""
+    patched_roles: tuple[str, ...] = ("END",)
+    """roles at which heads are patched one position at a time"""
+    copied_roles: tuple[str, ...] = ()
+    """roles whose words heads may copy"""
+    control: str = "random-text"
+    """the task of the same language that does not ask for this process"""
 
     @property
     def languages(self) -> tuple[str, ...]:
@@ -59,8 +74,25 @@ TASKS: Mapping[str, Task] = {
             {name: what for name, (what, _) in ioi.CORRUPTIONS.items()},
             collect_ioi,
             "ioi",
+            steps=ioi.STEPS,
+            decomposing=("s_inhibition", "name_movers", ("token-only", "position-only")),
+            answer_roles=("IO", "S1", "S2", "END"),
+            patched_roles=("IO", "S1", "S2", "END"),
+            copied_roles=("IO", "S1", "S2"),
+            control="ioi-control",
         ),
-        Task("past-tense", "the past form after a past time word", tense.CORRUPTIONS, collect_tense, "tense"),
+        Task(
+            "past-tense",
+            "the past form after a past time word",
+            tense.CORRUPTIONS,
+            collect_tense,
+            "tense",
+            steps=tense.STEPS,
+            dissociation=tense.ROLES,
+            answer_roles=("VERB1", "END"),
+            patched_roles=("VERB1", "TIME2", "END"),
+            copied_roles=("VERB1",),
+        ),
         Task(
             "ioi-control",
             "IOI sentences in which no name is repeated: target and foil are equally good",
@@ -81,6 +113,11 @@ TASKS: Mapping[str, Task] = {
 }
 """Task name → task; "minimal-pairs:PATH", "agreement:PATH" and, for templates of your own, "ioi:PATH.toml" and
 "past-tense:PATH.toml" name their file; `{language}` in a path stands for the language's code"""
+
+
+def task_named(name: str) -> Task:
+    """The task of a name, with or without a file ("ioi", "ioi:MINE.toml"); raises TaskError for an unknown one."""
+    return _task(name)[0]
 
 
 def corruptions(task: str) -> tuple[str, ...]:

@@ -11,12 +11,48 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from babelscope.tasks.candidates import Candidate
+from babelscope.tasks.steps import Dissociation, Label, Need, Step, fixed
 from babelscope.tasks.templates import Rendered, Template, TenseLexicon, Verb, render
 
 CORRUPTIONS: Mapping[str, str] = {
     "tense-flip": "the past time word becomes a future one, or a present one, of as many tokens: isolates tense",
     "verb-swap": "the verb becomes another one of as many tokens: isolates copying",
 }
+
+ATTENDING = 0.1
+"""least attention of a label that says where a head looks"""
+
+STEPS = (
+    Step("direct", mlps=True, corruption="tense-flip"),
+    Step("direct_verb", mlps=True, corruption="verb-swap"),
+    Step("queries", "q", "direct", mlps=True, corruption="tense-flip", label=fixed("feeds queries")),
+    Step("keys", "k", "direct", None, mlps=True, corruption="tense-flip", label=fixed("feeds keys")),
+    Step("values", "v", "direct", None, mlps=True, corruption="tense-flip", label=fixed("feeds values")),
+    Step(
+        "values_verb",
+        "v",
+        "direct_verb",
+        "VERB1",
+        mlps=True,
+        corruption="verb-swap",
+        label=fixed("feeds values of the verb"),
+    ),
+    Step("ffn_inputs", "mlp", "direct", corruption="tense-flip", label=fixed("feeds FFNs")),
+)
+"""What acts directly under either corruption, what feeds its heads, and which heads feed its FFNs."""
+
+_RULE = Need("writes target − foil of other prompts")
+_VERB = Need("attention END→VERB1", ATTENDING)
+ROLES = Dissociation(
+    "direct",
+    "direct_verb",
+    (
+        Label("past-tense head", (_RULE,)),
+        Label("copy head", (_VERB,)),
+        Label("tense and copy head", (_RULE, _VERB)),
+    ),
+)
+"""Past-tense heads: moved more than twice as much by the tense flip as by the verb swap; copy heads: the reverse."""
 
 _ALTERNATIVES = 40
 """How many other verbs are tried as a swap or as a foil before the candidate is given up"""

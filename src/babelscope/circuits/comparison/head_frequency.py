@@ -17,7 +17,8 @@ import numpy as np
 from jaxtyping import Bool, Float
 from numpy.typing import NDArray
 
-from babelscope.circuits.core.statistics import Correlation, correlate
+from babelscope.circuits.core.statistics import Correlation, correlate, drawn_ends
+from babelscope.stats import pearson
 
 Array = NDArray[np.float64]
 Used = NDArray[np.bool_]
@@ -54,12 +55,12 @@ def compare(
     a, b = first.mean(0), second.mean(0)
     rng = np.random.default_rng(seed)
     drawn = [pearson(_resampled(first, rng), _resampled(second, rng)) for _ in range(draws)]
-    low, high = np.quantile(drawn, [0.025, 0.975]) if draws else (float("nan"), float("nan"))
-    ceiling = float(np.sqrt(max(0.0, reliability(first, seed=seed)) * max(0.0, reliability(second, seed=seed))))
+    low, high = drawn_ends(np.array(drawn))
+    ceiling = float(np.sqrt(np.prod([np.maximum(0.0, reliability(used, seed=seed)) for used in (first, second)])))
     control = None
     if controls is not None:
         control = (pearson(a, controls[0]) + pearson(b, controls[1])) / 2
-    return Agreement(correlate(a, b, seed=seed), float(low), float(high), ceiling, control)
+    return Agreement(correlate(a, b, seed=seed), low, high, ceiling, control)
 
 
 def reliability(used: Bool[Used, "P L H"], splits: int = 50, seed: int = 0) -> float:
@@ -72,22 +73,9 @@ def reliability(used: Bool[Used, "P L H"], splits: int = 50, seed: int = 0) -> f
         order = rng.permutation(len(used))
         middle = len(used) // 2
         halves.append(pearson(used[order[:middle]].mean(0), used[order[middle : 2 * middle]].mean(0)))
-    half = float(np.mean(halves))
+    known = [half for half in halves if np.isfinite(half)]
+    half = float(np.mean(known)) if known else float("nan")
     return 2 * half / (1 + half) if half > -1 else float("nan")
-
-
-def pearson(first: Float[Array, "*shape"], second: Float[Array, "*shape"]) -> float:
-    """Pearson's r of two arrays; 0 where one does not vary."""
-    a, b = first.ravel() - first.mean(), second.ravel() - second.mean()
-    scale = float(np.sqrt((a @ a) * (b @ b)))
-    return float(a @ b) / scale if scale > 0 else 0.0
-
-
-def spearman(first: Float[Array, "*shape"], second: Float[Array, "*shape"]) -> float:
-    """Spearman's ρ of two arrays; 0 where one does not vary."""
-    from scipy.stats import rankdata
-
-    return pearson(rankdata(first.ravel()), rankdata(second.ravel()))
 
 
 def rows(agreements: Mapping[tuple[str, str], Agreement], measure: str = "head_frequency") -> list[dict[str, Any]]:

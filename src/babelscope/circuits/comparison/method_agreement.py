@@ -13,11 +13,10 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import NDArray
 
-from babelscope.circuits.comparison.head_frequency import pearson, spearman
+from babelscope.circuits.core.ablation import Ablation, reference
 from babelscope.circuits.edges.eap import Attribution
 from babelscope.circuits.edges.edge_ablation import edge_effects
-from babelscope.circuits.edges.references import reference
-from babelscope.circuits.heads.ablation import Ablation
+from babelscope.stats import pearson, spearman
 
 if TYPE_CHECKING:
     from babelscope.models import Model

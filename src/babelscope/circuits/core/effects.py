@@ -33,6 +33,8 @@ class Effects:
     """KL(unpatched ‖ patched) at END in nats, when it was asked for"""
     settings: dict[str, Any] = field(default_factory=dict[str, Any])
     """every choice that determined the numbers"""
+    unit: Float[Array, " P"] | None = None
+    """logit differences whose mean the effects are shares of, where that is not the run's own (after a knock-out)"""
 
     @property
     def base(self) -> Float[Array, " P"]:
@@ -50,7 +52,7 @@ class Effects:
 
         Raises NonFinite when the scale is zero, which says that the model does not do the task at all.
         """
-        return self.differences.mean(1) / self._scale(np.full(len(self.clean), 1 / len(self.clean)))
+        return self.differences.mean(1) / _nonzero(float(self._scale.mean()), self._why)
 
     @property
     def recovery(self) -> Float[Array, " S"]:
@@ -61,7 +63,7 @@ class Effects:
     def interval(self, draws: int = 2000, seed: int = 0) -> tuple[Float[Array, " S"], Float[Array, " S"]]:
         """Ends of the 95 % bootstrap interval (over pairs) of `effect`."""
         weights = resampled_weights(len(self.clean), draws, seed)
-        scale = weights @ (self.clean if self.direction == "noising" else self.clean - self.corrupted)
+        scale = weights @ self._scale
         with np.errstate(divide="ignore", invalid="ignore"):
             drawn = (self.differences @ weights.T) / np.where(scale == 0, np.nan, scale)
         low, high = np.nanquantile(drawn, [0.025, 0.975], axis=1)
@@ -90,10 +92,17 @@ class Effects:
         """Effect of one sender."""
         return float(self.effect[self.senders.index(sender)])
 
-    def _scale(self, weights: Array) -> float:
+    @property
+    def _scale(self) -> Float[Array, " P"]:
+        if self.unit is not None:
+            return self.unit
+        return self.clean if self.direction == "noising" else self.clean - self.corrupted
+
+    @property
+    def _why(self) -> str:
         if self.direction == "noising":
-            return _nonzero(float(weights @ self.clean), "the mean logit difference of the clean prompts is zero")
-        return _nonzero(float(weights @ (self.clean - self.corrupted)), "clean and corrupted runs score the same")
+            return "the mean logit difference of the clean prompts is zero"
+        return "clean and corrupted runs score the same"
 
 
 def _nonzero(value: float, why: str) -> float:

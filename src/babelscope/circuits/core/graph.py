@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from babelscope.models import Model
 
 Mask = NDArray[np.bool_]
-_MOST_HEADS = 10_000
-"""in all layers; the largest models have half of that"""
+MOST = 10_000
+"""heads in all layers; the largest models have half of that"""
 
 
 @dataclass(frozen=True)
@@ -96,6 +96,14 @@ class Wiring:
             mask[: self.before(receiver), column] = True
         return mask
 
+    @property
+    def edges(self) -> int:
+        """How many edges exist, counted without listing them."""
+        inner = self.heads + 2 * self.kv_heads
+        seen = [1 + layer * (self.heads + 1) for layer in range(self.layers)]
+        late = 0 if self.parallel else self.heads
+        return sum(before * inner + before + late for before in seen) + 1 + self.layers * (self.heads + 1)
+
     @cached_property
     def feeds(self) -> Bool[Mask, "R W"]:
         """Which node each reader belongs to: a key/value head belongs to every query head that it serves."""
@@ -153,6 +161,7 @@ class Wiring:
 def sized(wiring: Wiring) -> Wiring:
     """The same wiring, where its sizes are those of a model; raises ValueError before a matrix of them fills memory."""
     sizes = (wiring.layers, wiring.heads, wiring.kv_heads)
-    if not all(type(size) is int and size > 0 for size in sizes) or wiring.layers * wiring.heads > _MOST_HEADS:
+    whole = all(type(size) is int and size > 0 for size in sizes)
+    if not whole or wiring.layers * wiring.heads > MOST or wiring.heads % wiring.kv_heads:
         raise ValueError(f"{sizes} are not the sizes of a model")
     return wiring

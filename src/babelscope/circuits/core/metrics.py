@@ -17,9 +17,9 @@ from torch import Tensor
 
 from babelscope.circuits.core import logit_diff
 from babelscope.circuits.core.batching import Rows, batches
-from babelscope.circuits.core.statistics import bootstrap_mean, wilson
 from babelscope.models.batches import token_budget
 from babelscope.models.hooks import Change, Site, edit
+from babelscope.stats import bootstrap_mean, wilson
 
 if TYPE_CHECKING:
     from babelscope.models import Model

@@ -8,6 +8,7 @@ W writer · R reader · C token · D width · H query head · K key/value head �
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -16,7 +17,6 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from babelscope.circuits.core.cache import Recorded, attention_output
-from babelscope.circuits.core.nodes import Receiver
 from babelscope.models.families import find
 from babelscope.models.model import matrix
 from babelscope.models.norms import NormMap, plain
@@ -44,6 +44,16 @@ class Values:
     @classmethod
     def of(cls, run: Recorded) -> Values:
         return cls(run.residual[0], run.z, run.mlp)
+
+    def listed(self) -> list[Tensor]:
+        """The embedding's, every layer's heads', every layer's MLP's."""
+        return [self.embedding, *self.z, *self.mlp]
+
+    @classmethod
+    def from_list(cls, parts: Sequence[Tensor]) -> Values:
+        """What `listed` gave, put together again."""
+        layers = (len(parts) - 1) // 2
+        return cls(parts[0], list(parts[1 : layers + 1]), list(parts[layers + 1 :]))
 
     def tokens(self, start: int, end: int) -> Values:
         """Some of the tokens, all rows laid end to end."""
@@ -146,12 +156,3 @@ def pulled_back_mlp(
         return gradient[None]
     seen = stream.detach().clone().requires_grad_()
     return torch.autograd.grad((read_mlp(model, layer, seen) * gradient).sum(), seen)[0][None]
-
-
-def stream_before(run: Recorded, model: Model, receiver: Receiver) -> Float[Tensor, "N T D"]:
-    """The stream that a reader saw in a recorded run."""
-    if receiver.kind == "logits":
-        return run.residual[-1]
-    if receiver.kind != "mlp" or model.family.parallel:
-        return run.residual[receiver.layer]
-    return run.residual[receiver.layer] + attention_write(model, receiver.layer, run.z[receiver.layer])

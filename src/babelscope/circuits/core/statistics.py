@@ -1,88 +1,68 @@
-"""Intervals, tests and correlations for scores over prompts and over heads.
+"""Tests over prompts, and correlations of head matrices against heads shuffled inside their layers.
+
+What cannot be computed is NaN: a test of fewer than six prompts, a correlation with something that does not vary.
 
 P prompt · L layer · H head
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from numpy.typing import NDArray
 
+from babelscope.stats import bootstrap_counts, pearson, percentile, t_ends
+
 Array = NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A value with the ends of its 95 % interval."""
-
-    value: float
-    low: float
-    high: float
+FEWEST = 6
+"""prompts that a test needs"""
 
 
 def resampled_weights(count: int, draws: int, seed: int) -> Float[Array, "draws P"]:
     """Bootstrap weights: how often each prompt is drawn, divided by their number; rows sum to 1."""
-    return np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=draws) / count
+    return bootstrap_counts(count, draws, seed) / count
 
 
-def bootstrap_mean(values: Sequence[float] | Float[Array, " P"], draws: int = 2000, seed: int = 0) -> Interval:
-    """Mean over prompts with its percentile bootstrap interval.
+def drawn_ends(drawn: Float[Array, " draws"]) -> tuple[float, float]:
+    """The middle 95 % of bootstrap draws; NaN where they do not differ, or where one in twenty is undefined."""
+    known = drawn[np.isfinite(drawn)]
+    if known.size < 0.95 * drawn.size or known.size == 0 or np.ptp(known) < 1e-9:
+        return float("nan"), float("nan")
+    return percentile(known)
 
-    >>> bootstrap_mean([1.0, 1.0, 1.0])
-    Interval(value=1.0, low=1.0, high=1.0)
+
+def prompt_test(
+    values: Float[Array, "*tests P"], alternative: Literal["two-sided", "greater"] = "two-sided"
+) -> Float[Array, "*tests"]:
+    """p that a mean over prompts is zero (or is not above it): one-sample t; NaN for fewer than six prompts.
+
+    An effect that is the same on every prompt has p = 0, none at all p = 1. Section 7 of the specification of
+    statistics: at ten prompts 5 % of normal nulls pass, 11 % with a bootstrap.
     """
-    array = np.asarray(values, dtype=np.float64)
-    if array.size == 0:
-        return Interval(float("nan"), float("nan"), float("nan"))
-    means = resampled_weights(array.size, draws, seed) @ array
-    low, high = np.quantile(means, [0.025, 0.975])
-    return Interval(float(array.mean()), float(low), float(high))
+    from scipy.special import stdtr
+
+    values = np.asarray(values, dtype=np.float64)
+    count = values.shape[-1]
+    if count < FEWEST:
+        return np.full(values.shape[:-1], np.nan)
+    mean, error = values.mean(-1), values.std(-1, ddof=1) / np.sqrt(count)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        t = mean / error
+    t = np.where(np.isnan(t) & np.isfinite(mean), 0.0, t)
+    return 2 * stdtr(count - 1, -np.abs(t)) if alternative == "two-sided" else stdtr(count - 1, -t)
 
 
-def wilson(successes: int, trials: int) -> Interval:
-    """Share of successes with Wilson's 95 % interval.
-
-    >>> round(wilson(8, 10).low, 3), round(wilson(8, 10).high, 3)
-    (0.49, 0.943)
-    """
-    if trials == 0:
-        return Interval(float("nan"), 0.0, 1.0)
-    z, share = 1.959963984540054, successes / trials
-    scale = 1 + z * z / trials
-    centre = (share + z * z / (2 * trials)) / scale
-    half = z * ((share * (1 - share) / trials + z * z / (4 * trials**2)) ** 0.5) / scale
-    return Interval(share, max(0.0, centre - half), min(1.0, centre + half))
-
-
-def benjamini_hochberg(p: Float[Array, " tests"], q: float = 0.05) -> Bool[NDArray[np.bool_], " tests"]:
-    """Tests rejected at false discovery rate q (Benjamini and Hochberg 1995)."""
-    flat = np.asarray(p, dtype=np.float64).ravel()
-    order = np.argsort(flat)
-    passed = flat[order] <= q * np.arange(1, flat.size + 1) / flat.size
-    rejected = np.zeros(flat.size, dtype=bool)
-    if passed.any():
-        rejected[order[: int(np.flatnonzero(passed).max()) + 1]] = True
-    return rejected.reshape(np.shape(p))
-
-
-def bootstrap_p(differences: Float[Array, "S P"], draws: int = 10_000, seed: int = 0) -> Float[Array, " S"]:
-    """Two-sided p-value that the mean over prompts is zero: the share of bootstrap means on the other side, doubled.
-
-    It is never below 2 / (draws + 1), and 1 where there is only one prompt.
-    """
-    count = differences.shape[1]
+def prompt_interval(values: Float[Array, "*some P"]) -> tuple[Float[Array, "*some"], Float[Array, "*some"]]:
+    """Ends of the 95 % t interval of a mean over prompts; NaN for a single prompt, or equal ones."""
+    values = np.asarray(values, dtype=np.float64)
+    count = values.shape[-1]
     if count < 2:
-        return np.ones(len(differences))
-    weights = resampled_weights(count, draws, seed)
-    above, below = np.zeros(len(differences)), np.zeros(len(differences))
-    for part in np.array_split(weights, max(1, len(weights) * len(differences) // 2_000_000)):
-        means = differences @ part.T
-        above, below = above + (means >= 0).sum(1), below + (means <= 0).sum(1)
-    return np.minimum(1.0, 2 * (1 + np.minimum(above, below)) / (draws + 1))
+        unknown = np.full(values.shape[:-1], np.nan)
+        return unknown, unknown
+    return t_ends(values.mean(-1), values.std(-1, ddof=1) / np.sqrt(count), count - 1)
 
 
 @dataclass(frozen=True)
@@ -109,22 +89,17 @@ def correlate(
     from scipy.stats import rankdata
 
     def both(other: Array) -> tuple[float, float]:
-        return _pearson(first.ravel(), other.ravel()), _pearson(rankdata(first), rankdata(other))
+        return pearson(first, other), pearson(rankdata(first), rankdata(other))
 
     generator = np.random.default_rng(seed)
-    pearson, spearman = both(second)
+    own = both(second)
     null = np.array([both(generator.permuted(second, axis=1)) for _ in range(permutations)])
-    return Correlation(
-        pearson,
-        spearman,
-        float(null[:, 0].mean()),
-        float(null[:, 1].mean()),
-        float((1 + (null[:, 0] >= pearson - 1e-12).sum()) / (permutations + 1)),
-        float((1 + (null[:, 1] >= spearman - 1e-12).sum()) / (permutations + 1)),
-    )
+    p, spearman_p = (permutation_p(value, null[:, place]) for place, value in enumerate(own))
+    return Correlation(*own, float(null[:, 0].mean()), float(null[:, 1].mean()), p, spearman_p)
 
 
-def _pearson(first: Array, second: Array) -> float:
-    a, b = first.ravel() - first.mean(), second.ravel() - second.mean()
-    scale = float(np.sqrt((a @ a) * (b @ b)))
-    return float(a @ b) / scale if scale > 0 else 0.0
+def permutation_p(value: float, null: Float[Array, " draws"]) -> float:
+    """(1 + draws that reach the value) / (1 + draws); NaN where the value or a draw is undefined."""
+    if not (np.isfinite(value) and np.isfinite(null).all() and null.size):
+        return float("nan")
+    return float((1 + (null >= value - 1e-12).sum()) / (null.size + 1))

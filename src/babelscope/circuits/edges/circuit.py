@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -22,6 +22,8 @@ from babelscope.circuits.core.nodes import EMBEDDING, LOGITS, Head, Node, Receiv
 from babelscope.errors import InputError, RunError
 
 Array = NDArray[np.float64]
+Construction = Literal["greedy", "top"]
+"""grown from the logits upwards, or the strongest edges wherever they are (as in MIB); both are pruned"""
 
 
 @dataclass(frozen=True)
@@ -116,7 +118,7 @@ class Circuit:
             wiring, roles, about = sized(Wiring(**facts["wiring"])), dict(facts["roles"]), dict(facts["about"])
         except FileNotFoundError as error:
             raise RunError(f"there is no circuit at {path}") from error
-        except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
+        except (OSError, SafetensorError, KeyError, ValueError, TypeError, RecursionError) as error:
             raise RunError(f"{path} holds no circuit: {error}") from error
         if edges.shape != wiring.allowed.shape or scores.shape != edges.shape:
             raise RunError(f"{path} holds no circuit: {edges.shape[0]} × {edges.shape[1]} edges do not fit its model")
@@ -215,6 +217,34 @@ def greedy_edges(
             open_readers(node)
     made = Circuit(wiring, edges, scores, about={**(about or {}), **_how("greedy", count, absolute)})
     return made.pruned() if prune else made
+
+
+def sized_circuit(
+    wiring: Wiring,
+    scores: Float[Array, "W R"],
+    size: int,
+    construction: Construction = "greedy",
+    about: Mapping[str, Any] | None = None,
+    tries: int = 20,
+) -> Circuit:
+    """The circuit of these scores that has `size` edges (95 to 105 %) once those on no path are gone.
+
+    The count asked for is bisected; where no count does it within `tries`, the nearest is kept (its size says so).
+    """
+    build = greedy_edges if construction == "greedy" else top_edges
+    low, high = size, int(wiring.allowed.sum())
+    best: Circuit | None = None
+    asked = size
+    for _ in range(tries):
+        made = build(wiring, scores, asked, about=about)
+        if best is None or abs(made.size - size) < abs(best.size - size):
+            best = made
+        if abs(made.size - size) <= 0.05 * size or low >= high:
+            break
+        low, high = (asked + 1, high) if made.size < size else (low, asked - 1)
+        asked = (low + high) // 2
+    assert best is not None
+    return best
 
 
 def _check_count(wiring: Wiring, count: int) -> None:

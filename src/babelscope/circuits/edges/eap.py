@@ -22,15 +22,14 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
+from babelscope.circuits.core.ablation import Ablation, ablation_kind, reference
 from babelscope.circuits.core.batching import batches
 from babelscope.circuits.core.cache import run
 from babelscope.circuits.core.graph import Wiring
 from babelscope.circuits.core.nodes import MLP, Head
 from babelscope.circuits.core.residual import AttentionKind, Values, all_parts, pulled_back, pulled_back_mlp
 from babelscope.circuits.edges.backward import Gradients, gradients
-from babelscope.circuits.edges.references import ablation_kind, reference
 from babelscope.circuits.edges.relp import relevance_rules
-from babelscope.circuits.heads.ablation import Ablation
 from babelscope.errors import InputError, NonFinite
 from babelscope.models.batches import token_budget
 from babelscope.models.hooks import Site

@@ -14,7 +14,7 @@ W writer · R reader · N row · T position · D width · P pair
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -23,12 +23,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from babelscope.circuits.core import logit_diff
+from babelscope.circuits.core.ablation import Reference, fitted_constants
 from babelscope.circuits.core.batching import Rows, batches
-from babelscope.circuits.core.cache import run
 from babelscope.circuits.core.graph import Mask, Wiring
 from babelscope.circuits.core.nodes import Receiver
 from babelscope.circuits.core.residual import AttentionKind, Values, attention_write, head_parts, read, read_mlp
-from babelscope.circuits.edges.references import Reference
 from babelscope.errors import InputError
 from babelscope.models.batches import token_budget
 from babelscope.models.hooks import Change, Site, edit
@@ -189,52 +188,14 @@ def optimal_reference(
     pairs: Sequence[PromptPair],
     edges: Bool[Mask, "W R"],
     steps: int = 50,
-    rate: float = 0.05,
     budget: int | None = None,
-) -> Reference:
-    """The constants, one per node and the same at all positions, under which a circuit diverges least from the model.
-
-    Begun at the means over prompts and positions; `steps` of Adam on KL(model ‖ circuit) where the answer begins (Li
-    and Janson 2024).
-    """
+) -> tuple[Reference, list[float]]:
+    """The constants under which a circuit of edges diverges least from the model, and the loss of every step."""
     wiring = Wiring.of(model)
     mask = _checked(wiring, edges).to(model.device)
-    parameters = [part.clone().requires_grad_() for part in _flat(_mean_constants(model, pairs, budget))]
-    optimiser = torch.optim.Adam(parameters, lr=rate)
-    _ = model.block_returns_tuple
+
+    def final(rows: Rows, values: Values) -> Tensor:
+        return masked_final(model, wiring, mask, rows, values)[:, 0]
+
     limit = min(budget or token_budget(model.device), max(1, ELEMENTS // (8 * len(wiring.writers) * model.width)))
-    for _ in range(steps):
-        optimiser.zero_grad()
-        for rows in batches(pairs, limit, model.device):
-            with torch.no_grad():
-                whole = run(model, rows.clean, mlps=False).final[:, rows.length - rows.answer]
-            with torch.enable_grad():
-                final = masked_final(model, wiring, mask, rows, _unflat(parameters))
-                loss = logit_diff.divergence(model, whole, final[None, :, 0]).sum() / len(pairs)
-                found = torch.autograd.grad(loss, parameters, allow_unused=True)
-            for parameter, gradient in zip(parameters, cast("Sequence[Tensor | None]", found)):
-                if gradient is not None:
-                    parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
-        optimiser.step()
-    constants = _unflat([parameter.detach() for parameter in parameters])
-    return lambda _: constants
-
-
-@torch.no_grad()
-def _mean_constants(model: Model, pairs: Sequence[PromptPair], budget: int | None) -> Values:
-    total: list[Tensor] = []
-    tokens = 0
-    for rows in batches(pairs, budget or token_budget(model.device), model.device):
-        parts = [part.sum((0, 1)) for part in _flat(Values.of(run(model, rows.corrupted)))]
-        total = [old + new for old, new in zip(total, parts)] if total else parts
-        tokens += rows.corrupted.numel()
-    return _unflat([part / tokens for part in total])
-
-
-def _flat(values: Values) -> list[Tensor]:
-    return [values.embedding, *values.z, *values.mlp]
-
-
-def _unflat(parts: Sequence[Tensor]) -> Values:
-    layers = (len(parts) - 1) // 2
-    return Values(parts[0], list(parts[1 : layers + 1]), list(parts[layers + 1 :]))
+    return fitted_constants(model, pairs, final, steps, budget=limit)

@@ -12,6 +12,7 @@ its score, and summed again on reading.
 from __future__ import annotations
 
 import json
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from babelscope.circuits.core.graph import Wiring, sized
 from babelscope.circuits.core.nodes import EMBEDDING, MLP, Head, Receiver, Sender
 from babelscope.circuits.edges.circuit import Circuit
 from babelscope.errors import InputError
+from babelscope.results.whole import whole_file
 
 _EDGE = re.compile(r"(input|a(\d+)\.h(\d+)|m(\d+))->(?:a(\d+)\.h(\d+)<([qkv])>|m(\d+)|logits)")
 
@@ -62,17 +64,26 @@ def to_graph(circuit: Circuit, width: int = 0) -> dict[str, Any]:
 def from_graph(graph: Any, wiring: Wiring | None = None) -> Circuit:
     """The circuit that such an object describes, for a model of this `wiring` (else: no key/value heads are shared).
 
-    Raises InputError naming what is wrong: missing parts, an unknown edge, sizes of another model.
+    Raises InputError naming what is wrong: missing parts, an unknown edge, sizes of another model, a score that is no
+    number, masks of single neurons (a circuit here holds whole nodes).
     """
     if not isinstance(graph, dict) or not {"cfg", "edges"} <= graph.keys():  # pyright: ignore[reportUnknownMemberType]
         raise InputError("not a circuit graph: it needs the keys cfg, nodes and edges")
     try:
         sizes: dict[str, Any] = graph["cfg"]
         layers, heads = int(sizes["n_layers"]), int(sizes["n_heads"])
-        own = sized(Wiring(layers, heads, heads, bool(sizes["parallel_attn_mlp"])))
+        own = sized(Wiring(layers, heads, heads, _truth(sizes["parallel_attn_mlp"])))
         listed: dict[str, dict[str, Any]] = dict(graph["edges"])
+        nodes: dict[str, Any] = dict(graph.get("nodes") or {})  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType]
     except (KeyError, TypeError, ValueError, OverflowError) as error:
-        raise InputError(f"not a circuit graph: {error!r} in its cfg or edges") from error
+        raise InputError(f"not a circuit graph: {error!r} in its cfg, nodes or edges") from error
+    if own.edges > SPARSEST * max(len(listed), 1):
+        raise InputError(
+            f"a graph of {layers} layers of {heads} heads has {own.edges} edges, and {len(listed)} are listed"
+        )
+    for name, node in nodes.items():
+        if isinstance(node, dict) and node.get("neurons") is not None:  # pyright: ignore[reportUnknownMemberType]
+            raise InputError(f"node {name} of the graph holds a mask of neurons; circuits here are of whole nodes")
     wiring = wiring or own
     if (own.layers, own.heads, own.parallel) != (wiring.layers, wiring.heads, wiring.parallel):
         raise InputError(
@@ -83,24 +94,47 @@ def from_graph(graph: Any, wiring: Wiring | None = None) -> Circuit:
     for name, entry in listed.items():
         row, column = _place(wiring, name)
         try:
-            scores[row, column] -= float(entry.get("score") or 0)
-            edges[row, column] |= bool(entry["in_graph"])
+            scores[row, column] -= _number(entry.get("score"))
+            edges[row, column] |= _truth(entry["in_graph"])
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise InputError(f"edge {name} of the graph: {error!r}") from error
     return Circuit(wiring, edges, scores, about={"format": "EAP-IG JSON"})
 
 
+SPARSEST = 1000
+"""a graph that lists fewer than one edge in so many says that it is of another size than it is"""
+
+
+def _truth(value: Any) -> bool:
+    if type(value) is not bool:
+        raise ValueError(f"{value!r} is neither true nor false")
+    return value
+
+
+def _number(value: Any) -> float:
+    if value is None:  # the reference writes null where an edge was never scored
+        return 0.0
+    if type(value) not in (int, float) or not math.isfinite(value):
+        raise ValueError(f"{value!r} is no score")
+    return float(value)
+
+
 def write_graph(circuit: Circuit, path: Path, width: int = 0) -> None:
-    """Write a circuit to a .json file in that format."""
-    Path(path).write_text(json.dumps(to_graph(circuit, width)), encoding="utf-8")
+    """Write a circuit to a .json file in that format; raises InputError where the place cannot be written."""
+    with whole_file(Path(path)) as hidden:
+        hidden.write_text(json.dumps(to_graph(circuit, width)), encoding="utf-8")
 
 
 def read_graph(path: Path, wiring: Wiring | None = None) -> Circuit:
     """Read a circuit from a .json file in that format; raises InputError."""
+    if Path(path).suffix == ".pt":
+        raise InputError(f"{path} is a pickle, which is never read: write the graph with to_json first")
     try:
         graph = json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InputError(f"{path} is no circuit graph: {error}") from error
+    except RecursionError:
+        raise InputError(f"{path} is no circuit graph: it is nested too deeply") from None
     return from_graph(graph, wiring)
 
 

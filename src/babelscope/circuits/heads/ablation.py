@@ -1,25 +1,30 @@
-"""Taking parts out of a model: what an ablated head or MLP says instead, for any set of nodes (section 6).
+"""Taking heads and MLPs out of a model, and circuits of them: everything else ablated (section 6).
 
 P pair · N row · T position · H head · E head width · D width
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import StrEnum
+from functools import cached_property
+from itertools import combinations, product
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from numpy.typing import NDArray
 from torch import Tensor
 
 from babelscope.circuits.core import logit_diff
+from babelscope.circuits.core.ablation import Ablation, Reference, ablation_kind, fitted_constants, reference
 from babelscope.circuits.core.batching import Rows, batches
-from babelscope.circuits.core.cache import Recorded, Runs, run
-from babelscope.circuits.core.nodes import MLP, Head, check_model, check_nodes
+from babelscope.circuits.core.cache import Runs, run
+from babelscope.circuits.core.faithfulness import BUDGETS, Area, Curve, Mask, curve
+from babelscope.circuits.core.nodes import MLP, Head, check_model, check_nodes, heads_of, mlps_of
+from babelscope.circuits.core.residual import Values
 from babelscope.circuits.patching.path_passes import to_the_end
 from babelscope.errors import InputError
 from babelscope.models.batches import token_budget
@@ -31,170 +36,36 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.float64]
 Part = Head | MLP
-Key = tuple[str, str, int, int]
 
 
-class Ablation(StrEnum):
-    """What stands in the place of an ablated node's output."""
-
-    ZERO = "zero"
-    """nothing"""
-    MEAN = "mean"
-    """its mean over the reference prompts of the same template, order and length, position by position"""
-    RESAMPLE = "resample"
-    """its output on the corrupted twin"""
-    OPTIMAL = "optimal"
-    """one constant per node, found by gradient descent on the divergence from the whole model"""
+def node_changes(model: Model, values: Values, nodes: Collection[Part]) -> dict[Site, Change]:
+    """Edits that put `values` in the place of what `nodes` put out; raises InputError for nodes that do not exist."""
+    check_nodes(model, nodes)
+    heads: dict[int, list[int]] = {}
+    for node in sorted(node for node in nodes if isinstance(node, Head)):
+        heads.setdefault(node.layer, []).append(node.head)
+    changes = {Site("z", layer): _heads_changed(values.z[layer], own) for layer, own in heads.items()}
+    mlps = {node.layer for node in nodes if isinstance(node, MLP)}
+    return changes | {Site("mlp_write", layer): _mlp_changed(values.mlp[layer]) for layer in mlps}
 
 
-@dataclass
-class Ablator:
-    """Prepared values for ablating any nodes of a model on a set of pairs.
+def _heads_changed(value: Float[Tensor, "*batch H E"], heads: list[int]) -> Change:
+    def change(z: Tensor) -> Tensor:
+        # a pass that was resumed sees the last positions only; a constant stands at every position
+        other = value if value.dim() == 2 else value[:, -z.shape[1] :]
+        changed = z.clone()
+        changed[:, :, heads] = other.to(z).expand(z.shape)[:, :, heads]
+        return changed
 
-    `means`: over the corrupted prompts unless `reference` says clean. Raises UnsupportedModel where writes do not add
-    up; InputError for nodes that do not exist, or for optimal values of nodes that were not fitted.
-    """
-
-    model: Model
-    kind: Ablation
-    reference: str = "corrupted"
-    _means: dict[Key, Recorded] = field(default_factory=dict[Key, Recorded], repr=False)
-    constants: dict[Part, Tensor] = field(default_factory=dict[Part, Tensor], repr=False)
-
-    @classmethod
-    def prepare(
-        cls,
-        model: Model,
-        pairs: Sequence[PromptPair],
-        kind: Ablation | str = Ablation.MEAN,
-        reference: str = "corrupted",
-        budget: int | None = None,
-    ) -> Ablator:
-        """An ablator whose means are taken over all `pairs`, however they are batched later."""
-        check_model(model)
-        if kind not in list(Ablation):
-            raise InputError(f"no ablation {kind!r}; there are {', '.join(Ablation)}")
-        if reference not in ("corrupted", "clean"):
-            raise InputError(f"means are over the corrupted or the clean prompts, not {reference!r}")
-        ablator = cls(model, Ablation(kind), reference)
-        if ablator.kind in (Ablation.MEAN, Ablation.OPTIMAL):
-            ablator._take_means(pairs, budget or token_budget(model.device))
-        return ablator
-
-    def changes(self, rows: Rows, nodes: Collection[Part], source: Recorded | None = None) -> dict[Site, Change]:
-        """Edits that ablate `nodes` on a batch; `source` is the corrupted run, which only resampling needs."""
-        check_nodes(self.model, nodes)
-        heads: dict[int, list[int]] = {}
-        for node in sorted(node for node in nodes if isinstance(node, Head)):
-            heads.setdefault(node.layer, []).append(node.head)
-        changes = {Site("z", layer): self._heads(rows, layer, chosen, source) for layer, chosen in heads.items()}
-        for node in nodes:
-            if isinstance(node, MLP):
-                changes[Site("mlp_write", node.layer)] = self._mlp(rows, node, source)
-        return changes
-
-    def _heads(self, rows: Rows, layer: int, heads: list[int], source: Recorded | None) -> Change:
-        def change(z: Tensor) -> Tensor:
-            value = self._value(rows, source, lambda recorded: recorded.z[layer])
-            changed = z.clone()
-            if self.kind is Ablation.OPTIMAL:
-                constants = torch.stack([self._constant(Head(layer, head)) for head in heads])
-                changed[:, :, heads] = constants.to(z).expand(*z.shape[:2], -1, -1)
-            else:
-                changed[:, :, heads] = 0 if value is None else value[:, -z.shape[1] :, heads].to(z)
-            return changed
-
-        return change
-
-    def _mlp(self, rows: Rows, node: MLP, source: Recorded | None) -> Change:
-        def change(written: Tensor) -> Tensor:
-            if self.kind is Ablation.OPTIMAL:
-                return self._constant(node).to(written).expand_as(written).clone()
-            value = self._value(rows, source, lambda recorded: recorded.mlp[node.layer])
-            return torch.zeros_like(written) if value is None else value[:, -written.shape[1] :].to(written).clone()
-
-        return change
-
-    def _constant(self, node: Part) -> Tensor:
-        if node not in self.constants:
-            raise InputError(f"no optimal value was fitted for {node}: call fit(pairs, nodes) first")
-        return self.constants[node]
-
-    def _value(self, rows: Rows, source: Recorded | None, of: Callable[[Recorded], Tensor]) -> Tensor | None:
-        if self.kind in (Ablation.ZERO, Ablation.OPTIMAL):
-            return None
-        if self.kind is Ablation.MEAN:
-            return torch.cat([of(self._means[key]) for key in _keys(rows)])
-        assert source is not None, "resampling needs the corrupted run"
-        return of(source)
-
-    @torch.no_grad()
-    def _take_means(self, pairs: Sequence[PromptPair], budget: int) -> None:
-        counts: dict[Key, int] = {}
-        for rows in batches(pairs, budget, self.model.device):
-            seen = run(self.model, getattr(rows, self.reference))
-            keys = _keys(rows)
-            for key in dict.fromkeys(keys):
-                chosen = [row for row, other in enumerate(keys) if other == key]
-                counts[key] = counts.get(key, 0) + len(chosen)
-                z, mlp = ([value[chosen].sum(0, keepdim=True) for value in part] for part in (seen.z, seen.mlp))
-                if key in self._means:
-                    old = self._means[key]
-                    z, mlp = ([a + b for a, b in zip(*part)] for part in ((old.z, z), (old.mlp, mlp)))
-                self._means[key] = Recorded(seen.ids[:1], [], z, mlp, seen.final[:0], [])
-        for key, count in counts.items():
-            old = self._means[key]
-            z, mlp = ([value / count for value in part] for part in (old.z, old.mlp))
-            self._means[key] = Recorded(old.ids, [], z, mlp, old.final, [])
-
-    def fit(
-        self, pairs: Sequence[PromptPair], nodes: Collection[Part], steps: int = 40, rate: float = 0.05
-    ) -> list[float]:
-        """Optimal constants of `nodes`, ablated together, by Adam on KL(whole ‖ ablated) at END, from their means.
-
-        Returns the loss of every step. Li and Janson 2024.
-        """
-        check_nodes(self.model, nodes)
-        parts = sorted(nodes, key=str)
-        constants = {node: self._overall(node).clone().requires_grad_() for node in parts}
-        sizes = torch.stack([value.detach().norm() / value.numel() ** 0.5 for value in constants.values()])
-        optimiser = torch.optim.Adam(constants.values(), lr=rate * float(sizes.mean().clamp_min(1e-3)) * 10)
-        self.constants = {**self.constants, **constants}
-        losses: list[float] = []
-        for value in constants.values():
-            value.grad = torch.zeros_like(value)
-        prepared = list(batches(pairs, token_budget(self.model.device), self.model.device))
-        for _ in range(steps):
-            optimiser.zero_grad(set_to_none=False)
-            losses.append(sum(self._loss(rows, parts, len(pairs)) for rows in prepared))
-            optimiser.step()
-        self.constants.update({node: value.detach() for node, value in constants.items()})
-        return losses
-
-    def _loss(self, rows: Rows, parts: Sequence[Part], count: int) -> float:
-        place = rows.length - rows.answer
-        with torch.no_grad():
-            whole = self.model.trunk(rows.clean)[:, place]
-        with torch.enable_grad(), edit(self.model, self.changes(rows, parts)):
-            ablated = self.model.trunk(rows.clean)[:, place]
-            loss = logit_diff.divergence(self.model, whole, ablated[None]).sum() / count
-        # gradients of the constants alone: the model's own .grad is the user's
-        constants = [self.constants[node] for node in parts]
-        for value, gradient in zip(constants, torch.autograd.grad(loss, constants)):
-            assert value.grad is not None
-            value.grad += gradient
-        return float(loss.detach())
-
-    def _overall(self, node: Part) -> Tensor:
-        def of(recorded: Recorded) -> Tensor:
-            return recorded.z[node.layer][0, :, node.head] if isinstance(node, Head) else recorded.mlp[node.layer][0]
-
-        return torch.cat([of(recorded) for recorded in self._means.values()]).mean(0)
+    return change
 
 
-def _keys(rows: Rows) -> list[Key]:
-    """Template, order, length and answer branch: positions mean the same thing only within one of these."""
-    return [(pair.template, pair.order, rows.length, sign) for pair, sign in zip(rows.pairs, rows.signs)]
+def _mlp_changed(value: Float[Tensor, "*batch D"]) -> Change:
+    def change(written: Tensor) -> Tensor:
+        other = value if value.dim() == 1 else value[:, -written.shape[1] :]
+        return other.to(written).expand(written.shape).clone()
+
+    return change
 
 
 @torch.no_grad()
@@ -202,43 +73,120 @@ def ablated_differences(
     model: Model,
     pairs: Sequence[PromptPair],
     sets: Sequence[Collection[Part]],
-    ablator: Ablator,
+    ablation: Ablation | str | Reference = Ablation.MEAN,
     budget: int | None = None,
     done: Callable[[int], None] | None = None,
 ) -> Float[Array, "sets P"]:
     """LD of every pair with each set of nodes ablated; an empty set is the whole model.
 
-    Every pass is resumed at the first ablated layer, and under resampling at the first position that differs.
-    Raises InputError for nodes that do not exist.
+    `ablation`: a kind, or the values themselves (`reference`). "optimal" constants are fitted to each set by itself, on
+    these very pairs. Every pass is resumed at the first ablated layer, and under resampling at the first position that
+    differs. Raises InputError for nodes that do not exist, UnsupportedModel where writes do not add up.
     """
+    check_model(model)
     for nodes in sets:
         check_nodes(model, nodes)
+    resample = not callable(ablation) and ablation_kind(ablation) is Ablation.RESAMPLE
+    if not callable(ablation) and ablation_kind(ablation) is Ablation.OPTIMAL:
+        fitted = [optimal_values(model, pairs, nodes, budget=budget)[0] for nodes in sets]
+        return np.concatenate(
+            [ablated_differences(model, pairs, [nodes], own, budget, done) for nodes, own in zip(sets, fitted)]
+        )
+    other = ablation if callable(ablation) else reference(model, pairs, ablation, budget)
     found = np.zeros((len(sets), len(pairs)))
     _ = model.block_returns_tuple
     for rows in batches(pairs, budget or token_budget(model.device), model.device):
-        resample = ablator.kind is Ablation.RESAMPLE
-        base = run(model, rows.clean, mlps=False, keys=resample)
-        source = run(model, rows.corrupted) if resample else None
-        runs = Runs(rows, base, source or base)
+        base, values = run(model, rows.clean, mlps=False, keys=resample), other(rows)
+        runs = Runs(rows, base, base)
         first = int(rows.span(None, rows.clean, rows.corrupted).min()) if resample else 0
         for place, nodes in enumerate(sets):
-            scores = _scores(model, runs, first, nodes, ablator, source)
-            np.add.at(found[place], list(rows.index), scores)
+            np.add.at(found[place], list(rows.index), _scores(model, runs, first, nodes, values))
             if done:
                 done(len(rows))
     return found
 
 
-def _scores(
-    model: Model, runs: Runs, first: int, nodes: Collection[Part], ablator: Ablator, source: Recorded | None
-) -> Array:
+def _scores(model: Model, runs: Runs, first: int, nodes: Collection[Part], values: Values) -> Array:
     rows = runs.rows
     if not nodes:
         final = runs.base.final[None, :, rows.length - rows.answer :]
     else:
         start = min(node.layer for node in nodes)
-        final = to_the_end(model, runs, start, 1, first, ablator.changes(rows, nodes, source))
+        final = to_the_end(model, runs, start, 1, first, node_changes(model, values, nodes))
     return logit_diff.scores(model, rows, final)[0].cpu().double().numpy()
+
+
+def optimal_values(
+    model: Model, pairs: Sequence[PromptPair], nodes: Collection[Part], steps: int = 50, budget: int | None = None
+) -> tuple[Reference, list[float]]:
+    """The constants under which the model without `nodes` diverges least from itself, and the loss of every step."""
+    check_nodes(model, nodes)
+
+    def final(rows: Rows, values: Values) -> Tensor:
+        with edit(model, node_changes(model, values, nodes)):
+            return model.trunk(rows.clean)[:, rows.length - rows.answer]
+
+    return fitted_constants(model, pairs, final, steps if nodes else 0, budget=budget)
+
+
+# -- circuits of nodes ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class NodeSpace:
+    """Heads, and MLPs with `mlps`, as what a circuit is chosen from; without, MLPs always stay."""
+
+    model: Model
+    pairs: Sequence[PromptPair]
+    ablation: Ablation | str | Reference = Ablation.MEAN
+    mlps: bool = False
+    budget: int | None = field(default=None, kw_only=True)
+
+    @cached_property
+    def nodes(self) -> tuple[Part, ...]:
+        """The parts, in the order of the mask."""
+        return (*heads_of(self.model), *(mlps_of(self.model) if self.mlps else ()))
+
+    @property
+    def whole(self) -> Bool[Mask, " nodes"]:
+        return np.ones(len(self.nodes), dtype=bool)
+
+    def mask(self, nodes: Collection[Part]) -> Bool[Mask, " nodes"]:
+        """A circuit of these nodes; raises InputError for those that are not there."""
+        check_nodes(self.model, nodes)
+        strange = set(nodes) - set(self.nodes)
+        if strange:
+            raise InputError(f"{min(map(str, strange))} is not among the parts that may be in this circuit")
+        wanted = set(nodes)
+        return np.array([node in wanted for node in self.nodes])
+
+    def differences(self, circuits: Sequence[Bool[Mask, " nodes"]]) -> Float[Array, "C P"]:
+        gone = [[node for node, inside in zip(self.nodes, mask) if not inside] for mask in circuits]
+        return ablated_differences(self.model, self.pairs, gone, self.ablation, self.budget)
+
+
+def node_curve(
+    space: NodeSpace,
+    scores: Mapping[Part, float],
+    area: Area,
+    budgets: Sequence[float] = BUDGETS,
+) -> Curve:
+    """f of the circuits of most important nodes at each share of all nodes.
+
+    `scores`: change of LD when a node is patched, negative for those that work for the answer. CPR ranks by how far a
+    node works for the answer, CMD by the size of its effect.
+    """
+    effect = np.array([scores[node] for node in space.nodes])
+    order = np.argsort(effect if area == "cpr" else -np.abs(effect), kind="stable")
+    circuits: list[Mask] = []
+    for share in budgets:
+        mask = np.zeros(len(order), dtype=bool)
+        mask[order[: int(share * len(order))]] = True
+        circuits.append(mask)
+    return curve(space, circuits, area, budgets)
+
+
+# -- sets of nodes --------------------------------------------------------------------------------------------------
 
 
 def windows(model: Model, width: int) -> list[list[MLP]]:
@@ -253,16 +201,37 @@ def windows(model: Model, width: int) -> list[list[MLP]]:
 
 
 def matched_random(model: Model, heads: Collection[Head], draws: int = 20, seed: int = 0) -> list[list[Head]]:
-    """Random head sets with as many heads per layer as `heads`, none of them in it where a layer has enough others."""
+    """Random head sets, all different, with as many heads per layer as `heads`.
+
+    None of its heads where a layer has enough others. Where fewer than `draws` such sets exist, all of them are given.
+    """
     check_nodes(model, heads)
+    own = set(heads)
+    counts = {layer: sum(node.layer == layer for node in own) for layer in range(model.layers)}
+    pools = {layer: _pool(model, own, layer, count) for layer, count in counts.items() if count}
+    possible = math.prod(math.comb(len(pool), counts[layer]) for layer, pool in pools.items())
+    if not pools or draws < 1:
+        return []
+    if possible <= 2 * draws:
+        every = product(*(combinations(pool, counts[layer]) for layer, pool in pools.items()))
+        listed = [sorted(node for part in parts for node in part) for parts in every]
+        listed = [nodes for nodes in listed if set(nodes) != own]
+        order = np.random.default_rng(seed).permutation(len(listed))
+        return [listed[place] for place in order[:draws]]
     generator = np.random.default_rng(seed)
-    counts: Mapping[int, int] = {layer: sum(node.layer == layer for node in heads) for layer in range(model.layers)}
-    found: list[list[Head]] = []
-    for _ in range(draws):
-        drawn: list[Head] = []
-        for layer, count in counts.items():
-            others = [head for head in range(model.heads) if Head(layer, head) not in heads]
-            pool = others if len(others) >= count else list(range(model.heads))
-            drawn += [Head(layer, int(head)) for head in generator.choice(pool, count, replace=False)]
-        found.append(sorted(drawn))
-    return found
+    found: dict[tuple[Head, ...], None] = {}
+    while len(found) < draws:
+        drawn = sorted(
+            pool[place]
+            for layer, pool in pools.items()
+            for place in generator.choice(len(pool), counts[layer], replace=False)
+        )
+        if set(drawn) != own:
+            found[tuple(drawn)] = None
+    return [list(nodes) for nodes in found]
+
+
+def _pool(model: Model, own: set[Head], layer: int, count: int) -> list[Head]:
+    every = [Head(layer, head) for head in range(model.heads)]
+    others = [node for node in every if node not in own]
+    return others if len(others) >= count else every

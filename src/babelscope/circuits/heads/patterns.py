@@ -94,14 +94,22 @@ def equal_length(pairs: Sequence[PromptPair], budget: int) -> list[list[int]]:
 @torch.no_grad()
 def attention_at_offsets(
     model: Model, ids: Int[Tensor, "N T"], offsets: Sequence[int], start: int
-) -> Float[Array, "offsets L H"]:
-    """Mean attention from every position ≥ `start` to the position `offset` (≤ 0) tokens away."""
-    found = np.zeros((len(offsets), model.layers, model.heads))
+) -> tuple[Float[Array, "offsets L H N"], Float[Array, "offsets L H N"]]:
+    """Mean attention, by sequence, from every position ≥ `start` to the position `offset` (< 0) tokens away.
+
+    And beside it the mean attention of the same queries to one of their other positions.
+    """
+    found = np.zeros((2, len(offsets), model.layers, model.heads, len(ids)))
     budget = max(1, token_budget(model.device) // ids.shape[1])
-    for chunk in ids.split(budget):
-        for layer, weights in enumerate(attention_patterns(model, chunk.to(model.device))):
+    for first in range(0, len(ids), budget):
+        chunk = ids[first : first + budget].to(model.device)
+        where = slice(first, first + len(chunk))
+        for layer, weights in enumerate(attention_patterns(model, chunk)):
             for place, offset in enumerate(offsets):
-                diagonal = torch.diagonal(weights.float(), offset=offset, dim1=2, dim2=3)
-                # entry i of this diagonal is position i − offset reading position i
-                found[place, layer] += diagonal[:, :, max(0, start + offset) :].mean(2).sum(0).cpu().double().numpy()
-    return found / len(ids)
+                # entry i of this diagonal is position i − offset reading position i, one of i − offset others it sees
+                skipped = max(0, start + offset)
+                read = torch.diagonal(weights.double(), offset=offset, dim1=2, dim2=3)[:, :, skipped:]
+                others = torch.arange(skipped - offset, skipped - offset + read.shape[2], device=read.device)
+                for which, value in enumerate((read, (1 - read) / others)):
+                    found[which, place, layer, :, where] = value.mean(2).T.cpu().numpy()
+    return found[0], found[1]

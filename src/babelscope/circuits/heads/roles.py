@@ -7,13 +7,13 @@ L layer · H head · P pair · N row · D width · V vocabulary
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -21,6 +21,7 @@ from babelscope.circuits.core.batching import span_of
 from babelscope.circuits.core.cache import run
 from babelscope.circuits.core.nodes import Head, check_model, check_nodes, heads_of, kv_head
 from babelscope.circuits.heads.dla import head_writes
+from babelscope.circuits.heads.labels import Null
 from babelscope.circuits.heads.patterns import attention_at_offsets, attention_between, equal_length
 from babelscope.errors import InputError
 from babelscope.models.batches import token_budget
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
     from babelscope.tasks import PromptPair
 
 Array = NDArray[np.float64]
+COPIED = ("IO", "S1", "S2", "VERB1")
+"""roles whose words heads may copy, in the tasks of the package"""
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,8 @@ class Copying:
     """the same with the head's sign turned"""
     diagonal: Float[Array, "L H"]
     """mean standard score of the word's own logit among all words: strongly negative in copy-suppression heads"""
+    nulls: dict[str, Null] = field(default_factory=dict[str, Null])
+    """of "copy" and "negative copy": the same shares for words that are not in the prompt"""
 
 
 @torch.no_grad()
@@ -66,9 +71,13 @@ def copying(
     chosen = heads_of(model) if heads is None else list(heads)
     check_nodes(model, chosen)
     layers = list(range(model.layers)) if own_layer else [1]
-    words, states = _words_in_context(model, pairs, roles, sample, seed, layers)
+    words, states, owners = _words_in_context(model, pairs, roles, sample, seed, layers)
     by_layer = {layer: states[place] for place, layer in enumerate(layers)}
-    return _copying(model, words, lambda layer: by_layer.get(layer, states[0]), chosen, top)
+    others = words.unique()
+    absent = torch.tensor([[int(word) not in pairs[place].clean for word in others] for place in owners])
+    return _copying(
+        model, words, lambda layer: by_layer.get(layer, states[0]), chosen, top, (others, absent.to(words.device))
+    )
 
 
 @torch.no_grad()
@@ -85,18 +94,35 @@ def token_copying(
 
 
 def _copying(
-    model: Model, words: Int[Tensor, " N"], states: Callable[[int], Tensor], heads: Sequence[Head], top: int
+    model: Model,
+    words: Int[Tensor, " N"],
+    states: Callable[[int], Tensor],
+    heads: Sequence[Head],
+    top: int,
+    absent: tuple[Int[Tensor, " W"], Bool[Tensor, "N W"]] | None = None,
 ) -> Copying:
-    found = [np.full((model.layers, model.heads), np.nan) for _ in range(3)]
+    """`absent`: words of other prompts, and which of them each row's own prompt does not hold."""
+    shape = model.layers, model.heads
+    found = [np.full(shape, np.nan) for _ in range(3)]
+    shares = {name: np.full((2, *shape, len(words)), np.nan) for name in ("copy", "negative copy")}
     for node in heads:
         logits = ov_logits(model, node, states(node.layer)).float()
         own = logits.gather(1, words[:, None])
-        above, below = ((logits > own).sum(1) < top), ((logits < own).sum(1) < top)
         spread = logits.std(1).clamp_min(1e-12)
-        values = (above.float().mean(), below.float().mean(), ((own[:, 0] - logits.mean(1)) / spread).mean())
+        hits: list[Tensor] = []
+        for name, sign in (("copy", 1), ("negative copy", -1)):
+            # among the top k: no smaller than the k-th largest
+            edge = (sign * logits).topk(min(top, logits.shape[1])).values[:, -1:]
+            hits.append((sign * own >= edge)[:, 0])
+            shares[name][0, node.layer, node.head] = hits[-1].double().cpu().numpy()
+            if absent is not None:
+                drawn = (sign * logits[:, absent[0]] >= edge) & absent[1]
+                shares[name][1, node.layer, node.head] = (drawn.sum(1) / absent[1].sum(1)).double().cpu().numpy()
+        values = (*(hit.float().mean() for hit in hits), ((own[:, 0] - logits.mean(1)) / spread).mean())
         for matrix, value in zip(found, values):
             matrix[node.layer, node.head] = float(value)
-    return Copying(*found)
+    nulls = {name: Null.of(own, other, len(words)) for name, (own, other) in shares.items()} if absent else {}
+    return Copying(found[0], found[1], found[2], nulls)
 
 
 def ov_logits(model: Model, node: Head, states: Float[Tensor, "N D"]) -> Float[Tensor, "N V"]:
@@ -118,7 +144,7 @@ def ov_logits(model: Model, node: Head, states: Float[Tensor, "N D"]) -> Float[T
 
 def _words_in_context(
     model: Model, pairs: Sequence[PromptPair], roles: Sequence[str], sample: int, seed: int, layers: Sequence[int]
-) -> tuple[Int[Tensor, " N"], Float[Tensor, "layers N D"]]:
+) -> tuple[Int[Tensor, " N"], Float[Tensor, "layers N D"], list[int]]:
     places = [(place, span_of(pair, role)[0]) for place, pair in enumerate(pairs) for role in roles]
     generator = np.random.default_rng(seed)
     if len(places) > sample:
@@ -133,7 +159,7 @@ def _words_in_context(
         seen = _streams(model, ids, layers)
         states |= {(place, at): seen[:, group.index(place), at] for place, at in places if place in group}
     words = torch.tensor([pairs[place].clean[at] for place, at in places], device=model.device)
-    return words, torch.stack([states[key] for key in places], dim=1)
+    return words, torch.stack([states[key] for key in places], dim=1), [place for place, _ in places]
 
 
 def _streams(model: Model, ids: Int[Tensor, "N T"], layers: Sequence[int]) -> Float[Tensor, "layers N T D"]:
@@ -144,14 +170,18 @@ def _streams(model: Model, ids: Int[Tensor, "N T"], layers: Sequence[int]) -> Fl
     return torch.stack([seen[site] for site in sites])
 
 
-def repetition(model: Model, tokens: dict[int, Int[Tensor, "N T"]], prefix: int = 0) -> dict[str, Float[Array, "L H"]]:
+def repetition(
+    model: Model, tokens: dict[int, Int[Tensor, "N T"]], prefix: int = 0
+) -> tuple[dict[str, Float[Array, "L H"]], dict[str, Null]]:
     """Duplicate-token, induction and previous-token scores: mean attention at offsets −T, 1 − T and −1.
 
     `tokens`: half length T → sequences of `prefix` special tokens and random tokens said twice
-    (`babelscope.tasks.repeated_tokens`); means over T. Only the second half is looked at.
+    (`babelscope.tasks.repeated_tokens`); means over T. Only the second half is looked at. Beside the scores stand
+    their nulls: attention of the same queries to their other positions, sequence by sequence.
     """
     names = ("duplicate-token", "induction", "previous-token")
     total = np.zeros((3, model.layers, model.heads))
+    both: list[tuple[Array, Array]] = []
     if not tokens:
         raise InputError("no repeated sequences were given")
     for half, ids in tokens.items():
@@ -159,8 +189,12 @@ def repetition(model: Model, tokens: dict[int, Int[Tensor, "N T"]], prefix: int 
             raise InputError(
                 f"sequences of {half} tokens said twice have {prefix + 2 * half} tokens, not {ids.shape[1]}"
             )
-        total += attention_at_offsets(model, ids, (-half, 1 - half, -1), prefix + half)
-    return dict(zip(names, total / len(tokens)))
+        both.append(attention_at_offsets(model, ids, (-half, 1 - half, -1), prefix + half))
+        total += both[-1][0].mean(-1)
+    read, others = (np.concatenate(parts, axis=-1) for parts in zip(*both))
+    positions = max(tokens)
+    nulls = {name: Null.of(read[place], others[place], positions) for place, name in enumerate(names)}
+    return dict(zip(names, total / len(tokens))), nulls
 
 
 @dataclass(frozen=True)
@@ -169,7 +203,7 @@ class Direct:
 
     target: Float[Array, "L H P"]
     foil: Float[Array, "L H P"]
-    elsewhere: Float[Array, "L H"]
+    elsewhere: Float[Array, "L H P"]
     """mean of target − foil over the target and foil words of the *other* prompts: a rule, not a copy"""
 
 
@@ -193,14 +227,14 @@ def direct(model: Model, pairs: Sequence[PromptPair]) -> Direct:
             target[layer][:, group], foil[layer][:, group] = both[..., 0], both[..., 1]
             everywhere = (parts @ overall).float().cpu().double().numpy() * scale
             elsewhere[layer][:, group] = (everywhere - (both[..., 0] - both[..., 1])) / max(1, len(pairs) - 1)
-    return Direct(target, foil, elsewhere.mean(-1))
+    return Direct(target, foil, elsewhere)
 
 
 def attention_projection(attention: Float[Array, "L H P"], written: Float[Array, "L H P"]) -> Float[Array, "L H"]:
     """Correlation over prompts of a head's attention to a word with what it writes towards that word."""
     a, b = (value - value.mean(-1, keepdims=True) for value in (attention, written))
     scale = np.sqrt((a**2).sum(-1) * (b**2).sum(-1))
-    return np.where(scale > 0, (a * b).sum(-1) / np.where(scale > 0, scale, 1), 0.0)
+    return np.where(scale > 0, (a * b).sum(-1) / np.where(scale > 0, scale, 1), np.nan)
 
 
 @dataclass(frozen=True)
@@ -211,6 +245,8 @@ class Roles:
     readers: tuple[str, ...]
     read: tuple[str, ...]
     attention: Float[Array, "readers read L H"]
+    nulls: Mapping[str, Null] = field(default_factory=dict[str, Null])
+    """of the scores that labels are given by: what the same head gives to others"""
 
     def vectors(self) -> tuple[list[str], Float[Array, "L*H roles"]]:
         """One vector of finite scores per head, for matching heads across models."""
@@ -224,31 +260,37 @@ def role_scores(
     repeated: dict[int, Int[Tensor, "N T"]] | None = None,
     prefix: int = 0,
     seed: int = 0,
+    copied: Sequence[str] = COPIED,
 ) -> Roles:
-    """Every score of section 4 that the prompts' roles allow. `repeated` as in `repetition`.
+    """Every score of section 4 that the prompts' roles allow. `repeated` as in `repetition`; `copied`: roles whose
+    words heads may copy.
 
     With IOI roles: copy and negative scores of names, attention END → IO, S1, S2 and its correlation with what is
     written towards IO. With tense roles: attention END → VERB1 and TIME2, writing of base and past form, and the past
     form of verbs that are not in the prompt.
     """
     common = [role for role in pairs[0].roles if all(role in pair.roles for pair in pairs)]
-    names = [role for role in ("IO", "S1", "S2", "VERB1") if role in common]
+    names = [role for role in copied if role in common]
     between = attention_between(model, pairs, common, common)
     attention = _mean_where_known(between)
     scores: dict[str, Array] = {}
+    nulls: dict[str, Null] = {}
     if names:
-        copied = copying(model, pairs, names, seed=seed)
-        scores |= {"copy": copied.copy, "negative copy": copied.negative, "own-word logit": copied.diagonal}
-        copied = copying(model, pairs, names, seed=seed, own_layer=True)
-        scores |= {"copy from own layer": copied.copy, "negative copy from own layer": copied.negative}
+        found = copying(model, pairs, names, seed=seed)
+        scores |= {"copy": found.copy, "negative copy": found.negative, "own-word logit": found.diagonal}
+        nulls |= found.nulls
+        found = copying(model, pairs, names, seed=seed, own_layer=True)
+        scores |= {"copy from own layer": found.copy, "negative copy from own layer": found.negative}
     end = common.index("END")
     for role in common[:-1]:
         scores[f"attention END→{role}"] = attention[end, common.index(role)]
+        nulls[f"attention END→{role}"] = _attention_null(pairs, role, between[end, common.index(role)])
     written = direct(model, pairs)
     scores["writes target"] = written.target.mean(-1)
     scores["writes foil"] = written.foil.mean(-1)
     scores["writes target − foil"] = (written.target - written.foil).mean(-1)
-    scores["writes target − foil of other prompts"] = written.elsewhere
+    scores["writes target − foil of other prompts"] = written.elsewhere.mean(-1)
+    nulls["writes target − foil of other prompts"] = Null.of(written.elsewhere, 0 * written.elsewhere, len(pairs))
     if "IO" in common:
         scores["attention END→IO × writes IO"] = attention_projection(between[end, common.index("IO")], written.target)
     if "VERB1" in common:
@@ -256,8 +298,17 @@ def role_scores(
             between[end, common.index("VERB1")], written.foil
         )
     if repeated:
-        scores |= repetition(model, repeated, prefix)
-    return Roles(scores, tuple(common), tuple(common), attention)
+        attended, own = repetition(model, repeated, prefix)
+        scores, nulls = scores | attended, nulls | own
+    return Roles(scores, tuple(common), tuple(common), attention, nulls)
+
+
+def _attention_null(pairs: Sequence[PromptPair], role: str, weights: Float[Array, "L H P"]) -> Null:
+    """Attention to one token of a role against that to one of the query's other positions."""
+    spans = [span_of(pair, role) for pair in pairs]
+    width = np.array([end - start for start, end in spans])
+    seen = np.array([span_of(pair, "END")[1] for pair in pairs])  # positions that the query can see
+    return Null.of(weights / width, (1 - weights) / np.maximum(seen - width, 1), len({start for start, _ in spans}))
 
 
 def _mean_where_known(values: Float[Array, "*some P"]) -> Float[Array, "*some"]:

@@ -10,21 +10,23 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from babelscope.circuits.core.batching import END
+from babelscope.circuits.core.ablation import reference
 from babelscope.circuits.core.effects import Effects
 from babelscope.circuits.core.nodes import FINAL, MLP, Head, Receiver, Sender, heads_of, mlps_of, parse_node, receivers
-from babelscope.circuits.heads.ablation import Ablator
-from babelscope.circuits.patching.counterfactual import same_answer
+from babelscope.circuits.heads.ablation import node_changes
+from babelscope.circuits.patching.counterfactual import ANSWER_ROLES, same_answer
 from babelscope.circuits.patching.methods import Between, path_patching
-from babelscope.circuits.patching.selection import Rule, Selection, select
+from babelscope.circuits.patching.selection import Growth, Rule, Selection, growth, select
 from babelscope.errors import InputError
+from babelscope.tasks.ioi import STEPS as IOI
+from babelscope.tasks.steps import Step
 
 if TYPE_CHECKING:
     from babelscope.models import Model
@@ -32,57 +34,24 @@ if TYPE_CHECKING:
 
 Progress = Callable[[str, int, int], None]
 """told the step, how many pair × sender patches are done, and of how many"""
-Through = Literal["logits", "q", "k", "v", "mlp"]
 
 
 @dataclass(frozen=True)
-class Step:
-    """One question: which senders reach `into` `through` its q, k, v or MLP inputs, at role `at`?"""
+class SearchSettings:
+    """How heads are searched for and chosen."""
 
-    name: str
-    through: Through = "logits"
-    into: str = ""
-    """the earlier step whose supporting nodes receive; empty for the logits"""
-    at: str | None = END
-    mlps: bool = False
-    """MLPs are senders too"""
-    corruption: str = ""
-    """which prompts; empty for the first"""
-    knocked_out: str = ""
-    """the step whose supporting heads are ablated meanwhile"""
-
-
-IOI = (
-    Step("name_movers"),
-    Step("s_inhibition", "q", "name_movers"),
-    Step("duplicate_induction", "v", "s_inhibition", "S2"),
-    Step("previous_token", "k", "duplicate_induction", "S1+1"),
-    Step("backup_name_movers", knocked_out="name_movers"),
-)
-"""IOI: name movers (and negative ones), S-inhibition, duplicate-token and induction, previous-token, backups"""
-TENSE = (
-    Step("direct", mlps=True, corruption="tense-flip"),
-    Step("direct_verb", mlps=True, corruption="verb-swap"),
-    Step("queries", "q", "direct", END, mlps=True, corruption="tense-flip"),
-    Step("keys", "k", "direct", None, mlps=True, corruption="tense-flip"),
-    Step("values", "v", "direct", None, mlps=True, corruption="tense-flip"),
-    Step("values_verb", "v", "direct_verb", "VERB1", mlps=True, corruption="verb-swap"),
-    Step("ffn_inputs", "mlp", "direct", END, corruption="tense-flip"),
-)
-"""past tense: what acts directly under either corruption, what feeds its heads, and which heads feed its FFNs"""
-ANY = (
-    Step("direct", mlps=True),
-    Step("queries", "q", "direct", END, mlps=True),
-    Step("keys", "k", "direct", None, mlps=True),
-    Step("values", "v", "direct", None, mlps=True),
-    Step("ffn_inputs", "mlp", "direct", END),
-)
-"""any other task"""
-
-
-def steps_for(task: str) -> tuple[Step, ...]:
-    """The steps of a task by its name."""
-    return {"ioi": IOI, "past-tense": TENSE}.get(task, ANY)
+    rule: Rule = "significance"
+    """significance or deviation, as in `select`"""
+    sigmas: float = 2.0
+    """least effect, in deviations over all heads: in a model of few heads two are a strict demand"""
+    q: float = 0.05
+    null: bool = True
+    """compare with same-answer counterfactuals, where the prompts allow them"""
+    mlps: Between = "recomputed"
+    """between sender and receiver: recomputed or frozen"""
+    answer_roles: tuple[str, ...] = ANSWER_ROLES
+    """roles that same-answer counterfactuals keep"""
+    seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -94,6 +63,10 @@ class Found:
     selection: Selection | None
     skipped: str = ""
     null: Effects | None = None
+    growth: Growth | None = None
+    """after a knock-out: what grew; only that is selected"""
+    also: tuple[Sender, ...] = ()
+    """after a knock-out: senders that act then too, but no more than before"""
 
     @property
     def supporting(self) -> tuple[Sender, ...]:
@@ -167,9 +140,14 @@ class Search:
         }
 
 
+def _asked(step: Step) -> dict[str, Any]:
+    """What a step asks, without the function that names what it finds."""
+    return {name: value for name, value in vars(step).items() if name != "label"}
+
+
 def _as_json(found: Found) -> dict[str, Any]:
     if found.effects is None:
-        return {**asdict(found.step), "skipped": found.skipped}
+        return {**_asked(found.step), "skipped": found.skipped}
     low, high = found.effects.interval()
     ends = {node: (low[place], high[place]) for place, node in enumerate(found.effects.senders)}
 
@@ -181,10 +159,15 @@ def _as_json(found: Found) -> dict[str, Any]:
         ]
 
     return {
-        **asdict(found.step),
+        **_asked(found.step),
         "receivers": found.effects.settings["receivers"],
         "supporting": listed(found.supporting),
         "opposing": listed(found.opposing),
+        **(
+            {"growth": {str(n): found.growth.row(n) for n in (*found.growth.backups, *found.also)}}
+            if found.growth
+            else {}
+        ),
     }
 
 
@@ -192,22 +175,16 @@ def find_circuit(
     model: Model,
     prompts: Mapping[str, Sequence[PromptPair]],
     steps: Sequence[Step] = IOI,
-    rule: Rule = "significance",
-    null: bool = True,
-    mlps: Between = "recomputed",
+    settings: SearchSettings | None = None,
     store: Path | None = None,
     progress: Progress | None = None,
-    seed: int = 0,
-    sigmas: float = 2.0,
-    q: float = 0.05,
     pool: Sequence[PromptPair] = (),
 ) -> Search:
     """Runs the steps in order; `prompts` maps corruptions to pairs, the first serves steps that name none.
 
-    With `null`, effects are compared with those of same-answer counterfactuals where the prompts (and further ones in
-    `pool`) allow them. `store`: a folder for finished steps. A step whose receivers were not found is passed over, with
-    the reason. `sigmas` and `q` as in `select`: in a model of few heads two deviations are a strict demand. Raises
-    InputError for a step into an unknown one, or a corruption without prompts.
+    `store`: a folder for finished steps. `pool`: further prompts, from which same-answer counterfactuals are put
+    together. A step whose receivers were not found is passed over, with the reason. Raises InputError for a step into
+    an unknown one, or a corruption without prompts.
 
     >>> result = find_circuit(model, {"pabc": prompts})                                        # doctest: +SKIP
     >>> result["name_movers"].supporting                                                 # doctest: +SKIP
@@ -215,6 +192,7 @@ def find_circuit(
     """
     if not prompts:
         raise InputError("a search needs prompts of at least one corruption")
+    settings = settings or SearchSettings()
     found: dict[str, Found] = {}
     for step in steps:
         for earlier in filter(None, (step.into, step.knocked_out)):
@@ -223,12 +201,8 @@ def find_circuit(
         corruption = step.corruption or next(iter(prompts))
         if corruption not in prompts:
             raise InputError(f"step {step.name} needs prompts with corruption {corruption!r}")
-        task = _Work(model, prompts[corruption], step, mlps, store, progress, pool)
-        choose = partial(select, rule=rule, sigmas=sigmas, q=q, seed=seed)
-        found[step.name] = task.run(found, choose, null, seed)
-    settings = {"rule": rule, "null": null, "mlps": mlps, "corruptions": list(prompts), "seed": seed}
-    settings |= {"sigmas": sigmas, "q": q}
-    return Search(tuple(found.values()), settings)
+        found[step.name] = _Work(model, prompts[corruption], step, settings, store, progress, pool).run(found)
+    return Search(tuple(found.values()), {**asdict(settings), "corruptions": list(prompts)})
 
 
 @dataclass(frozen=True)
@@ -236,12 +210,12 @@ class _Work:
     model: Model
     pairs: Sequence[PromptPair]
     step: Step
-    mlps: Between
+    settings: SearchSettings
     store: Path | None
     progress: Progress | None
     pool: Sequence[PromptPair]
 
-    def run(self, found: Mapping[str, Found], choose: Callable[..., Selection], null: bool, seed: int) -> Found:
+    def run(self, found: Mapping[str, Found]) -> Found:
         into = self._receivers(found)
         if isinstance(into, str):
             return Found(self.step, None, None, into)
@@ -251,10 +225,27 @@ class _Work:
         if self.step.knocked_out and not gone:
             return Found(self.step, None, None, f"nothing to knock out: {self.step.knocked_out} found no head")
         effects = self._effects(self.pairs, into, gone, "")
-        twins = same_answer(self.pairs, seed=seed, pool=self.pool) if null else None
+        asked = self.settings
+        twins = same_answer(self.pairs, asked.answer_roles, asked.seed, self.pool) if asked.null else None
         nothing = self._effects(twins, into, gone, "-null") if twins else None
         distance = {node: _distance(self.model, node, into) for node in effects.senders}
-        return Found(self.step, effects, choose(effects, null=nothing, distance=distance), null=nothing)
+        choose = partial(select, rule=asked.rule, sigmas=asked.sigmas, q=asked.q, null=nothing, distance=distance)
+        if not gone:
+            return Found(self.step, effects, choose(effects), null=nothing)
+        before = self._before(found, into)
+        effects = replace(effects, unit=before.base)
+        chosen = choose(effects)
+        grown = growth(before, effects, gone, asked.q)
+        also = tuple(node for node in chosen.nodes if node not in grown.backups and node not in gone)
+        return Found(self.step, effects, replace(chosen, nodes=grown.backups), "", nothing, grown, also)
+
+    def _before(self, found: Mapping[str, Found], into: Sequence[Receiver]) -> Effects:
+        """The same paths with nothing knocked out: an earlier step's, where one asked the same."""
+        asked = replace(self.step, name="", knocked_out="")
+        for earlier in found.values():
+            if replace(earlier.step, name="") == asked and earlier.effects is not None:
+                return earlier.effects
+        return self._effects(self.pairs, into, [], "-before")
 
     def _supporting(self, found: Mapping[str, Found], name: str) -> tuple[Sender, ...]:
         return found[name].supporting if name else ()
@@ -280,8 +271,8 @@ class _Work:
             return kept
         edits = None
         if gone:
-            ablator = Ablator.prepare(self.model, pairs, "mean")
-            edits = lambda rows: ablator.changes(rows, gone)  # noqa: E731
+            mean = reference(self.model, pairs, "mean")
+            edits = lambda rows: node_changes(self.model, mean(rows), gone)  # noqa: E731
         total, so_far = len(senders) * len(pairs), [0]
 
         def done(count: int) -> None:
@@ -289,13 +280,15 @@ class _Work:
             if self.progress:
                 self.progress(self.step.name + suffix, so_far[0], total)
 
-        effects = path_patching(self.model, pairs, into, senders, self.step.at, self.mlps, done=done, edits=edits)
+        effects = path_patching(
+            self.model, pairs, into, senders, self.step.at, self.settings.mlps, done=done, edits=edits
+        )
         _save(self.store, self.step.name + suffix, key, effects)
         return effects
 
     def _key(self, pairs: Sequence[PromptPair], into: Sequence[Receiver], gone: Sequence[Head]) -> str:
         prompts = [[pair.clean, pair.corrupted, pair.target, pair.foil, sorted(pair.roles.items())] for pair in pairs]
-        facts = [self.model.weight_hash, str(self.model.dtype), asdict(self.step), self.mlps, prompts]
+        facts = [self.model.weight_hash, str(self.model.dtype), _asked(self.step), self.settings.mlps, prompts]
         facts += [[str(receiver) for receiver in into], [str(node) for node in gone]]
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 

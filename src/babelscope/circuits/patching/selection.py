@@ -5,7 +5,7 @@ S sender · P pair
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from babelscope.circuits.core.effects import Effects
 from babelscope.circuits.core.nodes import Sender
-from babelscope.circuits.core.statistics import benjamini_hochberg, bootstrap_p
+from babelscope.circuits.core.statistics import prompt_interval, prompt_test
 from babelscope.errors import InputError
+from babelscope.stats import benjamini_hochberg
 from babelscope.terms import Rule
 
 Array = NDArray[np.float64]
@@ -29,7 +30,7 @@ class Selection:
     threshold: Float[Array, " S"]
     """smallest |effect| that passes, per sender"""
     p: Float[Array, " S"]
-    """bootstrap p-values; NaN under the rule that has none"""
+    """two-sided t over pairs; NaN under the rule that has none, and for fewer than six pairs"""
     rule: Rule
 
 
@@ -41,14 +42,14 @@ def select(
     q: float = 0.05,
     sigmas: float = 2.0,
     floor: float = 0.02,
-    seed: int = 0,
 ) -> Selection:
     """Senders whose effect stands out.
 
     `deviation`: |S| − |μ| > (2 + 0.1·distance)·σ and |S| ≥ floor, with μ and σ over all senders and `distance` the
     layers between sender and receiver (the paper's own rule; what distance means there is our reading).
     `significance` (default): per-pair differences against those under `null` (a counterfactual with the same answer;
-    without one, against zero), bootstrap p, Benjamini–Hochberg at `q`, and |S| ≥ `sigmas`·σ.
+    without one, against zero), paired t, Benjamini–Hochberg at `q`, and |S| ≥ `sigmas`·σ; with fewer than six pairs
+    nothing is selected.
     Raises InputError for an unknown rule, or a null over other senders or pairs.
     """
     strength = np.abs(effects.effect)
@@ -65,7 +66,7 @@ def select(
             if null.senders != effects.senders or null.differences.shape != differences.shape:
                 raise InputError("the null has other senders or another number of pairs than the effects")
             differences = differences - null.differences
-        p = bootstrap_p(differences, seed=seed)
+        p = prompt_test(differences)
         passed = benjamini_hochberg(p, q) & (strength >= threshold) & (strength > 0)
     else:
         raise InputError(f"no selection rule {rule!r}; there are deviation and significance")
@@ -80,3 +81,54 @@ def _distances(effects: Effects, distance: Sequence[int] | Mapping[Sender, int] 
     if isinstance(distance, Mapping):
         return np.array([distance[node] for node in effects.senders], dtype=float)
     return np.array(distance, dtype=float)
+
+
+GROWTH = 0.02
+"""least growth of a backup's effect, as a share of the mean logit difference of the whole model"""
+
+
+@dataclass(frozen=True)
+class Growth:
+    """How the effects of senders change when other heads are knocked out, in shares of the unablated mean LD."""
+
+    senders: tuple[Sender, ...]
+    before: Float[Array, " S"]
+    after: Float[Array, " S"]
+    growth: Float[Array, " S"]
+    """mean of g = (LD patched − LD) after the knock-out − the same before it"""
+    low: Float[Array, " S"]
+    high: Float[Array, " S"]
+    """ends of the 95 % t interval of the growth"""
+    p: Float[Array, " S"]
+    """one-sided t, in the direction of the effect after the knock-out; NaN for fewer than six pairs"""
+    backups: tuple[Sender, ...]
+    """those whose effect grew, strongest after the knock-out first"""
+
+    def row(self, sender: Sender) -> dict[str, float]:
+        """The numbers of one sender."""
+        place = self.senders.index(sender)
+        values = {name: getattr(self, name)[place] for name in ("before", "after", "growth", "low", "high", "p")}
+        return {name: float(value) for name, value in values.items()}
+
+
+def growth(before: Effects, after: Effects, gone: Collection[Sender], q: float = 0.05) -> Growth:
+    """Backups: heads that were not knocked out, and whose effect grows when others are (Wang et al. 2022, section 3.4).
+
+    A backup passes a one-sided t on g (Benjamini–Hochberg at `q`), acts more after than before, and grows by at least
+    `GROWTH`. Raises InputError for effects of other senders or pairs.
+    """
+    if before.senders != after.senders or before.differences.shape != after.differences.shape:
+        raise InputError("effects before and after a knock-out are of other senders or another number of pairs")
+    unit = float(before.base.mean())
+    scale = abs(unit) if unit else float("nan")
+    g = after.differences - before.differences
+    then, now, grown = (values.mean(1) / scale for values in (before.differences, after.differences, g))
+    p = prompt_test(g * np.sign(now)[:, None], "greater")
+    asked = np.array([node not in gone for node in after.senders])
+    p = np.where(asked, p, np.nan)
+    significant = np.zeros(len(p), dtype=bool)
+    significant[asked] = benjamini_hochberg(p[asked], q)
+    passed = significant & (np.abs(now) > np.abs(then)) & (np.abs(grown) >= GROWTH)
+    low, high = (end / scale for end in prompt_interval(g))
+    order = [int(place) for place in np.argsort(-np.abs(now)) if passed[place]]
+    return Growth(after.senders, then, now, grown, low, high, p, tuple(after.senders[place] for place in order))

@@ -1,0 +1,178 @@
+"""What stands in for an ablated node's output, of heads, MLPs and edges alike (section 6).
+
+zero      nothing
+mean      its mean over prompts of the same template, order, length and answer branch, position by position
+resample  its output on the corrupted prompt
+optimal   the constant, one for all positions, under which a circuit diverges least from the model (Li and Janson 2024)
+
+N row · T position · H head · E head width · D width
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from enum import StrEnum
+from typing import TYPE_CHECKING, Literal, cast
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from babelscope.circuits.core import logit_diff
+from babelscope.circuits.core.batching import Rows, batches
+from babelscope.circuits.core.cache import run
+from babelscope.circuits.core.residual import Values
+from babelscope.errors import InputError
+from babelscope.models.batches import token_budget
+
+if TYPE_CHECKING:
+    from babelscope.models import Model
+    from babelscope.tasks import PromptPair
+
+Reference = Callable[[Rows], Values]
+"""for a batch of rows, what every node puts out when it is ablated"""
+Over = Literal["corrupted", "clean"]
+Key = tuple[str, str, int, int, int]
+
+
+class Ablation(StrEnum):
+    """Value that replaces an ablated node's output."""
+
+    ZERO = "zero"
+    """nothing"""
+    MEAN = "mean"
+    """its mean over the reference prompts of the same template, order and length, position by position"""
+    RESAMPLE = "resample"
+    """its output on the corrupted twin"""
+    OPTIMAL = "optimal"
+    """one constant per node, found by gradient descent on the divergence from the whole model"""
+
+
+def reference(
+    model: Model,
+    pairs: Sequence[PromptPair],
+    ablation: Ablation | str = Ablation.RESAMPLE,
+    budget: int | None = None,
+    over: Over = "corrupted",
+) -> Reference:
+    """For any batch of rows, what every node puts out when it is ablated.
+
+    `pairs` are what means are taken over, on their corrupted prompts unless `over` says clean. "optimal" belongs to a
+    circuit and is made by `fitted_constants`; asking for it here, or for an unknown kind, raises InputError.
+    """
+    kind = ablation_kind(ablation)
+    if over not in ("corrupted", "clean"):
+        raise InputError(f"means are over the corrupted or the clean prompts, not {over!r}")
+    if kind is Ablation.RESAMPLE:
+        return lambda rows: Values.of(run(model, rows.corrupted))
+    if kind is Ablation.ZERO:
+        return lambda rows: zeros(model, rows.clean)
+    if kind is Ablation.MEAN:
+        return _means(model, pairs, budget, over)
+    raise InputError("an optimal constant belongs to a circuit: it is fitted where the circuit is scored")
+
+
+def ablation_kind(name: Ablation | str) -> Ablation:
+    """The kind of ablation of this name; raises InputError with those that there are."""
+    try:
+        return Ablation(name)
+    except ValueError:
+        raise InputError(f"no ablation {name!r}; there are {', '.join(Ablation)}") from None
+
+
+def zeros(model: Model, ids: Tensor) -> Values:
+    """Every node silent."""
+
+    def empty(*shape: int) -> Tensor:
+        return torch.zeros(*ids.shape, *shape, dtype=model.dtype, device=ids.device)
+
+    layers = range(model.layers)
+    return Values(
+        empty(model.width),
+        [empty(model.heads, model.head_width) for _ in layers],
+        [empty(model.width) for _ in layers],
+    )
+
+
+@torch.no_grad()
+def _means(model: Model, pairs: Sequence[PromptPair], budget: int | None, over: Over) -> Reference:
+    sums: dict[Key, tuple[list[Tensor], int]] = {}
+    for rows in batches(pairs, budget or token_budget(model.device), model.device):
+        values = Values.of(run(model, getattr(rows, over)))
+        for key, members in _by_key(rows).items():
+            parts = [part[members].sum(0) for part in values.listed()]
+            before, count = sums.get(key, ([torch.zeros_like(part) for part in parts], 0))
+            sums[key] = [old + new for old, new in zip(before, parts)], count + len(members)
+    means = {key: [part / count for part in parts] for key, (parts, count) in sums.items()}
+
+    def at(rows: Rows) -> Values:
+        keys = [_key(rows, row) for row in range(len(rows))]
+        missing = next((key for key in keys if key not in means), None)
+        if missing is not None:
+            raise InputError(f"no mean for template {missing[0]} in order {missing[1]!r}: it was not among the prompts")
+        return Values.from_list([torch.stack(parts) for parts in zip(*(means[key] for key in keys))])
+
+    return at
+
+
+def _key(rows: Rows, row: int) -> Key:
+    """Positions mean the same thing only within one template, order, length and answer branch."""
+    pair = rows.pairs[row]
+    return pair.template, pair.order, rows.length, rows.answer, rows.signs[row]
+
+
+def _by_key(rows: Rows) -> dict[Key, list[int]]:
+    found: dict[Key, list[int]] = {}
+    for row in range(len(rows)):
+        found.setdefault(_key(rows, row), []).append(row)
+    return found
+
+
+def fitted_constants(
+    model: Model,
+    pairs: Sequence[PromptPair],
+    final: Callable[[Rows, Values], Float[Tensor, "N D"]],
+    steps: int = 50,
+    rate: float = 0.5,
+    budget: int | None = None,
+) -> tuple[Reference, list[float]]:
+    """The constants, one per node and the same at all positions, under which a circuit diverges least from the model.
+
+    `final` runs the circuit with given constants and returns its final state where the answer begins. Begun at the
+    means over prompts and positions; `steps` of Adam on KL(model ‖ circuit), each constant moving by up to `rate` of
+    its own root mean square a step (Li and Janson 2024). Returns the constants and the loss before every step.
+    """
+    parameters = [part.clone().requires_grad_() for part in _mean_constants(model, pairs, budget).listed()]
+    sizes = [rate * float(part.detach().square().mean().sqrt().clamp_min(1e-4)) for part in parameters]
+    optimiser = torch.optim.Adam([{"params": [part], "lr": size} for part, size in zip(parameters, sizes)])
+    _ = model.block_returns_tuple
+    losses: list[float] = []
+    for _ in range(steps):
+        optimiser.zero_grad()
+        losses.append(0.0)
+        for rows in batches(pairs, budget or token_budget(model.device), model.device):
+            with torch.no_grad():
+                whole = model.trunk(rows.clean)[:, rows.length - rows.answer]
+            with torch.enable_grad():
+                changed = final(rows, Values.from_list(parameters))
+                loss = logit_diff.divergence(model, whole, changed[None]).sum() / len(pairs)
+                # gradients of the constants alone: the model's own .grad is the user's
+                found = torch.autograd.grad(loss, parameters, allow_unused=True)
+            losses[-1] += float(loss.detach())
+            for parameter, gradient in zip(parameters, cast("Sequence[Tensor | None]", found)):
+                if gradient is not None:
+                    parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
+        optimiser.step()
+    constants = Values.from_list([parameter.detach() for parameter in parameters])
+    return (lambda _: constants), losses
+
+
+@torch.no_grad()
+def _mean_constants(model: Model, pairs: Sequence[PromptPair], budget: int | None) -> Values:
+    total: list[Tensor] = []
+    tokens = 0
+    for rows in batches(pairs, budget or token_budget(model.device), model.device):
+        parts = [part.sum((0, 1)) for part in Values.of(run(model, rows.corrupted)).listed()]
+        total = [old + new for old, new in zip(total, parts)] if total else parts
+        tokens += rows.corrupted.numel()
+    return Values.from_list([part / tokens for part in total])

@@ -1,0 +1,34 @@
+"""What a run found, in sentences: each is computed, says its interval, control and n, and knows when to say nothing."""
+
+from __future__ import annotations
+
+from babelscope.findings.circuits import circuit_findings
+from babelscope.findings.regions import region_findings
+from babelscope.findings.sentence import Finding, Kind, ordered
+from babelscope.findings.sweep import sweep_findings
+from babelscope.results import Run
+
+__all__ = ["Finding", "Kind", "findings_of"]
+
+_ROOMS = {"regions": region_findings, "circuits": circuit_findings, "sweep": sweep_findings}
+
+
+def findings_of(run: Run) -> list[Finding]:
+    """The findings of a run in the order in which a page shows them: effects, none, undecided, not measured.
+
+    Studies that state their result themselves leave it in the summary as `sentences`.
+
+    >>> findings_of(open_run("runs/bible"))[0].kind                                         # doctest: +SKIP
+    'effect'
+    """
+    stated = [Finding("effect", text, "") for text in run.summary.get("sentences") or () if isinstance(text, str)]
+    room = _ROOMS.get(run.kind)
+    try:
+        return stated + (ordered(room(run)) if room else [])
+    except (KeyError, ValueError, AttributeError, TypeError, IndexError) as error:
+        # a table of another shape costs the sentences, not the page
+        reason = f"{type(error).__name__}: {error}".splitlines()[0][:200]
+        return [
+            *stated,
+            Finding("not measured", f"No finding could be read from this run: {reason}.", ""),
+        ]

@@ -1,0 +1,140 @@
+"""Sentences on a circuits run: whether the model does the task, and how far one language's circuit does another's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from babelscope.findings.sentence import Estimate, Finding, count, named, number
+from babelscope.results import Run
+
+NAN = float("nan")
+CHANCE = 0.5
+"""accuracy of a coin between target and foil"""
+
+
+@dataclass(frozen=True)
+class Behaviour:
+    """How often the model prefers the target to the foil in one language (and stratum)."""
+
+    language: str
+    stratum: str
+    accuracy: Estimate
+    n: int
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """How much of the task is left when everything but one language's circuit is ablated, in another language."""
+
+    found_in: str
+    run_on: str
+    faithfulness: Estimate
+    random: float
+    """mean faithfulness of as many random heads"""
+    random_high: float
+    """upper end of the random sets' 95 %"""
+    heads: int
+
+
+def circuit_findings(run: Run) -> list[Finding]:
+    """All sentences that a circuits run gives, a set for each model that it holds."""
+    task = str(run.manifest.get("task") or "task")
+    found = [behaviour(rows, task) for rows in _behaviour(run)]
+    transfers = list(_transfers(run))
+    return [*found, *shared(transfers), *own(transfers)]
+
+
+def behaviour(rows: Sequence[Behaviour], task: str) -> Finding:
+    """Whether the model does the task at all: without that, no circuit means anything."""
+    figure = "behaviour"
+    if not rows:
+        return Finding("not measured", f"Whether the model does the task ({task}) was not measured.", figure)
+    told = "; ".join(
+        f"{named([row.language])}{f', {row.stratum}' if row.stratum else ''} {number(100 * row.accuracy.value, 0)} % "
+        f"({number(100 * row.accuracy.low, 0)} to {number(100 * row.accuracy.high, 0)}; n = {row.n})"
+        for row in rows
+    )
+    failing = [row for row in rows if not row.accuracy.low > CHANCE]
+    if not failing:
+        return Finding("effect", f"The model does the task ({task}) better than chance everywhere: {told}.", figure)
+    if len(failing) == len(rows):
+        return Finding("none", f"The model does not do the task ({task}) better than chance: {told}.", figure)
+    return Finding("undecided", f"The model does the task ({task}) better than chance in part only: {told}.", figure)
+
+
+def shared(rows: Sequence[Transfer]) -> Iterator[Finding]:
+    """A sentence for each ordered pair of languages: does the circuit of one do the task in the other?
+
+    An effect: the interval of the faithfulness lies above the random sets' upper end. None: it lies below.
+    """
+    for row in rows:
+        if row.found_in == row.run_on:
+            continue
+        own_rows = [one for one in rows if one.found_in == one.run_on == row.run_on]
+        beside = f"; its own circuit {_percent(own_rows[0].faithfulness)}" if own_rows else ""
+        said = (
+            f"{_percent(row.faithfulness)} of the task in {named([row.run_on])}{beside}; as many random heads "
+            f"{number(100 * row.random, 0)} %"
+        )
+        yield _against_random(
+            row,
+            f"The {named([row.found_in])} circuit ({count(row.heads, 'head')}) keeps {said}.",
+            f"The {named([row.found_in])} circuit does no more than random heads in {named([row.run_on])}: {said}.",
+        )
+
+
+def own(rows: Sequence[Transfer]) -> Iterator[Finding]:
+    """Circuits that are no better than random heads in their own language: nothing else can be read from them."""
+    for row in rows:
+        if row.found_in == row.run_on and row.heads and row.faithfulness.low <= row.random_high:
+            said = f"{_percent(row.faithfulness)}, random heads up to {number(100 * row.random_high, 0)} %"
+            text = f"The {named([row.found_in])} circuit is not better than random heads in its own language: {said}."
+            yield Finding("undecided", text, "cross-language")
+
+
+def _against_random(row: Transfer, above: str, below: str) -> Finding:
+    if not row.heads:
+        return Finding("none", f"No head was selected in {named([row.found_in])}: there is no circuit.", "heads")
+    if not row.faithfulness.known or row.random_high != row.random_high:
+        return Finding("undecided", above, "cross-language")
+    if row.faithfulness.low > row.random_high:
+        return Finding("effect", above, "cross-language")
+    return Finding("none" if row.faithfulness.high <= row.random_high else "undecided", below, "cross-language")
+
+
+def _percent(estimate: Estimate) -> str:
+    ends = f" ({number(100 * estimate.low, 0)} to {number(100 * estimate.high, 0)})" if estimate.known else ""
+    return f"{number(100 * estimate.value, 0)} %{ends}"
+
+
+def _behaviour(run: Run) -> Iterator[list[Behaviour]]:
+    table = run.table("behaviour") if "behaviour" in run.tables else None
+    if table is None:
+        yield []
+        return
+    groups = table.groupby("model", sort=False) if "model" in table else [("", table)]
+    for _, rows in groups:
+        yield [
+            Behaviour(
+                str(row["language"]),
+                str(row.get("stratum") or ""),
+                Estimate(float(row["accuracy"]), float(row.get("low", NAN)), float(row.get("high", NAN))),
+                int(row.get("n", 0)),
+            )
+            for row in _records(rows)
+        ]
+
+
+def _transfers(run: Run) -> Iterator[Transfer]:
+    if "cross_faithfulness" not in run.tables:
+        return
+    for row in _records(run.table("cross_faithfulness")):
+        estimate = Estimate(float(row["faithfulness"]), float(row.get("low", NAN)), float(row.get("high", NAN)))
+        random, high = float(row.get("random", NAN)), float(row.get("random_high", NAN))
+        yield Transfer(str(row["found_in"]), str(row["run_on"]), estimate, random, high, int(row.get("heads", 1)))
+
+
+def _records(table: Any) -> list[dict[str, Any]]:
+    return table.to_dict("records")

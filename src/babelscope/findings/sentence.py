@@ -1,0 +1,99 @@
+"""A finding, and how numbers stand in a sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from math import isfinite, isnan
+from typing import Literal, get_args
+
+from babelscope.errors import BabelscopeError
+from babelscope.languages import language
+
+Kind = Literal["effect", "none", "undecided", "not measured"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One sentence on a run."""
+
+    kind: Kind
+    text: str
+    figure: str
+    """name of the block of the page that shows it; empty where there is none"""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number with its 95 % interval; ends are NaN where there is none."""
+
+    value: float
+    low: float = float("nan")
+    high: float = float("nan")
+
+    @property
+    def known(self) -> bool:
+        """Whether there is an interval."""
+        return not (isnan(self.low) or isnan(self.high))
+
+    def said(self, digits: int = 2) -> str:
+        """`0.31 (0.28 to 0.34)`; the number alone where there is no interval.
+
+        >>> Estimate(0.3123, 0.28, 0.34).said(), Estimate(0.3123).said()
+        ('0.31 (0.28 to 0.34)', '0.31 (no interval)')
+        """
+        ends = f"{number(self.low, digits)} to {number(self.high, digits)}" if self.known else "no interval"
+        return f"{number(self.value, digits)} ({ends})"
+
+
+def ordered(findings: Iterable[Finding]) -> list[Finding]:
+    """Effects first, then no effect, too little data, not measured; the order within a kind stays."""
+    return sorted(findings, key=lambda finding: get_args(Kind).index(finding.kind))
+
+
+def number(value: float, digits: int = 2) -> str:
+    """With so many decimals and a real minus sign.
+
+    >>> number(-0.034), number(1234.5, 0)
+    ('−0.03', '1234')
+    """
+    if not isfinite(value):
+        return "–"
+    rounded = f"{abs(value):.{digits}f}"
+    return f"−{rounded}" if value < 0 and float(rounded) else rounded
+
+
+def percent_range(values: Sequence[float]) -> str:
+    """`22 to 48 %`, or `22 %` where both ends round alike.
+
+    >>> percent_range([22.1, 48.0]), percent_range([-2.4, 5]), percent_range([3.1])
+    ('22 to 48 %', '−2 to 5 %', '3 %')
+    """
+    low, high = number(min(values), 0), number(max(values), 0)
+    return f"{low} %" if low == high else f"{low} to {high} %"
+
+
+def count(n: int, noun: str) -> str:
+    """`1 document`, `3 documents`.
+
+    >>> count(1, "document"), count(3, "document")
+    ('1 document', '3 documents')
+    """
+    return f"{n} {noun}" if n == 1 else f"{n:,} {noun}s".replace(",", "\u202f")
+
+
+def named(codes: Sequence[str]) -> str:
+    """English names of languages, joined: `Arabic, English and Hindi`; a code that has none stays.
+
+    >>> named(["ar", "en", "hi"])
+    'Arabic, English and Hindi'
+    """
+    names = [_name(code) for code in codes]
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def _name(code: str) -> str:
+    try:
+        return language(code).name
+    except BabelscopeError:
+        return code

@@ -1,0 +1,116 @@
+"""What the heads that a search found are called, each with the number that earns the name (section 4)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from babelscope.circuits.core.nodes import MLP, Head, Sender
+from babelscope.circuits.heads.labels import Evidence, evidence
+from babelscope.circuits.heads.roles import Roles
+from babelscope.circuits.patching.search import Found, Search
+from babelscope.tasks import Task
+from babelscope.tasks.steps import Label
+
+Rows = list[dict[str, Any]]
+CANDIDATE = "candidate: "
+"""before a label that its number does not earn"""
+ALSO = "also acts after knock-out"
+"""a head that acts on the logits when others are knocked out, but no more than before"""
+
+
+@dataclass(frozen=True)
+class Named:
+    """A head's role in a step, and what it rests on."""
+
+    role: str
+    evidence: Evidence
+
+    @property
+    def earned(self) -> bool:
+        """Whether the number behind the role carries it."""
+        return not self.role.startswith(CANDIDATE)
+
+
+def role_rows(language: str, found: Search, roles: Roles, task: Task) -> Rows:
+    """A label for every head that the search found, with the number that earns it and the effect that found it.
+
+    Effects after a knock-out are in shares of the unablated logit difference, beside those before and their growth.
+    """
+    rows: Rows = []
+    for step in found.steps:
+        if step.effects is None:
+            continue
+        low, high = step.effects.interval()
+        for node in (*step.supporting, *step.opposing, *step.also):
+            if not isinstance(node, Head):
+                continue
+            named = name_head(step, node, roles, found, task)
+            place = step.effects.senders.index(node)
+            grown = step.growth.row(node) if step.growth else {}
+            rows.append(
+                {
+                    "language": language,
+                    "layer": node.layer,
+                    "head": node.head,
+                    "role": named.role,
+                    "score": named.evidence.score,
+                    "score_name": named.evidence.name,
+                    "chance": named.evidence.chance,
+                    "p": named.evidence.p,
+                    "why": named.evidence.why,
+                    "step": step.step.name,
+                    "effect": step.effects.of(node),
+                    "effect_low": float(low[place]),
+                    "effect_high": float(high[place]),
+                    "effect_before": grown.get("before", np.nan),
+                    "growth": grown.get("growth", np.nan),
+                    "growth_low": grown.get("low", np.nan),
+                    "growth_high": grown.get("high", np.nan),
+                }
+            )
+    return rows
+
+
+def name_head(step: Found, node: Sender, roles: Roles, found: Search, task: Task) -> Named:
+    """Role of a head that a step found; "candidate: …" where the score behind it is small, or no more than chance."""
+    assert isinstance(node, Head)
+    if node in step.also:
+        return Named(ALSO, _beside(roles, Label(ALSO), node))
+
+    def score(name: str) -> float:
+        matrix = roles.scores.get(name)
+        return float(matrix[node.layer, node.head]) if matrix is not None else float("nan")
+
+    given = _by_dissociation(step, node, found, task) or step.step.named(node in step.supporting, score)
+    if not given.needs:
+        return Named(given.role, _beside(roles, given, node))
+    weighed = [evidence(roles, need.score, node, need.least) for need in given.needs]
+    lacking = [each for each in weighed if each.why]
+    return Named((CANDIDATE if lacking else "") + given.role, (lacking or weighed)[0])
+
+
+def _by_dissociation(step: Found, node: Head, found: Search, task: Task) -> Label | None:
+    pair = task.dissociation
+    if pair is None or step.step.name not in (pair.first, pair.second):
+        return None
+    return pair.named({each.step.name: each.effects.of(node) for each in found.steps if each.effects is not None})
+
+
+def _beside(roles: Roles, label: Label, node: Head) -> Evidence:
+    """A score that stands beside a label without deciding it."""
+    seen = evidence(roles, label.score, node)
+    return Evidence(seen.name, seen.score, seen.chance, seen.p, "")
+
+
+def ffn_rows(language: str, found: Search) -> Rows:
+    """The FFNs that the search found, and by which step."""
+    return [
+        {"language": language, "step": step.step.name, "layer": node.layer, "effect": step.effects.of(node)}
+        for step in found.steps
+        if step.effects is not None
+        for node in (*step.supporting, *step.opposing)
+        if isinstance(node, MLP)
+    ]

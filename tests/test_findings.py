@@ -1,0 +1,143 @@
+"""Sentences of a page: the right words for a clear effect, for none, for too few data, for what was not measured."""
+
+from __future__ import annotations
+
+import pandas as pd
+import pytest
+
+from babelscope.findings import circuits, regions, sweep
+from babelscope.findings.circuits import Behaviour, Transfer
+from babelscope.findings.regions import Deactivated
+from babelscope.findings.sentence import Estimate, Finding, ordered
+
+NAN = float("nan")
+
+
+def switched_off(language="en", own=40.0, low=0.2, control=0.05, documents=20):
+    draws = (1.0, 4.0) if control == control else ()
+    return Deactivated(language, own, low, (-2.0, 5.0), draws, control, documents)
+
+
+def test_a_region_that_matters_more_than_random_neurons():
+    found = regions.deactivation([switched_off("en"), switched_off("zh", own=23.0), switched_off("fr", own=63.2)])
+    assert found.kind == "effect"
+    assert found.text == (
+        "Switching off a language's region raises its own language's perplexity by 23 to 63 % (median 40 %), the other "
+        "languages' by −2 to 5 %; as many random neurons of the same layers raise it by 1 to 4 %: above every draw in "
+        "3 of 3 languages (20 documents a language or more, 2 random draws)."
+    )
+
+
+@pytest.mark.parametrize(
+    ("rows", "kind", "says"),
+    [
+        ([], "not measured", "was not measured: give --texts"),
+        (
+            [switched_off(low=NAN, documents=1)],
+            "undecided",
+            "to say what the regions do: 1 document in",
+        ),
+        ([switched_off(control=NAN)], "undecided", "no control to compare with"),
+        ([switched_off(low=0.05), switched_off("zh", low=-0.1)], "none", "no more than random neurons do"),
+        ([switched_off(), switched_off("zh", low=0.01)], "undecided", "random neurons in English only"),
+    ],
+)
+def test_a_region_that_does_not_or_that_cannot_be_said(rows, kind, says):
+    found = regions.deactivation(rows)
+    assert found.kind == kind
+    assert says in found.text
+
+
+def test_an_interval_that_touches_the_control_does_not_count():
+    assert regions.deactivation([switched_off(low=0.05, control=0.05)]).kind == "none"
+    assert regions.deactivation([switched_off(low=0.051, control=0.05)]).kind == "effect"
+
+
+@pytest.mark.parametrize(
+    ("estimate", "kind"),
+    [
+        (Estimate(0.02, 0.01, 0.03), "effect"),
+        (Estimate(0.02, -0.01, 0.05), "undecided"),
+        (Estimate(0.02), "undecided"),
+        (Estimate(-0.02, -0.03, -0.01), "none"),
+    ],
+)
+def test_translations_against_zero(estimate, kind):
+    found = regions.translations(estimate, 100, 9)
+    assert found.kind == kind
+    assert "100 sentences in each of 9 languages" in found.text
+    assert ("no interval" in found.text) == (not estimate.known)
+
+
+def test_regions_beyond_chance_or_not():
+    summary = {"sklr": 789, "expected_sklr": 500.4, "p_sklr": 0.03}
+    assert regions._above_chance(summary).text.startswith("The key regions hold 789 neurons in all (SKLR)")
+    assert regions._above_chance(summary | {"p_sklr": 0.2}).kind == "none"
+    assert regions._above_chance({"sklr": 789}) is None
+
+
+def kept(found_in, run_on, value, low, high, random=0.04, random_high=0.12, heads=5):
+    return Transfer(found_in, run_on, Estimate(value, low, high), random, random_high, heads)
+
+
+def test_a_circuit_that_does_another_language_s_task():
+    rows = [kept("en", "zh", 0.67, 0.53, 0.81), kept("zh", "zh", 0.59, 0.45, 0.72)]
+    (found,) = circuits.shared(rows)
+    assert found.kind == "effect"
+    assert found.text == (
+        "The English circuit (5 heads) keeps 67 % (53 to 81) of the task in Chinese; its own circuit 59 % (45 to 72); "
+        "as many random heads 4 %."
+    )
+    assert not list(circuits.own(rows))
+
+
+@pytest.mark.parametrize(
+    ("row", "kind"),
+    [
+        (kept("en", "zh", 0.05, 0.0, 0.1), "none"),
+        (kept("en", "zh", 0.2, 0.1, 0.3), "undecided"),
+        (kept("en", "zh", 0.67, NAN, NAN), "undecided"),
+        (kept("en", "zh", 0.0, 0.0, 0.0, heads=0), "none"),
+    ],
+)
+def test_a_circuit_that_does_not(row, kind):
+    (found,) = circuits.shared([row])
+    assert found.kind == kind
+
+
+def test_a_circuit_that_is_none_is_said():
+    (found,) = circuits.own([kept("en", "en", 0.1, 0.05, 0.2)])
+    assert "not better than random heads in its own language" in found.text
+
+
+@pytest.mark.parametrize(("lows", "kind"), [((0.8, 0.9), "effect"), ((0.4, 0.45), "none"), ((0.4, 0.9), "undecided")])
+def test_whether_the_model_does_the_task(lows, kind):
+    rows = [Behaviour(code, "", Estimate(0.95, low, 1.0), 40) for code, low in zip(("en", "zh"), lows)]
+    found = circuits.behaviour(rows, "ioi")
+    assert found.kind == kind
+    assert "n = 40" in found.text
+    assert circuits.behaviour([], "ioi").kind == "not measured"
+
+
+def points(second):
+    first = {"sads": 0.002, "sads_low": 0.001, "sads_high": 0.003}
+    facts = [{"label": "step16", "step": 16}, {"label": "main", "step": 8000}]
+    return pd.DataFrame([{"model": "m", **fact, **row} for fact, row in zip(facts, (first, second))])
+
+
+def test_growth_is_said_where_intervals_do_not_meet():
+    (found,) = sweep._changes(points({"sads": 0.03, "sads_low": 0.028, "sads_high": 0.035}), "sads")
+    assert found.kind == "effect"
+    assert found.text == (
+        "From step16 to main, how alike translations are (SADS) rises: 0.002 (0.001 to 0.003) to 0.030 "
+        "(0.028 to 0.035), 2 points (m)."
+    )
+    (same,) = sweep._changes(points({"sads": 0.003, "sads_low": 0.002, "sads_high": 0.004}), "sads")
+    assert same.kind == "undecided"
+
+
+def test_effects_come_first():
+    kinds = ("not measured", "undecided", "effect", "none", "effect")
+    assert [one.kind for one in ordered(Finding(kind, "", "") for kind in kinds)] == [
+        "effect", "effect", "none", "undecided", "not measured",
+    ]  # fmt: skip
