@@ -105,7 +105,7 @@ def test_the_command_line_does_the_same_and_writes_a_page(tmp_path):
         (dict(rule="luck"), "no selection rule"),
         (dict(windows=(2,)), "odd"),
         (dict(ablation="optimal"), "zero, mean or resample"),
-        (dict(languages=()), "at least one language"),
+        (dict(languages=()), "no language is named"),
         (dict(mlps="gone"), "recomputed or frozen"),
         (dict(edge_share=0.0), "share of the edges"),
     ],

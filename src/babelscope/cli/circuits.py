@@ -50,7 +50,7 @@ def circuits(
     refuse_existing(place.out, place.overwrite)
     loaded = load(chosen, loading)
     other = load(against, replace(loading, revision=None)) if against else None
-    run = study_circuits(loaded, asked, place.out, place.overwrite, other, shown)
+    run = study_circuits(loaded, asked, place.out, place.overwrite, other, shown, place.fresh)
     show_run(str(run.path))
     for doubt in _doubts(run):
         note(f"note: {doubt}")

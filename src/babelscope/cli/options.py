@@ -50,6 +50,8 @@ class Place(Settings):
     """directory of the run"""
     overwrite: bool = False
     """replace an existing run"""
+    fresh: bool = False
+    """begin anew where an interrupted run left finished steps"""
 
 
 def load(name: str, loading: Loading | None = None) -> Model:

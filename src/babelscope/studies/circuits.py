@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -16,20 +15,19 @@ from numpy.typing import NDArray
 
 from babelscope._version import __version__
 from babelscope.circuits.core.nodes import Head, check_model
-from babelscope.circuits.heads.ablation import matched_random, windows
-from babelscope.circuits.heads.roles import Roles, match_heads, random_twin, role_scores
+from babelscope.circuits.heads.roles import Roles
 from babelscope.models import Model
 from babelscope.models.batches import token_budget
 from babelscope.results import Run, RunWriter, open_run, run_key
 from babelscope.studies import circuit_tables as tables
-from babelscope.studies.circuit_edges import EdgeSettings, control_prompts, find_edges
-from babelscope.studies.circuit_measures import Measured, Prompts, measure, prompts_of, repeated
-from babelscope.studies.circuit_roles import ALSO, CANDIDATE, ffn_rows, role_rows
+from babelscope.studies.circuit_measures import Measured, Prompts, prompts_of
+from babelscope.studies.circuit_roles import ffn_rows, role_rows
 from babelscope.studies.circuit_settings import PRESETS, CircuitsSettings, preset
-from babelscope.studies.circuit_tables import AblationSet
+from babelscope.studies.circuit_steps import CircuitsStudy, other_language
 from babelscope.studies.progress import Progress, silent
 from babelscope.studies.regions import versions
-from babelscope.tasks import PromptPair, task_named
+from babelscope.studies.steps import Results, run_steps, store_beside
+from babelscope.tasks import task_named
 
 __all__ = ["PRESETS", "CircuitsSettings", "preset", "study_circuits"]
 
@@ -43,37 +41,69 @@ def study_circuits(
     overwrite: bool = False,
     against: Model | None = None,
     progress: Progress = silent,
+    fresh: bool = False,
 ) -> Run:
     """Behaviour, patching, search, roles, ablations in every language; writes a run directory and opens it.
 
     `against`: another model, whose heads (in `against_language`) are matched by role with this one's in the first.
-    Finished steps of the search are kept beside `out` until the run is whole, so that a stopped study goes on where it
-    was. Raises NoPromptSurvives with the census, UnsupportedModel, and the errors of the settings, before it measures.
+    Finished steps are kept beside `out` until the run is whole, so that a stopped study goes on where it was (`fresh`
+    begins anew). Raises NoPromptSurvives with the census, UnsupportedModel, and the errors of the settings, before it
+    measures.
 
     >>> run = study_circuits(model, CircuitsSettings(languages=("en", "zh")), "runs/ioi")       # doctest: +SKIP
     >>> run.summary["shared_heads"]                                                            # doctest: +SKIP
     [[4, 5], [4, 4], [3, 0]]
     """
+    study = circuits_study(model, settings, against)
+    with RunWriter(out, kind="circuits", overwrite=overwrite) as run:
+        store = store_beside(out, fresh)
+        results = run_steps(study.steps, study.inputs, store, progress)
+        _write(run, study, results)
+    if store is not None:
+        store.remove()
+    return open_run(out)
+
+
+def circuits_study(model: Model, settings: CircuitsSettings, against: Model | None = None) -> CircuitsStudy:
+    """The steps of a study, its prompts drawn; raises what `study_circuits` raises before it measures."""
     check_model(model)
     prompts = {code: prompts_of(model, settings, code) for code in settings.languages}
-    other = prompts_of(against, settings, _other_language(settings)) if against is not None else None
-    kept = Path(out).with_name(f".{Path(out).name}.steps") if "://" not in str(out) else None
-    with RunWriter(out, kind="circuits", overwrite=overwrite) as run:
-        done = {code: measure(model, settings, prompts[code], code, kept, progress) for code in prompts}
-        _write_arrays(run, model, done)
-        for code, language in done.items():
-            content = {"model": model.id, "task": settings.task, "language": code, **language.found.to_json()}
-            run.file(f"circuits/{code}.json").write_text(
-                json.dumps(content, indent=2, ensure_ascii=False), encoding="utf-8"
-            )
-        summary = _write_tables(run, model, settings, prompts, done, progress)
-        summary |= _write_edges(run, model, settings, prompts, done, progress)
-        if against is not None and other is not None:
-            _write_matching(run, settings, done[settings.languages[0]].roles, against, other)
-        _manifest(run, model, settings, prompts, summary, against)
-    if kept is not None:
-        shutil.rmtree(kept, ignore_errors=True)
-    return open_run(out)
+    other = prompts_of(against, settings, other_language(settings)) if against is not None else None
+    return CircuitsStudy(model, settings, prompts, against, other)
+
+
+def _write(run: RunWriter, study: CircuitsStudy, results: Results) -> None:
+    """Everything that the steps left, as arrays, tables and files of the run."""
+    model, settings, done = study.model, study.settings, study.measured(results)
+    _write_arrays(run, model, done)
+    for code, language in done.items():
+        content = {"model": model.id, "task": settings.task, "language": code, **language.found.to_json()}
+        run.file(f"circuits/{code}.json").write_text(
+            json.dumps(content, indent=2, ensure_ascii=False), encoding="utf-8"
+        )
+    asked = [study.promoted, study.ablations, study.faithfulness]
+    for step in [*asked, *([study.matching] if study.against is not None else [])]:
+        for name, frame in results[step].tables.items():
+            run.table(name, frame)
+    correlations = _correlations(settings, done)
+    crossed = results[study.faithfulness].tables.get("cross_faithfulness", pd.DataFrame()).to_dict("records")
+    summary = _write_tables(run, settings, study.prompts, done, correlations, crossed)
+    if settings.edges:
+        edges = results[study.edges]
+        edges.write(run, overlap=correlations)
+        run.manifest["edges"] = edges.settings
+        summary |= edges.summary
+    else:
+        _table(run, "overlap", correlations)
+    _manifest(run, model, settings, study.prompts, summary, study.against)
+
+
+def _correlations(settings: CircuitsSettings, done: Mapping[str, Measured]) -> list[dict[str, Any]]:
+    matrices = {
+        name: {code: getattr(language, part).heads() for code, language in done.items()}
+        for name, part in (("path_logits", "path"), ("activation_patching", "activation"))
+    }
+    return tables.correlation_rows(matrices, settings.permutations, settings.seed)
 
 
 def _write_arrays(run: RunWriter, model: Model, done: Mapping[str, Measured]) -> None:
@@ -129,11 +159,11 @@ def _between(roles: Roles, names: Sequence[str]) -> Array:
 
 def _write_tables(
     run: RunWriter,
-    model: Model,
     settings: CircuitsSettings,
     prompts: Mapping[str, Prompts],
     done: Mapping[str, Measured],
-    progress: Progress,
+    correlations: Sequence[Mapping[str, Any]],
+    crossed: Sequence[Mapping[Any, Any]],
 ) -> dict[str, Any]:
     everything = {code: list(each.everything.pairs) for code, each in prompts.items()}
     behaved = [
@@ -148,15 +178,6 @@ def _write_tables(
     _table(run, "ffn", [row for c, x in done.items() for row in ffn_rows(c, x.found)])
     _table(run, "role_scores", [row for c, x in done.items() for row in _score_rows(c, x.roles)])
     heads = {code: list(language.found.heads) for code, language in done.items()}
-    promoted = [
-        row for code in done for row in tables.promoted_rows(model, code, prompts[code].main, heads[code], settings.top)
-    ]
-    _table(run, "promoted", promoted)
-    _write_ablations(run, model, settings, everything, done, progress)
-    correlations = _correlations(settings, done)
-    if not settings.edges:
-        _table(run, "overlap", correlations)
-    crossed = _write_faithfulness(run, model, settings, prompts, done, heads, progress)
     return {
         "accuracy": {code: _of_stratum(behaved, code, prompts[code].stratum, "accuracy") for code in done},
         "logit_difference": {
@@ -170,157 +191,6 @@ def _write_tables(
             code: {row["run_on"]: row["faithfulness"] for row in crossed if row["found_in"] == code} for code in done
         },
     }
-
-
-def _correlations(settings: CircuitsSettings, done: Mapping[str, Measured]) -> list[dict[str, Any]]:
-    matrices = {
-        name: {code: getattr(language, part).heads() for code, language in done.items()}
-        for name, part in (("path_logits", "path"), ("activation_patching", "activation"))
-    }
-    return tables.correlation_rows(matrices, settings.permutations, settings.seed)
-
-
-def _write_edges(
-    run: RunWriter,
-    model: Model,
-    settings: CircuitsSettings,
-    prompts: Mapping[str, Prompts],
-    done: Mapping[str, Measured],
-    progress: Progress,
-) -> dict[str, Any]:
-    """The second half: routes, edges, and circuits as masks, compared across languages."""
-    if not settings.edges:
-        return {}
-    chosen = EdgeSettings(share=settings.edge_share, permutations=settings.permutations, seed=settings.seed)
-    controls = control_prompts(
-        model, settings.task, list(done), max(2, settings.n // 2), seed=settings.seed, split=settings.split
-    )
-    roles: dict[str, dict[str, str]] = {}
-    for code, language in done.items():
-        for row in role_rows(code, language.found, language.roles, task_named(settings.task)):
-            if row["role"] != ALSO:
-                roles.setdefault(code, {}).setdefault(f"{row['layer']}.{row['head']}", str(row["role"]))
-    found = find_edges(
-        model,
-        {code: each.main for code, each in prompts.items()},
-        chosen,
-        {code: language.activation.heads() for code, language in done.items()},
-        roles,
-        controls,
-        progress,
-    )
-    found.write(run, overlap=_correlations(settings, done))
-    run.manifest["edges"] = found.settings
-    return found.summary
-
-
-def _write_ablations(
-    run: RunWriter,
-    model: Model,
-    settings: CircuitsSettings,
-    everything: Mapping[str, list[PromptPair]],
-    done: Mapping[str, Measured],
-    progress: Progress,
-) -> None:
-    sets = _ablation_sets(model, settings, done)
-    scores: dict[str, Array] = {}
-    rows: list[dict[str, Any]] = []
-    with progress("ablation", len(everything) * len(sets), "sets") as step:
-        for code, pairs in everything.items():
-            found, scores[code] = tables.ablation_rows(model, code, pairs, sets, settings.ablation, settings.seed)
-            rows += found
-            step(len(sets))
-    frame = pd.DataFrame(rows)
-    wide = frame["set"].str.startswith("ffn window")
-    for name, chosen in (("ablation", ~wide), ("ffn_windows", wide)):
-        if chosen.any():
-            run.table(name, frame.loc[chosen].reset_index(drop=True))
-    _table(run, "selectivity", tables.selectivity_rows(sets, scores, everything, settings.seed))
-
-
-def _ablation_sets(model: Model, settings: CircuitsSettings, done: Mapping[str, Measured]) -> list[AblationSet]:
-    """Each step's heads and the whole circuit of each language, random sets like it, FFNs and windows of them."""
-    sets: list[AblationSet] = []
-    task = task_named(settings.task)
-    dissociated = {label.role for label in task.dissociation.labels} if task.dissociation else set[str]()
-    for code, language in done.items():
-        suffix = f" ({code})" if len(done) > 1 else ""
-        named: dict[str, list[Head]] = {}
-        for row in role_rows(code, language.found, language.roles, task):
-            if row["role"] != ALSO:
-                named.setdefault(str(row["role"]), []).append(Head(row["layer"], row["head"]))
-        for role, heads in named.items():
-            chosen = tuple(dict.fromkeys(heads))
-            sets.append(AblationSet(f"{role}{suffix}", chosen, code))
-            # section 6: each of these sets beside random heads of its own layers
-            if role.removeprefix(CANDIDATE) in dissociated:
-                like = matched_random(model, chosen, settings.draws, settings.seed)
-                sets += [AblationSet(f"random like {role}{suffix}", tuple(n), code, d) for d, n in enumerate(like)]
-        circuit = language.found.heads
-        if circuit:
-            sets.append(AblationSet(f"circuit{suffix}", circuit, code))
-            draws = matched_random(model, circuit, settings.draws, settings.seed)
-            sets += [AblationSet(f"random{suffix}", tuple(nodes), code, draw) for draw, nodes in enumerate(draws)]
-    for width in settings.windows:
-        for centre, nodes in enumerate(windows(model, width)):
-            name = f"ffn {centre}" if width == 1 else f"ffn window of {width} at {centre}"
-            sets.append(AblationSet(name, tuple(nodes)))
-    return sets
-
-
-def _write_faithfulness(
-    run: RunWriter,
-    model: Model,
-    settings: CircuitsSettings,
-    prompts: Mapping[str, Prompts],
-    done: Mapping[str, Measured],
-    heads: Mapping[str, list[Head]],
-    progress: Progress,
-) -> list[dict[str, Any]]:
-    curves: list[dict[str, Any]] = []
-    main = {code: each.main for code, each in prompts.items()}
-    with progress("faithfulness", 2 * len(done), "languages") as step:
-        for code, language in done.items():
-            ranking = language.found.ranking()
-            curves += tables.faithfulness_rows(model, code, main[code], ranking, settings.ablation, settings.seed)
-            step(1)
-        largest = max(heads.values(), key=len, default=[])
-        draws = matched_random(model, largest, settings.draws, settings.seed) if largest else []
-        crossed = tables.cross_rows(model, main, heads, draws, settings.ablation)
-        step(len(done))
-    _table(run, "faithfulness", curves)
-    _table(run, "cross_faithfulness", crossed)
-    return crossed
-
-
-def _other_language(settings: CircuitsSettings) -> str:
-    return settings.against_language or settings.languages[-1]
-
-
-def _write_matching(run: RunWriter, settings: CircuitsSettings, own: Roles, against: Model, other: Prompts) -> None:
-    """Heads of two models paired by role scores, with the random-weights null."""
-    code = _other_language(settings)
-    twice, prefix = repeated(against, settings, code)
-    theirs = role_scores(against, other.main, twice, prefix, settings.seed)
-    twins = [
-        role_scores(random_twin(against, seed), other.main, twice, prefix, settings.seed)
-        for seed in range(settings.twins)
-    ]
-    found = match_heads(own, theirs, twins)
-    rows = [
-        {
-            "layer": a.layer,
-            "head": a.head,
-            "model2": against.id,
-            "layer2": b.layer,
-            "head2": b.head,
-            "distance": float(found.distance[place]),
-            "null_distance": float(found.null[place]),
-            "p": found.p,
-        }
-        for place, (a, b) in enumerate(found.pairs)
-    ]
-    _table(run, "matching", rows)
 
 
 def _score_rows(code: str, roles: Roles) -> list[dict[str, Any]]:

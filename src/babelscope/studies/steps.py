@@ -91,11 +91,19 @@ class Given:
     folder: Path
     """for files of the step's own, such as a recording too large for memory; a memory map of one may be its result"""
     progress: Progress
+    store: StepStore | None = None
+    key: str = ""
 
     def __getitem__(self, step: Step[Any, R]) -> R:
         if step not in self._step.needs:
             raise InputError(f"step {self._step.name} uses {step.name} without saying that it needs it")
         return self._results[step]
+
+    def once(self, name: str, key: str, make: Callable[[], R]) -> R:
+        """A part of the step's work, kept by a key of its own beside the step's; `make` where it was not."""
+        if self.store is None:
+            return make()
+        return self.store.once(f"{self._step.name} {name}", run_key({"step": self.key, "part": key}), make)
 
 
 class Results:
@@ -160,7 +168,7 @@ def run_steps(
             finished = store is not None and step.kept and kept.holds(step.name, keys[step.name])
             if not finished:
                 try:
-                    _run(step, keys[step.name], results, kept, store is not None and step.kept, progress)
+                    _run(step, keys[step.name], results, kept, store, progress)
                 except KeyboardInterrupt as stop:
                     if store is not None and store.folder.is_dir():
                         stop.add_note(AGAIN)
@@ -169,9 +177,21 @@ def run_steps(
         return results
 
 
-def _run(step: Step[Any, Any], key: str, results: Results, store: StepStore, keep: bool, progress: Progress) -> None:
-    with store.room(step.name, key) as folder:
-        value = step.run(step.settings, Given(step, results, folder, progress))
+def _run(
+    step: Step[Any, Any], key: str, results: Results, rooms: StepStore, store: StepStore | None, progress: Progress
+) -> None:
+    with rooms.room(step.name, key) as folder:
+        value = step.run(step.settings, Given(step, results, folder, progress, store, key))
         results.add(step, value)
-        if keep:
+        if store is not None and step.kept:
             store.keep(step.name, key, folder, value)
+
+
+def store_beside(out: str | Path, fresh: bool = False) -> StepStore | None:
+    """The kept steps of the run at `out`, emptied where it is to begin anew; None where `out` is no folder."""
+    if "://" in str(out):
+        return None
+    store = StepStore(Path(out).expanduser().absolute())
+    if fresh:
+        store.remove()
+    return store
