@@ -33,6 +33,7 @@ SPEED: dict[str, tuple[str, ...]] = {
     "permutation": ("--neurons", "500000"),
     "pages": (),
     "growth": (),
+    "steering": (),
     "allocator": (),
     "peers": (),
 }

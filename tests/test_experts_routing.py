@@ -10,8 +10,8 @@ import torch
 
 from babelscope.errors import InputError
 from babelscope.regions import localisation, nulls, similarity
+from babelscope.regions.routed import Routing
 from babelscope.regions.routing import (
-    Routing,
     divergence,
     divergences,
     evenness,

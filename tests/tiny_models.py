@@ -93,6 +93,31 @@ CONFIGS["opt-350m"] = (
     {**CONFIGS["opt"][1], "word_embed_proj_dim": 16, "do_layer_norm_before": False},
 )
 FAMILIES = tuple(CONFIGS)
+_GPT = dict(hidden_size=32, num_layers=3, num_heads=4, max_position_embeddings=128)
+CONFIGS |= {
+    "glm4": ("glm4", {**_GQA, **_ROPE}),
+    "exaone4": ("exaone4", {**_GQA, **_ROPE, "sliding_window": None, "layer_types": ["full_attention"] * 3}),
+    "granite": (
+        "granite",
+        {**_GQA, **_ROPE, "residual_multiplier": 0.4, "logits_scaling": 3.0, "embedding_multiplier": 1.7},
+    ),
+    "hyperclovax": ("hyperclovax", {**_GQA, **_ROPE, "residual_multiplier": 0.4, "logits_scaling": 0.3}),
+    "starcoder2": ("starcoder2", {**_GQA, **_ROPE}),
+    "gptj": ("gptj", dict(n_embd=32, n_layer=3, n_head=4, n_positions=128, rotary_dim=4)),
+    "codegen": ("codegen", dict(n_embd=32, n_layer=3, n_head=4, n_positions=128, n_ctx=128, rotary_dim=4)),
+    "gpt_neo": ("gpt_neo", {**_GPT, "attention_types": [[["global", "local", "global"], 1]], "window_size": 64}),
+    "mpt": ("mpt", dict(d_model=32, n_layers=3, n_heads=4, max_seq_len=128)),
+    "persimmon": (
+        "persimmon",
+        dict(hidden_size=32, intermediate_size=48, num_hidden_layers=3, num_attention_heads=4, **_ROPE),
+    ),
+    "biogpt": (
+        "biogpt",
+        dict(hidden_size=32, intermediate_size=48, num_hidden_layers=3, num_attention_heads=4, **_ROPE),
+    ),
+}
+RECENT = tuple(name for name in CONFIGS if name not in FAMILIES)
+"""families with rows of a later date, checked where rows are checked"""
 
 
 def tiny_config(family: str, **changes: Any) -> Any:

@@ -20,3 +20,23 @@ Ablation = Literal["zero", "mean", "resample"]
 """what stands for the output of an ablated node"""
 Split = Literal["strict", "relaxed", "auto"]
 """one-token names and targets; more than that; strict where that is enough"""
+Where = Literal["all", "generated", "prompt"]
+"""tokens that an edit changes: all; the prompt's last and all after it; the prompt"""
+Chat = Literal["auto", "on", "off"]
+"""a model's chat template: where it has one; always; never"""
+Edit = Literal["add", "move"]
+"""steering: a vector is added to every state; or every state is moved to one place along it"""
+Unit = Literal["gap", "absolute", "norm"]
+"""of strengths: the distance of two languages' means; the model's own; the mean length of a token's state"""
+Arithmetic = Literal["additive", "replacement", "diffmean"]
+"""how language arithmetic raises the target's neurons"""
+Weighting = Literal["sentences", "tokens"]
+"""what weighs the same in a mean"""
+Direction = Literal["diffmean", "centred", "rest", "lda", "pca"]
+DIRECTIONS: tuple[Direction, ...] = ("diffmean", "centred", "rest", "lda", "pca")
+"""ways to a direction from one language to another"""
+ByNeurons = Literal["neurons", "scaled", "arithmetic"]
+BY_NEURONS: tuple[ByNeurons, ...] = ("neurons", "scaled", "arithmetic")
+"""ways of steering by neurons"""
+ConfusionRule = Literal["offline", "lcb"]
+"""how answers are judged: by what the package carries; as published"""

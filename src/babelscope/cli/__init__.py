@@ -12,6 +12,8 @@ VERBS = {
     "demo": "The whole study on the built-in models, to a page, offline.",
     "regions": "Find the neurons that serve each language; look at region files.",
     "latent": "Ask which language a model works in between input and output.",
+    "steer": "Make a model write in another language, and measure what that costs.",
+    "confusion": "Count how often a model leaves the language it was asked for.",
     "circuits": "Find which heads and FFNs do a task, and whether languages share them.",
     "sweep": "Measure many checkpoints or sizes; go on where it stopped.",
     "evaluate": "What a model can do, whole and with a region switched off.",

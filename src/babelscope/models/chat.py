@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from babelscope.errors import InputError
 from babelscope.models.model import Model, SpecialTokens
+from babelscope.terms import Chat
 
-Chat = Literal["auto", "on", "off"]
 DATE = "26 Jul 2024"
 """every template's today, so that a prompt is the same tomorrow"""
 THOUGHT = "</think>"

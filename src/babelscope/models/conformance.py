@@ -101,6 +101,8 @@ def neuron_definition(model: Model, ids: Tensor) -> float:
                 model.trunk(ids)
         finally:
             handle.remove()
+        if not outputs:
+            raise UnsupportedModel(f"{model.family.neurons} of layer {layer} is never computed")
         made = seen[Site("neurons", layer)] @ model.neuron_weight(layer)
         bias = model.bias("neurons", layer)
         errors.append(difference(made if bias is None else made + bias, outputs[0].reshape(made.shape)))
@@ -190,15 +192,19 @@ def residency(model: Model, _: Tensor) -> float:
 
 
 def value_layout(model: Model, ids: Tensor) -> float:
-    """With one token, every head's output is its (shared) value vector: the v rows and the grouping are right."""
+    """With one token, every head's output is its (shared) value vector, or a share of it where attention may also
+    look at nothing (a sink): the v rows and the grouping are right."""
     sites = [site for layer in range(model.layers) for site in (Site("v", layer), Site("z", layer))]
     with capture(model, sites) as seen:
         model.trunk(ids[:, :1])
     group = model.heads // model.kv_heads
-    return max(
-        difference(seen[Site("v", layer)].repeat_interleave(group, dim=-2), seen[Site("z", layer)])
-        for layer in range(model.layers)
-    )
+    errors: list[float] = []
+    for layer in range(model.layers):
+        values = seen[Site("v", layer)].float().repeat_interleave(group, dim=-2)
+        heads = seen[Site("z", layer)].float()
+        share = (heads * values).sum(-1, keepdim=True) / values.square().sum(-1, keepdim=True).clamp_min(1e-30)
+        errors.append(difference(values * share.clamp(0, 1), heads))
+    return max(errors)
 
 
 def query_key_layout(model: Model, ids: Tensor) -> float:
@@ -283,6 +289,15 @@ def padding(model: Model, ids: Tensor) -> float:
     )
 
 
+def growing(model: Model, ids: Tensor) -> float:
+    """Rows may join the batch within a pass (path patching stacks senders so): the trunk does not count them first."""
+    layer = model.layers
+    whole = model.trunk(ids[:1])
+    with edit(model, {Site("residual", layer): lambda hidden: torch.cat([hidden, hidden])}):
+        grown = model.trunk(ids[:1])
+    return difference(grown, torch.cat([whole, whole]))
+
+
 def causality(model: Model, ids: Tensor) -> float:
     """Later tokens leave earlier outputs alone."""
     half = ids.shape[1] // 2
@@ -357,6 +372,7 @@ SUITE: tuple[Test, ...] = (
         "circuits",
         "zeroing a head by hook misses zeroing its weights by {error}",
     ),
+    Test("rows may join within a pass", growing, "circuits", "rows that join within a pass end elsewhere, by {error}"),
     Test("resumed pass = whole pass", resuming, "circuits", "resumed passes miss the whole pass by {error}"),
 )
 """every check, by the level that needs it"""

@@ -286,6 +286,15 @@ def _falcon(config: Any) -> Family:
     )
 
 
+def _bigcode(config: Any) -> Family:
+    return replace(_GPT2, name="gpt_bigcode", kv_heads=1 if config.multi_query else None, left_pad=True)
+
+
+def _hyperclovax(config: Any) -> Family:
+    row = replace(_LLAMA, name="hyperclovax")
+    return replace(row, attention_write="post_norm1", mlp_write="post_norm2") if config.use_post_norm else row
+
+
 def _mpt(config: Any) -> Family:
     # clipped projections are not what attention reads, so heads cannot be patched there
     clipped = config.attn_config.clip_qkv is not None
@@ -317,6 +326,8 @@ ROWS: dict[str, Family | Callable[[Any], Family]] = {
     "apertus": _APERTUS,
     "glm4": _GLM4,
     "exaone4": _EXAONE4,
+    "gpt_bigcode": _bigcode,
+    "hyperclovax": _hyperclovax,
     "granite": replace(_LLAMA, name="granite"),
     "starcoder2": _STARCODER2,
     "gptj": _GPTJ,

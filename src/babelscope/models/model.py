@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import Any, Literal
 
@@ -273,7 +274,8 @@ class Model:
         if site.kind == "residual":
             return self._residual(layer)
         if layer in self.mixtures and site.kind in ("neurons", "router", "mlp_in", "mlp_write"):
-            return mixture_location(self.mixtures[layer], site.kind, find(self.blocks[layer], family.mlp_write))
+            place = mixture_location(self.mixtures[layer], site.kind, find(self.blocks[layer], family.mlp_write))
+            return replace(place, factor=self.scales.mlp[layer]) if site.kind == "mlp_write" else place
         if site.kind == "router":
             raise InputError(f"layer {layer} of {self.id} is no mixture of experts: it has no router")
         if "circuits" not in family.levels and site.kind not in ("neurons", "router", "mlp_in", "mlp_write"):
@@ -294,7 +296,7 @@ class Model:
             "neurons": (family.neurons, "input"),
             "attention_write": (family.attention_write, "output"),
             "mlp_write": (family.mlp_write, "output"),
-            "attention_in": (family.qkv[0], "input"),
+            "attention_in": (family.qkv[0] if family.qkv else "", "input"),
             "mlp_in": (family.mlp_read, "input"),
         }
         path, side = paths[site.kind]

@@ -25,9 +25,9 @@ def execution_device(module: nn.Module) -> torch.device:
     device = next((parameter.device for parameter in module.parameters()), torch.device("cpu"))
     if device.type != "meta":
         return device
-    hook: Any = getattr(module, "_hf_hook", None)
-    hooks = [hook, *getattr(hook, "hooks", ())]
-    place = next((one.execution_device for one in hooks if getattr(one, "execution_device", None) is not None), "cpu")
+    place = next(
+        (one.execution_device for one in _hooks(module) if getattr(one, "execution_device", None) is not None), "cpu"
+    )
     return torch.device(place)
 
 
@@ -40,12 +40,22 @@ def resident(module: nn.Module) -> Generator[None]:
     if not any(parameter.device.type == "meta" for parameter in module.parameters(recurse=False)):
         yield
         return
-    if not hasattr(module, "_hf_hook"):
-        raise ModelError(f"the weights of a {type(module).__name__} are placeholders: nothing was loaded into them")
-    from accelerate.utils.modeling import align_module_device
-
-    with align_module_device(module):
+    filling = [hook for hook in _hooks(module) if getattr(hook, "offload", False)]
+    if not filling:
+        raise ModelError(f"the weights of a {type(module).__name__} are placeholders that nothing fills")
+    try:
+        for hook in filling:
+            hook.pre_forward(module)
         yield
+    finally:
+        for hook in filling:
+            hook.post_forward(module, None)
+
+
+def _hooks(module: nn.Module) -> list[Any]:
+    """accelerate's hooks on a module, those that it put in a row too."""
+    hook: Any = getattr(module, "_hf_hook", None)
+    return [] if hook is None else [hook, *getattr(hook, "hooks", ())]
 
 
 def weight_of(module: nn.Module, name: str = "weight") -> Tensor | None:

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Bool, Int
@@ -22,11 +22,11 @@ from torch import Tensor, nn
 from babelscope.errors import InputError
 from babelscope.models.families import find
 from babelscope.models.hooks import Change, Site, edit
+from babelscope.terms import Where
 
 if TYPE_CHECKING:
     from babelscope.models.model import Model
 
-Where = Literal["all", "generated", "prompt"]
 WHERES: tuple[Where, ...] = ("all", "generated", "prompt")
 
 

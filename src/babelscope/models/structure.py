@@ -17,6 +17,7 @@ from babelscope.models.mixtures import mixture_of
 from babelscope.models.registry import outside_row
 
 NEURONS = (
+    "ffn.2",
     "mlp.down_proj",
     "mlp.c_proj",
     "mlp.fc2",
@@ -100,10 +101,9 @@ def family_of(hf: Any, config: Any, trunk: Trunk, given: Family | None = None) -
     # rows with more norms are more specific: a Gemma-like block also has every path of a LLaMA block
     candidates.sort(key=lambda row: -len({row.attention_write, row.mlp_norm, row.mlp_write}))
     for row in candidates:
-        if not missing_paths(hf, row) and _norms_fit(hf, row, config):
-            found = replace(row, name=config.model_type, origin="structure")
-            refuse_unreadable(hf, found)
-            return found
+        if not missing_paths(hf, row, config.model_type) and _norms_fit(hf, row, config):
+            found = replace(row, name=config.model_type, origin="structure", gated=_gated(hf, row))
+            return _with_wide_norms(hf, found)
     found = _regions_row(hf, config, trunk)
     if found is not None:
         refuse_unreadable(hf, found)
@@ -142,16 +142,16 @@ def paths_in_block(row: Family) -> list[str]:
     return list(dict.fromkeys(inside))
 
 
-def missing_paths(model: nn.Module, row: Family) -> dict[str, list[int]]:
+def missing_paths(model: nn.Module, row: Family, name: str = "") -> dict[str, list[int]]:
     """Paths of a row that do not exist, each with the layers that lack it (none: at the top).
 
-    Under a `mixed` row a path may be missing in some layers, not in all.
+    Under a `mixed` row a path may be missing in some layers, not in all. `name` is the model's, for errors.
     """
     blocks = find_blocks(model, row)
     if blocks is None:
         return {row.blocks: []}
     missing: dict[str, list[int]] = {}
-    mixtures = {layer for layer, block in enumerate(blocks) if mixture_of(block, layer, row.name) is not None}
+    mixtures = {layer for layer, block in enumerate(blocks) if mixture_of(block, layer, name or row.name) is not None}
     for path in paths_in_block(row):
         absent = [layer for layer, block in enumerate(blocks) if find(block, path) is None]
         if path in (row.neurons, row.mlp_write, row.mlp_read):
@@ -204,14 +204,41 @@ def _refuse_bypassed(config: Any) -> None:
         )
 
 
+def _gated(model: nn.Module, row: Family) -> bool:
+    """A gate stands beside or within the projection into the neurons."""
+    blocks = find_blocks(model, row)
+    assert blocks is not None
+    return any("gate" in name.rpartition(".")[2] for block in blocks for name, _ in block.named_modules())
+
+
+def _with_wide_norms(model: nn.Module, row: Family) -> Family:
+    """A borrowed row with the norms over all heads' queries and keys at once, where the attention has such."""
+    blocks = find_blocks(model, row)
+    parent = row.attention_output.rpartition(".")[0]
+    if row.qk_norms is not None or blocks is None or row.layout != "separate":
+        return row
+    norms = (f"{parent}.q_norm", f"{parent}.k_norm")
+    for norm, projection in zip(norms, row.qkv):
+        weight = getattr(find(blocks[0], norm), "weight", None)
+        rows = getattr(find(blocks[0], projection), "weight", None)
+        if weight is None or rows is None or weight.numel() != len(rows):
+            return row
+    return replace(row, qk_norms=norms)
+
+
 # -- unknown types --------------------------------------------------------------------------------------------------
 
 
 def _blocks_of(trunk: Trunk) -> str | None:
     """Path of the longest list of equal blocks in a trunk."""
     best, longest = None, 0
+    inside: list[str] = []
     for name, module in trunk.module.named_modules():
-        if isinstance(module, nn.ModuleList) and len(module) > longest and ".layers." not in f".{name}.":
+        # a list within a list is a part of a block
+        if not isinstance(module, nn.ModuleList) or any(name.startswith(other) for other in inside):
+            continue
+        inside.append(f"{name}.")
+        if len(module) > longest:
             best, longest = name, len(module)
     if best is None:
         return None
@@ -250,7 +277,7 @@ def _is_projection(module: nn.Module | None, config: Any) -> bool:
 
 
 def _unknown(hf: nn.Module, config: Any, candidates: list[Family]) -> str:
-    gaps = [(row, missing_paths(hf, row)) for row in candidates]
+    gaps = [(row, missing_paths(hf, row, config.model_type)) for row in candidates]
     row, missing = min(gaps, key=lambda pair: len(pair[1]))
     return (
         f"unknown architecture {config.model_type!r}: the nearest row, {row.name!r}, finds no module at "

@@ -13,6 +13,16 @@ from babelscope.plots.circuits import (
     head_scatter,
 )  # fmt: skip
 from babelscope.plots.graph import circuit_edges
+from babelscope.plots.latent import (
+    latent_alignment,
+    latent_controls,
+    latent_excess,
+    latent_last,
+    latent_mass,
+    latent_strengths,
+    latent_tuned,
+    latent_word,
+)  # fmt: skip
 from babelscope.plots.perplexity import perplexity_heatmap, selectivity
 from babelscope.plots.published import Published, published, published_for
 from babelscope.plots.regions import (
@@ -31,7 +41,9 @@ __all__ = [
     "FIGURES", "Published", "ablation_bars", "alignment_curves", "behaviour", "calibration",
     "circuit_edges", "circuit_graph",
     "cross_language", "draw", "ffn_curves", "figure_names", "head_difference", "head_heatmap", "head_scatter",
-    "language_pairs", "layer_curves", "layers_over_training", "neuron_flow", "perplexity_heatmap",
+    "language_pairs", "latent_alignment", "latent_controls", "latent_excess", "latent_last", "latent_mass",
+    "latent_strengths", "latent_tuned", "latent_word", "layer_curves", "layers_over_training", "neuron_flow",
+    "perplexity_heatmap",
     "published", "published_for", "region_sizes", "regions_by_layer", "save_figure", "scale_curves", "selectivity",
     "similarity_map", "sizes_over_training", "training_curves",
 ]  # fmt: skip

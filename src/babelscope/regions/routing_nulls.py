@@ -17,9 +17,9 @@ from torch import Tensor
 
 from babelscope.errors import InputError
 from babelscope.regions.nulls import benjamini_hochberg, permutations
+from babelscope.regions.routed import Routing
 from babelscope.regions.routing import (
     EXCLUSIVE,
-    Routing,
     language_shares,
     pair_divergences,
     pooled_distance,

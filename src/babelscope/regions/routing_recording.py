@@ -19,7 +19,7 @@ from babelscope.models import Batch, Model, Site, capture, over_batches
 from babelscope.models.experts import attach
 from babelscope.models.model import SpecialTokens
 from babelscope.models.routers import Scoring, attach_router, probabilities, scoring_of
-from babelscope.regions.routing import Routing
+from babelscope.regions.routed import Routing
 
 
 class RoutingTally:

@@ -22,12 +22,18 @@ from babelscope.plots.fonts import families
 from babelscope.report.blocks import Block, Chart, Section, Table, language_tag, static_twin
 from babelscope.report.circuits import circuits_sections
 from babelscope.report.embed import content_policy, inline_script, safe_json
+from babelscope.report.latent import latent_sections
 from babelscope.report.regions import regions_sections
 from babelscope.report.sweep import sweep_sections
 from babelscope.results import Run, open_run
 from babelscope.results.display import number
 
-_SECTIONS = {"regions": regions_sections, "circuits": circuits_sections, "sweep": sweep_sections}
+_SECTIONS = {
+    "regions": regions_sections,
+    "circuits": circuits_sections,
+    "sweep": sweep_sections,
+    "latent": latent_sections,
+}
 _SCRIPTS = ("text.js", "theme.js", "download.js", "plot.js", "similarity.js", "graph.js", "main.js")
 _PRINTED_ROWS = 24
 
@@ -98,7 +104,7 @@ def _run(run: Run, index: int, static: bool) -> dict[str, Any]:
     if run.kind not in _SECTIONS:
         raise RunError(f"there is no report for a run of kind {run.kind!r}: {run.source}")
     sections = [_section(run, section, f"r{index}", static) for section in _SECTIONS[run.kind](run)]
-    kinds = {"regions": "Linguistic regions", "circuits": "Circuits", "sweep": "Evolution"}
+    kinds = {"regions": "Linguistic regions", "circuits": "Circuits", "sweep": "Evolution", "latent": "Latent language"}
     return {
         "id": f"r{index}",
         "title": f"{kinds[run.kind]}: {run.model_name}",

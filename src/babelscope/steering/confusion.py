@@ -14,7 +14,6 @@ from typing import Literal, Protocol
 
 from babelscope.steering.identify import SHARE, TOKENS, LineIdentifier, long_enough, script, script_share
 
-Rule = Literal["lcb", "offline"]
 Kind = Literal["full", "line", "word", "none", "skipped"]
 KINDS: tuple[Kind, ...] = ("full", "line", "word", "none", "skipped")
 WORDS_COUNTED = ("ar", "hi", "ja", "ko", "ru", "zh")

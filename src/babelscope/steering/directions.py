@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -21,9 +20,10 @@ from torch import Tensor
 
 from babelscope.errors import InputError
 from babelscope.steering.moments import Moments
+from babelscope.terms import DIRECTIONS
+from babelscope.terms import Direction as Method
 
-Method = Literal["diffmean", "centred", "rest", "lda", "pca"]
-METHODS: tuple[Method, ...] = ("diffmean", "centred", "rest", "lda", "pca")
+METHODS = DIRECTIONS
 COMPONENTS = 20
 
 

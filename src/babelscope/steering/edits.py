@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float
@@ -20,13 +19,10 @@ from torch import Tensor
 from babelscope.errors import InputError
 from babelscope.models import Site
 from babelscope.models.hooks import Change
-from babelscope.models.rows import RowEdit, Where
+from babelscope.models.rows import RowEdit
 from babelscope.regions.deactivation import changes_of
 from babelscope.steering.directions import Direction
-
-Edit = Literal["add", "move"]
-Unit = Literal["gap", "absolute", "norm"]
-Mode = Literal["additive", "replacement", "diffmean"]
+from babelscope.terms import Arithmetic, Edit, Unit, Where
 
 
 @dataclass(frozen=True)
@@ -130,7 +126,7 @@ def arithmetic_edit(
     means: Float[Tensor, "P N"],
     others: Float[Tensor, "P N"],
     factor: float = 1.0,
-    mode: Mode = "additive",
+    mode: Arithmetic = "additive",
     off: float = 0.0,
     where: Where = "all",
     first: bool = False,

@@ -19,9 +19,10 @@ from torch import Tensor
 from babelscope._version import __version__
 from babelscope.errors import InputError
 from babelscope.models import Model
-from babelscope.models.rows import WHERES, Flow, RowEdit, Where, edited_rows
+from babelscope.models.rows import WHERES, Flow, RowEdit, edited_rows
 from babelscope.steering.directions import Direction
-from babelscope.steering.edits import Edit, Unit, direction_edit, region_edit
+from babelscope.steering.edits import direction_edit, region_edit
+from babelscope.terms import Edit, Unit, Where
 
 FORMAT = 1
 KEY = "babelscope"
@@ -133,6 +134,6 @@ def _made(head: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> SavedEdit:
         raise ValueError("neither a direction nor a region")
     return SavedEdit(
         directions, None if mask is None else mask.bool(), tensors.get("values"), float(head["alpha"]),
-        cast("Edit", head["edit"]), bool(head["keep"]), cast("Unit", head["unit"]), cast("Where", head["where"]),
+        head["edit"], bool(head["keep"]), cast("Unit", head["unit"]), head["where"],
         bool(head["first"]), dict(head["facts"]),
     )  # fmt: skip

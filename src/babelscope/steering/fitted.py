@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float
@@ -16,7 +15,7 @@ from torch import Tensor
 from babelscope.corpora import ParallelCorpus
 from babelscope.errors import InputError
 from babelscope.models import Model
-from babelscope.models.rows import RowEdit, Where
+from babelscope.models.rows import RowEdit
 from babelscope.regions.lape import lape
 from babelscope.regions.localisation import key_regions, within_language_scores, within_language_sums
 from babelscope.regions.masks import random_region_by_layer
@@ -33,11 +32,10 @@ from babelscope.steering.controls import (
     third_unit,
 )
 from babelscope.steering.directions import METHODS, Direction, Method, direction
-from babelscope.steering.edits import Edit, Mode, Unit, arithmetic_edit, direction_edit, region_edit
+from babelscope.steering.edits import arithmetic_edit, direction_edit, region_edit
 from babelscope.steering.moments import Moments, collect_tokens
+from babelscope.terms import BY_NEURONS, Arithmetic, Edit, Unit, Where
 
-ByNeurons = Literal["neurons", "scaled", "arithmetic"]
-BY_NEURONS: tuple[ByNeurons, ...] = ("neurons", "scaled", "arithmetic")
 ALL_METHODS = (*METHODS, *BY_NEURONS)
 EVERY_LAYER = -1
 
@@ -52,7 +50,7 @@ class How:
     where: Where = "all"
     first: bool = False
     beta: float = 1.0
-    mode: Mode = "additive"
+    mode: Arithmetic = "additive"
     seed: int = 0
 
 

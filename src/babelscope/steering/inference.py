@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from babelscope.errors import InputError
 from babelscope.stats import Interval, bootstrap_counts, group_items, jackknife_t, wilson
@@ -107,7 +107,7 @@ def holm(p: Mapping[str, float]) -> dict[str, float]:
     return adjusted
 
 
-def on_front(success: Sequence[float], damage: Sequence[float]) -> Bool[NDArray[np.bool_], " n"]:
+def on_front(success: ArrayLike, damage: ArrayLike) -> Bool[NDArray[np.bool_], " n"]:
     """Settings with none of higher success and lower damage; NaN is never on it.
 
     >>> on_front([0.9, 0.5, 0.4], [1.0, 0.1, 0.2]).tolist()

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -19,8 +18,7 @@ from torch import Tensor
 from babelscope.corpora import ParallelCorpus
 from babelscope.errors import InputError
 from babelscope.models import Batch, Model, Site, capture, over_batches
-
-Weighting = Literal["sentences", "tokens"]
+from babelscope.terms import Weighting
 
 
 @dataclass(frozen=True, eq=False)

@@ -60,7 +60,7 @@ def _match(frame: pd.DataFrame, steered: pd.Series) -> pd.DataFrame:
     same = pd.Series(True, index=frame.index)
     for name in ("source", "target", "method", "layer", "alpha"):
         same &= frame[name] == steered[name]
-    return frame[same]
+    return frame.loc[same]
 
 
 def _nan(value: object) -> bool:

@@ -75,7 +75,7 @@ def study_regions(
             _write_table(run, table)
             summary["perplexity"] = table.perplexities()
         sets = _calibrate(run, recording, found, settings, summary, progress)
-        summary |= write_routing(run, model, sample, settings, progress)
+        summary |= write_routing(run, model, sample, windows, settings, progress)
         _probe(run, model, sample, recording, sets, windows, settings, summary, progress)
         _manifest(run, model, settings, sample, windows, summary)
     return open_run(out)
@@ -94,7 +94,11 @@ def _room(model: Model, sample: ParallelCorpus) -> Generator[Path | None]:
 
 def _windows(model: Model, texts: Mapping[str, TextCollection], settings: RegionsSettings) -> dict[str, Windows]:
     window = settings.window or min(2048, model.context.window)
-    shortest = min(len(model.tokenize([_beginning(text, window)])[0]) for text in texts.values())
+    # not model.tokenize: this text is cut into windows, and may well be longer than the model's context
+    beginnings = (_beginning(text, window) for text in texts.values())
+    shortest = min(
+        len(model.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]) for text in beginnings
+    )
     if settings.window is None:
         window = min(window, max(shortest, 2))
     limit = None if settings.text_tokens is None else max(1, settings.text_tokens // window)

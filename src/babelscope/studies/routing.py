@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -14,12 +15,14 @@ from babelscope.corpora import ParallelCorpus
 from babelscope.models import Model
 from babelscope.regions import nulls, similarity
 from babelscope.regions import routing as measures
-from babelscope.regions.routing import Routing
+from babelscope.regions.perplexity import Windows
+from babelscope.regions.routed import Routing
 from babelscope.regions.routing_nulls import RoutingNull, routing_null
 from babelscope.regions.routing_recording import record_routing
 from babelscope.results import RunWriter
 from babelscope.studies.progress import Progress
 from babelscope.studies.region_settings import RegionsSettings
+from babelscope.studies.routing_deactivation import expert_deactivation
 
 NAN = float("nan")
 NOT_ASKED = "no permutations were asked for"
@@ -28,12 +31,17 @@ HASHED = "experts follow from the token id alone"
 
 
 def write_routing(
-    run: RunWriter, model: Model, sample: ParallelCorpus, settings: RegionsSettings, progress: Progress
+    run: RunWriter,
+    model: Model,
+    sample: ParallelCorpus,
+    windows: Mapping[str, Windows],
+    settings: RegionsSettings,
+    progress: Progress,
 ) -> dict[str, Any]:
     """Tables `routing_layer`, `routing_expert` and `routing_similarity`, arrays `routing`, and the summary's part.
 
-    A run of a model without experts has none of them. The reference of divergences is English, or else the first
-    language.
+    With texts also `routing_deactivation`. A run of a model without experts has none of them. The reference of
+    divergences is English, or else the first language.
     """
     if not model.mixtures:
         return {}
@@ -45,6 +53,8 @@ def write_routing(
     run.table("routing_layer", pd.DataFrame(layers))
     run.table("routing_expert", pd.DataFrame(experts))
     run.table("routing_similarity", pd.DataFrame(_similarities(found, settings)))
+    if windows:
+        run.table("routing_deactivation", pd.DataFrame(expert_deactivation(model, windows, found, settings.controls)))
     coordinates = {"language": list(found.languages), "layer": list(found.layers)}
     dimensions = ("language", "layer", "expert")
     run.arrays(

@@ -32,7 +32,7 @@ from babelscope.steering.losses import text_loss
 from babelscope.steering.moments import Moments, collect
 from babelscope.steering.sentences import first_sentence
 from babelscope.studies.progress import Progress, silent
-from babelscope.studies.steer_pair import Asked, Pair, PairTables, asked_of, told_of
+from babelscope.studies.steer_pair import Asked, Pair, PairTables, asked_of, how_of, told_of
 from babelscope.studies.steer_settings import BENCHMARK, CORPUS, EVERYDAY, SteerSettings
 from babelscope.studies.steps import Given, Step, run_steps
 
@@ -147,7 +147,7 @@ class _Study:
         )
 
     def fitted(self, result: FitResult) -> Fitted:
-        return Fitted(self.model, self.split.fit, result.moments, self.settings.how(), result.neurons)
+        return Fitted(self.model, self.split.fit, result.moments, how_of(self.settings), result.neurons)
 
     def _pair(
         self, fit: Step[SteerSettings, FitResult], source: str, target: str
@@ -243,12 +243,13 @@ def _confusion(answers: pd.DataFrame) -> pd.DataFrame:
     for name in ("method", "layer", "alpha"):
         if name not in shown.columns:
             shown[name] = None
-    for keys, found in shown.groupby(["source", "target", "condition", "method", "layer", "alpha"], dropna=False):
-        counted = found[found.kind != "skipped"]
+    names = ["source", "target", "condition", "method", "layer", "alpha"]
+    for _, found in shown.groupby(names, dropna=False):
+        counted = found.loc[found["kind"] != "skipped"]
         rows.append({
-            **dict(zip(("source", "target", "condition", "method", "layer", "alpha"), keys)),
-            **{kind: int((found.kind == kind).sum()) for kind in KINDS}, "n": len(found),
-            "lpr": float(counted.all_target.mean()) if len(counted) else float("nan"),
+            **found.iloc[0][names].to_dict(),
+            **{kind: int((found["kind"] == kind).sum()) for kind in KINDS}, "n": len(found),
+            "lpr": float(counted["all_target"].mean()) if len(counted) else float("nan"),
         })  # fmt: skip
     return pd.DataFrame(rows)
 
@@ -256,10 +257,11 @@ def _confusion(answers: pd.DataFrame) -> pd.DataFrame:
 def _headlines(frame: pd.DataFrame) -> list[pd.DataFrame]:
     """The rows that one sentence is about: a pair's baselines and one method's chosen setting, p known."""
     found: list[pd.DataFrame] = []
-    steered = frame[frame.condition == STEERED]
-    for (source, target, _), rows in steered.groupby(["source", "target", "method"], sort=False):
-        base = frame[(frame.source == source) & (frame.target == target) & (frame.condition != STEERED)]
-        found.append(pd.concat([rows.head(1), base]))
+    steered = frame.loc[frame["condition"] == STEERED]
+    for _, rows in steered.groupby(["source", "target", "method"], sort=False):
+        first = rows.iloc[0]
+        same = (frame["source"] == first["source"]) & (frame["target"] == first["target"])
+        found.append(pd.concat([rows.head(1), frame.loc[same & (frame["condition"] != STEERED)]]))
     return found
 
 
@@ -277,7 +279,7 @@ def _save_edits(
         }  # fmt: skip
         name = f"edits/{setting.source}-{setting.target}-{setting.method}.safetensors"
         saved: SavedEdit | None = None
-        how = settings.how()
+        how = how_of(settings)
         if setting.method in METHODS:
             saved = SavedEdit(
                 tuple(fitted.directions(setting)), alpha=setting.alpha, edit=how.edit, keep=how.keep, unit=how.unit,

@@ -12,7 +12,7 @@ from babelscope.corpora import ParallelCorpus
 from babelscope.errors import InputError
 from babelscope.models import Model
 from babelscope.models.chat import measured_part, prompt_ids
-from babelscope.models.decoding import decode, written_text
+from babelscope.models.decoding import Decoding, decode, written_text
 from babelscope.models.rows import RowEdit
 from babelscope.steering.confusion import Judge
 from babelscope.steering.controls import (
@@ -27,7 +27,7 @@ from babelscope.steering.controls import (
     generator_of,
 )  # fmt: skip
 from babelscope.steering.directions import METHODS, intersection_layer, separation_layer
-from babelscope.steering.fitted import EVERY_LAYER, Fitted, Setting
+from babelscope.steering.fitted import EVERY_LAYER, Fitted, How, Setting
 from babelscope.steering.inference import (
     LIMITS,
     Scores,
@@ -242,7 +242,7 @@ class Pair:
 
     def _answers(self, asked: Asked, edits: Sequence[RowEdit | None]) -> list[list[Judged]]:
         written = decode(
-            self.model, asked.ids, self.settings.decoding(), edits, asked.names(self.source), progress=self.progress
+            self.model, asked.ids, decoding_of(self.settings), edits, asked.names(self.source), progress=self.progress
         )
         return [
             [
@@ -354,3 +354,18 @@ def told_of(asked: Asked, name: str, model: Model, settings: SteerSettings, plai
     """The same prompts with a request for the language."""
     texts = [f"Answer in {name}. {text}" for text in asked.texts]
     return replace(asked_of(model, texts, asked.documents, settings, plain), texts=list(asked.texts))
+
+
+def decoding_of(settings: SteerSettings) -> Decoding:
+    """How answers are written."""
+    return Decoding(
+        settings.tokens, settings.temperature, settings.top_p, settings.seed, settings.fixed, settings.batch
+    )  # fmt: skip
+
+
+def how_of(settings: SteerSettings) -> How:
+    """What all edits of a study have in common."""
+    return How(
+        settings.edit, settings.keep, settings.unit, settings.where, settings.first, settings.beta,
+        settings.arithmetic, settings.seed,
+    )  # fmt: skip

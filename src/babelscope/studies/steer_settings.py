@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
 
 from babelscope.errors import InputError
 from babelscope.languages import language
-from babelscope.models.chat import Chat
-from babelscope.models.decoding import Decoding
-from babelscope.models.rows import Where
-from babelscope.steering.edits import Edit, Mode, Unit
-from babelscope.steering.fitted import ALL_METHODS, BY_NEURONS, EVERY_LAYER, How
-from babelscope.steering.moments import Weighting
+from babelscope.settings import Settings
+from babelscope.terms import BY_NEURONS, DIRECTIONS, Arithmetic, Chat, Edit, Unit, Weighting, Where
 
-LayerRule = Literal["sweep", "all", "intersection", "separation"]
 CORPUS, EVERYDAY, BENCHMARK = "corpus", "everyday", "lcb:"
 
 
 @dataclass(frozen=True, kw_only=True)
-class SteerSettings:
-    """What is steered, how, and what it is held against."""
+class SteerSettings(Settings):
+    """Steering: what is steered, how, and what it is held against."""
 
-    corpus: str
+    corpus: str = field(kw_only=False)
     """parallel text, such as bible:FOLDER (babelscope corpus list)"""
     pairs: tuple[str, ...] = ("en:fr",)
     """from which language to which, by commas: en:fr,fr:en; all: every pair of --languages"""
@@ -48,7 +42,7 @@ class SteerSettings:
     """means in which sentences, or tokens, weigh the same"""
     beta: float = 1.0
     """of centred: how much of the source is taken away"""
-    arithmetic: Mode = "additive"
+    arithmetic: Arithmetic = "additive"
     """how language arithmetic raises the target's neurons"""
     lape_share: float = 0.01
     """share of all neurons that LAPE keeps"""
@@ -83,27 +77,23 @@ class SteerSettings:
     seed: int = 0
     """of splits, controls and sampling"""
 
-    def __post_init__(self) -> None:
-        unknown = [name for name in self.method if name not in ALL_METHODS]
+    def check(self) -> None:
+        """Raises InputError for what cannot be asked."""
+        unknown = [name for name in self.method if name not in (*DIRECTIONS, *BY_NEURONS)]
         if unknown or not self.method:
-            raise InputError(f"--method {', '.join(unknown)}: there are {', '.join(ALL_METHODS)}")
+            raise InputError(f"--method {', '.join(unknown)}: there are {', '.join((*DIRECTIONS, *BY_NEURONS))}")
         if not self.alpha:
             raise InputError("--alpha: give at least one strength")
         if min(self.controls, self.third, self.samples) < 0 or min(self.choose_prompts, self.report_prompts) < 1:
             raise InputError("numbers of controls, samples and prompts cannot be negative")
         if not (self.layer.isdigit() or self.layer in ("sweep", "all", "intersection", "separation")):
             raise InputError(f"--layer {self.layer}: a number, sweep, all, intersection or separation")
-        self.decoding()
+        if self.temperature is not None and not self.temperature > 0:
+            raise InputError(f"--temperature {self.temperature}: above 0; without it the likeliest token is taken")
+        if not 0 < self.top_p <= 1 or min(self.tokens, self.batch) < 1:
+            raise InputError("--top-p lies between 0 and 1; --tokens and --batch are at least 1")
         if self.pairs != ("all",):
             self.wanted(())
-
-    def decoding(self) -> Decoding:
-        """How answers are written."""
-        return Decoding(self.tokens, self.temperature, self.top_p, self.seed, self.fixed, self.batch)
-
-    def how(self) -> How:
-        """What all edits have in common."""
-        return How(self.edit, self.keep, self.unit, self.where, self.first, self.beta, self.arithmetic, self.seed)
 
     def wanted(self, languages: tuple[str, ...]) -> list[tuple[str, str]]:
         """The pairs; `languages` are those of the corpus, for `all`. Raises InputError for what is no pair."""
@@ -125,6 +115,3 @@ class SteerSettings:
 
     def by_neurons(self) -> bool:
         return any(name in BY_NEURONS for name in self.method)
-
-
-__all__ = ["BENCHMARK", "CORPUS", "EVERYDAY", "EVERY_LAYER", "LayerRule", "SteerSettings"]

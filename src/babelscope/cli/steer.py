@@ -1,0 +1,44 @@
+"""`babelscope steer`: make a model write in another language, with success, fidelity, damage and controls."""
+
+from __future__ import annotations
+
+from babelscope.cli.command import verb, verb_app
+from babelscope.cli.options import Loading, ModelName, Place, note
+from babelscope.studies.steer_settings import SteerSettings
+
+app = verb_app("steer")
+
+
+@app.default
+@verb
+def steer(model: ModelName, *, settings: SteerSettings, loading: Loading, place: Place) -> None:
+    """Make a model write in another language, and measure what that costs.
+
+    Directions and neurons are fitted on half of the documents, layer and strength are chosen on a fifth, and every
+    number that is printed comes from the rest.
+
+    For example:
+
+      babelscope steer pocket:pocket-bloom-m --corpus pocket:heldout?n=240 --pairs en:fr --fixed --tokens 24
+      --out runs/steer
+
+      babelscope steer CohereLabs/aya-expanse-8b --corpus ntrex:NTREX-128 --languages en,fr,de,ar --pairs en:fr
+      --method diffmean,rest,neurons --prompts everyday --out runs/aya
+    """
+    from babelscope.cli.options import load, refuse_existing
+    from babelscope.corpora import load_corpus
+    from babelscope.regions.identification import check_identifier
+    from babelscope.studies.progress import shown
+    from babelscope.studies.steer import study_steering
+
+    refuse_existing(place.out, place.overwrite)
+    check_identifier()
+    # text first: it is read in seconds, and its faults should not wait for a model
+    parallel = load_corpus(settings.corpus, list(settings.languages) or None)
+    settings.wanted(tuple(parallel.languages))
+    for line in parallel.notes:
+        note(f"note: {line}")
+    run = study_steering(load(model, loading), settings, place.out, place.overwrite, parallel, progress=shown)
+    for sentence in run.manifest["summary"]["sentences"]:
+        print(sentence)
+    print(f"run: {place.out}    tables: babelscope show {place.out}")

@@ -1,0 +1,208 @@
+"""The study of language confusion: of a model's answers, or of answers in a file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from babelscope.corpora import ParallelCorpus
+from babelscope.errors import InputError, MissingExtra
+from babelscope.models import Model
+from babelscope.models.chat import measured_part, prompt_ids
+from babelscope.models.decoding import Decoding, decode, ignored_settings, stop_ids, written_text
+from babelscope.results import RunWriter
+from babelscope.stats import wilson
+from babelscope.steering.benchmark import (
+    OWN,
+    Completion,
+    Prompt,
+    own_crosslingual,
+    own_monolingual,
+    own_prompts,
+    read_benchmark,
+)  # fmt: skip
+from babelscope.steering.ceiling import ceilings
+from babelscope.steering.confusion import KINDS, Answer, OfflineRule, PublishedRule, mean_of, rates
+from babelscope.studies.confusion_settings import ConfusionSettings
+from babelscope.studies.progress import Progress, silent
+
+if TYPE_CHECKING:
+    from babelscope.results import Run
+
+Judge = OfflineRule | PublishedRule
+RATES = ("lpr", "acc", "wpr", "lcpr")
+ALL = "all"
+
+
+def judge_of(settings: ConfusionSettings, languages: Sequence[str]) -> Judge:
+    """The rule; raises MissingExtra or InputError for what it needs and is not there."""
+    if settings.rule == "offline":
+        return OfflineRule(languages)
+    assert settings.words is not None
+    assert settings.identifier is not None
+    try:
+        words = set(settings.words.read_text(encoding="utf-8").split())
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"--words {settings.words}: {error}") from error
+    return PublishedRule(fasttext(settings.identifier), words)
+
+
+def fasttext(path: Path) -> Callable[[str], str]:
+    """The published identifier of lines: fastText's best label where its score passes 0.3."""
+    try:
+        import fasttext as library  # pyright: ignore[reportMissingImports]
+    except ImportError as error:
+        raise MissingExtra("fasttext", "lid", "the published rule's identifier") from error
+    if not path.is_file():
+        raise InputError(f"--identifier {path} is not a file")
+    model: Any = library.load_model(str(path))  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+
+    def identify(line: str) -> str:
+        (label,), (score,) = model.predict(line)
+        return str(label).removeprefix("__label__") if score > 0.3 else "unknown"
+
+    return identify
+
+
+def prompts_of(settings: ConfusionSettings) -> list[Prompt]:
+    """What is asked: the benchmark's prompts, or the everyday questions."""
+    if settings.data is not None:
+        found = read_benchmark(settings.data, settings.tasks)
+    else:
+        codes = list(settings.languages or own_prompts())
+        found = own_monolingual(codes) if "monolingual" in settings.tasks else []
+        found += own_crosslingual(codes) if "crosslingual" in settings.tasks else []
+    found = [one for one in found if not settings.languages or one.language in settings.languages]
+    kept: list[Prompt] = []
+    counts: dict[tuple[str, str, str], int] = {}
+    for one in found:
+        key = one.task, one.set, one.language
+        counts[key] = counts.get(key, 0) + 1
+        if not settings.limit or counts[key] <= settings.limit:
+            kept.append(one)
+    if not kept:
+        raise InputError(f"there are no prompts in {', '.join(settings.languages)}")
+    return kept
+
+
+def study_confusion(
+    model: Model,
+    settings: ConfusionSettings,
+    out: str | PathLike[str],
+    overwrite: bool = False,
+    progress: Progress = silent,
+) -> Run:
+    """Answers of a model, judged.
+
+    >>> study_confusion(model, ConfusionSettings(languages=("fr",), limit=8), "runs/confusion")    # doctest: +SKIP
+    """
+    prompts = prompts_of(settings)
+    made = prompt_ids(model, [one.text for one in prompts], settings.chat, settings.system)
+    how = Decoding(
+        settings.tokens, settings.temperature, settings.top_p, settings.seed, settings.fixed, settings.batch
+    )  # fmt: skip
+    with progress("answers", len(prompts) * settings.tokens, "tokens") as step:
+        [written] = decode(model, made.ids, how, names=[one.id for one in prompts], progress=step)
+    answers = [
+        Completion(model.id, one.task, one.set, one.language, measured_part(written_text(model, ids, new.ids)))
+        for one, ids, new in zip(prompts, made.ids, written)
+    ]
+    generation = {"ignored": ignored_settings(model), "stop": list(stop_ids(model)), "template": made.template,
+                  "first_prompt": made.first}  # fmt: skip
+    facts = {"model": model.facts(), "tokenizer_hash": model.tokenizer_hash, "generation": generation}
+    extra = [{"prompt": one.text, "reason": new.reason, "tokens": len(new.ids)} for one, new in zip(prompts, written)]
+    return study_answers(answers, settings, out, overwrite, facts, extra)
+
+
+def study_answers(
+    answers: Sequence[Completion],
+    settings: ConfusionSettings,
+    out: str | PathLike[str],
+    overwrite: bool = False,
+    facts: dict[str, Any] | None = None,
+    extra: Sequence[dict[str, Any]] | None = None,
+) -> Run:
+    """Answers that were stored, judged: tables `answers`, `confusion`, and `ceiling` under the offline rule."""
+    from babelscope.results import open_run
+
+    codes = list(dict.fromkeys(one.language for one in answers))
+    judge = judge_of(settings, codes)
+    found = [judge(one.text, one.language, "en" if one.task == "crosslingual" else None) for one in answers]
+    rows = [
+        {**asdict(one), "kind": answer.kind, "lines": " ".join(answer.lines), "right": answer.right, **more}
+        for one, answer, more in zip(answers, found, extra or [{} for _ in answers])
+    ]
+    table = confusion_table(answers, found)
+    with RunWriter(out, kind="confusion", overwrite=overwrite) as run:
+        run.table("answers", pd.DataFrame(rows))
+        run.table("confusion", table)
+        own = [code for code in codes if code in own_prompts()]
+        if isinstance(judge, OfflineRule) and own:
+            corpus = ParallelCorpus.from_texts(own_prompts(own), spec=OWN)
+            run.table("ceiling", pd.DataFrame(
+                asdict(row) for row in ceilings(judge, corpus, [one.text for one in answers])
+            ))  # fmt: skip
+        asked = {name: str(value) if isinstance(value, Path) else value for name, value in asdict(settings).items()}
+        run.manifest.update(asked=asked, **(facts or {}), summary={"sentences": sentences(table)})
+    return open_run(out)
+
+
+def confusion_table(answers: Sequence[Completion], found: Sequence[Answer]) -> pd.DataFrame:
+    """Rates by model, task, set and language; averages over sets, over languages, and over all languages."""
+    groups: dict[tuple[str, str, str, str], list[Answer]] = {}
+    for one, answer in zip(answers, found):
+        groups.setdefault((one.model, one.task, one.set, one.language), []).append(answer)
+    rows: list[dict[str, Any]] = []
+    for (model, task, name, code), own in groups.items():
+        counted = sum(one.counted for one in own)
+        share = wilson(sum(one.passes for one in own), counted)
+        rows.append({
+            "model": model, "task": task, "set": name, "language": code, **asdict(rates(own)),
+            "lpr_low": share.low, "lpr_high": share.high, "why": share.why,
+            **{kind: sum(one.kind == kind for one in own) for kind in KINDS},
+        })  # fmt: skip
+    for model, task in dict.fromkeys((row["model"], row["task"]) for row in rows):
+        own = [row for row in rows if (row["model"], row["task"]) == (model, task)]
+        by_language = [
+            {"set": ALL, "language": code, **_mean([row for row in own if row["language"] == code])}
+            for code in dict.fromkeys(row["language"] for row in own)
+        ]
+        by_set = [
+            {"set": name, "language": ALL, **_mean([row for row in own if row["set"] == name])}
+            for name in dict.fromkeys(row["set"] for row in own)
+        ]
+        overall = {"set": ALL, "language": ALL, **_mean(by_language)}
+        rows += [{"model": model, "task": task, **row} for row in (*by_language, *by_set, overall)]
+    return pd.DataFrame(rows)
+
+
+def _mean(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
+    return {name: mean_of([row[name] for row in rows]) for name in RATES} | {
+        name: sum(row[name] for row in rows) for name in ("answers", "counted")
+    }
+
+
+def sentences(table: pd.DataFrame) -> list[str]:
+    """What was found, a sentence for each model and task."""
+    found: list[str] = []
+    for _, row in table.loc[(table["set"] == ALL) & (table["language"] == ALL)].iterrows():
+        own = table.loc[(table["model"] == row["model"]) & (table["task"] == row["task"]) & (table["set"] == ALL)]
+        own = own.loc[own["language"] != ALL].sort_values("lpr")
+        name = f"{row['model']}, " if row["model"] else ""
+        task = f"{row['task']}: " if row["task"] else ""
+        worst = f"; least in {own.iloc[0]['language']}, {_percent(own.iloc[0]['lpr'])} %" if len(own) > 1 else ""
+        found.append(
+            f"{name}{task}{_percent(row['lpr'])} % of {int(row['counted'])} answers with a line long enough to tell "
+            f"stay in the language that was asked for (mean of {len(own)} languages; {int(row['answers'])} "
+            f"answers){worst}."
+        )
+    return found
+
+
+def _percent(value: float) -> str:
+    return "–" if value != value else f"{100 * value:.0f}"

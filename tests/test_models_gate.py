@@ -1,0 +1,368 @@
+"""The gate: what a model cannot be used for is refused in words, before a number is made of it, wherever one asks."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+
+from babelscope import circuits
+from babelscope.circuits.core.nodes import Head
+from babelscope.errors import InputError, ModelError, UnsupportedModel
+from babelscope.models import Family, LoadOptions, Model, load_model, register_family, require, unregister_family
+from babelscope.models.families import ROWS
+from babelscope.models.gate import failures
+from babelscope.models.registry import family_from_file, row_from_data
+from babelscope.regions.perplexity import token_losses
+from tests.random_pairs import random_pairs
+from tests.tiny_models import WORDS, tiny_model, tiny_tokenizer
+
+IDS = torch.tensor([[5, 77, 30, 41, 60, 12], [8, 9, 10, 11, 12, 13]])
+LLAMA = ROWS["llama"]
+assert isinstance(LLAMA, Family)
+
+
+@pytest.fixture
+def misread():
+    """GLM-4 under LLaMA's row: every path exists, and what is written misses the stream."""
+    register_family(replace(LLAMA, name="wrong"), "glm4", overwrite=True)
+    yield Model(tiny_model("glm4"), tiny_tokenizer(), id="misread")
+    unregister_family("glm4")
+
+
+ENTRIES: dict[str, Callable[[Model], object]] = {
+    "activation patching": lambda model: circuits.activation_patching(model, random_pairs()),
+    "path patching": lambda model: circuits.path_patching(model, random_pairs()),
+    "edges": lambda model: circuits.edge_attribution(model, random_pairs()),
+    "wiring": lambda model: circuits.Wiring.of(model),
+    "atp": lambda model: circuits.attribution_patching(model, random_pairs()),
+    "routes": lambda model: circuits.flow_routes(model, random_pairs()),
+    "patterns": lambda model: circuits.attention_patterns(model, IDS),
+    "roles": lambda model: circuits.role_scores(model, random_pairs()),
+    "lens": lambda model: circuits.logit_lens(model, random_pairs()),
+}
+
+
+@pytest.mark.parametrize("entry", ENTRIES)
+def test_no_circuit_is_computed_on_a_model_that_fails_the_checks(misread, entry):
+    with pytest.raises(UnsupportedModel, match=r"cannot be used for circuits: embedding \+ writes miss.*regions work"):
+        ENTRIES[entry](misread)
+
+
+def test_what_circuits_cannot_use_regions_can(misread):
+    require(misread, "regions")
+    assert [check.level for check in failures(misread, "circuits")] == ["circuits"] * len(failures(misread, "circuits"))
+
+
+def test_the_gate_asks_again_when_weights_change():
+    model = Model(tiny_model("llama"), tiny_tokenizer(), id="tiny")
+    require(model, "circuits")
+    projection = model.blocks[0].self_attn.o_proj
+    projection.register_forward_hook(lambda _m, _i, output: output * 2)
+    require(model, "circuits")  # a hook alone is not seen
+    with torch.no_grad():
+        projection.weight.add_(0)
+    with pytest.raises(UnsupportedModel, match="attention's output"):
+        require(model, "circuits")
+
+
+def test_a_model_in_training_mode_gives_no_numbers():
+    model = Model(tiny_model("llama"), tiny_tokenizer(), id="tiny")
+    model.hf.train()
+    with pytest.raises(ModelError, match="training mode"):
+        model.trunk(IDS)
+
+
+# -- adapters -------------------------------------------------------------------------------------------------------
+
+
+def adapted(dora: bool):
+    base = tiny_model("llama")
+    config = LoraConfig(r=4, target_modules=["q_proj", "o_proj", "down_proj"], use_dora=dora, init_lora_weights=False)
+    torch.manual_seed(3)
+    return get_peft_model(base, config).eval()
+
+
+@pytest.mark.parametrize("dora", [False, True])
+def test_an_unmerged_adapter_is_refused_in_memory(dora):
+    peft = adapted(dora)
+    for hf in (peft, peft.base_model.model):
+        with pytest.raises(UnsupportedModel, match=r"not merged.*merge_and_unload"):
+            Model(hf, tiny_tokenizer(), id="tiny")
+
+
+def test_an_adapter_added_after_loading_is_noticed():
+    hf = tiny_model("llama")
+    model = Model(hf, tiny_tokenizer(), id="tiny")
+    require(model, "circuits")
+    get_peft_model(hf, LoraConfig(r=2, target_modules=["o_proj"], init_lora_weights=False))
+    with pytest.raises(UnsupportedModel, match="adapter is not merged"):
+        circuits.activation_patching(model, random_pairs()[:1], [Head(0, 0)])
+
+
+@pytest.mark.parametrize("dora", [False, True])
+def test_a_merged_adapter_is_the_merged_weights(tmp_path, dora):
+    peft = adapted(dora)
+    tiny_model("llama").save_pretrained(tmp_path)
+    tiny_tokenizer().save_pretrained(tmp_path)
+    peft.save_pretrained(tmp_path)
+    with pytest.raises(ModelError, match="LORA adapter: add --merge-adapter, or remove"):
+        load_model(tmp_path)
+    model = load_model(tmp_path, options=LoadOptions(merge_adapter=True))
+    with torch.no_grad():
+        wanted = peft(IDS).logits
+    merged = Model(peft.merge_and_unload(), tiny_tokenizer(), id="merged")
+    assert torch.allclose(model.hf(IDS).logits, wanted, atol=1e-5)
+    assert torch.equal(model.neuron_weight(1), merged.neuron_weight(1))
+    assert model.weight_hash == merged.weight_hash
+    recorded = model.facts()["adapter"]
+    assert recorded["base_weight_hash"] == Model(tiny_model("llama"), tiny_tokenizer()).weight_hash
+    assert recorded["base_weight_hash"] != model.weight_hash
+    assert len(recorded["adapter_hash"]) == 64
+    require(model, "circuits")
+
+
+# -- offloaded ------------------------------------------------------------------------------------------------------
+
+AWAY = {"embedding": "model.embed_tokens", "head": "lm_head", "a layer": "model.layers.1"}
+
+
+def placed(part: str, where: str, folder: Path) -> Model:
+    from accelerate import dispatch_model
+
+    names = ["model.embed_tokens", "model.layers.0", "model.layers.1", "model.layers.2", "model.norm", "lm_head"]
+    names.append("model.rotary_emb")
+    device_map = dict.fromkeys(names, "cpu") | {AWAY[part]: where}
+    hf = tiny_model("llama", tie_word_embeddings=False)
+    if where == "disk":
+        return Model(
+            dispatch_model(hf, device_map, main_device="cpu", offload_dir=str(folder)), tiny_tokenizer(), id="tiny"
+        )
+    from accelerate import cpu_offload
+
+    inner = hf.get_submodule(AWAY[part])
+    cpu_offload(inner, execution_device=torch.device("cpu"), offload_buffers=False)
+    return Model(hf, tiny_tokenizer(), id="tiny")
+
+
+@pytest.mark.parametrize("part", AWAY)
+@pytest.mark.parametrize("where", ["disk", "memory"])
+def test_offloaded_weights_give_the_numbers_of_resident_ones(part, where, tmp_path):
+
+    resident = Model(tiny_model("llama", tie_word_embeddings=False), tiny_tokenizer(), id="tiny")
+    away = placed(part, where, tmp_path)
+    assert away.device.type == "cpu"
+    assert away.weight_hash == resident.weight_hash
+    with torch.inference_mode():
+        hidden = [model.trunk(IDS) for model in (resident, away)]
+        losses = [token_losses(model, h[:, :-1], IDS[:, 1:]) for model, h in zip((resident, away), hidden)]
+        words = [model.logits(h, torch.tensor([7, 9])) for model, h in zip((resident, away), hidden)]
+    assert torch.allclose(hidden[0], hidden[1], atol=1e-6)
+    assert torch.allclose(losses[0], losses[1], atol=1e-6)
+    assert torch.allclose(words[0], words[1], atol=1e-6)
+    require(away, "regions")
+    with pytest.raises(UnsupportedModel, match=r"offloaded.*regions work"):
+        circuits.activation_patching(away, random_pairs()[:1], [Head(0, 0)])
+
+
+def test_two_offloaded_models_have_two_hashes(tmp_path):
+    from accelerate import cpu_offload
+
+    def hashed(seed: int) -> str:
+        hf = tiny_model("llama", seed=seed)
+        cpu_offload(hf, execution_device=torch.device("cpu"))
+        return Model(hf, tiny_tokenizer(), id="tiny").weight_hash
+
+    assert hashed(0) == Model(tiny_model("llama"), tiny_tokenizer()).weight_hash
+    assert hashed(0) != hashed(1)
+
+
+# -- options that are used, or refused ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def saved(tmp_path):
+    folder = tmp_path / "model"
+    tiny_model("llama").save_pretrained(folder)
+    tiny_tokenizer().save_pretrained(folder)
+    return folder
+
+
+def test_a_folder_has_no_revisions_but_its_subfolders(saved):
+    with pytest.raises(ModelError, match="is a folder and has no revision 'step16'"):
+        load_model(saved, revision="step16")
+    saved.rename(saved.parent / "step16")
+    assert load_model(saved.parent, revision="step16").layers == 3
+
+
+@pytest.mark.parametrize(
+    ("device", "told"),
+    [("gpu", "is no device"), ("meta", "no device to compute on"), ("cuda:99", "there is no device")],
+)
+def test_devices_that_do_not_exist_are_one_line(saved, device, told):
+    with pytest.raises(ModelError, match=told):
+        load_model(saved, device=device)
+
+
+def test_types_go_by_their_short_names_too(saved):
+    assert load_model(saved, dtype="bf16").dtype == torch.bfloat16
+    with pytest.raises(ModelError, match="not a floating-point type"):
+        load_model(saved, dtype="int8")
+
+
+def test_what_is_no_model_or_tokenizer_is_told(saved):
+    with pytest.raises(ModelError, match="load_model takes a name"):
+        Model("path", tiny_tokenizer())
+    with pytest.raises(ModelError, match="takes a tokenizer, not the path"):
+        Model(tiny_model("llama"), saved)
+    with pytest.raises(ModelError, match=r"give its \.module"):
+        Model(torch.nn.DataParallel(tiny_model("llama")), tiny_tokenizer())
+
+
+def test_quantised_weights_are_refused_from_the_configuration(saved):
+    config = json.loads((saved / "config.json").read_text())
+    for method, told in (("mxfp4", "add --dequantise"), ("gptq", "load an unquantised copy")):
+        config["quantization_config"] = {"quant_method": method, "bits": 4}
+        (saved / "config.json").write_text(json.dumps(config))
+        with pytest.raises(ModelError, match=f"quantised by {method}.*{told}"):
+            load_model(saved)
+    with pytest.raises(ModelError, match="cannot dequantise gptq"):
+        load_model(saved, options=LoadOptions(dequantise=True))
+
+
+# -- tokens and lengths ---------------------------------------------------------------------------------------------
+
+
+def test_a_token_beyond_the_embeddings_is_refused_where_it_is_used():
+    tokenizer = tiny_tokenizer()
+    highest = max(tokenizer.get_vocab().values()) + 1
+    grown = type(tokenizer)(tokenizer_object=tokenizer.backend_tokenizer, unk_token="<unk>")
+    grown.add_special_tokens({"pad_token": "[PADX]"})
+    model = Model(tiny_model("llama", vocab_size=highest), grown, id="tiny")
+    assert model.tokenize(["abc"])
+    with pytest.raises(InputError, match=rf"sentence 17 \(fr\): token '\[PADX\]' \({highest}\) is beyond the model's"):
+        model.tokenize(["abc", "a[PADX]"], names=["sentence 16 (fr)", "sentence 17 (fr)"])
+
+
+def test_learned_positions_are_a_hard_limit():
+    model = Model(tiny_model("opt"), tiny_tokenizer(), id="tiny", allow_longer=True)
+    model.tokenize(["a" * 128])
+    with pytest.raises(InputError, match="text 1 has 129 tokens; tiny has learned 128 positions"):
+        model.tokenize(["a", "a" * 129])
+
+
+def test_texts_beyond_trained_positions_need_leave():
+    strict = Model(tiny_model("llama"), tiny_tokenizer(), id="tiny")
+    with pytest.raises(InputError, match=r"made for 128 positions.*--allow-longer"):
+        strict.tokenize(["a" * 129])
+    free = Model(tiny_model("llama"), tiny_tokenizer(), id="tiny", allow_longer=True)
+    assert len(free.tokenize(["a" * 129])[0]) == 129
+    assert free.facts()["allow_longer"] is True
+    assert Model(tiny_model("bloom"), tiny_tokenizer()).context.length is None
+
+
+# -- rows from outside ----------------------------------------------------------------------------------------------
+
+OUTSIDE = """
+name = "mine"
+version = "2"
+blocks = "model.layers"
+neurons = "mlp.down_proj"
+attention_output = "self_attn.o_proj"
+qkv = ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"]
+attention_norm = "input_layernorm"
+mlp_norm = "post_attention_layernorm"
+final_norm = "model.norm"
+"""
+
+
+def test_a_row_from_a_file_passes_the_whole_gate(saved, tmp_path):
+    file = tmp_path / "mine.toml"
+    file.write_text(OUTSIDE)
+    model = load_model(saved, options=LoadOptions(family=file))
+    require(model, "circuits")
+    facts = model.facts()
+    assert (facts["family"], facts["family_origin"], facts["family_version"]) == ("mine", "file", "2")
+    assert len(facts["family_digest"]) == 64
+
+
+def test_a_wrong_row_from_a_file_is_refused(saved, tmp_path):
+    file = tmp_path / "wrong.toml"
+    file.write_text(OUTSIDE.replace("mlp.down_proj", "mlp.third_proj"))
+    with pytest.raises(UnsupportedModel, match=r"'mine' finds no module at mlp\.third_proj \(layers 0, 1, 2\)"):
+        load_model(saved, options=LoadOptions(family=file))
+    file.write_text(OUTSIDE.replace('mlp_norm = "post_attention_layernorm"', "parallel = true"))
+    model = load_model(saved, options=LoadOptions(family=file))
+    assert model.family.parallel
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ({"name": "a", "blocks": "b"}, "needs 'neurons'"),
+        ({"name": "a", "blocks": "b", "neurons": "n", "color": "red"}, "'color' is no field"),
+        ({"name": "a", "blocks": "b", "neurons": "n", "origin": "built in"}, "'origin' is no field"),
+        ({"name": "a", "blocks": "b", "neurons": 3}, "neurons is 3"),
+        ({"name": "a", "blocks": "b", "neurons": "n", "layout": "odd"}, "layout is 'odd'"),
+        ({"name": "a", "blocks": "b", "neurons": "n", "qkv": "self"}, "qkv is 'self'"),
+        ({"name": "a", "blocks": "b", "neurons": "n", "parallel": "yes"}, "parallel is 'yes'"),
+    ],
+)
+def test_a_row_with_wrong_fields_is_refused(content, told):
+    with pytest.raises(InputError, match=told):
+        row_from_data(content, "here")
+
+
+def test_a_file_that_is_no_toml_is_refused(tmp_path):
+    with pytest.raises(InputError, match="cannot be read"):
+        family_from_file(tmp_path / "absent.toml")
+    (tmp_path / "odd.toml").write_text("name = ")
+    with pytest.raises(InputError, match="is not TOML"):
+        family_from_file(tmp_path / "odd.toml")
+
+
+def test_a_registered_row_passes_the_gate_and_is_not_overwritten_by_chance():
+    register_family(lambda config: replace(LLAMA, name=f"mine of {config.hidden_size}"), "llama", overwrite=True)
+    try:
+        model = Model(tiny_model("llama"), tiny_tokenizer(), id="tiny")
+        assert (model.family.name, model.family.origin) == ("mine of 32", "registered")
+        require(model, "circuits")
+        with pytest.raises(InputError, match="registered already"):
+            register_family(LLAMA, "llama")
+    finally:
+        unregister_family("llama")
+    with pytest.raises(InputError, match="built in already"):
+        register_family(LLAMA, "llama")
+    with pytest.raises(InputError, match="not str"):
+        register_family("llama", "mine")  # pyright: ignore[reportArgumentType]
+
+
+def test_a_wrong_registered_row_is_refused(misread):
+    assert misread.family.origin == "registered"
+    with pytest.raises(UnsupportedModel, match="cannot be used for circuits"):
+        require(misread, "circuits")
+
+
+def test_an_installed_package_announces_a_row(monkeypatch):
+    from importlib.metadata import EntryPoint
+
+    from babelscope.models import registry
+
+    good = EntryPoint("arcee", "tests.test_models_gate:LLAMA", registry.GROUP)
+    monkeypatch.setattr(registry, "entry_points", lambda group: [good] if group == registry.GROUP else [])
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    shape = dict(hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4, vocab_size=WORDS)
+    config = AutoConfig.for_model("arcee", **shape, num_key_value_heads=2, pad_token_id=0)
+    model = Model(AutoModelForCausalLM.from_config(config), tiny_tokenizer(), id="tiny")
+    assert (model.family.name, model.family.origin) == ("llama", "registered")
+    require(model, "circuits")
+    bad = EntryPoint("arcee", "tests.test_models_gate:ABSENT", registry.GROUP)
+    monkeypatch.setattr(registry, "entry_points", lambda group: [bad])
+    with pytest.raises(InputError, match="'arcee' of entry point"):
+        Model(AutoModelForCausalLM.from_config(config), tiny_tokenizer(), id="tiny")
