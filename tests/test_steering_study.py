@@ -16,6 +16,7 @@ from babelscope import load_model
 from babelscope.corpora import ParallelCorpus, load_corpus
 from babelscope.errors import InputError
 from babelscope.models.decoding import Decoding, decode, written_text
+from babelscope.plots import draw, figure_names, save_figure
 from babelscope.steering.ceiling import ceilings, cut_to
 from babelscope.steering.confusion import OfflineRule
 from babelscope.steering.fitted import Fitted, How, Setting
@@ -181,15 +182,11 @@ def test_a_model_that_knows_english_alone_cannot_be_steered():
     edits = [fitted.edit(setting), *(fitted.control(setting, "random", draw) for draw in range(19))]
     prompts = loaded.tokenize(texts.texts["en"][:4])
     rule = OfflineRule(["en", "fr"])
-    found = [
-        np.nanmean(
-            [
-                judged(rule, written_text(loaded, prompt, one.ids), "fr", "en").success
-                for prompt, one in zip(prompts, row)
-            ]
-        )
-        for row in decode(loaded, prompts, Decoding(16, fixed=True), edits)
-    ]
+    found: list[float] = []
+    for row in decode(loaded, prompts, Decoding(16, fixed=True), edits):
+        texts_written = [written_text(loaded, prompt, one.ids) for prompt, one in zip(prompts, row)]
+        values = [judged(rule, text, "fr", "en").success for text in texts_written]
+        found.append(float(np.mean(np.nan_to_num(values))))  # an answer without a line is no success
     assert p_of_draws(found[0], found[1:]) > 0.05
 
 
@@ -238,6 +235,9 @@ def test_the_study_leaves_its_tables_sentences_and_edits(tmp_path_factory):
     assert set(found.table("damage").role) == {"target", "source", "third"}
     assert {"kind", "repeat", "distinct_2", "reason"} <= set(found.table("answers").columns)
     assert found.table("ceiling").ceiling.min() > 0.8
+    assert figure_names(found) == ["steering_strength", "steering_layers", "steering_front", "steering_pairs"]
+    for name in figure_names(found):
+        assert save_figure(draw(found, name), found.path.parent / f"{name}.png", 40).exists()
     first = found.manifest["summary"]["sentences"][0]
     assert first.startswith("With diffmean at layer 3, α 1.5, ")
     assert "no better than random directions (p = 0.33)" in first
@@ -290,6 +290,7 @@ def test_confusion_of_a_model_and_of_stored_answers(tmp_path):
     table = found.table("confusion")
     assert set(table.task) == {"monolingual", "crosslingual"}
     assert len(found.table("answers")) == 9
+    save_figure(draw(found, "confusion_languages"), tmp_path / "a.png", 40)
     from babelscope.steering.benchmark import Completion
 
     answers = [
@@ -318,3 +319,32 @@ def test_the_verbs_run_and_refuse_in_one_line(tmp_path):
     )
     assert refused.exit_code == 2
     assert "de is not a language of the corpus" in refused.stderr
+
+
+def test_evaluation_under_edits_and_their_controls(tmp_path):
+    from babelscope.evaluation import evaluate_cloze, load_stories
+    from babelscope.evaluation.conditions import conditions_of
+    from babelscope.steering.files import SavedEdit, save_edit
+
+    loaded, fitted, _ = pocket()
+    setting = Setting("en", "fr", "diffmean", 3, 1.5)
+    saved = SavedEdit(tuple(fitted.directions(setting)), alpha=1.5)
+    mask = torch.zeros(loaded.layers, loaded.neurons_per_layer, dtype=torch.bool)
+    mask[2, :20] = True
+    region = SavedEdit(mask=mask, values=mask.float())
+    found = conditions_of(loaded, {"zh": mask}, {"zh": mask}, 3.0, {"to-fr": saved, "region": region}, controls=1)
+    assert list(found) == [
+        "zh", "zh, random-layer 0", "zh × 3", "zh × 3, random-layer 0", "to-fr", "to-fr, random 0", "region",
+        "region, random 0",
+    ]  # fmt: skip
+    table = evaluate_cloze(loaded, load_stories("pocket:?n=6", ["fr"]), conditions=found)
+    assert set(table.deactivated) == {"base", *found}
+    margins = table[table.language == "fr"].set_index("deactivated").margin
+    assert margins.nunique() == len(margins)
+    save_edit(saved, tmp_path / "to-fr.safetensors")
+    done = command(
+        "evaluate", "pocket:pocket-bloom-m", "--stories", "pocket:?n=6", "--languages", "fr", "--steer",
+        tmp_path / "to-fr.safetensors", "--controls", "1",
+    )  # fmt: skip
+    assert done.exit_code == 0, done.stderr
+    assert "to-fr, random 0" in done.stdout

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from babelscope.evaluation import ClozeStory
+    from babelscope.evaluation.conditions import Condition
     from babelscope.models import Model
 
 OURS = "story-cloze"
@@ -39,6 +40,14 @@ class EvaluationSettings(Settings):
     """of the stories, by commas [all]"""
     deactivate: list[str] | None = None
     """region to switch off: REGIONFILE:LANGUAGE, or RUN:LANGUAGE; may be given again and again"""
+    amplify: list[str] | None = None
+    """region whose activations are multiplied: REGIONFILE:LANGUAGE, or RUN:LANGUAGE; may be given again and again"""
+    factor: float = 2.0
+    """what amplified regions are multiplied by"""
+    steer: list[str] | None = None
+    """file of a steering edit, such as runs/steer/edits/en-fr-diffmean.safetensors; may be given again and again"""
+    controls: int = 0
+    """random neurons or directions beside each condition, as many draws"""
     harness: bool = False
     """run story-cloze through lm-evaluation-harness too (babelscope[eval])"""
     shots: int | None = None
@@ -50,6 +59,8 @@ class EvaluationSettings(Settings):
         """Raises InputError where nothing is left to evaluate."""
         if not self.tasks:
             raise InputError("--tasks: name at least one task")
+        if self.controls < 0:
+            raise InputError("--controls cannot be negative")
 
 
 @app.default
@@ -74,22 +85,33 @@ def evaluate(
     """
     from babelscope.cli.options import load, refuse_existing
     from babelscope.evaluation import evaluate_cloze, load_stories
+    from babelscope.evaluation.conditions import conditions_of
+    from babelscope.steering.files import load_edit
 
     if out is not None:
         refuse_existing(out, overwrite)
     languages = ",".join(settings.languages) or None
     stories = load_stories(settings.stories, languages) if OURS in settings.tasks else {}
-    masks = dict(map(_region, settings.deactivate or []))
+    masks, amplified = _regions(settings.deactivate), _regions(settings.amplify)
+    steered = {Path(name).stem: load_edit(name) for name in settings.steer or []}
     loaded = load(model, loading)
+    conditions = conditions_of(loaded, masks, amplified, settings.factor, steered, settings.controls)
     found: dict[str, pd.DataFrame] = {}
     if stories:
-        found["cloze"] = evaluate_cloze(loaded, stories, masks)
+        found["cloze"] = evaluate_cloze(loaded, stories, conditions=conditions)
     if settings.harness or set(settings.tasks) - {OURS}:
-        found["harness"] = _harness(loaded, settings, stories if settings.harness else {}, masks)
+        found["harness"] = _harness(loaded, settings, stories if settings.harness else {}, conditions)
     _print(found)
     if out is not None:
         _save(out, overwrite, loaded, found, asdict(settings))
         print(f"run: {out}")
+
+
+def _regions(given: list[str] | None) -> dict[str, Tensor]:
+    """Masks by language; by file and language where one language is given twice."""
+    found = [(text, *_region(text)) for text in given or []]
+    codes = [code for _, code, _ in found]
+    return {code if codes.count(code) == 1 else text: mask for text, code, mask in found}
 
 
 def _region(text: str) -> tuple[str, Tensor]:
@@ -111,17 +133,19 @@ def _region(text: str) -> tuple[str, Tensor]:
 
 
 def _harness(
-    model: Model, settings: EvaluationSettings, stories: Mapping[str, list[ClozeStory]], masks: Mapping[str, Tensor]
+    model: Model,
+    settings: EvaluationSettings,
+    stories: Mapping[str, list[ClozeStory]],
+    conditions: Mapping[str, Condition],
 ) -> pd.DataFrame:
     import pandas as pd
 
     from babelscope.evaluation import run_harness
-    from babelscope.regions.deactivation import deactivate
 
     tasks = [name for name in settings.tasks if name != OURS]
     frames: list[pd.DataFrame] = []
-    for name, mask in {"base": None, **masks}.items():
-        with nullcontext() if mask is None else deactivate(model, mask):
+    for name, made in {"base": nullcontext, **conditions}.items():
+        with made():
             frame = run_harness(model, tasks, stories, settings.shots, settings.limit)
         frame.insert(2, "deactivated", name)
         frames.append(frame)

@@ -29,12 +29,14 @@ def evaluate_cloze(
     stories: Mapping[str, Sequence[ClozeStory]],
     deactivated: Mapping[str, Bool[Tensor, "P N"]] | None = None,
     progress: Callable[[int], None] | None = None,
+    conditions: Mapping[str, Callable[[], AbstractContextManager[Any]]] | None = None,
 ) -> pd.DataFrame:
     """Share of stories whose right English ending is the likelier one, per language, with 95 % intervals.
 
     The paper's protocol: no example, summed log-likelihood, no length normalisation; a tie counts as wrong. One row per
     language (Wilson interval), `mean` over languages and `others` without English (stories resampled), for the whole
-    model (`base`) and for each of the `deactivated` regions. Raises InputError without stories.
+    model (`base`), for each of the `deactivated` regions and under each further condition. Raises InputError without
+    stories.
 
     >>> evaluate_cloze(model, load_stories("pocket:?n=50", ["en", "fr"]))          # doctest: +SKIP
     """
@@ -44,6 +46,7 @@ def evaluate_cloze(
     frames += [
         _rows(model, stories, name, deactivate(model, mask), progress) for name, mask in (deactivated or {}).items()
     ]
+    frames += [_rows(model, stories, name, made(), progress) for name, made in (conditions or {}).items()]
     return pd.concat(frames, ignore_index=True)
 
 
