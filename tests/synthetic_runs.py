@@ -113,9 +113,12 @@ def write_regions(
             "threshold": 2.0,
             "languages": languages,
             "n": n,
-            "intervals": {"lrds": [0.19, 0.23], "sads": [0.05, 0.08]},
+            "intervals": {
+                "lrds": [0.19, 0.23],
+                "sads": [0.05, 0.08],
+                "excess_sklr": [observed * 0.5, observed * 0.7],
+            },
             "excess_sklr": observed * 0.6,
-            "excess_sklr_interval": [observed * 0.5, observed * 0.7],
         }
         run.table("stability", _stability())
         if texts:

@@ -49,7 +49,8 @@ def circuit():
 
 def deactivated():
     cell = {"draw": -1, "neurons": 5, "nll": 1.0, "tokens": 9, "bytes": 9, "bits_per_byte": 1.0, "documents": 1}
-    rest = {"increase_percent": 0.0, "delta_nll": 0.0, "delta_low": 0.0, "delta_high": 0.0}
+    numbers = ("increase_percent", "increase_low", "increase_high", "delta_nll", "delta_low", "delta_high")
+    rest = {**dict.fromkeys(numbers, 0.0), "interval": "", "why": ""}
     rows = [Row(language=NASTY, deactivated=x, perplexity=p, **cell, **rest) for x, p in (("base", 10.0), ("zh", 15.0))]
     return DeactivationTable(tuple(rows), ())
 

@@ -39,6 +39,7 @@ def run(tmp_path_factory):
         generate_tokens=3,
         prompt_tokens=3,
         steer=("en", "zh"),
+        method="z-score",
     )
     out = tmp_path_factory.mktemp("runs") / "all"
     given = corpus(6, 10)
@@ -66,7 +67,7 @@ def test_a_run_holds_what_the_contract_says(run):
         assert arrays[name].shape == (6, 6)
     wanted = {
         "agreement", "alignment", "alignment_neurons", "calibration", "dose", "generation_shares", "generations",
-        "methods", "perplexity", "region_size", "selectivity", "sentences", "stability", "steering",
+        "headlines", "methods", "perplexity", "region_size", "selectivity", "sentences", "stability", "steering",
     }  # fmt: skip
     assert set(run.tables) == wanted
     assert all("n" in run.table(name) for name in ("alignment", "calibration", "stability", "steering", "methods"))
@@ -76,12 +77,16 @@ def test_scores_add_up_and_regions_are_those_of_the_scores(run):
     arrays, summary = run.arrays(), run.summary
     assert float(arrays.score.sum()) / 6 == pytest.approx(summary["same_language"], rel=1e-4)
     members = (arrays.z > 1.9).sum(("layer", "neuron"))
-    assert dict(zip(arrays.language.values.tolist(), members.values.tolist())) == summary["region_size"]
     stored = load_regions(run.file("regions/z-score.safetensors"))
-    assert stored.sizes == summary["region_size"]
+    assert dict(zip(arrays.language.values.tolist(), members.values.tolist())) == stored.sizes
+    assert summary["sklr"] == stored.total
+    stored = load_regions(run.file("regions/contrast.safetensors"))
+    assert stored.sizes == summary["methods"]["contrast"]
+    sizes = run.table("region_size")
+    assert set(sizes.method) == {"contrast", "z-score"}
     assert stored.facts["weight_hash"] == model("bloom").weight_hash
-    assert arrays.region_size_layer.values.tolist() == list(stored.by_layer().values())
-    assert summary["sklr"] == sum(summary["region_size"].values())
+    drawn = load_regions(run.file("regions/z-score.safetensors"))
+    assert arrays.region_size_layer.values.tolist() == list(drawn.by_layer().values())
 
 
 def test_the_calibration_is_observed_minus_expected(run):
@@ -90,17 +95,20 @@ def test_the_calibration_is_observed_minus_expected(run):
     assert null.sklr_null.shape == null.lrds_null.shape == null.sads_null.shape == (20,)
     assert null.p.shape == (6, 3, model("bloom").neurons_per_layer)
     assert summary["excess_sklr"] == pytest.approx(summary["sklr"] - float(null.sklr_null.mean()))
-    low, high = summary["excess_sklr_interval"]
-    assert low <= summary["excess_sklr"] <= high
+    low, high = summary["intervals"]["excess_sklr"]
+    assert low < summary["excess_sklr"] < high
+    assert (table.null_low <= table.expected_null).all()
+    assert summary["excess_sklr_rarefied"] is None
+    assert summary["why"]["excess_sklr_rarefied"] == "needs 25 sentences; there are 10"
     # random sentences mean nothing, and have languages only by their letters
-    assert summary["sads_null_interval"][0] - 0.05 < summary["sads"] < summary["sads_null_interval"][1] + 0.05
+    assert summary["sads_null_ends"][0] - 0.05 < summary["sads"] < summary["sads_null_ends"][1] + 0.05
 
 
 def test_every_method_left_a_file_and_rows(run):
-    for name in (*METHODS, "z-score", "fdr", "fdr-effect"):
+    for name in (*METHODS, "contrast", "z-score", "fdr", "fdr-effect"):
         assert load_regions(run.file(f"regions/{name}.safetensors")).method == name
-    assert set(run.table("methods").method) == {*METHODS, "z-score", "fdr", "fdr-effect"}
-    assert len(run.table("agreement")) == 6 * 9 * 8 // 2
+    assert set(run.table("methods").method) == {*METHODS, "contrast", "z-score", "fdr", "fdr-effect"}
+    assert len(run.table("agreement")) == 6 * 10 * 9 // 2
     table = run.table("methods")
     assert (table.raised <= table["size"]).all()
     # by definition a neuron is raised where it tells a language best, or has its highest mean
@@ -130,15 +138,38 @@ def test_the_same_settings_give_the_same_numbers(run, tmp_path):
     assert one.key == two.key != run.key
     assert one.summary == two.summary
     assert one.summary["lrds"] == run.summary["lrds"]
-    assert one.summary["methods"] == {"z-score": one.summary["region_size"]}
+    assert one.summary["methods"]["contrast"] == one.summary["region_size"]
     with pytest.raises(RunError, match="exists; give --overwrite"):
         study_regions(model("bloom"), settings, tmp_path / "a", corpus=corpus(6, 10))
 
 
-def test_too_few_languages_are_refused_before_anything_is_measured(tmp_path):
+def test_z_needs_six_languages_and_contrast_two(tmp_path):
+    given = corpus(5, 6)
     with pytest.raises(UnattainableThreshold):
-        study_regions(model("bloom"), RegionsSettings("memory", samples=4), tmp_path / "a", corpus=corpus(5, 5))
+        study_regions(
+            model("bloom"), RegionsSettings("memory", samples=4, method="z-score"), tmp_path / "a", corpus=given
+        )
     assert not (tmp_path / "a").exists()
+    with pytest.raises(InputError, match="name two or more"):
+        study_regions(
+            model("bloom"), RegionsSettings("memory", samples=4), tmp_path / "a", corpus=given.restrict(["en"])
+        )
+    for languages in (2, 5):
+        settings = RegionsSettings("memory", samples=6, permutations=3)
+        few = study_regions(model("bloom"), settings, tmp_path / str(languages), corpus=corpus(languages, 6))
+        reason = {2: "z is ±1 for every neuron with two languages", 5: "z > 2 needs six languages"}[languages]
+        assert few.summary["sklr"] is None
+        assert few.summary["why"]["sklr"] == few.summary["why"]["excess_sklr"] == reason
+        assert few.arrays().z.isnull().all()
+        assert few.table("calibration").excess.isnull().all()
+        assert not (few.path / "regions" / "z-score.safetensors").exists()
+
+
+def test_the_papers_numbers_keep_their_names(tmp_path):
+    settings = RegionsSettings("memory", samples=10, threshold=1.9, paper=True, first="drop")
+    run = study_regions(model("bloom"), settings, tmp_path / "a", corpus=corpus(6, 10))
+    assert (run.summary["norm"], run.summary["method"], run.summary["too_short"]) == ("paper", "z-score", 0)
+    assert run.summary["sklr"] == sum(run.summary["region_size"].values())
 
 
 @pytest.mark.parametrize(
@@ -150,7 +181,7 @@ def test_too_few_languages_are_refused_before_anything_is_measured(tmp_path):
         ({"fdr": 1.5}, "between 0 and 1"),
         ({"bootstrap": 0}, "at least one draw"),
         ({"steer_way": "push"}, "use mean or scale"),
-        ({"methods": ("magic",)}, "magic: there are z-score"),
+        ({"methods": ("magic",)}, "magic: there are contrast, z-score"),
         ({"doses": (0.1,)}, "needs --texts"),
         ({"alignment_neurons": (2.0,)}, "above 0 and are at most 1"),
         (

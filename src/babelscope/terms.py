@@ -6,6 +6,18 @@ from typing import Literal
 
 SpecialTokens = Literal["none", "bos", "bos-excluded"]
 """no special token; a beginning-of-sequence token; one that is left out of the mean"""
+Norm = Literal["robust", "paper", "none"]
+"""what a vector is divided by: its length without neurons that fire at one position, its length (eq. 6), nothing"""
+First = Literal["keep", "drop"]
+"""whether the first pooled token is part of a sentence's mean"""
+Pooled = Literal["all", "shortest"]
+"""tokens in the mean: all; as many as the sentence has in the language with the fewest"""
+Documents = Literal["auto", "none"]
+"""sentences of one document are not independent; they are"""
+RegionMethod = Literal["contrast", "z-score"]
+"""regions that are switched off, steered and drawn"""
+Sign = Literal["raised", "lowered", "both"]
+"""neurons that a language holds high, low, or both"""
 Joint = Literal["blank-line", "eos"]
 """between documents of a text: a blank line (the paper), or the end-of-text token"""
 Way = Literal["mean", "scale"]

@@ -169,7 +169,8 @@ class Session:
         if self.run is None or self.run.kind != "regions":
             return None
         files = sorted(name for name in self.run.files() if name.startswith("regions/"))
-        files.sort(key=lambda name: name != "regions/z-score.safetensors")
+        main = f"regions/{self.run.summary.get('method', 'z-score')}.safetensors"
+        files.sort(key=lambda name: name != main)
         return masks.load_regions(self.run.file(files[0])) if files else None
 
     def _own_regions(self, work: Work) -> masks.RegionSet:

@@ -12,7 +12,7 @@ from babelscope.cli.options import note
 if TYPE_CHECKING:
     from babelscope.regions.masks import RegionSet
 
-_File = Annotated[Path, Parameter(help="Region file (.safetensors, .json), or a run: its z-score regions.")]
+_File = Annotated[Path, Parameter(help="Region file (.safetensors, .json), or a run: its main regions.")]
 
 
 def show_regions(file: _File) -> None:
@@ -103,7 +103,8 @@ def _read(path: Path) -> RegionSet:
     if path.is_dir():
         from babelscope.results import open_run
 
-        return load_regions(open_run(path).file("regions/z-score.safetensors"))
+        run = open_run(path)
+        return load_regions(run.file(f"regions/{run.summary.get('method', 'z-score')}.safetensors"))
     return import_regions(path) if path.suffix == ".json" else load_regions(path)
 
 

@@ -118,7 +118,9 @@ def load_texts(spec: str, languages: Sequence[str] | str | None = None) -> dict[
     >>> texts = load_texts("xlsum:XLSum?limit=500", ["en", "fr"])  # doctest: +SKIP
     """
     parsed = _resolve(spec, extra=("lone", "limit"))
-    return collect(READERS[parsed.reader].read(parsed, _codes(languages)), parsed)
+    reader = READERS[parsed.reader]
+    texts = collect(reader.read(parsed, _codes(languages)), parsed)
+    return {code: replace(text, parallel=reader.parallel) for code, text in texts.items()}
 
 
 def load_source(spec: str, languages: Sequence[str] | str | None = None) -> tuple[Source, Spec]:

@@ -33,6 +33,8 @@ class TextCollection:
     """where it came from, as the user wrote it"""
     notes: tuple[str, ...] = ()
     """what the reader decided that the user may want to know"""
+    parallel: bool = False
+    """documents of one id say the same in all languages"""
 
     def __repr__(self) -> str:
         return f"<TextCollection {self.spec}: {len(self)} documents, {self.characters:,} characters in {self.language}>"

@@ -14,7 +14,12 @@ import xarray as xr
 
 from babelscope.results import Run
 
-_HEADLINES = ("lrds", "sads", "sklr", "sklr_share", "excess_sklr", "neurons", "layers", "n", "threshold")
+_HEADLINES = (
+    "lrds", "sads", "language_share", "strong_neurons", "excess_sklr_rarefied", "sklr", "sklr_share", "excess_sklr",
+    "region_neurons", "neurons", "layers", "n", "threshold",
+)  # fmt: skip
+_GROW = ("excess_sklr", "region_neurons")
+"""sizes that grow with the number of sentences: never subtracted where that, or that of documents, differs"""
 
 
 def compare_headlines(first: Run, second: Run) -> pd.DataFrame:
@@ -23,16 +28,27 @@ def compare_headlines(first: Run, second: Run) -> pd.DataFrame:
     for name in _HEADLINES:
         one, two = first.summary.get(name), second.summary.get(name)
         if isinstance(one, int | float) and isinstance(two, int | float):
-            apart = _apart(_interval(first, name), _interval(second, name))
-            rows.append({"measure": name, "first": one, "second": two, "difference": two - one, "overlap": apart})
-    return pd.DataFrame(rows, columns=["measure", "first", "second", "difference", "overlap"])
+            apart = _overlap(_interval(first, name), _interval(second, name))
+            why = _not_comparable(first, second, name)
+            difference = float("nan") if why else two - one
+            row = {"measure": name, "first": one, "second": two, "difference": difference, "overlap": apart}
+            rows.append({**row, "why": why})
+    return pd.DataFrame(rows, columns=["measure", "first", "second", "difference", "overlap", "why"])
+
+
+def _not_comparable(first: Run, second: Run, name: str) -> str:
+    sizes = [(run.summary.get("n"), run.summary.get("documents")) for run in (first, second)]
+    if name not in _GROW or sizes[0] == sizes[1]:
+        return ""
+    told = [f"n = {n}" + (f", {documents} documents" if documents else "") for n, documents in sizes]
+    return f"grows with the corpus: {told[0]} against {told[1]}"
 
 
 def _interval(run: Run, name: str) -> Any:
     return dict(run.summary.get("intervals") or {}).get(name)
 
 
-def _apart(one: Any, two: Any) -> bool | None:
+def _overlap(one: Any, two: Any) -> bool | None:
     if not one or not two:
         return None
     return bool(one[0] <= two[1] and two[0] <= one[1])

@@ -45,8 +45,8 @@ class Flow:
 
 
 def region_file(run: Run) -> Path | None:
-    """The file with the regions of the paper's method in a regions run."""
-    name = "regions/z-score.safetensors"
+    """The file with the main regions of a run, those by which its region sizes are counted; None without one."""
+    name = f"regions/{run.summary.get('method', 'z-score')}.safetensors"
     return run.file(name) if (run.path / name).is_file() else None
 
 

@@ -25,7 +25,19 @@ from babelscope.results.manifest import plain
 
 Row = dict[str, Any]
 _CURVES = ("lrds_layer", "sads_layer", "same_language_layer", "same_sentence_layer", "neither_layer")
-_HEADLINES = ("sklr", "sklr_share", "excess_sklr", "neurons", "layers", "same_language", "same_sentence", "neither")
+_HEADLINES = (
+    "language_share",
+    "strong_neurons",
+    "excess_sklr_rarefied",
+    "sklr",
+    "sklr_share",
+    "excess_sklr",
+    "neurons",
+    "layers",
+    "same_language",
+    "same_sentence",
+    "neither",
+)
 
 
 def write_index(store: SweepStore, plan: Plan, points: Sequence[Point], damaged: Mapping[str, str]) -> None:
@@ -70,8 +82,9 @@ def _row(point: Point, run: Run | None, store: SweepStore, problem: str | None) 
             row[name] = summary[name]
             row[f"{name}_low"], row[f"{name}_high"] = _bounds(intervals.get(name))
     row |= {name: summary[name] for name in _HEADLINES if isinstance(summary.get(name), int | float)}
-    if summary.get("excess_sklr_interval"):
-        row["excess_sklr_low"], row["excess_sklr_high"] = _bounds(summary["excess_sklr_interval"])
+    for name in ("excess_sklr", "language_share", "strong_neurons"):
+        if intervals.get(name):
+            row[f"{name}_low"], row[f"{name}_high"] = _bounds(intervals[name])
     row |= {f"region_size_{code}": size for code, size in dict(summary.get("region_size") or {}).items()}
     row |= {f"perplexity_{code}": value for code, value in _base_perplexity(summary).items()}
     return row | _accuracy(run)

@@ -80,7 +80,8 @@ def region_sizes(run: Run) -> pd.DataFrame:
     frame = pd.DataFrame({"language": languages, "size": [sizes[code] for code in languages]})
     neurons = run.summary.get("neurons")
     frame["share"] = frame["size"] / neurons if neurons else np.nan
-    if "calibration" in run.tables:
+    # the null is that of z-scores
+    if "calibration" in run.tables and run.summary.get("method", "z-score") == "z-score":
         table = run.table("calibration").set_index("language")
         frame["expected_null"] = [table.expected_null.get(code, np.nan) for code in languages]
     return frame

@@ -8,7 +8,7 @@ from babelscope.regions.generation import continue_prompts, generations
 from babelscope.regions.localisation import key_regions, standard_scores, within_language_scores, within_language_sums
 from babelscope.regions.masks import RegionSet, load_regions, save_regions
 from babelscope.regions.methods import Choices, localise
-from babelscope.regions.nulls import benjamini_hochberg, label_null, score_null, sentence_null
+from babelscope.regions.nulls import label_null, score_null, sentence_null
 from babelscope.regions.recording import Recording, record
 from babelscope.regions.similarity import gram, layer_means, pair_means, whole_means
 from babelscope.regions.stability import bootstrap_regions, split_half_regions
@@ -21,7 +21,6 @@ __all__ = [
     "Recording",
     "RegionSet",
     "agreement_matrix",
-    "benjamini_hochberg",
     "bootstrap_regions",
     "continue_prompts",
     "deactivate",

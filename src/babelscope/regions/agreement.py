@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import combinations
 
-import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool
 from torch import Tensor
 
 from babelscope.errors import InputError
 from babelscope.regions.masks import RegionSet
+from babelscope.stats import spearman
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def _row(one: RegionSet, other: RegionSet, code: str) -> Agreement:
         size2,
         jaccard(a, b),
         expected_jaccard(size, size2, neurons),
-        spearman(one.scores[code], other.scores[code]) if ranked else float("nan"),
+        spearman(one.scores[code].numpy(), other.scores[code].numpy()) if ranked else float("nan"),
         neurons,
     )
 
@@ -82,13 +82,3 @@ def expected_jaccard(size: int, size2: int, neurons: int) -> float:
     """Jaccard index of random sets of these sizes, to first order."""
     shared = size * size2 / neurons
     return shared / (size + size2 - shared) if size + size2 else float("nan")
-
-
-def spearman(a: Float[Tensor, "*shape"], b: Float[Tensor, "*shape"]) -> float:
-    """Rank correlation; ties share their mean rank, and −∞ (a neuron without variation) ranks lowest."""
-    from scipy.stats import rankdata
-
-    ranks = [torch.from_numpy(rankdata(one.flatten().nan_to_num(neginf=-1e30).numpy())) for one in (a, b)]
-    first, second = (rank - rank.mean() for rank in ranks)
-    scale = (first.norm() * second.norm()).item()
-    return float(first @ second) / scale if scale else float("nan")

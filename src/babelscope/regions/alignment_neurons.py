@@ -16,11 +16,13 @@ from babelscope.corpora import ParallelCorpus
 from babelscope.models import Model
 from babelscope.models.model import SpecialTokens
 from babelscope.regions.deactivation import deactivate
+from babelscope.regions.document_means import whole_intervals
 from babelscope.regions.masks import random_region_by_layer
-from babelscope.regions.perplexity import Windows, delta_interval, score
+from babelscope.regions.perplexity import Windows, loss_change, score
 from babelscope.regions.recording import Recording, record
-from babelscope.regions.similarity import alignment_shares, bootstrap_means, gram, interval, whole_means
+from babelscope.regions.similarity import alignment_shares
 from babelscope.regions.treatments import top_share
+from babelscope.stats import Interval
 
 BASE, ALIGNMENT, RANDOM = "base", "alignment", "random-layer"
 Task = Callable[[], Mapping[str, tuple[float, float, float, int]]]
@@ -44,6 +46,8 @@ class Effect:
     value: float
     low: float
     high: float
+    interval: str
+    why: str
     n: int
     """sentences, documents, or items"""
 
@@ -72,7 +76,6 @@ def deactivate_alignment(
     seed: int = 0,
     special: SpecialTokens = "none",
     tasks: Mapping[str, Task] | None = None,
-    bootstrap: int = 200,
     budget: int | None = None,
 ) -> list[Effect]:
     """SADS, LRDS, loss and tasks with the top shares of alignment neurons off, against matched random neurons.
@@ -84,19 +87,20 @@ def deactivate_alignment(
     Cost: 1 + shares · (1 + controls) recordings and passes over the text.
     """
     base = {code: score(model, text, budget) for code, text in windows.items()}
-    rows = _scores(recording, (BASE, 0.0, 0, -1), bootstrap, seed)
+    rows = _scores(recording, (BASE, 0.0, 0, -1), seed)
     rows += _tasks((BASE, 0.0, 0, -1), tasks)
     for name, share, draw, mask in _conditions(shares_of_sads(recording), shares, controls, seed):
         key = (name, share, int(mask.sum()), draw)
         with deactivate(model, mask):
-            rows += _scores(record(model, corpus, special, budget=budget), key, bootstrap, seed)
-            rows.append(_left(recording, mask, key, bootstrap, seed))
+            rows += _scores(
+                recording.like(record(model, corpus, special, budget=budget, span=recording.span)), key, seed
+            )
+            rows.append(_left(recording, mask, key, seed))
             rows += _tasks(key, tasks)
             losses = {code: score(model, text, budget) for code, text in windows.items()}
         for code, loss in losses.items():
-            low, high = delta_interval(loss, base[code]) or (float("nan"), float("nan"))
-            documents = int((base[code].counts > 0).sum())
-            rows.append(Effect(*key, "delta_nll", code, loss.nll - base[code].nll, low, high, documents))
+            change = loss_change(loss, base[code])
+            rows.append(Effect(*key, "delta_nll", code, *_told(change), int((base[code].counts > 0).sum())))
     return rows
 
 
@@ -112,23 +116,24 @@ def _conditions(
             yield RANDOM, share, draw, random_region_by_layer(mask.sum(1).tolist(), mask.shape[1], seed + draw)
 
 
-def _scores(recording: Recording, key: tuple[str, float, int, int], bootstrap: int, seed: int) -> list[Effect]:
-    whole = whole_means(recording)
-    draws = bootstrap_means(gram(recording), bootstrap, seed)
+def _scores(recording: Recording, key: tuple[str, float, int, int], seed: int) -> list[Effect]:
     n = len(recording.ids)
-    return [
-        Effect(*key, "sads", "all", float(whole.sads), *interval(draws.sads), n),
-        Effect(*key, "lrds", "all", float(whole.lrds), *interval(draws.lrds), n),
-    ]
+    found = whole_intervals(recording, seed)
+    return [Effect(*key, name, "all", *_told(found[name]), n) for name in ("sads", "lrds")]
 
 
-def _left(
-    recording: Recording, mask: Bool[Tensor, "P N"], key: tuple[str, float, int, int], bootstrap: int, seed: int
-) -> Effect:
+def _left(recording: Recording, mask: Bool[Tensor, "P N"], key: tuple[str, float, int, int], seed: int) -> Effect:
     kept = replace(recording, means=recording.means * (~mask).flatten().numpy())
-    draws = bootstrap_means(gram(kept), bootstrap, seed)
-    return Effect(*key, "sads_left", "all", float(whole_means(kept).sads), *interval(draws.sads), len(recording.ids))
+    return Effect(*key, "sads_left", "all", *_told(whole_intervals(kept, seed)["sads"]), len(recording.ids))
+
+
+def _told(found: Interval) -> tuple[float, float, float, str, str]:
+    return found.value, found.low, found.high, found.method, found.why
 
 
 def _tasks(key: tuple[str, float, int, int], tasks: Mapping[str, Task] | None) -> list[Effect]:
-    return [Effect(*key, name, code, *told) for name, run in (tasks or {}).items() for code, told in run().items()]
+    return [
+        Effect(*key, name, code, value, low, high, "Wilson", "", n)
+        for name, run in (tasks or {}).items()
+        for code, (value, low, high, n) in run().items()
+    ]

@@ -1,5 +1,6 @@
 """Ways to find language regions, behind one interface and on one recording, so that they can be compared.
 
+    contrast            mean above that of the other languages by an effect size, over documents (the default)
     z-score             contribution to the similarity within the language, z > threshold (the paper)
     fdr                 the same z, but kept by Benjamini–Hochberg on its permutation p-values
     fdr-effect          contribution above the languages' mean, kept likewise; regions may overlap
@@ -15,7 +16,7 @@ L language · n sentence · D neuron
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import torch
@@ -24,10 +25,13 @@ from torch import Tensor
 
 from babelscope.errors import InputError
 from babelscope.regions import contrasts, localisation
+from babelscope.regions.contrast import Contrast, ContrastSettings, contrast
 from babelscope.regions.lape import lape
 from babelscope.regions.masks import RegionSet, from_matrix, random_region, random_region_by_layer
-from babelscope.regions.nulls import ScoreNull, benjamini_hochberg, score_null
+from babelscope.regions.nulls import ScoreNull, score_null
 from babelscope.regions.recording import Recording
+from babelscope.stats import benjamini_hochberg
+from babelscope.terms import Sign
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,8 @@ class Choices:
     """least standardised difference (mean-difference)"""
     seed: int = 0
     """of permutations and random regions"""
+    contrast: ContrastSettings = field(default_factory=ContrastSettings)
+    """of contrast"""
     disjoint: bool = False
     """leave each neuron to the language of its best score"""
 
@@ -112,6 +118,22 @@ def exclusive(scores: Float[Tensor, "L D"], members: Bool[Tensor, "L D"]) -> Boo
     return members & (torch.arange(len(scores))[:, None] == best)
 
 
+def _rejected(p: Float[Tensor, "L D"], rate: float) -> Bool[Tensor, "L D"]:
+    return torch.from_numpy(benjamini_hochberg(p.numpy(), rate))
+
+
+def by_contrast(recording: Recording, choices: Choices, _given: Given) -> Found:
+    """Neurons whose mean in a language stands apart; scored by effect size, −∞ where a neuron has none."""
+    found = contrast(recording, choices.contrast, choices.seed)
+    return Found(ranked(found, choices.contrast.sign), found.members(choices.contrast.sign))
+
+
+def ranked(found: Contrast, sign: Sign) -> Float[Tensor, "L D"]:
+    """Effect sizes such that the largest are those of the regions' sign; −∞ where a neuron has none."""
+    d = {"raised": found.d, "lowered": -found.d, "both": found.d.abs()}[sign]
+    return d.nan_to_num(nan=-torch.inf)
+
+
 def z_score(recording: Recording, choices: Choices, _given: Given) -> Found:
     """The paper's regions (eq. 10–14)."""
     localisation.check_threshold(choices.threshold, len(recording.languages))
@@ -123,13 +145,13 @@ def z_score(recording: Recording, choices: Choices, _given: Given) -> Found:
 def fdr(recording: Recording, choices: Choices, given: Given) -> Found:
     """Neurons whose z permuted labels reach too seldom to be chance."""
     null = given.null or score_null(recording, choices.permutations, choices.threshold, choices.seed)
-    return Found(1 - null.p, benjamini_hochberg(null.p, choices.rate))
+    return Found(1 - null.p, _rejected(null.p, choices.rate))
 
 
 def fdr_effect(recording: Recording, choices: Choices, given: Given) -> Found:
     """Neurons whose contribution above the mean of languages permuted labels reach too seldom to be chance."""
     null = given.null or score_null(recording, choices.permutations, choices.threshold, choices.seed)
-    return Found(1 - null.p_effect, benjamini_hochberg(null.p_effect, choices.rate))
+    return Found(1 - null.p_effect, _rejected(null.p_effect, choices.rate))
 
 
 def activation_entropy(recording: Recording, choices: Choices, _given: Given) -> Found:
@@ -155,7 +177,7 @@ def eta_squared(recording: Recording, choices: Choices, _given: Given) -> Found:
 def mean_difference(recording: Recording, choices: Choices, _given: Given) -> Found:
     """Neurons more active in one language than in the rest, by Welch's t test."""
     t, p, effect = contrasts.welch(recording)
-    return Found(t, benjamini_hochberg(p, choices.rate) & (effect > choices.effect))
+    return Found(t, _rejected(p, choices.rate) & (effect > choices.effect))
 
 
 def random(recording: Recording, choices: Choices, given: Given) -> Found:
@@ -200,6 +222,7 @@ def largest(scores: Float[Tensor, "L D"], count: int) -> Bool[Tensor, "L D"]:
 
 
 METHODS: dict[str, Method] = {
+    "contrast": by_contrast,
     "z-score": z_score,
     "fdr": fdr,
     "fdr-effect": fdr_effect,

@@ -17,13 +17,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from babelscope.errors import InputError
-from babelscope.regions.localisation import check_threshold
 from babelscope.regions.recording import Recording
-from babelscope.regions.similarity import Means, interval
+from babelscope.regions.similarity import Means
+from babelscope.stats import Interval, documents_why, group_items, no_interval, percentile, t_ends
 
 CHUNK = 128
 """neurons at a time: their table of row pairs stays in the processor's cache"""
@@ -63,9 +63,9 @@ class ScoreNull:
         return self.sklr - float(self.sklr_null.double().mean())
 
     @property
-    def excess_interval(self) -> tuple[float, float]:
-        """Observed minus the middle 95 % of the draws: holds 0 where permuted labels do as well."""
-        return interval(self.sklr - self.sklr_null.double())
+    def null_ends(self) -> tuple[float, float]:
+        """Middle 95 % of the draws' SKLR: what chance gives, not an interval of the estimate."""
+        return percentile(self.sklr_null.double().numpy())
 
     @property
     def p_sklr(self) -> float:
@@ -80,22 +80,24 @@ def score_null(
     seed: int = 0,
     progress: Callable[[int], None] | None = None,
 ) -> ScoreNull:
-    """Permute language labels within each sentence, `draws` times; `progress` is told of neurons done.
+    """Permute language labels within each document, `draws` times; `progress` is told of neurons done.
+
+    All sentences of a document are given the same permutation of languages, since they are not exchangeable one by one.
 
     p-values pool the L languages of every draw: relabelling the languages of a draw gives a draw of equal probability,
     so under the null the observed z of a language is one of (B + 1) · L exchangeable values and its rank is uniform
     (super-uniform with ties). The smallest p is 1 / ((B + 1) · L). Sums in float32, of values centred and scaled by
-    neuron, which leaves z as it is. Raises InputError with fewer than two sentences or one draw, UnattainableThreshold.
+    neuron, which leaves z as it is. A threshold that z cannot reach leaves sizes of 0, and the p-values as they
+    are. Raises InputError with fewer than two sentences or one draw.
 
     >>> null = score_null(recording, draws=200)                        # doctest: +SKIP
-    >>> null.excess, null.excess_interval                              # doctest: +SKIP
-    (611.2, (570.0, 655.1))
+    >>> null.excess, null.null_ends                                    # doctest: +SKIP
+    (611.2, (1312.0, 1397.1))
     """
     languages, sentences = len(recording.languages), len(recording.ids)
-    check_threshold(threshold, languages)
     if sentences < 2 or draws < 1:
         raise InputError(f"a null needs two sentences and one draw; there are {sentences} and {draws}")
-    rows = _rows(permutations(draws, sentences, languages, seed))
+    rows = _rows(permutations(draws, sentences, languages, seed, _owners(recording.documents)))
     observed = torch.zeros(languages, dtype=torch.long)
     sizes = torch.zeros(draws, languages, dtype=torch.long)
     p, p_effect = (torch.empty(languages, recording.neurons) for _ in range(2))
@@ -116,10 +118,35 @@ def score_null(
     return ScoreNull(recording.languages, observed, sizes, p / total, p_effect / total, threshold)
 
 
-def permutations(draws: int, sentences: int, languages: int, seed: int) -> Int[Tensor, "B n L"]:
-    """For each draw and sentence, which language's text each label is given."""
+def permutations(
+    draws: int, sentences: int, languages: int, seed: int, documents: Int[Tensor, " n"] | None = None
+) -> Int[Tensor, "B n L"]:
+    """For each draw and sentence, which language's text each label is given; the same within a document."""
     generator = torch.Generator().manual_seed(seed)
-    return torch.rand(draws, sentences, languages, generator=generator).argsort(-1)
+    if documents is None:
+        return torch.rand(draws, sentences, languages, generator=generator).argsort(-1)
+    count = int(documents.max()) + 1
+    return torch.rand(draws, count, languages, generator=generator).argsort(-1)[:, documents]
+
+
+def _owners(documents: tuple[str, ...]) -> Int[Tensor, " n"] | None:
+    """Number of each sentence's document; None where sentences are taken as independent."""
+    return torch.from_numpy(group_items(documents, len(documents))) if documents else None
+
+
+def excess_interval(null: ScoreNull, resampled: Int[Tensor, " R"], documents: int) -> Interval:
+    """Excess SKLR ± t(G−1) · √(Var of SKLR over document bootstraps + Var(null)/B), the null's mean held fixed.
+
+    `resampled`: SKLR of bootstraps of documents (stability.bootstrap_regions). NaN of one document.
+    """
+    if documents < 2:
+        return no_interval(null.excess, documents_why(documents), EXCESS)
+    variance = float(resampled.double().var()) + float(null.sklr_null.double().var()) / null.draws
+    low, high = t_ends(null.excess, variance**0.5, documents - 1)
+    return Interval(null.excess, float(low), float(high), EXCESS, documents_why(documents))
+
+
+EXCESS = "document bootstrap and null, t"
 
 
 def _rows(permuted: Int[Tensor, "B n L"]) -> Int[Tensor, "B L pairs"]:
@@ -189,31 +216,16 @@ def _reaching(values: Float[Tensor, "b L C"], observed: Float[Tensor, "L C"]) ->
     return torch.stack([(values >= one).view(torch.uint8).sum((0, 1), dtype=torch.int32) for one in bound])
 
 
-def benjamini_hochberg(p: Float[Tensor, "*shape"], rate: float = 0.05) -> Bool[Tensor, "*shape"]:
-    """Which hypotheses to reject so that the expected share of false ones among them is at most `rate`.
-
-    The step-up procedure of Benjamini and Hochberg (1995), over all entries at once; valid for independent and
-    positively dependent p-values.
-
-    >>> benjamini_hochberg(torch.tensor([0.01, 0.04, 0.03, 0.9]), 0.05)
-    tensor([ True, False, False, False])
-    """
-    if not 0 < rate < 1:
-        raise InputError(f"a false discovery rate of {rate:g} is not between 0 and 1")
-    ordered = p.flatten().double().sort().values
-    allowed = torch.arange(1, len(ordered) + 1, dtype=torch.float64) * rate / len(ordered)
-    passed = (ordered <= allowed).nonzero()
-    return p.double() <= ordered[passed[-1, 0]] if len(passed) else torch.zeros_like(p, dtype=torch.bool)
-
-
-def label_null(similarity: Float[Tensor, "L n L n"], draws: int = 1000, seed: int = 0) -> Means:
-    """A, B and C with language labels shuffled within each sentence (LRDS → 0; B stays), one entry per draw.
+def label_null(
+    similarity: Float[Tensor, "L n L n"], draws: int = 1000, seed: int = 0, documents: tuple[str, ...] = ()
+) -> Means:
+    """A, B and C with language labels shuffled within each document (LRDS → 0; B stays), one entry per draw.
 
     O(draws · L · n²) from the similarity map.
     """
     languages, sentences = similarity.shape[:2]
     flat = similarity.reshape(languages * sentences, -1)
-    permuted = permutations(draws, sentences, languages, seed)
+    permuted = permutations(draws, sentences, languages, seed, _owners(documents))
     items = (permuted * sentences + torch.arange(sentences)[:, None]).transpose(1, 2)
     by_language = torch.stack([flat[one[:, :, None], one[:, None]].sum() for one in items])
     by_sentence = similarity.diagonal(dim1=1, dim2=3).sum().expand(draws)

@@ -15,11 +15,13 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from jaxtyping import Float, Int
+from numpy.typing import NDArray
 from torch import Tensor
 
 from babelscope.corpora import TextCollection
 from babelscope.errors import InputError, NonFinite
 from babelscope.models import Batch, Model, over_batches
+from babelscope.stats import Interval, document_parts, documents_why, mean_t, no_interval, ratio_t, welch_t
 from babelscope.terms import Joint
 
 VOCABULARY_CHUNK, ACCELERATOR_CHUNK = 2048, 16384
@@ -38,6 +40,8 @@ class Windows:
     """index of the document (or of the window, where the tokenizer tells no offsets) of each token"""
     byte_count: int
     """UTF-8 bytes of the scored tokens"""
+    names: tuple[str, ...] = ()
+    """ids of the documents by index, where documents of one id say the same in all languages; else empty"""
 
     @property
     def tokens(self) -> int:
@@ -52,6 +56,8 @@ class Loss:
     by_document: Float[Tensor, " documents"]
     counts: Int[Tensor, " documents"]
     byte_count: int
+    names: tuple[str, ...] = ()
+    """ids of parallel documents (Windows.names)"""
 
     @property
     def tokens(self) -> int:
@@ -108,8 +114,31 @@ def cut_windows(
     offsets = np.array(encoding["offset_mapping"][: count * window], dtype=np.int64).reshape(*shape, 2)
     starts = np.cumsum([0] + [len(document.text) + len(between) for document in texts.documents])[:-1]
     document = np.searchsorted(starts, offsets[..., 0], side="right") - 1
-    byte_count = sum(_bytes(joined[int(row[0, 1]) : int(row[-1, 1])]) for row in offsets)
-    return Windows(texts.language, ids[: count * window].reshape(shape), torch.from_numpy(document), byte_count)
+    byte_count = round(float(token_bytes(joined, offsets.reshape(-1, 2)).reshape(shape)[:, 1:].sum()))
+    names = tuple(one.id for one in texts.documents) if texts.parallel else ()
+    return Windows(texts.language, ids[: count * window].reshape(shape), torch.from_numpy(document), byte_count, names)
+
+
+def token_bytes(text: str, offsets: Int[NDArray[np.int64], "tokens 2"]) -> Float[NDArray[np.float64], " tokens"]:
+    """UTF-8 bytes of each token, which add up to those of the text up to the last one's end.
+
+    Tokens of a byte-level vocabulary may be parts of a letter, and each then names the whole letter: its bytes are
+    shared out evenly among them. What no token names (a blank that is trimmed off) belongs to the token after it.
+
+    >>> token_bytes("aé b", np.array([[0, 1], [1, 2], [1, 2], [3, 4]])).tolist()
+    [1.0, 1.0, 1.0, 2.0]
+    """
+    end = int(offsets[:, 1].max(initial=0))
+    points = np.frombuffer(text[:end].encode("utf-32-le"), dtype=np.uint32)
+    sizes = 1.0 + (points >= 0x80) + (points >= 0x800) + (points >= 0x10000)
+    before = np.concatenate([[0], np.maximum.accumulate(offsets[:, 1])[:-1]])
+    starts = np.minimum(offsets[:, 0], before)
+    change = np.zeros(end + 1)
+    np.add.at(change, starts, 1)
+    np.add.at(change, offsets[:, 1], -1)
+    sharing = np.maximum(np.cumsum(change)[:-1], 1)
+    upto = np.concatenate([[0.0], np.cumsum(sizes / sharing)])
+    return upto[offsets[:, 1]] - upto[starts]
 
 
 def _between(model: Model, joint: Joint) -> str:
@@ -181,45 +210,54 @@ def score(
         over_batches(sequences, work, model.device, budget)
     if not bool(torch.isfinite(total).all()):
         raise NonFinite(f"{model.id} gives a loss that is not a number, first in document {_first(total)}")
-    return Loss(total, counts, windows.byte_count)
+    return Loss(total, counts, windows.byte_count, windows.names)
 
 
 def _first(total: Tensor) -> int:
     return int((~torch.isfinite(total)).nonzero()[0, 0]) + 1
 
 
-def delta_interval(changed: Loss, base: Loss, draws: int = 1000, seed: int = 0) -> tuple[float, float] | None:
-    """95 % interval of the mean ΔNLL per token, paired over documents; None with fewer than three documents."""
-    used = base.counts > 0
-    if int(used.sum()) < 3:
-        return None
-    difference, counts = (changed.by_document - base.by_document)[used], base.counts[used].double()
-    picks = torch.randint(0, len(counts), (draws, len(counts)), generator=torch.Generator().manual_seed(seed))
-    means = difference[picks].sum(1) / counts[picks].sum(1)
-    low, high = torch.quantile(means, torch.tensor([0.025, 0.975], dtype=means.dtype)).tolist()
-    return low, high
+def loss_change(changed: Loss, base: Loss, draws: int = 1000, seed: int = 0) -> Interval:
+    """Mean ΔNLL per token, changed − base, with its 95 % interval over documents (stats.ratio_t)."""
+    if torch.equal(changed.by_document, base.by_document):
+        return no_interval(0.0, "nothing changed")
+    return ratio_t((changed.by_document - base.by_document).numpy(), base.counts.numpy(), draws, seed)
 
 
-def selectivity(
-    own: Loss, own_base: Loss, others: Mapping[str, tuple[Loss, Loss]], draws: int = 1000, seed: int = 0
-) -> tuple[float, float, float]:
-    """Own ΔNLL minus the mean ΔNLL of the other languages under the same region, with its 95 % interval.
+def increase_percent(change: Interval) -> Interval:
+    """Increase of perplexity in percent: 100 (exp ΔNLL − 1), ends included, which a monotone map keeps.
 
-    Documents are resampled within each language; returns (value, low, high); the interval is NaN where a language has
-    fewer than three documents.
+    >>> round(increase_percent(Interval(0.0953, 0.0, 0.1)).value, 1)
+    10.0
     """
-    generator = torch.Generator().manual_seed(seed)
-    mine = _resampled(own, own_base, draws, generator)
-    rest = torch.stack([_resampled(changed, base, draws, generator) for changed, base in others.values()]).mean(0)
-    value = (own.nll - own_base.nll) - sum(changed.nll - base.nll for changed, base in others.values()) / len(others)
-    low, high = torch.quantile(mine - rest, torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
-    return value, low, high
+    value, low, high = (100 * math.expm1(min(end, 700.0)) for end in (change.value, change.low, change.high))
+    return Interval(value, low, high, change.method, change.why)
 
 
-def _resampled(changed: Loss, base: Loss, draws: int, generator: torch.Generator) -> Float[Tensor, " draws"]:
+def selectivity(own: Loss, own_base: Loss, others: Mapping[str, tuple[Loss, Loss]]) -> Interval:
+    """Own ΔNLL minus the mean ΔNLL of the other languages under the same region, with its 95 % interval (spec 6).
+
+    Parallel documents: the difference within each document, by Student's t. Else Welch's t over the documents of each
+    language. NaN ends with fewer than three documents.
+    """
+    pairs = [(own, own_base), *others.values()]
+    value = (own.nll - own_base.nll) - sum(changed.nll - base.nll for changed, base in pairs[1:]) / len(others)
+    parts = [_document_changes(changed, base) for changed, base in pairs]
+    shared = [name for name in parts[0] if all(name in one for one in parts)]
+    if all(changed.names for changed, _ in pairs) and len(shared) >= 3:
+        matrix = np.array([[one[name] for name in shared] for one in parts])
+        found = mean_t(matrix[0] - matrix[1:].mean(0))
+        method = "t over parallel documents"
+    else:
+        found = welch_t([*parts[0].values()], [[*one.values()] for one in parts[1:]])
+        method = found.method
+    few = documents_why(min(len(one) for one in parts))
+    return Interval(value, found.low + value - found.value, found.high + value - found.value, method, found.why or few)
+
+
+def _document_changes(changed: Loss, base: Loss) -> dict[str, float]:
+    """Each document's part of the mean ΔNLL per token, by name (by number where documents are not parallel)."""
     used = base.counts > 0
-    if int(used.sum()) < 3:
-        return torch.full((draws,), torch.nan, dtype=torch.float64)
-    difference, counts = (changed.by_document - base.by_document)[used], base.counts[used].double()
-    picks = torch.randint(0, len(counts), (draws, len(counts)), generator=generator)
-    return difference[picks].sum(1) / counts[picks].sum(1)
+    parts = document_parts((changed.by_document - base.by_document)[used].numpy(), base.counts[used].numpy())
+    places = used.nonzero()[:, 0].tolist()
+    return {base.names[place] if base.names else str(place): float(part) for place, part in zip(places, parts)}

@@ -10,23 +10,34 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from babelscope.corpora import ParallelCorpus
 from babelscope.errors import CorpusError, NonFinite
 from babelscope.models import Batch, Model, Site, capture, over_batches
 from babelscope.models.hooks import hook_count
-from babelscope.models.model import SpecialTokens
+from babelscope.stats import MOST_GROUPS, group_items
+from babelscope.terms import First, Norm, Pooled, SpecialTokens
 
 NEURON_CHUNK = 16384
 """neurons per block when a recording is streamed"""
+
+
+@dataclass(frozen=True)
+class Span:
+    """Which of a sentence's tokens its mean is taken over."""
+
+    first: First = "keep"
+    """drop: the first pooled token stays out of the mean (LLaMA-like models carry massive activations there)"""
+    tokens: Pooled = "all"
+    """shortest: only as many tokens as the sentence has in the language where it has fewest"""
 
 
 @dataclass(frozen=True, repr=False)
@@ -41,9 +52,23 @@ class Recording:
     tokens: Int[Tensor, "L n"]
     """tokens pooled in each sentence"""
     first_position_share: float
-    """share of ‖v‖² that comes from the first token, mean over sentences"""
+    """share of ‖v‖² that comes from the first pooled token, mean over sentences"""
     activity: Float[Tensor, "L D"] | None = None
     """share of tokens with h > 0 by language and neuron, where it was asked for (LAPE)"""
+    documents: tuple[str, ...] = ()
+    """document of each sentence; empty: sentences are taken as independent"""
+    norm: Norm = "paper"
+    """what a sentence's vector is divided by: ‖v‖ without its sinks, ‖v‖ (eq. 6), or nothing"""
+    out: Bool[Tensor, " D"] | None = None
+    """sinks: neurons left out of the norm and of every score; None: none is"""
+    layers_out: Bool[Tensor, "P N"] | None = None
+    """the same for numbers by layer, where each layer has its own norm"""
+    first_part: Float[Tensor, " D"] | None = None
+    """mean over sentences of the part of v² that the first pooled token carries, by neuron"""
+    span: Span = Span()
+    """which tokens the means are taken over"""
+    too_short: int = 0
+    """sentences that were left out in all languages because one language has a single token of them"""
 
     @property
     def neurons(self) -> int:
@@ -67,19 +92,56 @@ class Recording:
         }
         return table("Mean activations", [], facts.items())
 
-    def values(self, columns: slice = slice(None)) -> Float[Tensor, "L n D"]:
-        """The stored means of some neurons, as a tensor."""
+    def stored(self, columns: slice = slice(None)) -> Float[Tensor, "L n D"]:
+        """The stored means of some neurons, sinks included, as a tensor."""
         part = np.ascontiguousarray(self.means[:, :, columns])
         # a file mapped for reading only cannot lend its memory to a tensor
         return torch.from_numpy(part if part.flags.writeable else part.copy())
 
+    def values(self, columns: slice = slice(None)) -> Float[Tensor, "L n D"]:
+        """The means of some neurons; sinks are 0."""
+        part = self.stored(columns)
+        return part if self.out is None else part.masked_fill(self.out[columns], 0)
+
     def layer(self, layer: int) -> Float[Tensor, "L n N"]:
-        """The means of one layer's neurons."""
+        """The means of one layer's neurons; the layer's own sinks are 0."""
         width = self.neurons // self.layers
-        return self.values(slice(layer * width, (layer + 1) * width))
+        part = self.stored(slice(layer * width, (layer + 1) * width))
+        return part if self.layers_out is None else part.masked_fill(self.layers_out[layer], 0)
+
+    def kept(self) -> Bool[Tensor, " D"]:
+        """Neurons that are scored: all but sinks."""
+        return torch.ones(self.neurons, dtype=torch.bool) if self.out is None else ~self.out
+
+    def groups(self, most: int = MOST_GROUPS, seed: int = 0) -> Int[Tensor, " n"]:
+        """Document of each sentence by number, whole documents put together where there are more than `most`."""
+        return torch.from_numpy(group_items(self.documents or self.ids, most, seed))
+
+    @property
+    def document_count(self) -> int:
+        """Documents, or sentences where these are taken as independent."""
+        return len(set(self.documents or self.ids))
+
+    def like(self, other: Recording) -> Recording:
+        """Another recording of the same sentences under this one's norm, without this one's sinks, by its documents."""
+        return replace(other, norm=self.norm, out=self.out, layers_out=self.layers_out, documents=self.documents)
+
+    def subset(self, places: Sequence[int]) -> Recording:
+        """The same recording of some of its sentences (the facts of tokens included, those of neurons as they were)."""
+        rows = list(places)
+        documents = tuple(self.documents[row] for row in rows) if self.documents else ()
+        return replace(
+            self,
+            ids=tuple(self.ids[row] for row in rows),
+            means=self.means[:, rows],
+            tokens=self.tokens[:, rows],
+            documents=documents,
+        )
 
     def norms(self) -> Float[Tensor, "L n"]:
-        """‖v‖₂ of each sentence over the whole model, in float64."""
+        """‖v‖₂ of each sentence over the whole model, sinks left out, in float64; 1 where nothing is normalised."""
+        if self.norm == "none":
+            return torch.ones(len(self.languages), len(self.ids), dtype=torch.float64)
         squares = sum((self.values(block).double().square().sum(-1) for block in self.chunks()), torch.zeros(()))
         return squares.sqrt()
 
@@ -96,12 +158,22 @@ class Recording:
     def top_share(self, count: int = 10) -> float:
         """Share of ‖v‖² carried by each sentence's `count` largest neurons, mean over sentences."""
         best: Tensor | None = None
+        whole = torch.zeros(())
         for block in self.chunks():
-            squares = self.values(block).double().square()
+            squares = self.stored(block).double().square()
+            whole = whole + squares.sum(-1)
             squares = squares if best is None else torch.cat([best, squares], dim=-1)
             best = squares.topk(min(count, squares.shape[-1]), dim=-1).values
         assert best is not None
-        return float((best.sum(-1) / self.norms().square()).mean())
+        return float((best.sum(-1) / whole).mean())
+
+    def first_share(self) -> float:
+        """Share of Σ v² over the scored neurons that the first pooled token carries; NaN where it was not recorded."""
+        if self.first_part is None:
+            return float("nan")
+        whole = sum(float(self.values(block).double().square().sum()) for block in self.chunks())
+        sentences = len(self.languages) * len(self.ids)
+        return float(self.first_part[self.kept()].double().sum()) * sentences / whole
 
 
 def record(
@@ -112,31 +184,62 @@ def record(
     budget: int | None = None,
     store: Path | None = None,
     progress: Callable[[int], None] | None = None,
+    span: Span | None = None,
 ) -> Recording:
     """Mean activation vectors a(s) of every sentence of a parallel corpus (eq. 5), padding never in the mean.
 
     `special`: no special token; a beginning-of-sequence token; or one that is left out of the mean. `store`: a file to
-    hold the means instead of memory. Raises CorpusError for a sentence without tokens, NonFinite for an activation that
-    is NaN or infinite or a vector that is zero, each naming language, sentence and layer.
+    hold the means instead of memory. `span`: which tokens the mean is taken over; where the first is dropped, sentences
+    of one token in some language leave all languages. The corpus' documents are kept. Raises CorpusError for a sentence
+    without tokens, NonFinite for an activation that is NaN or infinite or a vector that is zero, each naming language,
+    sentence and layer.
 
     >>> recording = record(model, corpus.sample(100, seed=0))         # doctest: +SKIP
     >>> recording.means.shape                                         # doctest: +SKIP
     (9, 100, 4608)
     """
-    pooled = _Pooled(model, corpus, special, activity, store)
+    span = span or Span()
+    whole = len(corpus)
+    if span.first == "drop":
+        corpus = _longer_than_one(model, corpus, special)
+    pooled = _Pooled(model, corpus, special, activity, store, span)
     with torch.inference_mode():
         over_batches(pooled.sequences, pooled.add, model.device, budget, progress)
-    return pooled.finish()
+    return replace(pooled.finish(), span=span, too_short=whole - len(corpus))
+
+
+def _longer_than_one(model: Model, corpus: ParallelCorpus, special: SpecialTokens) -> ParallelCorpus:
+    """The sentences that have two pooled tokens or more in every language."""
+    before = int(special == "bos-excluded")
+    counts = torch.tensor([len(ids) - before for ids in _token_ids(model, corpus, special)])
+    least = counts.reshape(len(corpus.languages), -1).amin(0)
+    kept = [id for id, count in zip(corpus.ids, least.tolist()) if count > 1]
+    if not kept:
+        raise CorpusError("every sentence has a single token in some language: nothing is left without the first")
+    return corpus.select(kept)
 
 
 class _Pooled:
     """Accumulates the pooled activations batch by batch; rows are (language, sentence) in language-major order."""
 
     def __init__(
-        self, model: Model, corpus: ParallelCorpus, special: SpecialTokens, activity: bool, store: Path | None
+        self,
+        model: Model,
+        corpus: ParallelCorpus,
+        special: SpecialTokens,
+        activity: bool,
+        store: Path | None,
+        span: Span,
     ) -> None:
-        self.model, self.corpus, self.special = model, corpus, special
+        self.model, self.corpus = model, corpus
         self.sequences = _token_ids(model, corpus, special)
+        self.begin = int(special == "bos-excluded")
+        """the first pooled position"""
+        self.skipped = self.begin + int(span.first == "drop")
+        self.end = torch.tensor([len(ids) for ids in self.sequences])
+        if span.tokens == "shortest":
+            shortest = self.end.reshape(len(corpus.languages), -1).amin(0)
+            self.end = shortest.repeat(len(corpus.languages))
         self.dtype = torch.float64 if model.dtype == torch.float64 else torch.float32
         shape = (len(corpus.languages), len(corpus), model.neurons)
         kind = np.float64 if self.dtype == torch.float64 else np.float32
@@ -144,27 +247,29 @@ class _Pooled:
             np.empty(shape, kind) if store is None else np.lib.format.open_memmap(store, "w+", kind, shape)
         )
         self.first = torch.zeros(len(self.sequences), dtype=torch.float64)
+        self.first_part = torch.zeros(model.neurons, dtype=torch.float64)
         self.pooled_tokens = torch.zeros(len(self.sequences), dtype=torch.long)
         self.active = torch.zeros(len(corpus.languages), model.neurons) if activity else None
         self.sites = [Site("neurons", layer) for layer in range(model.layers)]
         self.last = _stopping_place(model)
 
     def add(self, batch: Batch) -> None:
+        rows = list(batch.rows)
         weights = batch.mask.to(self.dtype)
-        if self.special == "bos-excluded":
-            weights[:, 0] = 0
+        place = torch.arange(weights.shape[1], device=weights.device)
+        weights *= (place >= self.skipped) & (place < self.end[rows, None].to(weights.device))
         counts = weights.sum(1, keepdim=True)
-        pool = _Pool(weights, weights / counts, self.active is not None, self.last)
+        pool = _Pool(weights, weights / counts, self.active is not None, self.last, self.skipped)
         with suppress(_Enough), capture(self.model, self.sites, keep=pool):
             self.model.trunk(batch.ids, batch.mask)
         parts = pool.parts
         means = torch.cat([part[0] for part in parts], dim=1).cpu()
-        rows = list(batch.rows)
         self._check(means, rows)
         # one copy to the host per batch
         self.means.reshape(-1, self.model.neurons)[rows] = means.numpy()
-        shares = sum((part[1].double().cpu() for part in parts), torch.zeros(len(rows), dtype=torch.float64))
-        self.first[rows] = shares / means.double().square().sum(1)
+        first = torch.cat([part[1] for part in parts], dim=1).double().cpu()
+        self.first[rows] = first.sum(1) / means.double().square().sum(1)
+        self.first_part += first.sum(0)
         self.pooled_tokens[rows] = counts[:, 0].long().cpu()
         if self.active is not None:
             active = torch.cat([part[2] for part in parts], dim=1).float().cpu()
@@ -196,6 +301,8 @@ class _Pooled:
             tokens,
             float(self.first.mean()),
             activity,
+            documents=tuple(self.corpus.groups.get(id, id) for id in self.corpus.ids) if self.corpus.groups else (),
+            first_part=self.first_part / len(self.sequences),
         )
 
 
@@ -210,15 +317,20 @@ def _stopping_place(model: Model) -> int | None:
 
 
 class _Pool:
-    """Reduces each layer's h [B, T, N] to its mean over real tokens, the first token's part of ‖v‖², counts of h > 0.
+    """Reduces each layer's h [B, T, N] to its mean over tokens, the first pooled token's part of v², counts of h > 0.
 
     Layers come in their order; after `last` of them the pass is broken off.
     """
 
     def __init__(
-        self, weights: Float[Tensor, "B T"], shares: Float[Tensor, "B T"], activity: bool, last: int | None
+        self,
+        weights: Float[Tensor, "B T"],
+        shares: Float[Tensor, "B T"],
+        activity: bool,
+        last: int | None,
+        first: int,
     ) -> None:
-        self.weights, self.shares, self.activity, self.last = weights, shares, activity, last
+        self.weights, self.shares, self.activity, self.last, self.first = weights, shares, activity, last, first
         self.parts: list[tuple[Tensor, ...]] = []
 
     def __call__(self, h: Tensor) -> Tensor:
@@ -231,7 +343,9 @@ class _Pool:
         shares = self.shares.to(h.device)
         values = h.to(shares.dtype)
         mean = torch.bmm(shares[:, None], values)[:, 0]
-        first = (mean * values[:, 0]).sum(1) * shares[:, 0]
+        # a batch may hold nothing at that position: its weight is 0 there
+        place = min(self.first, values.shape[1] - 1)
+        first = mean * values[:, place] * shares[:, place : place + 1]
         if not self.activity:
             return mean, first
         active = torch.bmm(self.weights.to(h.device)[:, None], (values > 0).to(shares.dtype))[:, 0]

@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from babelscope.errors import InputError
-from babelscope.regions.nulls import benjamini_hochberg, permutations
+from babelscope.regions.nulls import permutations
 from babelscope.regions.routed import Routing
 from babelscope.regions.routing import (
     EXCLUSIVE,
@@ -26,6 +26,7 @@ from babelscope.regions.routing import (
     reference_place,
     specialised,
 )
+from babelscope.stats import benjamini_hochberg
 
 AT_ONCE = 50
 """draws whose sums are made by one product of matrices"""
@@ -51,7 +52,7 @@ class RoutingNull:
         """Experts that a language is given more often than chance allows, at a false discovery rate. [L, M, E]"""
         known = self.p.isfinite()
         found = torch.zeros_like(known)
-        found[known] = benjamini_hochberg(self.p[known], rate)
+        found[known] = torch.from_numpy(benjamini_hochberg(self.p[known].numpy(), rate))
         return found
 
 

@@ -104,8 +104,14 @@ def layer_means(recording: Recording) -> Means:
 
     Raises InputError when a layer is silent for a sentence, naming both.
     """
-    parts = [neuron_means(unit(recording.layer(layer), layer)).sums() for layer in range(recording.layers)]
+    parts = [neuron_means(layer_units(recording, layer)).sums() for layer in range(recording.layers)]
     return Means(*(torch.stack([part[which] for part in parts]) for which in range(3)))
+
+
+def layer_units(recording: Recording, layer: int) -> Float[Tensor, "L n N"]:
+    """One layer's vectors, of unit length unless the recording is not to be normalised."""
+    v = recording.layer(layer)
+    return v.double() if recording.norm == "none" else unit(v, layer)
 
 
 def unit(v: Float[Tensor, "L n D"], layer: int | None = None) -> Float[Tensor, "L n D"]:
@@ -126,7 +132,7 @@ def gram(recording: Recording, layer: int | None = None) -> Float[Tensor, "L n L
     languages, sentences = len(recording.languages), len(recording.ids)
     items = languages * sentences
     if layer is not None:
-        x = unit(recording.layer(layer), layer).reshape(items, -1)
+        x = layer_units(recording, layer).reshape(items, -1)
         return (x @ x.T).reshape(languages, sentences, languages, sentences)
     total = torch.zeros(items, items, dtype=torch.float64)
     for _, x in recording.unit_chunks():
@@ -184,10 +190,3 @@ def _counts(draws: int, size: int, generator: torch.Generator) -> Float[Tensor, 
     return torch.zeros(draws, size, dtype=torch.float64).scatter_add_(
         1, picks, torch.ones_like(picks, dtype=torch.float64)
     )
-
-
-def interval(values: Float[Tensor, " draws"], level: float = 0.95) -> tuple[float, float]:
-    """Percentile interval of bootstrap draws."""
-    tail = (1 - level) / 2
-    low, high = torch.quantile(values, torch.tensor([tail, 1 - tail], dtype=values.dtype)).tolist()
-    return low, high

@@ -18,7 +18,7 @@ from torch import Tensor
 from babelscope.errors import InputError
 from babelscope.regions.localisation import largest_z, standard_scores
 from babelscope.regions.recording import Recording
-from babelscope.regions.similarity import interval
+from babelscope.stats import bootstrap_counts, percentile
 
 _CHUNK = 256
 
@@ -59,20 +59,17 @@ class Overlaps:
 
 
 def bootstrap_regions(recording: Recording, draws: int = 200, threshold: float = 2.0, seed: int = 0) -> Overlaps:
-    """Regions at z > `threshold` of `draws` corpora resampled by sentence, against the regions of the whole corpus.
+    """Regions at z > `threshold` of `draws` corpora resampled by document, against the regions of the whole corpus.
 
-    Percentile intervals of their sizes are intervals of region sizes; resampling adds noise of its own, and noise makes
-    regions, so that these sizes lie above the whole corpus' (by how much is seen from their mean).
+    Resampling noise creates spurious neurons, so that bootstrap sizes are biased upwards; their mean shows by how much.
 
     >>> bootstrap_regions(recording).by_language()["zh"].mean          # doctest: +SKIP
     0.81
     """
-    sentences = len(recording.ids)
-    generator = torch.Generator().manual_seed(seed)
-    picks = torch.randint(0, sentences, (draws, sentences), generator=generator)
-    ones = torch.ones_like(picks, dtype=torch.float64)
-    weights = torch.zeros(draws, sentences, dtype=torch.float64).scatter_add_(1, picks, ones)
-    return _compare(recording, torch.cat([ones[:1], weights]), threshold, halves=False)
+    groups = recording.groups(most=len(recording.ids))
+    counts = torch.from_numpy(bootstrap_counts(int(groups.max()) + 1, draws, seed)).double()
+    weights = torch.cat([torch.ones(1, len(groups), dtype=torch.float64), counts[:, groups]])
+    return _compare(recording, weights, threshold, halves=False)
 
 
 def split_half_regions(recording: Recording, draws: int = 50, threshold: float = 2.0, seed: int = 0) -> Overlaps:
@@ -128,4 +125,4 @@ def spread(values: Float[Tensor, " R"]) -> Spread:
     values = values[~values.isnan()]
     if len(values) == 0:
         return Spread(float("nan"), float("nan"), float("nan"))
-    return Spread(float(values.mean()), *interval(values))
+    return Spread(float(values.mean()), *percentile(values.numpy()))

@@ -16,7 +16,8 @@ from torch import Tensor
 from babelscope.models import Model
 from babelscope.regions.deactivation import deactivate
 from babelscope.regions.masks import RegionSet, random_region, random_region_by_layer
-from babelscope.regions.perplexity import Loss, Windows, delta_interval, score, selectivity
+from babelscope.regions.perplexity import Loss, Windows, increase_percent, loss_change, score, selectivity
+from babelscope.stats import no_interval
 
 BASE, RANDOM, RANDOM_BY_LAYER = "base", "random", "random-layer"
 
@@ -46,9 +47,14 @@ class Row:
     bits_per_byte: float
     perplexity: float
     increase_percent: float
+    """100 (exp ΔNLL − 1)"""
+    increase_low: float
+    increase_high: float
     delta_nll: float
     delta_low: float
     delta_high: float
+    interval: str
+    why: str
     documents: int
 
 
@@ -62,6 +68,8 @@ class Selectivity:
     selectivity: float
     low: float
     high: float
+    interval: str
+    why: str
     documents: int
 
 
@@ -136,9 +144,11 @@ def deactivation_table(
         for language, loss in by_language.items()
     ]
     chosen = [
-        _selectivity(language, losses[language, -1], base) for language in regions.languages if language in windows
+        _selectivity(language, losses[language, -1], base)
+        for language in regions.languages
+        if language in windows and len(windows) > 1
     ]
-    return DeactivationTable(tuple(rows), tuple(chosen) if len(windows) > 1 else ())
+    return DeactivationTable(tuple(rows), tuple(chosen))
 
 
 def _scores(
@@ -158,8 +168,8 @@ def _scores(
 
 
 def _row(language: str, deactivated: str, draw: int, neurons: int, loss: Loss, base: Loss) -> Row:
-    bounds = None if deactivated == BASE else delta_interval(loss, base)
-    low, high = bounds or (float("nan"), float("nan"))
+    change = no_interval(0.0, "nothing is switched off") if deactivated == BASE else loss_change(loss, base)
+    increase = increase_percent(change)
     return Row(
         language=language,
         deactivated=deactivated,
@@ -171,17 +181,22 @@ def _row(language: str, deactivated: str, draw: int, neurons: int, loss: Loss, b
         bits_per_byte=loss.bits_per_byte,
         perplexity=loss.perplexity,
         increase_percent=100 * (loss.perplexity / base.perplexity - 1),
+        increase_low=increase.low,
+        increase_high=increase.high,
         delta_nll=loss.nll - base.nll,
-        delta_low=low,
-        delta_high=high,
+        delta_low=change.low,
+        delta_high=change.high,
+        interval=change.method,
+        why=change.why,
         documents=int((base.counts > 0).sum()),
     )
 
 
 def _selectivity(language: str, changed: Mapping[str, Loss], base: Mapping[str, Loss]) -> Selectivity:
     others = {other: (changed[other], base[other]) for other in base if other != language}
-    if not others:
-        others = {language: (base[language], base[language])}
-    value, low, high = selectivity(changed[language], base[language], others)
+    found = selectivity(changed[language], base[language], others)
     own = changed[language].nll - base[language].nll
-    return Selectivity(language, own, own - value, value, low, high, int((base[language].counts > 0).sum()))
+    documents = int((base[language].counts > 0).sum())
+    return Selectivity(
+        language, own, own - found.value, found.value, found.low, found.high, found.method, found.why, documents
+    )

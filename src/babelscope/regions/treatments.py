@@ -19,7 +19,7 @@ from babelscope.models import Model, Site
 from babelscope.models.rows import RowEdit
 from babelscope.regions.deactivation import changes_of, deactivate
 from babelscope.regions.masks import RegionSet, random_region_by_layer
-from babelscope.regions.perplexity import Loss, Windows, delta_interval, score
+from babelscope.regions.perplexity import Loss, Windows, loss_change, score
 from babelscope.regions.recording import Recording
 from babelscope.terms import Kind
 
@@ -49,7 +49,7 @@ def row_edit(treatment: Treatment) -> RowEdit:
 
 def language_means(recording: Recording) -> Float[Tensor, "L P N"]:
     """Mean activation of every neuron in every language, sentences weighing the same."""
-    means = torch.cat([recording.values(block).double().mean(1) for block in recording.chunks()], dim=1)
+    means = torch.cat([recording.stored(block).double().mean(1) for block in recording.chunks()], dim=1)
     return means.float().reshape(len(recording.languages), recording.layers, -1)
 
 
@@ -102,6 +102,8 @@ class Dose:
     delta_nll: float
     delta_low: float
     delta_high: float
+    interval: str
+    why: str
     documents: int
 
 
@@ -169,6 +171,7 @@ def _doses(
 def _dose(
     name: str, matched: str, kind: str, share: float, neurons: int, draw: int, code: str, loss: Loss, base: Loss
 ) -> Dose:
-    low, high = delta_interval(loss, base) or (float("nan"), float("nan"))
+    change = loss_change(loss, base)
     documents = int((base.counts > 0).sum())
-    return Dose(name, matched, kind, share, neurons, draw, code, loss.nll, loss.nll - base.nll, low, high, documents)
+    told = (change.value, change.low, change.high, change.method, change.why)
+    return Dose(name, matched, kind, share, neurons, draw, code, loss.nll, *told, documents)

@@ -166,10 +166,20 @@ _SCORES = {
         "",
         "Share of a neuron's variance that is between languages, mean.",
     ),
+    "strong_neurons": (
+        "Neurons of a language, N(d > {effect})",
+        "",
+        "How many neurons a language raises by that many standard deviations, added over languages.",
+    ),
     "lrds": ("LRDS, languages apart", "↓ more shared", "Similarity of sentences within a language minus between two."),
     "sads": ("SADS, translations alike", "↑ more shared", "Similarity of translations minus unrelated sentences."),
     "sklr": ("SKLR, neurons in regions", "", "Sizes of all key linguistic regions added up."),
-    "excess_sklr": ("SKLR beyond chance", "", "SKLR minus what permuted language labels give."),
+    "excess_sklr": ("SKLR beyond chance at {at}", "", "SKLR minus what permuted language labels give."),
+    "excess_sklr_rarefied": (
+        "SKLR beyond chance at {rarefy} sentences",
+        "",
+        "The same over random subsets of the corpus, so that corpora of any size compare.",
+    ),
 }
 """scores of the first screen: name in words, which way is more shared, definition"""
 
@@ -177,12 +187,15 @@ _SCORES = {
 def _headline(run: Run) -> Iterator[tuple[str, str, str, str, str]]:
     """Name, value, interval, direction and definition of the numbers that come first."""
     intervals: dict[str, Any] = run.summary.get("intervals") or {}
-    intervals = {**intervals, "excess_sklr": run.summary.get("excess_sklr_interval")}
+    reasons: dict[str, str] = run.summary.get("why") or {}
+    words = {"effect": "δ", "at": "unknown n", "rarefy": "few", **run.summary}
     for key, (title, direction, definition) in _SCORES.items():
-        if isinstance(run.summary.get(key), int | float):
+        value = run.summary.get(key)
+        if isinstance(value, int | float) or key in reasons:
             bounds = intervals.get(key)
             told = f"{number(bounds[0])} to {number(bounds[1])}" if bounds and None not in bounds else ""
-            yield title, number(run.summary[key]), told, direction, definition
+            said = " · ".join(part for part in (told, reasons.get(key, "")) if part)
+            yield title.format(**words), "–" if value is None else number(value), said, direction, definition
 
 
 def _facts(run: Run) -> Iterator[tuple[str, str]]:
@@ -204,6 +217,7 @@ def _facts(run: Run) -> Iterator[tuple[str, str]]:
     sentences = run.summary.get("n") or len(corpus.get("sentence_ids") or []) or None
     yield "Sentences per language (n)", _joined([sentences], "")
     yield "Threshold on z", _joined([run.summary.get("threshold")], "")
+    yield "To be read with the numbers", " ".join(run.summary.get("notes") or [])
     yield "Seeds", _listed(manifest.get("seeds"))
     yield "Concentration", _concentration(run)
     yield "Hooks fired", _joined([manifest.get("hooks_fired")], "")

@@ -156,12 +156,15 @@ def _sizes(run: Run) -> Block | None:
     described["yaxis"]["tickformat"] = ".1%"
     described["xaxis"] |= shapes.categories()
     neurons = run.summary.get("neurons")
-    caption = (
-        f"Neurons whose z for one language exceeds {run.summary.get('threshold', 2)}, as a share of all {neurons} "
-        "neurons "
-        f"(SKLR = {run.summary.get('sklr')} in all; {count(run)}).{beside} Read each bar against what "
-        "chance alone gives: without a difference between languages z still puts many neurons into some region."
+    rule = (
+        f"Neurons whose mean in one language lies more than {run.summary.get('effect', 0.5):g} standard deviations "
+        f"above that of the other languages, at {run.summary.get('at')}"
+        if run.summary.get("method") == "contrast"
+        else f"Neurons whose z for one language exceeds {run.summary.get('threshold', 2)} (SKLR = "
+        f"{run.summary.get('sklr')} in all; read each bar against what chance alone gives: without a difference "
+        "between languages z still puts many neurons into some region)"
     )
+    caption = f"{rule}, as a share of all {neurons} neurons ({count(run)}).{beside}"
     views = [Variant("all", {"data": traces, "layout": described}, frame)]
     return Chart("region-sizes", "Region sizes", caption, variants=views, twin="region_sizes")
 
@@ -187,7 +190,7 @@ def _null(run: Run) -> Block | None:
     if holds(run, "group:null") and "sklr_null" in run.arrays("null"):
         null = run.arrays("null").sklr_null.values.astype(float)
         draws = len(null)
-        observed = float(run.summary["sklr"])
+        observed = float(run.summary["sklr"] or 0)
         trace = {
             "type": "histogram",
             "x": null.tolist(),
@@ -227,7 +230,7 @@ def _null(run: Run) -> Block | None:
     excess = run.summary.get("excess_sklr")
     told = f" Excess SKLR, observed minus expected: {excess:.4g}." if isinstance(excess, int | float) else ""
     caption = (
-        "Key neurons observed against those found when language labels are permuted within each sentence "
+        "Key neurons by z observed against those found when language labels are permuted within each document "
         f"({draws or 'several'} draws, "
         f"{count(run)}).{told} Only what stands to the right of the null belongs to languages."
     )

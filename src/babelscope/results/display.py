@@ -54,8 +54,9 @@ def facts(run: Shown) -> Iterator[tuple[str, str]]:
             shown = number(run.summary[key]) + _interval((run.summary.get("intervals") or {}).get(key))
             yield key.upper() if len(key) == 4 else key.capitalize(), shown
             if key == "sklr" and run.summary.get("excess_sklr") is not None:
-                excess = number(run.summary["excess_sklr"]) + _interval(run.summary.get("excess_sklr_interval"))
-                yield "Excess", f"{excess} of SKLR above permuted labels"
+                excess = number(run.summary["excess_sklr"])
+                excess += _interval((run.summary.get("intervals") or {}).get("excess_sklr"))
+                yield "Excess", f"{excess} of SKLR above permuted labels, at {run.summary.get('at', 'unknown n')}"
     if run.languages:
         yield "Languages", ", ".join(run.languages)
     if corpus.get("spec"):

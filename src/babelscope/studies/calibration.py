@@ -12,18 +12,22 @@ import pandas as pd
 import torch
 import xarray as xr
 
-from babelscope.regions import agreement, localisation, masks, nulls, stability
+from babelscope.regions import agreement, localisation, masks, nulls, similarity, stability
+from babelscope.regions.headlines import z_reason
 from babelscope.regions.methods import PERMUTED, Choices, localise
 from babelscope.regions.nulls import ScoreNull
 from babelscope.regions.recording import Recording
-from babelscope.regions.similarity import Means, interval
 from babelscope.regions.treatments import language_means
 from babelscope.results import RunWriter
+from babelscope.stats import Interval, benjamini_hochberg, no_interval, percentile, t_ends
 from babelscope.studies.progress import Progress
+from babelscope.studies.region_scores import RegionScores, at
 from babelscope.studies.region_settings import RegionsSettings
 
 RESAMPLES = 200
-"""of regions by sentence; each costs as much as a fifth of a permutation"""
+"""of regions by document; each costs as much as a fifth of a permutation"""
+MAP_ITEMS = 4000
+"""above so many items the (nL)² map is not made, and LRDS and SADS have no permutation null"""
 
 
 @dataclass(frozen=True)
@@ -36,10 +40,10 @@ class Steadiness:
     """SKLR with one language left out, where the threshold can be reached then"""
 
 
-def steadiness(recording: Recording, scores: torch.Tensor, settings: RegionsSettings) -> Steadiness | None:
-    """Bootstrap and split halves of the regions; None where no draws are wanted."""
-    draws = min(settings.bootstrap, RESAMPLES)
-    if draws < 1:
+def steadiness(found: RegionScores, settings: RegionsSettings) -> Steadiness | None:
+    """Bootstrap by document and split halves of the z-score regions; None where z cannot reach the threshold."""
+    recording, draws = found.recording, min(settings.bootstrap, RESAMPLES)
+    if draws < 1 or "z-score" not in found.sets:
         return None
     boot = stability.bootstrap_regions(recording, draws, settings.threshold, settings.seed)
     enough = len(recording.ids) >= 4
@@ -48,7 +52,7 @@ def steadiness(recording: Recording, scores: torch.Tensor, settings: RegionsSett
         if enough
         else None
     )
-    left = stability.without_each_language(scores, settings.threshold)
+    left = stability.without_each_language(found.scores, settings.threshold)
     without = {recording.languages[place]: int(regions.sum()) for place, regions in left.items()}
     return Steadiness(boot, halves, without)
 
@@ -61,7 +65,7 @@ def write_steadiness(run: RunWriter, found: Steadiness, recording: Recording, th
     rows: list[dict[str, Any]] = []
     for place, code in enumerate(recording.languages):
         sizes = found.bootstrap.sizes[:, place].double()
-        low, high = interval(sizes)
+        low, high = percentile(sizes.numpy())
         half = halves.get(code, stability.Spread(float("nan"), float("nan"), float("nan")))
         rows.append(
             {
@@ -83,7 +87,10 @@ def write_steadiness(run: RunWriter, found: Steadiness, recording: Recording, th
         )
     run.table("stability", pd.DataFrame(rows))
     sklr = found.bootstrap.sizes.sum(1).double()
-    told: dict[str, Any] = {"sklr_bootstrap_mean": float(sklr.mean()), "sklr_bootstrap_interval": interval(sklr)}
+    told: dict[str, Any] = {
+        "sklr_bootstrap_mean": float(sklr.mean()),
+        "sklr_bootstrap_interval": percentile(sklr.numpy()),
+    }
     if found.without:
         told["sklr_without_a_language"] = [min(found.without.values()), max(found.without.values())]
     else:
@@ -96,97 +103,132 @@ def write_steadiness(run: RunWriter, found: Steadiness, recording: Recording, th
 
 def calibrate(
     run: RunWriter,
-    recording: Recording,
-    regions: masks.RegionSet,
-    whole: Means,
-    similarity: torch.Tensor | None,
+    found: RegionScores,
+    steadiness: Steadiness | None,
     settings: RegionsSettings,
     progress: Progress,
-) -> tuple[ScoreNull, dict[str, Any]]:
-    """Permutation nulls of region sizes, LRDS and SADS: table `calibration`, group `null`, and the summary's part."""
+) -> tuple[ScoreNull, dict[str, Any], Interval]:
+    """Permutation nulls of region sizes, LRDS and SADS: table `calibration`, group `null`, the summary, excess SKLR.
+
+    What chance gives (`null_low`, `null_high`: middle 95 % of the draws) stands apart from the interval of the excess.
+    """
+    recording = found.recording
     with progress("permutations", recording.neurons, "neurons") as step:
         null = nulls.score_null(recording, settings.permutations, settings.threshold, settings.seed, step)
-    _calibration_table(run, null, regions, settings.fdr, len(recording.ids))
-    arrays: dict[str, Any] = {
-        "sklr_null": ("draw", null.sklr_null.numpy()),
-        "size_null": (("draw", "language"), null.sizes.numpy()),
-    }
+    run.table("calibration", pd.DataFrame(_calibration_rows(null, found, steadiness, settings.fdr)))
     shape = (len(recording.languages), recording.layers, -1)
-    for name, values in {"p": null.p, "p_effect": null.p_effect}.items():
-        arrays[name] = (("language", "layer", "neuron"), values.reshape(shape).numpy())
-    told: dict[str, Any] = {
-        "permutations": null.draws,
-        "expected_sklr": float(null.sklr_null.double().mean()),
-        "excess_sklr": null.excess,
-        "excess_sklr_interval": null.excess_interval,
-        "p_sklr": null.p_sklr,
+    values: dict[str, Any] = {
+        name: (("language", "layer", "neuron"), one.reshape(shape).numpy())
+        for name, one in {"p": null.p, "p_effect": null.p_effect}.items()
     }
-    if similarity is not None:
-        labels = nulls.label_null(similarity, settings.permutations, settings.seed)
-        ids = nulls.sentence_null(similarity, settings.permutations, settings.seed)
-        for name, observed, draws in (("lrds", float(whole.lrds), labels.lrds), ("sads", float(whole.sads), ids.sads)):
-            arrays[f"{name}_null"] = ("draw", draws.numpy())
-            told[f"{name}_null_interval"] = interval(draws)
-            told[f"p_{name}"] = nulls.reached(observed, draws)
+    told: dict[str, Any] = {"permutations": null.draws}
+    excess = no_interval(math.nan, z_reason(settings.threshold, len(recording.languages)))
+    if "z-score" in found.sets:
+        values |= {
+            "sklr_null": ("draw", null.sklr_null.numpy()),
+            "size_null": (("draw", "language"), null.sizes.numpy()),
+        }
+        low, high = null.null_ends
+        told |= {
+            "expected_sklr": float(null.sklr_null.double().mean()),
+            "sklr_null_ends": [low, high],
+            "p_sklr": null.p_sklr,
+        }
+        if steadiness is not None:
+            excess = nulls.excess_interval(null, steadiness.bootstrap.sizes.sum(1), recording.document_count)
+    if len(recording.ids) * len(recording.languages) <= MAP_ITEMS:
+        values |= _score_nulls(found, settings, told)
+    else:
+        told["why"] = told.get("why", {}) | {"p_lrds": f"more than {MAP_ITEMS} items: the (nL)² map is not made"}
     coordinates = {"language": list(recording.languages), "layer": list(range(recording.layers))}
-    run.arrays(xr.Dataset(arrays, coordinates), group="null")
-    return null, told
+    run.arrays(xr.Dataset(values, coordinates), group="null")
+    return null, told, excess
 
 
-def _calibration_table(run: RunWriter, null: ScoreNull, regions: masks.RegionSet, rate: float, n: int) -> None:
-    # fdr_needs: the smallest p is 1 / ((B + 1) L), so at least so many (language, neuron) pairs must reach it
-    kept, kept_effect = (nulls.benjamini_hochberg(p, rate).sum(1) for p in (null.p, null.p_effect))
+def _score_nulls(found: RegionScores, settings: RegionsSettings, told: dict[str, Any]) -> dict[str, Any]:
+    """Draws of LRDS and SADS; their middle 95 % and p-values go into `told`."""
+    recording, whole = found.recording, found.whole
+    products = similarity.gram(recording)
+    labels = nulls.label_null(products, settings.permutations, settings.seed, recording.documents)
+    ids = nulls.sentence_null(products, settings.permutations, settings.seed)
+    values: dict[str, Any] = {}
+    for name, observed, draws in (("lrds", float(whole.lrds), labels.lrds), ("sads", float(whole.sads), ids.sads)):
+        values[f"{name}_null"] = ("draw", draws.numpy())
+        told[f"{name}_null_ends"] = percentile(draws.numpy())
+        told[f"p_{name}"] = nulls.reached(observed, draws)
+    return values
+
+
+def _calibration_rows(
+    null: ScoreNull, found: RegionScores, steadiness: Steadiness | None, rate: float
+) -> list[dict[str, Any]]:
+    recording = found.recording
+    kept, kept_effect = (benjamini_hochberg(p.numpy(), rate).sum(1) for p in (null.p, null.p_effect))
     rows: list[dict[str, Any]] = []
-    for place, (code, observed) in enumerate(regions.sizes.items()):
-        draws = null.sizes[:, place].double()
-        low, high = interval(observed - draws)
-        expected = float(draws.mean())
-        rows.append(
-            {
-                "language": code,
-                "observed": observed,
-                "expected_null": expected,
-                "excess": observed - expected,
-                "excess_low": low,
-                "excess_high": high,
-                "p": nulls.reached(observed, draws),
-                "fdr": int(kept[place]),
-                "fdr_effect": int(kept_effect[place]),
-                "rate": rate,
-                "fdr_needs": math.ceil(null.p.numel() / (rate * (null.draws + 1) * len(null.languages))),
-                "draws": null.draws,
-                "n": n,
-            }
-        )
-    run.table("calibration", pd.DataFrame(rows))
+    for place, code in enumerate(recording.languages):
+        row: dict[str, Any] = {"language": code}
+        if steadiness is None:
+            nothing = ("observed", "expected_null", "null_low", "null_high", "excess", "excess_low", "excess_high", "p")
+            row |= dict.fromkeys(nothing, math.nan)
+        else:
+            row |= _excess(null, place, steadiness, recording.document_count)
+        row |= {
+            "fdr": int(kept[place]),
+            "fdr_effect": int(kept_effect[place]),
+            "rate": rate,
+            # the smallest p is 1 / ((B + 1) L), so at least so many (language, neuron) pairs must reach it
+            "fdr_needs": math.ceil(null.p.numel() / (rate * (null.draws + 1) * len(null.languages))),
+            # draws at which one pair alone could be kept
+            "draws_needed": math.ceil(recording.neurons / rate) - 1,
+            "draws": null.draws,
+            "n": len(recording.ids),
+            "at": at(recording),
+            "why": "" if steadiness else z_reason(null.threshold, len(recording.languages)),
+        }
+        rows.append(row)
+    return rows
+
+
+def _excess(null: ScoreNull, place: int, steadiness: Steadiness, documents: int) -> dict[str, float]:
+    draws, resampled = null.sizes[:, place].double(), steadiness.bootstrap.sizes[:, place].double()
+    observed, expected = int(null.observed[place]), float(draws.mean())
+    low, high = percentile(draws.numpy())
+    error = math.sqrt(float(resampled.var()) + float(draws.var()) / null.draws)
+    ends = t_ends(observed - expected, error, documents - 1) if documents > 1 else (math.nan, math.nan)
+    return {
+        "observed": observed,
+        "expected_null": expected,
+        "null_low": low,
+        "null_high": high,
+        "excess": observed - expected,
+        "excess_low": float(ends[0]),
+        "excess_high": float(ends[1]),
+        "p": nulls.reached(observed, draws),
+    }
 
 
 def compare_methods(
-    run: RunWriter,
-    recording: Recording,
-    regions: masks.RegionSet,
-    z: torch.Tensor,
-    null: ScoreNull | None,
-    settings: RegionsSettings,
+    run: RunWriter, found: RegionScores, null: ScoreNull | None, settings: RegionsSettings
 ) -> dict[str, masks.RegionSet]:
     """Regions by every method asked for: their files, and the tables `methods` and `agreement`."""
-    choices = Choices(threshold=settings.threshold, rate=settings.fdr, seed=settings.seed)
-    shape = (len(recording.languages), recording.layers, -1)
-    scores = dict(zip(recording.languages, z.float().reshape(shape)))
-    sets = {"z-score": masks.RegionSet(regions.masks, regions.method, regions.facts, scores)}
+    recording, like = found.recording, found.main
+    choices = Choices(threshold=settings.threshold, rate=settings.fdr, seed=settings.seed, contrast=settings.contrast)
+    sets = dict(found.sets)
     wanted = [*settings.methods, *(PERMUTED if null else ())]
+    own = ("threshold", "effect", "rate", "sign", "against", "why")
     for name in dict.fromkeys(wanted):
-        if name == "z-score":
+        if name in sets:
             continue
-        facts: Mapping[str, Any] = {key: value for key, value in regions.facts.items() if key != "threshold"}
+        facts: Mapping[str, Any] = {key: value for key, value in like.facts.items() if key not in own}
         draws = settings.permutations or choices.permutations
-        sets[name] = localise(recording, name, choices, regions, null, facts, permutations=draws)
+        sets[name] = localise(recording, name, choices, like, null, facts, permutations=draws)
         masks.save_regions(
             masks.RegionSet(sets[name].masks, name, sets[name].facts), run.file(f"regions/{name}.safetensors")
         )
+    means = language_means(recording)
+    rows = [row for regions in sets.values() for row in _sizes(regions, means)]
+    run.table("methods", pd.DataFrame([{**row, "at": at(recording)} for row in rows]))
     if len(sets) > 1:
-        means = language_means(recording)
-        run.table("methods", pd.DataFrame(row for found in sets.values() for row in _sizes(found, means)))
         rows = [{**asdict(row), "no_interval": "a fact of one recording"} for row in agreement.agreement_matrix(sets)]
         run.table("agreement", pd.DataFrame(rows))
     return sets

@@ -76,7 +76,6 @@ def write_alignment_neurons(
         settings.seed,
         settings.special,
         {"story_cloze": _story_cloze(model, settings.stories, recording.languages)} if settings.stories else None,
-        bootstrap=min(settings.bootstrap, 200),
     )
     run.table("alignment_neurons", pd.DataFrame(asdict(row) for row in rows))
 

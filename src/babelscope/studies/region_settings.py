@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from babelscope.errors import InputError
 from babelscope.languages import language, parse_languages
 from babelscope.settings import Settings
-from babelscope.terms import Joint, Kind, SpecialTokens, Way
+from babelscope.terms import Documents, First, Joint, Kind, Norm, Pooled, RegionMethod, Sign, SpecialTokens, Way
+
+if TYPE_CHECKING:
+    from babelscope.regions.contrast import ContrastSettings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,21 +41,51 @@ class Recorded(Settings):
 
     special: SpecialTokens = "none"
     """special tokens: none; a beginning-of-sequence token; or one that is left out of the mean"""
+    first: First = "keep"
+    """drop: the first pooled token stays out of the mean"""
+    tokens: Pooled = "all"
+    """shortest: as many tokens of a sentence as the language with the fewest has"""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Localisation(Settings):
     """Regions: which neurons serve a language."""
 
+    paper: bool = False
+    """the paper's own numbers: norm paper, first keep, tokens all, method z-score"""
+    norm: Norm = "robust"
+    """what vectors are divided by: their length without neurons that fire at one position (robust), or with (paper)"""
+    sink_share: float = 0.005
+    """share of squared length above which such a neuron leaves the norm"""
+    documents: Documents = "auto"
+    """auto: sentences of one document of the corpus are not independent; none: they are"""
+    method: RegionMethod = "contrast"
+    """regions that are switched off, steered and drawn; z-score needs six languages"""
+    effect: float = 0.5
+    """of contrast, in standard deviations within languages"""
+    sign: Sign = "raised"
+    """of contrast: neurons that a language holds high, low, or both"""
+    against: tuple[str, ...] | None = None
+    """reference languages of contrast, by commas [all others]"""
     threshold: float = 2.0
     """on z; must be below √(languages − 1)"""
+    rarefy: int = 25
+    """sentences at which excess SKLR is compared between corpora of different size"""
     bootstrap: int = 1000
     """draws for intervals"""
 
     def check(self) -> None:
-        """Raises InputError where no interval could be drawn."""
+        """Raises InputError where no interval could be drawn, and for a share, an effect or a count that is none."""
         if self.bootstrap < 1:
             raise InputError("--bootstrap: an interval needs at least one draw")
+        if not 0 < self.sink_share < 1:
+            raise InputError(f"--sink-share {self.sink_share:g}: a share lies between 0 and 1")
+        if not self.effect >= 0:
+            raise InputError(f"--effect {self.effect:g}: standard deviations, 0 or more")
+        if self.rarefy < 2:
+            raise InputError(f"--rarefy {self.rarefy}: a similarity within a language needs two sentences")
+        if self.against is not None:
+            self._put(against=tuple(parse_languages(self.against)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +117,7 @@ class Calibration(Settings):
     permutations: int = 0
     """draws of permuted labels to calibrate by; 0: none"""
     fdr: float = 0.05
-    """false discovery rate of calibrated regions"""
+    """false discovery rate of regions by p-values, contrast included"""
     methods: tuple[str, ...] = ()
     """further methods, by commas, such as lape,average-precision"""
 
@@ -174,21 +208,42 @@ class Generation(Settings):
 class RegionsSettings(Generation, Dosing, Alignment, Calibration, Deactivation, Localisation, Recorded, Sample):
     """What decides the numbers of a regions study.
 
-    >>> RegionsSettings("pocket:heldout", samples=50).part(Localisation)
-    Localisation(threshold=2.0, bootstrap=1000)
+    >>> RegionsSettings("pocket:heldout", samples=50).part(Calibration)
+    Calibration(permutations=0, fdr=0.05, methods=())
     """
 
     def check(self) -> None:
         """Raises InputError for settings that cannot go together."""
+        if self.paper:
+            self._put(norm="paper", first="keep", tokens="all", method="z-score")
         if self.doses and not self.texts:
             raise InputError("--doses needs --texts to measure on")
         if self.languages is not None:
-            from babelscope.regions.localisation import check_threshold
-
-            check_threshold(self.threshold, len(self.languages))
+            self.check_languages(self.languages)
             absent = [code for code in self.steer or () if code not in self.languages]
             if absent:
                 raise InputError(f"--steer: {', '.join(absent)} is not among --languages")
+
+    def check_languages(self, languages: tuple[str, ...]) -> None:
+        """Raises InputError for one language, an unknown reference, and z-scores that no neuron can reach."""
+        if len(languages) < 2:
+            raise InputError(f"regions compare languages; there is {', '.join(languages)}: name two or more")
+        absent = [code for code in self.against or () if code not in languages]
+        if absent:
+            raise InputError(f"--against: {', '.join(absent)} is not among {', '.join(languages)}")
+        if self.method == "z-score" or "z-score" in self.methods:
+            from babelscope.regions.localisation import check_threshold
+
+            if len(languages) == 2:
+                raise InputError("z is ±1 for every neuron with two languages: take --method contrast")
+            check_threshold(self.threshold, len(languages))
+
+    @property
+    def contrast(self) -> ContrastSettings:
+        """The options of the method contrast."""
+        from babelscope.regions.contrast import ContrastSettings
+
+        return ContrastSettings(self.effect, self.fdr, self.sign, self.against)
 
 
 def _check_shares(option: str, shares: tuple[float, ...]) -> None:

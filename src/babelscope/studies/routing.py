@@ -15,6 +15,7 @@ from babelscope.corpora import ParallelCorpus
 from babelscope.models import Model
 from babelscope.regions import nulls, similarity
 from babelscope.regions import routing as measures
+from babelscope.regions.document_means import layer_map, whole_map
 from babelscope.regions.perplexity import Windows
 from babelscope.regions.routed import Routing
 from babelscope.regions.routing_nulls import RoutingNull, routing_null
@@ -174,7 +175,8 @@ def _similarities(found: Routing, settings: RegionsSettings) -> list[dict[str, A
         for place in (None, *range(recording.layers)):
             gram = similarity.gram(recording, place)
             means = similarity.whole_means(recording) if place is None else similarity.layer_means(recording)
-            draws = similarity.bootstrap_means(gram, settings.bootstrap, settings.seed)
+            blocks = whole_map(recording) if place is None else layer_map(recording, place)
+            left_out = blocks.means(blocks.each_left_out())
             row: dict[str, Any] = {
                 "layer": None if place is None else found.layers[found.measured[place]],
                 "centred": centred,
@@ -183,11 +185,11 @@ def _similarities(found: Routing, settings: RegionsSettings) -> list[dict[str, A
             for name, shuffle in (("lrds", nulls.label_null), ("sads", nulls.sentence_null)):
                 value = getattr(means, name)
                 row[name] = float(value if place is None else value[place])
-                low, high = similarity.interval(getattr(draws, name))
-                row |= {f"{name}_low": low, f"{name}_high": high}
+                ends = stats.jackknife_t(row[name], getattr(left_out, name).numpy())
+                row |= {f"{name}_low": ends.low, f"{name}_high": ends.high}
                 if settings.permutations:
                     chance = getattr(shuffle(gram, settings.permutations, settings.seed), name)
-                    low, high = similarity.interval(chance)
+                    low, high = stats.percentile(chance.numpy())
                     row |= {f"{name}_null_low": low, f"{name}_null_high": high}
                     row[f"{name}_p"] = nulls.reached(row[name], chance)
                 else:

@@ -1,0 +1,186 @@
+"""Neurons that fire at one position, kept out of the norm: else every other neuron follows the number of tokens.
+
+The mean of such a neuron over T tokens goes with 1/T, so that the slope of log v² on log T is −2. Where it carries much
+of ‖v‖², a language whose sentences have more tokens has a smaller norm, and all other neurons score higher there.
+
+    b_k = slope of log v_k² on log T, sentences centred per language, pooled
+    K = all; repeat: share_k = mean over l, i of v_k² / Σ_{j in K} v_j²
+             take out every k with share_k > max(sink_share, 3/D) and b_k < −1; until none
+    x = v_K / ‖v_K‖
+
+L language · n sentence · D neuron · P layer · N neurons of a layer
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from babelscope.errors import InputError
+from babelscope.regions.recording import Recording
+from babelscope.terms import Norm
+
+SINK_SHARE = 0.005
+"""of ‖v‖², above which a neuron whose slope is that of a sink leaves the norm"""
+SHARE_ALONE = 0.05
+"""above which it leaves where sentences are too alike in length to know its slope"""
+LEAST_SPREAD = 0.1
+"""of log T within languages, below which no slope is known"""
+MOST_OUT = 0.05
+"""of all neurons"""
+COUPLED = 0.2
+"""|β| above which numbers are called length-coupled"""
+
+
+@dataclass(frozen=True)
+class Sink:
+    """One neuron left out of a norm."""
+
+    scope: str
+    """`model`, or `layer` for the numbers by layer"""
+    layer: int
+    neuron: int
+    share: float
+    """of ‖v_K‖² when it was taken out, mean over sentences"""
+    slope: float
+    """b_k; NaN where the lengths of sentences are too alike"""
+
+
+def normalised(
+    recording: Recording, norm: Norm = "robust", sink_share: float = SINK_SHARE
+) -> tuple[Recording, list[Sink]]:
+    """The recording under a norm, and the sinks that were left out of it; without any it is as under `paper`.
+
+    Raises InputError where more than a twentieth of the neurons would have to leave, for an unknown norm, and for a
+    `sink_share` that is no share.
+
+    >>> recording, sinks = normalised(recording)                      # doctest: +SKIP
+    >>> sinks[0].neuron, round(sinks[0].slope, 1)                     # doctest: +SKIP
+    (0, -2.0)
+    """
+    if norm not in ("robust", "paper", "none"):
+        raise InputError(f"no norm {norm!r}; there are robust, paper and none")
+    if not 0 < sink_share < 1:
+        raise InputError(f"a sink share of {sink_share:g} is not between 0 and 1")
+    if norm != "robust":
+        return replace(recording, norm=norm, out=None, layers_out=None), []
+    raw = replace(recording, norm="paper", out=None, layers_out=None)
+    width = raw.neurons // raw.layers
+    whole = _search(_Slice(raw, [*raw.chunks()], 0), sink_share, "the model")
+    rows = [Sink("model", *divmod(k, width), share, slope) for k, share, slope in whole]
+    out = _mask(raw.neurons, (k for k, _, _ in whole))
+    layers_out = torch.zeros(raw.layers, width, dtype=torch.bool)
+    for layer in range(raw.layers):
+        columns = slice(layer * width, (layer + 1) * width)
+        found = _search(_Slice(raw, [columns], columns.start), sink_share, f"layer {layer}")
+        layers_out[layer] = _mask(width, (k for k, _, _ in found))
+        rows += [Sink("layer", layer, k, share, slope) for k, share, slope in found]
+    return replace(
+        raw,
+        norm="robust",
+        out=out if bool(out.any()) else None,
+        layers_out=layers_out if bool(layers_out.any()) else None,
+    ), rows
+
+
+def length_coupling(recording: Recording) -> float:
+    """β, the pooled slope of log ‖v_K‖ on log T within languages; NaN where sentences are too alike in length.
+
+    With T words of independent noise it is about −0.1 on models without a sink; beyond ±0.2 scores follow length.
+    """
+    if not slopes_known(recording):
+        return float("nan")
+    norms = replace(recording, norm="paper").norms()
+    return float(pooled_slope(norms.log()[..., None], recording.tokens)[0])
+
+
+def slopes_known(recording: Recording) -> bool:
+    """Whether sentences of one language differ enough in length."""
+    return bool(_centred_lengths(recording.tokens).square().mean().sqrt() >= LEAST_SPREAD)
+
+
+def pooled_slope(y: Float[Tensor, "L n C"], tokens: Tensor) -> Float[Tensor, " C"]:
+    """Slope of y on log T, both centred within each language; entries of y that are not finite are left out."""
+    known = torch.isfinite(y)
+    weight = known.double()
+    count = weight.sum(1, keepdim=True).clamp(min=1)
+    t = tokens.double().log()[..., None].expand_as(y)
+    t = (t - (t * weight).sum(1, keepdim=True) / count) * weight
+    y = torch.where(known, y, 0.0)
+    y = (y - y.sum(1, keepdim=True) / count) * weight
+    return (t * y).sum((0, 1)) / t.square().sum((0, 1))
+
+
+def _centred_lengths(tokens: Tensor) -> Float[Tensor, "L n"]:
+    lengths = tokens.double().log()
+    return lengths - lengths.mean(1, keepdim=True)
+
+
+@dataclass(frozen=True)
+class _Slice:
+    """Some columns of a recording, read block by block."""
+
+    recording: Recording
+    blocks: list[slice]
+    start: int
+
+    @property
+    def size(self) -> int:
+        return self.blocks[-1].stop - self.start
+
+    def each(self, work: Callable[[slice, Float[Tensor, "L n C"]], None]) -> None:
+        for block in self.blocks:
+            columns = slice(block.start - self.start, block.stop - self.start)
+            work(columns, self.recording.stored(block).double())
+
+
+def _search(part: _Slice, sink_share: float, where: str) -> list[tuple[int, float, float]]:
+    """(place in the slice, share, slope) of every neuron taken out."""
+    found: list[tuple[int, float, float]] = []
+    out = torch.zeros(part.size, dtype=torch.bool)
+    known = slopes_known(part.recording)
+    limit = max(sink_share, 3 / part.size) if known else max(SHARE_ALONE, 3 / part.size)
+    while True:
+        shares = _shares(part, out)
+        suspects = ((shares > limit) & ~out).nonzero()[:, 0].tolist()
+        slopes = {k: _slope(part, k) if known else float("nan") for k in suspects}
+        more = [(k, float(shares[k]), slope) for k, slope in slopes.items() if not known or slope < -1]
+        if not more:
+            return found
+        found += more
+        out[[k for k, _, _ in more]] = True
+        if len(found) > MOST_OUT * part.size:
+            raise InputError(
+                f"{where}: {len(found)} of {part.size} neurons follow sentence length as sinks do, more than "
+                f"{MOST_OUT:.0%}; take --norm paper, or --first drop"
+            )
+
+
+def _shares(part: _Slice, out: Bool[Tensor, " C"]) -> Float[Tensor, " C"]:
+    squares = torch.zeros(part.recording.tokens.shape, dtype=torch.float64)
+
+    def add(columns: slice, v: Tensor) -> None:
+        nonlocal squares
+        squares = squares + v.masked_fill(out[columns], 0).square().sum(-1)
+
+    part.each(add)
+    shares: list[Tensor] = []
+    # a sentence that is silent beside its sinks has no shares
+    whole = torch.where(squares > 0, squares, torch.inf)[..., None]
+    part.each(lambda _, v: shares.append((v.square() / whole).mean((0, 1))))
+    return torch.cat(shares)
+
+
+def _slope(part: _Slice, k: int) -> float:
+    v = part.recording.stored(slice(part.start + k, part.start + k + 1)).double()
+    return float(pooled_slope(v.square().log(), part.recording.tokens)[0])
+
+
+def _mask(size: int, places: Iterable[int]) -> Bool[Tensor, " C"]:
+    mask = torch.zeros(size, dtype=torch.bool)
+    mask[list(places)] = True
+    return mask
