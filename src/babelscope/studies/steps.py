@@ -20,9 +20,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, is_dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, Generic, Protocol, TypeVar, cast
 
 import pandas as pd
+import xarray as xr
 
 from babelscope._version import __version__
 from babelscope.errors import InputError
@@ -58,12 +59,40 @@ class Cost:
     """the option that makes it cheaper, and how"""
 
 
+class Sink(Protocol):
+    """Where tables and arrays are put: a run in the making, or the result of a step."""
+
+    def table(self, name: str, frame: pd.DataFrame) -> None:
+        """Adds a table."""
+        ...
+
+    def arrays(self, dataset: xr.Dataset, group: str | None = None) -> None:
+        """Adds labelled arrays."""
+        ...
+
+
 @dataclass(frozen=True)
 class Tables:
-    """The usual result of a step: tables of the run by name, and what the run's summary says."""
+    """The usual result of a step: tables and arrays of the run by name, and what the run's summary says."""
 
-    tables: Mapping[str, pd.DataFrame] = field(default_factory=dict)
-    summary: Mapping[str, Any] = field(default_factory=dict)
+    tables: dict[str, pd.DataFrame] = field(default_factory=dict[str, pd.DataFrame])
+    groups: list[tuple[str | None, xr.Dataset]] = field(default_factory=list[tuple[str | None, xr.Dataset]])
+    summary: dict[str, Any] = field(default_factory=dict[str, Any])
+
+    def table(self, name: str, frame: pd.DataFrame) -> None:
+        """Adds a table."""
+        self.tables[name] = frame
+
+    def arrays(self, dataset: xr.Dataset, group: str | None = None) -> None:
+        """Adds labelled arrays."""
+        self.groups.append((group, dataset))
+
+    def write(self, run: Sink) -> None:
+        """Everything but the summary into a run."""
+        for name, frame in self.tables.items():
+            run.table(name, frame)
+        for group, dataset in self.groups:
+            run.arrays(dataset, group)
 
 
 @dataclass(frozen=True, eq=False)
