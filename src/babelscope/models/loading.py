@@ -10,10 +10,10 @@ from typing import Any
 
 import torch
 
-from babelscope.errors import MissingExtra, ModelError, NonFinite
+from babelscope.errors import MissingExtra, ModelError, NonFinite, UnsupportedModel
 from babelscope.models.adapters import merged, refuse_adapter
 from babelscope.models.families import Family
-from babelscope.models.gate import require
+from babelscope.models.gate import require_reading
 from babelscope.models.model import Model
 from babelscope.models.offload import offloaded
 from babelscope.models.registry import family_from_file
@@ -143,7 +143,7 @@ def load_model(
     check_finite(hf, id_or_path)
     model = Model(hf, tokenizer, id_or_path, revision, row, options.allow_longer)
     model.adapter = adapter
-    require(model, "regions")
+    require_reading(model)
     return model
 
 
@@ -189,10 +189,9 @@ def _tokenizer(place: str, name: str, settings: dict[str, Any]) -> Any:
 
 
 def _weights(place: str, name: str, kwargs: dict[str, Any]) -> Any:
-    from transformers import AutoModelForCausalLM
-
+    maker = _maker(place, name, kwargs)
     try:
-        loaded: Any = AutoModelForCausalLM.from_pretrained(place, output_loading_info=True, **kwargs)
+        loaded: Any = maker.from_pretrained(place, output_loading_info=True, **kwargs)
         hf, report = loaded
     except Exception as error:
         raise ModelError(f"{name} cannot be loaded: {_first_line(error)}") from error
@@ -203,6 +202,35 @@ def _weights(place: str, name: str, kwargs: dict[str, Any]) -> Any:
     if mismatched:
         raise ModelError(f"{name}: the shapes of {len(mismatched)} weights do not fit the configuration")
     return hf
+
+
+def _maker(place: str, name: str, kwargs: dict[str, Any]) -> Any:
+    """The class that makes a model of this type: a causal one, else an image-text one whose text part is measured.
+
+    Raises UnsupportedModel for encoders and encoder–decoders.
+    """
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
+    from transformers.models.auto.modeling_auto import (
+        MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+        MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES,
+        MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+    )
+
+    settings = {key: kwargs[key] for key in ("revision", "trust_remote_code") if key in kwargs}
+    try:
+        config = AutoConfig.from_pretrained(place, **settings)
+    except Exception as error:
+        raise ModelError(f"{name} cannot be loaded: {_first_line(error)}") from error
+    kind = config.model_type
+    if getattr(config, "is_encoder_decoder", False):
+        raise UnsupportedModel(f"{name} ({kind}) is an encoder–decoder: its two sides are not measured yet")
+    causal = kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    # types that are encoders unless told to be decoders carry the switch; others that are both are causal
+    told = getattr(config, "is_decoder", None)
+    if kind in MODEL_FOR_MASKED_LM_MAPPING_NAMES and (told is False or not causal):
+        raise UnsupportedModel(f"{name} ({kind}) is an encoder: it is no causal language model, and not measured yet")
+    images = kind in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES and not causal
+    return AutoModelForImageTextToText if images else AutoModelForCausalLM
 
 
 def _first_line(error: Exception) -> str:

@@ -109,7 +109,7 @@ def family_of(hf: Any, config: Any, trunk: Trunk, given: Family | None = None) -
         refuse_unreadable(hf, found)
         return found
     refuse_unreadable(hf, Family(config.model_type, blocks=_blocks_of(trunk) or "", neurons=""))
-    raise UnsupportedModel(_unknown(hf, config, candidates))
+    raise UnsupportedModel(_unknown(hf, config, trunk, candidates))
 
 
 def _built_in(config: Any) -> Family | None:
@@ -276,7 +276,15 @@ def _is_projection(module: nn.Module | None, config: Any) -> bool:
     return weight is not None and weight.dim() == 2 and (width is None or int(width) in weight.shape)
 
 
-def _unknown(hf: nn.Module, config: Any, candidates: list[Family]) -> str:
+def _unknown(hf: nn.Module, config: Any, trunk: Trunk, candidates: list[Family]) -> str:
+    path = _blocks_of(trunk)
+    blocks = find(hf, path) if path else None
+    if path is not None and isinstance(blocks, nn.ModuleList):
+        parts = ", ".join(name for name, _ in blocks[0].named_children())
+        return (
+            f"unknown architecture {config.model_type!r}: no MLP at a place that is known in its blocks ({path}: "
+            f"{type(blocks[0]).__name__} of {parts}); add a row with register_family or --family"
+        )
     gaps = [(row, missing_paths(hf, row, config.model_type)) for row in candidates]
     row, missing = min(gaps, key=lambda pair: len(pair[1]))
     return (

@@ -22,6 +22,7 @@ from torch import Tensor
 from babelscope.corpora import ParallelCorpus
 from babelscope.errors import CorpusError, NonFinite
 from babelscope.models import Batch, Model, Site, capture, over_batches
+from babelscope.models.gate import require
 from babelscope.models.hooks import hook_count
 from babelscope.stats import MOST_GROUPS, group_items
 from babelscope.terms import First, Norm, Pooled, SpecialTokens
@@ -232,6 +233,7 @@ class _Pooled:
         span: Span,
     ) -> None:
         self.model, self.corpus = model, corpus
+        require(model, "regions")
         self.sequences = _token_ids(model, corpus, special)
         self.begin = int(special == "bos-excluded")
         """the first pooled position"""
@@ -359,5 +361,6 @@ def _token_ids(model: Model, corpus: ParallelCorpus, special: SpecialTokens) -> 
         for id, text in zip(corpus.ids, texts):
             if not text.strip():
                 raise CorpusError(f"language {language}, sentence {id}: the text is empty")
-        sequences += model.tokenize(texts, special)
+        names = [f"sentence {id} ({language})" for id in corpus.ids]
+        sequences += model.tokenize(texts, special, names)
     return sequences

@@ -32,6 +32,7 @@ LEAST_SPREAD = 0.1
 """of log T within languages, below which no slope is known"""
 MOST_OUT = 0.05
 """of all neurons"""
+KEPT = "layer, kept"
 COUPLED = 0.2
 """|β| above which numbers are called length-coupled"""
 
@@ -41,7 +42,7 @@ class Sink:
     """One neuron left out of a norm."""
 
     scope: str
-    """`model`, or `layer` for the numbers by layer"""
+    """`model`, `layer` for the numbers by layer, or `layer, kept` where so many follow length that none leaves"""
     layer: int
     neuron: int
     share: float
@@ -55,8 +56,8 @@ def normalised(
 ) -> tuple[Recording, list[Sink]]:
     """The recording under a norm, and the sinks that were left out of it; without any it is as under `paper`.
 
-    Raises InputError where more than a twentieth of the neurons would have to leave, for an unknown norm, and for a
-    `sink_share` that is no share.
+    Raises InputError where more than a twentieth of the model's neurons would have to leave, for an unknown norm, and
+    for a `sink_share` that is no share. In a layer where so many would, none leaves, and the list says so.
 
     >>> recording, sinks = normalised(recording)                      # doctest: +SKIP
     >>> sinks[0].neuron, round(sinks[0].slope, 1)                     # doctest: +SKIP
@@ -76,9 +77,11 @@ def normalised(
     layers_out = torch.zeros(raw.layers, width, dtype=torch.bool)
     for layer in range(raw.layers):
         columns = slice(layer * width, (layer + 1) * width)
-        found = _search(_Slice(raw, [columns], columns.start), sink_share, f"layer {layer}")
-        layers_out[layer] = _mask(width, (k for k, _, _ in found))
-        rows += [Sink("layer", layer, k, share, slope) for k, share, slope in found]
+        found = _search(_Slice(raw, [columns], columns.start), sink_share, None)
+        few = len(found) <= MOST_OUT * width
+        if few:
+            layers_out[layer] = _mask(width, (k for k, _, _ in found))
+        rows += [Sink("layer" if few else KEPT, layer, k, share, slope) for k, share, slope in found]
     return replace(
         raw,
         norm="robust",
@@ -138,7 +141,7 @@ class _Slice:
             work(columns, self.recording.stored(block).double())
 
 
-def _search(part: _Slice, sink_share: float, where: str) -> list[tuple[int, float, float]]:
+def _search(part: _Slice, sink_share: float, where: str | None) -> list[tuple[int, float, float]]:
     """(place in the slice, share, slope) of every neuron taken out."""
     found: list[tuple[int, float, float]] = []
     out = torch.zeros(part.size, dtype=torch.bool)
@@ -149,11 +152,11 @@ def _search(part: _Slice, sink_share: float, where: str) -> list[tuple[int, floa
         suspects = ((shares > limit) & ~out).nonzero()[:, 0].tolist()
         slopes = {k: _slope(part, k) if known else float("nan") for k in suspects}
         more = [(k, float(shares[k]), slope) for k, slope in slopes.items() if not known or slope < -1]
-        if not more:
+        if not more or len(found) > MOST_OUT * part.size:
             return found
         found += more
         out[[k for k, _, _ in more]] = True
-        if len(found) > MOST_OUT * part.size:
+        if where and len(found) > MOST_OUT * part.size:
             raise InputError(
                 f"{where}: {len(found)} of {part.size} neurons follow sentence length as sinks do, more than "
                 f"{MOST_OUT:.0%}; take --norm paper, or --first drop"

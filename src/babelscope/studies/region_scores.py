@@ -22,7 +22,7 @@ from babelscope.regions.headlines import Headlines, headlines, z_reason
 from babelscope.regions.methods import ranked
 from babelscope.regions.recording import Recording
 from babelscope.regions.similarity import Means
-from babelscope.regions.sinks import COUPLED, Sink, length_coupling, normalised
+from babelscope.regions.sinks import COUPLED, KEPT, Sink, length_coupling, normalised
 from babelscope.results import RunWriter
 from babelscope.stats import JACKKNIFE, Interval
 from babelscope.studies.region_settings import RegionsSettings
@@ -346,6 +346,12 @@ def notes(found: RegionScores) -> list[str]:
         told.append(
             f"{sinks} {'neuron that fires' if sinks == 1 else 'neurons that fire'} at one position stand outside the "
             "norm and every score (table sinks)."
+        )
+    coupled = sorted({one.layer for one in found.sinks if one.scope == KEPT})
+    if coupled:
+        told.append(
+            f"In layer {', '.join(map(str, coupled))} more than a twentieth of the neurons follow sentence length: the "
+            "curves by layer follow it there too."
         )
     if recording.norm == "robust" and math.isnan(found.length_coupling):
         told.append("Sentences of a language are too alike in length to know a sink by its slope: its share decides.")

@@ -1,0 +1,90 @@
+"""The text model inside an image-text one, and what is no causal language model at all."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
+
+from babelscope.errors import UnsupportedModel
+from babelscope.models import Model, load_model, require
+from tests.tiny_models import WORDS, tiny_tokenizer
+
+TEXT: dict[str, Any] = dict(
+    vocab_size=WORDS,
+    hidden_size=32,
+    intermediate_size=48,
+    num_hidden_layers=2,
+    num_attention_heads=4,
+    num_key_value_heads=2,
+    head_dim=8,
+    max_position_embeddings=128,
+    pad_token_id=0,
+    bos_token_id=1,
+    eos_token_id=2,
+)
+VISION: dict[str, Any] = dict(
+    hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2, image_size=14, patch_size=14
+)
+IDS = torch.tensor([[5, 77, 30, 41, 60, 12]])
+
+
+def wrapper(kind: str) -> Any:
+    torch.manual_seed(0)
+    types = {"gemma3": "gemma3_text", "mistral3": "mistral"}
+    vision = {"gemma3": "siglip_vision_model", "mistral3": "pixtral"}[kind]
+    config = AutoConfig.for_model(
+        kind,
+        text_config={**TEXT, "model_type": types[kind], "sliding_window": 64},
+        vision_config={**VISION, "model_type": vision},
+        image_token_index=3,
+    )
+    return AutoModelForImageTextToText.from_config(config).eval()
+
+
+@pytest.mark.parametrize("kind", ["gemma3", "mistral3"])
+def test_the_text_model_inside_is_measured(kind, tmp_path):
+    hf = wrapper(kind)
+    hf.save_pretrained(tmp_path)
+    tiny_tokenizer().save_pretrained(tmp_path)
+    model = load_model(tmp_path)
+    assert (model.layers, model.family.blocks) == (2, "model.language_model.layers")
+    require(model, "circuits")
+    with torch.no_grad():
+        assert torch.allclose(model.logits(model.trunk(IDS)), hf(IDS).logits, atol=1e-5)
+
+
+def test_the_text_model_alone_has_the_same_hash():
+    hf = wrapper("gemma3")
+    inside = Model(hf, tiny_tokenizer(), id="inside")
+    alone: Any = AutoModelForCausalLM.from_config(hf.config.get_text_config())
+    alone.model.load_state_dict(hf.model.language_model.state_dict())
+    alone.tie_weights()
+    assert inside.weight_hash == Model(alone, tiny_tokenizer(), id="alone").weight_hash
+
+
+@pytest.mark.parametrize(("kind", "told"), [("bert", "is an encoder"), ("t5", "is an encoder–decoder")])
+def test_what_is_no_causal_model_is_refused_in_words(kind, told, tmp_path):
+    AutoConfig.for_model(kind).save_pretrained(tmp_path)
+    tiny_tokenizer().save_pretrained(tmp_path)
+    with pytest.raises(UnsupportedModel, match=told):
+        load_model(tmp_path)
+
+
+def test_blocks_without_a_known_mlp_are_told():
+    config = AutoConfig.for_model("mamba", vocab_size=WORDS, hidden_size=32, num_hidden_layers=2, state_size=8)
+    hf = AutoModelForCausalLM.from_config(config)
+    with pytest.raises(UnsupportedModel, match=r"'mamba': no MLP at a place that is known.*MambaBlock of norm, mixer"):
+        Model(hf, tiny_tokenizer(), id="mamba")
+
+
+def test_layers_that_differ_in_their_neurons_are_read_but_not_laid_out():
+    config = AutoConfig.for_model("glm4_moe", **TEXT, n_routed_experts=4, num_experts_per_tok=2, n_shared_experts=1)
+    config.first_k_dense_replace, config.moe_intermediate_size = 1, 16
+    model = Model(AutoModelForCausalLM.from_config(config), tiny_tokenizer(), id="mixed")
+    assert model.offsets == (0, 48, 48 + 4 * 16 + 16)
+    require(model, "circuits")
+    with pytest.raises(UnsupportedModel, match="its layers differ in their neurons"):
+        require(model, "regions")
