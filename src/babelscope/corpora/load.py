@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from babelscope.corpora import bible, flores, hub, pocket, table, xlsum
 from babelscope.corpora.lines import read_line_files
