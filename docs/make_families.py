@@ -113,7 +113,18 @@ SMALL: dict[str, Any] = {
 LISTS = ("layer_types", "layers_block_type", "mlp_layer_types", "no_rope_layers", "block_types")
 """one entry a layer: cut to the layers that are left"""
 OWN: dict[str, dict[str, Any]] = {
-    "falcon": {"multi_query": False},
+    "falcon": {"multi_query": False, "num_kv_heads": HEADS},
+    "deepseek_v2": {"num_experts_per_tok": 2, "n_group": 1, "topk_group": 1},
+    "dots1": {"n_routed_experts": 4, "n_shared_experts": 1, "num_experts_per_tok": 2},
+    "jamba": {"attn_layer_period": 2, "attn_layer_offset": 1},
+    "granitemoehybrid": {"layer_types": ["mamba", "attention"] * 2},
+    "nemotron": {"num_key_value_heads": 2},
+    "lfm2_moe": {"layer_types": ["conv", "full_attention"] * 2},
+    "hunyuan_v1_dense": {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4}},
+    "hunyuan_v1_moe": {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4}},
+    "ministral": {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4}},
+    "xmod": {"default_language": "en_XX"},
+    "reformer": {"is_decoder": True},
     "gpt_neo": {"attention_types": [[["global", "local"], 2]], "window_size": 8, "intermediate_size": UNITS},
     "mpt": {"expansion_ratio": 2},
     "phi3": {"original_max_position_embeddings": 64},
@@ -179,9 +190,11 @@ def small_config(model_type: str, decoder: bool = False) -> Any:
         except AttributeError as error:
             # what a configuration computes from others cannot be set
             name = str(error).partition("property '")[2].partition("'")[0]
-            if name not in kwargs:
+            stale = [name] if name in kwargs else [one for one in LISTS if one in kwargs]
+            if not name or not stale:
                 raise
-            del kwargs[name]
+            for one in stale:
+                del kwargs[one]
     raise ValueError("too many settings that cannot be set")
 
 

@@ -366,3 +366,55 @@ def test_an_installed_package_announces_a_row(monkeypatch):
     monkeypatch.setattr(registry, "entry_points", lambda group: [bad])
     with pytest.raises(InputError, match="'arcee' of entry point"):
         Model(AutoModelForCausalLM.from_config(config), tiny_tokenizer(), id="tiny")
+
+
+# -- the command ----------------------------------------------------------------------------------------------------
+
+
+def check(capsys, *words: str) -> tuple[int, str]:
+    from babelscope.cli import main
+
+    try:
+        main(["check", *words])
+        code = 0
+    except SystemExit as stop:
+        code = int(stop.code or 0)
+    said = capsys.readouterr()
+    return code, " ".join((said.out + said.err).split())
+
+
+def test_check_says_what_a_model_can_be_used_for(saved, capsys):
+    code, said = check(capsys, str(saved))
+    assert code == 0
+    assert "can be used for regions and circuits." in said
+
+
+def test_check_of_a_model_for_regions_alone(tmp_path, capsys):
+    tiny_model("opt-350m").save_pretrained(tmp_path)
+    tiny_tokenizer().save_pretrained(tmp_path)
+    code, said = check(capsys, str(tmp_path))
+    assert code == 1
+    assert "can be used for regions, not for circuits: embedding + writes miss the final residual by" in said
+    code, said = check(capsys, str(tmp_path), "--for", "regions")
+    assert code == 0
+
+
+def test_check_of_what_cannot_be_used_is_one_line(tmp_path, capsys):
+    from transformers import AutoConfig
+
+    AutoConfig.for_model("t5").save_pretrained(tmp_path)
+    tiny_tokenizer().save_pretrained(tmp_path)
+    code, said = check(capsys, str(tmp_path))
+    assert code == 1
+    assert said.startswith("cannot be used:")
+    assert "Traceback" not in said
+
+
+def test_a_window_longer_than_learned_positions_is_refused():
+    from babelscope.corpora.texts import Document, TextCollection
+    from babelscope.regions.perplexity import cut_windows
+
+    model = Model(tiny_model("opt"), tiny_tokenizer(), id="tiny")
+    texts = TextCollection("en", (Document("a", "ab" * 200),), "here")
+    with pytest.raises(InputError, match="a window has 129 tokens; tiny has learned 128 positions"):
+        cut_windows(model, texts, 129)

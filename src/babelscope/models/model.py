@@ -428,8 +428,7 @@ class Model:
         for place, (text, ids) in enumerate(zip(texts, encoded)):
             if not ids:
                 raise InputError(f"the text {text!r} has no tokens")
-            if max(ids) >= self.vocabulary:
-                self._refuse_token(max(ids), names[place] if names else f"text {place}")
+            self.check_ids(ids, names[place] if names else f"text {place}")
         if special != "none":
             first = self.tokenizer.bos_token_id
             if first is None:
@@ -457,7 +456,11 @@ class Model:
                 "--allow-longer"
             )
 
-    def _refuse_token(self, token: int, name: str) -> None:
+    def check_ids(self, ids: Sequence[int], name: str) -> None:
+        """Raises InputError naming text and token when a token has no embedding."""
+        token = max(ids, default=0)
+        if token < self.vocabulary:
+            return
         word = self.tokenizer.convert_ids_to_tokens(token)
         raise InputError(f"{name}: token {word!r} ({token}) is beyond the model's {self.vocabulary} embeddings")
 

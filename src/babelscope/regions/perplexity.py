@@ -90,12 +90,14 @@ def cut_windows(
     """
     if window < 2:
         raise InputError(f"a window of {window} tokens scores nothing; take at least 2")
+    model.check_length(window, "a window")
     between = _between(model, joint)
     joined = between.join(document.text for document in texts.documents)
     # the tokenizer's own length warning is about models with learned positions; windows are cut below
     encoding = model.tokenizer(
         joined, add_special_tokens=False, return_offsets_mapping=model.tokenizer.is_fast, verbose=False
     )
+    model.check_ids(encoding["input_ids"], f"the text of {texts.language}")
     ids = torch.tensor(encoding["input_ids"], dtype=torch.long)
     count = len(ids) // window
     if count == 0:

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from babelscope._version import __version__
 from babelscope.circuits.core.ablation import reference
 from babelscope.circuits.core.effects import Effects
 from babelscope.circuits.core.nodes import FINAL, MLP, Head, Receiver, Sender, heads_of, mlps_of, receivers
@@ -21,6 +22,7 @@ from babelscope.circuits.patching.counterfactual import ANSWER_ROLES, same_answe
 from babelscope.circuits.patching.methods import Between, path_patching
 from babelscope.circuits.patching.selection import Growth, Rule, Selection, growth, select
 from babelscope.errors import InputError
+from babelscope.results.manifest import versions
 from babelscope.tasks.ioi import STEPS as IOI
 from babelscope.tasks.steps import Step
 
@@ -292,7 +294,8 @@ class _Work:
 
     def _key(self, pairs: Sequence[PromptPair], into: Sequence[Receiver], gone: Sequence[Head]) -> str:
         prompts = [[pair.clean, pair.corrupted, pair.target, pair.foil, sorted(pair.roles.items())] for pair in pairs]
-        facts = [self.model.weight_hash, str(self.model.dtype), _asked(self.step), self.settings.mlps, prompts]
+        facts = [__version__, versions(), self.model.weight_hash, str(self.model.dtype)]
+        facts += [_asked(self.step), self.settings.mlps, prompts]
         facts += [[str(receiver) for receiver in into], [str(node) for node in gone]]
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
