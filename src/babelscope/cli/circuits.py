@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from babelscope.cli.command import verb, verb_app
-from babelscope.cli.options import Kept, Loading, Place, note
+from babelscope.cli.options import Loading, Place, note
 from babelscope.studies.circuit_settings import CircuitsSettings
 
 if TYPE_CHECKING:
@@ -27,7 +27,6 @@ def circuits(
     against: Annotated[str | None, Parameter(help="Another model, whose heads are matched by role.")] = None,
     loading: Loading,
     place: Place,
-    kept: Kept,
 ) -> None:
     """Find which heads and FFNs do a task, what each one does, and whether languages share them.
 
@@ -44,19 +43,14 @@ def circuits(
 
     from babelscope.cli.options import load, refuse_existing
     from babelscope.cli.show import show_run
-    from babelscope.studies.circuits import circuits_study, study_circuits
-    from babelscope.studies.plan import plan_steps, probe
+    from babelscope.studies.circuits import study_circuits
     from babelscope.studies.progress import shown
 
     chosen, asked = _settings(preset, model, settings)
-    if not kept.plan:
-        refuse_existing(place.out, place.overwrite)
+    refuse_existing(place.out, place.overwrite)
     loaded = load(chosen, loading)
     other = load(against, replace(loading, revision=None)) if against else None
-    if kept.plan:
-        print(plan_steps(circuits_study(loaded, asked, other).steps, probe(loaded)).table())
-        return
-    run = study_circuits(loaded, asked, place.out, place.overwrite, other, shown, kept.fresh)
+    run = study_circuits(loaded, asked, place.out, place.overwrite, other, shown)
     show_run(str(run.path))
     for doubt in _doubts(run):
         note(f"note: {doubt}")

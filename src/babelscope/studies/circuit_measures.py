@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from babelscope.circuits.core.effects import Effects
-from babelscope.circuits.core.metrics import Behaviour
-from babelscope.circuits.core.nodes import Head, receivers
-from babelscope.circuits.heads.lens import Lens
-from babelscope.circuits.heads.roles import Roles
-from babelscope.circuits.patching.methods import Between, path_patching
-from babelscope.circuits.patching.search import Search
+from babelscope.circuits.core.metrics import Behaviour, behaviour
+from babelscope.circuits.core.nodes import Head, heads_of, mlps_of, receivers
+from babelscope.circuits.heads.lens import Lens, logit_lens
+from babelscope.circuits.heads.roles import Roles, role_scores
+from babelscope.circuits.patching.methods import Between, activation_patching, path_patching
+from babelscope.circuits.patching.search import Search, SearchSettings, find_circuit
 from babelscope.errors import TaskError
 from babelscope.models import Model
 from babelscope.studies.circuit_settings import CircuitsSettings
-from babelscope.tasks import Encoder, PromptPair, PromptSet, build, corruptions, fill_foils, repeated_tokens, task_named
+from babelscope.studies.progress import Progress
+from babelscope.tasks import Encoder, PromptPair, PromptSet, build, corruptions, repeated_tokens, task_named
+
+FUTURE = "tense-flip"
+"""corruption whose twin is the sentence in the future"""
 
 
 @dataclass(frozen=True)
@@ -52,15 +57,16 @@ def prompts_of(model: Model, settings: CircuitsSettings, code: str) -> Prompts:
     task = settings.task.partition(":")[0]
     wanted = [settings.corruption] if settings.corruption else list(_search_corruptions(task))
     options: dict[str, Any] = dict(seed=settings.seed, split=settings.split, heldout=settings.heldout)
-    everything = _foils(
-        model, build(settings.task, model.tokenizer, code, n=settings.n, corruption=wanted[0], **options)
-    )
+
+    def made(corruption: str) -> PromptSet:
+        return build(settings.task, model.tokenizer, code, n=settings.n, corruption=corruption, **options)
+
+    everything = _foils(model, made(wanted[0]), made)
     stratum = _stratum(everything, settings.stratum.get(code))
     patched: dict[str, list[PromptPair]] = {}
     for corruption in wanted:
         options["stratum"] = stratum or None
-        one = build(settings.task, model.tokenizer, code, n=settings.n, corruption=corruption, **options)
-        patched[corruption] = list(_foils(model, one).pairs)
+        patched[corruption] = list(_foils(model, made(corruption), made).pairs)
     return Prompts(everything, patched, stratum)
 
 
@@ -81,25 +87,97 @@ def _stratum(prompts: PromptSet, asked: str | None) -> str:
 
 
 @torch.no_grad()
-def _foils(model: Model, prompts: PromptSet) -> PromptSet:
-    """Aspect prompts (了) are told from what the model itself says in the future twin."""
+def _foils(model: Model, prompts: PromptSet, made: Callable[[str], PromptSet]) -> PromptSet:
+    """Aspect prompts (了) are told from what the model itself says in the future twin, whatever the corruption is.
+
+    The bare sentence is grammatical too ("昨天我跑步。"), so a foil of ours would ask for style, not for aspect. Pairs
+    in whose twin the model says 了 as well have no foil, and are left out; raises TaskError when that leaves no prompt.
+    """
     aspect = prompts.where(stratum="aspect")
     if not len(aspect):
         return prompts
+    flipped = prompts if prompts.corruption == FUTURE else made(FUTURE)
+    future = {(pair.item, pair.template): pair.corrupted for pair in flipped.where(stratum="aspect")}
+    said: dict[tuple[int, str], int] = {}
+    for pair in aspect:
+        key = pair.item, pair.template
+        if key in future:
+            ids = torch.tensor([future[key]], device=model.device)
+            said[key] = int(model.logits(model.trunk(ids)[0, -1]).argmax())
+    kept: list[PromptPair] = []
+    for pair in prompts:
+        foil = said.get((pair.item, pair.template))
+        if pair.stratum != "aspect":
+            kept.append(pair)
+        elif foil is not None and (foil,) != pair.target:
+            kept.append(replace(pair, foil=(foil,)))
+    if not kept:
+        raise TaskError(
+            f"{model.id} says 了 in the future too, in every prompt in {prompts.language}: nothing to compare"
+        )
+    return prompts.replace(kept)
 
-    def choose(ids: tuple[int, ...]) -> int:
-        return int(model.logits(model.trunk(torch.tensor([ids], device=model.device))[0, -1]).argmax())
 
-    try:
-        filled = fill_foils(aspect, choose)
-    except TaskError:
-        return prompts
-    by_item = {(pair.item, pair.template): pair for pair in filled}
-    kept = [by_item.get((pair.item, pair.template)) if pair.stratum == "aspect" else pair for pair in prompts]
-    return prompts.replace([pair for pair in kept if pair is not None])
+def measure(
+    model: Model, settings: CircuitsSettings, prompts: Prompts, code: str, kept: Path | None, progress: Progress
+) -> Measured:
+    pairs, between = prompts.main, settings.mlps
+    nodes = [*heads_of(model), *mlps_of(model)]
+    task = task_named(settings.task)
+    roles = [role for role in task.patched_roles if all(role in pair.roles for pair in pairs)]
+    with progress(f"{code}: activation patching", len(pairs) * (len(nodes) * (1 + len(roles))), "patches") as step:
+        activation = activation_patching(model, pairs, nodes, done=step)
+        at_roles = {role: activation_patching(model, pairs, nodes, at=role, done=step) for role in roles}
+    with progress(f"{code}: paths to the logits", len(pairs) * len(nodes), "patches") as step:
+        path = path_patching(model, pairs, senders=nodes, mlps=between, done=step)
+    found = _search(model, settings, prompts, code, kept, progress)
+    twice, prefix = repeated(model, settings, code)
+    return Measured(
+        behaviour=behaviour(model, prompts.everything.pairs),
+        activation=activation,
+        at_roles=at_roles,
+        path=path,
+        found=found,
+        roles=role_scores(model, pairs, twice, prefix, settings.seed, task.copied_roles),
+        lens=logit_lens(model, pairs),
+        decomposed=_decomposed(model, settings, found, code, between),
+    )
 
 
-def pool_of(model: Model, settings: CircuitsSettings, code: str) -> Sequence[PromptPair]:
+def _search(
+    model: Model, settings: CircuitsSettings, prompts: Prompts, code: str, kept: Path | None, progress: Progress
+) -> Search:
+    task = task_named(settings.task)
+    steps = task.steps
+    if settings.corruption:  # one corruption was asked for, so every step runs under it
+        steps = tuple(replace(step, corruption=settings.corruption) for step in steps)
+    shown: dict[str, int] = {}
+    with progress(f"{code}: search in {len(steps)} steps", 0, "patches") as step:
+
+        def tell(name: str, count: int, _total: int) -> None:
+            step(count - shown.get(name, 0))
+            shown[name] = count
+
+        return find_circuit(
+            model,
+            prompts.patched,
+            steps,
+            SearchSettings(
+                rule=settings.rule,
+                sigmas=settings.sigmas,
+                q=settings.q,
+                null=settings.null,
+                mlps=settings.mlps,
+                answer_roles=task.answer_roles,
+                seed=settings.seed,
+            ),
+            kept / code if kept is not None else None,
+            tell,
+            _pool(model, settings, code) if settings.null else (),
+        )
+
+
+def _pool(model: Model, settings: CircuitsSettings, code: str) -> Sequence[PromptPair]:
     """More prompts, from which same-answer counterfactuals are put together."""
     return build(
         settings.task, model.tokenizer, code, n=10 * settings.n, seed=settings.seed, split=settings.split
@@ -122,7 +200,7 @@ def repeated(model: Model, settings: CircuitsSettings, code: str) -> tuple[dict[
     return found, prefix
 
 
-def decomposed(
+def _decomposed(
     model: Model, settings: CircuitsSettings, found: Search, code: str, between: Between
 ) -> dict[str, Effects]:
     """What each head tells the receivers when only one side of its message is corrupted (IOI: tokens, or positions)."""

@@ -3,31 +3,34 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import xarray as xr
 from numpy.typing import NDArray
 
 from babelscope._version import __version__
+from babelscope.circuits.comparison.head_matching import match_heads, random_twin, shuffled
 from babelscope.circuits.core.nodes import Head, check_model
-from babelscope.circuits.heads.roles import Roles
+from babelscope.circuits.heads.ablation import matched_random, windows
+from babelscope.circuits.heads.roles import Roles, role_scores
 from babelscope.models import Model
 from babelscope.models.batches import token_budget
 from babelscope.results import Run, RunWriter, open_run, run_key
 from babelscope.studies import circuit_tables as tables
-from babelscope.studies.circuit_measures import Measured, Prompts, prompts_of
-from babelscope.studies.circuit_roles import ffn_rows, role_rows
+from babelscope.studies.circuit_arrays import head_arrays
+from babelscope.studies.circuit_edges import EdgeSettings, control_prompts, find_edges
+from babelscope.studies.circuit_measures import Measured, Prompts, measure, prompts_of, repeated
+from babelscope.studies.circuit_roles import ALSO, CANDIDATE, ffn_rows, role_rows
 from babelscope.studies.circuit_settings import PRESETS, CircuitsSettings, preset
-from babelscope.studies.circuit_steps import CircuitsStudy, other_language
+from babelscope.studies.circuit_tables import AblationSet
 from babelscope.studies.progress import Progress, silent
 from babelscope.studies.regions import versions
-from babelscope.studies.steps import Results, run_steps, store_beside
-from babelscope.tasks import task_named
+from babelscope.tasks import PromptPair, task_named
 
 __all__ = ["PRESETS", "CircuitsSettings", "preset", "study_circuits"]
 
@@ -41,129 +44,95 @@ def study_circuits(
     overwrite: bool = False,
     against: Model | None = None,
     progress: Progress = silent,
-    fresh: bool = False,
 ) -> Run:
     """Behaviour, patching, search, roles, ablations in every language; writes a run directory and opens it.
 
-    `against`: another model, whose heads (in `against_language`) are matched by role with this one's in the first.
-    Finished steps are kept beside `out` until the run is whole, so that a stopped study goes on where it was (`fresh`
-    begins anew). Raises NoPromptSurvives with the census, UnsupportedModel, and the errors of the settings, before it
-    measures.
+    `against`: another model, studied in full in `against_language`: both are in the same tables (column `model`), and
+    its heads are matched by role with this one's in the first language.
+    Finished steps of the search are kept beside `out` until the run is whole, so that a stopped study goes on where it
+    was. Raises NoPromptSurvives with the census, UnsupportedModel, and the errors of the settings, before it measures.
 
     >>> run = study_circuits(model, CircuitsSettings(languages=("en", "zh")), "runs/ioi")       # doctest: +SKIP
     >>> run.summary["shared_heads"]                                                            # doctest: +SKIP
     [[4, 5], [4, 4], [3, 0]]
     """
-    study = circuits_study(model, settings, against)
+    sides = [Side.of(model, settings, settings.languages)]
+    if against is not None:
+        sides.append(Side.of(against, settings, (settings.against_language or settings.languages[-1],)))
+    kept = Path(out).with_name(f".{Path(out).name}.steps") if "://" not in str(out) else None
+    tables: dict[str, list[pd.DataFrame]] = {}
     with RunWriter(out, kind="circuits", overwrite=overwrite) as run:
-        store = store_beside(out, fresh)
-        results = run_steps(study.steps, study.inputs, store, progress)
-        _write(run, study, results)
-    if store is not None:
-        store.remove()
+        for place, side in enumerate(sides):
+            steps = kept / str(place) if kept is not None else None
+            side.measure(settings, steps, progress)
+            for code, language in side.done.items():
+                content = {"model": side.model.id, "task": settings.task, "language": code, **language.found.to_json()}
+                run.file(f"circuits/{_file(side, code, sides)}.json").write_text(
+                    json.dumps(content, indent=2, ensure_ascii=False), encoding="utf-8"
+                )
+        first = sides[0]
+        run.arrays(head_arrays(first.model, first.done))
+        summaries: list[dict[str, Any]] = []
+        for side in sides:
+            writer = _Collected(tables, side.model.id)
+            summaries.append(_write_tables(writer, side.model, settings, side.prompts, side.done, progress))
+        edges = _write_edges(run, first.model, settings, first.prompts, first.done, progress)
+        summary = summaries[0] | edges
+        if len(sides) > 1:
+            summary["against"] = {"model": sides[1].model.id, **summaries[1]}
+            matched = _matching(settings, first, sides[1])
+            tables["matching"] = [pd.DataFrame(matched)]
+        for name, frames in tables.items():
+            if name != "overlap" or not settings.edges:
+                run.table(name, pd.concat(frames, ignore_index=True))
+        _manifest(run, first.model, settings, first.prompts, summary, against)
+    if kept is not None:
+        shutil.rmtree(kept, ignore_errors=True)
     return open_run(out)
 
 
-def circuits_study(model: Model, settings: CircuitsSettings, against: Model | None = None) -> CircuitsStudy:
-    """The steps of a study, its prompts drawn; raises what `study_circuits` raises before it measures."""
-    check_model(model)
-    prompts = {code: prompts_of(model, settings, code) for code in settings.languages}
-    other = prompts_of(against, settings, other_language(settings)) if against is not None else None
-    return CircuitsStudy(model, settings, prompts, against, other)
+@dataclass
+class Side:
+    """One model of a study, with its languages: what was asked, and what was measured."""
+
+    model: Model
+    prompts: dict[str, Prompts]
+    done: dict[str, Measured] = field(default_factory=dict[str, Measured])
+
+    @classmethod
+    def of(cls, model: Model, settings: CircuitsSettings, languages: Sequence[str]) -> Side:
+        """The prompts of each language; raises UnsupportedModel, and NoPromptSurvives with the census."""
+        check_model(model)
+        return cls(model, {code: prompts_of(model, settings, code) for code in languages})
+
+    def measure(self, settings: CircuitsSettings, kept: Path | None, progress: Progress) -> None:
+        """Behaviour, patching, search and roles in every language."""
+        self.done = {c: measure(self.model, settings, own, c, kept, progress) for c, own in self.prompts.items()}
 
 
-def _write(run: RunWriter, study: CircuitsStudy, results: Results) -> None:
-    """Everything that the steps left, as arrays, tables and files of the run."""
-    model, settings, done = study.model, study.settings, study.measured(results)
-    _write_arrays(run, model, done)
-    for code, language in done.items():
-        content = {"model": model.id, "task": settings.task, "language": code, **language.found.to_json()}
-        run.file(f"circuits/{code}.json").write_text(
-            json.dumps(content, indent=2, ensure_ascii=False), encoding="utf-8"
-        )
-    asked = [study.promoted, study.ablations, study.faithfulness]
-    for step in [*asked, *([study.matching] if study.against is not None else [])]:
-        for name, frame in results[step].tables.items():
-            run.table(name, frame)
-    correlations = _correlations(settings, done)
-    crossed = results[study.faithfulness].tables.get("cross_faithfulness", pd.DataFrame()).to_dict("records")
-    summary = _write_tables(run, settings, study.prompts, done, correlations, crossed)
-    if settings.edges:
-        edges = results[study.edges]
-        edges.write(run, overlap=correlations)
-        run.manifest["edges"] = edges.settings
-        summary |= edges.summary
-    else:
-        _table(run, "overlap", correlations)
-    _manifest(run, model, settings, study.prompts, summary, study.against)
+@dataclass
+class _Collected:
+    """Tables of several models, under the names that a run's tables have, each row with its model."""
+
+    tables: dict[str, list[pd.DataFrame]]
+    model: str
+
+    def table(self, name: str, frame: pd.DataFrame) -> None:
+        self.tables.setdefault(name, []).append(frame.assign(model=self.model))
 
 
-def _correlations(settings: CircuitsSettings, done: Mapping[str, Measured]) -> list[dict[str, Any]]:
-    matrices = {
-        name: {code: getattr(language, part).heads() for code, language in done.items()}
-        for name, part in (("path_logits", "path"), ("activation_patching", "activation"))
-    }
-    return tables.correlation_rows(matrices, settings.permutations, settings.seed)
-
-
-def _write_arrays(run: RunWriter, model: Model, done: Mapping[str, Measured]) -> None:
-    codes = list(done)
-    half = ("language", "layer", "head")
-    data: dict[str, Any] = {
-        "activation_patching": (half, np.stack([done[code].activation.heads() for code in codes])),
-        "path_logits": (half, np.stack([done[code].path.heads() for code in codes])),
-        "mlp_patching": (("language", "layer"), np.stack([done[code].activation.mlps() for code in codes])),
-        "mlp_path_logits": (("language", "layer"), np.stack([done[code].path.mlps() for code in codes])),
-        "lens_before": (("language", "layer"), np.stack([done[code].lens.before.mean(1) for code in codes])),
-        "lens_after": (("language", "layer"), np.stack([done[code].lens.after.mean(1) for code in codes])),
-    }
-    intervals = [done[code].path.interval() for code in codes]
-    for name, place in (("path_logits_low", 0), ("path_logits_high", 1)):
-        data[name] = (half, np.stack([done[c].path.heads(ends[place]) for c, ends in zip(codes, intervals)]))
-    for role in _common(done[code].at_roles for code in codes):
-        name = role.lower().replace("+", "_")
-        data[f"step_patching_at_{name}"] = (half, np.stack([done[code].at_roles[role].heads() for code in codes]))
-    blank = np.full((model.layers, model.heads), np.nan)
-    for step in dict.fromkeys(found.step.name for code in codes for found in done[code].found.steps):
-        effects = [done[code].found[step].effects for code in codes]
-        if any(effect is not None for effect in effects):
-            data[f"step_{step}"] = (half, np.stack([blank if e is None else e.heads() for e in effects]))
-    for corruption in dict.fromkeys(name for code in codes for name in done[code].decomposed):
-        effects = [done[code].decomposed.get(corruption) for code in codes]
-        name = "step_s_inhibition_" + corruption.replace("-", "_")
-        data[name] = (half, np.stack([blank if e is None else e.heads() for e in effects]))
-    roles = _common({role: role for role in done[code].roles.readers} for code in codes)
-    data["attention_role"] = (
-        ("language", "role", "role2", "layer", "head"),
-        np.stack([_between(done[code].roles, roles) for code in codes]),
-    )
-    coords = {
-        "language": codes,
-        "layer": np.arange(model.layers),
-        "head": np.arange(model.heads),
-        "role": roles,
-        "role2": roles,
-    }
-    run.arrays(xr.Dataset(data, coords=coords))
-
-
-def _common(parts: Iterable[Mapping[str, Any]]) -> list[str]:
-    every = list(parts)
-    return [name for name in every[0] if all(name in part for part in every)] if every else []
-
-
-def _between(roles: Roles, names: Sequence[str]) -> Array:
-    places = [roles.readers.index(name) for name in names]
-    return roles.attention[np.ix_(places, places)]
+def _file(side: Side, code: str, sides: Sequence[Side]) -> str:
+    """Name of a language's circuit: the second model's own where both models have the language."""
+    return f"{code}-against" if side is not sides[0] and code in sides[0].done else code
 
 
 def _write_tables(
-    run: RunWriter,
+    run: _Collected,
+    model: Model,
     settings: CircuitsSettings,
     prompts: Mapping[str, Prompts],
     done: Mapping[str, Measured],
-    correlations: Sequence[Mapping[str, Any]],
-    crossed: Sequence[Mapping[Any, Any]],
+    progress: Progress,
 ) -> dict[str, Any]:
     everything = {code: list(each.everything.pairs) for code, each in prompts.items()}
     behaved = [
@@ -178,6 +147,15 @@ def _write_tables(
     _table(run, "ffn", [row for c, x in done.items() for row in ffn_rows(c, x.found)])
     _table(run, "role_scores", [row for c, x in done.items() for row in _score_rows(c, x.roles)])
     heads = {code: list(language.found.heads) for code, language in done.items()}
+    promoted = [
+        row for code in done for row in tables.promoted_rows(model, code, prompts[code].main, heads[code], settings.top)
+    ]
+    _table(run, "promoted", promoted)
+    _write_ablations(run, model, settings, everything, done, progress)
+    correlations = _correlations(settings, done)
+    if not settings.edges:
+        _table(run, "overlap", correlations)
+    crossed = _write_faithfulness(run, model, settings, prompts, done, heads, progress)
     return {
         "accuracy": {code: _of_stratum(behaved, code, prompts[code].stratum, "accuracy") for code in done},
         "logit_difference": {
@@ -193,6 +171,161 @@ def _write_tables(
     }
 
 
+def _correlations(settings: CircuitsSettings, done: Mapping[str, Measured]) -> list[dict[str, Any]]:
+    matrices = {
+        name: {code: getattr(language, part).heads() for code, language in done.items()}
+        for name, part in (("path_logits", "path"), ("activation_patching", "activation"))
+    }
+    return tables.correlation_rows(matrices, settings.permutations, settings.seed)
+
+
+def _write_edges(
+    run: RunWriter,
+    model: Model,
+    settings: CircuitsSettings,
+    prompts: Mapping[str, Prompts],
+    done: Mapping[str, Measured],
+    progress: Progress,
+) -> dict[str, Any]:
+    """The second half: routes, edges, and circuits as masks, compared across languages."""
+    if not settings.edges:
+        return {}
+    chosen = EdgeSettings(share=settings.edge_share, permutations=settings.permutations, seed=settings.seed)
+    controls = control_prompts(
+        model, settings.task, list(done), max(2, settings.n // 2), seed=settings.seed, split=settings.split
+    )
+    roles: dict[str, dict[str, str]] = {}
+    for code, language in done.items():
+        for row in role_rows(code, language.found, language.roles, task_named(settings.task)):
+            if row["role"] != ALSO:
+                roles.setdefault(code, {}).setdefault(f"{row['layer']}.{row['head']}", str(row["role"]))
+    found = find_edges(
+        model,
+        {code: each.main for code, each in prompts.items()},
+        chosen,
+        {code: language.activation.heads() for code, language in done.items()},
+        roles,
+        controls,
+        progress,
+    )
+    found.write(run, overlap=_correlations(settings, done))
+    run.manifest["edges"] = found.settings
+    return found.summary
+
+
+def _write_ablations(
+    run: _Collected,
+    model: Model,
+    settings: CircuitsSettings,
+    everything: Mapping[str, list[PromptPair]],
+    done: Mapping[str, Measured],
+    progress: Progress,
+) -> None:
+    sets = _ablation_sets(model, settings, done)
+    scores: dict[str, Array] = {}
+    rows: list[dict[str, Any]] = []
+    with progress("ablation", len(everything) * len(sets), "sets") as step:
+        for code, pairs in everything.items():
+            found, scores[code] = tables.ablation_rows(model, code, pairs, sets, settings.ablation, settings.seed)
+            rows += found
+            step(len(sets))
+    frame = pd.DataFrame(rows)
+    wide = frame["set"].str.startswith("ffn window")
+    for name, chosen in (("ablation", ~wide), ("ffn_windows", wide)):
+        if chosen.any():
+            run.table(name, frame.loc[chosen].reset_index(drop=True))
+    _table(run, "selectivity", tables.selectivity_rows(sets, scores, everything, settings.seed))
+
+
+def _ablation_sets(model: Model, settings: CircuitsSettings, done: Mapping[str, Measured]) -> list[AblationSet]:
+    """Each step's heads and the whole circuit of each language, random sets like it, FFNs and windows of them."""
+    sets: list[AblationSet] = []
+    task = task_named(settings.task)
+    dissociated = {label.role for label in task.dissociation.labels} if task.dissociation else set[str]()
+    for code, language in done.items():
+        suffix = f" ({code})" if len(done) > 1 else ""
+        named: dict[str, list[Head]] = {}
+        for row in role_rows(code, language.found, language.roles, task):
+            if row["role"] != ALSO:
+                named.setdefault(str(row["role"]), []).append(Head(row["layer"], row["head"]))
+        for role, heads in named.items():
+            chosen = tuple(dict.fromkeys(heads))
+            sets.append(AblationSet(f"{role}{suffix}", chosen, code))
+            # section 6: each of these sets beside random heads of its own layers
+            if role.removeprefix(CANDIDATE) in dissociated:
+                like = matched_random(model, chosen, settings.draws, settings.seed)
+                sets += [AblationSet(f"random like {role}{suffix}", tuple(n), code, d) for d, n in enumerate(like)]
+        circuit = language.found.heads
+        if circuit:
+            sets.append(AblationSet(f"circuit{suffix}", circuit, code))
+            draws = matched_random(model, circuit, settings.draws, settings.seed)
+            sets += [AblationSet(f"random{suffix}", tuple(nodes), code, draw) for draw, nodes in enumerate(draws)]
+    for width in settings.windows:
+        for centre, nodes in enumerate(windows(model, width)):
+            name = f"ffn {centre}" if width == 1 else f"ffn window of {width} at {centre}"
+            sets.append(AblationSet(name, tuple(nodes)))
+    return sets
+
+
+def _write_faithfulness(
+    run: _Collected,
+    model: Model,
+    settings: CircuitsSettings,
+    prompts: Mapping[str, Prompts],
+    done: Mapping[str, Measured],
+    heads: Mapping[str, list[Head]],
+    progress: Progress,
+) -> list[dict[str, Any]]:
+    curves: list[dict[str, Any]] = []
+    main = {code: each.main for code, each in prompts.items()}
+    with progress("faithfulness", 2 * len(done), "languages") as step:
+        for code, language in done.items():
+            ranking = language.found.ranking()
+            curves += tables.faithfulness_rows(model, code, main[code], ranking, settings.ablation, settings.seed)
+            step(1)
+        largest = max(heads.values(), key=len, default=[])
+        draws = matched_random(model, largest, settings.draws, settings.seed) if largest else []
+        crossed = tables.cross_rows(model, main, heads, draws, settings.ablation)
+        step(len(done))
+    _table(run, "faithfulness", curves)
+    _table(run, "cross_faithfulness", crossed)
+    return crossed
+
+
+def _matching(settings: CircuitsSettings, first: Side, second: Side) -> list[dict[str, Any]]:
+    """Heads of two models paired by role scores, against shuffled scores or models with random weights."""
+    (code, theirs), own = next(iter(second.done.items())), first.done[settings.languages[0]]
+    if settings.matching == "shuffle":
+        generator = np.random.default_rng(settings.seed)
+        null = [shuffled(theirs.roles, generator) for _ in range(settings.twins)]
+    else:
+        twice, prefix = repeated(second.model, settings, code)
+        copied = task_named(settings.task).copied_roles
+        null = [
+            role_scores(
+                random_twin(second.model, seed), second.prompts[code].main, twice, prefix, settings.seed, copied
+            )
+            for seed in range(settings.twins)
+        ]
+    found = match_heads(own.roles, theirs.roles, null)
+    return [
+        {
+            "model": first.model.id,
+            "layer": a.layer,
+            "head": a.head,
+            "model2": second.model.id,
+            "layer2": b.layer,
+            "head2": b.head,
+            "distance": float(found.distance[place]),
+            "null_distance": float(found.null[place]),
+            "p": float(found.pair_p[place]),
+            "matching_p": found.p,
+            "null": settings.matching,
+        }
+        for place, (a, b) in enumerate(found.pairs)
+    ]
+
+
 def _score_rows(code: str, roles: Roles) -> list[dict[str, Any]]:
     layers, heads = next(iter(roles.scores.values())).shape
     return [
@@ -202,7 +335,7 @@ def _score_rows(code: str, roles: Roles) -> list[dict[str, Any]]:
     ]
 
 
-def _table(run: RunWriter, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
+def _table(run: _Collected, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
     if rows:
         run.table(name, pd.DataFrame(list(rows)))
 
