@@ -248,7 +248,7 @@ def _confusion(answers: pd.DataFrame) -> pd.DataFrame:
         counted = found.loc[found["kind"] != "skipped"]
         rows.append({
             **found.iloc[0][names].to_dict(),
-            **{kind: int((found["kind"] == kind).sum()) for kind in KINDS}, "n": len(found),
+            **{kind: found["kind"].tolist().count(kind) for kind in KINDS}, "n": len(found),
             "lpr": float(counted["all_target"].mean()) if len(counted) else float("nan"),
         })  # fmt: skip
     return pd.DataFrame(rows)
@@ -272,10 +272,13 @@ def _save_edits(
     names: list[str] = []
     for rows in _headlines(frame):
         row = rows.iloc[0]
-        setting = Setting(row.source, row.target, row.method, int(row.layer), float(row.alpha))
+        told = row.to_dict()
+        setting = Setting(
+            str(told["source"]), str(told["target"]), str(told["method"]), int(told["layer"]), float(told["alpha"])
+        )  # fmt: skip
         facts = {
             "model": model.id, "weight_hash": model.weight_hash, "corpus": corpus.spec, "corpus_hash": corpus.hash,
-            "fit_documents": len(fitted.moments.documents), "method": setting.method, "success": float(row.success),
+            "fit_documents": len(fitted.moments.documents), "method": setting.method, "success": float(told["success"]),
         }  # fmt: skip
         name = f"edits/{setting.source}-{setting.target}-{setting.method}.safetensors"
         saved: SavedEdit | None = None
