@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
+from babelscope.cli.circuit_files import export_graph, import_graph
 from babelscope.cli.command import verb, verb_app
 from babelscope.cli.options import Kept, Loading, Place, note
 from babelscope.studies.circuit_settings import CircuitsSettings
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from babelscope.results import Run
 
 app = verb_app("circuits")
+for name, function in (("import", import_graph), ("export", export_graph)):
+    app.command(verb(function), name=name)
 
 
 @app.default

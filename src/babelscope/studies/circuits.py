@@ -202,7 +202,14 @@ def _write_edges(
     """The second half: routes, edges, and circuits as masks, compared across languages."""
     if not settings.edges:
         return {}
-    chosen = EdgeSettings(share=settings.edge_share, permutations=settings.permutations, seed=settings.seed)
+    chosen = EdgeSettings(
+        share=settings.edge_share,
+        permutations=settings.permutations,
+        seed=settings.seed,
+        counted=settings.counted,
+        construction=settings.construction,
+        half=settings.half,
+    )
     controls = control_prompts(
         model, settings.task, list(done), max(2, settings.n // 2), seed=settings.seed, split=settings.split
     )
