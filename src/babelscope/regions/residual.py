@@ -102,7 +102,7 @@ def record_residual(
             where = f"language {corpus.languages[language]}, sentence {corpus.ids[sentence]}"
             raise NonFinite(f"a residual is NaN or infinite: {where}")
     shape = (len(corpus.languages), len(corpus))
-    found = {
+    found: dict[Pooling, Recording] = {
         name: Recording(
             corpus.languages,
             corpus.ids,
