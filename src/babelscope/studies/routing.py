@@ -20,10 +20,10 @@ from babelscope.regions.perplexity import Windows
 from babelscope.regions.routed import Routing
 from babelscope.regions.routing_nulls import RoutingNull, routing_null
 from babelscope.regions.routing_recording import record_routing
-from babelscope.results import RunWriter
 from babelscope.studies.progress import Progress
 from babelscope.studies.region_settings import RegionsSettings
 from babelscope.studies.routing_deactivation import expert_deactivation
+from babelscope.studies.steps import Sink
 
 NAN = float("nan")
 NOT_ASKED = "no permutations were asked for"
@@ -32,7 +32,7 @@ HASHED = "experts follow from the token id alone"
 
 
 def write_routing(
-    run: RunWriter,
+    run: Sink,
     model: Model,
     sample: ParallelCorpus,
     windows: Mapping[str, Windows],
