@@ -78,7 +78,7 @@ def derangements(count: int, draws: int = PERMUTATIONS, seed: int = 0) -> Int[ND
     missing = draws
     while missing:
         some = generator.permuted(np.tile(identity, (3 * missing, 1)), axis=1)
-        good = some[(some != identity).all(1)][:missing]
+        good = some[np.asarray((some != identity).all(1))][:missing]
         found.append(good)
         missing -= len(good)
     return np.concatenate(found)

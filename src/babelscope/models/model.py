@@ -419,8 +419,8 @@ class Model:
     ) -> list[list[int]]:
         """Token ids of each text; `bos` and `bos-excluded` put the beginning-of-sequence token in front.
 
-        Raises InputError naming the text (`names`: what each is called) when it has no tokens, a token that the model
-        has no embedding for, or more tokens than the model has positions.
+        Raises InputError naming the text when it has no tokens, or a token that the model has no embedding for; with
+        `names`, what each text is called, also when it has more tokens than the model has positions.
         """
         if not texts:
             return []
@@ -436,8 +436,9 @@ class Model:
                     f"special tokens {special!r}: the tokenizer of {self.id} has no beginning-of-sequence token"
                 )
             encoded = [[first, *ids] for ids in encoded]
-        for place, ids in enumerate(encoded):
-            self.check_length(len(ids), names[place] if names else f"text {place}")
+        # without names these are no sentences to be read whole: prompts and windows are cut out of longer texts
+        for name, ids in zip(names or (), encoded):
+            self.check_length(len(ids), name)
         return encoded
 
     def check_length(self, tokens: int, name: str) -> None:

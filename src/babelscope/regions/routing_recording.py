@@ -119,7 +119,11 @@ def record_routing(
     """
     if not model.mixtures:
         raise InputError(f"{model.id} has no mixture of experts: there is no routing to record")
-    sequences = [ids for code in corpus.languages for ids in model.tokenize(corpus.texts[code], special)]
+    sequences = [
+        ids
+        for code in corpus.languages
+        for ids in model.tokenize(corpus.texts[code], special, [f"sentence {id} ({code})" for id in corpus.ids])
+    ]
     tally = RoutingTally(model, len(sequences))
 
     def add(batch: Batch) -> None:
