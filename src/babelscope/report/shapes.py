@@ -88,7 +88,7 @@ def interval_words(frame: pd.DataFrame, low: str = "low", high: str = "high") ->
     """
     if not {low, high} <= set(frame.columns):
         return "No intervals."
-    known = int((frame[low].notna() & frame[high].notna()).sum())
+    known = int(np.count_nonzero(np.isfinite(frame[[low, high]].to_numpy(dtype=float)).all(axis=1)))
     if known == len(frame):
         return "Whiskers: 95 % intervals."
     reasons = [str(why) for why in frame["why"].dropna().unique() if str(why)] if "why" in frame else []
