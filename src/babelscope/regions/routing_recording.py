@@ -27,7 +27,9 @@ class RoutingTally:
 
     def __init__(self, model: Model, sentences: int) -> None:
         self.model, self.layers = model, list(model.mixtures)
-        self.scoring, self.reproduced = router_scoring(model)
+        scoring: tuple[Scoring, bool] = router_scoring(model)
+        self.scoring: Scoring = scoring[0]
+        self.reproduced = scoring[1]
         self.per_token = 0
         widths = router_widths(model)
         self.experts = tuple(widths)

@@ -86,7 +86,7 @@ def _summary(
         "reference": reference,
         "raised_experts": None
         if by_language is None
-        else {code: int(by_language.get(code, 0)) for code in found.languages},
+        else {code: int(by_language.get(code, 0) or 0) for code in found.languages},
         "rate": rate,
     }
 
