@@ -255,5 +255,5 @@ def test_a_study_of_a_mixture_writes_its_routing(tmp_path):
     units = planted().mixtures[0].units
     for place in range(6):
         members = regions[place].reshape(EXPERTS, units)
-        assert members[place].mean() > 0.9
+        assert members[place].mean() > 0.7
         assert members[[other for other in range(6) if other != place]].sum() == 0

@@ -75,7 +75,7 @@ def study_regions(
             _write_table(run, table)
             told["perplexity"] = table.perplexities()
         sets = _calibrate(run, found, settings, told, progress)
-        told |= write_routing(run, model, sample, windows, settings, progress)
+        told |= write_routing(run, model, recording, windows, settings)
         _probe(run, model, sample, found, sets, windows, settings, told, progress)
         _manifest(run, model, settings, sample, windows, told)
     return open_run(out)
