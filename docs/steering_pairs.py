@@ -71,7 +71,7 @@ def show(folder: Path) -> None:
     steered = steering[steering.condition == "steered"]
     for method in ("diffmean", "neurons", "arithmetic"):
         for limit in LIMITS:
-            chosen = [limit in _limits(text) for text in steered.chosen_at]
+            chosen = np.array([limit in _limits(text) for text in steered.chosen_at])
             rows = steered[(steered.method == method) & chosen]
             print(f"| {method} | {limit} | " + " | ".join(_cell(rows, kin) for kin in KIN) + " |")
     controls["kin"] = controls.apply(related, axis=1)
@@ -105,7 +105,11 @@ def _interval(values: pd.Series) -> str:
 
 def _cell(rows: pd.DataFrame, kin: str) -> str:
     own = rows[rows.kin == kin]
-    return f"{_interval(own.success)}, n = {len(own)}" if len(own) else "–"
+    if not len(own):
+        return "–"
+    found = mean_t(own.success.dropna().to_numpy())
+    ends = "" if np.isnan(found.low) else f" [{max(found.low, 0):.2f}, {min(found.high, 1):.2f}]"
+    return f"{found.value:.2f}{ends}, n = {len(own)}"
 
 
 def _counts(frame: pd.DataFrame, name: str) -> dict[float, int]:

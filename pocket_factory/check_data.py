@@ -21,7 +21,7 @@ FILES = ("lexicon.tsv", "morphology.toml", "templates.tsv")
 TEMPLATE_IDS = [f"t{number:02}" for number in range(1, 17)]
 UNSAID = {("story_repair_end", "agent")}
 """Slots that a language may leave to the context."""
-KINDS = {"inflection", "copy", "aspect", "particle"}
+KINDS = {"inflection", "imperfect", "copy", "aspect", "particle"}
 
 
 def _file(language: str, name: str) -> Traversable | Path:

@@ -268,8 +268,8 @@ TARGETS: dict[str, tuple[Read, Seed]] = {
     "regions": (_file("r.safetensors", "regions", "load_regions"), _region_bytes),
     "regions-json": (_file("r.json", "regions.exchange", "import_regions"), _json(_REGIONS_JSON)),
     "lape": (_file("m.pt", "regions.exchange", "import_lape", ["en", "zh"], 2, 3), _lape_bytes),
-    "circuit": (_file("c.safetensors", "circuits.circuit", "Circuit.load"), _circuit_bytes),
-    "graph": (_file("g.json", "circuits.mib", "read_graph"), _json(_GRAPH)),
+    "circuit": (_file("c.safetensors", "circuits.edges.circuit", "Circuit.load"), _circuit_bytes),
+    "graph": (_file("g.json", "circuits.edges.mib", "read_graph"), _json(_GRAPH)),
     # runs, plans, sweeps
     "run": (_within("run.json"), _of_run("run.json")),
     "checksums": (_within("checksums.json"), _of_run("checksums.json")),

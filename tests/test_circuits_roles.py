@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from babelscope.circuits.comparison.head_matching import match_heads, random_twin, shuffled
 from babelscope.circuits.core.cache import run
 from babelscope.circuits.core.nodes import Head
 from babelscope.circuits.heads.dla import attributions, promoted
@@ -17,8 +18,6 @@ from babelscope.circuits.heads.roles import (
     Roles,
     copying,
     direct,
-    match_heads,
-    random_twin,
     repetition,
     role_scores,
     token_copying,
@@ -137,7 +136,13 @@ def test_heads_are_matched_by_what_they_do_wherever_they_stand():
     twins = [role_scores(random_twin(other, seed), same) for seed in range(3)]
     found = match_heads(first, second, twins)
     assert found.null.shape == (16,)
-    assert 0 < found.p <= 1
+    assert found.p == 0.25  # the planted heads are nearer than those of any of three random models
+    null = [shuffled(second, np.random.default_rng(seed)) for seed in range(40)]
+    found = match_heads(first, second, null)
+    assert found.p == pytest.approx(1 / 41)
+    assert found.pair_p.shape == (16,)
+    assert (found.pair_p >= 1 / 41 - 1e-9).all()
+    assert (found.pair_p <= 1).all()
 
 
 def test_a_random_twin_does_not_disturb_the_random_state(llama):

@@ -105,7 +105,7 @@ def test_the_command_line_does_the_same_and_writes_a_page(tmp_path):
         (dict(rule="luck"), "no selection rule"),
         (dict(windows=(2,)), "odd"),
         (dict(ablation="optimal"), "zero, mean or resample"),
-        (dict(languages=()), "at least one language"),
+        (dict(languages=()), "no language is named"),
         (dict(mlps="gone"), "recomputed or frozen"),
         (dict(edge_share=0.0), "share of the edges"),
     ],
@@ -130,3 +130,23 @@ def test_bad_input_stops_before_anything_is_measured(pocket, ioi, tmp_path):
         preset("mine")
     assert preset("tense-qwen").model == "Qwen/Qwen2-0.5B-Instruct"
     assert not list(tmp_path.iterdir())
+
+
+def test_the_second_model_is_studied_in_full_and_stands_in_the_same_tables(pocket, tmp_path):
+    other = load_model("pocket:pocket-gpt2-zh")
+    settings = CircuitsSettings(
+        languages=("en",), against_language="zh", edges=False, **{**QUICK, "n": 6, "draws": 1, "windows": (1,)}
+    )
+    run = study_circuits(pocket, settings, tmp_path / "pair", against=other)
+    cells = {(pocket.id, "en"), (other.id, "zh")}
+    for name in ("behaviour", "role_scores", "ablation", "census"):
+        table = run.table(name)
+        assert set(zip(table["model"], table.language)) == cells, name
+    assert {"copy", "negative copy", "own-word logit"} <= set(run.table("role_scores"))
+    matched = run.table("matching")
+    assert set(matched["null"]) == {"shuffle"}
+    assert matched.matching_p.nunique() == 1
+    assert matched.p.nunique() > 1
+    assert matched.p.min() >= 1 / 201 - 1e-12
+    assert run.summary["against"]["model"] == other.id
+    assert run.file("circuits/zh.json").is_file()

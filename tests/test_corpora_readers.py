@@ -196,7 +196,7 @@ def test_a_file_where_a_folder_is_expected(tmp_path):
     write(tmp_path, {"en.txt": "a"})
     with pytest.raises(CorpusError, match="is a file where a folder is expected"):
         load_corpus(f"lines:{tmp_path / 'en.txt'}")
-    with pytest.raises(CorpusError, match="is a folder where a file is expected"):
+    with pytest.raises(CorpusError, match="no tables in"):  # a folder is read as the shards of one table
         load_corpus(f"table:{tmp_path}?format=csv")
 
 
@@ -284,7 +284,7 @@ def test_columns_that_are_not_there(tmp_path):
         load_corpus(f"table:{tmp_path / 't.tsv'}?de=German")
     with pytest.raises(CorpusError, match="no text in de; available: en, zh"):
         load_corpus(f"table:{tmp_path / 't.tsv'}", "en,de")
-    with pytest.raises(CorpusError, match="format=xls is not one of csv, jsonl, parquet, tsv"):
+    with pytest.raises(CorpusError, match="format=xls is not one of csv, json, jsonl, parquet, tsv"):
         load_corpus(f"table:{tmp_path / 't.tsv'}?format=xls")
 
 
@@ -425,3 +425,81 @@ def test_the_hub_needs_an_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(MissingExtra, match=r"pip install 'babelscope\[hub\]'"):
         load_corpus("hub:some/set?split=test&en=a")
+
+
+# -- text as people have it --------------------------------------------------------------------------------------------
+
+
+def packed(data: bytes, how: str) -> bytes:
+    import gzip
+
+    return gzip.compress(data) if how == "gz" else pytest.importorskip("zstandard").ZstdCompressor().compress(data)
+
+
+@pytest.mark.parametrize("how", ["gz", "zst"])
+def test_bug_40_packed_files_are_read_by_every_reader_of_files(tmp_path, how):
+    for code, text in (("en", b"a cat\na dog\n"), ("fr", b"un chat\nun chien\n")):
+        (tmp_path / f"{code}.txt.{how}").write_bytes(packed(text, how))
+    assert load_corpus(f"lines:{tmp_path}").sentences("fr") == ("un chat", "un chien")
+    table = b"id\ten\tfr\n1\ta cat\tun chat\n"
+    (tmp_path / f"t.tsv.{how}").write_bytes(packed(table, how))
+    assert load_corpus(f"table:{tmp_path / f't.tsv.{how}'}").sentences("en") == ("a cat",)
+    (tmp_path / "damaged").mkdir()
+    for code in ("en", "fr"):
+        (tmp_path / "damaged" / f"{code}.txt.{how}").write_bytes(packed(b"a\n" * 50, how)[:-9])
+    with pytest.raises(CorpusError, match="cannot be unpacked"):
+        load_corpus(f"lines:{tmp_path / 'damaged'}")
+
+
+@pytest.mark.parametrize("how", ["gz", "zst"])
+def test_a_packed_file_that_would_fill_memory_is_refused(tmp_path, how):
+    (tmp_path / f"t.tsv.{how}").write_bytes(packed(b"\0" * (80 << 20), how))
+    with pytest.raises(CorpusError, match="more than 300 times its size"):
+        load_corpus(f"table:{tmp_path / f't.tsv.{how}'}")
+
+
+def test_bug_42_shards_arrays_and_patterns(tmp_path):
+    for number in (0, 1):
+        rows = [{"en": f"cat {number}", "fr": f"chat {number}"}]
+        (tmp_path / f"part-{number}.json").write_text(json.dumps({"data": rows} if number else rows))
+    assert load_corpus(f"table:{tmp_path}").sentences("en") == ("cat 0", "cat 1")
+    assert load_corpus(f"table:{tmp_path}/part-*.json").sentences("fr") == ("chat 0", "chat 1")
+    assert load_corpus(f"table:{tmp_path / 'part-0.json'}").sentences("fr") == ("chat 0",)
+    (tmp_path / "part-2.json").write_text(json.dumps([{"en": "x", "de": "y"}]))
+    with pytest.raises(CorpusError, match="are no shards of one table"):
+        load_corpus(f"table:{tmp_path}")
+    (tmp_path / "part-0.json").write_text('{"a": 1}')
+    with pytest.raises(CorpusError, match="an array of objects is expected"):
+        load_corpus(f"table:{tmp_path / 'part-0.json'}")
+
+
+def test_attack_8_a_small_parquet_file_costs_little(tmp_path):
+    import tracemalloc
+
+    table = pa.table({"en": pa.array(["x" * 2000] * 400_000).dictionary_encode(), "fr": pa.array(["y"] * 400_000)})
+    pq.write_table(table, tmp_path / "t.parquet")
+    assert (tmp_path / "t.parquet").stat().st_size < 100_000
+    tracemalloc.start()
+    with pytest.raises(CorpusError, match=r"states 400000 rows|times its size"):
+        load_corpus(f"table:{tmp_path / 't.parquet'}")
+    assert tracemalloc.get_traced_memory()[1] < 150e6
+    tracemalloc.stop()
+
+
+def test_attack_8_nested_verses_are_refused_soon(tmp_path):
+    (tmp_path / "English.xml").write_text("<a>" * 3000 + "</a>" * 3000)
+    with pytest.raises(CorpusError, match="levels deep"):
+        load_corpus(f"bible:{tmp_path}", "en")
+
+
+def test_normalise_changes_counts_and_records(tmp_path):
+    import unicodedata
+
+    write(tmp_path, {"en.txt": "a\nb\n", "vi.txt": unicodedata.normalize("NFD", "tiếng Việt\nmèo\n")})
+    as_it_is, formed = (load_corpus(f"lines:{tmp_path}{rest}") for rest in ("", "?normalise=nfc"))
+    assert formed.sentences("vi") == ("tiếng Việt", "mèo")
+    assert "texts changed to Unicode form NFC: 2 in vi" in formed.notes
+    assert formed.hash != as_it_is.hash
+    assert "normalise=nfc" in formed.spec
+    with pytest.raises(CorpusError, match="normalise=xyz is not one of nfc"):
+        load_corpus(f"lines:{tmp_path}?normalise=xyz")

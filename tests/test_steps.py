@@ -63,6 +63,15 @@ def test_a_change_runs_its_step_and_what_needs_it(store):
     assert ran(study(), store, {"weights": "w"}) == ["recording", "null of it"]
 
 
+def test_a_result_that_is_cheap_is_made_again_and_may_hold_anything(store):
+    def steps():
+        cheap = Step("cheap", None, lambda own, given: len, kept=False)
+        return [cheap, Step("dear", None, lambda own, given: given[cheap]("four"), (cheap,))]
+
+    assert ran(steps(), store) == ["cheap", "dear"]
+    assert ran(steps(), store) == ["cheap"]
+
+
 def test_another_version_takes_over_nothing(store, monkeypatch):
     ran(study(), store)
     monkeypatch.setattr("babelscope.studies.steps.__version__", "0.0.0")

@@ -43,7 +43,7 @@ def test_tense_data_are_complete(language):
     assert len({len(words) for words in lexicon.times.values()}) == 1, "time words are aligned"
     assert not set(lexicon.times["past"]) & {*lexicon.times["future"], *lexicon.times["present"]}
     kinds = {template.kind for template in lexicon.templates}
-    assert kinds <= {"inflection", "copy", "aspect", "particle"}
+    assert kinds <= {"inflection", "imperfect", "copy", "aspect", "particle"}
     assert {verb.stratum for verb in lexicon.verbs} <= {"regular", "irregular", "syncretic", "none"}
     assert len({concept(verb) for verb in lexicon.verbs}) == len(lexicon.verbs)
     for verb in lexicon.verbs:

@@ -31,7 +31,7 @@ def parse_json(text: str, what: str, error: type[BabelscopeError] = InputError, 
 
     _refuse_depth(text, what, error)
     try:
-        return json.loads(text, parse_constant=constant)
+        return json.loads(text, parse_constant=constant, object_pairs_hook=_mapping)
     except (ValueError, RecursionError) as problem:
         line = f", line {problem.lineno}" if isinstance(problem, json.JSONDecodeError) else ""
         raise error(f"{what} is not JSON{line}: {_reason(problem)}") from problem
@@ -51,6 +51,15 @@ def read_text(path: Path, what: str = "", error: type[BabelscopeError] = InputEr
     except (OSError, ValueError) as problem:
         reason = problem.strerror if isinstance(problem, OSError) and problem.strerror else str(problem)
         raise error(f"{what or path} cannot be read: {reason}") from problem
+
+
+def _mapping(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"{twice[:60]!r} is named twice")
+    return found
 
 
 def _refuse_depth(text: str, what: str, error: type[BabelscopeError]) -> None:

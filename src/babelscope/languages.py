@@ -59,6 +59,16 @@ _FAMILIES = {
 }
 _FAMILY_OF = {code: family for family, codes in _FAMILIES.items() for code in codes.split()}
 
+_COUNTRIES = {
+    "jp": "ja", "cn": "zh", "ua": "uk", "kp": "ko", "dk": "da", "cz": "cs", "gr": "el", "vn": "vi", "ir": "fa",
+    "il": "he", "rs": "sr", "us": "en", "gb": "en", "au": "en", "nz": "en", "at": "de", "mx": "es", "cl": "es",
+    "pe": "es", "ph": "fil", "pk": "ur", "bd": "bn", "np": "ne", "iq": "ar", "eg": "ar", "ae": "ar", "jo": "ar",
+    "dz": "ar", "ma": "ar", "sy": "ar", "ye": "ar", "al": "sq", "ge": "ka", "kz": "kk", "kg": "ky", "tj": "tg",
+    "md": "ro", "by": "be", "ee": "et", "si": "sl", "kh": "km", "mm": "my", "lk": "si", "hk": "zh-Hant",
+    "ke": "sw", "tz": "sw", "et": "am", "za": "af", "ng": "ha", "vu": "bi",
+}  # fmt: skip
+"""what people type for a language and is the code of a country; asked only where it is the code of no language"""
+
 _RIGHT_TO_LEFT = frozenset({"Arab", "Hebr", "Thaa", "Syrc", "Nkoo", "Adlm", "Rohg", "Mand", "Samr"})
 
 # First word of a character's Unicode name → ISO 15924.
@@ -150,6 +160,9 @@ def _from_tag(code: str) -> langcodes.Language | None:
 
 
 def _from_name(name: str) -> langcodes.Language | None:
+    # the name data know hundreds of spellings of two and three letters: what looks like a code is one, or nothing
+    if len(name) < 4 and name.isascii():
+        return None
     # control characters have a meaning of their own inside the name data
     if not name.isprintable() or not 0 < len(name) <= 80:
         return None
@@ -164,6 +177,9 @@ def _unknown(code: str) -> str:
     shown = code if len(code) <= 40 else code[:37] + "…"
     names = {_language(known).name: _language(known).code for known in _FAMILY_OF}
     asked = code.strip()
+    if asked.lower() in _COUNTRIES:
+        meant = _COUNTRIES[asked.lower()]
+        return f"unknown language {shown!r}: that is a country's code; did you mean {meant} ({_language(meant).name})?"
     near = [
         f"{names[name]} ({name})" for name in difflib.get_close_matches(asked.title(), list(names), n=3, cutoff=0.7)
     ]

@@ -32,6 +32,8 @@ Ablation = Literal["zero", "mean", "resample"]
 """what stands for the output of an ablated node"""
 Split = Literal["strict", "relaxed", "auto"]
 """one-token names and targets; more than that; strict where that is enough"""
+Matching = Literal["shuffle", "twins"]
+"""null of a matching of heads: scores shuffled over the heads, or models with random weights"""
 Where = Literal["all", "generated", "prompt"]
 """tokens that an edit changes: all; the prompt's last and all after it; the prompt"""
 Chat = Literal["auto", "on", "off"]

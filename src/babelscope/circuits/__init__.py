@@ -11,6 +11,7 @@ Prompts come from `babelscope.tasks`; whole studies, which end in a run director
 (Head(layer=4, head=5), Head(layer=4, head=4), Head(layer=3, head=0))
 """
 
+from babelscope.circuits.comparison.head_matching import Match, match_heads, random_twin
 from babelscope.circuits.comparison.overlap import circuit_overlap
 from babelscope.circuits.comparison.transfer import classify, cross_faithfulness
 from babelscope.circuits.core.ablation import Ablation, reference
@@ -40,7 +41,7 @@ from babelscope.circuits.heads.ablation import NodeSpace, ablated_differences, m
 from babelscope.circuits.heads.dla import attributions, promoted
 from babelscope.circuits.heads.lens import Lens, logit_lens
 from babelscope.circuits.heads.patterns import attention_between, attention_patterns
-from babelscope.circuits.heads.roles import Match, Roles, match_heads, random_twin, role_scores
+from babelscope.circuits.heads.roles import Roles, role_scores
 from babelscope.circuits.heads.routes import Routes, flow_routes
 from babelscope.circuits.patching.counterfactual import same_answer
 from babelscope.circuits.patching.methods import activation_patching, path_patching

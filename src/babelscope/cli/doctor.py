@@ -21,6 +21,7 @@ EXTRAS = {
     "big": "accelerate",
     "lid": "py3langid",
     "app": "gradio",
+    "zstd": "zstandard",
     "sentencepiece": "sentencepiece",
 }
 """extra → the module by which one sees that it is there"""

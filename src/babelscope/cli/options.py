@@ -52,6 +52,16 @@ class Place(Settings):
     """replace an existing run"""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Kept(Settings):
+    """The run."""
+
+    fresh: bool = False
+    """begin anew where an interrupted run left finished steps"""
+    plan: bool = False
+    """say what it would cost on this machine, step by step, and write nothing"""
+
+
 def load(name: str, loading: Loading | None = None) -> Model:
     """Load a model as the command line does: quietly, with the settings that were filled in printed."""
     quiet()

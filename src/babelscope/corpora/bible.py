@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 from xml.etree.ElementTree import ParseError
 
 from defusedxml.common import DefusedXmlException
@@ -12,6 +14,7 @@ from defusedxml.ElementTree import fromstring, iterparse
 
 from babelscope.corpora.files import decode, files_in, listed, read_bytes, shown
 from babelscope.corpora.folders import find_language_files, named_language
+from babelscope.corpora.packed import plain_path
 from babelscope.corpora.source import Source, add_text
 from babelscope.corpora.spec import Spec
 from babelscope.errors import CorpusError
@@ -30,7 +33,8 @@ _BOOKS = frozenset(
     """.split()  # noqa: SIM905 - a list of a hundred quoted names reads worse
 )
 _DECLARED_ENCODING = re.compile(rb"""^(?:\xef\xbb\xbf)?\s*<\?xml[^>]*?encoding\s*=\s*["']([A-Za-z0-9._-]+)""")
-_XML_ERRORS = (ParseError, DefusedXmlException, ValueError, LookupError)
+_DEEPEST = 50
+_XML_ERRORS = (ParseError, DefusedXmlException, ValueError, LookupError, RecursionError)
 
 
 def parse_bible(content: bytes, where: str | Path) -> dict[str, str]:
@@ -47,6 +51,8 @@ def parse_bible(content: bytes, where: str | Path) -> dict[str, str]:
         root = fromstring(content)
     except _XML_ERRORS as error:
         raise CorpusError(_xml_message(error, where)) from error
+    if _depth(root) > _DEEPEST:
+        raise CorpusError(f"{where} is nested more than {_DEEPEST} levels deep, which no Bible is")
     verses: dict[str, str] = {}
     for segment in root.iter("seg"):
         verse = segment.get("id")
@@ -60,11 +66,23 @@ def parse_bible(content: bytes, where: str | Path) -> dict[str, str]:
     return verses
 
 
+def _depth(root: Any) -> int:
+    """Levels of a tree, walked without calling itself; one more than the deepest that is read ends the walk."""
+    level, deep = [root], 0
+    while level and deep <= _DEEPEST:
+        level, deep = [child for element in level for child in element], deep + 1
+    return deep
+
+
 def read_bible(spec: Spec, languages: Sequence[str] | None) -> Source:
     """The reader `bible:PATH?books=MAT,MAR&exclude=JAM&documents=chapter|book&sw=Swahili-NT.xml`."""
     place = spec.path
     folder = place if place.is_dir() else place.parent
-    paths = files_in(place, lambda path: path.suffix.lower() == ".xml", "XML files") if place.is_dir() else [place]
+    paths = (
+        files_in(place, lambda path: plain_path(path).suffix.lower() == ".xml", "XML files")
+        if place.is_dir()
+        else [place]
+    )
     notes: list[str] = []
     stated = spec.by_language((*OPTIONS, "lone", "limit"))
     found = find_language_files(folder, paths, lambda path: _language_of(path, notes), stated)
@@ -80,7 +98,7 @@ def read_bible(spec: Spec, languages: Sequence[str] | None) -> Source:
 
 def _language_of(path: Path, notes: list[str]) -> str | None:
     """The language of a file: what its header declares, unless header text and file name agree on another."""
-    by_file = named_language(re.sub(r"[-_](NT|OT|PART|WEB|tok)\b.*", "", path.stem))
+    by_file = named_language(re.sub(r"[-_](NT|OT|PART|WEB|tok)\b.*", "", plain_path(path).stem))
     try:
         codes, name = _declared(path)
     except CorpusError:
@@ -101,7 +119,7 @@ def _language_of(path: Path, notes: list[str]) -> str | None:
 def _declared(path: Path) -> tuple[list[str], str]:
     """What `<language id= iso639=>Name</language>` says, reading no further than the header."""
     try:
-        with path.open("rb") as file:
+        with io.BytesIO(read_bytes(path)) if plain_path(path) != path else path.open("rb") as file:
             for event, element in iterparse(file, events=("start", "end")):
                 if event == "end" and element.tag == "language":
                     codes = [element.get("id") or "", element.get("iso639") or ""]

@@ -5,19 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from babelscope.corpora.packed import unpacked
 from babelscope.errors import CorpusError
 
 __all__ = ["decode", "files_in", "first_line", "listed", "read_bytes", "read_lines", "shown", "split_lines"]
 
 
 def read_bytes(path: Path) -> bytes:
-    """The content of a file; CorpusError when it cannot be read or is empty."""
-    if path.is_dir():
-        raise CorpusError(f"{path} is a folder where a file is expected")
+    """The content of a file, unpacked where it is packed; CorpusError when it cannot be read or is empty."""
     try:
+        if path.is_dir():
+            raise CorpusError(f"{path} is a folder where a file is expected")
         content = path.read_bytes()
     except OSError as error:
         raise CorpusError(f"cannot read {path}: {error.strerror or error}") from error
+    content = unpacked(content, path)
     if not content.strip():
         raise CorpusError(f"{path} is empty")
     return content

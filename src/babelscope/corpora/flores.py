@@ -8,6 +8,7 @@ from pathlib import Path
 from babelscope.corpora.files import files_in, listed, read_bytes, read_lines, shown
 from babelscope.corpora.folders import find_language_files, named_language, same_length
 from babelscope.corpora.hub import config_names, load_hub_table
+from babelscope.corpora.packed import plain_path
 from babelscope.corpora.source import Source, add_text, choose
 from babelscope.corpora.spec import Spec
 from babelscope.corpora.table import Table, parse_table
@@ -48,8 +49,8 @@ def _from_folder(folder: Path, spec: Spec, languages: Sequence[str] | None) -> S
     documents: dict[str, str] = {}
     lines: dict[str, list[str]] = {}
     for code, path in files.items():
-        if path.suffix in _TABLES:
-            texts[code] = _sentences(parse_table(read_bytes(path), _TABLES[path.suffix], path), documents)
+        if (suffix := plain_path(path).suffix) in _TABLES:
+            texts[code] = _sentences(parse_table(read_bytes(path), _TABLES[suffix], path), documents)
         else:
             lines[code] = read_lines(path)
             texts[code] = {str(i): line for i, line in enumerate(lines[code], 1)}
@@ -60,15 +61,17 @@ def _from_folder(folder: Path, spec: Spec, languages: Sequence[str] | None) -> S
 
 def _language_of(path: Path) -> str | None:
     """eng_Latn.devtest, devtest.eng_Latn, eng.dev and eng_Latn.jsonl all name their language in one part."""
-    parts = [part for part in path.name.split(".") if part not in _NOT_LANGUAGE]
-    return named_language(parts[0]) if len(parts) == 1 and "." in path.name else None
+    name = plain_path(path).name
+    parts = [part for part in name.split(".") if part not in _NOT_LANGUAGE]
+    return named_language(parts[0]) if len(parts) == 1 and "." in name else None
 
 
 def _from_one_table(path: Path, spec: Spec, languages: Sequence[str] | None) -> Source:
     """One FLORES+ file with all languages, told apart by iso_639_3 and iso_15924."""
-    if path.suffix not in _TABLES:
+    suffix = plain_path(path).suffix
+    if suffix not in _TABLES:
         raise CorpusError(f"{path} is neither a folder nor a FLORES+ table (.jsonl, .parquet)")
-    table = parse_table(read_bytes(path), _TABLES[path.suffix], path)
+    table = parse_table(read_bytes(path), _TABLES[suffix], path)
     rows: dict[str, list[dict[str, object]]] = {}
     for number, row in enumerate(table.rows, 1):
         name = f"{row.get('iso_639_3')}_{row.get('iso_15924')}"

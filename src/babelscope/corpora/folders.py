@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from babelscope.corpora.packed import plain_path
 from babelscope.corpora.source import choose
 from babelscope.corpora.spec import Spec
 from babelscope.errors import CorpusError, InputError
@@ -58,7 +59,7 @@ def find_language_files(
 
 
 def _left_out(path: Path) -> str:
-    code = named_language(path.stem)
+    code = named_language(plain_path(path).stem)
     if code is None:
         return f"{path.name} is not named after a language and was left out"
     return f"{path.name} was left out; if it is {language(code).name}, ask for the language {code} by name"

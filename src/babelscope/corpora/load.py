@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from babelscope.corpora import bible, flores, hub, pocket, table, xlsum
 from babelscope.corpora.lines import read_line_files
 from babelscope.corpora.memory import Texts, corpus_in_memory
 from babelscope.corpora.ntrex import read_ntrex
 from babelscope.corpora.parallel import ParallelCorpus
-from babelscope.corpora.source import Source, align, collect
+from babelscope.corpora.source import FORMS, Source, align, collect, normalised
 from babelscope.corpora.spec import Spec, parse_spec
 from babelscope.corpora.texts import TextCollection
 from babelscope.errors import CorpusError
@@ -59,7 +59,7 @@ READERS = {
         Reader(
             "table",
             table.read_table,
-            "TSV, CSV, JSONL or Parquet, a column per language",
+            "TSV, CSV, JSON, JSONL or Parquet, a column per language; shards in a folder or by a pattern",
             "table:pairs.tsv?id=key&en=English&fr=French",
             table.OPTIONS,
             "column",
@@ -103,10 +103,10 @@ def load_corpus(spec: str | Texts, languages: Sequence[str] | str | None = None)
         )
     if not isinstance(spec, str):
         return corpus_in_memory(spec, languages)
-    parsed = _resolve(spec, extra=("lone",))
+    parsed, form = _resolve(spec, extra=("lone",))
     if not READERS[parsed.reader].parallel:
         raise CorpusError(f"{spec}: {parsed.reader} texts are not parallel; use them as texts for perplexity")
-    return align(READERS[parsed.reader].read(parsed, _codes(languages)), parsed)
+    return align(_read(parsed, languages, form), parsed)
 
 
 def load_texts(spec: str, languages: Sequence[str] | str | None = None) -> dict[str, TextCollection]:
@@ -117,25 +117,32 @@ def load_texts(spec: str, languages: Sequence[str] | str | None = None) -> dict[
 
     >>> texts = load_texts("xlsum:XLSum?limit=500", ["en", "fr"])  # doctest: +SKIP
     """
-    parsed = _resolve(spec, extra=("lone", "limit"))
-    reader = READERS[parsed.reader]
-    texts = collect(reader.read(parsed, _codes(languages)), parsed)
-    return {code: replace(text, parallel=reader.parallel) for code, text in texts.items()}
+    parsed, form = _resolve(spec, extra=("lone", "limit"))
+    texts = collect(_read(parsed, languages, form), parsed)
+    return {code: replace(text, parallel=READERS[parsed.reader].parallel) for code, text in texts.items()}
 
 
 def load_source(spec: str, languages: Sequence[str] | str | None = None) -> tuple[Source, Spec]:
     """What the reader found, before anything is aligned or left out: the audit's view."""
-    parsed = _resolve(spec, extra=("lone", "limit"))
-    return READERS[parsed.reader].read(parsed, _codes(languages)), parsed
+    parsed, form = _resolve(spec, extra=("lone", "limit"))
+    return _read(parsed, languages, form), parsed
+
+
+def _read(spec: Spec, languages: Sequence[str] | str | None, form: str) -> Source:
+    """What the reader finds, its texts in the Unicode normal form that was asked for; how many changed is noted."""
+    source = READERS[spec.reader].read(spec, _codes(languages))
+    return normalised(source, form) if form else source
 
 
 def _codes(languages: Sequence[str] | str | None) -> list[str] | None:
     return None if languages is None else parse_languages(languages)
 
 
-def _resolve(text: str, extra: Iterable[str]) -> Spec:
-    """The parsed spec of a known reader, with no option that the reader would not look at."""
+def _resolve(text: str, extra: Iterable[str]) -> tuple[Spec, str]:
+    """The parsed spec of a known reader, with no option that the reader would not look at, and `normalise` apart."""
     spec = parse_spec(text)
+    form = spec.choice("normalise", FORMS, "") if "normalise" in spec.options else ""
+    spec = replace(spec, options={name: value for name, value in spec.options.items() if name != "normalise"})
     reader = READERS.get(spec.reader)
     if reader is None:
         raise CorpusError(f"{text}: there is no reader {spec.reader!r}; readers: {', '.join(READERS)}")
@@ -146,4 +153,4 @@ def _resolve(text: str, extra: Iterable[str]) -> Spec:
         raise CorpusError(
             f"{text}: unknown option {unknown[0]!r}; {spec.reader} takes {', '.join(sorted(allowed)) or 'none'}"
         )
-    return spec
+    return spec, form

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from babelscope.corpora.files import files_in, read_lines
 from babelscope.corpora.folders import find_language_files, named_language, same_length
+from babelscope.corpora.packed import plain_path
 from babelscope.corpora.source import Source
 from babelscope.corpora.spec import Spec
 from babelscope.errors import CorpusError
@@ -20,7 +21,9 @@ _NAME = re.compile(r"newstest\d+-(?:src|ref)\.(?P<code>[\w-]+)\.txt")
 def read_ntrex(spec: Spec, languages: Sequence[str] | None) -> Source:
     """The reader `ntrex:PATH`; ids are line numbers, documents come from DOCUMENT_IDS.tsv beside or above the files."""
     folder = spec.path
-    paths = files_in(folder, lambda path: _NAME.fullmatch(path.name) is not None, "newstest2019-ref.<code>.txt")
+    paths = files_in(
+        folder, lambda path: _NAME.fullmatch(plain_path(path).name) is not None, "newstest2019-ref.<code>.txt"
+    )
     found = find_language_files(folder, paths, _language_of, spec.by_language(("lone", "limit")))
     files = found.pick(languages, spec)
     lines = {code: read_lines(path) for code, path in files.items()}
@@ -30,7 +33,7 @@ def read_ntrex(spec: Spec, languages: Sequence[str] | None) -> Source:
 
 
 def _language_of(path: Path) -> str | None:
-    match = _NAME.fullmatch(path.name)
+    match = _NAME.fullmatch(plain_path(path).name)
     return named_language(match["code"]) if match else None
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TypeVar
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
 
 from babelscope.corpora.files import shown
 from babelscope.corpora.parallel import ParallelCorpus, running
@@ -13,7 +14,7 @@ from babelscope.corpora.spec import Spec
 from babelscope.corpora.texts import Document, TextCollection
 from babelscope.errors import CorpusError
 
-__all__ = ["Source", "add_text", "align", "check_text", "choose", "collect"]
+__all__ = ["FORMS", "Source", "add_text", "align", "check_text", "choose", "collect", "normalised"]
 
 Item = TypeVar("Item")
 
@@ -33,6 +34,21 @@ class Source:
     notes: tuple[str, ...] = ()
     may_stand_alone: Callable[[str], bool] = _never
     """whether an id may be present in one language only (verse numbers differ between Bibles; line numbers do not)"""
+
+
+FORMS = ("nfc", "nfd", "nfkc", "nfkd")
+
+
+def normalised(source: Source, form: str) -> Source:
+    """Every text in one Unicode normal form (`normalise=nfc`); the notes count the texts that changed, by language."""
+    kind: Any = form.upper()
+    changed: Counter[str] = Counter()
+    texts: dict[str, dict[str, str]] = {}
+    for code, own in source.texts.items():
+        texts[code] = {i: unicodedata.normalize(kind, text) for i, text in own.items()}
+        changed[code] = sum(texts[code][i] != text for i, text in own.items())
+    counts = ", ".join(f"{count} in {code}" for code, count in changed.items() if count) or "none"
+    return replace(source, texts=texts, notes=(*source.notes, f"texts changed to Unicode form {kind}: {counts}"))
 
 
 def check_text(text: str, where: str) -> str:

@@ -5,23 +5,29 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from babelscope.corpora.files import decode, first_line, listed, read_bytes, shown, split_lines
+from babelscope.corpora.files import decode, files_in, first_line, listed, read_bytes, shown, split_lines
 from babelscope.corpora.folders import plainly_named
+from babelscope.corpora.packed import matching, plain_path
 from babelscope.corpora.source import Source, add_text, check_text, choose
 from babelscope.corpora.spec import Spec
 from babelscope.errors import CorpusError
+from babelscope.json_text import parse_json
 
 __all__ = ["Table", "parse_table", "read_table", "source_of_table"]
 
+_SMALL, _TIMES, _ROWS, _COLUMNS = 64 << 20, 300, 100_000, 10_000
+"""what any Parquet file may unfold to, how many times its size a larger one may, rows of a small one, columns"""
 OPTIONS = ("id", "document", "format")
 _FORMATS = {
     ".tsv": "tsv", ".tab": "tsv", ".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl",
-    ".parquet": "parquet", ".pq": "parquet",
+    ".parquet": "parquet", ".pq": "parquet", ".json": "json",
 }  # fmt: skip
 
 
@@ -49,16 +55,34 @@ class Table:
 
 def read_table(spec: Spec, languages: Sequence[str] | None) -> Source:
     """The reader `table:FILE?id=COLUMN&en=COLUMN&document=COLUMN`; by default, columns named after languages."""
-    path = spec.path
-    kind = spec.options.get("format") or _FORMATS.get(path.suffix.lower(), "")
-    kind = spec.choice("format", sorted(set(_FORMATS.values())), kind) if kind else kind
-    if not kind:
-        raise CorpusError(f"{path}: cannot tell the format from the name; say ?format=tsv, csv, jsonl or parquet")
-    return source_of_table(parse_table(read_bytes(path), kind, path), spec, languages)
+    stated = spec.choice("format", sorted(set(_FORMATS.values())), "") if "format" in spec.options else ""
+    paths = matching(os.path.expanduser(spec.place)) or [spec.path]
+    if paths[0].is_dir():
+        paths = files_in(paths[0], lambda path: plain_path(path).suffix.lower() in _FORMATS, "tables")
+    tables: list[Table] = []
+    for path in paths:
+        kind = stated or _FORMATS.get(plain_path(path).suffix.lower(), "")
+        if not kind:
+            ways = "?format=tsv, csv, jsonl, json or parquet"
+            raise CorpusError(f"{path}: cannot tell the format from the name; say {ways}")
+        tables.append(parse_table(read_bytes(path), kind, path))
+    return source_of_table(_joined(tables, spec), spec, languages)
+
+
+def _joined(tables: Sequence[Table], spec: Spec) -> Table:
+    """One table from its shards, in the order of their names; CorpusError when they do not have the same columns."""
+    first = tables[0]
+    for other in tables[1:]:
+        if set(other.columns) != set(first.columns):
+            odd = sorted(set(other.columns) ^ set(first.columns))[0]
+            raise CorpusError(
+                f"{other.where} and {first.where} are no shards of one table: {shown(odd)} is in one only"
+            )
+    return first if len(tables) == 1 else Table(first.columns, [row for one in tables for row in one.rows], spec.place)
 
 
 def parse_table(content: bytes, kind: str, where: str | Path) -> Table:
-    """A table from bytes: kind is tsv, csv, jsonl or parquet; tsv has no quoting, csv quotes with double quotes.
+    """A table from bytes: tsv (no quoting), csv (quoted with double quotes), jsonl, json (an array) or parquet.
 
     Raises CorpusError on a ragged row, a repeated column, broken JSON or Parquet, or no rows, with the line.
     """
@@ -66,6 +90,8 @@ def parse_table(content: bytes, kind: str, where: str | Path) -> Table:
         table = _parquet(content, str(where))
     elif kind == "jsonl":
         table = _json_lines(decode(content, where), str(where))
+    elif kind == "json":
+        table = _json_array(decode(content, where), str(where))
     else:
         text = decode(content, where)
         table = _fields(_csv_rows(text, str(where)) if kind == "csv" else _tsv_rows(text), str(where))
@@ -178,20 +204,44 @@ def _json_lines(text: str, where: str) -> Table:
     return Table(tuple(dict.fromkeys(key for row in rows for key in row)), rows, where)
 
 
+def _json_array(text: str, where: str) -> Table:
+    found: Any = parse_json(text, where, CorpusError)
+    if isinstance(found, dict) and len(found) == 1 and isinstance(next(iter(found.values())), list):
+        found = next(iter(found.values()))  # {"data": […]}, as several tools write it
+    if not isinstance(found, list) or not all(isinstance(row, dict) for row in found):
+        raise CorpusError(f"{where}: an array of objects is expected, [{{…}}, {{…}}]")
+    if "\\u" in text:
+        check_text(json.dumps(found, ensure_ascii=False), where)
+    return Table(tuple(dict.fromkeys(key for row in found for key in row)), found, where)
+
+
 def _parquet(content: bytes, where: str) -> Table:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
-        read = pq.read_table(pa.BufferReader(content))
-        columns = _unique_columns(read.column_names, where)
-        return Table(columns, read.to_pylist(), where)
-    except (pa.ArrowException, OSError, ValueError, UnicodeDecodeError) as error:
+        file = pq.ParquetFile(pa.BufferReader(content))
+        columns = _unique_columns(file.schema_arrow.names, where)
+        rows: list[dict[str, object]] = []
+        size, most = 0, max(_SMALL, _TIMES * len(content))
+        if file.metadata.num_rows > max(_ROWS, 20 * len(content)):
+            raise CorpusError(f"{where} states {file.metadata.num_rows} rows in {len(content)} bytes; is that right?")
+        for batch in file.iter_batches(batch_size=64):
+            rows += (few := batch.to_pylist())
+            # a dictionary is stored once, and each of its rows is a text of its own
+            texts = sum(len(value) for row in few for value in row.values() if isinstance(value, str | bytes))
+            size += max(batch.nbytes, texts)
+            if size > most:
+                raise CorpusError(f"{where} unfolds to more than {_TIMES} times its size; write it as text first")
+        return Table(columns, rows, where)
+    except (pa.ArrowException, OSError, ValueError, UnicodeDecodeError, OverflowError, RecursionError) as error:
         raise CorpusError(f"{where} is not a readable Parquet file: {first_line(error)}") from error
 
 
 def _unique_columns(columns: Sequence[str], where: str) -> tuple[str, ...]:
-    for column in columns:
-        if columns.count(column) > 1:
+    if len(columns) > _COLUMNS:
+        raise CorpusError(f"{where} has {len(columns)} columns; more than {_COLUMNS} are no table of languages")
+    for column, count in Counter(columns).items():
+        if count > 1:
             raise CorpusError(f"{where}: the column {shown(column)} occurs twice")
     return tuple(columns)

@@ -8,6 +8,7 @@ from pathlib import Path
 from babelscope.corpora.files import files_in, listed, read_bytes, shown
 from babelscope.corpora.folders import find_language_files, named_language
 from babelscope.corpora.hub import config_names, load_hub_table
+from babelscope.corpora.packed import plain_path
 from babelscope.corpora.source import Source, add_text, choose
 from babelscope.corpora.spec import Spec
 from babelscope.corpora.table import Table, parse_table
@@ -37,7 +38,11 @@ def read_xlsum(spec: Spec, languages: Sequence[str] | None) -> Source:
     else:
         place = spec.path
         folder = place if place.is_dir() else place.parent
-        paths = [place] if place.is_file() else files_in(place, lambda path: path.suffix == ".jsonl", "JSONL files")
+        paths = (
+            [place]
+            if place.is_file()
+            else files_in(place, lambda path: plain_path(path).suffix == ".jsonl", "JSONL files")
+        )
         files = find_language_files(
             folder, _of_split(paths, split, spec), _language_of, spec.by_language((*OPTIONS, "limit"))
         )
@@ -59,16 +64,16 @@ def _hub_tables(spec: Spec, split: str, languages: Sequence[str] | None) -> dict
 def _of_split(paths: Sequence[Path], split: str, spec: Spec) -> list[Path]:
     """Files of the split, and files without a split in their name for languages that have none."""
     every = [suffix for suffixes in _SUFFIXES.values() for suffix in suffixes]
-    exact = [path for path in paths if path.stem.endswith(_SUFFIXES[split])]
+    exact = [path for path in paths if plain_path(path).stem.endswith(_SUFFIXES[split])]
     covered = {_language_of(path) for path in exact}
-    plain = [p for p in paths if not p.stem.endswith(tuple(every)) and _language_of(p) not in covered]
+    plain = [p for p in paths if not plain_path(p).stem.endswith(tuple(every)) and _language_of(p) not in covered]
     if not exact + plain:
         raise CorpusError(f"{spec.text}: no file of the split {split} (such as english_{split}.jsonl)")
     return exact + plain
 
 
 def _language_of(path: Path) -> str | None:
-    stem = path.stem
+    stem = plain_path(path).stem
     for suffixes in _SUFFIXES.values():
         for suffix in suffixes:
             stem = stem.removesuffix(suffix)

@@ -65,7 +65,8 @@ def run_harness(
             tasks=[*tasks, *ours],
             num_fewshot=shots,
             limit=limit,
-            bootstrap_iters=0,
+            # with 0 it makes no standard error at all, not even the closed form of an accuracy
+            bootstrap_iters=1000,
             log_samples=False,
             task_manager=manager,
             verbosity="ERROR",

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from babelscope import stats
 from babelscope.errors import InputError, NonFinite
 from babelscope.evaluation.items import ClozeItem
 from babelscope.models import Batch, Model, over_batches
@@ -79,12 +80,8 @@ def wilson(right: int, n: int) -> Accuracy:
     >>> round(wilson(8, 10).low, 3), round(wilson(8, 10).high, 3)
     (0.49, 0.943)
     """
-    if n == 0:
-        return Accuracy(0, math.nan, math.nan, math.nan)
-    share, spread = right / n, Z**2 / n
-    centre = (share + spread / 2) / (1 + spread)
-    half = Z / (1 + spread) * math.sqrt(share * (1 - share) / n + Z**2 / (4 * n**2))
-    return Accuracy(n, share, max(0.0, centre - half), min(1.0, centre + half))
+    found = stats.wilson(right, n)
+    return Accuracy(n, found.value, found.low, found.high)
 
 
 def mean_accuracy(
@@ -104,5 +101,5 @@ def mean_accuracy(
     known = ~np.isnan(table)
     filled = np.where(known, table, 0.0)
     sums, counts = filled[:, picks].sum(2), np.maximum(known[:, picks].sum(2), 1)
-    low, high = np.quantile((sums / counts).mean(0), (0.025, 0.975))
-    return Accuracy(len(stories), float(np.nanmean(table, axis=1).mean()), float(low), float(high))
+    low, high = stats.percentile((sums / counts).mean(0))
+    return Accuracy(len(stories), float(np.nanmean(table, axis=1).mean()), low, high)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
@@ -10,10 +11,13 @@ from typing import Any, NoReturn
 import yaml
 
 from babelscope.errors import PlanError
+from babelscope.json_text import read_text
+from babelscope.wording import first_line
 
 Place = tuple[str | int, ...]
 """keys and list positions that lead to a value"""
-_MOST_NODES = 20_000
+_MOST_NODES, _DEEPEST, _LONGEST = 20_000, 20, 1_000_000
+_PLAIN = (str, int, float, bool, type(None))
 
 
 @dataclass(frozen=True)
@@ -54,28 +58,41 @@ def written(place: Place) -> str:
 
 def read_yaml(text: str, name: str) -> Located:
     """Parse YAML safely: plain values only, no tags, no repeated keys. Raises PlanError with the line."""
+    if len(text) > _LONGEST:
+        raise PlanError(f"{name}: too large or too deep for a plan")
     try:
+        _refuse_depth(text, name)
         root = yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = f", line {mark.line + 1}" if mark else ""
         raise PlanError(f"{name}{line}: not YAML: {error.problem or error.context}") from error
-    except yaml.YAMLError as error:
-        raise PlanError(f"{name}: not YAML: {str(error).splitlines()[0]}") from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise PlanError(f"{name}: not YAML: {first_line(error)}") from error
     found = Located(None, name)
     if root is None:
         raise PlanError(f"{name} is empty")
     return Located(_Reader(found).value(root, ()), name, found.lines)
 
 
+def _refuse_depth(text: str, name: str) -> None:
+    """Raises PlanError before a parser that calls itself has to go as deep as the text does."""
+    deep = 0
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        deep += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if deep > _DEEPEST:
+            raise PlanError(f"{name}: too large or too deep for a plan")
+
+
 def read_yaml_file(path: Path) -> Located:
     """`read_yaml` of a file; raises PlanError when it cannot be read as UTF-8 text."""
     try:
-        return read_yaml(path.read_text(encoding="utf-8"), str(path))
-    except OSError as error:
-        raise PlanError(f"{path} cannot be read: {error.strerror or error}") from error
-    except UnicodeDecodeError as error:
-        raise PlanError(f"{path} is not UTF-8 text") from error
+        size = path.stat().st_size
+    except (OSError, ValueError) as error:
+        raise PlanError(f"{path} cannot be read: {first_line(error)}") from error
+    if size > 4 * _LONGEST:
+        raise PlanError(f"{path}: too large or too deep for a plan")
+    return read_yaml(read_text(path, error=PlanError), str(path))
 
 
 class _Reader:
@@ -87,7 +104,7 @@ class _Reader:
 
     def value(self, node: Any, place: Place) -> Any:
         self.nodes += 1
-        if self.nodes > _MOST_NODES or len(place) > 20:
+        if self.nodes > _MOST_NODES or len(place) > _DEEPEST:
             raise PlanError(f"{self.found.name}: too large or too deep for a plan")
         self.found.lines.setdefault(place, node.start_mark.line + 1)
         if isinstance(node, yaml.MappingNode):
@@ -95,9 +112,12 @@ class _Reader:
         if isinstance(node, yaml.SequenceNode):
             return [self.value(item, (*place, number)) for number, item in enumerate(node.value)]
         try:
-            return self.loader.construct_object(node)
-        except (yaml.YAMLError, ValueError):
-            return self.found.fail(place, f"{node.tag} cannot stand in a plan")
+            value: Any = self.loader.construct_object(node)
+        except Exception:  # a tag that does not fit its text fails in as many ways as there are tags
+            return self.found.fail(place, f"{node.value[:40]!r} cannot stand in a plan as {node.tag[:60]}")
+        if not isinstance(value, _PLAIN) or (isinstance(value, float) and not math.isfinite(value)):
+            return self.found.fail(place, f"{node.value[:40]!r} cannot stand in a plan; put quotes around a text")
+        return value
 
     def _mapping(self, node: Any, place: Place) -> dict[str, Any]:
         values: dict[str, Any] = {}

@@ -178,6 +178,12 @@ def ablated(run: Run, table: pd.DataFrame) -> dict[tuple[str, str], pd.DataFrame
     A set has its own interval; of random sets stand the mean over the draws and the middle 95 % of them.
     """
     found: dict[tuple[str, str], pd.DataFrame] = {}
+    models = list(dict.fromkeys(table["model"])) if "model" in table else []
+    if len(models) > 1:  # a run with a second model: each has bars of its own
+        for model in models:
+            own = ablated(run, table[table["model"] == model].drop(columns="model"))
+            found |= {(code, f"{stratum} {model}".strip()): rows for (code, stratum), rows in own.items()}
+        return found
     strata = table.stratum.fillna("").astype(str) if "stratum" in table else pd.Series("", index=table.index)
     for code in frames.in_order(run, table.language):
         for stratum, rows in table[table.language == code].groupby(strata, sort=False):

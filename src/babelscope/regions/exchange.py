@@ -13,9 +13,12 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from babelscope.errors import InputError
+from babelscope.json_text import read_json
 from babelscope.regions.masks import RegionSet
+from babelscope.results.whole import whole_file, write_whole
 
-_LARGEST = 10**8
+_LARGEST, _MOST_LAYERS, _LARGEST_SET = 2 * 10**7, 2000, 10**9
+"""neurons of a model, layers, and neurons times languages: beyond the largest models, and below what fills a machine"""
 
 
 def import_lape(
@@ -28,8 +31,7 @@ def import_lape(
 
     >>> import_lape("activation_mask.llama-7b", ["en", "zh"], 32, 11008)            # doctest: +SKIP
     """
-    if layers < 1 or neurons < 1 or layers * neurons > _LARGEST:
-        raise InputError(f"{layers} layers of {neurons} neurons are not a model")
+    _refuse_sizes("", layers, neurons, len(languages))
     content = _load(Path(path))
     if len(content) != len(languages):
         raise InputError(f"{path}: masks of {len(content)} languages, but {len(languages)} languages are named")
@@ -57,17 +59,37 @@ def _mask(path: Path | str, code: str, content: Any, layers: int, neurons: int) 
         raise InputError(f"{path}: the mask of {code} has {found} layers, not {layers}")
     mask = torch.zeros(layers, neurons, dtype=torch.bool)
     for layer, indices in enumerate(content):
-        if not isinstance(indices, Tensor) or indices.is_floating_point() or indices.dim() != 1:
+        if not isinstance(indices, Tensor) or not _is_list_of_numbers(indices):
             raise InputError(f"{path}: layer {layer} of {code} is not a list of neuron numbers")
+        if len(indices) > neurons:
+            raise InputError(f"{path}: layer {layer} of {code} names {len(indices)} neurons, but there are {neurons}")
         if len(indices) and not 0 <= int(indices.min()) <= int(indices.max()) < neurons:
             raise InputError(f"{path}: layer {layer} of {code} names a neuron beyond {neurons - 1}")
         mask[layer, indices.long()] = True
+        if int(mask[layer].sum()) != len(indices):
+            raise InputError(f"{path}: layer {layer} of {code} names a neuron twice")
     return mask
+
+
+def _is_list_of_numbers(indices: Tensor) -> bool:
+    whole = indices.dtype in (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+    return whole and indices.dim() == 1 and indices.layout == torch.strided and indices.device.type == "cpu"
+
+
+def _refuse_sizes(where: str, layers: int, neurons: int, languages: int) -> None:
+    impossible = layers < 1 or neurons < 1 or languages < 1
+    if (
+        impossible
+        or layers > _MOST_LAYERS
+        or layers * neurons > _LARGEST
+        or layers * neurons * languages > _LARGEST_SET
+    ):
+        raise InputError(f"{where}{layers} layers of {neurons} neurons in {languages} languages are no model's regions")
 
 
 def export_regions(regions: RegionSet, path: Path | str) -> None:
     """Write regions for other programs, by suffix: `.json` (neuron numbers by language and layer) or `.csv` (one row
-    per neuron). Raises InputError for another suffix. Scores are left out.
+    per neuron), whole or not at all. Raises InputError for another suffix. Scores are left out.
     """
     file = Path(path)
     if file.suffix == ".json":
@@ -79,9 +101,9 @@ def export_regions(regions: RegionSet, path: Path | str) -> None:
             "facts": dict(regions.facts),
             "regions": {code: [_numbers(row) for row in mask] for code, mask in regions.masks.items()},
         }
-        file.write_text(json.dumps(content, ensure_ascii=False, sort_keys=True), encoding="utf-8")
+        write_whole(file, json.dumps(content, ensure_ascii=False, sort_keys=True))
     elif file.suffix == ".csv":
-        with file.open("w", encoding="utf-8", newline="") as stream:
+        with whole_file(file) as partial, partial.open("w", encoding="utf-8", newline="") as stream:
             writer = csv.writer(stream, lineterminator="\n")
             writer.writerow(("language", "layer", "neuron"))
             for code, mask in regions.masks.items():
@@ -101,16 +123,41 @@ def import_regions(path: Path | str) -> RegionSet:
     """
     file = Path(path)
     try:
-        content: Any = json.loads(file.read_text(encoding="utf-8"))
-        layers, neurons = int(content["layers"]), int(content["neurons_per_layer"])
-        listed = {
-            code: [torch.tensor(row, dtype=torch.long) for row in rows] for code, rows in content["regions"].items()
-        }
-        method, facts = str(content["method"]), dict(content.get("facts", {}))
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file") from error
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, OverflowError) as error:
-        raise InputError(f"{path}: not regions as JSON ({type(error).__name__})") from error
-    if layers < 1 or neurons < 1 or layers * neurons > _LARGEST or not listed:
-        raise InputError(f"{path}: {layers} layers of {neurons} neurons in {len(listed)} languages are no regions")
+        if not file.is_file():
+            raise InputError(f"{path}: no such file")
+    except OSError as error:
+        raise InputError(f"{str(path)[:80]}: {error.strerror or error}") from error
+    content: Any = read_json(file)
+    absent = _absent(content)
+    if absent:
+        raise InputError(f"{path}: not regions as JSON: {absent} is missing or of another kind (see `export`)")
+    layers, neurons, regions = content["layers"], content["neurons_per_layer"], content["regions"]
+    _refuse_sizes(f"{path}: ", layers, neurons, len(regions))
+    method, facts = content["method"], content.get("facts") or {}
+    listed = {code: [_row(path, code, row) for row in rows] for code, rows in regions.items()}
     return RegionSet({code: _mask(path, code, rows, layers, neurons) for code, rows in listed.items()}, method, facts)
+
+
+_KINDS: dict[str, type] = {"layers": int, "neurons_per_layer": int, "method": str, "regions": dict}
+
+
+def _absent(content: Any) -> str:
+    """The first entry that regions as JSON need and this content does not have; "" where all is there."""
+    if not isinstance(content, dict):
+        return "a mapping"
+    for name, kind in _KINDS.items():
+        if type(content.get(name)) is not kind:
+            return name
+    if not isinstance(content.get("facts") or {}, dict):
+        return "facts"
+    lists = all(
+        isinstance(rows, list) and all(isinstance(row, list) for row in rows) for rows in content["regions"].values()
+    )
+    return "" if lists else "a list of neuron numbers per layer"
+
+
+def _row(path: Path | str, code: str, row: list[Any]) -> Tensor:
+    for neuron in row:
+        if type(neuron) is not int or not -(2**62) < neuron < 2**62:
+            raise InputError(f"{path}: {str(neuron)[:40]!r} of {code} is not the number of a neuron")
+    return torch.tensor(row, dtype=torch.long)

@@ -19,6 +19,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from babelscope.errors import InputError
+from babelscope.json_text import parse_json
+from babelscope.results.whole import whole_file
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -97,13 +99,14 @@ def from_matrix(regions: Bool[Tensor, "L D"], languages: tuple[str, ...], layers
 
 
 def save_regions(regions: RegionSet, path: Path | str) -> None:
-    """Write a region set as safetensors with JSON metadata."""
+    """Write a region set as safetensors with JSON metadata, whole or not at all; raises InputError."""
     from safetensors.torch import save_file
 
     tensors = {f"mask/{code}": mask.to(torch.uint8).contiguous() for code, mask in regions.masks.items()}
     tensors |= {f"score/{code}": score.float().contiguous() for code, score in regions.scores.items()}
     facts = {"format": FORMAT, "method": regions.method, "languages": list(regions.languages), **regions.facts}
-    save_file(tensors, path, metadata={"babelscope": json.dumps(facts, ensure_ascii=False, sort_keys=True)})
+    with whole_file(Path(path)) as partial:
+        save_file(tensors, partial, metadata={"babelscope": json.dumps(facts, ensure_ascii=False, sort_keys=True)})
 
 
 def load_regions(path: Path | str) -> RegionSet:
@@ -112,21 +115,35 @@ def load_regions(path: Path | str) -> RegionSet:
 
     try:
         with safe_open(path, framework="pt") as file:
-            facts = json.loads((file.metadata() or {})["babelscope"])
+            facts = parse_json((file.metadata() or {})["babelscope"], f"{path}: its metadata")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         if facts.pop("format") != FORMAT:
             raise InputError(f"{path}: a newer format than this version of babelscope reads")
         method, languages = facts.pop("method"), facts.pop("languages")
-        masks = {code: tensors[f"mask/{code}"].bool() for code in languages}
+        masks = {code: _mask(path, code, tensors[f"mask/{code}"]) for code in languages}
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file") from error
-    except (SafetensorError, KeyError, ValueError, TypeError, OSError, AttributeError) as error:
+    except InputError:
+        raise
+    except (SafetensorError, KeyError, ValueError, TypeError, OSError, AttributeError, RuntimeError) as error:
         raise InputError(f"{path}: not a region file of babelscope ({type(error).__name__})") from error
     shapes = {tuple(mask.shape) for mask in masks.values()}
     if len(shapes) != 1 or any(len(shape) != 2 for shape in shapes):
         raise InputError(f"{path}: the masks do not have one shape [layer, neuron]")
+    if not isinstance(languages, list) or not isinstance(method, str) or len(masks) != len(languages):
+        raise InputError(f"{path}: its languages are named twice, or are no list")
     scores = {code: tensors[f"score/{code}"] for code in languages if f"score/{code}" in tensors}
+    for code, score in scores.items():
+        if tuple(score.shape) not in shapes or not score.is_floating_point():
+            raise InputError(f"{path}: the scores of {code} do not have the shape of its mask")
     return RegionSet(masks, method, facts, scores)
+
+
+def _mask(path: Path | str, code: Any, stored: Tensor) -> Bool[Tensor, "P N"]:
+    """A stored mask; raises InputError where it holds anything but 0 and 1."""
+    if stored.is_floating_point() or stored.is_complex() or bool(((stored != 0) & (stored != 1)).any()):
+        raise InputError(f"{path}: the mask of {code} holds something else than 0 and 1")
+    return stored.bool()
 
 
 def random_region(size: int, shape: tuple[int, int], seed: int) -> Bool[Tensor, "P N"]:

@@ -5,8 +5,10 @@ of ‖v‖², a language whose sentences have more tokens has a smaller norm, an
 
     b_k = slope of log v_k² on log T, sentences centred per language, pooled
     K = all; repeat: share_k = mean over l, i of v_k² / Σ_{j in K} v_j²
-             take out every k with share_k > max(sink_share, 3/D) and b_k < −1; until none
+             take out every k with share_k > max(sink_share, 3/D) and b_k + 1.645 se < −1; until none
     x = v_K / ‖v_K‖
+
+The slope must lie below −1 for certain: of a neuron that one language alone uses, in few sentences, it is noise.
 
 L language · n sentence · D neuron · P layer · N neurons of a layer
 """
@@ -32,6 +34,8 @@ LEAST_SPREAD = 0.1
 """of log T within languages, below which no slope is known"""
 MOST_OUT = 0.05
 """of all neurons"""
+CERTAIN = 1.645
+"""standard errors between a sink's slope and −1"""
 KEPT = "layer, kept"
 COUPLED = 0.2
 """|β| above which numbers are called length-coupled"""
@@ -106,8 +110,8 @@ def slopes_known(recording: Recording) -> bool:
     return bool(_centred_lengths(recording.tokens).square().mean().sqrt() >= LEAST_SPREAD)
 
 
-def pooled_slope(y: Float[Tensor, "L n C"], tokens: Tensor) -> Float[Tensor, " C"]:
-    """Slope of y on log T, both centred within each language; entries of y that are not finite are left out."""
+def pooled_slope(y: Float[Tensor, "L n C"], tokens: Tensor) -> tuple[Float[Tensor, " C"], Float[Tensor, " C"]]:
+    """Slope of y on log T and its standard error, centred within each language; what is not finite is left out."""
     known = torch.isfinite(y)
     weight = known.double()
     count = weight.sum(1, keepdim=True).clamp(min=1)
@@ -115,7 +119,10 @@ def pooled_slope(y: Float[Tensor, "L n C"], tokens: Tensor) -> Float[Tensor, " C
     t = (t - (t * weight).sum(1, keepdim=True) / count) * weight
     y = torch.where(known, y, 0.0)
     y = (y - y.sum(1, keepdim=True) / count) * weight
-    return (t * y).sum((0, 1)) / t.square().sum((0, 1))
+    spread = t.square().sum((0, 1))
+    slope = (t * y).sum((0, 1)) / spread
+    freedom = (weight.sum((0, 1)) - (weight.sum(1) > 0).sum(0) - 1).clamp(min=1)
+    return slope, ((y - slope * t).square().sum((0, 1)) / freedom / spread).sqrt()
 
 
 def _centred_lengths(tokens: Tensor) -> Float[Tensor, "L n"]:
@@ -150,8 +157,8 @@ def _search(part: _Slice, sink_share: float, where: str | None) -> list[tuple[in
     while True:
         shares = _shares(part, out)
         suspects = ((shares > limit) & ~out).nonzero()[:, 0].tolist()
-        slopes = {k: _slope(part, k) if known else float("nan") for k in suspects}
-        more = [(k, float(shares[k]), slope) for k, slope in slopes.items() if not known or slope < -1]
+        slopes = {k: _slope(part, k) if known else (float("nan"), 0.0) for k in suspects}
+        more = [(k, float(shares[k]), b) for k, (b, error) in slopes.items() if not known or b + CERTAIN * error < -1]
         if not more or len(found) > MOST_OUT * part.size:
             return found
         found += more
@@ -178,9 +185,10 @@ def _shares(part: _Slice, out: Bool[Tensor, " C"]) -> Float[Tensor, " C"]:
     return torch.cat(shares)
 
 
-def _slope(part: _Slice, k: int) -> float:
+def _slope(part: _Slice, k: int) -> tuple[float, float]:
     v = part.recording.stored(slice(part.start + k, part.start + k + 1)).double()
-    return float(pooled_slope(v.square().log(), part.recording.tokens)[0])
+    slope, error = pooled_slope(v.square().log(), part.recording.tokens)
+    return float(slope), float(error)
 
 
 def _mask(size: int, places: Iterable[int]) -> Bool[Tensor, " C"]:

@@ -13,14 +13,16 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from babelscope.errors import RunError
 from babelscope.results.checksums import sha256
 from babelscope.results.values import Packer, unpack
+
+R = TypeVar("R")
 
 OWNER, STEP = "owner.json", "step.json"
 
@@ -85,6 +87,15 @@ class StepStore:
             whole = {"sha256": _hash(body), "body": body}
             (part / STEP).write_text(json.dumps(whole, allow_nan=False), encoding="utf-8")
             part.rename(self._place(name, key))
+
+    def once(self, name: str, key: str, make: Callable[[], R]) -> R:
+        """What was kept under this key, or what `make` makes, kept from now on."""
+        if self.holds(name, key):
+            return self.read(name, key)
+        with self.room(name, key) as folder:
+            value = make()
+            self.keep(name, key, folder, value)
+        return value
 
     def remove(self) -> None:
         """Forgets all steps; raises RunError where the folder is another's."""

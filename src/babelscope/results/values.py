@@ -19,6 +19,7 @@ from babelscope.errors import RunError
 
 if TYPE_CHECKING:
     import torch
+    import xarray as xr
 
 Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
 
@@ -58,11 +59,26 @@ class Packer:
             name = self._name("parquet")
             value.to_parquet(self.folder / name, index=False)
             return {"table": name}
+        if type(value).__module__.startswith("xarray."):
+            return self._labelled(value)
         if type(value).__module__.split(".")[0] == "torch" and hasattr(value, "detach"):
             return self._tensor(value)  # pyright: ignore[reportArgumentType]
         if dataclasses.is_dataclass(value) and not isinstance(value, type):
             return self._dataclass(value)
         raise RunError(f"a step left a {type(value).__name__}, which cannot be kept in a file")
+
+    def _labelled(self, value: object) -> Json:
+        import xarray as xr
+
+        if isinstance(value, xr.DataArray):
+            held = [self.pack(tuple(value.dims)), self.pack(value.values), self.pack(value.name)]
+            return {"labelled": held, "coordinates": self._variables(value.coords)}
+        if isinstance(value, xr.Dataset):
+            return {"dataset": self._variables(value.data_vars), "coordinates": self._variables(value.coords)}
+        raise RunError(f"a step left a {type(value).__name__}, which cannot be kept in a file")
+
+    def _variables(self, variables: Mapping[Any, xr.DataArray]) -> Json:
+        return {"map": [[str(name), self.pack((tuple(one.dims), one.values))] for name, one in variables.items()]}
 
     def _dataclass(self, value: Any) -> Json:
         kind = type(value)
@@ -72,6 +88,8 @@ class Packer:
         return {"class": f"{kind.__module__}:{kind.__qualname__}", "fields": fields}
 
     def _array(self, value: np.ndarray[Any, Any]) -> str:
+        if value.dtype.hasobject and all(isinstance(item, str) for item in value.flat):
+            value = value.astype(str)
         if value.dtype.hasobject:
             raise RunError("a step left an array of Python objects, which cannot be kept in a file")
         file = getattr(value, "filename", None)
@@ -121,6 +139,15 @@ def unpack(packed: Any, folder: Path) -> Any:
             # a mapped file is read-only, which a tensor cannot be told: copied into memory
             tensor = torch.from_numpy(np.load(folder / name, allow_pickle=False))
             return tensor.view(torch.bfloat16) if rest else tensor
+        case {"labelled": [dimensions, values, name], "coordinates": coordinates}:
+            import xarray as xr
+
+            held, at = unpack(values, folder), unpack(coordinates, folder)
+            return xr.DataArray(held, at, unpack(dimensions, folder), unpack(name, folder))
+        case {"dataset": variables, "coordinates": coordinates}:
+            import xarray as xr
+
+            return xr.Dataset(unpack(variables, folder), unpack(coordinates, folder))
         case {"class": name, "fields": fields}:
             return _known(name)(**{key: unpack(item, folder) for key, item in fields.items()})
         case _:

@@ -101,20 +101,24 @@ def write_steadiness(run: RunWriter, found: Steadiness, recording: Recording, th
     return told
 
 
-def calibrate(
+def null_of(recording: Recording, draws: int, settings: RegionsSettings, progress: Progress) -> ScoreNull:
+    """Region sizes and p-values with languages permuted."""
+    with progress("permutations", recording.neurons, "neurons") as step:
+        return nulls.score_null(recording, draws, settings.threshold, settings.seed, step)
+
+
+def write_calibration(
     run: RunWriter,
     found: RegionScores,
     steadiness: Steadiness | None,
+    null: ScoreNull,
     settings: RegionsSettings,
-    progress: Progress,
-) -> tuple[ScoreNull, dict[str, Any], Interval]:
+) -> tuple[dict[str, Any], Interval]:
     """Permutation nulls of region sizes, LRDS and SADS: table `calibration`, group `null`, the summary, excess SKLR.
 
     What chance gives (`null_low`, `null_high`: middle 95 % of the draws) stands apart from the interval of the excess.
     """
     recording = found.recording
-    with progress("permutations", recording.neurons, "neurons") as step:
-        null = nulls.score_null(recording, settings.permutations, settings.threshold, settings.seed, step)
     run.table("calibration", pd.DataFrame(_calibration_rows(null, found, steadiness, settings.fdr)))
     shape = (len(recording.languages), recording.layers, -1)
     values: dict[str, Any] = {
@@ -142,7 +146,7 @@ def calibrate(
         told["why"] = told.get("why", {}) | {"p_lrds": f"more than {MAP_ITEMS} items: the (nL)² map is not made"}
     coordinates = {"language": list(recording.languages), "layer": list(range(recording.layers))}
     run.arrays(xr.Dataset(values, coordinates), group="null")
-    return null, told, excess
+    return told, excess
 
 
 def _score_nulls(found: RegionScores, settings: RegionsSettings, told: dict[str, Any]) -> dict[str, Any]:
@@ -207,10 +211,8 @@ def _excess(null: ScoreNull, place: int, steadiness: Steadiness, documents: int)
     }
 
 
-def compare_methods(
-    run: RunWriter, found: RegionScores, null: ScoreNull | None, settings: RegionsSettings
-) -> dict[str, masks.RegionSet]:
-    """Regions by every method asked for: their files, and the tables `methods` and `agreement`."""
+def method_sets(found: RegionScores, null: ScoreNull | None, settings: RegionsSettings) -> dict[str, masks.RegionSet]:
+    """Regions by every method asked for, the main one first."""
     recording, like = found.recording, found.main
     choices = Choices(threshold=settings.threshold, rate=settings.fdr, seed=settings.seed, contrast=settings.contrast)
     sets = dict(found.sets)
@@ -222,16 +224,21 @@ def compare_methods(
         facts: Mapping[str, Any] = {key: value for key, value in like.facts.items() if key not in own}
         draws = settings.permutations or choices.permutations
         sets[name] = localise(recording, name, choices, like, null, facts, permutations=draws)
-        masks.save_regions(
-            masks.RegionSet(sets[name].masks, name, sets[name].facts), run.file(f"regions/{name}.safetensors")
-        )
+    return sets
+
+
+def write_methods(run: RunWriter, found: RegionScores, sets: Mapping[str, masks.RegionSet]) -> None:
+    """The files of regions by further methods, and the tables `methods` and `agreement`."""
+    recording = found.recording
+    for name in sets.keys() - found.sets.keys():
+        stored = masks.RegionSet(sets[name].masks, name, sets[name].facts)
+        masks.save_regions(stored, run.file(f"regions/{name}.safetensors"))
     means = language_means(recording)
     rows = [row for regions in sets.values() for row in _sizes(regions, means)]
     run.table("methods", pd.DataFrame([{**row, "at": at(recording)} for row in rows]))
     if len(sets) > 1:
         rows = [{**asdict(row), "no_interval": "a fact of one recording"} for row in agreement.agreement_matrix(sets)]
         run.table("agreement", pd.DataFrame(rows))
-    return sets
 
 
 def _sizes(found: masks.RegionSet, means: torch.Tensor) -> list[dict[str, Any]]:

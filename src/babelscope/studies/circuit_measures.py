@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,10 @@ from babelscope.errors import TaskError
 from babelscope.models import Model
 from babelscope.studies.circuit_settings import CircuitsSettings
 from babelscope.studies.progress import Progress
-from babelscope.tasks import Encoder, PromptPair, PromptSet, build, corruptions, fill_foils, repeated_tokens, task_named
+from babelscope.tasks import Encoder, PromptPair, PromptSet, build, corruptions, repeated_tokens, task_named
+
+FUTURE = "tense-flip"
+"""corruption whose twin is the sentence in the future"""
 
 
 @dataclass(frozen=True)
@@ -54,15 +57,16 @@ def prompts_of(model: Model, settings: CircuitsSettings, code: str) -> Prompts:
     task = settings.task.partition(":")[0]
     wanted = [settings.corruption] if settings.corruption else list(_search_corruptions(task))
     options: dict[str, Any] = dict(seed=settings.seed, split=settings.split, heldout=settings.heldout)
-    everything = _foils(
-        model, build(settings.task, model.tokenizer, code, n=settings.n, corruption=wanted[0], **options)
-    )
+
+    def made(corruption: str) -> PromptSet:
+        return build(settings.task, model.tokenizer, code, n=settings.n, corruption=corruption, **options)
+
+    everything = _foils(model, made(wanted[0]), made)
     stratum = _stratum(everything, settings.stratum.get(code))
     patched: dict[str, list[PromptPair]] = {}
     for corruption in wanted:
         options["stratum"] = stratum or None
-        one = build(settings.task, model.tokenizer, code, n=settings.n, corruption=corruption, **options)
-        patched[corruption] = list(_foils(model, one).pairs)
+        patched[corruption] = list(_foils(model, made(corruption), made).pairs)
     return Prompts(everything, patched, stratum)
 
 
@@ -83,22 +87,35 @@ def _stratum(prompts: PromptSet, asked: str | None) -> str:
 
 
 @torch.no_grad()
-def _foils(model: Model, prompts: PromptSet) -> PromptSet:
-    """Aspect prompts (了) are told from what the model itself says in the future twin."""
+def _foils(model: Model, prompts: PromptSet, made: Callable[[str], PromptSet]) -> PromptSet:
+    """Aspect prompts (了) are told from what the model itself says in the future twin, whatever the corruption is.
+
+    The bare sentence is grammatical too ("昨天我跑步。"), so a foil of ours would ask for style, not for aspect. Pairs
+    in whose twin the model says 了 as well have no foil, and are left out; raises TaskError when that leaves no prompt.
+    """
     aspect = prompts.where(stratum="aspect")
     if not len(aspect):
         return prompts
-
-    def choose(ids: tuple[int, ...]) -> int:
-        return int(model.logits(model.trunk(torch.tensor([ids], device=model.device))[0, -1]).argmax())
-
-    try:
-        filled = fill_foils(aspect, choose)
-    except TaskError:
-        return prompts
-    by_item = {(pair.item, pair.template): pair for pair in filled}
-    kept = [by_item.get((pair.item, pair.template)) if pair.stratum == "aspect" else pair for pair in prompts]
-    return prompts.replace([pair for pair in kept if pair is not None])
+    flipped = prompts if prompts.corruption == FUTURE else made(FUTURE)
+    future = {(pair.item, pair.template): pair.corrupted for pair in flipped.where(stratum="aspect")}
+    said: dict[tuple[int, str], int] = {}
+    for pair in aspect:
+        key = pair.item, pair.template
+        if key in future:
+            ids = torch.tensor([future[key]], device=model.device)
+            said[key] = int(model.logits(model.trunk(ids)[0, -1]).argmax())
+    kept: list[PromptPair] = []
+    for pair in prompts:
+        foil = said.get((pair.item, pair.template))
+        if pair.stratum != "aspect":
+            kept.append(pair)
+        elif foil is not None and (foil,) != pair.target:
+            kept.append(replace(pair, foil=(foil,)))
+    if not kept:
+        raise TaskError(
+            f"{model.id} says 了 in the future too, in every prompt in {prompts.language}: nothing to compare"
+        )
+    return prompts.replace(kept)
 
 
 def measure(

@@ -10,7 +10,7 @@ from typing import Any, get_args
 from babelscope.errors import InputError
 from babelscope.languages import parse_languages
 from babelscope.settings import Settings
-from babelscope.terms import Ablation, Between, Rule, Split
+from babelscope.terms import Ablation, Between, Matching, Rule, Split
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,8 +119,17 @@ class Matched(Settings):
 
     against_language: str | None = None
     """of the other model [the last language]"""
-    twins: int = 20
-    """random-weights models of the null of that matching"""
+    matching: Matching = "shuffle"
+    """null of the matching: role scores shuffled over the heads, or models with random weights (twins)"""
+    twins: int = 200
+    """draws of that null"""
+
+    def check(self) -> None:
+        """Raises InputError for an unknown null, and for one of too few draws."""
+        if self.matching not in get_args(Matching):
+            raise InputError(f"no null {self.matching!r} of the matching; there are {', '.join(get_args(Matching))}")
+        if self.twins < 1:
+            raise InputError(f"--twins {self.twins}: a null has at least one draw")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,23 +5,24 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import xarray as xr
 from numpy.typing import NDArray
 
 from babelscope._version import __version__
+from babelscope.circuits.comparison.head_matching import match_heads, random_twin, shuffled
 from babelscope.circuits.core.nodes import Head, check_model
 from babelscope.circuits.heads.ablation import matched_random, windows
-from babelscope.circuits.heads.roles import Roles, match_heads, random_twin, role_scores
+from babelscope.circuits.heads.roles import Roles, role_scores
 from babelscope.models import Model
 from babelscope.models.batches import token_budget
 from babelscope.results import Run, RunWriter, open_run, run_key
 from babelscope.studies import circuit_tables as tables
+from babelscope.studies.circuit_arrays import head_arrays
 from babelscope.studies.circuit_edges import EdgeSettings, control_prompts, find_edges
 from babelscope.studies.circuit_measures import Measured, Prompts, measure, prompts_of, repeated
 from babelscope.studies.circuit_roles import ALSO, CANDIDATE, ffn_rows, role_rows
@@ -46,7 +47,8 @@ def study_circuits(
 ) -> Run:
     """Behaviour, patching, search, roles, ablations in every language; writes a run directory and opens it.
 
-    `against`: another model, whose heads (in `against_language`) are matched by role with this one's in the first.
+    `against`: another model, studied in full in `against_language`: both are in the same tables (column `model`), and
+    its heads are matched by role with this one's in the first language.
     Finished steps of the search are kept beside `out` until the run is whole, so that a stopped study goes on where it
     was. Raises NoPromptSurvives with the census, UnsupportedModel, and the errors of the settings, before it measures.
 
@@ -54,81 +56,78 @@ def study_circuits(
     >>> run.summary["shared_heads"]                                                            # doctest: +SKIP
     [[4, 5], [4, 4], [3, 0]]
     """
-    check_model(model)
-    prompts = {code: prompts_of(model, settings, code) for code in settings.languages}
-    other = prompts_of(against, settings, _other_language(settings)) if against is not None else None
+    sides = [Side.of(model, settings, settings.languages)]
+    if against is not None:
+        sides.append(Side.of(against, settings, (settings.against_language or settings.languages[-1],)))
     kept = Path(out).with_name(f".{Path(out).name}.steps") if "://" not in str(out) else None
+    tables: dict[str, list[pd.DataFrame]] = {}
     with RunWriter(out, kind="circuits", overwrite=overwrite) as run:
-        done = {code: measure(model, settings, prompts[code], code, kept, progress) for code in prompts}
-        _write_arrays(run, model, done)
-        for code, language in done.items():
-            content = {"model": model.id, "task": settings.task, "language": code, **language.found.to_json()}
-            run.file(f"circuits/{code}.json").write_text(
-                json.dumps(content, indent=2, ensure_ascii=False), encoding="utf-8"
-            )
-        summary = _write_tables(run, model, settings, prompts, done, progress)
-        summary |= _write_edges(run, model, settings, prompts, done, progress)
-        if against is not None and other is not None:
-            _write_matching(run, settings, done[settings.languages[0]].roles, against, other)
-        _manifest(run, model, settings, prompts, summary, against)
+        for place, side in enumerate(sides):
+            steps = kept / str(place) if kept is not None else None
+            side.measure(settings, steps, progress)
+            for code, language in side.done.items():
+                content = {"model": side.model.id, "task": settings.task, "language": code, **language.found.to_json()}
+                run.file(f"circuits/{_file(side, code, sides)}.json").write_text(
+                    json.dumps(content, indent=2, ensure_ascii=False), encoding="utf-8"
+                )
+        first = sides[0]
+        run.arrays(head_arrays(first.model, first.done))
+        summaries: list[dict[str, Any]] = []
+        for side in sides:
+            writer = _Collected(tables, side.model.id)
+            summaries.append(_write_tables(writer, side.model, settings, side.prompts, side.done, progress))
+        edges = _write_edges(run, first.model, settings, first.prompts, first.done, progress)
+        summary = summaries[0] | edges
+        if len(sides) > 1:
+            summary["against"] = {"model": sides[1].model.id, **summaries[1]}
+            matched = _matching(settings, first, sides[1])
+            tables["matching"] = [pd.DataFrame(matched)]
+        for name, frames in tables.items():
+            if name != "overlap" or not settings.edges:
+                run.table(name, pd.concat(frames, ignore_index=True))
+        _manifest(run, first.model, settings, first.prompts, summary, against)
     if kept is not None:
         shutil.rmtree(kept, ignore_errors=True)
     return open_run(out)
 
 
-def _write_arrays(run: RunWriter, model: Model, done: Mapping[str, Measured]) -> None:
-    codes = list(done)
-    half = ("language", "layer", "head")
-    data: dict[str, Any] = {
-        "activation_patching": (half, np.stack([done[code].activation.heads() for code in codes])),
-        "path_logits": (half, np.stack([done[code].path.heads() for code in codes])),
-        "mlp_patching": (("language", "layer"), np.stack([done[code].activation.mlps() for code in codes])),
-        "mlp_path_logits": (("language", "layer"), np.stack([done[code].path.mlps() for code in codes])),
-        "lens_before": (("language", "layer"), np.stack([done[code].lens.before.mean(1) for code in codes])),
-        "lens_after": (("language", "layer"), np.stack([done[code].lens.after.mean(1) for code in codes])),
-    }
-    intervals = [done[code].path.interval() for code in codes]
-    for name, place in (("path_logits_low", 0), ("path_logits_high", 1)):
-        data[name] = (half, np.stack([done[c].path.heads(ends[place]) for c, ends in zip(codes, intervals)]))
-    for role in _common(done[code].at_roles for code in codes):
-        name = role.lower().replace("+", "_")
-        data[f"step_patching_at_{name}"] = (half, np.stack([done[code].at_roles[role].heads() for code in codes]))
-    blank = np.full((model.layers, model.heads), np.nan)
-    for step in dict.fromkeys(found.step.name for code in codes for found in done[code].found.steps):
-        effects = [done[code].found[step].effects for code in codes]
-        if any(effect is not None for effect in effects):
-            data[f"step_{step}"] = (half, np.stack([blank if e is None else e.heads() for e in effects]))
-    for corruption in dict.fromkeys(name for code in codes for name in done[code].decomposed):
-        effects = [done[code].decomposed.get(corruption) for code in codes]
-        name = "step_s_inhibition_" + corruption.replace("-", "_")
-        data[name] = (half, np.stack([blank if e is None else e.heads() for e in effects]))
-    roles = _common({role: role for role in done[code].roles.readers} for code in codes)
-    data["attention_role"] = (
-        ("language", "role", "role2", "layer", "head"),
-        np.stack([_between(done[code].roles, roles) for code in codes]),
-    )
-    coords = {
-        "language": codes,
-        "layer": np.arange(model.layers),
-        "head": np.arange(model.heads),
-        "role": roles,
-        "role2": roles,
-    }
-    run.arrays(xr.Dataset(data, coords=coords))
+@dataclass
+class Side:
+    """One model of a study, with its languages: what was asked, and what was measured."""
+
+    model: Model
+    prompts: dict[str, Prompts]
+    done: dict[str, Measured] = field(default_factory=dict[str, Measured])
+
+    @classmethod
+    def of(cls, model: Model, settings: CircuitsSettings, languages: Sequence[str]) -> Side:
+        """The prompts of each language; raises UnsupportedModel, and NoPromptSurvives with the census."""
+        check_model(model)
+        return cls(model, {code: prompts_of(model, settings, code) for code in languages})
+
+    def measure(self, settings: CircuitsSettings, kept: Path | None, progress: Progress) -> None:
+        """Behaviour, patching, search and roles in every language."""
+        self.done = {c: measure(self.model, settings, own, c, kept, progress) for c, own in self.prompts.items()}
 
 
-def _common(parts: Iterable[Mapping[str, Any]]) -> list[str]:
-    every = list(parts)
-    return [name for name in every[0] if all(name in part for part in every)] if every else []
+@dataclass
+class _Collected:
+    """Tables of several models, under the names that a run's tables have, each row with its model."""
+
+    tables: dict[str, list[pd.DataFrame]]
+    model: str
+
+    def table(self, name: str, frame: pd.DataFrame) -> None:
+        self.tables.setdefault(name, []).append(frame.assign(model=self.model))
 
 
-def _between(roles: Roles, names: Sequence[str]) -> Array:
-    places = [roles.readers.index(name) for name in names]
-    return roles.attention[np.ix_(places, places)]
+def _file(side: Side, code: str, sides: Sequence[Side]) -> str:
+    """Name of a language's circuit: the second model's own where both models have the language."""
+    return f"{code}-against" if side is not sides[0] and code in sides[0].done else code
 
 
 def _write_tables(
-    run: RunWriter,
+    run: _Collected,
     model: Model,
     settings: CircuitsSettings,
     prompts: Mapping[str, Prompts],
@@ -215,7 +214,7 @@ def _write_edges(
 
 
 def _write_ablations(
-    run: RunWriter,
+    run: _Collected,
     model: Model,
     settings: CircuitsSettings,
     everything: Mapping[str, list[PromptPair]],
@@ -269,7 +268,7 @@ def _ablation_sets(model: Model, settings: CircuitsSettings, done: Mapping[str, 
 
 
 def _write_faithfulness(
-    run: RunWriter,
+    run: _Collected,
     model: Model,
     settings: CircuitsSettings,
     prompts: Mapping[str, Prompts],
@@ -293,34 +292,38 @@ def _write_faithfulness(
     return crossed
 
 
-def _other_language(settings: CircuitsSettings) -> str:
-    return settings.against_language or settings.languages[-1]
-
-
-def _write_matching(run: RunWriter, settings: CircuitsSettings, own: Roles, against: Model, other: Prompts) -> None:
-    """Heads of two models paired by role scores, with the random-weights null."""
-    code = _other_language(settings)
-    twice, prefix = repeated(against, settings, code)
-    theirs = role_scores(against, other.main, twice, prefix, settings.seed)
-    twins = [
-        role_scores(random_twin(against, seed), other.main, twice, prefix, settings.seed)
-        for seed in range(settings.twins)
-    ]
-    found = match_heads(own, theirs, twins)
-    rows = [
+def _matching(settings: CircuitsSettings, first: Side, second: Side) -> list[dict[str, Any]]:
+    """Heads of two models paired by role scores, against shuffled scores or models with random weights."""
+    (code, theirs), own = next(iter(second.done.items())), first.done[settings.languages[0]]
+    if settings.matching == "shuffle":
+        generator = np.random.default_rng(settings.seed)
+        null = [shuffled(theirs.roles, generator) for _ in range(settings.twins)]
+    else:
+        twice, prefix = repeated(second.model, settings, code)
+        copied = task_named(settings.task).copied_roles
+        null = [
+            role_scores(
+                random_twin(second.model, seed), second.prompts[code].main, twice, prefix, settings.seed, copied
+            )
+            for seed in range(settings.twins)
+        ]
+    found = match_heads(own.roles, theirs.roles, null)
+    return [
         {
+            "model": first.model.id,
             "layer": a.layer,
             "head": a.head,
-            "model2": against.id,
+            "model2": second.model.id,
             "layer2": b.layer,
             "head2": b.head,
             "distance": float(found.distance[place]),
             "null_distance": float(found.null[place]),
-            "p": found.p,
+            "p": float(found.pair_p[place]),
+            "matching_p": found.p,
+            "null": settings.matching,
         }
         for place, (a, b) in enumerate(found.pairs)
     ]
-    _table(run, "matching", rows)
 
 
 def _score_rows(code: str, roles: Roles) -> list[dict[str, Any]]:
@@ -332,7 +335,7 @@ def _score_rows(code: str, roles: Roles) -> list[dict[str, Any]]:
     ]
 
 
-def _table(run: RunWriter, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
+def _table(run: _Collected, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
     if rows:
         run.table(name, pd.DataFrame(list(rows)))
 

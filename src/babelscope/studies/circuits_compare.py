@@ -13,13 +13,14 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from babelscope.circuits.comparison import overlap
+from babelscope.circuits.comparison.head_matching import match_heads, shuffled
 from babelscope.circuits.edges.circuit import Circuit
-from babelscope.circuits.heads.roles import Roles, match_heads
+from babelscope.circuits.heads.roles import Roles
 from babelscope.results import Run
 
 Array = NDArray[np.float64]
 OVERLAP = ["language", "language2", "measure", "value", "null", "p", "why"]
-MATCHED = ["language", "language2", "head", "head2", "distance", "null_distance", "p"]
+MATCHED = ["language", "language2", "head", "head2", "distance", "null_distance", "p", "matching_p"]
 
 
 def same_model(first: Run, second: Run) -> bool:
@@ -53,7 +54,7 @@ def compare_circuit_edges(first: Run, second: Run, permutations: int = 1000, see
     return pd.DataFrame(rows, columns=OVERLAP)
 
 
-def compare_head_roles(first: Run, second: Run, draws: int = 99, seed: int = 0) -> pd.DataFrame:
+def compare_head_roles(first: Run, second: Run, draws: int = 200, seed: int = 0) -> pd.DataFrame:
     """Heads of two runs matched by their role scores (Hungarian), never by index: one row per pair of heads.
 
     `null_distance`, `p`: the same matching with every score of the second run shuffled over its heads, so that each
@@ -68,12 +69,20 @@ def compare_head_roles(first: Run, second: Run, draws: int = 99, seed: int = 0) 
         own, theirs = scored[0][one], scored[1][other]
         if not {n for n in own.scores if np.isfinite(own.scores[n]).all()} & set(theirs.scores):
             continue
-        null = [_shuffled(theirs, generator) for _ in range(draws)]
+        null = [shuffled(theirs, generator) for _ in range(draws)]
         found = match_heads(own, theirs, null)
         for place, (a, b) in enumerate(found.pairs):
             distances = {"distance": float(found.distance[place]), "null_distance": float(found.null[place])}
             rows.append(
-                {"language": one, "language2": other, "head": str(a), "head2": str(b), **distances, "p": found.p}
+                {
+                    "language": one,
+                    "language2": other,
+                    "head": str(a),
+                    "head2": str(b),
+                    **distances,
+                    "p": float(found.pair_p[place]),
+                    "matching_p": found.p,
+                }
             )
     return pd.DataFrame(rows, columns=MATCHED)
 
@@ -103,9 +112,3 @@ def _role_scores(run: Run) -> dict[str, Roles]:
 
 def _roles(scores: dict[str, Array]) -> Roles:
     return Roles(scores, (), (), np.zeros((0, 0)))
-
-
-def _shuffled(roles: Roles, generator: np.random.Generator) -> Roles:
-    return _roles(
-        {name: generator.permutation(matrix.ravel()).reshape(matrix.shape) for name, matrix in roles.scores.items()}
-    )

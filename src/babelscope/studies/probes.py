@@ -18,12 +18,12 @@ from babelscope.regions.methods import PERMUTED
 from babelscope.regions.perplexity import Windows, score
 from babelscope.regions.recording import Recording
 from babelscope.regions.treatments import Treatment, dose_response
-from babelscope.results import RunWriter
 from babelscope.studies.progress import Progress
 from babelscope.studies.region_settings import RegionsSettings
+from babelscope.studies.steps import Sink
 
 
-def write_alignment(run: RunWriter, model: Model, recording: Recording, corpus: ParallelCorpus) -> dict[str, Any]:
+def write_alignment(run: Sink, model: Model, recording: Recording, corpus: ParallelCorpus) -> dict[str, Any]:
     """Table `alignment`: every metric by layer and pair, SADS against matched negatives, token overlap and script."""
     languages = recording.languages
     sequences = [ids for code in languages for ids in model.tokenize(corpus.texts[code])]
@@ -58,7 +58,7 @@ def _pairs(languages: Sequence[str], *matrices: torch.Tensor) -> list[tuple[dict
 
 
 def write_alignment_neurons(
-    run: RunWriter,
+    run: Sink,
     model: Model,
     corpus: ParallelCorpus,
     recording: Recording,
@@ -94,7 +94,7 @@ def _story_cloze(model: Model, spec: str, languages: Sequence[str]) -> Task:
 
 
 def write_doses(
-    run: RunWriter,
+    run: Sink,
     model: Model,
     recording: Recording,
     sets: Mapping[str, RegionSet],
@@ -123,7 +123,7 @@ def write_doses(
 
 
 def write_generations(
-    run: RunWriter,
+    run: Sink,
     model: Model,
     recording: Recording,
     regions: RegionSet,

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import math
 import platform
-from collections.abc import Generator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import pandas as pd
@@ -18,22 +16,18 @@ from babelscope._version import __version__
 from babelscope.corpora import ParallelCorpus, TextCollection, load_corpus, load_texts
 from babelscope.models import Model
 from babelscope.models.batches import token_budget
-from babelscope.regions import masks
 from babelscope.regions.headlines import rarefied_excess
 from babelscope.regions.perplexity import Windows, cut_windows
-from babelscope.regions.recording import Span, record
-from babelscope.regions.table import DeactivationTable, deactivation_table
+from babelscope.regions.table import DeactivationTable
 from babelscope.results import Run, RunWriter, open_run, run_key
-from babelscope.studies import calibration, probes
+from babelscope.studies import calibration
 from babelscope.studies.progress import Progress, silent
-from babelscope.studies.region_scores import RegionScores, score_regions, summary, write_headlines, write_scores
+from babelscope.studies.region_scores import summary, write_headlines, write_scores
 from babelscope.studies.region_settings import RegionsSettings
-from babelscope.studies.routing import write_routing
+from babelscope.studies.region_steps import RegionsStudy
+from babelscope.studies.steps import Results, run_steps, store_beside
 
 __all__ = ["RegionsSettings", "study_regions", "versions"]
-
-IN_MEMORY = 1 << 30
-"""bytes of mean activations above which a recording lies in a temporary file"""
 
 
 def study_regions(
@@ -44,26 +38,48 @@ def study_regions(
     corpus: ParallelCorpus | None = None,
     texts: Mapping[str, TextCollection] | None = None,
     progress: Progress = silent,
+    fresh: bool = False,
+    keep: bool = True,
 ) -> Run:
     """Record, map, localise, deactivate; write a run directory and open it.
 
     `corpus` and `texts` take the place of the settings' specifications when already loaded. Raises the errors of every
     step before anything is measured where possible: an unattainable threshold, a missing language, too little text.
+    Finished steps are kept beside `out` until the run is whole (unless `keep` is off), so that a study that was stopped
+    goes on where it was; `fresh` begins anew.
 
     >>> run = study_regions(model, RegionsSettings("bible:texts", samples=100), "runs/first")   # doctest: +SKIP
     >>> run.summary["sklr"]                                                                    # doctest: +SKIP
     1312
     """
+    study = regions_study(model, settings, corpus, texts)
+    with RunWriter(out, kind="regions", overwrite=overwrite) as run:
+        store = store_beside(out, fresh) if keep else None
+        results = run_steps(study.steps, study.inputs, store, progress)
+        _write(run, study, results)
+    if store is not None:
+        store.remove()
+    return open_run(out)
+
+
+def regions_study(
+    model: Model,
+    settings: RegionsSettings,
+    corpus: ParallelCorpus | None = None,
+    texts: Mapping[str, TextCollection] | None = None,
+) -> RegionsStudy:
+    """The steps of a study, its text read; raises what `study_regions` raises before it measures."""
     whole = corpus or load_corpus(settings.corpus, settings.languages)
     sample = whole.sample(settings.samples, settings.seed)
     settings.check_languages(sample.languages)
     if settings.texts and texts is None:
         texts = load_texts(settings.texts, sample.languages)
     windows = _windows(model, texts, settings) if texts else {}
+<<<<<<< HEAD
     with RunWriter(out, kind="regions", overwrite=overwrite) as run, _room(model, sample) as room:
         with progress("recording", len(sample) * len(sample.languages), "sentences") as step:
             recording = record(
-                model, sample, settings.special, "lape" in settings.methods, store=room, progress=step,
+                model, sample, settings.special, bool({"lape", "lape-routed"} & set(settings.methods)), store=room, progress=step,
                 span=Span(settings.first, settings.tokens),
             )  # fmt: skip
         sample = sample.select(recording.ids)
@@ -79,17 +95,27 @@ def study_regions(
         _probe(run, model, sample, found, sets, windows, settings, told, progress)
         _manifest(run, model, settings, sample, windows, told)
     return open_run(out)
+=======
+    return RegionsStudy(model, settings, sample, windows)
+>>>>>>> main
 
 
-@contextmanager
-def _room(model: Model, sample: ParallelCorpus) -> Generator[Path | None]:
-    """A file for a recording that would fill the memory, gone afterwards; None for one that is held there."""
-    size = 4 * len(sample.languages) * len(sample) * model.neurons
-    if size <= IN_MEMORY:
-        yield None
-        return
-    with TemporaryDirectory(prefix="babelscope-recording-") as folder:
-        yield Path(folder) / "means.npy"
+def _write(run: RunWriter, study: RegionsStudy, results: Results) -> None:
+    """Everything that the steps left, as arrays, tables and files of the run."""
+    settings, found = study.settings, results[study.regions]
+    sample = study.corpus.select(found.recording.ids)
+    write_scores(run, found, sample, settings)
+    told = summary(found, settings)
+    if study.windows:
+        table = results[study.table]
+        _write_table(run, table)
+        told["perplexity"] = table.perplexities()
+    _write_calibration(run, study, results, told)
+    for step in (study.routing, study.alignment, study.alignment_neurons, study.doses, study.writing):
+        if step in study.steps:
+            results[step].write(run)
+            told |= results[step].summary
+    _manifest(run, study.model, settings, sample, study.windows, told)
 
 
 def _windows(model: Model, texts: Mapping[str, TextCollection], settings: RegionsSettings) -> dict[str, Windows]:
@@ -131,18 +157,16 @@ def _enough(text: TextCollection, limit: int | None, window: int) -> TextCollect
     return text
 
 
-def _calibrate(
-    run: RunWriter, found: RegionScores, settings: RegionsSettings, told: dict[str, Any], progress: Progress
-) -> dict[str, masks.RegionSet]:
+def _write_calibration(run: RunWriter, study: RegionsStudy, results: Results, told: dict[str, Any]) -> None:
+    settings, found = study.settings, results[study.regions]
     excess = {"excess_sklr_rarefied": rarefied_excess(found.recording, settings.threshold, settings.rarefy)}
-    steadiness = calibration.steadiness(found, settings)
+    steadiness = results[study.steadiness]
     if steadiness is not None:
         told |= calibration.write_steadiness(run, steadiness, found.recording, settings.threshold)
-    null = None
     if settings.permutations:
-        null, more, interval = calibration.calibrate(run, found, steadiness, settings, progress)
+        null = results[study.null]
+        more, excess["excess_sklr"] = calibration.write_calibration(run, found, steadiness, null, settings)
         told |= more
-        excess["excess_sklr"] = interval
     for name, one in excess.items():
         told[name] = None if math.isnan(one.value) else one.value
         told["interval_methods"][name] = one.method
@@ -152,42 +176,9 @@ def _calibrate(
             told["why"][name] = one.why
     share = {"language_share": found.headlines.language_share, "strong_neurons": found.headlines.strong_neurons}
     write_headlines(run, {**share, **excess, **found.intervals}, found.recording)
-    sets = calibration.compare_methods(run, found, null, settings)
+    sets = results[study.methods]
+    calibration.write_methods(run, found, sets)
     told["methods"] = {name: regions.sizes for name, regions in sets.items()}
-    return sets
-
-
-def _probe(
-    run: RunWriter,
-    model: Model,
-    sample: ParallelCorpus,
-    found: RegionScores,
-    sets: Mapping[str, masks.RegionSet],
-    windows: Mapping[str, Windows],
-    settings: RegionsSettings,
-    told: dict[str, Any],
-    progress: Progress,
-) -> None:
-    recording = found.recording
-    if settings.alignment:
-        told["matched_negatives"] = probes.write_alignment(run, model, recording, sample)
-    if settings.alignment_neurons:
-        probes.write_alignment_neurons(run, model, sample, recording, windows, settings)
-    if settings.doses:
-        probes.write_doses(run, model, recording, sets, windows, settings, progress)
-    if settings.generate or settings.steer:
-        steered = probes.write_generations(run, model, recording, found.main, sample, settings, progress)
-        if steered:
-            told["steering"] = steered
-
-
-def _deactivation(
-    model: Model, windows: dict[str, Windows], regions: masks.RegionSet, settings: RegionsSettings, progress: Progress
-) -> DeactivationTable:
-    passes = 1 + len(regions.masks) + 2 * settings.controls
-    tokens = passes * sum(text.ids.numel() for text in windows.values())
-    with progress("deactivation table", tokens, "tokens") as step:
-        return deactivation_table(model, windows, regions, settings.controls, settings.seed, progress=step)
 
 
 def _write_table(run: RunWriter, table: DeactivationTable) -> None:

@@ -19,9 +19,15 @@ from babelscope.regions.perplexity import Windows
 from babelscope.regions.recording import Recording
 from babelscope.regions.routed import Routing
 from babelscope.regions.routing_nulls import RoutingNull, routing_null
+<<<<<<< HEAD
 from babelscope.results import RunWriter
+=======
+from babelscope.regions.routing_recording import record_routing
+from babelscope.studies.progress import Progress
+>>>>>>> main
 from babelscope.studies.region_settings import RegionsSettings
 from babelscope.studies.routing_deactivation import expert_deactivation
+from babelscope.studies.steps import Sink
 
 NAN = float("nan")
 NOT_ASKED = "no permutations were asked for"
@@ -30,7 +36,7 @@ HASHED = "experts follow from the token id alone"
 
 
 def write_routing(
-    run: RunWriter,
+    run: Sink,
     model: Model,
     recording: Recording,
     windows: Mapping[str, Windows],

@@ -272,10 +272,13 @@ def _save_edits(
     names: list[str] = []
     for rows in _headlines(frame):
         row = rows.iloc[0]
-        setting = Setting(row.source, row.target, row.method, int(row.layer), float(row.alpha))
+        told = row.to_dict()
+        setting = Setting(
+            str(told["source"]), str(told["target"]), str(told["method"]), int(told["layer"]), float(told["alpha"])
+        )  # fmt: skip
         facts = {
             "model": model.id, "weight_hash": model.weight_hash, "corpus": corpus.spec, "corpus_hash": corpus.hash,
-            "fit_documents": len(fitted.moments.documents), "method": setting.method, "success": float(row.success),
+            "fit_documents": len(fitted.moments.documents), "method": setting.method, "success": float(told["success"]),
         }  # fmt: skip
         name = f"edits/{setting.source}-{setting.target}-{setting.method}.safetensors"
         saved: SavedEdit | None = None

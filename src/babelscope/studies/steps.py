@@ -20,9 +20,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, is_dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, Generic, Protocol, TypeVar, cast
 
 import pandas as pd
+import xarray as xr
 
 from babelscope._version import __version__
 from babelscope.errors import InputError
@@ -58,12 +59,40 @@ class Cost:
     """the option that makes it cheaper, and how"""
 
 
+class Sink(Protocol):
+    """Where tables and arrays are put: a run in the making, or the result of a step."""
+
+    def table(self, name: str, frame: pd.DataFrame) -> None:
+        """Adds a table."""
+        ...
+
+    def arrays(self, dataset: xr.Dataset, group: str | None = None) -> None:
+        """Adds labelled arrays."""
+        ...
+
+
 @dataclass(frozen=True)
 class Tables:
-    """The usual result of a step: tables of the run by name, and what the run's summary says."""
+    """The usual result of a step: tables and arrays of the run by name, and what the run's summary says."""
 
-    tables: Mapping[str, pd.DataFrame] = field(default_factory=dict)
-    summary: Mapping[str, Any] = field(default_factory=dict)
+    tables: dict[str, pd.DataFrame] = field(default_factory=dict[str, pd.DataFrame])
+    groups: list[tuple[str | None, xr.Dataset]] = field(default_factory=list[tuple[str | None, xr.Dataset]])
+    summary: dict[str, Any] = field(default_factory=dict[str, Any])
+
+    def table(self, name: str, frame: pd.DataFrame) -> None:
+        """Adds a table."""
+        self.tables[name] = frame
+
+    def arrays(self, dataset: xr.Dataset, group: str | None = None) -> None:
+        """Adds labelled arrays."""
+        self.groups.append((group, dataset))
+
+    def write(self, run: Sink) -> None:
+        """Everything but the summary into a run."""
+        for name, frame in self.tables.items():
+            run.table(name, frame)
+        for group, dataset in self.groups:
+            run.arrays(dataset, group)
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,6 +107,8 @@ class Step(Generic[S, R]):
     inputs: Mapping[str, str] = field(default_factory=dict[str, str])
     """what it reads from outside, by hash: texts, another model"""
     cost: Callable[[S], Cost] = lambda _: Cost()
+    kept: bool = True
+    """False for a result that costs less to make again than to keep in a file"""
 
 
 @dataclass
@@ -89,11 +120,19 @@ class Given:
     folder: Path
     """for files of the step's own, such as a recording too large for memory; a memory map of one may be its result"""
     progress: Progress
+    store: StepStore | None = None
+    key: str = ""
 
     def __getitem__(self, step: Step[Any, R]) -> R:
         if step not in self._step.needs:
             raise InputError(f"step {self._step.name} uses {step.name} without saying that it needs it")
         return self._results[step]
+
+    def once(self, name: str, key: str, make: Callable[[], R]) -> R:
+        """A part of the step's work, kept by a key of its own beside the step's; `make` where it was not."""
+        if self.store is None:
+            return make()
+        return self.store.once(f"{self._step.name} {name}", run_key({"step": self.key, "part": key}), make)
 
 
 class Results:
@@ -155,10 +194,10 @@ def run_steps(
         kept = store or StepStore(Path(temporary) / "run")
         results = Results(kept, keys)
         for step in steps:
-            finished = store is not None and kept.holds(step.name, keys[step.name])
+            finished = store is not None and step.kept and kept.holds(step.name, keys[step.name])
             if not finished:
                 try:
-                    _run(step, keys[step.name], results, kept, store is not None, progress)
+                    _run(step, keys[step.name], results, kept, store, progress)
                 except KeyboardInterrupt as stop:
                     if store is not None and store.folder.is_dir():
                         stop.add_note(AGAIN)
@@ -167,9 +206,21 @@ def run_steps(
         return results
 
 
-def _run(step: Step[Any, Any], key: str, results: Results, store: StepStore, keep: bool, progress: Progress) -> None:
-    with store.room(step.name, key) as folder:
-        value = step.run(step.settings, Given(step, results, folder, progress))
+def _run(
+    step: Step[Any, Any], key: str, results: Results, rooms: StepStore, store: StepStore | None, progress: Progress
+) -> None:
+    with rooms.room(step.name, key) as folder:
+        value = step.run(step.settings, Given(step, results, folder, progress, store, key))
         results.add(step, value)
-        if keep:
+        if store is not None and step.kept:
             store.keep(step.name, key, folder, value)
+
+
+def store_beside(out: str | Path, fresh: bool = False) -> StepStore | None:
+    """The kept steps of the run at `out`, emptied where it is to begin anew; None where `out` is no folder."""
+    if "://" in str(out):
+        return None
+    store = StepStore(Path(out).expanduser().absolute())
+    if fresh:
+        store.remove()
+    return store

@@ -143,12 +143,12 @@ def parse_ioi(text: str, where: str = "template file") -> IoiLexicon:
     data = _toml(text, where)
     names = _strings(data, "names", where)
     half = len(names) // 2
-    genders = tuple(data.get("genders", ["f"] * half + ["m"] * (len(names) - half)))
+    genders = _strings(data, "genders", where) if "genders" in data else ("f",) * half + ("m",) * (len(names) - half)
     lexicon = IoiLexicon(
         language=str(data.get("language", "")),
         join=str(data.get("join", " ")),
         names=names,
-        genders=tuple(map(str, genders)),
+        genders=genders,
         places=_strings(data, "places", where),
         objects=_strings(data, "objects", where),
         templates=_templates(data, where),
@@ -210,9 +210,9 @@ def _rows(rows: Any, kind: str, needed: Sequence[str], where: str) -> None:
     if not isinstance(rows, Sequence) or not all(isinstance(row, dict) for row in rows):
         raise TaskError(f"{where}: write every {kind} as a table of its own, [[{kind}]]")
     for number, row in enumerate(rows, 1):
-        missing = [name for name in needed if name not in row]
+        missing = [name for name in needed if not isinstance(row.get(name), str)]
         if missing:
-            raise TaskError(f"{where}: [[{kind}]] number {number} has no {missing[0]}")
+            raise TaskError(f"{where}: [[{kind}]] number {number} has no {missing[0]}, or no text there")
 
 
 def _read(task: str, language: str) -> str:
@@ -226,13 +226,17 @@ def _read(task: str, language: str) -> str:
 def _toml(text: str, where: str) -> dict[str, Any]:
     try:
         return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, RecursionError, ValueError) as error:
         raise TaskError(f"{where} is not TOML: {error}") from error
 
 
 def _strings(data: Mapping[str, Any], key: str, where: str) -> tuple[str, ...]:
-    values: Sequence[Any] = data.get(key, ())
-    if not values or not all(isinstance(value, str) and value for value in values):
+    values: Any = data.get(key, ())
+    if (
+        not values
+        or not isinstance(values, list | tuple)
+        or not all(isinstance(value, str) and value for value in values)
+    ):
         raise TaskError(f"{where}: {key} must be a list of texts")
     return tuple(values)
 

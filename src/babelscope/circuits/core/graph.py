@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 Mask = NDArray[np.bool_]
 MOST = 10_000
 """heads in all layers; the largest models have half of that"""
+MOST_CELLS = 50_000_000
+"""writers times readers: 80 layers of 64 heads that share 8 key/value heads have 34 million"""
 
 
 @dataclass(frozen=True)
@@ -161,7 +163,17 @@ class Wiring:
 def sized(wiring: Wiring) -> Wiring:
     """The same wiring, where its sizes are those of a model; raises ValueError before a matrix of them fills memory."""
     sizes = (wiring.layers, wiring.heads, wiring.kv_heads)
-    whole = all(type(size) is int and size > 0 for size in sizes)
-    if not whole or wiring.layers * wiring.heads > MOST or wiring.heads % wiring.kv_heads:
+    whole = all(type(size) is int and size > 0 for size in sizes) and type(wiring.parallel) is bool
+    if (
+        not whole
+        or wiring.layers * wiring.heads > MOST
+        or wiring.heads % wiring.kv_heads
+        or _cells(wiring) > MOST_CELLS
+    ):
         raise ValueError(f"{sizes} are not the sizes of a model")
     return wiring
+
+
+def _cells(wiring: Wiring) -> int:
+    writers = 1 + wiring.layers * (wiring.heads + 1)
+    return writers * (1 + wiring.layers * (wiring.heads + 2 * wiring.kv_heads + 1))

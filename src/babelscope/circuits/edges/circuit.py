@@ -20,6 +20,8 @@ from numpy.typing import NDArray
 from babelscope.circuits.core.graph import Mask, Wiring, sized
 from babelscope.circuits.core.nodes import EMBEDDING, LOGITS, Head, Node, Receiver, Sender
 from babelscope.errors import InputError, RunError
+from babelscope.json_text import parse_json
+from babelscope.results.whole import whole_file, write_whole
 
 Array = NDArray[np.float64]
 Construction = Literal["greedy", "top"]
@@ -97,13 +99,13 @@ class Circuit:
         path = Path(path).with_suffix("")
         facts = {"wiring": self.wiring.facts(), "roles": dict(self.roles), "about": dict(self.about)}
         tensors = {"edges": np.ascontiguousarray(self.edges), "scores": np.ascontiguousarray(self.scores)}
+        text = json.dumps(self.described(), ensure_ascii=False, indent=1, sort_keys=True)
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            save_file(tensors, path.with_suffix(".safetensors"), metadata={"circuit": json.dumps(facts)})
-            text = json.dumps(self.described(), ensure_ascii=False, indent=1, sort_keys=True)
-            path.with_suffix(".json").write_text(text + "\n", encoding="utf-8")
-        except OSError as error:
-            raise RunError(f"the circuit cannot be written to {path}: {error.strerror or error}") from error
+            with whole_file(path.with_suffix(".safetensors")) as partial:
+                save_file(tensors, partial, metadata={"circuit": json.dumps(facts)})
+            write_whole(path.with_suffix(".json"), text + "\n")
+        except InputError as error:
+            raise RunError(f"the circuit cannot be written to {path}: {error}") from error
 
     @classmethod
     def load(cls, path: Path) -> Circuit:
@@ -113,15 +115,17 @@ class Circuit:
         path = Path(path).with_suffix(".safetensors")
         try:
             with safe_open(path, framework="numpy") as stored:
-                facts = json.loads((stored.metadata() or {})["circuit"])
+                facts = parse_json((stored.metadata() or {})["circuit"], f"{path}: its metadata", RunError)
                 edges, scores = stored.get_tensor("edges"), stored.get_tensor("scores")
             wiring, roles, about = sized(Wiring(**facts["wiring"])), dict(facts["roles"]), dict(facts["about"])
         except FileNotFoundError as error:
             raise RunError(f"there is no circuit at {path}") from error
-        except (OSError, SafetensorError, KeyError, ValueError, TypeError, RecursionError) as error:
+        except (OSError, SafetensorError, KeyError, ValueError, TypeError, AttributeError, RecursionError) as error:
             raise RunError(f"{path} holds no circuit: {error}") from error
         if edges.shape != wiring.allowed.shape or scores.shape != edges.shape:
             raise RunError(f"{path} holds no circuit: {edges.shape[0]} × {edges.shape[1]} edges do not fit its model")
+        if edges.dtype != bool or scores.dtype.kind != "f" or not np.isfinite(scores).all():
+            raise RunError(f"{path} holds no circuit: edges are true or false, and scores finite numbers")
         return cls(wiring, edges.astype(bool), scores.astype(np.float64), roles, about)
 
     def described(self) -> dict[str, Any]:

@@ -12,7 +12,6 @@ its score, and summed again on reading.
 from __future__ import annotations
 
 import json
-import math
 import re
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from babelscope.circuits.core.graph import Wiring, sized
 from babelscope.circuits.core.nodes import EMBEDDING, MLP, Head, Receiver, Sender
 from babelscope.circuits.edges.circuit import Circuit
 from babelscope.errors import InputError
+from babelscope.json_text import read_json
 from babelscope.results.whole import whole_file
 
 _EDGE = re.compile(r"(input|a(\d+)\.h(\d+)|m(\d+))->(?:a(\d+)\.h(\d+)<([qkv])>|m(\d+)|logits)")
@@ -71,7 +71,7 @@ def from_graph(graph: Any, wiring: Wiring | None = None) -> Circuit:
         raise InputError("not a circuit graph: it needs the keys cfg, nodes and edges")
     try:
         sizes: dict[str, Any] = graph["cfg"]
-        layers, heads = int(sizes["n_layers"]), int(sizes["n_heads"])
+        layers, heads = sizes["n_layers"], sizes["n_heads"]
         own = sized(Wiring(layers, heads, heads, _truth(sizes["parallel_attn_mlp"])))
         listed: dict[str, dict[str, Any]] = dict(graph["edges"])
         nodes: dict[str, Any] = dict(graph.get("nodes") or {})  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType]
@@ -114,7 +114,7 @@ def _truth(value: Any) -> bool:
 def _number(value: Any) -> float:
     if value is None:  # the reference writes null where an edge was never scored
         return 0.0
-    if type(value) not in (int, float) or not math.isfinite(value):
+    if type(value) not in (int, float) or not abs(value) < 1e300:
         raise ValueError(f"{value!r} is no score")
     return float(value)
 
@@ -129,12 +129,7 @@ def read_graph(path: Path, wiring: Wiring | None = None) -> Circuit:
     """Read a circuit from a .json file in that format; raises InputError."""
     if Path(path).suffix == ".pt":
         raise InputError(f"{path} is a pickle, which is never read: write the graph with to_json first")
-    try:
-        graph = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} is no circuit graph: {error}") from error
-    except RecursionError:
-        raise InputError(f"{path} is no circuit graph: it is nested too deeply") from None
+    graph = read_json(Path(path), f"{path} is no circuit graph: it", non_finite=True)
     return from_graph(graph, wiring)
 
 

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from babelscope.circuits.core.batching import span_of
 from babelscope.circuits.core.cache import run
@@ -316,64 +316,3 @@ def _mean_where_known(values: Float[Array, "*some P"]) -> Float[Array, "*some"]:
     known = np.isfinite(values)
     count = known.sum(-1)
     return np.where(count > 0, np.where(known, values, 0).sum(-1) / np.maximum(count, 1), np.nan)
-
-
-@dataclass(frozen=True)
-class Match:
-    """Heads of two models paired by what they do."""
-
-    pairs: tuple[tuple[Head, Head], ...]
-    distance: Float[Array, " pairs"]
-    """between standardised role vectors"""
-    null: Float[Array, " pairs"]
-    """the same distances to heads of random-weights models, sorted, mean over models; NaN without any"""
-    p: float
-    """share of random-weights models whose mean distance is no larger; NaN without a null"""
-
-
-def match_heads(first: Roles, second: Roles, null: Sequence[Roles] = (), names: Sequence[str] | None = None) -> Match:
-    """Pairs heads of two models by role-score vectors (Hungarian), never by index.
-
-    Scores are standardised over both models' heads together. `null`: role scores of random-weights models of the
-    second's shape (`random_twin`). Raises InputError when the models share no score.
-    """
-    from scipy.optimize import linear_sum_assignment
-
-    shared = [name for name in (names or first.scores) if name in first.scores and name in second.scores]
-    shared = [name for name in shared if all(np.isfinite(r.scores[name]).all() for r in (first, second, *null))]
-    if not shared:
-        raise InputError("the two models share no role score to match their heads by")
-
-    def vectors(roles: Roles) -> Array:
-        return np.stack([roles.scores[name].ravel() for name in shared], axis=1)
-
-    both = np.concatenate([vectors(first), vectors(second)])
-    centre, spread = both.mean(0), np.where(both.std(0) > 0, both.std(0), 1)
-
-    def distances(other: Roles) -> tuple[Any, Any, Array]:
-        a, b = ((vectors(roles) - centre) / spread for roles in (first, other))
-        cost = np.sqrt(((a[:, None] - b[None]) ** 2).sum(-1))
-        left, right = linear_sum_assignment(cost)
-        return left, right, cost[left, right]
-
-    left, right, own = distances(second)
-    widths = [next(iter(roles.scores.values())).shape[1] for roles in (first, second)]
-    order = np.argsort(own)
-    pairs = tuple((Head(*divmod(int(left[i]), widths[0])), Head(*divmod(int(right[i]), widths[1]))) for i in order)
-    drawn = [np.sort(distances(roles)[2]) for roles in null]
-    mean = np.mean(drawn, axis=0) if drawn else np.full(len(own), np.nan)
-    p = (1 + sum(other.mean() <= own.mean() for other in drawn)) / (len(drawn) + 1) if drawn else float("nan")
-    return Match(pairs, own[order], mean, float(p))
-
-
-def random_twin(model: Model, seed: int = 0) -> Model:
-    """A model of the same configuration with random weights, for nulls."""
-    from babelscope.models import Model as Wrapped
-
-    state = torch.get_rng_state()
-    torch.manual_seed(seed)
-    try:
-        twin: nn.Module = type(model.hf)._from_config(model.hf.config)
-    finally:
-        torch.set_rng_state(state)
-    return Wrapped(twin.to(model.device, model.dtype), model.tokenizer, f"{model.id} with random weights")

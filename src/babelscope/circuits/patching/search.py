@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from babelscope._version import __version__
 from babelscope.circuits.core.ablation import reference
 from babelscope.circuits.core.effects import Effects
 from babelscope.circuits.core.nodes import FINAL, MLP, Head, Receiver, Sender, heads_of, mlps_of, parse_node, receivers
@@ -25,6 +25,9 @@ from babelscope.circuits.patching.counterfactual import ANSWER_ROLES, same_answe
 from babelscope.circuits.patching.methods import Between, path_patching
 from babelscope.circuits.patching.selection import Growth, Rule, Selection, growth, select
 from babelscope.errors import InputError
+from babelscope.json_text import read_json
+from babelscope.results.manifest import versions
+from babelscope.results.whole import write_whole
 from babelscope.tasks.ioi import STEPS as IOI
 from babelscope.tasks.steps import Step
 
@@ -288,7 +291,8 @@ class _Work:
 
     def _key(self, pairs: Sequence[PromptPair], into: Sequence[Receiver], gone: Sequence[Head]) -> str:
         prompts = [[pair.clean, pair.corrupted, pair.target, pair.foil, sorted(pair.roles.items())] for pair in pairs]
-        facts = [self.model.weight_hash, str(self.model.dtype), _asked(self.step), self.settings.mlps, prompts]
+        facts = [__version__, versions(), self.model.weight_hash, str(self.model.dtype)]
+        facts += [_asked(self.step), self.settings.mlps, prompts]
         facts += [[str(receiver) for receiver in into], [str(node) for node in gone]]
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
@@ -304,7 +308,6 @@ def _distance(model: Model, node: Sender, into: Sequence[Receiver]) -> int:
 def _save(store: Path | None, name: str, key: str, effects: Effects) -> None:
     if store is None:
         return
-    store.mkdir(parents=True, exist_ok=True)
     content = {
         "key": key,
         "senders": [str(node) for node in effects.senders],
@@ -313,9 +316,7 @@ def _save(store: Path | None, name: str, key: str, effects: Effects) -> None:
         "corrupted": effects.corrupted.tolist(),
         "settings": effects.settings,
     }
-    temporary = store / f".{name}.{os.getpid()}.tmp"
-    temporary.write_text(json.dumps(content), encoding="utf-8")
-    temporary.replace(store / f"{name}.json")
+    write_whole(store / f"{name}.json", json.dumps({"sha256": _sum(content), "content": content}))
 
 
 def _load(store: Path | None, name: str, key: str) -> Effects | None:
@@ -323,11 +324,16 @@ def _load(store: Path | None, name: str, key: str) -> Effects | None:
     if path is None or not path.is_file():
         return None
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        if content["key"] != key:
+        stated = read_json(path)
+        content = stated["content"]
+        if stated["sha256"] != _sum(content) or content["key"] != key:
             return None
         senders = tuple(node for node in map(parse_node, content["senders"]) if isinstance(node, (Head, MLP)))
         patched, clean, corrupted = (np.array(content[part], dtype=float) for part in ("patched", "clean", "corrupted"))
         return Effects(senders, patched, clean, corrupted, settings=content["settings"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, InputError):
         return None  # a damaged file is computed again
+
+
+def _sum(content: object) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,295 @@
+"""A regions study as a list of steps, to be read from top to bottom: what is measured, from what, at what cost."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any
+
+from babelscope.corpora import ParallelCorpus
+from babelscope.models import Model
+from babelscope.models.batches import token_budget
+from babelscope.regions.perplexity import Windows
+from babelscope.regions.recording import Recording, Span, record
+from babelscope.regions.table import DeactivationTable, deactivation_table
+from babelscope.results.manifest import run_key
+from babelscope.studies import calibration, probes
+from babelscope.studies.region_scores import score_regions
+from babelscope.studies.region_settings import (
+    Alignment,
+    Calibration,
+    Deactivation,
+    Dosing,
+    Generation,
+    Localisation,
+    Recorded,
+    RegionsSettings,
+)
+from babelscope.studies.routing import write_routing
+from babelscope.studies.steps import Cost, Given, Step, Tables
+
+IN_MEMORY = 1 << 30
+"""bytes of mean activations above which a recording lies in a file"""
+# multiply-adds for each of the L · n · D values of a recording, as measured (benchmarks/plans.py)
+SCORING, RESAMPLING, PERMUTING, ALIGNING = 150, 2.5, 3.0, 60
+
+
+class RegionsStudy:
+    """The steps of one study of one model; `steps` are those that the settings ask for, in order."""
+
+    def __init__(
+        self, model: Model, settings: RegionsSettings, corpus: ParallelCorpus, windows: Mapping[str, Windows]
+    ) -> None:
+        self.model, self.settings, self.corpus, self.windows = model, settings, corpus, windows
+        asked = settings
+
+        # mean activation of every neuron in every sentence
+        self.recording = Step(
+            "recording",
+            asked.part(Recorded),
+            self._record,
+            inputs={"corpus": corpus.hash, "activity": str("lape" in asked.methods)},
+            cost=lambda _: Cost(
+                tokens=self.tokens,
+                passes=-(-self.tokens // token_budget(model.device)),
+                peak_bytes=min(self.values * 4, IN_MEMORY),
+                disk_bytes=self.values * 4,
+                cheaper="--samples",
+            ),
+        )
+        # scores, regions and headline numbers of that recording; cheaper to make again than to keep
+        self.regions = Step(
+            "regions",
+            asked.part(Localisation),
+            lambda _, given: score_regions(model, given[self.recording], self.sample(given), asked),
+            needs=(self.recording,),
+            inputs={"fdr": repr(asked.fdr)},
+            cost=lambda _: Cost(elements=SCORING * self.values, peak_bytes=2 * self.values * 8, cheaper="--samples"),
+            kept=False,
+        )
+        # what switching each region off does to each language
+        self.table = Step(
+            "deactivation table",
+            asked.part(Deactivation),
+            self._deactivate,
+            needs=(self.regions,),
+            inputs=self.texts,
+            cost=lambda own: self._scoring(1 + self.languages + 2 * own.controls, "--text-tokens, --controls"),
+        )
+        # the same regions in resampled documents and in halves
+        self.steadiness = Step(
+            "stability",
+            asked.part(Localisation),
+            lambda _, given: calibration.steadiness(given[self.regions], asked),
+            needs=(self.regions,),
+            cost=lambda own: Cost(
+                elements=int(RESAMPLING * min(own.bootstrap, calibration.RESAMPLES) * self.values),
+                cheaper="--bootstrap",
+            ),
+        )
+        # what chance alone gives: languages permuted within documents
+        self.null = Step(
+            "permutations",
+            asked.part(Calibration),
+            lambda own, given: calibration.null_of(
+                given[self.regions].recording, own.permutations, asked, given.progress
+            ),
+            needs=(self.regions,),
+            cost=lambda own: Cost(
+                elements=int(PERMUTING * own.permutations * self.values),
+                disk_bytes=8 * self.languages * model.neurons,
+                cheaper="--permutations",
+            ),
+        )
+        # regions by further methods
+        self.methods = Step(
+            "methods",
+            asked.part(Calibration),
+            lambda own, given: calibration.method_sets(
+                given[self.regions], given[self.null] if own.permutations else None, asked
+            ),
+            needs=(self.regions, *([self.null] if asked.permutations else [])),
+            cost=lambda own: Cost(elements=20 * len(own.methods) * self.values),
+            kept=False,
+        )
+        # what the routers of a mixture of experts do with each language
+        self.routing = Step(
+            "routing",
+            asked.part(Recorded),
+            self._routing,
+            needs=(self.recording,),
+            inputs={**self.texts, "asked": run_key({"permutations": asked.permutations, "controls": asked.controls})},
+            cost=lambda _: Cost(tokens=self.tokens, passes=-(-self.tokens // token_budget(model.device))),
+        )
+        # how translations meet, by every metric, beside matched negatives
+        self.alignment = Step(
+            "alignment",
+            asked.part(Alignment),
+            self._alignment,
+            needs=(self.recording, self.regions),
+            cost=lambda _: Cost(elements=ALIGNING * self.values, cheaper="without --alignment"),
+        )
+        self.alignment_neurons = Step(
+            "alignment neurons",
+            asked.part(Alignment),
+            self._alignment_neurons,
+            needs=(self.recording, self.regions),
+            inputs={**self.texts, "controls": str(asked.controls)},
+            cost=lambda own: self._realigning(len(own.alignment_neurons)),
+        )
+        # more and more of a region, by every kind of treatment
+        self.doses = Step(
+            "doses",
+            asked.part(Dosing),
+            self._doses,
+            needs=(self.regions, self.methods),
+            inputs={**self.texts, "controls": str(asked.controls)},
+            cost=lambda own: self._scoring(
+                1 + len(own.doses) * len(own.kinds) * self.languages * (1 + min(1, asked.controls)) * self._ranked,
+                "--doses, --kinds, --text-tokens",
+            ),
+        )
+        # what the model writes with and without a region, and when it is steered
+        self.writing = Step(
+            "writing",
+            asked.part(Generation),
+            self._writing,
+            needs=(self.recording, self.regions),
+            inputs={"controls": str(asked.controls)},
+            cost=self._generating,
+        )
+
+    @property
+    def steps(self) -> list[Step[Any, Any]]:
+        """Those that the settings ask for."""
+        asked = self.settings
+        every: list[tuple[Step[Any, Any], object]] = [
+            (self.recording, True),
+            (self.regions, True),
+            (self.table, self.windows),
+            (self.steadiness, True),
+            (self.null, asked.permutations),
+            (self.methods, True),
+            (self.routing, self.model.mixtures),
+            (self.alignment, asked.alignment),
+            (self.alignment_neurons, asked.alignment_neurons),
+            (self.doses, asked.doses),
+            (self.writing, asked.generate or asked.steer),
+        ]
+        return [step for step, wanted in every if wanted]
+
+    @property
+    def inputs(self) -> dict[str, str]:
+        """What every number depends on."""
+        model = self.model
+        return {
+            "weights": model.weight_hash,
+            "tokenizer": model.tokenizer_hash,
+            "dtype": str(model.dtype),
+            "device": str(model.device),
+            "seed": str(self.settings.seed),
+        }
+
+    def sample(self, given: Given) -> ParallelCorpus:
+        """The sentences that were recorded: one with a single token may have been left out."""
+        return self.corpus.select(given[self.recording].ids)
+
+    def _record(self, own: Recorded, given: Given) -> Recording:
+        count = len(self.corpus) * self.languages
+        store = given.folder / "means.npy" if self.values * 4 > IN_MEMORY else None
+        with given.progress("recording", count, "sentences") as step:
+            return record(
+                self.model, self.corpus, own.special, "lape" in self.settings.methods, store=store, progress=step,
+                span=Span(own.first, own.tokens),
+            )  # fmt: skip
+
+    def _deactivate(self, own: Deactivation, given: Given) -> DeactivationTable:
+        regions = given[self.regions].main
+        passes = 1 + len(regions.masks) + 2 * own.controls
+        tokens = passes * sum(text.ids.numel() for text in self.windows.values())
+        with given.progress("deactivation table", tokens, "tokens") as step:
+            return deactivation_table(
+                self.model, self.windows, regions, own.controls, self.settings.seed, progress=step
+            )
+
+    def _routing(self, _own: object, given: Given) -> Tables:
+        into = Tables()
+        told = write_routing(into, self.model, self.sample(given), self.windows, self.settings, given.progress)
+        into.summary.update(told)
+        return into
+
+    def _alignment(self, _own: Alignment, given: Given) -> Tables:
+        into = Tables()
+        into.summary["matched_negatives"] = probes.write_alignment(
+            into, self.model, given[self.regions].recording, self.sample(given)
+        )
+        return into
+
+    def _alignment_neurons(self, _own: Alignment, given: Given) -> Tables:
+        into, recording = Tables(), given[self.regions].recording
+        probes.write_alignment_neurons(into, self.model, self.sample(given), recording, self.windows, self.settings)
+        return into
+
+    def _doses(self, _own: Dosing, given: Given) -> Tables:
+        into, recording = Tables(), given[self.regions].recording
+        probes.write_doses(
+            into, self.model, recording, given[self.methods], self.windows, self.settings, given.progress
+        )
+        return into
+
+    def _writing(self, _own: Generation, given: Given) -> Tables:
+        into, found = Tables(), given[self.regions]
+        steered = probes.write_generations(
+            into, self.model, found.recording, found.main, self.sample(given), self.settings, given.progress
+        )
+        if steered:
+            into.summary["steering"] = steered
+        return into
+
+    # -- sizes, for the plan -------------------------------------------------------------------------------------------
+
+    @property
+    def languages(self) -> int:
+        return len(self.corpus.languages)
+
+    @cached_property
+    def tokens(self) -> int:
+        """Tokens of the sample in all languages."""
+        return sum(len(ids) for code in self.corpus.languages for ids in self.model.tokenize(self.corpus.texts[code]))
+
+    @property
+    def values(self) -> int:
+        """Numbers of a recording: L · n · D."""
+        return self.languages * len(self.corpus) * self.model.neurons
+
+    @cached_property
+    def texts(self) -> dict[str, str]:
+        """Hash of the text on which perplexity is measured."""
+        return {"texts": run_key({code: text.ids.tolist() for code, text in self.windows.items()})}
+
+    @property
+    def _ranked(self) -> int:
+        return 1 + len(set(self.settings.methods) - {"contrast", "z-score", "random", "random-layer"})
+
+    def _scoring(self, conditions: int, cheaper: str) -> Cost:
+        tokens = conditions * sum(text.ids.numel() for text in self.windows.values())
+        passes = conditions * sum(len(text.ids) for text in self.windows.values())
+        return Cost(tokens=tokens, scored=tokens, passes=passes, cheaper=cheaper)
+
+    def _realigning(self, shares: int) -> Cost:
+        conditions = shares * (1 + self.settings.controls)
+        scoring = self._scoring(1 + conditions, "--alignment-neurons, --controls")
+        return Cost(
+            tokens=scoring.tokens + conditions * self.tokens,
+            scored=scoring.scored,
+            passes=scoring.passes,
+            elements=conditions * SCORING * self.values,
+            cheaper=scoring.cheaper,
+        )
+
+    def _generating(self, own: Generation) -> Cost:
+        conditions = 1 + self.languages + min(self.settings.controls, 2) if own.generate else 0
+        prompts = (own.generate or 16) * (conditions * self.languages + (4 + self.settings.controls) * bool(own.steer))
+        # a token that is generated costs a pass of its own, in which few rows share the weights
+        tokens = prompts * (own.prompt_tokens + 4 * own.generate_tokens)
+        return Cost(tokens=tokens, scored=prompts * own.generate_tokens, passes=tokens // 64, cheaper="--generate")

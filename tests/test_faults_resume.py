@@ -1,0 +1,96 @@
+"""Studies that are killed and started again: finished steps are taken over, and every number is the same."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from babelscope.results import Run, open_run
+
+KILLS = int(os.environ.get("BABELSCOPE_RESUMES", "2"))
+"""of each study here; nightly ten (make faults)"""
+REGIONS = (
+    "regions pocket:pocket-bloom-s --corpus pocket:heldout --languages en,zh,fr --samples 6"
+    " --texts pocket:heldout?seed=1 --window 16 --text-tokens 32 --controls 1 --bootstrap 10"
+    " --permutations 5 --doses 0.01"
+)
+CIRCUITS = "circuits pocket:pocket-bloom-s --languages en --n 4 --draws 1 --windows 1 --repeats 10 --no-edges"
+
+
+def started(words: str, out: Path) -> subprocess.Popen[bytes]:
+    code = "from babelscope.cli import main; import sys; main(sys.argv[1:])"
+    return subprocess.Popen(
+        [sys.executable, "-c", code, *words.split(), "--out", str(out)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+
+
+def same(one: Run, other: Run) -> None:
+    assert sorted(one.tables) == sorted(other.tables)
+    for name in one.tables:
+        pd.testing.assert_frame_equal(one.table(name), other.table(name), check_exact=True)
+    for group in (None, *one.groups):
+        assert one.arrays(group).equals(other.arrays(group))
+    assert one.summary == other.summary
+    assert one.key == other.key
+
+
+def kept(out: Path) -> list[Path]:
+    return sorted(out.parent.glob(f".{out.name}.steps-*/*/step.json"))
+
+
+@pytest.mark.parametrize("words", [REGIONS, CIRCUITS], ids=["regions", "circuits"])
+def test_a_study_killed_at_random_moments_leaves_the_same_numbers(words, tmp_path):
+    whole = tmp_path / "whole"
+    assert started(words, whole).wait() == 0
+    chance = random.Random(1)
+    out, taken_over = tmp_path / "killed", 0
+    for turn in range(KILLS):
+        # killed when the next step (or the one after it) has just been kept, at a random moment thereafter
+        wanted, process = len(kept(out)) + 1 + turn % 2, started(words, out)
+        while process.poll() is None and len(kept(out)) < wanted:
+            time.sleep(0.005)
+        time.sleep(chance.random() * 0.1)
+        process.send_signal(chance.choice([signal.SIGKILL, signal.SIGTERM, signal.SIGINT]))
+        said = (process.communicate()[1] or b"").decode()
+        if "interrupted" in said:
+            assert "start it again to go on from there" in said
+        taken_over = max(taken_over, len(kept(out)))
+        if out.is_dir():
+            break
+    assert taken_over > 0
+    if not out.is_dir():
+        assert started(words, out).wait() == 0
+    same(open_run(whole), open_run(out))
+    assert sorted(path.name for path in tmp_path.iterdir() if path.name.startswith(".killed")) == []
+
+
+def test_a_kept_step_that_was_changed_is_refused_by_name_and_fresh_begins_anew(tmp_path):
+    out = tmp_path / "run"
+    process = started(REGIONS, out)
+    while process.poll() is None and not kept(out):
+        time.sleep(0.005)
+    process.kill()
+    process.communicate()
+    damaged = kept(out)[0]
+    content = json.loads(damaged.read_text())
+    content["body"]["step"] = "another"
+    damaged.write_text(json.dumps(content))
+    again = started(REGIONS, out)
+    said = again.communicate()[1].decode()
+    assert again.returncode == 2
+    assert f"{damaged} is not as it was written" in said
+    assert "--fresh" in said
+    assert started(REGIONS + " --fresh", out).wait() == 0
+    open_run(out).validate()
