@@ -75,29 +75,7 @@ def regions_study(
     if settings.texts and texts is None:
         texts = load_texts(settings.texts, sample.languages)
     windows = _windows(model, texts, settings) if texts else {}
-<<<<<<< HEAD
-    with RunWriter(out, kind="regions", overwrite=overwrite) as run, _room(model, sample) as room:
-        with progress("recording", len(sample) * len(sample.languages), "sentences") as step:
-            recording = record(
-                model, sample, settings.special, bool({"lape", "lape-routed"} & set(settings.methods)), store=room, progress=step,
-                span=Span(settings.first, settings.tokens),
-            )  # fmt: skip
-        sample = sample.select(recording.ids)
-        found = score_regions(model, recording, sample, settings)
-        write_scores(run, found, sample, settings)
-        told = summary(found, settings)
-        if windows:
-            table = _deactivation(model, windows, found.main, settings, progress)
-            _write_table(run, table)
-            told["perplexity"] = table.perplexities()
-        sets = _calibrate(run, found, settings, told, progress)
-        told |= write_routing(run, model, recording, windows, settings)
-        _probe(run, model, sample, found, sets, windows, settings, told, progress)
-        _manifest(run, model, settings, sample, windows, told)
-    return open_run(out)
-=======
     return RegionsStudy(model, settings, sample, windows)
->>>>>>> main
 
 
 def _write(run: RunWriter, study: RegionsStudy, results: Results) -> None:
