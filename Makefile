@@ -5,13 +5,25 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 # One pinned thread beats two contended ones (docs/benchmarks.md).
 QUIET := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
 
-.PHONY: demo test lint types docs docs-version bench wheel clean fuzz faults audit test-oldest test-newest
+.PHONY: demo test test-fast test-kernels lint types docs docs-version bench wheel clean fuzz faults audit test-oldest test-newest
 
 demo: .venv/installed
 	$(BIN)/babelscope demo --out runs/demo --overwrite
 
 test: .venv/installed-dev
 	$(QUIET) $(BIN)/python -m pytest -q -n 2 --dist loadfile
+
+# the inner loop: formulas, readers, files, the command line; no training, no browser, no Ray
+FAST := tests/test_statistics_spec.py tests/test_regions_similarity.py tests/test_regions_localisation.py \
+  tests/test_languages.py tests/test_results.py tests/test_findings.py tests/test_surface.py tests/test_steps.py
+test-fast: .venv/installed-dev
+	$(QUIET) $(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not browser and not ray" $(FAST)
+
+# the numeric tests as a processor without AVX runs them
+KERNELS := tests/test_regions_recording.py tests/test_circuits_ablation.py tests/test_circuits_patching.py \
+  tests/test_regions_deactivation.py tests/test_models.py
+test-kernels: .venv/installed-dev
+	ATEN_CPU_CAPABILITY=default $(QUIET) $(BIN)/python -m pytest -q -n 2 --dist loadfile $(KERNELS)
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check src tests benchmarks pocket_factory

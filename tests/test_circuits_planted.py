@@ -33,7 +33,7 @@ def named(nodes):
 
 def test_ioi_is_found_step_by_step_and_nothing_else(ioi, tmp_path):
     model, pairs = ioi
-    found = find_circuit(model, {"pabc": pairs}, IOI, SearchSettings(sigmas=1), store=tmp_path)
+    found = find_circuit(model, {"pabc": pairs}, IOI, SearchSettings(sigmas=1))
     assert named(found["name_movers"].supporting) == ["3.3"]
     assert named(found["name_movers"].opposing) == ["3.2"]
     assert named(found["s_inhibition"].supporting) == ["2.0"]
@@ -127,19 +127,25 @@ def test_the_model_does_the_task_as_planted(tense):
 
 def test_a_search_goes_on_where_it_was(tmp_path, monkeypatch):
     from babelscope.circuits.patching import search as module
+    from babelscope.errors import RunError
+    from babelscope.results.step_store import StepStore
 
     model, pairs = planted.ioi("gpt2")
-    told = []
-    first = find_circuit(model, {"pabc": pairs}, IOI, store=tmp_path, progress=lambda *seen: told.append(seen))
-    assert told[0][0] == "name_movers"
-    assert {kept.name for kept in tmp_path.iterdir()} >= {"name_movers.json", "s_inhibition.json"}
-    (tmp_path / "s_inhibition.json").write_text("{ broken")
-    calls = []
+    store, calls = StepStore(tmp_path / "run"), []
     real = module.path_patching
     monkeypatch.setattr(module, "path_patching", lambda *a, **k: (calls.append(1), real(*a, **k))[1])
-    again = find_circuit(model, {"pabc": pairs}, IOI, store=tmp_path)
-    assert len(calls) == 1
-    assert again.to_json() == first.to_json()
+    first = find_circuit(model, {"pabc": pairs}, IOI, once=store.once)
+    asked = len(calls)
+    assert len(list(store.folder.glob("*/step.json"))) == asked
+    assert find_circuit(model, {"pabc": pairs}, IOI, once=store.once).to_json() == first.to_json()
+    assert len(calls) == asked
+    find_circuit(model, {"pabc": pairs[:-1]}, IOI, once=store.once)  # other prompts: nothing is taken over
+    assert len(calls) == 2 * asked
+    kept = next(store.folder.glob("s-inhibition-*/step.json"))
+    kept.write_text(kept.read_text().replace("0.", "1.", 1))
+    with pytest.raises(RunError, match=r"step\.json is not as it was written"):
+        find_circuit(model, {"pabc": pairs}, IOI, once=store.once)
+        find_circuit(model, {"pabc": pairs[:-1]}, IOI, once=store.once)
 
 
 def test_the_public_names_exist_and_hide_no_module():

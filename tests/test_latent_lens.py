@@ -341,6 +341,9 @@ def test_the_first_sentence_says_what_was_found():
     vague = evidence(p=0.5)
     said = sentence("M", "fr", "zh", none.accuracy, {"en": (vague, decide(vague)), "es": (none, decide(none))})
     assert said.endswith("shows no sign of Spanish and is undecided about English.")
+    few = evidence(concepts=20)
+    said = sentence("M", "fr", "zh", none.accuracy, {"en": (few, decide(few)), "es": (none, decide(none))})
+    assert said.endswith("and shows no sign of Spanish and has too few concepts to decide about English.")
 
 
 # -- geometry ----------------------------------------------------------------------------------------------------------

@@ -251,17 +251,18 @@ def test_a_token_beyond_the_embeddings_is_refused_where_it_is_used():
 
 def test_learned_positions_are_a_hard_limit():
     model = Model(tiny_model("opt"), tiny_tokenizer(), id="tiny", allow_longer=True)
-    model.tokenize(["a" * 128])
+    model.tokenize(["a" * 128], names=["first"])
+    model.tokenize(["a" * 129])  # to be cut
     with pytest.raises(InputError, match="text 1 has 129 tokens; tiny has learned 128 positions"):
-        model.tokenize(["a", "a" * 129])
+        model.tokenize(["a", "a" * 129], names=["text 0", "text 1"])
 
 
 def test_texts_beyond_trained_positions_need_leave():
     strict = Model(tiny_model("llama"), tiny_tokenizer(), id="tiny")
     with pytest.raises(InputError, match=r"made for 128 positions.*--allow-longer"):
-        strict.tokenize(["a" * 129])
+        strict.tokenize(["a" * 129], names=["long"])
     free = Model(tiny_model("llama"), tiny_tokenizer(), id="tiny", allow_longer=True)
-    assert len(free.tokenize(["a" * 129])[0]) == 129
+    assert len(free.tokenize(["a" * 129], names=["long"])[0]) == 129
     assert free.facts()["allow_longer"] is True
     assert Model(tiny_model("bloom"), tiny_tokenizer()).context.length is None
 

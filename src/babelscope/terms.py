@@ -32,6 +32,12 @@ Ablation = Literal["zero", "mean", "resample"]
 """what stands for the output of an ablated node"""
 Split = Literal["strict", "relaxed", "auto"]
 """one-token names and targets; more than that; strict where that is enough"""
+Counted = Literal["native", "query-heads"]
+"""edges into keys and values: of the model's own key/value heads, or of every query head (as the MIB benchmark does)"""
+Construction = Literal["greedy", "top"]
+"""circuits of edges: grown from the logits upwards, or the strongest edges anywhere (as in MIB); both are pruned"""
+Half = Literal["test", "ranking"]
+"""prompts that faithfulness over budgets is taken on: those not used for ranking, or the very same (in-sample)"""
 Matching = Literal["shuffle", "twins"]
 """null of a matching of heads: scores shuffled over the heads, or models with random weights"""
 Where = Literal["all", "generated", "prompt"]

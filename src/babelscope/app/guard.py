@@ -93,7 +93,22 @@ class Guard:
         if entered is not None:
             await self._put_away(entered, send)
             return
-        await self.application(_without_forwarding(scope), _bounded(receive), _with_headers(send))
+        await self._pass_on(scope, receive, send)
+
+    async def _pass_on(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """What is behind the door answers; where it fails (no such function, a cut body), one line says so."""
+        begun = False
+
+        async def noting(message: dict[str, Any]) -> None:
+            nonlocal begun
+            begun = True
+            await send(message)
+
+        try:
+            await self.application(_without_forwarding(scope), _bounded(receive), _with_headers(noting))
+        except Exception as error:  # the page has its own words for what goes wrong in a measurement
+            if not begun:
+                await _refuse(scope, Refused(400, f"this request cannot be answered ({type(error).__name__})"), send)
 
     def _admit(self, scope: Scope) -> str | None:
         """Raises Refused; gives the address to go on to where the token came in the address."""
@@ -153,8 +168,13 @@ def _headers(scope: Scope) -> dict[str, str]:
     return found
 
 
+_HOST = re.compile(r"([A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(:[0-9]{1,5})?")
+
+
 def _name(host: str) -> str:
     """Host name of a Host header or of a network location, without the port; empty for what is neither."""
+    if not _HOST.fullmatch(host):
+        return ""
     try:
         return (urlsplit(f"//{host}").hostname or "").rstrip(".")
     except ValueError:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from babelscope.app.session import Loading, Session
 
 PORT = 7860
+PATIENCE = 10.0
+"""seconds that a connection may take to say what it wants"""
 SHORTEST_TOKEN = 16
 """characters of a token that is chosen for a host that others can reach"""
 QUIET = {
@@ -59,6 +61,15 @@ def check_token(host: str, token: str | None) -> str:
             "or leave it out for a random one"
         )
     return token
+
+
+def check_exposure(host: str, agreed: bool) -> None:
+    """Raises InputError for an address that others can reach, unless that is what is wanted."""
+    if not is_loopback(host) and not agreed:
+        raise InputError(
+            f"--host {host} lets everybody on the network who has the address use this model and read its texts, "
+            "unencrypted: add --yes-expose if that is meant, or reach this machine by ssh -L"
+        )
 
 
 def make_app(
@@ -128,6 +139,7 @@ def serve(
 
         settings = uvicorn.Config(
             application,  # pyright: ignore[reportArgumentType]
+            http=_impatient(),
             log_level="warning",
             access_log=False,
             proxy_headers=False,
@@ -139,6 +151,22 @@ def serve(
         uvicorn.Server(settings).run(sockets=[listener])
     finally:
         listener.close()
+
+
+def _impatient() -> Any:
+    """The protocol of the server, which closes connections that do not say within ten seconds what they want."""
+    from uvicorn.protocols.http.h11_impl import H11Protocol
+
+    class Impatient(H11Protocol):
+        def connection_made(self, transport: Any) -> None:
+            super().connection_made(transport)
+            self.loop.call_later(PATIENCE, self._give_up)
+
+        def _give_up(self) -> None:
+            if self.cycle is None and not self.transport.is_closing():  # pyright: ignore[reportUnnecessaryComparison]
+                self.transport.close()
+
+    return Impatient
 
 
 def address(host: str, port: int, token: str) -> str:

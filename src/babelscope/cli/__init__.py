@@ -17,6 +17,7 @@ VERBS = {
     "circuits": "Find which heads and FFNs do a task, and whether languages share them.",
     "sweep": "Measure many checkpoints or sizes; go on where it stopped.",
     "evaluate": "What a model can do, whole and with a region switched off.",
+    "replicate": "Try published claims, each with a control and a twin that must fail.",
     "show": "Print the headline numbers and the tables of a run.",
     "compare": "What differs between two runs.",
     "figure": "Draw one figure of a run into a file.",

@@ -7,14 +7,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
+from babelscope.cli.circuit_files import export_graph, import_graph
 from babelscope.cli.command import verb, verb_app
-from babelscope.cli.options import Loading, Place, note
+from babelscope.cli.options import Kept, Loading, Place, note
 from babelscope.studies.circuit_settings import CircuitsSettings
 
 if TYPE_CHECKING:
     from babelscope.results import Run
 
 app = verb_app("circuits")
+for name, function in (("import", import_graph), ("export", export_graph)):
+    app.command(verb(function), name=name)
 
 
 @app.default
@@ -27,6 +30,7 @@ def circuits(
     against: Annotated[str | None, Parameter(help="Another model, whose heads are matched by role.")] = None,
     loading: Loading,
     place: Place,
+    kept: Kept,
 ) -> None:
     """Find which heads and FFNs do a task, what each one does, and whether languages share them.
 
@@ -50,7 +54,7 @@ def circuits(
     refuse_existing(place.out, place.overwrite)
     loaded = load(chosen, loading)
     other = load(against, replace(loading, revision=None)) if against else None
-    run = study_circuits(loaded, asked, place.out, place.overwrite, other, shown)
+    run = study_circuits(loaded, asked, place.out, place.overwrite, other, shown, kept.fresh)
     show_run(str(run.path))
     for doubt in _doubts(run):
         note(f"note: {doubt}")

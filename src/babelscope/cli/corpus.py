@@ -77,12 +77,13 @@ def _print(report: Audit) -> None:
         "ratio",
         "odd\nlength",
         "wrong\nscript",
+        "odd\ntext",
     ):
         table.add_column(column, justify="right", no_wrap=True)
     for row in report.languages:
         counts = (row.lines, row.missing, row.dropped, row.empty, row.duplicates)
         lengths = (f"{row.characters:.1f}", "–" if math.isnan(row.ratio) else f"{row.ratio:.2f}")
-        table.add_row(row.code, *map(str, counts), *lengths, str(row.outliers), str(row.foreign))
+        table.add_row(row.code, *map(str, counts), *lengths, str(row.outliers), str(row.foreign), str(row.faults))
     Console().print(table)
     for problem in report.problems:
         print(f"- {problem}")

@@ -31,6 +31,7 @@ def explore(
     token: Annotated[
         str | None, Parameter(help="Word that opens the page; default: a random one, in the printed address.")
     ] = None,
+    yes_expose: Annotated[bool, Parameter(help="Serve on an address that others can reach.", negative=())] = False,
     loading: Loading,
 ) -> None:
     """Compare sentences, switch regions off, browse neurons, and watch heads, in a browser on this machine.
@@ -47,10 +48,11 @@ def explore(
 
     if importlib.util.find_spec("gradio") is None:
         raise MissingExtra("gradio", "app", "the explorer")
-    from babelscope.app.server import check_token, serve
+    from babelscope.app.server import check_exposure, check_token, serve
     from babelscope.cli.options import quiet
     from babelscope.languages import parse_languages
 
+    check_exposure(host, yes_expose)
     token = check_token(host, token)
     quiet()
     from babelscope.app import session as sessions

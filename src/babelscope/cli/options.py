@@ -58,6 +58,12 @@ class Kept(Settings):
 
     fresh: bool = False
     """begin anew where an interrupted run left finished steps"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Planned(Settings):
+    """The run."""
+
     plan: bool = False
     """say what it would cost on this machine, step by step, and write nothing"""
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from babelscope.cli.options import note
+from babelscope.wording import visible
 
 if TYPE_CHECKING:
     from babelscope.regions.masks import RegionSet
@@ -21,11 +22,11 @@ def show_regions(file: _File) -> None:
     Example:  babelscope regions show runs/pocket/regions/z-score.safetensors
     """
     regions = _read(file)
-    print(f"{regions.method}, {len(regions.languages)} languages, {regions.total} neurons in all")
+    print(f"{visible(regions.method)}, {len(regions.languages)} languages, {regions.total} neurons in all")
     for name, value in sorted(regions.facts.items()):
-        print(f"  {name}: {value}")
+        print(f"  {visible(name)}: {visible(value)}")
     for code, by_layer in regions.by_layer().items():
-        print(f"{code:<8} {regions.sizes[code]:>8}   by layer: {' '.join(map(str, by_layer))}")
+        print(f"{visible(code):<8} {regions.sizes[code]:>8}   by layer: {' '.join(map(str, by_layer))}")
 
 
 def compare_regions(first: _File, second: _File) -> None:
@@ -40,7 +41,7 @@ def compare_regions(first: _File, second: _File) -> None:
     print(f"{'language':<9}{'size':>9}{'size':>9}{'Jaccard':>9}{'chance':>9}{'rank ρ':>9}")
     for row in compare(one, other):
         numbers = "".join(f"{value:>9.3f}" for value in (row.jaccard, row.chance, row.spearman))
-        print(f"{row.language:<9}{row.size:>9}{row.size2:>9}{numbers}")
+        print(f"{visible(row.language):<9}{row.size:>9}{row.size2:>9}{numbers}")
 
 
 def import_file(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from babelscope.cli.command import verb, verb_app
-from babelscope.cli.options import Kept, Loading, ModelName, Place, note
+from babelscope.cli.options import Kept, Loading, ModelName, Place, Planned, note
 from babelscope.cli.region_files import compare_regions, export_file, import_file, show_regions
 from babelscope.studies.region_settings import RegionsSettings
 
@@ -19,7 +19,9 @@ for name, function in {
 
 @app.default
 @verb
-def regions(model: ModelName, *, settings: RegionsSettings, loading: Loading, place: Place, kept: Kept) -> None:
+def regions(
+    model: ModelName, *, settings: RegionsSettings, loading: Loading, place: Place, kept: Kept, planned: Planned
+) -> None:
     """Find the neurons that serve each language, how translations meet, and what switching regions off does.
 
     A model folder that is called like one of the commands below is written ./show.
@@ -40,14 +42,14 @@ def regions(model: ModelName, *, settings: RegionsSettings, loading: Loading, pl
     from babelscope.studies.progress import shown
     from babelscope.studies.regions import regions_study, study_regions
 
-    if not kept.plan:
+    if not planned.plan:
         refuse_existing(place.out, place.overwrite)
     # text first: it is read in seconds, and its faults should not wait for a model
     parallel = load_corpus(settings.corpus, settings.languages)
     for line in parallel.notes:
         note(f"note: {line}")
     loaded = load(model, loading)
-    if kept.plan:
+    if planned.plan:
         print(plan_steps(regions_study(loaded, settings, parallel).steps, probe(loaded)).table())
         return
     run = study_regions(loaded, settings, place.out, place.overwrite, parallel, None, shown, kept.fresh)

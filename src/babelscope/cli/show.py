@@ -164,7 +164,7 @@ def _cell(value: Any) -> str:
 
 
 def _clean(text: str) -> str:
-    """Text without the control characters that could steer a terminal or turn its direction around."""
-    import unicodedata
+    """Text without the characters that could steer a terminal or turn its direction around."""
+    from babelscope.wording import visible
 
-    return "".join(letter if unicodedata.category(letter) not in {"Cc", "Cf"} else "�" for letter in text)
+    return visible(text)

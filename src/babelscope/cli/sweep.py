@@ -68,6 +68,8 @@ class Engine(Settings):
     """downloaded weights after use"""
     fail_fast: bool = False
     """stop at the first point that fails"""
+    mend: bool = False
+    """compute finished points again that are damaged"""
     device: str | None = None
     """such as cuda, mps or cpu [the best there is]"""
     device_map: str | None = None
@@ -125,6 +127,7 @@ def _options(asked: Engine) -> SweepOptions:
     return SweepOptions(
         engine=asked.engine,
         fail_fast=asked.fail_fast,
+        mend=asked.mend,
         keep_weights=asked.keep_weights,
         where=Place(asked.device, asked.device_map),
         ray=RayOptions(asked.address, asked.cpus, asked.gpus),
@@ -207,15 +210,18 @@ def status_of(directory: Annotated[str, Parameter(help="Directory or URL of a sw
     """
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     from babelscope.evolution.sweep import status
+    from babelscope.wording import visible
 
     rows = status(directory)
     table = Table("point", "corpus", "status", "key", "error", box=None)
     for row in rows:
-        table.add_row(*(str(row[name] or "") for name in ("label", "corpus", "status", "key", "error")))
+        cells = (visible(row.get(name) or "") for name in ("label", "corpus", "status", "key", "error"))
+        table.add_row(*(Text(cell) for cell in cells))
     Console().print(table)
-    counts = {name: sum(row["status"] == name for row in rows) for name in ("done", "failed", "waiting")}
+    counts = {name: sum(row["status"] == name for row in rows) for name in ("done", "failed", "damaged", "waiting")}
     print(", ".join(f"{count} {name}" for name, count in counts.items() if count))
 
 
@@ -233,8 +239,8 @@ def list_presets() -> None:
 
 
 def _cell(value: Any) -> str:
-    if value is None or value != value:
-        return "–"
-    if not isinstance(value, int | float):
-        return str(value)
-    return f"{value:,.0f}".replace(",", " ") if abs(value) >= 1000 else f"{value:.4g}"
+    from rich.markup import escape
+
+    from babelscope.wording import number, visible
+
+    return escape(visible(number(value)))

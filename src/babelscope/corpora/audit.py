@@ -12,6 +12,7 @@ from babelscope.corpora.load import READERS, load_source
 from babelscope.corpora.parallel import ParallelCorpus
 from babelscope.corpora.source import Source, align
 from babelscope.corpora.spec import Spec
+from babelscope.corpora.text_faults import FAULTS, faults, shifts, untranslated
 from babelscope.errors import CorpusError, InputError
 from babelscope.languages import language, script_of, scripts_written
 
@@ -29,7 +30,7 @@ class Finding:
     """One line that deserves a look."""
 
     kind: str
-    """missing, empty, duplicate, length or script"""
+    """missing, empty, duplicate, length, script, or one of `FAULTS`"""
     language: str
     id: str
     detail: str
@@ -56,6 +57,8 @@ class LanguageAudit:
     outliers: int
     foreign: int
     """lines mostly in a script that is not the language's"""
+    faults: int
+    """findings of `text_faults`: Unicode form, invisible characters, encoding, markup, untranslated, shifted"""
     zawgyi: float
     """share of Burmese lines that look like Zawgyi, not Unicode; NaN for other languages"""
 
@@ -78,6 +81,8 @@ class Audit:
     def problems(self) -> list[str]:
         """One sentence per kind of trouble and language, with the first examples; empty when all is well."""
         said = [*([self.refusal] if self.refusal else []), *self.notes]
+        if len(self.languages) == 1:
+            said.append("one language only: nothing could be compared between languages")
         for row in self.languages:
             for kind, count, what in (
                 ("missing", row.missing, "ids missing"),
@@ -85,6 +90,7 @@ class Audit:
                 ("duplicate", row.duplicates, "repeated lines"),
                 ("length", row.outliers, "lines of unusual length"),
                 ("script", row.foreign, f"lines not mostly in {_script(row.code)}"),
+                *((kind, self._count(kind, row.code), what) for kind, what in FAULTS.items()),
             ):
                 if count:
                     ids = [
@@ -97,12 +103,15 @@ class Audit:
                 )
         return said
 
+    def _count(self, kind: str, code: str) -> int:
+        return sum((finding.kind, finding.language) == (kind, code) for finding in self.findings)
+
     def tables(self) -> dict[str, pd.DataFrame]:
         """`languages` with a row per language, and one frame per kind of finding (columns language, id, detail)."""
         import pandas as pd
 
         frames = {"languages": pd.DataFrame([vars(row) for row in self.languages])}
-        for kind in ("missing", "empty", "duplicate", "length", "script"):
+        for kind in ("missing", "empty", "duplicate", "length", "script", *FAULTS):
             rows = [(f.language, f.id, f.detail) for f in self.findings if f.kind == kind]
             frames[kind] = pd.DataFrame(rows, columns=["language", "id", "detail"])
         return frames
@@ -142,7 +151,12 @@ def audit(corpus: str | ParallelCorpus, languages: Sequence[str] | str | None = 
             *_empty(code, source.texts[code]),
             *_duplicates(code, texts),
             *_foreign(code, texts),
+            *(Finding(kind, code, i, detail) for i, text in texts.items() for kind, detail in faults(text)),
         ]
+        if parallel:
+            own += [Finding("untranslated", code, i, detail) for i, detail in untranslated(code, present)]
+        if parallel and code != first:
+            own += [Finding("shifted", code, i, detail) for i, detail in shifts(present[first], texts)]
         ratio, outliers = (
             (1.0, [])
             if code == first
@@ -181,6 +195,7 @@ def _row(
         ratio=ratio,
         outliers=count("length"),
         foreign=count("script"),
+        faults=sum(map(count, FAULTS)),
         zawgyi=zawgyi_share(texts.values()) if code == "my" else math.nan,
     )
 

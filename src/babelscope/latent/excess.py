@@ -40,7 +40,7 @@ class Excess:
     @property
     def compared(self) -> Bool[Mask, " n"]:
         """Items that have an excess."""
-        return ~np.isnan(self.row).any(0)
+        return np.asarray(~np.isnan(self.row).any(0))
 
     def strength(self) -> Float[Array, " n"]:
         """Mean of e over layers 1 … L−1: A is its mean over items. Layer 0 reads the input back, L is the output."""

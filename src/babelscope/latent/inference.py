@@ -78,7 +78,7 @@ def derangements(count: int, draws: int = PERMUTATIONS, seed: int = 0) -> Int[ND
     missing = draws
     while missing:
         some = generator.permuted(np.tile(identity, (3 * missing, 1)), axis=1)
-        good = some[(some != identity).all(1)][:missing]
+        good = some[np.asarray((some != identity).all(1))][:missing]
         found.append(good)
         missing -= len(good)
     return np.concatenate(found)
@@ -99,7 +99,7 @@ def permutation_p(
     """
     mean = q[1:-1].mean(0)
     gain = mean - (row[1:-1].mean(0)[:, None] + col[1:-1].mean(0)[None, :]) / 2
-    usable = comparable.any(1)[chosen]
+    usable = np.asarray(comparable.any(1))[chosen]
     gain, possible = gain[np.ix_(chosen, chosen)], comparable[np.ix_(chosen, chosen)]
     if usable.sum() < LEAST:
         return float("nan")

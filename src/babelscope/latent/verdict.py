@@ -161,9 +161,12 @@ def sentence(
     silent = [code for code, (_, verdict) in found.items() if verdict.outcome == "no sign"]
     if len(silent) == len(found):
         return f"{solves} and shows no sign of {_listed([named(code) for code in silent])}."
-    open_ones = [named(code) for code in found if code not in silent]
-    beside = f" and shows no sign of {_listed([named(code) for code in silent])}" if silent else ""
-    return f"{solves}{beside} and is undecided about {_listed(open_ones)}."
+    few = [named(code) for code, (_, verdict) in found.items() if verdict.outcome == "not decidable"]
+    open_ones = [named(code) for code, (_, verdict) in found.items() if verdict.outcome == "undecided"]
+    parts = [f"shows no sign of {_listed([named(code) for code in silent])}"] if silent else []
+    parts += [f"is undecided about {_listed(open_ones)}"] if open_ones else []
+    parts += [f"has too few concepts to decide about {_listed(few)}"] if few else []
+    return f"{solves} and {_listed(parts)}."
 
 
 def _at_peak(evidence: Evidence, own: str, target: str) -> str:

@@ -168,7 +168,8 @@ def head_weights(model: Model, ids: Tensor) -> float:
 def projection_weights(model: Model, ids: Tensor) -> float:
     """What a block's attention reads, times W_Q, W_K, W_V, is what its heads are hooked at (but norms)."""
     kinds: list[Literal["q", "k", "v"]] = [] if model.family.value_norm else ["v"]
-    kinds += [] if model.family.qk_norms else ["q", "k"]
+    if not model.family.qk_norms:
+        kinds.extend(("q", "k"))
     errors: list[float] = []
     for layer in range(model.layers):
         sites = [Site("attention_in", layer), *(Site(kind, layer) for kind in kinds)]
@@ -214,9 +215,8 @@ def query_key_layout(model: Model, ids: Tensor) -> float:
     """
     group, layer = model.heads // model.kv_heads, model.layers - 1
     site = Site("z", layer)
-    noise: dict[Site, Change] = {
-        Site(kind, layer): _noise(phase) for kind, phase in (("q", 1.0), ("k", 2.0), ("v", 3.0))
-    }
+    phases: dict[Literal["q", "k", "v"], float] = {"q": 1.0, "k": 2.0, "v": 3.0}
+    noise: dict[Site, Change] = {Site(kind, layer): _noise(phase) for kind, phase in phases.items()}
     with edit(model, noise), capture(model, [site]) as base:
         model.trunk(ids)
     worst = 0.0

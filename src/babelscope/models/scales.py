@@ -70,7 +70,8 @@ def _measured(model: Model, ids: Tensor, mask: Tensor, sites: list[Site]) -> Sca
     if not sites:
         return found
     layers = [_layer(model, seen, layer) for layer in range(model.layers)]
-    return Scales(*(tuple(layer[part] for layer in layers) for part in (1, 2, 0)), logits)
+    first, second, whole = (tuple(layer[part] for layer in layers) for part in (1, 2, 0))
+    return Scales(first, second, whole, logits)
 
 
 def _tolerance(model: Model) -> float:

@@ -66,13 +66,16 @@ def record_residual(
     if unknown:
         raise InputError(f"no pooling {', '.join(unknown)}; there are {', '.join(POOLINGS)}")
     texts = [text for code in corpus.languages for text in corpus.texts[code]]
-    whole = model.tokenize(texts, special)
+    names = [f"sentence {id} ({code})" for code in corpus.languages for id in corpus.ids]
+    whole = model.tokenize(texts, special, names)
     stripped = [len(ids) for ids in model.tokenize([_unpunctuated(text) for text in texts], special)]
     # a shorter text may be cut otherwise; its length is then only near, but never beyond the sentence
     ends = torch.tensor([max(1, min(cut, len(ids))) for cut, ids in zip(stripped, whole)])
     layers = model.layers + 1
     kind = torch.float64 if model.dtype == torch.float64 else torch.float32
-    means = {name: torch.empty(len(texts), layers * model.width, dtype=kind) for name in poolings}
+    means: dict[Pooling, Tensor] = {
+        name: torch.empty(len(texts), layers * model.width, dtype=kind) for name in poolings
+    }
     sites = [Site("residual", layer) for layer in range(layers)]
     tokens = torch.zeros(len(texts), dtype=torch.long)
 
@@ -101,7 +104,7 @@ def record_residual(
             where = f"language {corpus.languages[language]}, sentence {corpus.ids[sentence]}"
             raise NonFinite(f"a residual is NaN or infinite: {where}")
     shape = (len(corpus.languages), len(corpus))
-    found = {
+    found: dict[Pooling, Recording] = {
         name: Recording(
             corpus.languages,
             corpus.ids,

@@ -27,7 +27,9 @@ class RoutingTally:
 
     def __init__(self, model: Model, sentences: int) -> None:
         self.model, self.layers = model, list(model.mixtures)
-        self.scoring, self.reproduced = router_scoring(model)
+        scoring: tuple[Scoring, bool] = router_scoring(model)
+        self.scoring: Scoring = scoring[0]
+        self.reproduced = scoring[1]
         self.per_token = 0
         widths = router_widths(model)
         self.experts = tuple(widths)
@@ -121,7 +123,11 @@ def record_routing(
     """
     if not model.mixtures:
         raise InputError(f"{model.id} has no mixture of experts: there is no routing to record")
-    sequences = [ids for code in corpus.languages for ids in model.tokenize(corpus.texts[code], special)]
+    sequences = [
+        ids
+        for code in corpus.languages
+        for ids in model.tokenize(corpus.texts[code], special, [f"sentence {id} ({code})" for id in corpus.ids])
+    ]
     tally = RoutingTally(model, len(sequences))
 
     def add(batch: Batch) -> None:

@@ -25,9 +25,14 @@ def first_sentence(rows: pd.DataFrame, damage: pd.DataFrame, fidelity: pd.DataFr
         f"prompts are in {steered.target} ({beside}, told to {_of(rows, PROMPTED)} %); {_damage(steered, damage)}, "
         f"{_fidelity(steered, fidelity)}."
     )
-    p = steered.get("p", math.nan)
-    if not _nan(p) and p > 0.05:
-        text += f" That is no better than random {'neurons' if control == NEURONS else 'directions'} (p = {p:.2g})."
+    p, draws = steered.get("p", math.nan), steered.get("draws", math.nan)
+    if _nan(p) or p <= 0.05:
+        return text
+    random = "neurons" if control == NEURONS else "directions"
+    if not _nan(draws) and 1 / (draws + 1) > 0.05:
+        # too few draws for any success to pass: that is no finding
+        return text + f" {int(draws)} draws of random {random} are too few for p below 0.05; 19 can show it."
+    text += f" That is no better than random {random} (p = {p:.2g})."
     return text
 
 

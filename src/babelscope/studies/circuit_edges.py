@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import combinations
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -21,19 +21,20 @@ from babelscope.circuits.comparison.method_agreement import agreements, confirme
 from babelscope.circuits.core.faithfulness import BUDGETS, Area, Curve
 from babelscope.circuits.core.graph import Wiring
 from babelscope.circuits.edges.atp import attribution_patching
-from babelscope.circuits.edges.circuit import Circuit, Construction, greedy_edges, top_edges
+from babelscope.circuits.edges.circuit import Circuit, greedy_edges, top_edges
 from babelscope.circuits.edges.eap import Attribution, edge_attribution
 from babelscope.circuits.edges.faithfulness import EdgeSpace, edge_curve
+from babelscope.circuits.edges.ungrouped import ungrouped
 from babelscope.circuits.heads.routes import SWEEP, THRESHOLD, Routes, flow_routes
 from babelscope.errors import InputError, TaskError
 from babelscope.models import Model
 from babelscope.results import RunWriter
 from babelscope.studies.progress import Progress, silent
 from babelscope.tasks import PromptPair, build, task_named
+from babelscope.terms import Construction, Counted, Half
 
 Array = NDArray[np.float64]
 Pairs = Sequence[PromptPair]
-Half = Literal["test", "ranking"]
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,8 @@ class EdgeSettings:
     """random and renamed circuits beside each one"""
     permutations: int = 1000
     """renamed circuits of the null of overlap"""
+    counted: Counted = "native"
+    """edges into keys and values are counted by native key/value head, or by query head as MIB does"""
     construction: Construction = "greedy"
     """circuits grow from the logits upwards, or (top, as in MIB) hold the strongest edges; both are pruned"""
     half: Half = "test"
@@ -135,6 +138,8 @@ def find_edges(
     """
     settings = settings or EdgeSettings()
     controls = controls or {}
+    if settings.counted == "query-heads":
+        model = ungrouped(model)
     wiring = Wiring.of(model)
     halves = {code: halved(pairs) for code, pairs in prompts.items()}
     found: dict[str, _Language] = {}
@@ -169,7 +174,7 @@ def find_edges(
         )
     tables = {
         "agreement": rows,
-        "edge_curve": [row for code, each in found.items() for row in _curve_rows(code, each, settings)],
+        "edge_curve": [row for code, each in found.items() for row in _curve_rows(code, each, settings, wiring)],
         "overlap": _overlap_rows(settings, found, circuits),
         "cross_edges": crossed,
         "classification": [
@@ -258,8 +263,10 @@ def _language(
     return _Language(routes, beside, methods, other, heads, curves, half, sizing)
 
 
-def _curve_rows(code: str, found: _Language, settings: EdgeSettings) -> list[dict[str, Any]]:
+def _curve_rows(code: str, found: _Language, settings: EdgeSettings, wiring: Wiring) -> list[dict[str, Any]]:
     """f at each budget of both rankings, with the area that the ranking is made for and its interval."""
+    grouped = wiring.heads != wiring.kv_heads
+    counted = f"{settings.counted}: not comparable with MIB" if grouped else settings.counted
     rows: list[dict[str, Any]] = []
     for area, curve in found.curves.items():
         whole = curve.interval(seed=settings.seed)
@@ -271,6 +278,7 @@ def _curve_rows(code: str, found: _Language, settings: EdgeSettings) -> list[dic
                     "area": area,
                     "ranked_by": "signed scores" if area == "cpr" else "absolute scores",
                     "construction": settings.construction,
+                    "edges_counted": counted,
                     "half": found.half,
                     "prompts": len(scored.whole),
                     "budget": share,

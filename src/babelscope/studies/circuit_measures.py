@@ -4,22 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from babelscope.circuits.core.effects import Effects
-from babelscope.circuits.core.metrics import Behaviour, behaviour
-from babelscope.circuits.core.nodes import Head, heads_of, mlps_of, receivers
-from babelscope.circuits.heads.lens import Lens, logit_lens
-from babelscope.circuits.heads.roles import Roles, role_scores
-from babelscope.circuits.patching.methods import Between, activation_patching, path_patching
-from babelscope.circuits.patching.search import Search, SearchSettings, find_circuit
+from babelscope.circuits.core.metrics import Behaviour
+from babelscope.circuits.core.nodes import Head, receivers
+from babelscope.circuits.heads.lens import Lens
+from babelscope.circuits.heads.roles import Roles
+from babelscope.circuits.patching.methods import Between, path_patching
+from babelscope.circuits.patching.search import Search
 from babelscope.errors import TaskError
 from babelscope.models import Model
 from babelscope.studies.circuit_settings import CircuitsSettings
-from babelscope.studies.progress import Progress
 from babelscope.tasks import Encoder, PromptPair, PromptSet, build, corruptions, repeated_tokens, task_named
 
 FUTURE = "tense-flip"
@@ -118,66 +116,7 @@ def _foils(model: Model, prompts: PromptSet, made: Callable[[str], PromptSet]) -
     return prompts.replace(kept)
 
 
-def measure(
-    model: Model, settings: CircuitsSettings, prompts: Prompts, code: str, kept: Path | None, progress: Progress
-) -> Measured:
-    pairs, between = prompts.main, settings.mlps
-    nodes = [*heads_of(model), *mlps_of(model)]
-    task = task_named(settings.task)
-    roles = [role for role in task.patched_roles if all(role in pair.roles for pair in pairs)]
-    with progress(f"{code}: activation patching", len(pairs) * (len(nodes) * (1 + len(roles))), "patches") as step:
-        activation = activation_patching(model, pairs, nodes, done=step)
-        at_roles = {role: activation_patching(model, pairs, nodes, at=role, done=step) for role in roles}
-    with progress(f"{code}: paths to the logits", len(pairs) * len(nodes), "patches") as step:
-        path = path_patching(model, pairs, senders=nodes, mlps=between, done=step)
-    found = _search(model, settings, prompts, code, kept, progress)
-    twice, prefix = repeated(model, settings, code)
-    return Measured(
-        behaviour=behaviour(model, prompts.everything.pairs),
-        activation=activation,
-        at_roles=at_roles,
-        path=path,
-        found=found,
-        roles=role_scores(model, pairs, twice, prefix, settings.seed, task.copied_roles),
-        lens=logit_lens(model, pairs),
-        decomposed=_decomposed(model, settings, found, code, between),
-    )
-
-
-def _search(
-    model: Model, settings: CircuitsSettings, prompts: Prompts, code: str, kept: Path | None, progress: Progress
-) -> Search:
-    task = task_named(settings.task)
-    steps = task.steps
-    if settings.corruption:  # one corruption was asked for, so every step runs under it
-        steps = tuple(replace(step, corruption=settings.corruption) for step in steps)
-    shown: dict[str, int] = {}
-    with progress(f"{code}: search in {len(steps)} steps", 0, "patches") as step:
-
-        def tell(name: str, count: int, _total: int) -> None:
-            step(count - shown.get(name, 0))
-            shown[name] = count
-
-        return find_circuit(
-            model,
-            prompts.patched,
-            steps,
-            SearchSettings(
-                rule=settings.rule,
-                sigmas=settings.sigmas,
-                q=settings.q,
-                null=settings.null,
-                mlps=settings.mlps,
-                answer_roles=task.answer_roles,
-                seed=settings.seed,
-            ),
-            kept / code if kept is not None else None,
-            tell,
-            _pool(model, settings, code) if settings.null else (),
-        )
-
-
-def _pool(model: Model, settings: CircuitsSettings, code: str) -> Sequence[PromptPair]:
+def pool_of(model: Model, settings: CircuitsSettings, code: str) -> Sequence[PromptPair]:
     """More prompts, from which same-answer counterfactuals are put together."""
     return build(
         settings.task, model.tokenizer, code, n=10 * settings.n, seed=settings.seed, split=settings.split
@@ -200,7 +139,7 @@ def repeated(model: Model, settings: CircuitsSettings, code: str) -> tuple[dict[
     return found, prefix
 
 
-def _decomposed(
+def decomposed(
     model: Model, settings: CircuitsSettings, found: Search, code: str, between: Between
 ) -> dict[str, Effects]:
     """What each head tells the receivers when only one side of its message is corrupted (IOI: tokens, or positions)."""

@@ -10,7 +10,7 @@ from typing import Any, get_args
 from babelscope.errors import InputError
 from babelscope.languages import parse_languages
 from babelscope.settings import Settings
-from babelscope.terms import Ablation, Between, Matching, Rule, Split
+from babelscope.terms import Ablation, Between, Construction, Counted, Half, Matching, Rule, Split
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,11 +106,20 @@ class Edged(Settings):
     """also routes, edges and circuits as masks"""
     edge_share: float | None = None
     """of all edges in a language's circuit [the fewest that are faithful to 0.8]"""
+    counted: Counted = "native"
+    """edges into keys and values: by the model's key/value heads, or by query-heads as the MIB benchmark counts them"""
+    construction: Construction = "greedy"
+    """circuits grow from the logits upwards, or hold the strongest edges anywhere (top, as in MIB); both are pruned"""
+    half: Half = "test"
+    """prompts of CPR and CMD: those not used for ranking, or the very same (ranking: in-sample)"""
 
     def check(self) -> None:
         """Raises InputError for a share that is none."""
         if self.edge_share is not None and not 0 < self.edge_share <= 1:
             raise InputError(f"a circuit's share of the edges lies in (0, 1], got {self.edge_share:g}")
+        for name, known in (("counted", Counted), ("construction", Construction), ("half", Half)):
+            if getattr(self, name) not in get_args(known):
+                raise InputError(f"--{name} {getattr(self, name)}: there are {', '.join(get_args(known))}")
 
 
 @dataclass(frozen=True, kw_only=True)

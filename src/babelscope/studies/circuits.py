@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -21,15 +20,18 @@ from babelscope.circuits.heads.roles import Roles, role_scores
 from babelscope.models import Model
 from babelscope.models.batches import token_budget
 from babelscope.results import Run, RunWriter, open_run, run_key
+from babelscope.results.step_store import StepStore
 from babelscope.studies import circuit_tables as tables
 from babelscope.studies.circuit_arrays import head_arrays
 from babelscope.studies.circuit_edges import EdgeSettings, control_prompts, find_edges
-from babelscope.studies.circuit_measures import Measured, Prompts, measure, prompts_of, repeated
+from babelscope.studies.circuit_measures import Measured, Prompts, prompts_of, repeated
 from babelscope.studies.circuit_roles import ALSO, CANDIDATE, ffn_rows, role_rows
-from babelscope.studies.circuit_settings import PRESETS, CircuitsSettings, preset
+from babelscope.studies.circuit_settings import PRESETS, CircuitsSettings, Prompted, preset
+from babelscope.studies.circuit_steps import LanguageSteps
 from babelscope.studies.circuit_tables import AblationSet
 from babelscope.studies.progress import Progress, silent
 from babelscope.studies.regions import versions
+from babelscope.studies.steps import run_steps, store_beside
 from babelscope.tasks import PromptPair, task_named
 
 __all__ = ["PRESETS", "CircuitsSettings", "preset", "study_circuits"]
@@ -44,13 +46,15 @@ def study_circuits(
     overwrite: bool = False,
     against: Model | None = None,
     progress: Progress = silent,
+    fresh: bool = False,
 ) -> Run:
     """Behaviour, patching, search, roles, ablations in every language; writes a run directory and opens it.
 
     `against`: another model, studied in full in `against_language`: both are in the same tables (column `model`), and
     its heads are matched by role with this one's in the first language.
-    Finished steps of the search are kept beside `out` until the run is whole, so that a stopped study goes on where it
-    was. Raises NoPromptSurvives with the census, UnsupportedModel, and the errors of the settings, before it measures.
+    Finished steps are kept beside `out` until the run is whole, so that a stopped study goes on where it was (`fresh`
+    begins anew). Raises NoPromptSurvives with the census, UnsupportedModel, and the errors of the settings, before it
+    measures.
 
     >>> run = study_circuits(model, CircuitsSettings(languages=("en", "zh")), "runs/ioi")       # doctest: +SKIP
     >>> run.summary["shared_heads"]                                                            # doctest: +SKIP
@@ -59,12 +63,11 @@ def study_circuits(
     sides = [Side.of(model, settings, settings.languages)]
     if against is not None:
         sides.append(Side.of(against, settings, (settings.against_language or settings.languages[-1],)))
-    kept = Path(out).with_name(f".{Path(out).name}.steps") if "://" not in str(out) else None
     tables: dict[str, list[pd.DataFrame]] = {}
     with RunWriter(out, kind="circuits", overwrite=overwrite) as run:
-        for place, side in enumerate(sides):
-            steps = kept / str(place) if kept is not None else None
-            side.measure(settings, steps, progress)
+        store = store_beside(out, fresh)
+        for side in sides:
+            side.measure(settings, store, progress)
             for code, language in side.done.items():
                 content = {"model": side.model.id, "task": settings.task, "language": code, **language.found.to_json()}
                 run.file(f"circuits/{_file(side, code, sides)}.json").write_text(
@@ -86,8 +89,8 @@ def study_circuits(
             if name != "overlap" or not settings.edges:
                 run.table(name, pd.concat(frames, ignore_index=True))
         _manifest(run, first.model, settings, first.prompts, summary, against)
-    if kept is not None:
-        shutil.rmtree(kept, ignore_errors=True)
+    if store is not None:
+        store.remove()
     return open_run(out)
 
 
@@ -105,9 +108,18 @@ class Side:
         check_model(model)
         return cls(model, {code: prompts_of(model, settings, code) for code in languages})
 
-    def measure(self, settings: CircuitsSettings, kept: Path | None, progress: Progress) -> None:
-        """Behaviour, patching, search and roles in every language."""
-        self.done = {c: measure(self.model, settings, own, c, kept, progress) for c, own in self.prompts.items()}
+    def measure(self, settings: CircuitsSettings, store: StepStore | None, progress: Progress) -> None:
+        """Behaviour, patching, search and roles in every language, each a step that is kept until the run is whole."""
+        languages = {code: LanguageSteps(self.model, settings, code, own) for code, own in self.prompts.items()}
+        inputs = {
+            "weights": self.model.weight_hash,
+            "tokenizer": self.model.tokenizer_hash,
+            "dtype": str(self.model.dtype),
+            "device": str(self.model.device),
+            "asked": run_key({**asdict(settings.part(Prompted)), "languages": None}),
+        }
+        for code, one in languages.items():
+            self.done[code] = one.measured(run_steps(one.steps, inputs, store, progress))
 
 
 @dataclass
@@ -190,7 +202,14 @@ def _write_edges(
     """The second half: routes, edges, and circuits as masks, compared across languages."""
     if not settings.edges:
         return {}
-    chosen = EdgeSettings(share=settings.edge_share, permutations=settings.permutations, seed=settings.seed)
+    chosen = EdgeSettings(
+        share=settings.edge_share,
+        permutations=settings.permutations,
+        seed=settings.seed,
+        counted=settings.counted,
+        construction=settings.construction,
+        half=settings.half,
+    )
     controls = control_prompts(
         model, settings.task, list(done), max(2, settings.n // 2), seed=settings.seed, split=settings.split
     )

@@ -248,7 +248,7 @@ def _confusion(answers: pd.DataFrame) -> pd.DataFrame:
         counted = found.loc[found["kind"] != "skipped"]
         rows.append({
             **found.iloc[0][names].to_dict(),
-            **{kind: int((found["kind"] == kind).sum()) for kind in KINDS}, "n": len(found),
+            **{kind: found["kind"].tolist().count(kind) for kind in KINDS}, "n": len(found),
             "lpr": float(counted["all_target"].mean()) if len(counted) else float("nan"),
         })  # fmt: skip
     return pd.DataFrame(rows)

@@ -20,9 +20,10 @@ from numpy.typing import NDArray
 from babelscope.circuits.core.graph import Mask, Wiring
 from babelscope.circuits.core.nodes import Head
 from babelscope.circuits.core.statistics import permutation_p
-from babelscope.circuits.edges.circuit import Circuit, Construction, sized_circuit
+from babelscope.circuits.edges.circuit import Circuit, sized_circuit
 from babelscope.errors import InputError
 from babelscope.stats import pearson, spearman
+from babelscope.terms import Construction
 
 Array = NDArray[np.float64]
 Order = NDArray[np.intp]

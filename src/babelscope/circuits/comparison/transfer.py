@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from babelscope.circuits.comparison.overlap import random_circuit, relabelled
 from babelscope.circuits.core.ablation import Ablation
 from babelscope.circuits.core.nodes import Embedding, Sender
-from babelscope.circuits.edges.circuit import Circuit, Construction, sized_circuit
+from babelscope.circuits.edges.circuit import Circuit, sized_circuit
 from babelscope.circuits.edges.faithfulness import score_circuits
+from babelscope.terms import Construction
 
 if TYPE_CHECKING:
     from babelscope.models import Model

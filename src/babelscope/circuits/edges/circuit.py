@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -22,10 +22,9 @@ from babelscope.circuits.core.nodes import EMBEDDING, LOGITS, Head, Node, Receiv
 from babelscope.errors import InputError, RunError
 from babelscope.json_text import parse_json
 from babelscope.results.whole import whole_file, write_whole
+from babelscope.terms import Construction
 
 Array = NDArray[np.float64]
-Construction = Literal["greedy", "top"]
-"""grown from the logits upwards, or the strongest edges wherever they are (as in MIB); both are pruned"""
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from babelscope.circuits.core.ablation import Ablation, ablation_kind, reference
 from babelscope.circuits.core.faithfulness import BUDGETS, Area, Curve, Scored, curve, score
 from babelscope.circuits.core.graph import Mask, Wiring
-from babelscope.circuits.edges.circuit import Circuit, Construction, greedy_edges, top_edges
+from babelscope.circuits.edges.circuit import Circuit, greedy_edges, top_edges
 from babelscope.circuits.edges.edge_ablation import logit_differences, optimal_reference
+from babelscope.terms import Construction
 
 if TYPE_CHECKING:
     from babelscope.models import Model

@@ -1,7 +1,7 @@
 """Down the circuit, step by step: what acts on the logits, what acts on that, and so on (section 3).
 
-Each step patches the paths from all senders into what an earlier step found. Finished steps are kept in a folder, so a
-search that was stopped goes on where it was.
+Each step patches the paths from all senders into what an earlier step found. The effects of a
+step can be kept by a key, so that a search that was stopped goes on where it was.
 """
 
 from __future__ import annotations
@@ -11,23 +11,18 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from babelscope._version import __version__
 from babelscope.circuits.core.ablation import reference
 from babelscope.circuits.core.effects import Effects
-from babelscope.circuits.core.nodes import FINAL, MLP, Head, Receiver, Sender, heads_of, mlps_of, parse_node, receivers
+from babelscope.circuits.core.nodes import FINAL, MLP, Head, Receiver, Sender, heads_of, mlps_of, receivers
 from babelscope.circuits.heads.ablation import node_changes
 from babelscope.circuits.patching.counterfactual import ANSWER_ROLES, same_answer
 from babelscope.circuits.patching.methods import Between, path_patching
 from babelscope.circuits.patching.selection import Growth, Rule, Selection, growth, select
 from babelscope.errors import InputError
-from babelscope.json_text import read_json
 from babelscope.results.manifest import versions
-from babelscope.results.whole import write_whole
 from babelscope.tasks.ioi import STEPS as IOI
 from babelscope.tasks.steps import Step
 
@@ -35,6 +30,8 @@ if TYPE_CHECKING:
     from babelscope.models import Model
     from babelscope.tasks import PromptPair
 
+Once = Callable[[str, str, Callable[[], Effects]], Effects]
+"""(name, key, how it is made) → effects, made or kept from before"""
 Progress = Callable[[str, int, int], None]
 """told the step, how many pair × sender patches are done, and of how many"""
 
@@ -179,14 +176,15 @@ def find_circuit(
     prompts: Mapping[str, Sequence[PromptPair]],
     steps: Sequence[Step] = IOI,
     settings: SearchSettings | None = None,
-    store: Path | None = None,
+    once: Once | None = None,
     progress: Progress | None = None,
     pool: Sequence[PromptPair] = (),
 ) -> Search:
     """Runs the steps in order; `prompts` maps corruptions to pairs, the first serves steps that name none.
 
-    `store`: a folder for finished steps. `pool`: further prompts, from which same-answer counterfactuals are put
-    together. A step whose receivers were not found is passed over, with the reason. Raises InputError for a step into
+    `once`: keeps and gives back the effects of a step by a key. `pool`: further prompts, from which same-answer
+    counterfactuals are put together. A step whose receivers were not found is passed over, with the reason.
+    Raises InputError for a step into
     an unknown one, or a corruption without prompts.
 
     >>> result = find_circuit(model, {"pabc": prompts})                                        # doctest: +SKIP
@@ -204,7 +202,7 @@ def find_circuit(
         corruption = step.corruption or next(iter(prompts))
         if corruption not in prompts:
             raise InputError(f"step {step.name} needs prompts with corruption {corruption!r}")
-        found[step.name] = _Work(model, prompts[corruption], step, settings, store, progress, pool).run(found)
+        found[step.name] = _Work(model, prompts[corruption], step, settings, once, progress, pool).run(found)
     return Search(tuple(found.values()), {**asdict(settings), "corruptions": list(prompts)})
 
 
@@ -214,7 +212,7 @@ class _Work:
     pairs: Sequence[PromptPair]
     step: Step
     settings: SearchSettings
-    store: Path | None
+    once: Once | None
     progress: Progress | None
     pool: Sequence[PromptPair]
 
@@ -269,9 +267,18 @@ class _Work:
     ) -> Effects:
         senders: list[Sender] = [*heads_of(self.model), *(mlps_of(self.model) if self.step.mlps else [])]
         key = self._key(pairs, into, gone)
-        kept = _load(self.store, self.step.name + suffix, key)
-        if kept is not None:
-            return kept
+        if self.once is not None:
+            return self.once(self.step.name + suffix, key, lambda: self._patched(pairs, into, gone, suffix, senders))
+        return self._patched(pairs, into, gone, suffix, senders)
+
+    def _patched(
+        self,
+        pairs: Sequence[PromptPair],
+        into: Sequence[Receiver],
+        gone: Sequence[Head],
+        suffix: str,
+        senders: Sequence[Sender],
+    ) -> Effects:
         edits = None
         if gone:
             mean = reference(self.model, pairs, "mean")
@@ -283,11 +290,7 @@ class _Work:
             if self.progress:
                 self.progress(self.step.name + suffix, so_far[0], total)
 
-        effects = path_patching(
-            self.model, pairs, into, senders, self.step.at, self.settings.mlps, done=done, edits=edits
-        )
-        _save(self.store, self.step.name + suffix, key, effects)
-        return effects
+        return path_patching(self.model, pairs, into, senders, self.step.at, self.settings.mlps, done=done, edits=edits)
 
     def _key(self, pairs: Sequence[PromptPair], into: Sequence[Receiver], gone: Sequence[Head]) -> str:
         prompts = [[pair.clean, pair.corrupted, pair.target, pair.foil, sorted(pair.roles.items())] for pair in pairs]
@@ -303,37 +306,3 @@ def _distance(model: Model, node: Sender, into: Sequence[Receiver]) -> int:
     ends = [model.layers if receiver.kind == "logits" else receiver.layer for receiver in into]
     behind = [end - layer - 1 for end in ends if end > layer]
     return min(behind, default=0)
-
-
-def _save(store: Path | None, name: str, key: str, effects: Effects) -> None:
-    if store is None:
-        return
-    content = {
-        "key": key,
-        "senders": [str(node) for node in effects.senders],
-        "patched": effects.patched.tolist(),
-        "clean": effects.clean.tolist(),
-        "corrupted": effects.corrupted.tolist(),
-        "settings": effects.settings,
-    }
-    write_whole(store / f"{name}.json", json.dumps({"sha256": _sum(content), "content": content}))
-
-
-def _load(store: Path | None, name: str, key: str) -> Effects | None:
-    path = store / f"{name}.json" if store else None
-    if path is None or not path.is_file():
-        return None
-    try:
-        stated = read_json(path)
-        content = stated["content"]
-        if stated["sha256"] != _sum(content) or content["key"] != key:
-            return None
-        senders = tuple(node for node in map(parse_node, content["senders"]) if isinstance(node, (Head, MLP)))
-        patched, clean, corrupted = (np.array(content[part], dtype=float) for part in ("patched", "clean", "corrupted"))
-        return Effects(senders, patched, clean, corrupted, settings=content["settings"])
-    except (ValueError, KeyError, TypeError, InputError):
-        return None  # a damaged file is computed again
-
-
-def _sum(content: object) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

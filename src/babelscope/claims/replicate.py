@@ -1,0 +1,150 @@
+"""Run a claim and its twin, and write what came out: `verdict.json`, the parts as a table, and a page."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from babelscope._version import __version__
+from babelscope.claims.claim import COMPARED, Claim
+from babelscope.claims.measures import Case, measured
+from babelscope.claims.page import claim_page
+from babelscope.claims.verdict import Part, Verdict, aggregate, judge, with_twin
+from babelscope.errors import InputError
+from babelscope.results.whole import whole_folder
+
+QUICK_MODELS = {
+    "sweep.alignment": ("pocket:pocket-bloom-m@step16", "pocket:pocket-bloom-m@main"),
+    "sweep.regions": ("pocket:pocket-bloom-m@step16", "pocket:pocket-bloom-m@main"),
+    "sweep.scale": ("pocket:pocket-bloom-s", "pocket:pocket-bloom-m", "pocket:pocket-bloom-l"),
+}
+"""points of the quick runs of measures that compare several; all others take pocket-bloom-m"""
+QUICK_CORPUS, QUICK_TEXTS = "pocket:heldout", "pocket:heldout?seed=1"
+
+
+@dataclass(frozen=True)
+class Side:
+    """A claim or its twin, measured and judged."""
+
+    parts: tuple[Part, ...]
+    verdicts: Mapping[str, Verdict]
+    verdict: Verdict
+    wall_s: float
+    processor_s: float
+
+
+@dataclass(frozen=True)
+class Replication:
+    """What a claim came to."""
+
+    claim: Claim
+    case: Case
+    original: Side
+    twin: Side
+    distance: str
+    """near, other model or quick; only near (the paper's model, data named by the user) is called a replication"""
+
+    @property
+    def verdict(self) -> Verdict:
+        """The verdict that may be shown: withheld where the twin holds."""
+        return with_twin(self.original.verdict, self.twin.verdict)
+
+    def facts(self) -> dict[str, Any]:
+        """Everything as JSON holds it; reported values that were not read in the paper enter no comparison."""
+        return {
+            "claim": self.claim.id,
+            "sentence": self.claim.claim,
+            "paper": {"title": self.claim.title, "arxiv": self.claim.arxiv},
+            "claim_hash": self.claim.hash,
+            "verdict": asdict(self.verdict),
+            "scope": self.claim.scope,
+            "distance": self.distance,
+            "measure": self.claim.measure,
+            "unit": self.claim.unit,
+            "case": asdict(self.case),
+            "parts": _rows(self.claim, self.original),
+            "twin": {
+                "kind": self.claim.twin,
+                "verdict": asdict(self.twin.verdict),
+                "parts": _rows(self.claim, self.twin),
+            },
+            "reported": [
+                {**value, "compared": value["sure"] in COMPARED and self.distance != "quick"}
+                for value in self.claim.reported
+            ],
+            "controls_missing": list(self.claim.controls_missing),
+            "cost": {name: _cost(side) for name, side in (("original", self.original), ("twin", self.twin))},
+            "babelscope": __version__,
+        }
+
+
+def quick_case(claim: Claim, seed: int = 0) -> Case:
+    """The quick run of a claim on the built-in models. Raises InputError for one that waits for something."""
+    if claim.needs:
+        raise InputError(f"{claim.id} cannot be run: it waits for {'; '.join(claim.needs)}")
+    models = QUICK_MODELS.get(claim.measure, ("pocket:pocket-bloom-m",))
+    return Case(models, QUICK_CORPUS, QUICK_TEXTS, seed=seed)
+
+
+def replicate(
+    claim: Claim, case: Case, distance: str = "quick", progress: Callable[[str], None] = lambda line: None
+) -> Replication:
+    """Measure and judge a claim and its twin: same model, n, least effect, interval and seed.
+
+    Raises InputError for a claim that cannot be run.
+    """
+    if claim.needs:
+        raise InputError(f"{claim.id} cannot be run: it waits for {'; '.join(claim.needs)}")
+    progress(f"{claim.id}: {claim.claim}")
+    original = _side(claim, replace(case, twin=""))
+    progress(f"{claim.id}: {original.verdict.answer}; its twin ({claim.twin} destroyed)")
+    return Replication(claim, case, original, _side(claim, replace(case, twin=claim.twin)), distance)
+
+
+def write_replication(found: Replication, out: Path) -> Path:
+    """`verdict.json`, `parts.csv` and `index.html` in a new folder. Raises RunError where it cannot be made."""
+    facts = found.facts()
+    with whole_folder(out) as partial:
+        text = json.dumps(facts, indent=1, ensure_ascii=False, allow_nan=True)
+        (partial / "verdict.json").write_text(text + "\n", encoding="utf-8")
+        rows = [{"side": "claim", **row} for row in facts["parts"]]
+        rows += [{"side": "twin", **row} for row in facts["twin"]["parts"]]
+        pd.DataFrame(rows).to_csv(partial / "parts.csv", index=False)
+        (partial / "index.html").write_text(claim_page([facts]), encoding="utf-8")
+    return out
+
+
+def _side(claim: Claim, case: Case) -> Side:
+    wall, processor = time.perf_counter(), time.process_time()
+    parts = tuple(measured(claim.measure, case))
+    verdicts = {part.name: judge(part, claim.rule(part.name), claim.effect(part.name)) for part in parts}
+    return Side(
+        parts,
+        verdicts,
+        aggregate(verdicts, claim.aggregate),
+        time.perf_counter() - wall,
+        time.process_time() - processor,
+    )
+
+
+def _rows(claim: Claim, side: Side) -> list[dict[str, Any]]:
+    return [
+        {
+            **asdict(part),
+            "rule": claim.rule(part.name),
+            "least_effect": claim.effect(part.name),
+            "verdict": side.verdicts[part.name].answer,
+            "reason": side.verdicts[part.name].reason,
+        }
+        for part in side.parts
+    ]
+
+
+def _cost(side: Side) -> dict[str, float]:
+    return {"wall_s": round(side.wall_s, 1), "processor_s": round(side.processor_s, 1)}

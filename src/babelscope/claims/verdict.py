@@ -1,0 +1,149 @@
+"""From estimates, intervals and controls to a verdict: holds, does not hold, or cannot be decided, and why.
+
+A part's interval [lo, hi] is at level 1 − 0.05/m for m parts; δ > 0 is the least effect of the claim's file, u the
+97.5 % point of the control draws on the same scale; the bar is b = max(δ, u). `greater` holds where lo > b and does not
+where hi ≤ b; `less` is the same with every sign turned; `equal` holds where −δ < lo and hi < δ, and does not where the
+interval lies wholly outside. The verdict is computed from the parts alone: never from the reported value or a p-value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import ceil, isfinite, isnan
+from typing import Literal
+
+from babelscope.errors import InputError
+
+Rule = Literal["greater", "less", "equal"]
+Answer = Literal["holds", "does not hold", "cannot be decided"]
+Aggregate = Literal["all", "most"]
+
+NO_N_IN_REACH = 20
+"""half widths: an estimate nearer to the bar than this share of its half width would need a hopeless n"""
+
+
+@dataclass(frozen=True)
+class Part:
+    """One number that a claim is about."""
+
+    name: str
+    estimate: float
+    low: float
+    high: float
+    """ends of the interval at level 1 − 0.05/m; NaN where there is none"""
+    n: int
+    unit: str
+    """of n: sentences, documents, prompts, …"""
+    control: float = 0.0
+    """u, the 97.5 % point of the control draws (for `less`: the 2.5 % point); 0 where the null is subtracted already"""
+    why: str = ""
+    """why there is no interval, or why the part cannot be read at all (a precondition)"""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """An answer with its reason where it is none."""
+
+    answer: Answer
+    reason: str = ""
+    needed: int | None = None
+    """the n that would decide four times in five, where it is in reach"""
+
+
+def judge(part: Part, rule: Rule, least_effect: float) -> Verdict:
+    """The verdict on one part.
+
+    Raises InputError for a least effect that is not positive, or an unknown rule.
+
+    >>> judge(Part("SADS", 0.03, 0.027, 0.034, 100, "sentences", control=0.0014), "greater", 0.005).answer
+    'holds'
+    >>> judge(Part("SADS", 0.006, 0.003, 0.009, 100, "sentences"), "greater", 0.005).answer
+    'cannot be decided'
+    """
+    if not least_effect > 0:
+        raise InputError(f"the least effect of a claim is a number above 0, not {least_effect}")
+    if isnan(part.low) or isnan(part.high) or not isfinite(part.estimate):
+        return Verdict("cannot be decided", part.why or "no interval")
+    if rule == "equal":
+        if -least_effect < part.low and part.high < least_effect:
+            return Verdict("holds")
+        if part.low >= least_effect or part.high <= -least_effect:
+            return Verdict("does not hold")
+        return _undecided(part, least_effect if part.estimate >= 0 else -least_effect)
+    if rule not in ("greater", "less"):
+        raise InputError(f"there is no rule {rule!r}; rules: greater, less, equal")
+    sign = 1 if rule == "greater" else -1
+    low, high = sorted((sign * part.low, sign * part.high))
+    bar = max(least_effect, sign * part.control)
+    if low > bar:
+        return Verdict("holds")
+    if high <= bar:
+        return Verdict("does not hold")
+    return _undecided(part, sign * bar)
+
+
+def _undecided(part: Part, bar: float) -> Verdict:
+    """Too few: the half width w shrinks with √n, so 2n·(w / |θ − b|)² decides four times in five."""
+    half, distance = (part.high - part.low) / 2, abs(part.estimate - bar)
+    if distance < half / NO_N_IN_REACH:
+        return Verdict("cannot be decided", f"too few: n = {part.n} {part.unit}, half width {half:.3g}; no n in reach")
+    needed = ceil(2 * part.n * (half / distance) ** 2)
+    return Verdict(
+        "cannot be decided",
+        f"too few: n = {part.n} {part.unit}, half width {half:.3g}; {needed} would decide four times in five",
+        needed,
+    )
+
+
+def aggregate(verdicts: Mapping[str, Verdict], how: Aggregate = "all") -> Verdict:
+    """One verdict from those of the parts.
+
+    `all`: holds when each does, does not when one does not. `most`: holds when more than half do, does not when that
+    can no longer be reached. Raises InputError without parts.
+    """
+    if not verdicts:
+        raise InputError("a claim has at least one part")
+    names: dict[Answer, list[str]] = {"holds": [], "does not hold": [], "cannot be decided": []}
+    for name, verdict in verdicts.items():
+        names[verdict.answer].append(name)
+    if how == "all":
+        if names["does not hold"]:
+            return Verdict("does not hold", f"not in {', '.join(names['does not hold'])}" if len(verdicts) > 1 else "")
+        if not names["cannot be decided"]:
+            return Verdict("holds")
+    else:
+        if 2 * len(names["holds"]) > len(verdicts):
+            return Verdict("holds")
+        if 2 * (len(names["holds"]) + len(names["cannot be decided"])) <= len(verdicts):
+            return Verdict("does not hold", f"not in {', '.join(names['does not hold'])}")
+    open_parts = names["cannot be decided"]
+    reasons = [
+        f"{name}: {verdicts[name].reason}" if len(verdicts) > 1 else verdicts[name].reason for name in open_parts
+    ]
+    needed = [verdicts[name].needed for name in open_parts]
+    known = [n for n in needed if n is not None]
+    return Verdict("cannot be decided", "; ".join(reasons[:3]), max(known) if len(known) == len(needed) else None)
+
+
+def with_twin(original: Verdict, twin: Verdict) -> Verdict:
+    """The verdict that may be shown: withheld where a destroyed twin holds, undecided where the twin is."""
+    if twin.answer == "holds":
+        return Verdict("cannot be decided", "withheld: the twin, in which the structure is destroyed, holds too")
+    if twin.answer == "cannot be decided" and original.answer != "cannot be decided":
+        reason = f"twin undecided: the same n could not have told a false claim from a true one ({twin.reason})"
+        return Verdict("cannot be decided", reason, twin.needed)
+    return original
+
+
+def ends(draws: Sequence[float], parts: int) -> tuple[float, float]:
+    """Percentile ends of bootstrap draws at level 1 − 0.05 / parts; NaN where a draw is missing.
+
+    >>> ends(range(1001), 1)
+    (25.0, 975.0)
+    """
+    import numpy as np
+
+    tail = 0.025 / parts
+    low, high = np.quantile(np.asarray(draws, dtype=float), [tail, 1 - tail])
+    return float(low), float(high)

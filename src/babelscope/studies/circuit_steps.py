@@ -1,0 +1,194 @@
+"""What a circuits study measures in one language, as a list of steps to be read from top to bottom."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from babelscope.circuits.core.effects import Effects
+from babelscope.circuits.core.metrics import Behaviour, behaviour
+from babelscope.circuits.core.nodes import heads_of, mlps_of
+from babelscope.circuits.heads.lens import Lens, logit_lens
+from babelscope.circuits.heads.roles import Roles, role_scores
+from babelscope.circuits.patching.methods import activation_patching, path_patching
+from babelscope.circuits.patching.search import Search, SearchSettings, find_circuit
+from babelscope.models import Model
+from babelscope.results.manifest import run_key
+from babelscope.studies.circuit_measures import Measured, Prompts, decomposed, pool_of, repeated
+from babelscope.studies.circuit_settings import (
+    CircuitsSettings,
+    Described,
+    Searched,
+)
+from babelscope.studies.steps import Cost, Given, Results, Step
+from babelscope.tasks import task_named
+
+Array = NDArray[np.float64]
+Patched = dict[str, Effects]
+"""activation patching at every position (under "") and at the positions of each role"""
+
+
+class LanguageSteps:
+    """What is measured in one language."""
+
+    def __init__(self, model: Model, settings: CircuitsSettings, code: str, prompts: Prompts) -> None:
+        self.model, self.settings, self.code, self.prompts = model, settings, code, prompts
+        self.task = task_named(settings.task)
+        texts = {"prompts": prompts_key(prompts)}
+        searched = settings.part(Searched)
+
+        # how well the model does the task
+        self.behaviour = Step[None, Behaviour](
+            f"{code}: behaviour",
+            None,
+            lambda _, given: behaviour(model, prompts.everything.pairs),
+            inputs=texts,
+            cost=lambda _: Cost(tokens=2 * self.tokens, scored=2 * len(prompts.everything), passes=2),
+        )
+        # what each head and FFN does to the answer, with everything behind it recomputed
+        self.activation = Step[None, Patched](
+            f"{code}: activation patching",
+            None,
+            self._activation,
+            inputs=texts,
+            cost=lambda _: self._patching((1 + len(self._roles)) * ACTIVATION, "--n"),
+        )
+        # what each of them says to the logits directly
+        self.path = Step[Searched, Effects](
+            f"{code}: paths to the logits",
+            searched,
+            self._paths,
+            inputs=texts,
+            cost=lambda _: self._patching(DIRECT, "--n"),
+        )
+        # down the circuit, from the logits to what reads the names; each question of it is kept on its own
+        self.search = Step[Searched, Search](
+            f"{code}: search",
+            searched,
+            self._search,
+            inputs=texts,
+            cost=lambda own: self._patching(SEARCH * len(self.task.steps) * (2 if own.null else 1), "--no-null, --n"),
+            kept=False,
+        )
+        # what heads attend to and copy
+        self.roles = Step[Described, Roles](
+            f"{code}: roles",
+            settings.part(Described),
+            lambda _, given: role_scores(
+                model, prompts.main, *repeated(model, settings, code), settings.seed, self.task.copied_roles
+            ),
+            inputs=texts,
+            cost=lambda _: self._copying(),
+        )
+        # what the logits would be after each layer
+        self.lens = Step[None, Lens](
+            f"{code}: logit lens",
+            None,
+            lambda _, given: logit_lens(model, prompts.main),
+            inputs=texts,
+            cost=lambda _: Cost(tokens=self.tokens, scored=2 * model.layers * len(prompts.main), passes=1),
+        )
+        # what each head tells when only one side of its message is corrupted
+        self.decomposed = Step[Searched, Patched](
+            f"{code}: messages",
+            searched,
+            lambda own, given: decomposed(model, settings, given[self.search], code, own.mlps),
+            needs=(self.search,),
+            inputs=texts,
+            cost=lambda _: self._patching(2 * SEARCH if self.task.decomposing else 0, "--n"),
+        )
+
+    @property
+    def steps(self) -> list[Step[Any, Any]]:
+        return [self.behaviour, self.activation, self.path, self.search, self.roles, self.lens, self.decomposed]
+
+    def measured(self, given: Given | Results) -> Measured:
+        """All results of this language."""
+        patched = given[self.activation]
+        return Measured(
+            behaviour=given[self.behaviour],
+            activation=patched[""],
+            at_roles={role: effects for role, effects in patched.items() if role},
+            path=given[self.path],
+            found=given[self.search],
+            roles=given[self.roles],
+            lens=given[self.lens],
+            decomposed=given[self.decomposed],
+        )
+
+    @property
+    def tokens(self) -> int:
+        """Of the prompts that are patched, clean and corrupted."""
+        return sum(len(pair.clean) + len(pair.corrupted) for pair in self.prompts.main)
+
+    @property
+    def _roles(self) -> list[str]:
+        return [role for role in self.task.patched_roles if all(role in pair.roles for pair in self.prompts.main)]
+
+    def _activation(self, _own: None, given: Given) -> Patched:
+        pairs, nodes = self.prompts.main, [*heads_of(self.model), *mlps_of(self.model)]
+        total = len(pairs) * len(nodes) * (1 + len(self._roles))
+        with given.progress(f"{self.code}: activation patching", total, "patches") as step:
+            found = {"": activation_patching(self.model, pairs, nodes, done=step)}
+            for role in self._roles:
+                found[role] = activation_patching(self.model, pairs, nodes, at=role, done=step)
+        return found
+
+    def _paths(self, own: Searched, given: Given) -> Effects:
+        pairs, nodes = self.prompts.main, [*heads_of(self.model), *mlps_of(self.model)]
+        with given.progress(f"{self.code}: paths to the logits", len(pairs) * len(nodes), "patches") as step:
+            return path_patching(self.model, pairs, senders=nodes, mlps=own.mlps, done=step)
+
+    def _search(self, own: Searched, given: Given) -> Search:
+        settings, steps = self.settings, self.task.steps
+        if settings.corruption:  # one corruption was asked for, so every step runs under it
+            steps = tuple(replace(step, corruption=settings.corruption) for step in steps)
+        asked = SearchSettings(own.rule, own.sigmas, own.q, own.null, own.mlps, self.task.answer_roles, settings.seed)
+        told: dict[str, int] = {}
+        with given.progress(f"{self.code}: search in {len(steps)} steps", 0, "patches") as step:
+
+            def tell(name: str, count: int, _total: int) -> None:
+                step(count - told.get(name, 0))
+                told[name] = count
+
+            pool = pool_of(self.model, settings, self.code) if own.null else ()
+            return find_circuit(self.model, self.prompts.patched, steps, asked, given.once, tell, pool)
+
+    # -- sizes, for the plan -------------------------------------------------------------------------------------------
+
+    def _patching(self, sweeps: float, cheaper: str) -> Cost:
+        """`sweeps`: trunk passes of all prompts for each head and FFN, as measured (benchmarks/plans.py)."""
+        nodes = self.model.layers * (self.model.heads + 1)
+        tokens = int(sweeps * nodes * self.tokens / 2)
+        return Cost(tokens=tokens, passes=-(-tokens // 1024), scored=0, cheaper=cheaper)
+
+    def _copying(self) -> Cost:
+        drawn = sum(2 * 20 * half for half in self.settings.repeats)
+        heads, width = self.model.layers * self.model.heads, self.model.width
+        words = int(self.model.config.vocab_size)
+        return Cost(
+            tokens=self.tokens + drawn,
+            passes=1 + len(self.settings.repeats),
+            elements=heads * width * words * COPYING // 1000,
+            cheaper="--repeats",
+        )
+
+
+# trunk passes for each head and FFN that a sweep costs, everything shared counted (benchmarks/plans.py)
+ACTIVATION, DIRECT, SEARCH = 0.35, 0.12, 0.25
+COPYING = 50
+"""thousandths of a multiply-add in float64 that one of a float32 matrix product costs"""
+
+
+def prompts_key(prompts: Prompts) -> str:
+    """Hash of what the model is shown."""
+
+    def ids(pairs: Sequence[Any]) -> list[Any]:
+        return [[pair.clean, pair.corrupted, pair.target, pair.foil, sorted(pair.roles.items())] for pair in pairs]
+
+    patched = {name: ids(pairs) for name, pairs in prompts.patched.items()}
+    return run_key({"everything": ids(prompts.everything.pairs), "patched": patched})

@@ -1,0 +1,215 @@
+"""Published claims: rules by hand, calibration on nulls, power, files read strictly, twins that fail."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import yaml
+
+from babelscope.claims import Part, Verdict, aggregate, judge, packaged_claims
+from babelscope.claims.claim import load_claim, parse_claim
+from babelscope.claims.measures import MEASURES, Case, permuted_ids, permuted_labels
+from babelscope.claims.page import claim_page
+from babelscope.claims.replicate import Replication, quick_case, replicate, write_replication
+from babelscope.claims.verdict import ends, with_twin
+from babelscope.corpora import ParallelCorpus
+from babelscope.errors import InputError, PlanError
+
+NAN = float("nan")
+HOLDS, NOT, OPEN = "holds", "does not hold", "cannot be decided"
+
+
+def part(low, high, control=0.0, n=100, name="x", estimate=None):
+    return Part(name, (low + high) / 2 if estimate is None else estimate, low, high, n, "sentences", control)
+
+
+@pytest.mark.parametrize(
+    ("rule", "low", "high", "control", "answer"),
+    [
+        ("greater", 0.11, 0.2, 0.0, HOLDS),
+        ("greater", 0.11, 0.2, 0.15, OPEN),
+        ("greater", 0.11, 0.2, 0.2, NOT),
+        ("greater", -0.2, 0.1, 0.0, NOT),
+        ("greater", 0.1, 0.2, 0.0, OPEN),
+        ("less", -0.2, -0.11, 0.0, HOLDS),
+        ("less", -0.2, -0.11, -0.15, OPEN),
+        ("less", -0.1, 0.2, 0.0, NOT),
+        ("less", 0.5, 0.6, 0.0, NOT),
+        ("equal", -0.05, 0.05, 0.0, HOLDS),
+        ("equal", -0.5, 0.5, 0.0, OPEN),
+        ("equal", 0.1, 0.5, 0.0, NOT),
+        ("equal", -0.5, -0.1, 0.0, NOT),
+    ],
+)
+def test_rules_with_a_least_effect_of_a_tenth(rule, low, high, control, answer):
+    assert judge(part(low, high, control), rule, 0.1).answer == answer
+
+
+def test_what_is_missing_is_never_a_verdict():
+    gone = replace(part(0.2, 0.3), low=NAN, why="fewer items than asked")
+    assert judge(gone, "greater", 0.1) == Verdict(OPEN, "fewer items than asked")
+    with pytest.raises(InputError, match="number above 0"):
+        judge(part(0.2, 0.3), "greater", 0.0)
+
+
+def test_the_n_that_would_decide_by_hand():
+    # half width 1/8, distance from the bar 1/16: 2 · 100 · 4
+    verdict = judge(part(0.0625, 0.3125), "greater", 0.125)
+    assert verdict.needed == 800
+    assert "800 would decide" in verdict.reason
+    assert "no n in reach" in judge(part(0.0, 0.25), "greater", 0.125).reason
+
+
+def test_the_printed_n_decides_at_least_seven_in_ten():
+    rng = np.random.default_rng(0)
+    decided = tried = 0
+    for _ in range(400):
+        values = rng.normal(0.25, 1, 60)
+        first = judge(_part_of(values), "greater", 0.01)
+        if first.needed is None or first.needed > 4000:
+            continue
+        tried += 1
+        decided += judge(_part_of(rng.normal(0.25, 1, first.needed)), "greater", 0.01).answer != OPEN
+    assert tried > 80
+    assert decided / tried > 0.7
+
+
+def _part_of(values):
+    half = 1.96 * values.std(ddof=1) / len(values) ** 0.5
+    return Part("x", values.mean(), values.mean() - half, values.mean() + half, len(values), "sentences")
+
+
+@pytest.mark.parametrize("parts", [1, 5])
+def test_calibration_on_nulls_and_power_on_effects(parts):
+    from scipy.stats import norm
+
+    rng, z = np.random.default_rng(parts), float(norm.ppf(1 - 0.025 / parts))
+
+    def verdict(truth):
+        seen = rng.normal(truth, 1.0, parts)
+        return aggregate({str(k): judge(part(x - z, x + z, name=str(k)), "greater", 0.1) for k, x in enumerate(seen)})
+
+    false = np.mean([verdict(0.1).answer == HOLDS for _ in range(400)])
+    assert false <= 0.025 + 2 * (0.025 * 0.975 / 400) ** 0.5
+    assert np.mean([verdict(0.1 + z + 3).answer == HOLDS for _ in range(400)]) >= 0.8
+
+
+def test_parts_are_added_up():
+    yes, no, open_ = Verdict(HOLDS), Verdict(NOT), Verdict(OPEN, "too few", 300)
+    assert aggregate({"a": yes, "b": yes}).answer == HOLDS
+    assert aggregate({"a": yes, "b": no, "c": open_}).answer == NOT
+    assert aggregate({"a": yes, "b": open_}) == Verdict(OPEN, "b: too few", 300)
+    assert aggregate({"a": yes, "b": yes, "c": no}, "most").answer == HOLDS
+    assert aggregate({"a": yes, "b": no, "c": open_}, "most").answer == OPEN
+    assert aggregate({"a": yes, "b": no, "c": no}, "most").answer == NOT
+
+
+def test_a_twin_that_holds_withholds_the_verdict():
+    assert with_twin(Verdict(HOLDS), Verdict(NOT)).answer == HOLDS
+    assert "withheld" in with_twin(Verdict(HOLDS), Verdict(HOLDS)).reason
+    assert with_twin(Verdict(NOT), Verdict(OPEN, "too few")).answer == OPEN
+
+
+def test_ends_of_several_parts_are_wider():
+    draws = np.arange(10001)
+    assert ends(draws, 1) == pytest.approx((250, 9750))
+    assert ends(draws, 5) == pytest.approx((50, 9950))
+
+
+CORPUS = ParallelCorpus.from_texts({code: [f"{code}{i}" for i in range(30)] for code in ("en", "fr", "zh")})
+
+
+def test_twins_destroy_what_they_say_and_nothing_else():
+    labels, ids = permuted_labels(CORPUS, 0), permuted_ids(CORPUS, 0)
+    for place in range(30):
+        assert {labels.texts[code][place] for code in CORPUS.languages} == {f"{c}{place}" for c in CORPUS.languages}
+    assert labels.texts["en"] != CORPUS.texts["en"]
+    for code in CORPUS.languages:
+        assert sorted(ids.texts[code]) == sorted(CORPUS.texts[code])
+    together = sum(ids.texts["en"][place][2:] == ids.texts["fr"][place][2:] for place in range(30))
+    assert together < 6
+    assert Case(("first", "last"), "", "", twin="order").ordered() == ("last", "first")
+
+
+@pytest.mark.parametrize("name", sorted(packaged_claims()))
+def test_packaged_claims_are_whole(name):
+    claim = packaged_claims()[name]
+    assert claim.id == name
+    assert claim.controls_missing
+    assert claim.needs or claim.measure in MEASURES
+
+
+def raw(**changes):
+    return yaml.safe_dump(
+        {**packaged_claims()["zeng-same-meaning"].raw, **changes}, allow_unicode=True, sort_keys=False
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"claims": "x"}, "unknown key"),
+        ({"claim": 3}, "claim is a text, not int"),
+        ({"twin": {"kind": "magic", "expected": NOT}}, "'magic' is none of labels"),
+        ({"verdict": {"rule": "bigger", "least_effect": 1, "aggregate": "all"}}, "'bigger' is none of greater"),
+        ({"verdict": {"rule": "less", "least_effect": 0, "aggregate": "all"}}, "no number above 0"),
+        ({"reported": [{"what": "x", "value": 1, "sure": "hearsay"}]}, "'hearsay' is none of text"),
+    ],
+)
+def test_a_wrong_file_names_the_key(changes, says):
+    with pytest.raises(PlanError, match=r"mine\.yaml") as error:
+        parse_claim(raw(**changes), "mine.yaml")
+    assert says in str(error.value)
+
+
+def test_a_changed_least_effect_changes_the_hash_alone(tmp_path):
+    verdict = {"rule": "greater", "least_effect": 0.006, "aggregate": "all"}
+    path = tmp_path / "mine.yaml"
+    path.write_text(raw(verdict=verdict), encoding="utf-8")
+    own, packaged = load_claim(str(path)), packaged_claims()["zeng-same-meaning"]
+    assert own.hash != packaged.hash
+    assert own.measure == packaged.measure
+    with pytest.raises(InputError, match="replicate list"):
+        load_claim("nothing")
+
+
+@pytest.fixture(scope="module")
+def found() -> Replication:
+    claim = packaged_claims()["zeng-same-meaning"]
+    case = replace(quick_case(claim), models=("pocket:pocket-bloom-s",), n=30, bootstrap=200)
+    return replicate(claim, case)
+
+
+def test_translations_are_alike_in_the_pocket_model_and_not_in_the_twin(found):
+    assert found.verdict.answer == HOLDS
+    assert found.twin.verdict.answer == NOT
+    sads = found.original.parts[0]
+    assert 0.005 < sads.low < sads.estimate < sads.high
+    assert abs(found.twin.parts[0].estimate) < 0.005
+
+
+def test_what_is_not_known_surely_never_changes_the_verdict(found):
+    claim = replace(found.claim, reported=({"what": "x", "value": 9, "sure": "memory"},))
+    other = replace(found, claim=claim)
+    assert other.facts()["verdict"] == found.facts()["verdict"]
+    assert [value["compared"] for value in other.facts()["reported"]] == [False]
+
+
+def test_a_replication_is_written_with_its_page(found, tmp_path):
+    out = write_replication(found, tmp_path / "claim")
+    facts = json.loads((out / "verdict.json").read_text())
+    assert facts["verdict"]["answer"] == HOLDS
+    page = (out / "index.html").read_text()
+    assert "Translations" in page or "translation" in page
+    assert "<script" not in page
+    hostile = claim_page([facts | {"sentence": "<img src=x onerror=alert(1)>"}])
+    assert "<img" not in hostile
+
+
+def test_a_claim_that_waits_says_for_what():
+    waiting = next(claim for claim in packaged_claims().values() if claim.needs)
+    with pytest.raises(InputError, match="it waits for"):
+        quick_case(waiting)
