@@ -213,7 +213,7 @@ class Model:
         head = self.hf.get_output_embeddings()
         found: dict[str, tuple[nn.Module, str]] = {}
         # a placeholder has no address by which to tell that two names share one tensor
-        tied = set(getattr(self.hf, "all_tied_weights_keys", None) or ())
+        tied: set[str] = set(getattr(self.hf, "all_tied_weights_keys", None) or ())
         seen = set[int]()
         for path, module in self.hf.named_modules():
             for name, parameter in module.named_parameters(recurse=False):
