@@ -81,6 +81,8 @@ class RoutingTally:
             choices=self.choices.unflatten(0, shape),
             tokens=self.tokens.unflatten(0, shape),
             experts=self.experts,
+            units=tuple(self.model.mixtures[layer].units for layer in self.layers),
+            routed_experts=tuple(self.model.mixtures[layer].count for layer in self.layers),
             per_token=self.per_token,
             hashed=tuple(layer for layer in self.layers if self.model.mixtures[layer].hashed),
             scoring=self.scoring,
