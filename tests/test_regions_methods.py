@@ -70,6 +70,8 @@ def test_noise_passes_z_but_no_method_with_error_control():
 def test_every_method_gives_regions_with_scores_and_facts(known):
     like = localise(known[0])
     for name in METHODS:
+        if name == "lape-routed":  # of mixtures alone: tests/test_experts_recording.py
+            continue
         found = localise(known[0], name, like=like, permutations=20)
         assert found.method == name
         assert found.languages == known[0].languages
@@ -188,7 +190,7 @@ def test_masks_that_lape_publishes_are_read(tmp_path):
         "masks of 2 languages, but 1": (["en"], 2, 4),
         "has 2 layers, not 3": (["en", "zh"], 3, 4),
         "a neuron beyond 2": (["en", "zh"], 2, 3),
-        "are not a model": (["en", "zh"], 0, 3),
+        "are no model's regions": (["en", "zh"], 0, 3),
     }
     for message, given in wrong.items():
         with pytest.raises(InputError, match=message):

@@ -6,7 +6,6 @@ for whoever imported us.
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import os
 from collections.abc import Callable, Sequence
@@ -22,6 +21,7 @@ from babelscope.errors import InputError, RunError
 from babelscope.languages import language as language_of
 from babelscope.plots.fonts import drawn, families
 from babelscope.results import Run
+from babelscope.results.whole import whole_file
 
 P = ParamSpec("P")
 Labels = Literal["code", "name", "own"]
@@ -125,17 +125,8 @@ def save_figure(drawing: Figure, path: str | os.PathLike[str], dpi: int = 300) -
     dates = {".pdf": {"CreationDate": None}, ".svg": {"Date": None}, ".png": {}}
     if ending not in dates:
         raise InputError(f"{target.name}: a figure is saved as .pdf, .png or .svg")
-    partial = target.with_name(f".{target.stem}.{os.getpid()}.tmp{ending}")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with matplotlib.rc_context({**_STYLE, "font.family": list(families())}):
-            drawing.savefig(partial, dpi=dpi, metadata=dates[ending])
-        partial.replace(target)
-    except OSError as error:
-        raise RunError(f"cannot write {target}: {error.strerror or error}") from error
-    finally:
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
+    with whole_file(target) as partial, matplotlib.rc_context({**_STYLE, "font.family": list(families())}):
+        drawing.savefig(partial, dpi=dpi, metadata=dates[ending], format=ending[1:])
     return target
 
 
