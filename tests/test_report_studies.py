@@ -22,15 +22,18 @@ TEXTS = [f"{text} fin" for text in HOSTILE] * 3
 def write_steering(path, p=0.05, draws=19):
     pair = {"source": "en", "target": "fr"}
     chosen = {"method": "diffmean", "layer": 2, "alpha": 1.5}
-    plain = {"condition": "unsteered", "success": 0.0, "success_low": 0.0, "success_high": 0.2, "repeat": 0.1}
-    steered = {"condition": "steered", "success": 0.9, "success_low": NAN, "success_high": NAN, "repeat": 0.8}
+    plain = {"condition": "unsteered", "success": 0.0, "success_low": 0.0, "success_high": 0.2, "repeat": 1.7}
+    steered = {"condition": "steered", "success": 0.9, "success_low": NAN, "success_high": NAN, "repeat": 9.0}
     lost = {**pair, **chosen, "condition": "steered", "delta_nll_low": 0.1, "delta_nll_high": 0.3, "delta_nll": 0.2}
     tables = {
         "steering": [{**pair, **plain, "n": 6}, {**pair, **chosen, **steered, "n": 6, "p": p, "draws": draws}],
         "damage": [{**lost, "language": "fr", "role": "target"}, {**lost, "language": "en", "role": "source"}],
         "front": [{**pair, **chosen, "success": 0.9, "delta_nll": 0.2, "front_share": 1.0, "repeat": 0.8}],
         "controls": [{**pair, **chosen, "control": "random", "draw": 0, "success": 0.1}],
-        "answers": [{**pair, "condition": "steered", "prompt": text, "text": text, "repeat": True} for text in TEXTS],
+        "answers": [
+            {**pair, **chosen, "condition": "steered", "prompt": text, "text": text, "tokens": 10, "repeat": repeat}
+            for text, repeat in zip(TEXTS, [5] * 12 + [4] * 3)
+        ],
     }
     with RunWriter(path, kind="steering") as run:
         for name, rows in tables.items():
@@ -78,7 +81,7 @@ def test_success_stands_beside_repetition_and_damage(tmp_path):
     assert '<td class="number">0.8</td>' in table
     assert '<td class="number">0.2</td>' in table
     success, repeat = data_of(html, "steering-success")["variants"][0]["figure"]["data"]
-    assert (success["y"], repeat["y"], repeat["name"]) == ([0.0, 0.9], [0.1, 0.8], "repeating answers")
+    assert (success["y"], repeat["y"], repeat["name"]) == ([0.0, 0.9], [None, 0.8], "repeating answers")
     assert success["error_y"]["array"] == [pytest.approx(0.2), None]
     assert "error_y" not in repeat
     french, english = data_of(html, "steering-damage")["variants"][0]["figure"]["data"]

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import pandas as pd
+
 from babelscope.plots.style import holds
 from babelscope.report import shapes
 from babelscope.report.blocks import Block, Chart, Section, Table, Variant, gather, language_place
@@ -58,13 +60,27 @@ def _plain(name: str, title: str, caption: str) -> Callable[[Run], Block | None]
     return make
 
 
+def _conditions(run: Run) -> pd.DataFrame:
+    """The table `steering` with the share of answers of which one repeated stretch makes up half the tokens or more."""
+    table = run.table("steering")
+    if not holds(run, "table:answers"):
+        return table
+    answers = run.table("answers")
+    keys = [name for name in ("source", "target", "condition", "method", "layer", "alpha") if name in answers]
+    if not {"repeat", "tokens"} <= set(answers) or not set(keys) <= set(table):
+        return table
+    written = answers[answers.tokens > 0]
+    shares = (2 * written["repeat"] >= written.tokens).groupby([written[name] for name in keys], dropna=False).mean()
+    return table.merge(shares.rename("repeating").reset_index(), on=keys, how="left")
+
+
 def _outcome(run: Run) -> Block | None:
     if not holds(run, "table:steering"):
         return None
-    table = run.table("steering")
+    table = _conditions(run)
     wanted = [
         "source", "target", "condition", "method", "layer", "alpha", "success", "success_low", "success_high",
-        "repeat", "broken_share", "distinct_2", "n", "p", "why",
+        "repeating", "broken_share", "distinct_2", "n", "p", "why",
     ]  # fmt: skip
     table = table[[name for name in wanted if name in table]]
     if holds(run, "table:damage") and set(SETTING) <= set(table):
@@ -74,7 +90,8 @@ def _outcome(run: Run) -> Block | None:
         table = table.merge(lost, on=SETTING, how="left")
         table = table[[name for name in table if name != "why"] + (["why"] if "why" in table else [])]
     caption = (
-        "Success is the share of answers in the target; read it with the share of answers that repeat themselves, "
+        "Success is the share of answers in the target; read it with the share of answers of which one "
+        "repeated stretch makes up half or more (repeating), "
         "that of broken letters, and ΔNLL of the target's own text (nats a token): an answer of one word over and over "
         "can be in the right language and say nothing. Intervals: 95 %, over documents."
     )
@@ -84,16 +101,16 @@ def _outcome(run: Run) -> Block | None:
 def _success(run: Run) -> Block | None:
     if not holds(run, "table:steering"):
         return None
-    whole = run.table("steering")
+    whole = _conditions(run)
     views: list[Variant] = []
     for (source, target), rows in whole.groupby(["source", "target"], sort=False):
         labels = [_label(row) for row in rows.to_dict("records")]
         place = language_place(run, str(target))
         traces = [shapes.bars(labels, rows.success, "success", place, rows.success_low, rows.success_high)]
-        for name, title, index in (("repeat", "repeating answers", 7), ("broken_share", "broken letters", 3)):
+        for name, title, index in (("repeating", "repeating answers", 7), ("broken_share", "broken letters", 3)):
             if name in rows:
                 traces.append(shapes.bars(labels, rows[name], title, index))
-                traces[-1]["marker"]["pattern"] = {"shape": "x" if name == "repeat" else "."}
+                traces[-1]["marker"]["pattern"] = {"shape": "x" if name == "repeating" else "."}
         described = shapes.layout("", "share of answers", barmode="group")
         described["xaxis"] |= shapes.categories()
         described["yaxis"]["range"] = [0, 1.02]
@@ -143,7 +160,7 @@ def _front(run: Run) -> Block | None:
                 "type": "scatter", "mode": "markers", "name": shapes.text(method), "x": own.delta_nll.tolist(),
                 "y": own.success.tolist(), "marker": {"symbol": shapes.SYMBOLS[index % 10], "size": 9,
                                                        "color": shapes.COLOURS[index % len(shapes.COLOURS)]},
-                "text": [shapes.text(f"layer {row.layer:g}, α {row.alpha:g}, repeating {row.repeat:.0%}")
+                "text": [shapes.text(f"layer {row.layer:g}, α {row.alpha:g}, longest repeat {row.repeat:.1f} tokens")
                          for row in own.itertuples()],
             }
             for index, (method, own) in enumerate(rows.groupby("method", sort=False))
@@ -152,7 +169,7 @@ def _front(run: Run) -> Block | None:
         views.append(Variant(f"{source}→{target}", {"data": traces, "layout": described}, rows.reset_index(drop=True)))
     caption = (
         "Every layer and strength that was tried, on the documents by which one is chosen, not on those reported; no "
-        "intervals. Above left is better; the share of repeating answers shows when a point is pointed at."
+        "intervals. Above left is better; the longest repeat, in tokens, shows when a point is pointed at."
     )
     return Chart("steering-front", "Success against damage", caption, variants=views, choose="Pair",
                  twin="steering_front")  # fmt: skip
