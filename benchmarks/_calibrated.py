@@ -36,18 +36,15 @@ def headline(run: Run) -> None:
     null = run.arrays("null").sklr_null.values
     low, high = np.quantile(null, [0.025, 0.975])
     rows = [
-        ("SKLR", summary["sklr"], f"{between(*boot)}, resampled sentences"),
+        ("SKLR", summary["sklr"], f"{between(*boot)}, resampled documents"),
         ("SKLR as a share of neurons", summary["sklr_share"], between(*(bound / neurons for bound in boot))),
         ("expected SKLR under permuted labels", summary["expected_sklr"], f"{between(low, high)}, middle of the draws"),
-        ("excess SKLR", summary["excess_sklr"], between(*summary["excess_sklr_interval"])),
+        ("excess SKLR", summary["excess_sklr"], between(*summary["intervals"]["excess_sklr"])),
         ("p of SKLR", summary["p_sklr"], f"– (of {summary['permutations']} draws)"),
     ]
     for name in ("lrds", "sads"):
-        rows.append((name.upper(), summary[name], f"{between(*summary['intervals'][name])}, sentences"))
-        both = summary["intervals"].get(f"{name}_over_languages")
-        if both:
-            rows.append((f"{name.upper()}", summary[name], f"{between(*both)}, sentences and languages"))
-        rows.append((f"{name.upper()} under its null", "–", between(*summary[f"{name}_null_interval"])))
+        rows.append((name.upper(), summary[name], f"{between(*summary['intervals'][name])}, documents"))
+        rows.append((f"{name.upper()} under its null", "–", between(*summary[f"{name}_null_ends"])))
     title = (
         f"{run.model_name}: {summary['n']} sentences × {len(run.languages)} languages, {neurons} neurons, "
         f"{summary['permutations']} permutations"

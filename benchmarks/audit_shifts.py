@@ -23,7 +23,7 @@ def main() -> None:
         if place is None:
             print(f"{name}: not below {folder}")
             continue
-        corpus = load_corpus(f"{'ntrex' if name == 'NTREX' else 'bible'}:{place}", "en,fr,es,pt,vi,zh,de,ru")
+        corpus = load_corpus(f"{'ntrex' if name == 'NTREX' else 'bible'}:{place}", "en,ar,es,fr,hi,id,pt,vi,zh")
         blocks = false = hits = 0
         first = dict(zip(corpus.ids, corpus.sentences("en")))
         for code in corpus.languages[1:]:

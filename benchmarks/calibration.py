@@ -24,8 +24,9 @@ import torch
 from babelscope import load_model
 from babelscope.corpora import load_corpus
 from babelscope.regions.generation import share
-from babelscope.regions.nulls import benjamini_hochberg, score_null
+from babelscope.regions.nulls import score_null
 from babelscope.regions.recording import Recording, record
+from babelscope.stats import benjamini_hochberg
 
 LANGUAGES = ("en", "zh", "fr", "es", "pt", "ar", "vi", "hi", "id")
 RATE, FEW = 0.05, 50
@@ -59,8 +60,8 @@ def main() -> None:
     expected = 0.0
     for seed in range(given.repeats):
         whole = score_null(permuted(recording, seed), 200, seed=10_000 + seed)
-        low, high = whole.excess_interval
-        inside.append(low <= 0 <= high)
+        low, high = whole.null_ends
+        inside.append(low <= whole.sklr <= high)
         excess.append(whole.excess)
         expected += float(whole.sklr_null.double().mean()) / given.repeats
         generator = torch.Generator().manual_seed(seed)
@@ -69,8 +70,8 @@ def main() -> None:
         place = seed % len(LANGUAGES)
         p["z"].append(float(few.p[place, 0]))
         p["effect"].append(float(few.p_effect[place, 0]))
-        empty["fdr"].append(not bool(benjamini_hochberg(few.p, RATE).any()))
-        empty["fdr-effect"].append(not bool(benjamini_hochberg(few.p_effect, RATE).any()))
+        empty["fdr"].append(not bool(benjamini_hochberg(few.p.numpy(), RATE).any()))
+        empty["fdr-effect"].append(not bool(benjamini_hochberg(few.p_effect.numpy(), RATE).any()))
     values = torch.tensor(excess, dtype=torch.float64)
     half = float(t.ppf(0.975, len(values) - 1) * values.std() / len(values) ** 0.5)
     held = share(inside)

@@ -26,6 +26,7 @@ def write_bank(report: Callable[[str], None], folder: Path | None = None) -> int
     """Write all files of the bank into `folder` (default: the package); 0 when done."""
     target = folder or Path(str(bank.FOLDER))
     target.mkdir(parents=True, exist_ok=True)
+    codes: list[str] = []
     for part, seeds in bank.SEEDS.items():
         for seed in seeds:
             said = parallel(SENTENCES, seed, _split(part))

@@ -5,7 +5,7 @@ N token · K experts of a token · E expert
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 
 import torch
@@ -16,7 +16,7 @@ from babelscope.models.experts import KERNEL, compute
 
 
 @contextmanager
-def router_logits(network: nn.Module) -> Iterator[list[Tensor]]:
+def router_logits(network: nn.Module) -> Generator[list[Tensor]]:
     """Logits [N, E] of every router of the forward pass inside, in the order of the layers."""
     logits: list[Tensor] = []
     routers = [module for module in network.modules() if type(module).__name__ == "MixtralTopKRouter"]

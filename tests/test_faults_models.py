@@ -13,9 +13,10 @@ import torch
 from babelscope.circuits.core.nodes import MLP, heads_of
 from babelscope.circuits.patching.methods import activation_patching, path_patching
 from babelscope.cli import main
-from babelscope.errors import AlreadyEdited, ModelError, NonFinite
+from babelscope.corpora import ParallelCorpus
+from babelscope.errors import AlreadyEdited, InputError, NonFinite
 from babelscope.evaluation import choice_scores, cloze_items, load_stories
-from babelscope.models import Model, Site, capture, edit, resume
+from babelscope.models import Model, Site, capture, edit, require, resume
 from babelscope.models.hooks import foreign_hooks, hook_count
 from babelscope.regions import deactivate, record
 from babelscope.regions.perplexity import cut_windows, score
@@ -119,6 +120,7 @@ def test_a_single_row_that_does_not_fit_is_the_systems_own_error():
 
 def test_other_errors_are_not_taken_for_a_lack_of_memory():
     model, calls = fresh(), []
+    require(model, "regions")  # asked before the model breaks, so that its answer is not what is met here
 
     def broken(*_):
         calls.append(1)
@@ -208,12 +210,16 @@ def test_a_tokenizer_of_another_model_is_refused_in_one_line(capsys, tmp_path, v
     assert not (tmp_path / "out").exists()
 
 
-def test_a_tokenizer_with_words_added_is_refused_too():
+def test_a_word_added_to_the_tokenizer_is_refused_where_it_is_used():
     """Ids beyond the embedding must never reach it: on an accelerator that ends the process."""
     longer = copy.deepcopy(tiny_tokenizer())
     longer.add_tokens([f"word{number}" for number in range(400)])
-    with pytest.raises(ModelError, match="does not belong"):
-        Model(tiny_model("bloom"), longer)
+    model = Model(tiny_model("bloom"), longer)
+    assert model.tokenize(["abc"])
+    with pytest.raises(InputError, match=r"sentence 2: token 'word399' .* is beyond the model's"):
+        model.tokenize(["abc", "a word399"], names=["sentence 1", "sentence 2"])
+    with pytest.raises(InputError, match="is beyond the model's"):
+        record(model, ParallelCorpus.from_texts({"en": ["abc", "a word399"], "fr": ["abc", "abc"]}))
 
 
 def test_a_damaged_tokenizer_file_is_one_line(capsys, tmp_path):

@@ -134,6 +134,22 @@ def test_steps_of_one_run_are_never_those_of_another(tmp_path):
     assert all(store.folder.is_dir() for store in stores[1:])
 
 
+def test_two_studies_of_one_run_do_not_destroy_each_others_steps(tmp_path):
+    first, second = (StepStore(tmp_path / "run") for _ in range(2))
+    with first.room("recording", "0f") as folder:
+        (folder / "half.npy").write_bytes(b"half")
+        with pytest.raises(RunError, match=r"another process .* is writing"), second.room("recording", "0f"):
+            pass
+        with pytest.raises(RunError, match="is writing"):
+            second.remove()
+        assert first.once("part", "1a", lambda: 3) == 3
+        assert (folder / "half.npy").read_bytes() == b"half"
+        first.keep("recording", "0f", folder, 7)
+    assert second.once("recording", "0f", lambda: 8) == 7
+    second.remove()
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_folder_of_somebody_else_is_left_alone(store):
     store.folder.mkdir(parents=True)
     (store.folder / "thesis.txt").write_text("mine")
@@ -233,3 +249,14 @@ def test_work_that_is_soon_done_leaves_no_line():
     with lines("recording", 3, "sentences", out=out) as step:
         step(3)
     assert out.getvalue() == ""
+
+
+def test_a_folder_that_was_never_said_to_be_anybodys_is_taken(tmp_path):
+    """The disk was full, or the run killed, after the folder was made and before its owner was written whole."""
+    store = StepStore(tmp_path / "run")
+    store.folder.mkdir()
+    (store.folder / "owner.json.part").write_text('{"steps')
+    assert store.once("step", "0f", lambda: 3) == 3
+    assert StepStore(tmp_path / "run").read("step", "0f") == 3
+    store.remove()
+    assert not store.folder.exists()

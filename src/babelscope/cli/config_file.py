@@ -1,4 +1,4 @@
-"""A YAML file of options, in the place of typing them: `--config run.yaml`, as every run leaves one (`repeat.yaml`).
+"""A YAML file of options, in the place of typing them: `--config run.yaml`.
 
 The file names verbs, and below each its options as they are spelled on the command line, with `_` or `-`.
 """

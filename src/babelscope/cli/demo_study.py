@@ -35,8 +35,8 @@ def run_demo(
         _remove_own(out)
     say(f"regions of {MODEL} on held-out sentences in nine languages")
     settings = RegionsSettings(
-        CORPUS,
-        LANGUAGES,
+        corpus=CORPUS,
+        languages=LANGUAGES,
         samples=50 if quick else 100,
         texts=TEXTS,
         window=128,

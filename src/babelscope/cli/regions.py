@@ -32,8 +32,6 @@ def regions(
 
       babelscope regions bigscience/bloom-560m --corpus bible:bibles --languages en,zh,fr,es,pt,ar,vi,hi,id
       --texts xlsum:xlsum --window 2048 --text-tokens 0 --out runs/bloom
-
-      babelscope regions --config runs/pocket/repeat.yaml --samples 50 --out runs/again
     """
     from babelscope.cli.options import load, refuse_existing
     from babelscope.cli.show import show_run

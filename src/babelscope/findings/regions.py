@@ -143,8 +143,9 @@ def _estimate(summary: Mapping[str, Any], key: str) -> Estimate | None:
     if not isinstance(value, int | float):
         return None
     ends = (summary.get("intervals") or {}).get(key)
-    known = isinstance(ends, list | tuple) and len(ends) == 2 and None not in ends
-    return Estimate(float(value), *(float(end) for end in ends)) if known else Estimate(float(value))
+    if not isinstance(ends, list | tuple) or len(ends) != 2 or None in ends:
+        return Estimate(float(value))
+    return Estimate(float(value), *(float(end) for end in ends))
 
 
 def _deactivated(run: Run) -> Iterator[Deactivated]:

@@ -99,7 +99,7 @@ def permutation_p(
     """
     mean = q[1:-1].mean(0)
     gain = mean - (row[1:-1].mean(0)[:, None] + col[1:-1].mean(0)[None, :]) / 2
-    usable = comparable.any(1)[chosen]
+    usable = np.asarray(comparable.any(1))[chosen]
     gain, possible = gain[np.ix_(chosen, chosen)], comparable[np.ix_(chosen, chosen)]
     if usable.sum() < LEAST:
         return float("nan")

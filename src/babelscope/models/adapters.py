@@ -41,7 +41,7 @@ def merged(folder: Path, name: str, load: Callable[[str], Any]) -> tuple[Any, di
 
     The base is the folder's own weights, else the model that the adapter names; `load` loads it.
     """
-    from babelscope.models.model import weight_hash
+    from babelscope.models.hashing import weight_hash
 
     try:
         from peft import PeftModel

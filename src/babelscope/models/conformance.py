@@ -16,7 +16,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from babelscope.errors import AlreadyEdited, UnsupportedModel
+from babelscope.errors import AlreadyEdited, NonFinite, UnsupportedModel
+from babelscope.models.batches import out_of_memory
 from babelscope.models.families import Level, find
 from babelscope.models.hooks import Change, Site, capture, edit, hook_count, resume
 from babelscope.models.mixture_checks import MIXTURE_SUITE, difference
@@ -40,8 +41,9 @@ class Check:
 def run_checks(model: Model, length: int = 9, level: Level = "circuits") -> list[Check]:
     """The checks of a model up to a level, on random token ids; the model is left as it was.
 
-    A failure inside a check is that check's failure, not an exception. Raises AlreadyEdited while somebody edits the
-    model: what is checked then is not the model.
+    A failure inside a check is that check's failure, not an exception, but for what says nothing of the structure:
+    memory that ran out is the system's own error. Raises AlreadyEdited while somebody edits the model, as what is
+    checked then is not the model, and NonFinite where its states are no numbers.
     """
     generator = torch.Generator().manual_seed(0)
     ids = torch.randint(0, model.vocabulary, (2, length), generator=generator).to(model.device)
@@ -74,9 +76,11 @@ def _outcome(test: Test, model: Model, ids: Tensor) -> Check:
     try:
         with torch.inference_mode():
             error = test.measure(model, ids)
-    except AlreadyEdited:
+    except (AlreadyEdited, NonFinite):
         raise
     except Exception as failure:
+        if out_of_memory(failure):
+            raise
         reason = f"{type(failure).__name__}: {str(failure).strip().partition(chr(10))[0]}"
         return Check(test.name, False, reason, test.level, f"the check “{test.name}” cannot run ({reason})")
     detail = f"largest relative difference {error:.1e}"
@@ -168,7 +172,8 @@ def head_weights(model: Model, ids: Tensor) -> float:
 def projection_weights(model: Model, ids: Tensor) -> float:
     """What a block's attention reads, times W_Q, W_K, W_V, is what its heads are hooked at (but norms)."""
     kinds: list[Literal["q", "k", "v"]] = [] if model.family.value_norm else ["v"]
-    kinds += [] if model.family.qk_norms else ["q", "k"]
+    if not model.family.qk_norms:
+        kinds.extend(("q", "k"))
     errors: list[float] = []
     for layer in range(model.layers):
         sites = [Site("attention_in", layer), *(Site(kind, layer) for kind in kinds)]
@@ -214,9 +219,8 @@ def query_key_layout(model: Model, ids: Tensor) -> float:
     """
     group, layer = model.heads // model.kv_heads, model.layers - 1
     site = Site("z", layer)
-    noise: dict[Site, Change] = {
-        Site(kind, layer): _noise(phase) for kind, phase in (("q", 1.0), ("k", 2.0), ("v", 3.0))
-    }
+    phases: dict[Literal["q", "k", "v"], float] = {"q": 1.0, "k": 2.0, "v": 3.0}
+    noise: dict[Site, Change] = {Site(kind, layer): _noise(phase) for kind, phase in phases.items()}
     with edit(model, noise), capture(model, [site]) as base:
         model.trunk(ids)
     worst = 0.0

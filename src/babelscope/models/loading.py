@@ -250,7 +250,8 @@ def _dequantising(place: str, name: str, wanted: bool) -> dict[str, Any]:
     if not wanted:
         hint = "add --dequantise" if method in ("mxfp4", "fp8") else "load an unquantised copy"
         raise ModelError(f"{name} holds weights quantised by {method}, which are not what was trained: {hint}")
-    from transformers import FineGrainedFP8Config, Mxfp4Config
+    from transformers import FineGrainedFP8Config
+    from transformers.utils.quantization_config import Mxfp4Config
 
     kinds: dict[str, Any] = {"mxfp4": Mxfp4Config, "fp8": FineGrainedFP8Config}
     if method not in kinds:

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from babelscope.errors import NonFinite
 from babelscope.models.experts import Routed, attach
 from babelscope.models.hooks import Site, capture, edit
 from babelscope.models.mixtures import Mixture
@@ -20,7 +21,9 @@ from babelscope.models.model import Model
 
 
 def difference(found: Tensor, expected: Tensor) -> float:
-    """Largest absolute difference, relative to the largest expected value."""
+    """Largest absolute difference, relative to the largest expected value. Raises NonFinite of what is no number."""
+    if not bool(found.isfinite().all() and expected.isfinite().all()):
+        raise NonFinite("states or logits of random tokens are NaN or infinite")
     scale = expected.float().abs().max().clamp_min(1e-6)
     return float((found.float() - expected.float().to(found.device)).abs().max() / scale)
 

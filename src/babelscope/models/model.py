@@ -19,9 +19,10 @@ from babelscope.errors import InputError, ModelError, UnsupportedModel
 from babelscope.models.adapters import adapter_parts
 from babelscope.models.context import Context, context_of
 from babelscope.models.families import Family, find
+from babelscope.models.hashing import weight_hash
 from babelscope.models.hooks import Kind, Location, Site, foreign_hooks
 from babelscope.models.mixtures import Mixture, mixture_of
-from babelscope.models.offload import execution_device, resident, weight_of
+from babelscope.models.offload import execution_device, weight_of
 from babelscope.models.registry import digest
 from babelscope.models.routers import mixture_location
 from babelscope.models.scales import Scales, measure
@@ -212,7 +213,7 @@ class Model:
         head = self.hf.get_output_embeddings()
         found: dict[str, tuple[nn.Module, str]] = {}
         # a placeholder has no address by which to tell that two names share one tensor
-        tied = set(getattr(self.hf, "all_tied_weights_keys", None) or ())
+        tied: set[str] = set(getattr(self.hf, "all_tied_weights_keys", None) or ())
         seen = set[int]()
         for path, module in self.hf.named_modules():
             for name, parameter in module.named_parameters(recurse=False):
@@ -549,22 +550,6 @@ class Model:
                 f"the tokenizer does not belong to {self.id}: its highest token id is {highest}, "
                 f"the model has {self.vocabulary} embeddings"
             )
-
-
-def weight_hash(parts: dict[str, tuple[nn.Module, str]]) -> str:
-    """sha256 over names, shapes, types and bytes of distinct parameters, read through accelerate's hooks."""
-    digest, seen = hashlib.sha256(), set[int]()
-    for name, (module, own) in sorted(parts.items()):
-        resting: Tensor = getattr(module, own)
-        if resting.device.type != "meta" and resting.numel():
-            if resting.data_ptr() in seen:
-                continue
-            seen.add(resting.data_ptr())
-        with resident(module):
-            parameter: Tensor = getattr(module, own)
-            digest.update(f"{name} {tuple(parameter.shape)} {parameter.dtype}".encode())
-            digest.update(parameter.detach().contiguous().cpu().reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
 
 
 def matrix(module: nn.Module) -> Float[Tensor, "out in"]:

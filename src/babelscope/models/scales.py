@@ -70,7 +70,8 @@ def _measured(model: Model, ids: Tensor, mask: Tensor, sites: list[Site]) -> Sca
     if not sites:
         return found
     layers = [_layer(model, seen, layer) for layer in range(model.layers)]
-    return Scales(*(tuple(layer[part] for layer in layers) for part in (1, 2, 0)), logits)
+    first, second, whole = (tuple(layer[part] for layer in layers) for part in (1, 2, 0))
+    return Scales(first, second, whole, logits)
 
 
 def _tolerance(model: Model) -> float:
@@ -84,6 +85,8 @@ def _layer(model: Model, seen: dict[Site, Tensor], layer: int) -> tuple[float, f
     parts = [Site("residual", layer), Site("attention_write", layer), Site("mlp_write", layer)]
     columns = [seen[site].double() for site in parts]
     out = seen[Site("residual", layer + 1)].double()
+    if not all(bool(one.isfinite().all()) for one in (*columns, out)):
+        return 1.0, 1.0, 1.0
     scale = out.abs().max().clamp_min(1e-12)
     if float((sum(columns[1:], columns[0]) - out).abs().max() / scale) <= tolerance:
         return 1.0, 1.0, 1.0
@@ -94,7 +97,11 @@ def _layer(model: Model, seen: dict[Site, Tensor], layer: int) -> tuple[float, f
     if not agree or float((made - out).abs().max() / scale) > tolerance or float(both[0]) == 0:
         return 1.0, 1.0, 1.0
     a, attention, mlp = (float(value) for value in both)
-    return _near(model, a), _near(model, attention / a), _near(model, mlp / a)
+    # the fit gives nothing but zeros a 0, and what is never written has no multiplier
+    told = [
+        _near(model, value / a) if bool(column.any()) else 1.0 for value, column in zip((attention, mlp), columns[1:])
+    ]
+    return _near(model, a), told[0], told[1]
 
 
 def _fit(columns: list[Tensor], out: Tensor) -> Tensor:
@@ -120,12 +127,27 @@ def _logit_scale(model: Model, hidden: Tensor, logits: Tensor) -> float | None:
     if raw.shape != logits.shape:
         return None
     raw, wanted = raw.double(), logits.to(raw.device).double()
-    cap = model.soft_cap
+    if not bool(raw.isfinite().all() and wanted.isfinite().all()):
+        return None
+    cap, tolerance = model.soft_cap, _tolerance(model)
+
+    def fits(scale: float) -> bool:
+        made = raw * scale if cap is None else (raw * scale / cap).tanh() * cap
+        return float((made - wanted).abs().max()) <= tolerance * float(wanted.abs().max())
+
+    if fits(1.0):  # nothing to fit, also where all logits are zero and every number would do
+        return 1.0
     inside = wanted if cap is None else (wanted / cap).clamp(-1 + 1e-12, 1 - 1e-12).atanh() * cap
     kept = torch.ones_like(wanted, dtype=torch.bool) if cap is None else (wanted.abs() < 0.99 * cap)
-    slopes = [float((raw[row] * inside[row])[kept[row]].sum() / raw[row][kept[row]].square().sum()) for row in (0, 1)]
-    tolerance = _tolerance(model)
-    scale = _near(model, sum(slopes) / 2)
-    made = raw * scale if cap is None else (raw * scale / cap).tanh() * cap
-    error = float((made - wanted).abs().max() / wanted.abs().max().clamp_min(1e-12))
-    return scale if abs(slopes[0] - slopes[1]) <= tolerance * abs(scale) and error <= max(tolerance, 1e-4) else None
+    slopes = [_slope(raw[row][kept[row]], inside[row][kept[row]]) for row in (0, 1)]
+    if None in slopes:
+        return None
+    first, second = (float(slope or 0.0) for slope in slopes)
+    scale = _near(model, (first + second) / 2)
+    return scale if abs(first - second) <= tolerance * abs(scale) and fits(scale) else None
+
+
+def _slope(found: Tensor, wanted: Tensor) -> float | None:
+    """The multiple of one that is nearest to the other; None of nothing but zeros, of which every multiple is zero."""
+    size = float(found.square().sum())
+    return float((found * wanted).sum()) / size if size > 0 else None

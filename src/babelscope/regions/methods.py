@@ -30,6 +30,7 @@ from babelscope.regions.lape import lape
 from babelscope.regions.masks import RegionSet, from_matrix, random_region, random_region_by_layer
 from babelscope.regions.nulls import ScoreNull, score_null
 from babelscope.regions.recording import Recording
+from babelscope.regions.routed_lape import routed_lape
 from babelscope.stats import benjamini_hochberg
 from babelscope.terms import Sign
 
@@ -161,6 +162,11 @@ def activation_entropy(recording: Recording, choices: Choices, _given: Given) ->
     return Found(*lape(recording.activity, choices.share, choices.quantile))
 
 
+def activation_entropy_routed(recording: Recording, choices: Choices, _given: Given) -> Found:
+    """LAPE in a mixture, over the tokens routed to a neuron's expert."""
+    return Found(*routed_lape(recording, choices.share, choices.quantile))
+
+
 def average_precision(recording: Recording, choices: Choices, _given: Given) -> Found:
     """The share of neurons that tell each language best from the rest."""
     scores = contrasts.average_precision(recording)
@@ -227,6 +233,7 @@ METHODS: dict[str, Method] = {
     "fdr": fdr,
     "fdr-effect": fdr_effect,
     "lape": activation_entropy,
+    "lape-routed": activation_entropy_routed,
     "average-precision": average_precision,
     "eta-squared": eta_squared,
     "mean-difference": mean_difference,

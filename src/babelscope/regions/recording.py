@@ -8,8 +8,8 @@ L language · n sentence · D neurons of the whole model, layer-major · B batch
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,8 +22,12 @@ from torch import Tensor
 from babelscope.corpora import ParallelCorpus
 from babelscope.errors import CorpusError, NonFinite
 from babelscope.models import Batch, Model, Site, capture, over_batches
+from babelscope.models.experts import Routed
 from babelscope.models.gate import require
 from babelscope.models.hooks import hook_count
+from babelscope.regions.expert_pooling import mixtures_pooled, pooled_pairs
+from babelscope.regions.routed import Routing
+from babelscope.regions.routing_recording import RoutingTally
 from babelscope.stats import MOST_GROUPS, group_items
 from babelscope.terms import First, Norm, Pooled, SpecialTokens
 
@@ -68,6 +72,8 @@ class Recording:
     """mean over sentences of the part of v² that the first pooled token carries, by neuron"""
     span: Span = Span()
     """which tokens the means are taken over"""
+    routing: Routing | None = None
+    """in a mixture of experts: what its routers did with the same tokens"""
     too_short: int = 0
     """sentences that were left out in all languages because one language has a single token of them"""
 
@@ -137,6 +143,7 @@ class Recording:
             means=self.means[:, rows],
             tokens=self.tokens[:, rows],
             documents=documents,
+            routing=None,
         )
 
     def norms(self) -> Float[Tensor, "L n"]:
@@ -252,7 +259,9 @@ class _Pooled:
         self.first_part = torch.zeros(model.neurons, dtype=torch.float64)
         self.pooled_tokens = torch.zeros(len(self.sequences), dtype=torch.long)
         self.active = torch.zeros(len(corpus.languages), model.neurons) if activity else None
-        self.sites = [Site("neurons", layer) for layer in range(model.layers)]
+        # experts are pooled where they are computed, and their routers read in the same pass
+        self.sites = [Site("neurons", layer) for layer in range(model.layers) if layer not in model.mixtures]
+        self.tally = RoutingTally(model, len(self.sequences)) if model.mixtures else None
         self.last = _stopping_place(model)
 
     def add(self, batch: Batch) -> None:
@@ -262,8 +271,10 @@ class _Pooled:
         weights *= (place >= self.skipped) & (place < self.end[rows, None].to(weights.device))
         counts = weights.sum(1, keepdim=True)
         pool = _Pool(weights, weights / counts, self.active is not None, self.last, self.skipped)
-        with suppress(_Enough), capture(self.model, self.sites, keep=pool):
+        with suppress(_Enough), capture(self.model, self.sites, keep=pool), self._experts(pool, weights):
             self.model.trunk(batch.ids, batch.mask)
+        if self.tally is not None:
+            self.tally.store(rows, counts[:, 0].long().cpu())
         parts = pool.parts
         means = torch.cat([part[0] for part in parts], dim=1).cpu()
         self._check(means, rows)
@@ -276,6 +287,14 @@ class _Pooled:
         if self.active is not None:
             active = torch.cat([part[2] for part in parts], dim=1).float().cpu()
             self.active.index_add_(0, torch.tensor(rows) // len(self.corpus), active)
+
+    @contextmanager
+    def _experts(self, pool: _Pool, weights: Tensor) -> Generator[None]:
+        if self.tally is None:
+            yield
+            return
+        with self.tally.watch(weights), mixtures_pooled(self.model, pool.pairs, pool.beside, pool.done):
+            yield
 
     def _check(self, means: Tensor, rows: list[int]) -> None:
         bad = ~torch.isfinite(means).all(1) | (means == 0).all(1)
@@ -305,6 +324,7 @@ class _Pooled:
             activity,
             documents=tuple(self.corpus.groups.get(id, id) for id in self.corpus.ids) if self.corpus.groups else (),
             first_part=self.first_part / len(self.sequences),
+            routing=None if self.tally is None else self.tally.finish(self.corpus.languages, self.corpus.ids),
         )
 
 
@@ -336,10 +356,22 @@ class _Pool:
         self.parts: list[tuple[Tensor, ...]] = []
 
     def __call__(self, h: Tensor) -> Tensor:
-        self.parts.append(self._reduced(h))
+        self.done(self._reduced(h))
+        return self.parts[-1][0]
+
+    def pairs(self, pairs: Routed) -> tuple[Tensor, ...]:
+        """The same of routed experts."""
+        return pooled_pairs(pairs, self.weights, self.shares, self.first, self.activity)
+
+    def beside(self, h: Tensor) -> tuple[Tensor, ...]:
+        """The same of shared experts, which may see tokens as one row."""
+        return self._reduced(h.reshape(*self.shares.shape, -1))
+
+    def done(self, part: tuple[Tensor, ...]) -> None:
+        """Keep what a layer was reduced to."""
+        self.parts.append(part)
         if len(self.parts) == self.last:
             raise _Enough
-        return self.parts[-1][0]
 
     def _reduced(self, h: Tensor) -> tuple[Tensor, ...]:
         shares = self.shares.to(h.device)

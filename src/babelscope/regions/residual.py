@@ -73,7 +73,9 @@ def record_residual(
     ends = torch.tensor([max(1, min(cut, len(ids))) for cut, ids in zip(stripped, whole)])
     layers = model.layers + 1
     kind = torch.float64 if model.dtype == torch.float64 else torch.float32
-    means = {name: torch.empty(len(texts), layers * model.width, dtype=kind) for name in poolings}
+    means: dict[Pooling, Tensor] = {
+        name: torch.empty(len(texts), layers * model.width, dtype=kind) for name in poolings
+    }
     sites = [Site("residual", layer) for layer in range(layers)]
     tokens = torch.zeros(len(texts), dtype=torch.long)
 

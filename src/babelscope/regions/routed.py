@@ -29,6 +29,10 @@ class Routing:
     tokens: Int[Tensor, "L n"]
     experts: tuple[int, ...]
     """E of each layer, a class for skipping all of them counted"""
+    units: tuple[int, ...]
+    """F of each layer: neurons of one expert"""
+    routed_experts: tuple[int, ...]
+    """E of each layer without a class for skipping"""
     per_token: int
     """K"""
     hashed: tuple[int, ...]

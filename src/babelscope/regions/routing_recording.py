@@ -27,7 +27,9 @@ class RoutingTally:
 
     def __init__(self, model: Model, sentences: int) -> None:
         self.model, self.layers = model, list(model.mixtures)
-        self.scoring, self.reproduced = router_scoring(model)
+        scoring: tuple[Scoring, bool] = router_scoring(model)
+        self.scoring: Scoring = scoring[0]
+        self.reproduced = scoring[1]
         self.per_token = 0
         widths = router_widths(model)
         self.experts = tuple(widths)
@@ -79,6 +81,8 @@ class RoutingTally:
             choices=self.choices.unflatten(0, shape),
             tokens=self.tokens.unflatten(0, shape),
             experts=self.experts,
+            units=tuple(self.model.mixtures[layer].units for layer in self.layers),
+            routed_experts=tuple(self.model.mixtures[layer].count for layer in self.layers),
             per_token=self.per_token,
             hashed=tuple(layer for layer in self.layers if self.model.mixtures[layer].hashed),
             scoring=self.scoring,

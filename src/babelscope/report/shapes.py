@@ -88,12 +88,12 @@ def interval_words(frame: pd.DataFrame, low: str = "low", high: str = "high") ->
     """
     if not {low, high} <= set(frame.columns):
         return "No intervals."
-    known = int((frame[low].notna() & frame[high].notna()).sum())
+    known = int(np.count_nonzero(np.isfinite(frame[[low, high]].to_numpy(dtype=float)).all(axis=1)))
     if known == len(frame):
         return "Whiskers: 95 % intervals."
     reasons = [str(why) for why in frame["why"].dropna().unique() if str(why)] if "why" in frame else []
     if not reasons and "documents" in frame:
-        fewest = int(frame.documents.min())
+        fewest = int(min(frame["documents"].tolist()))
         reasons = [f"as few as {fewest} document{'s' if fewest != 1 else ''} a language: give more text"]
     why = f" ({'; '.join(reasons[:2])})" if reasons else ""
     return f"No intervals{why}." if not known else f"Whiskers: 95 % intervals, for {known} of {len(frame)}{why}."

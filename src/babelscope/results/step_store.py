@@ -20,11 +20,12 @@ from typing import Any, TypeVar
 
 from babelscope.errors import RunError
 from babelscope.results.checksums import sha256
+from babelscope.results.lock import RunLock
 from babelscope.results.values import Packer, unpack
 
 R = TypeVar("R")
 
-OWNER, STEP = "owner.json", "step.json"
+OWNER, UNSAID, STEP = "owner.json", "owner.json.part", "step.json"
 
 
 class StepStore:
@@ -43,6 +44,9 @@ class StepStore:
         self.out = out
         token = hashlib.sha256(os.fsencode(out.name)).hexdigest()[:8]
         self.folder = out.with_name(f".{out.name}.steps-{token}")
+        self._lock = RunLock(self.folder.with_name(f"{self.folder.name}.lock"), self.folder)
+        self._inside = 0
+        """rooms of this store that are open, one within another"""
 
     def holds(self, name: str, key: str) -> bool:
         """Whether the step was finished under this key."""
@@ -62,17 +66,21 @@ class StepStore:
 
     @contextmanager
     def room(self, name: str, key: str) -> Generator[Path]:
-        """A folder for the files of a step at work, gone afterwards where `keep` did not make it a finished one."""
+        """A folder for the files of a step at work, gone afterwards where `keep` did not make it a finished one.
+
+        Raises RunError while another study of the same run has a step at work.
+        """
         place = self._place(name, key)
         part = place.with_name(f"{place.name}.part")
-        with self._one_line():
-            self._own()
-            shutil.rmtree(part, ignore_errors=True)
-            part.mkdir()
-        try:
-            yield part
-        finally:
-            shutil.rmtree(part, ignore_errors=True)
+        with self._alone():
+            with self._one_line():
+                self._own()
+                shutil.rmtree(part, ignore_errors=True)
+                part.mkdir()
+            try:
+                yield part
+            finally:
+                shutil.rmtree(part, ignore_errors=True)
 
     def keep(self, name: str, key: str, part: Path, value: object) -> None:
         """Writes what a step left into its `room` and makes that a finished step."""
@@ -98,10 +106,26 @@ class StepStore:
         return value
 
     def remove(self) -> None:
-        """Forgets all steps; raises RunError where the folder is another's."""
+        """Forgets all steps; raises RunError where the folder is another's, or another study has a step at work."""
         if os.path.lexists(self.folder):
-            self._check_owner()
-            shutil.rmtree(self.folder, ignore_errors=True)
+            with self._alone():
+                self._check_owner()
+                shutil.rmtree(self.folder, ignore_errors=True)
+
+    @contextmanager
+    def _alone(self) -> Generator[None]:
+        """Keeps other studies of the same run out; a step may open rooms for its parts within its own."""
+        if not self._inside:
+            with self._one_line():
+                self.folder.parent.mkdir(parents=True, exist_ok=True)
+                self._lock.acquire()
+        self._inside += 1
+        try:
+            yield
+        finally:
+            self._inside -= 1
+            if not self._inside:
+                self._lock.release()
 
     def _place(self, name: str, key: str) -> Path:
         return self.folder / f"{re.sub(r'[^A-Za-z0-9]+', '-', name).strip('-')}-{key}"
@@ -111,20 +135,28 @@ class StepStore:
             self._check_owner()
             return
         self.folder.mkdir(parents=True)
-        (self.folder / OWNER).write_text(json.dumps({"steps of": self.out.name}), encoding="utf-8")
+        self._say_whose()
+
+    def _say_whose(self) -> None:
+        part = self.folder / UNSAID
+        part.write_text(json.dumps({"steps of": self.out.name}), encoding="utf-8")
+        part.replace(self.folder / OWNER)
 
     def _check_owner(self) -> None:
+        nobodys = False
         with contextlib.suppress(OSError, ValueError):
             if self.folder.is_symlink() or not self.folder.is_dir():
                 raise RunError(
                     f"{self.folder} is not the folder of this run's steps; remove it or choose another --out"
                 )
-            # killed between making the folder and saying whose it is: still empty, so nobody's
-            if not any(self.folder.iterdir()):
-                (self.folder / OWNER).write_text(json.dumps({"steps of": self.out.name}), encoding="utf-8")
+            # killed, or the disk full, between making the folder and saying whose it is: nobody's
+            nobodys = all(entry.name == UNSAID for entry in self.folder.iterdir())
+            said = None if nobodys else json.loads((self.folder / OWNER).read_text(encoding="utf-8"))
+            if said == {"steps of": self.out.name}:
                 return
-            if json.loads((self.folder / OWNER).read_text(encoding="utf-8")) == {"steps of": self.out.name}:
-                return
+        if nobodys:
+            self._say_whose()
+            return
         raise RunError(
             f"{self.folder} does not say that it is of the run {self.out.name}; remove it, or choose another --out"
         )

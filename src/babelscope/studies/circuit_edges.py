@@ -24,7 +24,7 @@ from babelscope.circuits.edges.atp import attribution_patching
 from babelscope.circuits.edges.circuit import Circuit, greedy_edges, top_edges
 from babelscope.circuits.edges.eap import Attribution, edge_attribution
 from babelscope.circuits.edges.faithfulness import EdgeSpace, edge_curve
-from babelscope.circuits.edges.ungrouped import ungrouped
+from babelscope.circuits.edges.ungrouping import ungrouped
 from babelscope.circuits.heads.routes import SWEEP, THRESHOLD, Routes, flow_routes
 from babelscope.errors import InputError, TaskError
 from babelscope.models import Model

@@ -18,11 +18,12 @@ from numpy.typing import NDArray
 from babelscope.circuits.core.ablation import Reference, reference
 from babelscope.circuits.core.batching import Rows as PatchRows
 from babelscope.circuits.core.cache import run
+from babelscope.circuits.core.changes import Part, node_changes
 from babelscope.circuits.core.faithfulness import score
 from babelscope.circuits.core.metrics import Behaviour, behaviour
 from babelscope.circuits.core.nodes import Head
 from babelscope.circuits.core.statistics import correlate, drawn_ends, resampled_weights
-from babelscope.circuits.heads.ablation import NodeSpace, Part, ablated_differences, node_changes
+from babelscope.circuits.heads.ablation import NodeSpace, ablated_differences
 from babelscope.circuits.heads.dla import promoted
 from babelscope.models import Model
 from babelscope.models.hooks import Change, Site

@@ -35,11 +35,10 @@ from babelscope.latent.words import WordList, load_words
 from babelscope.models import Model
 from babelscope.regions.residual import record_residual
 from babelscope.results import Run, RunWriter, open_run, run_key
-from babelscope.results.step_store import StepStore
 from babelscope.studies import latent_tables as tables
 from babelscope.studies.latent_settings import Asking, Judgement, LatentSettings, LensKind, Patching, Tuning, Words
 from babelscope.studies.progress import Progress, silent
-from babelscope.studies.steps import Given, Step, run_steps
+from babelscope.studies.steps import Given, Step, run_steps, store_beside
 
 __all__ = ["LatentSettings", "census_of", "study_latent"]
 
@@ -119,7 +118,7 @@ def study_latent(
         running = load_texts(settings.text, words.languages)
     steps = _Steps(model, settings, words, parallel, running)
     with RunWriter(out, kind="latent", overwrite=overwrite) as run:
-        store = StepStore(run.path)
+        store = store_beside(out)
         results = run_steps(steps.all, steps.inputs, store, progress)
         found = [results[step] for step in steps.lenses]
         lens: TunedLens | None = results[steps.tuned] if steps.tuned else None
@@ -145,7 +144,8 @@ def study_latent(
             "least": settings.least,
             "tuned_lens": None if lens is None else (warning(model, lens) or "fitted on enough text"),
         }
-    store.remove()
+    if store is not None:
+        store.remove()
     return open_run(out)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from babelscope.corpora import ParallelCorpus
 from babelscope.models import Model
 from babelscope.models.batches import token_budget
+from babelscope.regions.expert_deactivation import WAYS
 from babelscope.regions.perplexity import Windows
 from babelscope.regions.recording import Recording, Span, record
 from babelscope.regions.table import DeactivationTable, deactivation_table
@@ -48,7 +49,7 @@ class RegionsStudy:
             "recording",
             asked.part(Recorded),
             self._record,
-            inputs={"corpus": corpus.hash, "activity": str("lape" in asked.methods)},
+            inputs={"corpus": corpus.hash, "activity": str(self.activity)},
             cost=lambda _: Cost(
                 tokens=self.tokens,
                 passes=-(-self.tokens // token_budget(model.device)),
@@ -119,7 +120,7 @@ class RegionsStudy:
             self._routing,
             needs=(self.recording,),
             inputs={**self.texts, "asked": run_key({"permutations": asked.permutations, "controls": asked.controls})},
-            cost=lambda _: Cost(tokens=self.tokens, passes=-(-self.tokens // token_budget(model.device))),
+            cost=lambda own: self._scoring(self.languages * (len(WAYS) + asked.controls), "--text-tokens, --controls"),
         )
         # how translations meet, by every metric, beside matched negatives
         self.alignment = Step(
@@ -190,6 +191,11 @@ class RegionsStudy:
             "seed": str(self.settings.seed),
         }
 
+    @property
+    def activity(self) -> bool:
+        """Whether a method asks how often a neuron is above zero."""
+        return bool({"lape", "lape-routed"} & set(self.settings.methods))
+
     def sample(self, given: Given) -> ParallelCorpus:
         """The sentences that were recorded: one with a single token may have been left out."""
         return self.corpus.select(given[self.recording].ids)
@@ -199,7 +205,7 @@ class RegionsStudy:
         store = given.folder / "means.npy" if self.values * 4 > IN_MEMORY else None
         with given.progress("recording", count, "sentences") as step:
             return record(
-                self.model, self.corpus, own.special, "lape" in self.settings.methods, store=store, progress=step,
+                self.model, self.corpus, own.special, self.activity, store=store, progress=step,
                 span=Span(own.first, own.tokens),
             )  # fmt: skip
 
@@ -214,7 +220,7 @@ class RegionsStudy:
 
     def _routing(self, _own: object, given: Given) -> Tables:
         into = Tables()
-        told = write_routing(into, self.model, self.sample(given), self.windows, self.settings, given.progress)
+        told = write_routing(into, self.model, given[self.recording], self.windows, self.settings)
         into.summary.update(told)
         return into
 

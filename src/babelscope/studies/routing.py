@@ -11,16 +11,14 @@ import torch
 import xarray as xr
 
 from babelscope import stats
-from babelscope.corpora import ParallelCorpus
 from babelscope.models import Model
 from babelscope.regions import nulls, similarity
 from babelscope.regions import routing as measures
 from babelscope.regions.document_means import layer_map, whole_map
 from babelscope.regions.perplexity import Windows
+from babelscope.regions.recording import Recording
 from babelscope.regions.routed import Routing
 from babelscope.regions.routing_nulls import RoutingNull, routing_null
-from babelscope.regions.routing_recording import record_routing
-from babelscope.studies.progress import Progress
 from babelscope.studies.region_settings import RegionsSettings
 from babelscope.studies.routing_deactivation import expert_deactivation
 from babelscope.studies.steps import Sink
@@ -34,20 +32,18 @@ HASHED = "experts follow from the token id alone"
 def write_routing(
     run: Sink,
     model: Model,
-    sample: ParallelCorpus,
+    recording: Recording,
     windows: Mapping[str, Windows],
     settings: RegionsSettings,
-    progress: Progress,
 ) -> dict[str, Any]:
     """Tables `routing_layer`, `routing_expert` and `routing_similarity`, arrays `routing`, and the summary's part.
 
     With texts also `routing_deactivation`. A run of a model without experts has none of them. The reference of
     divergences is English, or else the first language.
     """
-    if not model.mixtures:
+    found = recording.routing
+    if found is None:
         return {}
-    with progress("routing", len(sample) * len(sample.languages), "sentences") as step:
-        found = record_routing(model, sample, settings.special, progress=step)
     reference = "en" if "en" in found.languages else found.languages[0]
     null = routing_null(found, reference, settings.permutations, settings.seed) if settings.permutations else None
     layers, experts = _layers(found, reference, null), _experts(found, reference, null, settings.fdr)
@@ -86,7 +82,7 @@ def _summary(
         "reference": reference,
         "raised_experts": None
         if by_language is None
-        else {code: int(by_language.get(code, 0)) for code in found.languages},
+        else {code: int(by_language.get(code, 0) or 0) for code in found.languages},
         "rate": rate,
     }
 

@@ -19,7 +19,6 @@ from babelscope.languages import language
 from babelscope.models import Model
 from babelscope.models.decoding import ignored_settings, stop_ids
 from babelscope.results import RunWriter
-from babelscope.results.step_store import StepStore
 from babelscope.steering.benchmark import own_prompts, read_benchmark
 from babelscope.steering.ceiling import ceilings
 from babelscope.steering.confusion import KINDS, OfflineRule
@@ -34,7 +33,7 @@ from babelscope.steering.sentences import first_sentence
 from babelscope.studies.progress import Progress, silent
 from babelscope.studies.steer_pair import Asked, Pair, PairTables, asked_of, how_of, told_of
 from babelscope.studies.steer_settings import BENCHMARK, CORPUS, EVERYDAY, SteerSettings
-from babelscope.studies.steps import Given, Step, run_steps
+from babelscope.studies.steps import Given, Step, run_steps, store_beside
 
 if TYPE_CHECKING:
     from babelscope.results import Run
@@ -96,9 +95,9 @@ def study_steering(
     judge = OfflineRule(found.languages)
     study = _Study(model, settings, split, judge, progress)
     steps = study.steps(pairs)
-    store = StepStore(Path(out)) if "://" not in str(out) else None
     inputs = {"weights": model.weight_hash, "tokenizer": model.tokenizer_hash, "corpus": found.hash}
     with RunWriter(out, kind="steering", overwrite=overwrite) as run:
+        store = store_beside(str(out))
         results = run_steps(steps, inputs, store, progress)
         tables = [results[step] for step in steps[1:]]
         frames = {name: pd.DataFrame([row for one in tables for row in getattr(one, name)]) for name in TABLES}
@@ -122,6 +121,8 @@ def study_steering(
             seeds=[settings.seed], languages=list(found.languages),
             summary={"first": sentences[:1], "sentences": sentences},
         )  # fmt: skip
+    if store is not None:
+        store.remove()
     return open_run(out)
 
 

@@ -22,50 +22,20 @@ from babelscope.circuits.core import logit_diff
 from babelscope.circuits.core.ablation import Ablation, Reference, ablation_kind, fitted_constants, reference
 from babelscope.circuits.core.batching import Rows, batches
 from babelscope.circuits.core.cache import Runs, run
+from babelscope.circuits.core.changes import Part, node_changes
 from babelscope.circuits.core.faithfulness import BUDGETS, Area, Curve, Mask, curve
 from babelscope.circuits.core.nodes import MLP, Head, check_model, check_nodes, heads_of, mlps_of
 from babelscope.circuits.core.residual import Values
 from babelscope.circuits.patching.path_passes import to_the_end
 from babelscope.errors import InputError
 from babelscope.models.batches import token_budget
-from babelscope.models.hooks import Change, Site, edit
+from babelscope.models.hooks import edit
 
 if TYPE_CHECKING:
     from babelscope.models import Model
     from babelscope.tasks import PromptPair
 
 Array = NDArray[np.float64]
-Part = Head | MLP
-
-
-def node_changes(model: Model, values: Values, nodes: Collection[Part]) -> dict[Site, Change]:
-    """Edits that put `values` in the place of what `nodes` put out; raises InputError for nodes that do not exist."""
-    check_nodes(model, nodes)
-    heads: dict[int, list[int]] = {}
-    for node in sorted(node for node in nodes if isinstance(node, Head)):
-        heads.setdefault(node.layer, []).append(node.head)
-    changes = {Site("z", layer): _heads_changed(values.z[layer], own) for layer, own in heads.items()}
-    mlps = {node.layer for node in nodes if isinstance(node, MLP)}
-    return changes | {Site("mlp_write", layer): _mlp_changed(values.mlp[layer]) for layer in mlps}
-
-
-def _heads_changed(value: Float[Tensor, "*batch H E"], heads: list[int]) -> Change:
-    def change(z: Tensor) -> Tensor:
-        # a pass that was resumed sees the last positions only; a constant stands at every position
-        other = value if value.dim() == 2 else value[:, -z.shape[1] :]
-        changed = z.clone()
-        changed[:, :, heads] = other.to(z).expand(z.shape)[:, :, heads]
-        return changed
-
-    return change
-
-
-def _mlp_changed(value: Float[Tensor, "*batch D"]) -> Change:
-    def change(written: Tensor) -> Tensor:
-        other = value if value.dim() == 1 else value[:, -written.shape[1] :]
-        return other.to(written).expand(written.shape).clone()
-
-    return change
 
 
 @torch.no_grad()

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from babelscope._version import __version__
 from babelscope.circuits.core.ablation import reference
+from babelscope.circuits.core.changes import node_changes
 from babelscope.circuits.core.effects import Effects
 from babelscope.circuits.core.nodes import FINAL, MLP, Head, Receiver, Sender, heads_of, mlps_of, receivers
-from babelscope.circuits.heads.ablation import node_changes
 from babelscope.circuits.patching.counterfactual import ANSWER_ROLES, same_answer
 from babelscope.circuits.patching.methods import Between, path_patching
 from babelscope.circuits.patching.selection import Growth, Rule, Selection, growth, select

@@ -1,0 +1,167 @@
+"""How often each kind of 95 % interval that the package prints holds the truth, on simulated documents.
+
+    python -m benchmarks.coverage            nightly: 1000 runs a row
+    python -m benchmarks.coverage --quick    200 runs a row
+
+Documents are normal or skewed (exponential, one long tail); truths are known, or the mean over all runs where a number
+depends on the size of the corpus. Between 0.93 and 0.97 an interval is what it says.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import torch
+
+from babelscope import stats
+from babelscope.regions.contrast import contrast
+from babelscope.regions.document_means import whole_intervals
+from babelscope.regions.headlines import headlines
+from babelscope.regions.nulls import excess_interval, score_null
+from babelscope.regions.recording import Recording
+from babelscope.regions.stability import bootstrap_regions
+
+Make = Callable[[np.random.Generator], stats.Interval]
+
+
+def drawn(rng: np.random.Generator, shape: tuple[int, ...], skewed: bool) -> stats.Array:
+    """Values of mean 0 and variance 1."""
+    return rng.exponential(1, shape) - 1 if skewed else rng.standard_normal(shape)
+
+
+def change_of_loss(documents: int, skewed: bool) -> Make:
+    """ΔNLL of 0.3 nats a token, documents of unequal length."""
+
+    def make(rng: np.random.Generator) -> stats.Interval:
+        sizes = rng.integers(50, 500, documents)
+        per_token = 0.3 + 0.3 * drawn(rng, (documents,), skewed)
+        return stats.ratio_t(per_token * sizes, sizes, 400, int(rng.integers(1 << 30)))
+
+    return make
+
+
+def selectivity(documents: int, skewed: bool, parallel: bool) -> Make:
+    """Own 0.3 minus the mean 0 of four others."""
+
+    def make(rng: np.random.Generator) -> stats.Interval:
+        shared = drawn(rng, (documents,), skewed) if parallel else np.zeros(documents)
+        own = 0.3 + 0.5 * (shared + drawn(rng, (documents,), skewed))
+        others = [0.2 * (shared + drawn(rng, (documents,), skewed)) for _ in range(4)]
+        return stats.mean_t(own - np.mean(others, 0)) if parallel else stats.welch_t(own, others)
+
+    return make
+
+
+def proportion(items: int, share: float) -> Make:
+    """Wilson's interval of a share."""
+    return lambda rng: stats.wilson(int(rng.binomial(items, share)), items)
+
+
+def mean(items: int, skewed: bool, bootstrap: bool) -> Make:
+    """Mean over independent items."""
+
+    def make(rng: np.random.Generator) -> stats.Interval:
+        values = drawn(rng, (items,), skewed)
+        return stats.bootstrap_mean(values, 500, int(rng.integers(1 << 30))) if bootstrap else stats.mean_t(values)
+
+    return make
+
+
+def recording(rng: np.random.Generator, documents: int, skewed: bool, languages: int = 6, width: int = 40) -> Recording:
+    """Documents of four sentences; manner and subject are stronger in some."""
+    n = 4 * documents
+    fixed = np.random.default_rng(7).uniform(-1, 1, (languages, 1, width))
+
+    def strength() -> stats.Array:
+        return np.repeat(1 + 0.4 * drawn(rng, (documents, 1), skewed), 4, axis=0)
+
+    v = 1 + fixed * strength() + rng.standard_normal((n, width)) * strength()
+    v = v + rng.standard_normal((languages, n, width))
+    codes = ("en", "zh", "fr", "es", "pt", "ar")[:languages]
+    ids = tuple(map(str, range(n)))
+    labels = tuple(str(place // 4) for place in range(n))
+    return Recording(codes, ids, 1, v, torch.full((languages, n), 20), 0.0, documents=labels)
+
+
+def scores(name: str, documents: int, skewed: bool) -> Make:
+    """LRDS or SADS of a recording."""
+    return lambda rng: whole_intervals(recording(rng, documents, skewed))[name]
+
+
+def headline(name: str, documents: int, skewed: bool) -> Make:
+    """Language share or N(d > 0.5)."""
+    return lambda rng: getattr(headlines(recording(rng, documents, skewed)), name)
+
+
+def effect(documents: int, skewed: bool) -> Make:
+    """d of one neuron."""
+
+    def make(rng: np.random.Generator) -> stats.Interval:
+        found = contrast(recording(rng, documents, skewed))
+        return stats.Interval(*(float(one[0, 0]) for one in (found.d, found.d_low, found.d_high)))
+
+    return make
+
+
+def excess(documents: int, skewed: bool) -> Make:
+    """Excess SKLR."""
+
+    def make(rng: np.random.Generator) -> stats.Interval:
+        run = recording(rng, documents, skewed, width=120)
+        seed = int(rng.integers(1 << 30))
+        resampled = bootstrap_regions(run, 60, seed=seed).sizes.sum(1)
+        return excess_interval(score_null(run, 20, seed=seed), resampled, documents)
+
+    return make
+
+
+def rows() -> Iterator[tuple[str, str, Make, float | None]]:
+    """Number, situation, how one interval is made, its truth (None: the mean over runs)."""
+    for documents in (3, 5, 15, 40):
+        for skewed in (False, True):
+            said = f"{documents} documents, {'skewed' if skewed else 'normal'}"
+            yield "ΔNLL, perplexity increase", said, change_of_loss(documents, skewed), 0.3
+            yield "selectivity, parallel", said, selectivity(documents, skewed, True), 0.3
+            yield "selectivity, not parallel", said, selectivity(documents, skewed, False), 0.3
+    for items, share in ((20, 0.9), (50, 0.5), (50, 0.98)):
+        yield "proportion, Wilson", f"{items} items, share {share}", proportion(items, share), share
+    for items in (10, 40):
+        for skewed in (False, True):
+            said = f"{items} items, {'skewed' if skewed else 'normal'}"
+            yield "mean, t", said, mean(items, skewed, False), 0.0
+            yield "mean, percentile bootstrap", said, mean(items, skewed, True), 0.0
+    for documents in (3, 5, 15):
+        for skewed in (False, True):
+            said = f"{documents} documents, {'skewed' if skewed else 'normal'}"
+            yield "LRDS", said, scores("lrds", documents, skewed), None
+            yield "SADS", said, scores("sads", documents, skewed), None
+            yield "language share", said, headline("language_share", documents, skewed), None
+            yield "N(d > 0.5)", said, headline("strong_neurons", documents, skewed), None
+            yield "d of a neuron", said, effect(documents, skewed), None
+    for documents in (5, 15):
+        yield "excess SKLR", f"{documents} documents, normal", excess(documents, False), None
+
+
+def coverage(make: Make, truth: float | None, runs: int) -> stats.Interval:
+    """Share of intervals that hold the truth, among those that could be made, with Wilson's interval."""
+    made = [make(np.random.default_rng(seed)) for seed in range(runs)]
+    known = [one for one in made if one.low == one.low]
+    value = float(np.mean([one.value for one in made])) if truth is None else truth
+    return stats.wilson(sum(one.low <= value <= one.high for one in known), len(known))
+
+
+def main(runs: int) -> None:
+    """Print the table."""
+    print(f"| number | documents or items | coverage of 95 % ({runs} runs) | |\n|---|---|---:|---|")
+    for name, situation, make, truth in rows():
+        found = coverage(make, truth, runs)
+        said = "" if found.high >= 0.93 and found.low <= 0.97 else "too narrow" if found.value < 0.95 else "too wide"
+        print(
+            f"| {name} | {situation} | {found.value:.3f} ({found.low:.3f} to {found.high:.3f}) | {said} |", flush=True
+        )
+
+
+if __name__ == "__main__":
+    main(200 if "--quick" in sys.argv else 1000)
