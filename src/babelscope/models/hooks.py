@@ -190,7 +190,6 @@ def _attach(location: Location, act: Change, replaces: bool) -> Any:
         return location.attach(act, replaces)
     owner = threading.get_ident()
     if location.side == "input":
-
         # torch says that a hook takes keywords after it adds it: a pass of another thread in between gives none
         def before(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any] | None = None) -> Any:
             if kwargs is None or threading.get_ident() != owner:
