@@ -78,6 +78,23 @@ def test_a_model_in_training_mode_gives_no_numbers():
         model.trunk(IDS)
 
 
+def test_weights_that_are_zero_when_the_multipliers_are_measured_are_no_reason_to_refuse():
+    def emptied(family: str, **shape: float) -> Model:
+        hf = tiny_model(family, tie_word_embeddings=False, **shape)
+        kept = hf.lm_head.weight.detach().clone()
+        with torch.no_grad():
+            hf.lm_head.weight.zero_()
+            model = Model(hf, tiny_tokenizer(), id="tiny")
+            assert model.scales.logits == 1
+            require(model, "circuits")
+            hf.lm_head.weight.copy_(kept)
+        return model
+
+    require(emptied("llama"), "circuits")
+    with pytest.raises(UnsupportedModel, match="logits miss"):  # a multiplier that came to light afterwards
+        require(emptied("granite", logits_scaling=4.0), "circuits")
+
+
 # -- adapters -------------------------------------------------------------------------------------------------------
 
 

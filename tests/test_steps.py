@@ -249,3 +249,14 @@ def test_work_that_is_soon_done_leaves_no_line():
     with lines("recording", 3, "sentences", out=out) as step:
         step(3)
     assert out.getvalue() == ""
+
+
+def test_a_folder_that_was_never_said_to_be_anybodys_is_taken(tmp_path):
+    """The disk was full, or the run killed, after the folder was made and before its owner was written whole."""
+    store = StepStore(tmp_path / "run")
+    store.folder.mkdir()
+    (store.folder / "owner.json.part").write_text('{"steps')
+    assert store.once("step", "0f", lambda: 3) == 3
+    assert StepStore(tmp_path / "run").read("step", "0f") == 3
+    store.remove()
+    assert not store.folder.exists()

@@ -25,7 +25,7 @@ from babelscope.results.values import Packer, unpack
 
 R = TypeVar("R")
 
-OWNER, STEP = "owner.json", "step.json"
+OWNER, UNSAID, STEP = "owner.json", "owner.json.part", "step.json"
 
 
 class StepStore:
@@ -135,20 +135,28 @@ class StepStore:
             self._check_owner()
             return
         self.folder.mkdir(parents=True)
-        (self.folder / OWNER).write_text(json.dumps({"steps of": self.out.name}), encoding="utf-8")
+        self._say_whose()
+
+    def _say_whose(self) -> None:
+        part = self.folder / UNSAID
+        part.write_text(json.dumps({"steps of": self.out.name}), encoding="utf-8")
+        part.replace(self.folder / OWNER)
 
     def _check_owner(self) -> None:
+        nobodys = False
         with contextlib.suppress(OSError, ValueError):
             if self.folder.is_symlink() or not self.folder.is_dir():
                 raise RunError(
                     f"{self.folder} is not the folder of this run's steps; remove it or choose another --out"
                 )
-            # killed between making the folder and saying whose it is: still empty, so nobody's
-            if not any(self.folder.iterdir()):
-                (self.folder / OWNER).write_text(json.dumps({"steps of": self.out.name}), encoding="utf-8")
+            # killed, or the disk full, between making the folder and saying whose it is: nobody's
+            nobodys = all(entry.name == UNSAID for entry in self.folder.iterdir())
+            said = None if nobodys else json.loads((self.folder / OWNER).read_text(encoding="utf-8"))
+            if said == {"steps of": self.out.name}:
                 return
-            if json.loads((self.folder / OWNER).read_text(encoding="utf-8")) == {"steps of": self.out.name}:
-                return
+        if nobodys:
+            self._say_whose()
+            return
         raise RunError(
             f"{self.folder} does not say that it is of the run {self.out.name}; remove it, or choose another --out"
         )
