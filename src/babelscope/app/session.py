@@ -20,7 +20,8 @@ from babelscope.app.work import Work
 from babelscope.errors import BabelscopeError, InputError, ModelError, RunError
 from babelscope.models import Model, load_model
 from babelscope.regions import localisation, masks
-from babelscope.regions.recording import Recording, record
+from babelscope.regions.recording import Recording, Span, record
+from babelscope.regions.sinks import SINK_SHARE, normalised
 from babelscope.results import Run, is_run, open_run
 
 if TYPE_CHECKING:
@@ -101,14 +102,22 @@ class Session:
         return self.corpus
 
     def recording(self, work: Work) -> Recording:
-        """Mean activations of the parallel text, made once."""
+        """Mean activations of the parallel text, made once, over the tokens and under the norm of the run's own."""
         known: Recording | None = self.__dict__.get("_recording")
         if known is None:
             model, corpus = self.need_model(), self.need_corpus()
             with work.stage("reading the parallel text", len(corpus) * len(corpus.languages), "sentences") as step:
-                known = record(model, corpus, progress=step)
+                asked = self._asked
+                span = Span(asked.get("first", "keep"), asked.get("tokens", "all"))
+                raw = record(model, corpus, asked.get("special", "none"), progress=step, span=span)
+                known = normalised(raw, asked.get("norm", "robust"), asked.get("sink_share", SINK_SHARE))[0]
             self.__dict__["_recording"] = known
         return known
+
+    @property
+    def _asked(self) -> dict[str, Any]:
+        """Settings of the run that is looked at, where it is one of regions."""
+        return self.run.manifest.get("asked") or {} if self.run is not None and self.run.kind == "regions" else {}
 
     def scores(self, work: Work) -> Scores:
         """Scores of all neurons: those of the run, or measured now on the parallel text."""

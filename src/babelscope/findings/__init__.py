@@ -5,6 +5,7 @@ from __future__ import annotations
 from babelscope.findings.circuits import circuit_findings
 from babelscope.findings.regions import region_findings
 from babelscope.findings.sentence import Finding, Kind, ordered
+from babelscope.findings.steering import steering_kinds
 from babelscope.findings.sweep import sweep_findings
 from babelscope.results import Run
 
@@ -21,7 +22,9 @@ def findings_of(run: Run) -> list[Finding]:
     >>> findings_of(open_run("runs/bible"))[0].kind                                         # doctest: +SKIP
     'effect'
     """
-    stated = [Finding("effect", text, "") for text in run.summary.get("sentences") or () if isinstance(text, str)]
+    texts = [text for text in run.summary.get("sentences") or () if isinstance(text, str)]
+    kinds = steering_kinds(run, len(texts)) if run.kind == "steering" else ["effect"] * len(texts)
+    stated = ordered(Finding(kind, text, "") for kind, text in zip(kinds, texts))
     room = _ROOMS.get(run.kind)
     try:
         return stated + (ordered(room(run)) if room else [])

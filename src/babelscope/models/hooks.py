@@ -190,9 +190,9 @@ def _attach(location: Location, act: Change, replaces: bool) -> Any:
         return location.attach(act, replaces)
     owner = threading.get_ident()
     if location.side == "input":
-
-        def before(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-            if threading.get_ident() != owner:
+        # torch says that a hook takes keywords after it adds it: a pass of another thread in between gives none
+        def before(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any] | None = None) -> Any:
+            if kwargs is None or threading.get_ident() != owner:
                 return None
             if args:
                 value = act(args[0])
@@ -219,8 +219,8 @@ def _unflattened(block: nn.Module, act: Change) -> tuple[Change, Any]:
     shape: list[torch.Size] = []
     owner = threading.get_ident()
 
-    def note(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if threading.get_ident() == owner:
+    def note(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any] | None = None) -> None:
+        if kwargs is not None and threading.get_ident() == owner:
             shape[:] = [(args[0] if args else kwargs["hidden_states"]).shape[:2]]
 
     def folded(tensor: Tensor) -> Tensor:

@@ -24,6 +24,7 @@ from babelscope.report.circuits import circuits_sections
 from babelscope.report.embed import content_policy, inline_script, safe_json
 from babelscope.report.latent import latent_sections
 from babelscope.report.regions import regions_sections
+from babelscope.report.steering import confusion_sections, steering_sections
 from babelscope.report.sweep import sweep_sections
 from babelscope.results import Run, open_run
 from babelscope.results.display import number
@@ -33,6 +34,16 @@ _SECTIONS = {
     "circuits": circuits_sections,
     "sweep": sweep_sections,
     "latent": latent_sections,
+    "steering": steering_sections,
+    "confusion": confusion_sections,
+}
+_KINDS = {
+    "regions": "Linguistic regions",
+    "circuits": "Circuits",
+    "sweep": "Evolution",
+    "latent": "Latent language",
+    "steering": "Steering",
+    "confusion": "Language confusion",
 }
 _SCRIPTS = ("text.js", "theme.js", "download.js", "plot.js", "similarity.js", "graph.js", "main.js")
 _PRINTED_ROWS = 24
@@ -104,10 +115,9 @@ def _run(run: Run, index: int, static: bool) -> dict[str, Any]:
     if run.kind not in _SECTIONS:
         raise RunError(f"there is no report for a run of kind {run.kind!r}: {run.source}")
     sections = [_section(run, section, f"r{index}", static) for section in _SECTIONS[run.kind](run)]
-    kinds = {"regions": "Linguistic regions", "circuits": "Circuits", "sweep": "Evolution", "latent": "Latent language"}
     return {
         "id": f"r{index}",
-        "title": f"{kinds[run.kind]}: {run.model_name}",
+        "title": f"{_KINDS[run.kind]}: {run.model_name}",
         "findings": [_finding(finding, sections, f"r{index}") for finding in findings_of(run)],
         "headline": list(_headline(run)),
         "facts": list(_facts(run)),

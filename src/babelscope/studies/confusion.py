@@ -148,7 +148,7 @@ def study_answers(
                 asdict(row) for row in ceilings(judge, corpus, [one.text for one in answers])
             ))  # fmt: skip
         asked = {name: str(value) if isinstance(value, Path) else value for name, value in asdict(settings).items()}
-        run.manifest.update(asked=asked, **(facts or {}), summary={"sentences": sentences(table)})
+        run.manifest.update(asked=asked, languages=codes, **(facts or {}), summary={"sentences": sentences(table)})
     return open_run(out)
 
 

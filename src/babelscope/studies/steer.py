@@ -118,7 +118,8 @@ def study_steering(
             asked=asdict(settings), model=model.facts(), tokenizer_hash=model.tokenizer_hash, corpus_hash=found.hash,
             splits={name: len(getattr(split, name)) for name in ("fit", "choose", "report")}, edits=files,
             generation={"ignored": ignored_settings(model), "stop": list(stop_ids(model)), **study.prompted},
-            seeds=[settings.seed], summary={"first": sentences[:1], "sentences": sentences},
+            seeds=[settings.seed], languages=list(found.languages),
+            summary={"first": sentences[:1], "sentences": sentences},
         )  # fmt: skip
     if store is not None:
         store.remove()
