@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from babelscope.findings.circuits import circuit_findings
 from babelscope.findings.regions import region_findings
 from babelscope.findings.sentence import Finding, Kind, ordered
@@ -23,7 +25,9 @@ def findings_of(run: Run) -> list[Finding]:
     'effect'
     """
     texts = [text for text in run.summary.get("sentences") or () if isinstance(text, str)]
-    kinds = steering_kinds(run, len(texts)) if run.kind == "steering" else ["effect"] * len(texts)
+    kinds: Sequence[Kind] = ["effect" for _ in texts]
+    if run.kind == "steering":
+        kinds = steering_kinds(run, len(texts))
     stated = ordered(Finding(kind, text, "") for kind, text in zip(kinds, texts))
     room = _ROOMS.get(run.kind)
     try:

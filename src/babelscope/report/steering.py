@@ -218,7 +218,7 @@ def _kinds(run: Run) -> Block | None:
     views: list[Variant] = []
     for (model, task), rows in table.groupby(["model", "task"], sort=False):
         counts = rows.groupby("language", sort=False)[list(KINDS)].sum()
-        traces = [shapes.bars(counts.index, counts[kind], title, index)
+        traces = [shapes.bars(counts.index, [float(row[kind]) for row in counts.to_dict("records")], title, index)
                   for index, (kind, title) in enumerate(KINDS.items())]  # fmt: skip
         described = shapes.layout("", "answers", barmode="stack")
         described["xaxis"] |= shapes.categories()
