@@ -22,7 +22,7 @@ def steering_kinds(run: Run, sentences: int) -> Sequence[Kind]:
     if not {"condition", "p", "draws"} <= set(table):
         return undecided
     first = table.loc[table["condition"] == "steered"].drop_duplicates(["source", "target", "method"])
-    kinds = [_kind(float(p), float(draws)) for p, draws in zip(first["p"], first["draws"])]
+    kinds: list[Kind] = [_kind(float(p), float(draws)) for p, draws in zip(first["p"], first["draws"])]
     return kinds if len(kinds) == sentences else undecided
 
 
