@@ -19,7 +19,7 @@ _File = Annotated[Path, Parameter(help="Region file (.safetensors, .json), or a 
 def show_regions(file: _File) -> None:
     """Where regions come from, and how many neurons each has in each layer.
 
-    Example:  babelscope regions show runs/pocket/regions/z-score.safetensors
+    Example:  babelscope regions show runs/pocket/regions/contrast.safetensors
     """
     regions = _read(file)
     print(f"{visible(regions.method)}, {len(regions.languages)} languages, {regions.total} neurons in all")
