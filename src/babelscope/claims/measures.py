@@ -2,7 +2,8 @@
 
 A measure without a control cannot be registered: each part carries the 97.5 % point of its control draws (the 2.5 %
 point for `less`), or says in the docstring that its null is subtracted already. The twin of a case destroys what the
-claim is about and leaves all else: labels permuted within sentences, ids permuted within languages, points in reverse.
+claim is about and leaves all else: labels permuted within sentences, ids permuted within languages, one point at every
+place of a sweep.
 """
 
 from __future__ import annotations
@@ -68,8 +69,8 @@ class Case:
         return load_model(self.models[0])
 
     def ordered(self) -> tuple[str, ...]:
-        """The points, in the twin in reverse: growth becomes shrinking, and a claim of either has to fail."""
-        return self.models[::-1] if self.twin == "order" else self.models
+        """The points; in the twin the last one stands at every place: without an order nothing can grow or shrink."""
+        return (self.models[-1],) * len(self.models) if self.twin == "order" else self.models
 
 
 Measure = Callable[[Case], list[Part]]
