@@ -106,8 +106,7 @@ def permuted(repeat: int) -> Iterator[dict[str, Any]]:
         held = permutation.stored(Path(folder), 9, 50, 512)
         ours = best({"ours": lambda: nulls.score_null(held, 500)}, repeat)["ours"]
         plain = min(permutation.indicator_seconds(held, 500, 512) for _ in range(repeat))
-    # the products alone profit most from wide vector units: 0.30 with AVX-512 (0.23 beside other work) at every revision
-    # since 772c1ee, where the ratio was 0.89 on the processor on which 0.3 had been called generous; half of 0.30 is
+    # with AVX-512 the products alone are fast: 0.30 at 772c1ee and now, 0.23 beside other work, so 0.3 was no bound
     yield result("permutation null: indicator products alone / ours", plain / ours, 0.15)
 
 
