@@ -161,7 +161,7 @@ class LanguageSteps:
     # -- sizes, for the plan -------------------------------------------------------------------------------------------
 
     def _patching(self, sweeps: float, cheaper: str) -> Cost:
-        """`sweeps`: trunk passes of all prompts for each head and FFN, as measured (benchmarks/plans.py)."""
+        """`sweeps`: trunk passes of all prompts for each head and FFN, guessed, not measured."""
         nodes = self.model.layers * (self.model.heads + 1)
         tokens = int(sweeps * nodes * self.tokens / 2)
         return Cost(tokens=tokens, passes=-(-tokens // 1024), scored=0, cheaper=cheaper)
@@ -178,7 +178,7 @@ class LanguageSteps:
         )
 
 
-# trunk passes for each head and FFN that a sweep costs, everything shared counted (benchmarks/plans.py)
+# trunk passes for each head and FFN that a sweep costs, everything shared counted: guessed, not measured
 ACTIVATION, DIRECT, SEARCH = 0.35, 0.12, 0.25
 COPYING = 50
 """thousandths of a multiply-add in float64 that one of a float32 matrix product costs"""

@@ -31,7 +31,7 @@ from babelscope.studies.steps import Cost, Given, Step, Tables
 
 IN_MEMORY = 1 << 30
 """bytes of mean activations above which a recording lies in a file"""
-# multiply-adds for each of the L · n · D values of a recording, as measured (benchmarks/plans.py)
+# multiply-adds for each of the L · n · D values of a recording, guessed, not measured
 SCORING, RESAMPLING, PERMUTING, ALIGNING = 150, 2.5, 3.0, 60
 
 
