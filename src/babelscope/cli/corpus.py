@@ -92,8 +92,9 @@ def _print(report: Audit) -> None:
 
 
 def _write(report: Audit, out: Path) -> None:
+    from babelscope.results.csv_cells import write_csv
     from babelscope.results.whole import whole_folder
 
     with whole_folder(out) as partial:
         for name, frame in report.tables().items():
-            frame.to_csv(partial / f"{name}.csv", index=False)
+            write_csv(frame, partial / f"{name}.csv")

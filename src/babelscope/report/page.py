@@ -28,6 +28,7 @@ from babelscope.report.steering import confusion_sections, steering_sections
 from babelscope.report.sweep import sweep_sections
 from babelscope.results import Run, open_run
 from babelscope.results.display import number
+from babelscope.results.whole import home
 
 _SECTIONS = {
     "regions": regions_sections,
@@ -54,7 +55,7 @@ def write_report(
 ) -> Path:
     """Writes the page of one or several runs to `out`; returns its path. Raises RunError when it cannot be
     written."""
-    target = Path(os.path.expanduser(out))
+    target = home(out)
     if target.is_dir():
         raise RunError(f"{target} is a directory; give the name of an HTML file")
     page = build_page(runs, static)

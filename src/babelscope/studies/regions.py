@@ -25,7 +25,7 @@ from babelscope.studies.progress import Progress, silent
 from babelscope.studies.region_scores import summary, write_headlines, write_scores
 from babelscope.studies.region_settings import RegionsSettings
 from babelscope.studies.region_steps import RegionsStudy
-from babelscope.studies.steps import Results, run_steps, store_beside
+from babelscope.studies.steps import KeptSteps, Results, run_steps
 
 __all__ = ["RegionsSettings", "study_regions", "versions"]
 
@@ -53,12 +53,10 @@ def study_regions(
     1312
     """
     study = regions_study(model, settings, corpus, texts)
-    with RunWriter(out, kind="regions", overwrite=overwrite) as run:
-        store = store_beside(out, fresh) if keep else None
+    with KeptSteps(out, fresh, keep) as beside, RunWriter(out, kind="regions", overwrite=overwrite) as run:
+        store = beside.open()
         results = run_steps(study.steps, study.inputs, store, progress)
         _write(run, study, results)
-    if store is not None:
-        store.remove()
     return open_run(out)
 
 

@@ -33,7 +33,7 @@ from babelscope.steering.sentences import first_sentence
 from babelscope.studies.progress import Progress, silent
 from babelscope.studies.steer_pair import Asked, Pair, PairTables, asked_of, how_of, told_of
 from babelscope.studies.steer_settings import BENCHMARK, CORPUS, EVERYDAY, SteerSettings
-from babelscope.studies.steps import Given, Step, run_steps, store_beside
+from babelscope.studies.steps import Given, KeptSteps, Step, run_steps
 
 if TYPE_CHECKING:
     from babelscope.results import Run
@@ -78,8 +78,9 @@ def study_steering(
     overwrite: bool = False,
     corpus: ParallelCorpus | None = None,
     progress: Progress = silent,
+    fresh: bool = False,
 ) -> Run:
-    """Steer every pair by every method and write the run.
+    """Steer every pair by every method and write the run; `fresh` forgets the steps that a stopped study left.
 
     Raises InputError for a corpus of too few documents, MissingExtra without py3langid.
 
@@ -96,8 +97,8 @@ def study_steering(
     study = _Study(model, settings, split, judge, progress)
     steps = study.steps(pairs)
     inputs = {"weights": model.weight_hash, "tokenizer": model.tokenizer_hash, "corpus": found.hash}
-    with RunWriter(out, kind="steering", overwrite=overwrite) as run:
-        store = store_beside(str(out))
+    with KeptSteps(out, fresh) as beside, RunWriter(out, kind="steering", overwrite=overwrite) as run:
+        store = beside.open()
         results = run_steps(steps, inputs, store, progress)
         tables = [results[step] for step in steps[1:]]
         frames = {name: pd.DataFrame([row for one in tables for row in getattr(one, name)]) for name in TABLES}
@@ -121,8 +122,6 @@ def study_steering(
             seeds=[settings.seed], languages=list(found.languages),
             summary={"first": sentences[:1], "sentences": sentences},
         )  # fmt: skip
-    if store is not None:
-        store.remove()
     return open_run(out)
 
 
