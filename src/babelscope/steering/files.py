@@ -156,8 +156,10 @@ def _direction(one: Mapping[str, Any], place: int, tensors: Mapping[str, Tensor]
     for name in ("source", "target", "method"):
         if not isinstance(one[name], str):
             raise ValueError(f"the {name} of direction {place} is no text")
-    numbers = (_number(one, name) for name in ("gap", "at_source", "at_target", "norm"))
-    return Direction(one["source"], one["target"], layer, one["method"], unit, *numbers, basis)
+    gap, at_source, at_target, norm = (_number(one, name) for name in ("gap", "at_source", "at_target", "norm"))
+    return Direction(
+        one["source"], one["target"], layer, one["method"], unit, gap, at_source, at_target, norm, basis
+    )  # fmt: skip
 
 
 def _number(given: Mapping[str, Any], name: str) -> float:

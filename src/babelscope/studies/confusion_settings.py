@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from babelscope.errors import InputError
 from babelscope.languages import parse_languages
-from babelscope.settings import Settings
+from babelscope.settings import Settings, Use
 from babelscope.terms import Chat, ConfusionRule
 
 TASKS = ("monolingual", "crosslingual")
@@ -47,6 +49,14 @@ class ConfusionSettings(Settings):
     """texts at a time"""
     seed: int = 0
     """of sampling"""
+
+    ONLY: ClassVar[Mapping[str, Use]] = {
+        "words": (lambda own: own.rule == "lcb", "--rule lcb"),
+        "identifier": (lambda own: own.rule == "lcb", "--rule lcb"),
+        "top_p": (lambda own: own.temperature is not None, "--temperature"),
+        "seed": (lambda own: own.temperature is not None, "--temperature"),
+        "system": (lambda own: own.chat != "off", "a chat template"),
+    }
 
     def check(self) -> None:
         """Raises InputError for what cannot be asked."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import ClassVar, Literal, get_args
 
 from babelscope.errors import InputError
 from babelscope.languages import parse_languages
-from babelscope.settings import Settings
+from babelscope.settings import Settings, Use
 from babelscope.terms import SpecialTokens
 
 Task = Literal["translation", "repetition", "cloze", "sentence"]
@@ -173,6 +174,27 @@ class LatentSettings(Patching, Judgement, Tuning, Parts, Asking, Words):
     >>> LatentSettings(to=("zh", "es"), from_=("fr",)).pairs
     [('fr', 'zh'), ('fr', 'es')]
     """
+
+    ONLY: ClassVar[Mapping[str, Use]] = {
+        "kinds": (lambda own: own.words != "planted", "a word list that has kinds"),
+        "from_": (lambda own: own.task in ("translation", "sentence"), "--task translation or sentence"),
+        "parallel": (lambda own: own.task == "sentence" or "align" in own.parts, "--task sentence or --parts align"),
+        "demonstrations": (lambda own: own.task != "sentence", "a task with demonstrations"),
+        "lens": (lambda own: "lens" in own.parts, "--parts lens"),
+        "candidates": (lambda own: "lens" in own.parts, "--parts lens"),
+        **{name: (lambda own: "lens" in own.parts, "--parts lens") for name in ("permutations", "matched", "least")},
+        "draws": (lambda own: own.parts != ("align",), "--parts lens or patch"),
+        "tuned": (lambda own: "tuned" in own.lens, "--lens tuned"),
+        **{
+            name: (lambda own: "tuned" in own.lens and own.tuned is None, "--lens tuned that is fitted here")
+            for name in ("text", "text_tokens", "window", "fit")
+        },
+        **{
+            name: (lambda own: "tuned" in own.lens and own.tuned is None and own.fit == "kl", "--fit kl")
+            for name in ("steps", "step_tokens")
+        },
+        **{name: (lambda own: "patch" in own.parts, "--parts patch") for name in ("trials", "patch_from", "patch_to")},
+    }
 
     def check(self) -> None:
         """Raises InputError for settings that cannot go together."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from babelscope.errors import InputError
 from babelscope.languages import language
-from babelscope.settings import Settings
+from babelscope.settings import Settings, Use
 from babelscope.terms import BY_NEURONS, DIRECTIONS, Arithmetic, Chat, Edit, Unit, Weighting, Where
 
 CORPUS, EVERYDAY, BENCHMARK = "corpus", "everyday", "lcb:"
@@ -76,6 +78,19 @@ class SteerSettings(Settings):
     """texts at a time, all conditions counted"""
     seed: int = 0
     """of splits, controls and sampling"""
+
+    ONLY: ClassVar[Mapping[str, Use]] = {
+        "beta": (lambda own: "centred" in own.method, "--method centred"),
+        "arithmetic": (lambda own: "arithmetic" in own.method, "--method arithmetic"),
+        "lape_share": (lambda own: own.by_neurons(), f"--method {', '.join(BY_NEURONS)}"),
+        **{
+            name: (lambda own: bool({*DIRECTIONS} & {*own.method}), f"--method {', '.join(DIRECTIONS)}")
+            for name in ("edit", "keep", "unit", "layer")
+        },
+        "top_p": (lambda own: own.temperature is not None, "--temperature"),
+        "chat": (lambda own: own.prompts != CORPUS, "--prompts that are requests"),
+        "system": (lambda own: own.prompts != CORPUS and own.chat != "off", "--prompts that are requests"),
+    }
 
     def check(self) -> None:
         """Raises InputError for what cannot be asked."""
