@@ -42,7 +42,7 @@ FORMULAS = ["=1+1", "+1", "-x", "@SUM(A1)", "\t=1", "\r=1", "\n=1", "＝1", "'=1
 PLAIN = ["a=1", "'tis", "", "–", " =1", "1", "é", "NA", "None"]
 
 
-# -- formulas ----------------------------------------------------------------------------------------------------------
+# -- formulas ---------------------------------------------------------------------------------------------------------
 
 
 def test_attack_9_no_cell_of_a_table_is_a_formula_and_reading_gives_the_text_back(tmp_path):
@@ -87,7 +87,7 @@ def test_formulas_in_a_corpus_reach_no_spreadsheet(tmp_path):
     assert frame.id.tolist() == ["=1"]
 
 
-# -- places ------------------------------------------------------------------------------------------------------------
+# -- places -----------------------------------------------------------------------------------------------------------
 
 
 def test_attack_9_the_home_of_nobody_is_one_line_and_makes_no_folder(tmp_path, monkeypatch):
@@ -106,7 +106,7 @@ def test_attack_9_the_home_of_nobody_is_one_line_and_makes_no_folder(tmp_path, m
     assert home("~/x") == Path.home() / "x"
 
 
-# -- models ------------------------------------------------------------------------------------------------------------
+# -- models -----------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -206,7 +206,7 @@ def test_b10_what_other_libraries_say_is_said_in_our_words(said, words):
     assert words in in_our_words(OSError(said), "m")
 
 
-# -- readers of files that others write -----------------------------------------------------------------------------------
+# -- readers of files that others write -------------------------------------------------------------------------------
 
 
 def edit(tmp_path, tensors=None, **changes) -> Path:
@@ -341,7 +341,7 @@ def test_a_claim_file_with_any_value_is_read_or_one_line(tmp_path, key, value):
     assert all(0 < claim.effect(part) < float("inf") and claim.rule(part) for part in claim.least_effect)
 
 
-# -- the command line ----------------------------------------------------------------------------------------------------
+# -- the command line -------------------------------------------------------------------------------------------------
 
 
 def test_a_file_of_options_that_unfolds_is_refused_soon(tmp_path):
@@ -380,7 +380,8 @@ def test_c8_revisions_of_a_folder_without_any_are_told_of(folder, tmp_path):
     )
     assert said.exit_code in (1, 2)
     told = said.output + command("sweep", "status", tmp_path / "s").output
-    assert "leave" in told and "subfolder" in " ".join(told.split())
+    assert "leave" in told
+    assert "subfolder" in " ".join(told.split())
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits of the address space")
@@ -422,17 +423,16 @@ def test_attack_5_a_failed_allocation_in_a_model_is_one_line(tmp_path, monkeypat
     assert sorted(path.name for path in tmp_path.iterdir()) == ["en.txt", "fr.txt"]
 
 
-# -- figures -------------------------------------------------------------------------------------------------------------
+# -- figures ----------------------------------------------------------------------------------------------------------
 
 
 def test_hostile_text_in_a_figure_is_text(tmp_path):
-    import xml.etree.ElementTree as ElementTree
-
     import matplotlib
+    from defusedxml import ElementTree
     from matplotlib.figure import Figure
 
-    hostile = ["$x^2$", "$\\frac{", "a$b$c\\$", "</text><script>x</script>", "\x00\x1b[31m\x08", "\u202eb", "a\nb\u2028c",
-               "\ufffe", "]]>", "&x;", "x" * 5000, "\ud800"]  # fmt: skip
+    hostile = ["$x^2$", "$\\frac{", "a$b$c\\$", "</text><script>x</script>", "\x00\x1b[31m\x08", "\u202eb",
+               "a\nb\u2028c", "\ufffe", "]]>", "&x;", "x" * 5000, "\ud800"]  # fmt: skip
     with matplotlib.rc_context({"svg.fonttype": "none"}):
         for text in hostile:
             figure = Figure()
@@ -445,7 +445,7 @@ def test_hostile_text_in_a_figure_is_text(tmp_path):
             assert len(drawn(text)) <= LONGEST + 20
 
 
-# -- the explorer --------------------------------------------------------------------------------------------------------
+# -- the explorer -----------------------------------------------------------------------------------------------------
 
 
 def test_attack_9_half_open_connections_are_closed_and_hold_nobody_up(monkeypatch):

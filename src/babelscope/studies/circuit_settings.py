@@ -151,7 +151,6 @@ class CircuitsSettings(Matched, Edged, Described, Ablated, Searched, Prompted):
             for name in ("edge_share", "counted", "construction", "half")
         },
         "stratum": (lambda own: own.task.startswith("past-tense"), "--task past-tense"),
-        "q": (lambda own: own.rule == "significance", "--rule significance"),
     }
 
 
