@@ -116,6 +116,21 @@ def fitting_reader(place: str) -> str:
     return f"{best}:{place}" if counts[best] else "lines:my-folder"
 
 
+def with_form(spec: str, form: str | None) -> str:
+    """The spec with `normalise=FORM`. Raises CorpusError where it asks for another form already.
+
+    >>> with_form("lines:x?lone=drop", "nfc"), with_form("lines:x?normalise=nfc", "nfc"), with_form("lines:x", None)
+    ('lines:x?lone=drop&normalise=nfc', 'lines:x?normalise=nfc', 'lines:x')
+    """
+    if form is None or ":" not in spec:  # a corpus in memory has no spec
+        return spec
+    parsed = parse_spec(spec)
+    asked = parsed.options.get("normalise", form)
+    if asked != form:
+        raise CorpusError(f"{spec}: it asks for normalise={asked}, and --normalise for {form}: keep one of them")
+    return spec if "normalise" in parsed.options else f"{spec}{parsed.join}normalise={form}"
+
+
 def _decoded(place: str) -> str:
     """The place with %3F, %26 and their kind as letters, unless a file is really called so: folders with a `?`."""
     plain = unquote(place)

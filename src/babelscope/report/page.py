@@ -224,6 +224,8 @@ def _facts(run: Run) -> Iterator[tuple[str, str]]:
     yield "Neurons, layers", _joined([run.summary.get("neurons"), run.summary.get("layers")], ", ")
     yield "Task", _joined([manifest.get("task"), manifest.get("corruption")], ", corruption ")
     yield "Corpus", _joined([corpus.get("spec"), _short(corpus.get("hash"))], ", hash ")
+    noted = corpus.get("notes") or manifest.get("corpus_notes")
+    yield "What was changed or left out of the corpus", "; ".join(map(str, noted)) if isinstance(noted, list) else ""
     yield "Languages", ", ".join(run.languages)
     sentences = run.summary.get("n") or len(corpus.get("sentence_ids") or []) or None
     yield "Sentences per language (n)", _joined([sentences], "")

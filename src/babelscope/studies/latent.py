@@ -115,6 +115,8 @@ def study_latent(
     parallel = corpus
     if parallel is None and settings.parallel:
         parallel = load_corpus(settings.parallel, [code for code in words.languages if code in wanted])
+    if parallel is not None and settings.normalise:
+        parallel = parallel.normalised(settings.normalise)
     running = texts
     if running is None and settings.text and "tuned" in settings.lens:
         running = load_texts(settings.text, words.languages)
@@ -137,6 +139,7 @@ def study_latent(
         if steps.alignment is not None:
             run.table("alignment", results[steps.alignment])
         run.manifest.update(_manifest(model, settings, words, steps.inputs))
+        run.manifest["corpus_notes"] = [] if parallel is None else list(parallel.notes)
         run.manifest["summary"] = {
             "sentences": [one.sentence for one in found] + [one.sentence for one in patched],
             "languages": list(words.languages),

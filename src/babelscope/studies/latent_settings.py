@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal, get_args
 
+from babelscope.corpora.spec import with_form
 from babelscope.errors import InputError
 from babelscope.languages import parse_languages
 from babelscope.settings import Settings, Use
-from babelscope.terms import SpecialTokens
+from babelscope.terms import Form, SpecialTokens
 
 Task = Literal["translation", "repetition", "cloze", "sentence"]
 LensKind = Literal["logit", "tuned"]
@@ -54,6 +55,8 @@ class Asking(Settings):
     """a word behind demonstrations, the same word again, a definition with a gap, a sentence up to the word"""
     parallel: str | None = None
     """parallel text for the task sentence and the part align, such as pocket:heldout"""
+    normalise: Form | None = None
+    """bring the parallel text into one Unicode form, such as nfc, in which the words are [as it is]"""
     prompts: int = 1
     """prompts a concept, averaged: other demonstrations, or other sentences"""
     demonstrations: int | None = None
@@ -65,6 +68,8 @@ class Asking(Settings):
 
     def check(self) -> None:
         """Raises InputError for a task that cannot be asked."""
+        if self.parallel is not None:
+            self._put(parallel=with_form(self.parallel, self.normalise))
         self._put(from_=tuple(parse_languages(self.from_)), to=tuple(parse_languages(self.to)))
         if self.special == "bos-excluded":
             raise InputError("--special bos-excluded: nothing is averaged over tokens here; use none or bos")
@@ -179,6 +184,7 @@ class LatentSettings(Patching, Judgement, Tuning, Parts, Asking, Words):
         "kinds": (lambda own: own.words != "planted", "a word list that has kinds"),
         "from_": (lambda own: own.task in ("translation", "sentence"), "--task translation or sentence"),
         "parallel": (lambda own: own.task == "sentence" or "align" in own.parts, "--task sentence or --parts align"),
+        "normalise": (lambda own: own.parallel is not None, "--parallel"),
         "demonstrations": (lambda own: own.task != "sentence", "a task with demonstrations"),
         "lens": (lambda own: "lens" in own.parts, "--parts lens"),
         "candidates": (lambda own: "lens" in own.parts, "--parts lens"),

@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
+from babelscope.corpora.spec import with_form
 from babelscope.errors import InputError
 from babelscope.languages import language, parse_languages
 from babelscope.settings import Settings, Use
-from babelscope.terms import Documents, First, Joint, Kind, Norm, Pooled, RegionMethod, Sign, SpecialTokens, Way
+from babelscope.terms import Documents, First, Form, Joint, Kind, Norm, Pooled, RegionMethod, Sign, SpecialTokens, Way
 
 if TYPE_CHECKING:
     from babelscope.regions.contrast import ContrastSettings
@@ -27,9 +28,12 @@ class Sample(Settings):
     """parallel sentences"""
     seed: int = 0
     """of the sample, the controls and the bootstrap"""
+    normalise: Form | None = None
+    """bring every text into one Unicode form, such as nfc; how many texts that changed is recorded [as they are]"""
 
     def check(self) -> None:
         """Raises InputError for a sample in which nothing can be compared."""
+        self._put(corpus=with_form(self.corpus, self.normalise))
         if self.languages is not None:
             self._put(languages=tuple(parse_languages(self.languages)))
         if self.samples < 2:
@@ -231,6 +235,8 @@ class RegionsSettings(Generation, Dosing, Alignment, Calibration, Deactivation, 
 
     def check(self) -> None:
         """Raises InputError for settings that cannot go together."""
+        if self.texts is not None:
+            self._put(texts=with_form(self.texts, self.normalise))
         if self.paper:
             if self.first != "keep" or self.tokens != "all":
                 raise InputError("--paper is --first keep --tokens all: leave out the others, or --paper")

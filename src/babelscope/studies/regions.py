@@ -68,6 +68,8 @@ def regions_study(
 ) -> RegionsStudy:
     """The steps of a study, its text read; raises what `study_regions` raises before it measures."""
     whole = corpus or load_corpus(settings.corpus, settings.languages)
+    if settings.normalise:
+        whole = whole.normalised(settings.normalise)  # what came in memory; nothing is left to change in the rest
     sample = whole.sample(settings.samples, settings.seed)
     settings.check_languages(sample.languages)
     if settings.texts and texts is None:
@@ -178,6 +180,7 @@ def _manifest(
         "languages": list(sample.languages),
         "sentence_ids": list(sample.ids),
         "dropped": dict(sample.dropped),
+        "notes": list(sample.notes),
     }
     decided = {
         "settings": asdict(settings),

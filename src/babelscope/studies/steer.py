@@ -89,6 +89,8 @@ def study_steering(
     from babelscope.results import open_run
 
     found = corpus or load_corpus(settings.corpus, list(settings.languages) or None)
+    if settings.normalise:
+        found = found.normalised(settings.normalise)
     if settings.samples:
         found = found.sample(min(settings.samples, len(found)), settings.seed)
     split = split_documents(found, settings.seed)
@@ -117,6 +119,7 @@ def study_steering(
         ]
         run.manifest.update(
             asked=asdict(settings), model=model.facts(), tokenizer_hash=model.tokenizer_hash, corpus_hash=found.hash,
+            corpus_notes=list(found.notes),
             splits={name: len(getattr(split, name)) for name in ("fit", "choose", "report")}, edits=files,
             generation={"ignored": ignored_settings(model), "stop": list(stop_ids(model)), **study.prompted},
             seeds=[settings.seed], languages=list(found.languages),

@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+from babelscope.corpora.spec import with_form
 from babelscope.errors import InputError
 from babelscope.languages import language
 from babelscope.settings import Settings, Use
-from babelscope.terms import BY_NEURONS, DIRECTIONS, Arithmetic, Chat, Edit, Unit, Weighting, Where
+from babelscope.terms import BY_NEURONS, DIRECTIONS, Arithmetic, Chat, Edit, Form, Unit, Weighting, Where
 
 CORPUS, EVERYDAY, BENCHMARK = "corpus", "everyday", "lcb:"
 
@@ -22,6 +23,8 @@ class SteerSettings(Settings):
     """parallel text, such as bible:FOLDER (babelscope corpus list)"""
     pairs: tuple[str, ...] = ("en:fr",)
     """from which language to which, by commas: en:fr,fr:en; all: every pair of --languages"""
+    normalise: Form | None = None
+    """bring every text of the corpus into one Unicode form, such as nfc [as they are]"""
     languages: tuple[str, ...] = ()
     """languages of the text that means are taken over, by commas [all in the corpus]"""
     method: tuple[str, ...] = ("diffmean",)
@@ -107,6 +110,7 @@ class SteerSettings(Settings):
             raise InputError(f"--temperature {self.temperature}: above 0; without it the likeliest token is taken")
         if not 0 < self.top_p <= 1 or min(self.tokens, self.batch) < 1:
             raise InputError("--top-p lies between 0 and 1; --tokens and --batch are at least 1")
+        self._put(corpus=with_form(self.corpus, self.normalise))
         if self.pairs != ("all",):
             self.wanted(())
 
