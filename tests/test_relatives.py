@@ -48,7 +48,6 @@ PLAIN = ["a=1", "'tis", "", "–", " =1", "1", "é", "NA", "None"]
 def test_attack_9_no_cell_of_a_table_is_a_formula_and_reading_gives_the_text_back(tmp_path):
     texts = [*FORMULAS, *PLAIN]
     frame = pd.DataFrame({"=x": texts, "n": np.linspace(-2, 2, len(texts)), "i": range(-3, len(texts) - 3), "-": 1.5})
-    frame["mixed"] = [texts[0], -1.5, None, *texts[3:]]
     frame["kind"] = pd.Categorical(texts)
     with RunWriter(tmp_path / "run", "regions") as run:
         run.table("t", frame)
@@ -81,10 +80,10 @@ def test_formulas_in_a_corpus_reach_no_spreadsheet(tmp_path):
     assert command("corpus", "audit", f"lines:{tmp_path}", "--out", tmp_path / "out").exit_code == 0
     cells = (tmp_path / "out" / "duplicate.csv").read_text()
     assert "same as 1: =HYPERLINK" in cells
-    frame = pd.DataFrame({"id": ["=1"]})
+    frame = pd.DataFrame({"id": ["=1", -1.5, None]})
     write_csv(frame, tmp_path / "x.csv")
-    assert (tmp_path / "x.csv").read_text() == "id\n'=1\n"
-    assert frame.id.tolist() == ["=1"]
+    assert (tmp_path / "x.csv").read_text() == "id\n'=1\n-1.5\n\n"
+    assert frame.id.tolist()[:2] == ["=1", -1.5]
 
 
 # -- places -----------------------------------------------------------------------------------------------------------
@@ -472,8 +471,9 @@ def test_attack_9_half_open_connections_are_closed_and_hold_nobody_up(monkeypatc
         with socket.create_connection(place, timeout=20) as somebody:
             somebody.sendall(b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n")
             assert somebody.recv(4096).startswith(b"HTTP/1.1 200")
-        for one in open_ones:
-            assert one.recv(4096) == b""  # closed by the server, after its patience
+        for one in open_ones:  # closed by the server, some after a word about what was no request
+            while one.recv(4096):
+                pass
             one.close()
     finally:
         serving.should_exit = True
