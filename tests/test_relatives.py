@@ -422,6 +422,45 @@ def test_attack_5_a_failed_allocation_in_a_model_is_one_line(tmp_path, monkeypat
     assert sorted(path.name for path in tmp_path.iterdir()) == ["en.txt", "fr.txt"]
 
 
+def test_attack_6_identical_text_in_all_languages_is_said(tmp_path, folder):
+    for code in ("en", "fr", "es"):
+        (tmp_path / f"{code}.txt").write_text("one two\nthree four\nfive six\n")
+    said = command("regions", folder, "--corpus", f"lines:{tmp_path}", "--samples", 2, "--bootstrap", 5, "--out",
+                   tmp_path / "run")  # fmt: skip
+    assert said.exit_code == 0, said
+    assert "same in all languages" in " ".join(open_run(tmp_path / "run").summary["notes"])
+    assert open_run(tmp_path / "run").summary["sklr"] is None
+
+
+def test_b7_a_language_without_stories_is_one_line(folder):
+    said = command("evaluate", folder, "--languages", "en,de")
+    assert (said.exit_code, said.stderr.count("\n")) == (2, 1)
+    assert "'de'" in said.stderr
+    assert "languages: ar, en" in said.stderr
+
+
+def test_c2_one_language_is_told_what_is_missing(tmp_path):
+    (tmp_path / "en.txt").write_text("a\nb\n")
+    said = command("regions", "m", "--corpus", f"lines:{tmp_path}", "--languages", "en", "--out", tmp_path / "run")
+    assert (said.exit_code, said.stderr.count("\n")) == (2, 1)
+    assert "name two or more" in said.stderr
+
+
+def test_c10_a_file_of_another_kind_is_told_what_is_missing(tmp_path):
+    with RunWriter(tmp_path / "run", "regions"):
+        pass
+    said = command("regions", "show", tmp_path / "run" / "run.json")
+    assert (said.exit_code, said.stderr.count("\n")) == (2, 1)
+    assert "is missing or of another kind" in said.stderr
+
+
+def test_bug_41_a_data_set_on_disk_is_told_what_to_do_with(tmp_path):
+    (tmp_path / "state.json").write_text("{}")
+    said = command("corpus", "audit", f"hub:{tmp_path}?split=test")
+    assert (said.exit_code, said.stderr.count("\n")) == (2, 1)
+    assert "read that by table:" in said.stderr
+
+
 # -- figures ----------------------------------------------------------------------------------------------------------
 
 

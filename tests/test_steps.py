@@ -117,6 +117,21 @@ def test_damage_is_refused_by_file_name(store, file):
         run_steps(study_of_arrays(), store=store)
 
 
+def test_attack_3a_one_flipped_bit_of_a_kept_step_is_never_read_as_another_number(store):
+    """One bit in a digit of a kept step once went into a finished run; every byte of every file is tried here."""
+    with store.room("a", "0f") as room:
+        store.keep("a", "0f", room, {"x": 6.744209, "array": np.arange(3.0), "table": pd.DataFrame({"y": [1, 2]})})
+    place = store._place("a", "0f")
+    for file in sorted(place.iterdir()):
+        content = file.read_bytes()
+        for at in range(0, len(content), 1 if file.suffix == ".json" else 7):
+            file.write_bytes(content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :])
+            with pytest.raises(RunError, match=r"is not as it was written.*--fresh"):
+                store.read("a", "0f")
+        file.write_bytes(content)
+    assert store.read("a", "0f")["x"] == 6.744209
+
+
 def test_a_missing_file_is_damage(store):
     step = Step("first", None, lambda own, given: np.arange(6.0))
     run_steps([step], store=store)
