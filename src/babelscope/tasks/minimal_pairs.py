@@ -177,5 +177,5 @@ def _from_judgements(lines: Sequence[str], source: Path) -> list[MinimalPair]:
         else:
             pairs.append(MinimalPair(len(pairs), good, row[1], source.stem))
     if unpaired:
-        raise TaskError(f"{source} ends with a good sentence that no bad one follows")
+        raise TaskError(f"{source} ends with a good sentence and no bad sentence after it")
     return pairs
