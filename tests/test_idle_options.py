@@ -13,6 +13,7 @@ from babelscope.cli.evaluate import EvaluationSettings
 from babelscope.corpora import load_corpus
 from babelscope.corpora.spec import with_form
 from babelscope.errors import BabelscopeError, CorpusError, InputError
+from babelscope.models import Model
 from babelscope.report.page import build_page
 from babelscope.results import open_run
 from babelscope.settings import Settings
@@ -24,7 +25,7 @@ from babelscope.studies.regions import study_regions
 from babelscope.studies.steer_settings import SteerSettings
 
 from .command import command
-from .tiny_models import tiny
+from .tiny_models import tiny_model, tiny_tokenizer
 
 NFD = "cafe\u0301"
 
@@ -186,11 +187,12 @@ def decomposed(tmp_path_factory):
 def test_normalise_changes_counts_and_records(decomposed, tmp_path):
     settings = RegionsSettings(f"lines:{decomposed}", samples=4, bootstrap=5, normalise="nfc")
     assert settings.corpus.endswith("?normalise=nfc")
-    run = study_regions(tiny("bloom"), settings, tmp_path / "run")
+    model = Model(tiny_model("bloom"), tiny_tokenizer(), "tiny")
+    run = study_regions(model, settings, tmp_path / "run")
     assert run.manifest["asked"]["normalise"] == "nfc"
     assert run.manifest["corpus"]["notes"] == ["texts changed to Unicode form NFC: 6 in fr"]
     assert "texts changed to Unicode form NFC: 6 in fr" in build_page([open_run(tmp_path / "run")], static=False)
-    plain = study_regions(tiny("bloom"), dataclasses.replace(settings, normalise=None, corpus=f"lines:{decomposed}"),
+    plain = study_regions(model, dataclasses.replace(settings, normalise=None, corpus=f"lines:{decomposed}"),
                           tmp_path / "plain")  # fmt: skip
     assert plain.manifest["corpus"]["notes"] == []
     assert plain.manifest["corpus"]["hash"] != run.manifest["corpus"]["hash"]

@@ -136,9 +136,9 @@ def parse_claim(text: str, name: str) -> Claim:
         _needs(document, "reported", value, ("what", "value", "sure"), ("unit", "where"), (place,))
         _one_of(document, ("reported", place, "sure"), value["sure"], SURE)
     rules, effects = _rules(document, verdict["rule"]), _effects(document, verdict["least_effect"])
-    lacking = [part for part in effects if part not in rules and "*" not in rules]
-    if lacking or not effects:
-        document.fail(("verdict", "rule"), f"no rule for {', '.join(lacking)}" if lacking else "no part has an effect")
+    lacking = [part for part in effects if part != "*" and part not in rules and "*" not in rules]
+    if lacking or not effects or not rules:
+        document.fail(("verdict", "rule"), f"no rule for {', '.join(lacking)}" if lacking else "a part has none")
     return Claim(
         id=data["id"],
         title=str(data["paper"]["title"]),

@@ -18,6 +18,7 @@ LensKind = Literal["logit", "tuned"]
 Part = Literal["lens", "patch", "align"]
 WordReading = Literal["first", "prefixes"]
 Fit = Literal["ridge", "kl"]
+MOST_PROMPTS = 1000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,8 +74,8 @@ class Asking(Settings):
         self._put(from_=tuple(parse_languages(self.from_)), to=tuple(parse_languages(self.to)))
         if self.special == "bos-excluded":
             raise InputError("--special bos-excluded: nothing is averaged over tokens here; use none or bos")
-        if self.prompts < 1 or (self.demonstrations or 0) < 0:
-            raise InputError("--prompts: at least one; --demonstrations cannot be negative")
+        if not 1 <= self.prompts <= MOST_PROMPTS or not 0 <= (self.demonstrations or 0) <= MOST_PROMPTS:
+            raise InputError(f"--prompts: 1 to {MOST_PROMPTS} a concept; --demonstrations: 0 to {MOST_PROMPTS}")
         if self.task == "sentence" and not self.parallel:
             raise InputError("--task sentence needs --parallel with sentences in both languages")
         if self.task in ("translation", "sentence") and not self.pairs:
