@@ -149,7 +149,7 @@ def _rows(path: Path, name: str) -> Iterator[tuple[int, str, list[tuple[str, str
     )
     try:
         header = [column.strip() for column in next(reader, [])]
-        twice = next((column for column in header if header.count(column) > 1), None)
+        twice = next((column for column in header[1:] if header[1:].count(column) > 1), None)
         if twice is not None:
             raise InputError(f"{name}: the column {twice[:40]!r} occurs twice")
         # `id` is also the code of Indonesian: the first column names the concept, a later one holds words

@@ -69,10 +69,10 @@ def _cloze(row: Mapping[str, Any]) -> Story:
 
 
 def _copa(row: Mapping[str, Any]) -> Story:
+    endings = (_text(row, "choice1"), _text(row, "choice2"))
     question = _text(row, "question")
     if question not in ("cause", "effect"):
         raise ValueError(f"the question is {question[:40]!r}, not cause or effect")
-    endings = (_text(row, "choice1"), _text(row, "choice2"))
     return Story(str(row["idx"]), _text(row, "premise"), endings, _whole(row, "label"), question)
 
 
