@@ -10,6 +10,8 @@
     mean-difference     one language against the rest, Welch's t, Benjamini–Hochberg
     random, random-layer   controls of the same size (and depth) as another method's regions
 
+An installed package adds further ones (docs/extending.md).
+
 L language · n sentence · D neuron
 """
 
@@ -24,6 +26,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from babelscope.errors import InputError
+from babelscope.outside import Rows
 from babelscope.regions import contrasts, localisation
 from babelscope.regions.contrast import Contrast, ContrastSettings, contrast
 from babelscope.regions.lape import lape
@@ -100,7 +103,9 @@ def localise(
     if method not in METHODS:
         raise InputError(f"no method {method!r}; there are {', '.join(METHODS)}")
     chosen = replace(choices or Choices(), **changes)
-    found = METHODS[method](recording, chosen, Given(like, null))
+    run = METHODS[method]
+    with METHODS.running(method):
+        found = _checked(run(recording, chosen, Given(like, null)), recording)
     members = exclusive(found.scores, found.members) if chosen.disjoint else found.members
     return from_matrix(
         members,
@@ -110,6 +115,16 @@ def localise(
         method=method,
         facts={"choices": asdict(chosen), "sentences": len(recording.ids), **(facts or {})},
     )
+
+
+def _checked(found: Found, recording: Recording) -> Found:
+    """What a method gave; TypeError or ValueError where it is no score and no membership of every neuron."""
+    if not isinstance(found, Found):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise TypeError(f"it gives {type(found).__name__}, not Found")
+    shape = (len(recording.languages), recording.neurons)
+    if tuple(found.scores.shape) != shape or tuple(found.members.shape) != shape or found.members.dtype != torch.bool:
+        raise ValueError(f"scores and members (bool) must be [language, neuron], here {list(shape)}")
+    return found
 
 
 def exclusive(scores: Float[Tensor, "L D"], members: Bool[Tensor, "L D"]) -> Bool[Tensor, "L D"]:
@@ -222,7 +237,7 @@ def largest(scores: Float[Tensor, "L D"], count: int) -> Bool[Tensor, "L D"]:
     return torch.zeros_like(scores, dtype=torch.bool).scatter_(1, chosen, True) & scores.isfinite()
 
 
-METHODS: dict[str, Method] = {
+_METHODS: dict[str, Method] = {
     "contrast": by_contrast,
     "z-score": z_score,
     "fdr": fdr,
@@ -235,5 +250,6 @@ METHODS: dict[str, Method] = {
     "random": random,
     "random-layer": random_layer,
 }
+METHODS: Rows[Method] = Rows("methods", callable, _METHODS)
 PERMUTED = ("fdr", "fdr-effect")
 """methods that need the permutation null"""
