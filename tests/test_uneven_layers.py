@@ -304,8 +304,10 @@ def test_a_whole_study(tmp_path):
 
 def test_a_whole_study_of_a_mixture(tmp_path):
     model = Model(mixture_weights("qwen3_moe"), tiny_tokenizer(), id="dense first")
-    settings = RegionsSettings("memory", texts="memory", samples=8, threshold=1.9, methods=("lape", "lape-routed"), controls=1,
-                               bootstrap=2, text_tokens=32)  # fmt: skip
+    settings = RegionsSettings(
+        "memory", texts="memory", samples=8, threshold=1.9, methods=("lape", "lape-routed"), controls=1, bootstrap=2,
+        text_tokens=32,
+    )  # fmt: skip
     run = study_regions(model, settings, tmp_path / "run", corpus=corpus(6, 8), texts=texts(6))
     layout = NeuronLayout(model.widths)
     assert np.isnan(run.arrays().score.values[:, ~layout.exists.numpy()]).all()
