@@ -87,7 +87,7 @@ def alignment(
     least = max([METRICS[name].least for name in names], default=2)
     if sentences - _group_size(sentences) < least:
         raise InputError(f"{sentences} sentences are too few for {', '.join(names)}: leave-out needs more than {least}")
-    chosen = range(recording.layers) if layers is None else layers
+    chosen = recording.layout.with_neurons if layers is None else layers
     parts: dict[str, list[tuple[Tensor, Tensor]]] = {}
     for layer in chosen:
         for name, found in _layer(recording.layer(layer), layer, names, negatives).items():

@@ -107,14 +107,13 @@ def localise(
     with METHODS.running(method):
         found = _checked(run(recording, chosen, Given(like, null)), recording)
     members = exclusive(found.scores, found.members) if chosen.disjoint else found.members
-    shape = (len(recording.languages), recording.layers, -1)
     return from_matrix(
         members,
         recording.languages,
-        recording.layers,
+        recording.layout,
+        found.scores,
         method=method,
         facts={"choices": asdict(chosen), "sentences": len(recording.ids), **(facts or {})},
-        scores=dict(zip(recording.languages, found.scores.float().reshape(shape))),
     )
 
 
@@ -204,23 +203,19 @@ def mean_difference(recording: Recording, choices: Choices, _given: Given) -> Fo
 def random(recording: Recording, choices: Choices, given: Given) -> Found:
     """Random regions of another method's sizes."""
     like = _like(given)
-    shape = next(iter(like.masks.values())).shape
-    masks = [
-        random_region(size, (int(shape[0]), int(shape[1])), choices.seed + order)
-        for order, size in enumerate(like.sizes.values())
-    ]
-    return _random(masks, choices.seed)
+    widths = recording.layout.widths
+    masks = [random_region(size, widths, choices.seed + order) for order, size in enumerate(like.sizes.values())]
+    return _random(masks, recording, choices.seed)
 
 
 def random_layer(recording: Recording, choices: Choices, given: Given) -> Found:
     """Random regions of another method's sizes in every layer."""
     like = _like(given)
-    width = recording.neurons // recording.layers
     masks = [
-        random_region_by_layer(sizes, width, choices.seed + order)
+        random_region_by_layer(sizes, recording.layout.widths, choices.seed + order)
         for order, sizes in enumerate(like.by_layer().values())
     ]
-    return _random(masks, choices.seed)
+    return _random(masks, recording, choices.seed)
 
 
 def _like(given: Given) -> RegionSet:
@@ -229,8 +224,8 @@ def _like(given: Given) -> RegionSet:
     return given.like
 
 
-def _random(masks: Sequence[Bool[Tensor, "P N"]], seed: int) -> Found:
-    members = torch.stack([mask.flatten() for mask in masks])
+def _random(masks: Sequence[Bool[Tensor, "P N"]], recording: Recording, seed: int) -> Found:
+    members = torch.stack([recording.layout.in_a_row(mask) for mask in masks])
     # any order among members, any among the rest: a rank correlation with chance has something to work on
     noise = torch.rand(members.shape, generator=torch.Generator().manual_seed(seed))
     return Found(noise + members, members)
