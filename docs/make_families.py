@@ -338,7 +338,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", nargs="*", help="types; default: all")
     parser.add_argument("--kinds", nargs="*", default=list(KINDS), choices=list(KINDS))
-    parser.add_argument("--out", type=Path, help="page whose table is replaced; default: print it")
+    parser.add_argument("--out", type=Path, help="page whose table is renewed, in what was asked; default: print")
     parser.add_argument("--compare", type=Path, help="page whose table is compared with")
     options = parser.parse_args()
     warnings.filterwarnings("ignore")
@@ -360,11 +360,17 @@ def main() -> None:
         lines, worse = changes(before, rows)
         print(f"transformers {transformers.__version__}:", *(lines or ["nothing is otherwise"]), sep="\n")
         sys.exit(int(worse))
-    made = f"With transformers {transformers.__version__}:\n\n{counts(rows)}\n\n{table(rows)}"
     if options.out is None:
         print(counts(rows))
         return
     page = options.out.read_text(encoding="utf-8")
+    # what was not asked stays as it is there
+    asked_now = {(row.kind, row.type) for row in rows}
+    outcomes = {told: outcome for outcome, told in TOLD.items()}
+    kept = rows_of_page(page).items()
+    rows += [Row(*key, outcomes.get(told, told), why) for key, (told, why) in kept if key not in asked_now]
+    rows.sort(key=lambda row: (list(KINDS).index(row.kind), row.type))
+    made = f"With transformers {transformers.__version__}:\n\n{counts(rows)}\n\n{table(rows)}"
     before, _, rest = page.partition(BEGIN)
     after = rest.partition(END)[2]
     options.out.write_text(f"{before}{BEGIN}\n{made}\n{END}{after}", encoding="utf-8")
