@@ -148,7 +148,7 @@ def build(task: str, tokenizer: Any, language: str, options: Options | None = No
         raise TaskError(f"n must be at least 1, got {asked.n}")
     if asked.split not in SPLITS:
         raise TaskError(f"no split {asked.split!r}; there are {', '.join(SPLITS)}")
-    values = {
+    values: dict[str, Any] = {
         **vars(asked),
         "task": kind.name,
         "language": language if asked.source or path else _language(kind, language),
