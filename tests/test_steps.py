@@ -322,7 +322,7 @@ def test_an_interruption_anywhere_in_a_study_says_that_steps_are_kept(tmp_path, 
                 run_steps(study() if where == "after" else study()[:1], store=store)
             raise KeyboardInterrupt
     assert getattr(stop.value, "__notes__", []) == ([] if where == "before" else [AGAIN])
-    with KeptSteps(out, fresh=True) as beside:
+    with KeptSteps(out, "fresh") as beside:
         store = beside.open()
         assert not store.folder.exists()
 

@@ -50,7 +50,7 @@ def list_tasks() -> None:
     from babelscope.tasks import TASKS
 
     for task in TASKS.values():
-        languages = ", ".join(task.languages) if task.data else "whatever the file is in"
+        languages = ", ".join(task.languages) or "whatever the file is in"
         print(f"{task.name}: {task.summary}\n  languages: {languages}")
         for name, what in task.corruptions.items():
             print(f"  corruption {name}: {what}")
@@ -114,7 +114,7 @@ def sample(
     encoder = Encoder(load_tokenizer(tokenizer))
     options = {**asdict(offered), "split": offered.split or "auto"}
     for language in parse_languages(languages):
-        prompts = build(task, encoder, language, n=n, **options)  # type: ignore[arg-type]
+        prompts = build(task, encoder, language, n=n, **options)
         if len(languages) > 1:
             print(f"{language}\n")
         for pair in prompts:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from babelscope.errors import InputError
 from babelscope.models import Model, Site
+from babelscope.models.neuron_layout import NeuronLayout
 from babelscope.models.rows import RowEdit
 from babelscope.regions.deactivation import changes_of, deactivate
 from babelscope.regions.masks import RegionSet, random_region_by_layer
@@ -50,7 +51,14 @@ def row_edit(treatment: Treatment) -> RowEdit:
 def language_means(recording: Recording) -> Float[Tensor, "L P N"]:
     """Mean activation of every neuron in every language, sentences weighing the same."""
     means = torch.cat([recording.stored(block).double().mean(1) for block in recording.chunks()], dim=1)
-    return means.float().reshape(len(recording.languages), recording.layers, -1)
+    return recording.layout.by_layer(means.float(), 0.0)
+
+
+def mean_values(recording: Recording) -> Float[Tensor, "L P N"]:
+    """Means that neurons can be set to; raises InputError of neurons that were taken times their routing weight."""
+    if recording.span.weighted:
+        raise InputError("a neuron is never its value times its routing weight: take means of a recording without")
+    return language_means(recording)
 
 
 def treatment(
@@ -75,7 +83,7 @@ def treatment(
         raise InputError(f"no treatment {kind!r}; there are {', '.join(KINDS)}")
     if recording is None:
         raise InputError(f"the treatment {kind!r} takes its values from a recording")
-    means = language_means(recording)
+    means = mean_values(recording)
     if kind == "mean":
         return Treatment(mask, means.mean(0))
     if language not in recording.languages:
@@ -107,23 +115,32 @@ class Dose:
     documents: int
 
 
-def top_share(scores: Float[Tensor, "P N"], share: float) -> Bool[Tensor, "P N"]:
+def top_share(scores: Float[Tensor, "P N"], share: float, layout: NeuronLayout) -> Bool[Tensor, "P N"]:
     """The `share` of all neurons with the highest scores."""
-    flat = scores.flatten()
+    flat = layout.in_a_row(scores)
     mask = torch.zeros(len(flat), dtype=torch.bool)
     mask[flat.topk(round(share * len(flat))).indices] = True
-    return mask.reshape(scores.shape)
+    return layout.by_layer(mask, False)
+
+
+@dataclass(frozen=True)
+class Doses:
+    """How much of a ranking is treated, in which ways, and against how many random draws."""
+
+    shares: Sequence[float] = (0.001, 0.003, 0.01, 0.03, 0.1)
+    """of all neurons"""
+    kinds: Sequence[Kind] = ("zero",)
+    controls: int = 1
+    """draws of as many random neurons of each layer"""
+    seed: int = 0
 
 
 def dose_response(
     model: Model,
     windows: Mapping[str, Windows],
     regions: RegionSet,
-    shares: Sequence[float] = (0.001, 0.003, 0.01, 0.03, 0.1),
-    kinds: Sequence[Kind] = ("zero",),
+    doses: Doses | None = None,
     recording: Recording | None = None,
-    controls: int = 1,
-    seed: int = 0,
     budget: int | None = None,
     progress: Callable[[int], None] | None = None,
     base: Mapping[str, Loss] | None = None,
@@ -135,7 +152,7 @@ def dose_response(
     """
     base = base or {code: score(model, text, budget, progress) for code, text in windows.items()}
     rows: list[Dose] = []
-    for matched, kind, share, draw, mask in _doses(regions, shares, kinds, controls, seed):
+    for matched, kind, share, draw, mask in _doses(regions, doses or Doses()):
         if not bool(mask.any()):
             continue
         with treated(model, treatment(mask, kind, recording, matched)):
@@ -148,24 +165,18 @@ def dose_response(
     return rows
 
 
-def _doses(
-    regions: RegionSet, shares: Sequence[float], kinds: Sequence[Kind], controls: int, seed: int
-) -> Iterator[tuple[str, Kind, float, int, Tensor]]:
+def _doses(regions: RegionSet, doses: Doses) -> Iterator[tuple[str, Kind, float, int, Tensor]]:
     for code in regions.languages:
         if code not in regions.scores:
             raise InputError(f"dose–response follows scores; the region of {code!r} has none")
-        for share in shares:
-            mask = top_share(regions.scores[code], share)
-            for kind in kinds:
+        for share in doses.shares:
+            mask = top_share(regions.scores[code], share, regions.layout)
+            sizes = mask.sum(1).tolist()
+            for kind in doses.kinds:
                 yield code, kind, share, -1, mask
-                for draw in range(controls):
-                    yield (
-                        code,
-                        kind,
-                        share,
-                        draw,
-                        random_region_by_layer(mask.sum(1).tolist(), mask.shape[1], seed + draw),
-                    )
+                for draw in range(doses.controls):
+                    drawn = random_region_by_layer(sizes, regions.layout.widths, doses.seed + draw)
+                    yield code, kind, share, draw, drawn
 
 
 def _dose(

@@ -20,7 +20,7 @@ from babelscope.errors import InputError
 from babelscope.models import Site
 from babelscope.models.hooks import Change
 from babelscope.models.rows import RowEdit
-from babelscope.regions.deactivation import changes_of
+from babelscope.regions.deactivation import changes_of, of_layer
 from babelscope.steering.directions import Direction
 from babelscope.terms import Arithmetic, Edit, Unit, Where
 
@@ -120,7 +120,7 @@ def region_edit(
     return RowEdit(changes_of(mask, None if means is None else factor * means, factor), where, first)
 
 
-def arithmetic_edit(
+def arithmetic_changes(
     source: Bool[Tensor, "P N"],
     target: Bool[Tensor, "P N"],
     means: Float[Tensor, "P N"],
@@ -128,9 +128,7 @@ def arithmetic_edit(
     factor: float = 1.0,
     mode: Arithmetic = "additive",
     off: float = 0.0,
-    where: Where = "all",
-    first: bool = False,
-) -> RowEdit:
+) -> dict[Site, Change]:
     """Language arithmetic (2507.22608): the source's neurons to `off`, the target's raised; shared ones are t's.
 
     additive: h += b·mean in t; replacement: h = b·mean in t; diffmean: h += b·(mean in t − mean in others).
@@ -140,14 +138,14 @@ def arithmetic_edit(
     raised = factor * (means - others if mode == "diffmean" else means)
 
     def of(layer: int) -> Change:
-        up, down, value = target[layer], source[layer] & ~target[layer], raised[layer]
+        up, down = target[layer], source[layer] & ~target[layer]
 
         def change(h: Tensor) -> Tensor:
-            lifted = value.to(h) if mode == "replacement" else h + value.to(h)
-            h = torch.where(up.to(h.device), lifted, h)
-            return h.masked_fill(down.to(h.device), off)
+            value = of_layer(raised[layer], h).to(h)
+            h = torch.where(of_layer(up, h), value if mode == "replacement" else h + value, h)
+            return h.masked_fill(of_layer(down, h), off)
 
         return change
 
     touched = [layer for layer in range(len(target)) if bool((target[layer] | source[layer]).any())]
-    return RowEdit({Site("neurons", layer): of(layer) for layer in touched}, where, first)
+    return {Site("neurons", layer): of(layer) for layer in touched}

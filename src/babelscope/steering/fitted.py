@@ -32,7 +32,7 @@ from babelscope.steering.controls import (
     third_unit,
 )
 from babelscope.steering.directions import METHODS, Direction, Method, direction
-from babelscope.steering.edits import arithmetic_edit, direction_edit, region_edit
+from babelscope.steering.edits import arithmetic_changes, direction_edit, region_edit
 from babelscope.steering.moments import Moments, collect_tokens
 from babelscope.terms import BY_NEURONS, Arithmetic, Edit, Unit, Where
 
@@ -79,16 +79,15 @@ def fit_neurons(model: Model, corpus: ParallelCorpus, share: float = 0.01) -> Ne
     """Regions by z where there are six languages, else by LAPE; LAPE neurons, and mean activations."""
     recording = record(model, corpus, activity=True)
     assert recording.activity is not None
-    shape = (model.layers, model.neurons_per_layer)
     by_entropy = lape(recording.activity, share)[1]
     regions = by_entropy
     if len(corpus.languages) >= 6:
         regions = key_regions(within_language_scores(within_language_sums(recording)))
     means = language_means(recording)
-    codes = recording.languages
+    codes, layout = recording.languages, recording.layout
     return Neurons(
-        {code: regions[place].reshape(shape) for place, code in enumerate(codes)},
-        {code: by_entropy[place].reshape(shape) for place, code in enumerate(codes)},
+        {code: layout.by_layer(regions[place], False) for place, code in enumerate(codes)},
+        {code: layout.by_layer(by_entropy[place], False) for place, code in enumerate(codes)},
         {code: means[place] for place, code in enumerate(codes)},
     )
 
@@ -169,9 +168,8 @@ class Fitted:
             off, on = masks[s] & ~masks[t], masks[t]
             if draw is not None:
                 off, on = self._random(off, 2 * draw + 1), self._random(on, 2 * draw)
-            return arithmetic_edit(
-                off, on, means, torch.stack(others).mean(0), setting.alpha, how.mode, 0.0, how.where, how.first
-            )
+            changes = arithmetic_changes(off, on, means, torch.stack(others).mean(0), setting.alpha, how.mode)
+            return RowEdit(changes, how.where, how.first)
         mask = known.regions[t] if draw is None else self._random(known.regions[t], draw)
         if setting.method == "scaled":
             return region_edit(mask, None, setting.alpha, how.where, how.first)
@@ -180,4 +178,4 @@ class Fitted:
         raise InputError(f"no method {setting.method!r}; there are {', '.join(ALL_METHODS)}")
 
     def _random(self, mask: Tensor, draw: int) -> Tensor:
-        return random_region_by_layer(mask.sum(1).tolist(), mask.shape[1], self.how.seed + draw)
+        return random_region_by_layer(mask.sum(1).tolist(), self.model.widths, self.how.seed + draw)

@@ -20,6 +20,7 @@ from babelscope.circuits.heads.roles import Roles, role_scores
 from babelscope.models import Model
 from babelscope.models.batches import token_budget
 from babelscope.results import Run, RunWriter, open_run, run_key
+from babelscope.results.manifest import versions
 from babelscope.results.step_store import StepStore
 from babelscope.studies import circuit_tables as tables
 from babelscope.studies.circuit_arrays import head_arrays
@@ -30,7 +31,6 @@ from babelscope.studies.circuit_settings import PRESETS, CircuitsSettings, Promp
 from babelscope.studies.circuit_steps import LanguageSteps
 from babelscope.studies.circuit_tables import AblationSet
 from babelscope.studies.progress import Progress, silent
-from babelscope.studies.regions import versions
 from babelscope.studies.steps import KeptSteps, run_steps
 from babelscope.tasks import PromptPair, task_named
 
@@ -64,7 +64,10 @@ def study_circuits(
     if against is not None:
         sides.append(Side.of(against, settings, (settings.against_language or settings.languages[-1],)))
     tables: dict[str, list[pd.DataFrame]] = {}
-    with KeptSteps(out, fresh) as beside, RunWriter(out, kind="circuits", overwrite=overwrite) as run:
+    with (
+        KeptSteps(out, "fresh" if fresh else "resume") as beside,
+        RunWriter(out, kind="circuits", overwrite=overwrite) as run,
+    ):
         store = beside.open()
         for side in sides:
             side.measure(settings, store, progress)

@@ -121,7 +121,10 @@ def study_latent(
     if running is None and settings.text and "tuned" in settings.lens:
         running = load_texts(settings.text, words.languages)
     steps = _Steps(model, settings, words, parallel, running)
-    with KeptSteps(out, fresh) as beside, RunWriter(out, kind="latent", overwrite=overwrite) as run:
+    with (
+        KeptSteps(out, "fresh" if fresh else "resume") as beside,
+        RunWriter(out, kind="latent", overwrite=overwrite) as run,
+    ):
         store = beside.open()
         results = run_steps(steps.all, steps.inputs, store, progress)
         found = [results[step] for step in steps.lenses]

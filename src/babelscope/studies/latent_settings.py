@@ -72,8 +72,8 @@ class Asking(Settings):
         if self.parallel is not None:
             self._put(parallel=with_form(self.parallel, self.normalise))
         self._put(from_=tuple(parse_languages(self.from_)), to=tuple(parse_languages(self.to)))
-        if self.special == "bos-excluded":
-            raise InputError("--special bos-excluded: nothing is averaged over tokens here; use none or bos")
+        if self.special not in ("auto", "none", "bos"):
+            raise InputError(f"--special {self.special}: nothing is averaged over tokens here; use none or bos")
         if not 1 <= self.prompts <= MOST_PROMPTS or not 0 <= (self.demonstrations or 0) <= MOST_PROMPTS:
             raise InputError(f"--prompts: 1 to {MOST_PROMPTS} a concept; --demonstrations: 0 to {MOST_PROMPTS}")
         if self.task == "sentence" and not self.parallel:

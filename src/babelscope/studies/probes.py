@@ -12,12 +12,12 @@ import torch
 from babelscope.corpora import ParallelCorpus
 from babelscope.models import Model
 from babelscope.regions import alignment, confounds, generation, steering
-from babelscope.regions.alignment_neurons import Task, deactivate_alignment
+from babelscope.regions.alignment_neurons import Removals, Task, deactivate_alignment
 from babelscope.regions.masks import RegionSet, random_region_by_layer
 from babelscope.regions.methods import PERMUTED
 from babelscope.regions.perplexity import Windows, score
 from babelscope.regions.recording import Recording
-from babelscope.regions.treatments import Treatment, dose_response
+from babelscope.regions.treatments import Doses, Treatment, dose_response
 from babelscope.studies.progress import Progress
 from babelscope.studies.region_settings import RegionsSettings
 from babelscope.studies.steps import Sink
@@ -33,8 +33,8 @@ def write_alignment(run: Sink, model: Model, recording: Recording, corpus: Paral
     rows: list[dict[str, Any]] = [
         {**pair, "metric": one.metric, "layer": float(layer), "value": value, "low": low, "high": high}
         for one in found
-        for layer in range(recording.layers)
-        for pair, value, low, high in _pairs(languages, one.values[layer], one.low[layer], one.high[layer])
+        for place, layer in enumerate(recording.layout.with_neurons)
+        for pair, value, low, high in _pairs(languages, one.values[place], one.low[place], one.high[place])
     ]
     # no layer: these are facts of texts, not of activations
     same = overlap.diagonal(dim1=1, dim2=3).mean(-1)
@@ -71,9 +71,7 @@ def write_alignment_neurons(
         corpus,
         recording,
         windows,
-        settings.alignment_neurons,
-        settings.controls,
-        settings.seed,
+        Removals(settings.alignment_neurons, settings.controls, settings.seed),
         settings.special,
         {"story_cloze": _story_cloze(model, settings.stories, recording.languages)} if settings.stories else None,
     )
@@ -115,7 +113,7 @@ def write_doses(
         base = {code: score(model, text, progress=step) for code, text in windows.items()}
         for name, found in ranked.items():
             doses = dose_response(
-                model, windows, found, settings.doses, settings.kinds, recording, controls, settings.seed,
+                model, windows, found, Doses(settings.doses, settings.kinds, controls, settings.seed), recording,
                 progress=step, base=base,
             )  # fmt: skip
             rows += [{"method": name, **asdict(row)} for row in doses]
@@ -147,10 +145,10 @@ def write_generations(
     told: dict[str, Any] = {}
     if settings.steer:
         source, target = settings.steer
-        table, texts = steering.steer(
-            model, recording, regions, source, target, prompts[source], settings.steer_way, settings.steer_factor,
-            settings.controls, settings.seed, sampling,
-        )  # fmt: skip
+        push = steering.Push(
+            source, target, settings.steer_way, settings.steer_factor, settings.controls, settings.seed
+        )
+        table, texts = steering.steer(model, recording, regions, push, prompts[source], sampling)
         run.table("steering", pd.DataFrame(asdict(row) for row in table))
         told = {row.condition: row.success for row in table}
         for row in texts:
@@ -163,9 +161,9 @@ def write_generations(
 
 def _conditions(regions: RegionSet, settings: RegionsSettings) -> list[tuple[str, int, Treatment | None]]:
     per_layer = torch.stack([mask.sum(1) for mask in regions.masks.values()]).double().mean(0).round().int().tolist()
-    width = next(iter(regions.masks.values())).shape[1]
+    widths = regions.layout.widths
     controls = [
-        ("random-layer", draw, Treatment(random_region_by_layer(per_layer, width, settings.seed + draw)))
+        ("random-layer", draw, Treatment(random_region_by_layer(per_layer, widths, settings.seed + draw)))
         for draw in range(min(settings.controls, 2))
     ]
     named = [(code, -1, Treatment(mask)) for code, mask in regions.masks.items()]

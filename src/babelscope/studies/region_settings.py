@@ -44,12 +44,15 @@ class Sample(Settings):
 class Recorded(Settings):
     """Recording: what a sentence's activation is."""
 
-    special: SpecialTokens = "none"
-    """special tokens: none; a beginning-of-sequence token; or one that is left out of the mean"""
+    special: SpecialTokens = "auto"
+    """special tokens: none; bos, at the beginning; the same left out of the mean; the tokenizer's own, left out; auto:
+    own for an encoder, else none"""
     first: First = "keep"
     """drop: the first pooled token stays out of the mean"""
     tokens: Pooled = "all"
     """shortest: as many tokens of a sentence as the language with the fewest has"""
+    weighted: bool = False
+    """mixtures of experts: neurons of routed experts times their routing weight"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,7 +139,7 @@ class Calibration(Settings):
             from babelscope.regions.methods import METHODS
 
             for name in self.methods:
-                if name not in METHODS:
+                if METHODS.get(name) is None:
                     raise InputError(f"--methods {name}: there are {', '.join(METHODS)}")
 
 
@@ -152,8 +155,12 @@ class Alignment(Settings):
     """story cloze beside the alignment neurons, such as pocket:"""
 
     def check(self) -> None:
-        """Raises InputError for shares that are none."""
+        """Raises InputError for shares that are none, and for a metric from outside that cannot be had."""
         _check_shares("--alignment-neurons", self.alignment_neurons)
+        if self.alignment:
+            from babelscope.regions.alignment import METRICS
+
+            dict(METRICS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -241,6 +248,8 @@ class RegionsSettings(Generation, Dosing, Alignment, Calibration, Deactivation, 
             if self.first != "keep" or self.tokens != "all":
                 raise InputError("--paper is --first keep --tokens all: leave out the others, or --paper")
             self._put(norm="paper", first="keep", tokens="all", method="z-score")
+        if self.weighted and (self.steer or (self.doses and any(kind.startswith("mean") for kind in self.kinds))):
+            raise InputError("--weighted: neurons cannot be set to means of themselves times a routing weight")
         if self.doses and not self.texts:
             raise InputError("--doses needs --texts to measure on")
         if self.languages is not None:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import math
-import platform
 from collections.abc import Mapping
 from dataclasses import asdict, replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +14,20 @@ from babelscope._version import __version__
 from babelscope.corpora import ParallelCorpus, TextCollection, load_corpus, load_texts
 from babelscope.models import Model
 from babelscope.models.batches import token_budget
+from babelscope.models.encoders import refuse_next_word
 from babelscope.regions.headlines import rarefied_excess
 from babelscope.regions.perplexity import Windows, cut_windows
 from babelscope.regions.table import DeactivationTable
 from babelscope.results import Run, RunWriter, open_run, run_key
+from babelscope.results.manifest import versions
 from babelscope.studies import calibration
 from babelscope.studies.progress import Progress, silent
 from babelscope.studies.region_scores import summary, write_headlines, write_scores
 from babelscope.studies.region_settings import RegionsSettings
 from babelscope.studies.region_steps import RegionsStudy
-from babelscope.studies.steps import KeptSteps, Results, run_steps
+from babelscope.studies.steps import Kept, KeptSteps, Results, run_steps
 
-__all__ = ["RegionsSettings", "study_regions", "versions"]
+__all__ = ["RegionsSettings", "study_regions"]
 
 
 def study_regions(
@@ -38,22 +38,21 @@ def study_regions(
     corpus: ParallelCorpus | None = None,
     texts: Mapping[str, TextCollection] | None = None,
     progress: Progress = silent,
-    fresh: bool = False,
-    keep: bool = True,
+    kept: Kept = "resume",
 ) -> Run:
     """Record, map, localise, deactivate; write a run directory and open it.
 
     `corpus` and `texts` take the place of the settings' specifications when already loaded. Raises the errors of every
     step before anything is measured where possible: an unattainable threshold, a missing language, too little text.
-    Finished steps are kept beside `out` until the run is whole (unless `keep` is off), so that a study that was stopped
-    goes on where it was; `fresh` begins anew.
+    Finished steps are kept beside `out` until the run is whole, so that a study that was stopped goes on where it was;
+    `kept` "fresh" begins anew, "off" keeps none.
 
     >>> run = study_regions(model, RegionsSettings("bible:texts", samples=100), "runs/first")   # doctest: +SKIP
     >>> run.summary["sklr"]                                                                    # doctest: +SKIP
     1312
     """
     study = regions_study(model, settings, corpus, texts)
-    with KeptSteps(out, fresh, keep) as beside, RunWriter(out, kind="regions", overwrite=overwrite) as run:
+    with KeptSteps(out, kept) as beside, RunWriter(out, kind="regions", overwrite=overwrite) as run:
         store = beside.open()
         results = run_steps(study.steps, study.inputs, store, progress)
         _write(run, study, results)
@@ -67,6 +66,8 @@ def regions_study(
     texts: Mapping[str, TextCollection] | None = None,
 ) -> RegionsStudy:
     """The steps of a study, its text read; raises what `study_regions` raises before it measures."""
+    if settings.texts or texts or settings.generate or settings.steer:
+        refuse_next_word(model.encoder, model.id)
     whole = corpus or load_corpus(settings.corpus, settings.languages)
     if settings.normalise:
         whole = whole.normalised(settings.normalise)  # what came in memory; nothing is left to change in the rest
@@ -193,7 +194,11 @@ def _manifest(
     run.manifest.update(
         babelscope=__version__,
         asked=asdict(settings),
-        defaults={"token_budget": token_budget(model.device), "window": _window_facts(windows)},
+        defaults={
+            "token_budget": token_budget(model.device),
+            "window": _window_facts(windows),
+            "special": model.special(settings.special),
+        },
         model=facts,
         tokenizer_hash=model.tokenizer_hash,
         corpus=corpus,
@@ -206,13 +211,3 @@ def _manifest(
 
 def _window_facts(windows: Mapping[str, Windows]) -> dict[str, Any]:
     return {code: {"tokens": text.ids.shape[1], "windows": text.ids.shape[0]} for code, text in windows.items()}
-
-
-def versions() -> dict[str, str]:
-    """Versions of what the numbers depend on."""
-    packages = ("torch", "transformers", "tokenizers", "numpy", "xarray", "zarr")
-    return {
-        "python": platform.python_version(),
-        "babelscope": __version__,
-        **{name: version(name) for name in packages},
-    }

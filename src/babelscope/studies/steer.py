@@ -99,7 +99,10 @@ def study_steering(
     study = _Study(model, settings, split, judge, progress)
     steps = study.steps(pairs)
     inputs = {"weights": model.weight_hash, "tokenizer": model.tokenizer_hash, "corpus": found.hash}
-    with KeptSteps(out, fresh) as beside, RunWriter(out, kind="steering", overwrite=overwrite) as run:
+    with (
+        KeptSteps(out, "fresh" if fresh else "resume") as beside,
+        RunWriter(out, kind="steering", overwrite=overwrite) as run,
+    ):
         store = beside.open()
         results = run_steps(steps, inputs, store, progress)
         tables = [results[step] for step in steps[1:]]

@@ -22,7 +22,7 @@ from dataclasses import asdict, dataclass, field, is_dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import TracebackType
-from typing import Any, Generic, Protocol, TypeVar, cast
+from typing import Any, Generic, Literal, Protocol, TypeVar, cast, runtime_checkable
 
 import pandas as pd
 import xarray as xr
@@ -37,6 +37,8 @@ from babelscope.studies.progress import Progress, silent
 S = TypeVar("S")
 R = TypeVar("R")
 
+Kept = Literal["resume", "fresh", "off"]
+"""finished steps: taken over where a study was stopped; made anew; not kept"""
 AGAIN = "finished steps are kept: start it again to go on from there, with --fresh to begin anew"
 
 
@@ -62,6 +64,7 @@ class Cost:
     """the option that makes it cheaper, and how"""
 
 
+@runtime_checkable
 class Sink(Protocol):
     """Where tables and arrays are put: a run in the making, or the result of a step."""
 
@@ -225,12 +228,12 @@ class KeptSteps:
     Stands around the RunWriter, so that the steps are removed when the run has its name and before anybody else may
     write it; an interruption says that they are kept.
 
-    >>> with KeptSteps("runs/a", keep=False) as steps:
+    >>> with KeptSteps("runs/a", "off") as steps:
     ...     steps.open()
     """
 
-    def __init__(self, out: str | os.PathLike[str], fresh: bool = False, keep: bool = True) -> None:
-        self._out, self._fresh, self._keep = os.fspath(out), fresh, keep
+    def __init__(self, out: str | os.PathLike[str], kept: Kept = "resume") -> None:
+        self._out, self._kept = os.fspath(out), kept
         self._store: StepStore | None = None
 
     def open(self) -> StepStore | None:
@@ -238,11 +241,11 @@ class KeptSteps:
 
         Called inside the RunWriter, which has looked at the place. Raises RunError where another study is at work.
         """
-        if self._keep and "://" not in self._out:
+        if self._kept != "off" and "://" not in self._out:
             store = StepStore(home(self._out).absolute())
             store.hold()
             self._store = store
-            if self._fresh:
+            if self._kept == "fresh":
                 store.remove()
         return self._store
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from babelscope.errors import NoPromptSurvives, TaskError
+from babelscope.outside import Rows
 from babelscope.tasks import ioi, tense
 from babelscope.tasks.census import Census, Tally, joined
 from babelscope.tasks.collect import (
     Collected,
+    Options,
     Request,
     balanced,
     collect_ioi,
@@ -56,16 +58,18 @@ class Task:
     """roles whose words heads may copy"""
     control: str = "random-text"
     """the task of the same language that does not ask for this process"""
+    spoken: tuple[str, ...] = ()
+    """languages of a task that makes its prompts without data of the package"""
 
     @property
     def languages(self) -> tuple[str, ...]:
         """Languages with data in the package; empty when the user brings the text."""
-        return available(self.data) if self.data else ()
+        return available(self.data) if self.data else self.spoken
 
 
 _TWIN = {"twin": "the prompt of another pair of equal length, best one whose target is this one's foil"}
 
-TASKS: Mapping[str, Task] = {
+_TASKS: Mapping[str, Task] = {
     task.name: task
     for task in (
         Task(
@@ -111,6 +115,7 @@ TASKS: Mapping[str, Task] = {
         ),
     )
 }
+TASKS: Rows[Task] = Rows("tasks", lambda row: isinstance(row, Task), _TASKS)
 """Task name → task; "minimal-pairs:PATH", "agreement:PATH" and, for templates of your own, "ioi:PATH.toml" and
 "past-tense:PATH.toml" name their file; `{language}` in a path stands for the language's code"""
 
@@ -129,69 +134,42 @@ def corruptions(task: str) -> tuple[str, ...]:
     return tuple(_task(task)[0].corruptions)
 
 
-def build(
-    task: str,
-    tokenizer: Any,
-    language: str,
-    *,
-    n: int = 100,
-    seed: int = 0,
-    corruption: str | None = None,
-    split: str = "strict",
-    heldout: bool | None = None,
-    templates: Sequence[str] | None = None,
-    stratum: str | None = None,
-    source: str | None = None,
-    verbs: str | None = None,
-    scenes: str = "auto",
-    special: bool = True,
-    extend: bool = True,
-    whole: bool = False,
-    same_tokens: bool = False,
-    length: int = 20,
-    limit: int = 0,
-) -> PromptSet:
-    """Up to `n` prompt pairs of a task in a language, as a tokenizer allows them (section 2).
+def build(task: str, tokenizer: Any, language: str, options: Options | None = None, **changes: Any) -> PromptSet:
+    """Prompt pairs of a task in a language, as a tokenizer allows them (section 2); `changes` are Options by name.
 
-    `split` "strict" asks for one-token names, targets and foils in context, "relaxed" for equally many tokens above
-    one, "auto" takes the strict split where it gives half of `n`. `heldout` True or False takes only the templates and
-    names (verbs) kept for evaluation, or only the others. `scenes` "exact" never replaces a name that fails,
-    "substituted" does, "auto" does where too few survive. `source` "mib:FOLDER", a template file (.toml) or the file of
-    minimal pairs, `{language}` in it standing for the code; `verbs`
-    "unimorph:TABLE"; `stratum` one stratum of past tense; `whole` scores whole sentences of minimal pairs; `extend`
-    lets a multi-token target share its first tokens with the foil; `same_tokens` wants a name to be the same tokens
-    wherever it stands; `special` keeps the tokenizer's BOS; `length` is
-    that of random text; `limit` how many prompts are looked at. Fewer than `n` is logged, none raises NoPromptSurvives
-    with the census; an unknown task, corruption, split, language, template or stratum raises TaskError.
+    Fewer than `n` is logged, none raises NoPromptSurvives with the census; an unknown task, option, corruption, split,
+    language, template or stratum raises TaskError.
+
+    >>> build("ioi", tokenizer, "en", n=60, split="auto")                                  # doctest: +SKIP
     """
+    asked = _options(options, changes)
     kind, path = _task(task)
-    if n < 1:
-        raise TaskError(f"n must be at least 1, got {n}")
-    if split not in SPLITS:
-        raise TaskError(f"no split {split!r}; there are {', '.join(SPLITS)}")
-    request = Request(
-        task=kind.name,
-        language=language if source or path else _language(kind, language),
-        n=n,
-        seed=seed,
-        corruption=_corruption(kind, corruption),
-        split=split,
-        heldout=heldout,
-        templates=None if templates is None else tuple(templates),
-        stratum=stratum,
-        source=source or path,
-        verbs=verbs,
-        scenes=scenes,
-        extend=extend,
-        whole=whole,
-        length=length,
-        same_tokens=same_tokens,
-        limit=limit,
-    )
-    prompts = _collected(kind, request, _encoder(tokenizer, special))
-    if len(prompts) < n:
-        _log.info("%s in %s: %d prompts instead of %d (%s)", task, language, len(prompts), n, prompts.census.line())
+    if asked.n < 1:
+        raise TaskError(f"n must be at least 1, got {asked.n}")
+    if asked.split not in SPLITS:
+        raise TaskError(f"no split {asked.split!r}; there are {', '.join(SPLITS)}")
+    values: dict[str, Any] = {
+        **vars(asked),
+        "task": kind.name,
+        "language": language if asked.source or path else _language(kind, language),
+        "corruption": _corruption(kind, asked.corruption),
+        "templates": None if asked.templates is None else tuple(asked.templates),
+        "source": asked.source or path,
+    }
+    request = Request(**values)
+    prompts = _collected(kind, request, _encoder(tokenizer, asked.special))
+    if len(prompts) < asked.n:
+        counted = prompts.census.line()
+        _log.info("%s in %s: %d prompts instead of %d (%s)", task, language, len(prompts), asked.n, counted)
     return prompts
+
+
+def _options(options: Options | None, changes: Mapping[str, Any]) -> Options:
+    known = [field.name for field in fields(Options)]
+    unknown = [name for name in changes if name not in known]
+    if unknown:
+        raise TaskError(f"no option {unknown[0]!r} of prompts; there are {', '.join(known)}")
+    return replace(options or Options(), **changes)
 
 
 def build_paired(
@@ -306,7 +284,8 @@ def _collected(kind: Task, request: Request, encoder: Encoder) -> PromptSet:
             return strict
         return relaxed if len(relaxed) > len(strict) else strict
     tally = Tally()
-    pairs, scenes = kind.collect(request, encoder, tally)
+    with TASKS.running(kind.name):
+        pairs, scenes = kind.collect(request, encoder, tally)
     counted = tally.census(request.task, request.split, request.corruption)
     if not pairs:
         other = "relaxed" if request.split == "strict" else "strict"
@@ -345,7 +324,7 @@ def _corruption(task: Task, corruption: str | None) -> str:
 
 def _language(task: Task, code: str) -> str:
     """The code as the data files write it: zho, zh-CN and Chinese are zh."""
-    if not task.data or code in task.languages:
+    if not task.languages or code in task.languages:
         return code
     from babelscope.errors import InputError
     from babelscope.languages import language
