@@ -27,10 +27,6 @@ def refuse_files(folder: Path, name: str) -> None:
         gguf = next((path.name for path in files if path.suffix == ".gguf"), None)
         if gguf is not None:
             raise ModelError(f"{name} holds {gguf}, and GGUF is not read: take the model that it was made from")
-        if not (folder / "adapter_config.json").is_file():
-            raise ModelError(
-                f"{name} holds no weights (*.safetensors or *.bin): a model folder has them beside config.json"
-            )
 
 
 def _begins(path: Path, start: bytes) -> bool:
@@ -105,6 +101,8 @@ def in_our_words(error: BaseException, name: str) -> str:
         return f"{name} is no folder here and no model of the hub (or a private one: huggingface-cli login)"
     if "gated repo" in text.lower() or "GatedRepo" in type(error).__name__:
         return f"{name} is open to those only who accepted its terms: do so on its page, then huggingface-cli login"
+    if "no file named" in text and "model.safetensors" in text:
+        return f"{name} holds no weights: a model folder has *.safetensors or *.bin beside config.json"
     if "header too large" in text or "HeaderTooLarge" in text:
         return f"{name}: its weights are no safetensors file (is it a pointer of Git LFS? run `git lfs pull`)"
     first = first_line(error)
