@@ -66,10 +66,8 @@ COMMANDS = (
         full="--samples 100 --text-tokens 4096 --permutations 200 --generate 2",
         new="--paper --documents none",
     ),
-    Asked("ioi", "circuits pocket:pocket-bloom-s --task ioi --languages en,zh --n 12 --draws 1", full="--n 48"),
-    Asked(
-        "tense", "circuits pocket:pocket-bloom-s --task past-tense --languages en,fr --n 12 --draws 2", full="--n 48"
-    ),
+    Asked("ioi", "circuits pocket:pocket-bloom-s --task ioi --languages en,zh --n 8 --draws 1", full="--n 48"),
+    Asked("tense", "circuits pocket:pocket-bloom-s --task past-tense --languages en,fr --n 8 --draws 1", full="--n 48"),
     Asked("sweep", "sweep PLAN", plan=PLAN),
     Asked("evaluate", "evaluate pocket:pocket-bloom-s --languages en,zh,fr"),
 )

@@ -74,7 +74,8 @@ class Places:
     def neuron_layers(self) -> tuple[int, ...]:
         """Layers that have neurons; all of them but in mixed stacks."""
         dense = {layer for layer, block in enumerate(self.blocks) if find(block, self.family.neurons) is not None}
-        return tuple(sorted(dense | set(self.mixtures)))
+        skipped = {layer for layer, block in enumerate(self.blocks) if find(block, self.family.skipped) is not None}
+        return tuple(sorted((dense | set(self.mixtures)) - skipped))
 
     @cached_property
     def widths(self) -> tuple[int, ...]:
@@ -169,10 +170,12 @@ class Places:
     def sites(self) -> list[Site]:
         """Every site, layer by layer."""
         mlp: tuple[Kind, ...] = ("mlp_in", "neurons", "mlp_write")
+        router: tuple[Kind, ...] = ("router",)
         attention: tuple[Kind, ...] = ("q", "k", "v", "z", "attention_write") if self.heads else ()
         found: list[Site] = []
         for layer in range(self.layers):
             kinds: list[Kind] = ["residual", *attention, *(mlp if layer in self.neuron_layers else ())]
+            kinds += router if layer in self.mixtures else ()
             found += [Site(kind, layer) for kind in kinds]
         return [*found, Site("residual", self.layers)]
 

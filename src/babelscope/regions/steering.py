@@ -17,7 +17,7 @@ from babelscope.models import Model
 from babelscope.regions.generation import BASE, Continuation, Sampling, Share, generations, means_of, share
 from babelscope.regions.masks import RegionSet, random_region_by_layer
 from babelscope.regions.recording import Recording
-from babelscope.regions.treatments import Treatment, language_means
+from babelscope.regions.treatments import Treatment, mean_values
 from babelscope.terms import Way
 
 STEERED, SWAPPED, RANDOM = "steered", "swapped", "random-layer"
@@ -82,7 +82,7 @@ def steering_conditions(
     mask, both = regions[target], regions[target] | regions[source]
     if not bool(mask.any()):
         raise InputError(f"steering {source}:{target}: the region of {target} is empty")
-    means = factor * language_means(recording)[recording.languages.index(target)]
+    means = factor * mean_values(recording)[recording.languages.index(target)]
 
     def made(chosen: Tensor) -> Treatment:
         return Treatment(chosen, means) if way == "mean" else Treatment(chosen, scale=factor)
