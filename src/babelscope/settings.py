@@ -9,11 +9,12 @@ from __future__ import annotations
 import ast
 import dataclasses
 import inspect
+import math
 import textwrap
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, ClassVar, TypeVar, get_type_hints
+from typing import Any, ClassVar, TypeVar, cast, get_type_hints
 
 from babelscope.errors import InputError
 
@@ -41,6 +42,7 @@ class Settings:
     """option → when it changes anything; one that would be accepted and not used is refused"""
 
     def __post_init__(self) -> None:
+        refuse_no_numbers(self)
         for group in reversed(type(self).__mro__):
             if "check" in vars(group):
                 vars(group)["check"](self)
@@ -56,6 +58,20 @@ class Settings:
         """Values in their canonical form, for use in `check`."""
         for name, value in values.items():
             object.__setattr__(self, name, value)
+
+
+def refuse_no_numbers(settings: Settings) -> None:
+    """Raises InputError for NaN and infinities, which pass every comparison, and for an entry that is listed twice."""
+    for one in dataclasses.fields(settings):
+        value = getattr(settings, one.name)
+        parts = list(cast("Sequence[object]", value)) if isinstance(value, tuple | list) else [value]
+        option = f"--{one.name.strip('_').replace('_', '-')}"
+        for part in parts:
+            if isinstance(part, float) and not math.isfinite(part):
+                raise InputError(f"{option} {part:g}: a finite number is needed")
+        twice = next((part for place, part in enumerate(parts) if part in parts[:place]), None)
+        if twice is not None:
+            raise InputError(f"{option}: {twice} is named twice; name it once")
 
 
 def refuse_idle(settings: Settings, uses: Mapping[str, Use]) -> None:
