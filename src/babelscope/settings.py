@@ -44,8 +44,8 @@ class Settings:
     def __post_init__(self) -> None:
         refuse_no_numbers(self)
         for group in reversed(type(self).__mro__):
-            if "check" in vars(group):
-                vars(group)["check"](self)
+            if callable(check := vars(group).get("check")):  # a field may be called so, too
+                check(self)
         refuse_idle(
             self, {name: use for group in type(self).__mro__ for name, use in vars(group).get("ONLY", {}).items()}
         )
@@ -61,7 +61,7 @@ class Settings:
 
 
 def refuse_no_numbers(settings: Settings) -> None:
-    """Raises InputError for NaN and infinities, which pass every comparison, and for an entry that is listed twice."""
+    """Raises InputError for NaN and infinities, which pass any comparison, seeds below 0, and entries listed twice."""
     for one in dataclasses.fields(settings):
         value = getattr(settings, one.name)
         parts = list(cast("Sequence[object]", value)) if isinstance(value, tuple | list) else [value]
@@ -69,6 +69,8 @@ def refuse_no_numbers(settings: Settings) -> None:
         for part in parts:
             if isinstance(part, float) and not math.isfinite(part):
                 raise InputError(f"{option} {part:g}: a finite number is needed")
+        if one.name.endswith("seed") and isinstance(value, int) and value < 0:
+            raise InputError(f"{option} {value}: a seed is a whole number from 0")
         twice = next((part for place, part in enumerate(parts) if part in parts[:place]), None)
         if twice is not None:
             raise InputError(f"{option}: {twice} is named twice; name it once")
