@@ -10,8 +10,9 @@ import pytest
 import yaml
 
 from babelscope.claims import Part, Verdict, aggregate, judge, packaged_claims
+from babelscope.claims.case import Case, permuted_ids, permuted_labels
 from babelscope.claims.claim import load_claim, parse_claim
-from babelscope.claims.measures import MEASURES, Case, permuted_ids, permuted_labels
+from babelscope.claims.measures import MEASURES
 from babelscope.claims.page import claim_page
 from babelscope.claims.replicate import Replication, quick_case, replicate, write_replication
 from babelscope.claims.verdict import ends, with_twin
