@@ -35,10 +35,12 @@ class Case:
     """tokens of a window of running text"""
     twin: str = ""
     """what is destroyed; empty: nothing"""
+    languages: tuple[str, ...] = ()
+    """of the corpus; empty: all that it has"""
 
     def sentences(self) -> ParallelCorpus:
         """The parallel sentences, in the twin with what it destroys destroyed."""
-        corpus = load_corpus(self.corpus).sample(self.n, self.seed)
+        corpus = load_corpus(self.corpus, list(self.languages) or None).sample(self.n, self.seed)
         if self.twin == "labels":
             return permuted_labels(corpus, self.seed)
         return permuted_ids(corpus, self.seed) if self.twin == "ids" else corpus

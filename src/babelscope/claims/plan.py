@@ -34,6 +34,7 @@ def replication_plan(claim: Claim, models: Sequence[str] = (), out: Path | None 
     corpus, texts = str(claim.run.get("corpus") or measure.corpus), claim.run.get("texts")
     command = ["babelscope", "replicate", claim.id, "--model", ",".join(chosen), "--corpus", corpus]
     command += ["--texts", str(texts)] if texts else []
+    command += ["--languages", ",".join(claim.run["languages"])] if claim.run.get("languages") else []
     for name in ("n", "tokens", "window"):
         command += [f"--{name}", str(claim.run[name])] if name in claim.run else []
     command += ["--draws", "200", "--out", str(out or f"runs/{claim.id}")]

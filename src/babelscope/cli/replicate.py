@@ -33,6 +33,8 @@ class ReplicationSettings(Settings):
     """parallel text in the place of the claim's"""
     texts: str | None = None
     """running text in the place of the claim's"""
+    languages: tuple[str, ...] = ()
+    """of the corpus, by commas [the claim's, else all that are there]"""
     n: int | None = None
     """parallel sentences [60 in quick runs]"""
     draws: int | None = None
@@ -195,6 +197,7 @@ def _case(claim: Claim, settings: ReplicationSettings, seed: int) -> tuple[Case,
         settings.draws or 200,
         tokens=settings.tokens or own.get("tokens") or 100_000,
         window=settings.window or own.get("window") or 1024,
+        languages=settings.languages or tuple(own.get("languages") or ()),
     )
     hubs = {str(one.get("hub")) for one in claim.raw["models"] if isinstance(one, dict)}
     return case, "near" if set(settings.model) <= hubs else "other model"

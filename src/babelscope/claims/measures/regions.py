@@ -244,7 +244,7 @@ def _next_language(regions: masks.RegionSet) -> masks.RegionSet:
 
 
 def _windows(model: Model, spec: str, case: Case) -> dict[str, Windows]:
-    texts = load_texts(spec, load_corpus(case.corpus).languages)
+    texts = load_texts(spec, case.languages or load_corpus(case.corpus).languages)
     return {
         code: cut_windows(model, text, case.window, max(1, case.tokens // case.window)) for code, text in texts.items()
     }
