@@ -38,7 +38,6 @@ def run(tmp_path_factory):
         generate=2,
         generate_tokens=3,
         prompt_tokens=3,
-        steer=("en", "zh"),
         method="z-score",
     )
     out = tmp_path_factory.mktemp("runs") / "all"
@@ -67,10 +66,10 @@ def test_a_run_holds_what_the_contract_says(run):
         assert arrays[name].shape == (6, 6)
     wanted = {
         "agreement", "alignment", "alignment_neurons", "calibration", "dose", "generation_shares", "generations",
-        "headlines", "methods", "perplexity", "region_size", "selectivity", "sentences", "stability", "steering",
+        "headlines", "methods", "perplexity", "region_size", "selectivity", "sentences", "stability",
     }  # fmt: skip
     assert set(run.tables) == wanted
-    assert all("n" in run.table(name) for name in ("alignment", "calibration", "stability", "steering", "methods"))
+    assert all("n" in run.table(name) for name in ("alignment", "calibration", "stability", "methods"))
 
 
 def test_scores_add_up_and_regions_are_those_of_the_scores(run):
@@ -126,9 +125,8 @@ def test_alignment_has_controls_and_confounds(run):
 
 def test_writing_is_tabled(run):
     rows = run.table("generations")
-    assert {"base", "en", "zh", "random-layer", "steered to zh"} <= set(rows.deactivated)
+    assert {"base", "en", "zh", "random-layer"} <= set(rows.deactivated)
     assert len(rows[rows.deactivated == "base"]) == 2 * 6
-    assert set(run.summary["steering"]) == {"base", "steered", "swapped", "random-layer"}
 
 
 def test_the_same_settings_give_the_same_numbers(run, tmp_path):
@@ -180,14 +178,9 @@ def test_the_papers_numbers_keep_their_names(tmp_path):
         ({"permutations": -1}, "cannot be negative"),
         ({"fdr": 1.5}, "between 0 and 1"),
         ({"bootstrap": 0}, "at least one draw"),
-        ({"steer_way": "push"}, "use mean or scale"),
         ({"methods": ("magic",)}, "magic: there are contrast, z-score"),
         ({"doses": (0.1,)}, "needs --texts"),
         ({"alignment_neurons": (2.0,)}, "above 0 and are at most 1"),
-        (
-            {"languages": ("en", "zh", "fr", "es", "pt", "ar", "vi", "hi", "id"), "steer": ("en", "fi")},
-            "fi is not among",
-        ),
     ],
 )
 def test_settings_that_cannot_work_are_refused(changes, message):
@@ -223,10 +216,8 @@ def test_region_files_are_shown_compared_and_exchanged(run, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--steer", "en"), "such as en:zh"),
         (("--kinds", "zero,half"), "--kinds: half is none of zero, mean"),
         (("--doses", "much"), "--doses: much is not a number"),
-        (("--steer-way", "push"), 'Choose from: "mean", "scale"'),
         (("--special", "eos"), 'Choose from: "none", "bos", "bos-excluded"'),
         (("--methods", "magic"), "--methods magic"),
     ],

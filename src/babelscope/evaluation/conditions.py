@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -58,6 +59,13 @@ def _with_random(name: str, mask: Tensor, controls: int, seed: int) -> list[tupl
 
 
 def _random_edit(saved: SavedEdit, seed: int, draw: int) -> Any:
+    if saved.arithmetic is not None and saved.mask is not None and saved.off is not None:
+        width = saved.mask.shape[1]
+        drawn = [
+            random_region_by_layer(own.sum(1).tolist(), width, seed + 2 * draw + place)
+            for place, own in enumerate((saved.mask, saved.off))
+        ]
+        return replace(saved, mask=drawn[0], off=drawn[1]).row_edit()
     if saved.mask is not None:
         mask = random_region_by_layer(saved.mask.sum(1).tolist(), saved.mask.shape[1], seed + draw)
         values = saved.values

@@ -12,7 +12,6 @@ from babelscope.regions.nulls import label_null, score_null, sentence_null
 from babelscope.regions.recording import Recording, record
 from babelscope.regions.similarity import gram, layer_means, pair_means, whole_means
 from babelscope.regions.stability import bootstrap_regions, split_half_regions
-from babelscope.regions.steering import steer
 from babelscope.regions.table import deactivation_table
 from babelscope.regions.treatments import dose_response, treated, treatment
 
@@ -44,7 +43,6 @@ __all__ = [
     "sentence_null",
     "split_half_regions",
     "standard_scores",
-    "steer",
     "treated",
     "treatment",
     "whole_means",

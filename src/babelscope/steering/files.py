@@ -11,7 +11,7 @@ from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 import torch
 from torch import Tensor
@@ -21,8 +21,8 @@ from babelscope.errors import InputError
 from babelscope.models import Model
 from babelscope.models.rows import WHERES, Flow, RowEdit, edited_rows
 from babelscope.steering.directions import Direction
-from babelscope.steering.edits import direction_edit, region_edit
-from babelscope.terms import Edit, Unit, Where
+from babelscope.steering.edits import arithmetic_edit, direction_edit, region_edit
+from babelscope.terms import Arithmetic, Edit, Unit, Where
 
 FORMAT = 1
 KEY = "babelscope"
@@ -37,6 +37,12 @@ class SavedEdit:
     """[layer, neuron]"""
     values: Tensor | None = None
     """what the masked neurons are set to; None: their activations times `alpha`"""
+    off: Tensor | None = None
+    """of language arithmetic: the source's neurons, set to 0; `mask` are the target's, `values` its means"""
+    others: Tensor | None = None
+    """of language arithmetic: means in the other languages"""
+    arithmetic: Arithmetic | None = None
+    """how language arithmetic raises the target's neurons; None: this is none"""
     alpha: float = 1.0
     edit: Edit = "add"
     keep: bool = False
@@ -48,6 +54,12 @@ class SavedEdit:
 
     def row_edit(self) -> RowEdit | None:
         """The edit of one condition in a batch of several; None where it leaves the model as it is."""
+        if self.arithmetic is not None:
+            if self.mask is None or self.off is None or self.values is None or self.others is None:
+                raise InputError("language arithmetic needs neurons of both languages and means of all")
+            return arithmetic_edit(
+                self.off, self.mask, self.values, self.others, self.alpha, self.arithmetic, 0.0, self.where, self.first
+            )
         if self.mask is not None:
             return region_edit(self.mask, self.values, self.alpha, self.where, self.first)
         return direction_edit(self.directions, self.alpha, self.edit, self.keep, self.unit, self.where, self.first)
@@ -92,11 +104,16 @@ def save_edit(saved: SavedEdit, path: str | Path) -> None:
             tensors[f"basis/{place}"] = one.basis.contiguous()
         numbers = {name: getattr(one, name) for name in ("gap", "at_source", "at_target", "norm")}
         told.append({"source": one.source, "target": one.target, "layer": one.layer, "method": one.method, **numbers})
-    if saved.mask is not None:
-        tensors["mask"] = saved.mask.to(torch.uint8).contiguous()
+    for name, part in (("mask", saved.mask), ("off", saved.off)):
+        if part is not None:
+            tensors[name] = part.to(torch.uint8).contiguous()
+    if saved.others is not None:
+        tensors["others"] = saved.others.contiguous()
     if saved.values is not None:
         tensors["values"] = saved.values.contiguous()
-    settings = {name: getattr(saved, name) for name in ("alpha", "edit", "keep", "unit", "where", "first")}
+    settings = {
+        name: getattr(saved, name) for name in ("alpha", "edit", "keep", "unit", "where", "first", "arithmetic")
+    }
     head = {"format": FORMAT, "version": __version__, "directions": told, **settings, "facts": dict(saved.facts)}
     save_file(tensors, str(path), {KEY: json.dumps(head, ensure_ascii=False, sort_keys=True)})
 
@@ -132,8 +149,14 @@ def _made(head: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> SavedEdit:
     mask = tensors.get("mask")
     if not directions and mask is None:
         raise ValueError("neither a direction nor a region")
+    off, others = tensors.get("off"), tensors.get("others")
+    for name, part in (("values", tensors.get("values")), ("off", off), ("others", others)):
+        if part is not None and (mask is None or part.shape != mask.shape):
+            raise ValueError(f"{name} of another shape than the mask")
+    if head["arithmetic"] not in (None, *get_args(Arithmetic)):
+        raise ValueError(f"arithmetic {head['arithmetic']!r}")
     return SavedEdit(
-        directions, None if mask is None else mask.bool(), tensors.get("values"), float(head["alpha"]),
-        head["edit"], bool(head["keep"]), cast("Unit", head["unit"]), head["where"],
-        bool(head["first"]), dict(head["facts"]),
+        directions, None if mask is None else mask.bool(), tensors.get("values"), None if off is None else off.bool(),
+        others, head["arithmetic"], float(head["alpha"]), head["edit"], bool(head["keep"]),
+        cast("Unit", head["unit"]), head["where"], bool(head["first"]), dict(head["facts"]),
     )  # fmt: skip

@@ -20,6 +20,7 @@ from babelscope._version import __version__
 from babelscope.corpora import ParallelCorpus, TextCollection, load_corpus, load_texts
 from babelscope.errors import InputError
 from babelscope.latent.census import refuse_empty
+from babelscope.latent.frequencies import counts_by_item, read_counts
 from babelscope.latent.geometry import MatchedRows, target_projection
 from babelscope.latent.judging import Pair, Rules
 from babelscope.latent.lens import Readings, averaging, check_lens, items_of, read, solved, states
@@ -207,7 +208,8 @@ class _Steps:
         candidates = settings.candidates or self.words.languages
         question = Question(settings.part(Words), self._asking(pair), settings.part(Judgement), tuple(candidates), lens)
         needs = (self.tuned,) if lens == "tuned" and self.tuned else ()
-        return Step(f"{lens} lens {'-'.join(pair)}", question, self._look, needs, dict(aligned))
+        inputs = {**aligned, **({"counts": _file_hash(settings.counts)} if settings.counts is not None else {})}
+        return Step(f"{lens} lens {'-'.join(pair)}", question, self._look, needs, inputs)
 
     def _tuned_step(self) -> Step[Tuning, TunedLens]:
         hashes = {code: text.hash for code, text in (self.running or {}).items()}
@@ -320,7 +322,9 @@ def pair_of(
     moved = hidden if translate is None else translate.moved(hidden)
     matched = MatchedRows(model, moved, averaging(items, len(tokens.concepts))) if question.judgement.matched else None
     right = solved(readings, items, tokens, target)
-    return Pair(words, tokens, source, target, readings, right, projected, matched)
+    counts = question.judgement.counts
+    known = {} if counts is None else counts_by_item(words, tokens, read_counts(counts))
+    return Pair(words, tokens, source, target, readings, right, projected, matched, known)
 
 
 def census_of(model: Model, settings: LatentSettings, corpus: ParallelCorpus | None = None) -> pd.DataFrame:
@@ -368,4 +372,4 @@ def _file_hash(path: Path) -> str:
     try:
         return hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError as error:
-        raise InputError(f"the tuned lens {path} cannot be read: {error.strerror}") from None
+        raise InputError(f"{path} cannot be read: {error.strerror}") from None

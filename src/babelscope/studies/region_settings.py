@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from babelscope.errors import InputError
-from babelscope.languages import language, parse_languages
+from babelscope.languages import parse_languages
 from babelscope.settings import Settings
-from babelscope.terms import Documents, First, Joint, Kind, Norm, Pooled, RegionMethod, Sign, SpecialTokens, Way
+from babelscope.terms import Documents, First, Joint, Kind, Norm, Pooled, RegionMethod, Sign, SpecialTokens
 
 if TYPE_CHECKING:
     from babelscope.regions.contrast import ContrastSettings
@@ -60,7 +60,7 @@ class Localisation(Settings):
     documents: Documents = "auto"
     """auto: sentences of one document of the corpus are not independent; none: they are"""
     method: RegionMethod = "contrast"
-    """regions that are switched off, steered and drawn; z-score needs six languages"""
+    """regions that are switched off and drawn; z-score needs six languages"""
     effect: float = 0.5
     """of contrast, in standard deviations within languages"""
     sign: Sign = "raised"
@@ -180,12 +180,6 @@ class Generation(Settings):
     """tokens of each continuation"""
     prompt_tokens: int = 8
     """tokens of each prompt"""
-    steer: tuple[str, str] | None = None
-    """steer generation from one language to another, such as en:zh"""
-    steer_way: Way = "mean"
-    """the region's neurons at their means in the target language, or scaled"""
-    steer_factor: float = 1.0
-    """times the means, or the activations"""
 
     def check(self) -> None:
         """Raises InputError for what cannot be written, MissingExtra where languages could not be told apart."""
@@ -193,12 +187,7 @@ class Generation(Settings):
             raise InputError("--generate cannot be negative")
         if min(self.generate_tokens, self.prompt_tokens) < 1:
             raise InputError("--generate-tokens and --prompt-tokens: at least one token")
-        if self.steer_way not in ("mean", "scale"):
-            raise InputError(f"--steer-way {self.steer_way}: use mean or scale")
-        if self.steer is not None:
-            source, target = self.steer
-            self._put(steer=(language(source).code, language(target).code))
-        if self.generate or self.steer:
+        if self.generate:
             from babelscope.regions.identification import check_identifier
 
             check_identifier()
@@ -220,9 +209,6 @@ class RegionsSettings(Generation, Dosing, Alignment, Calibration, Deactivation, 
             raise InputError("--doses needs --texts to measure on")
         if self.languages is not None:
             self.check_languages(self.languages)
-            absent = [code for code in self.steer or () if code not in self.languages]
-            if absent:
-                raise InputError(f"--steer: {', '.join(absent)} is not among --languages")
 
     def check_languages(self, languages: tuple[str, ...]) -> None:
         """Raises InputError for one language, an unknown reference, and z-scores that no neuron can reach."""

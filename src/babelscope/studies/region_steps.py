@@ -150,7 +150,7 @@ class RegionsStudy:
                 "--doses, --kinds, --text-tokens",
             ),
         )
-        # what the model writes with and without a region, and when it is steered
+        # what the model writes with and without a region
         self.writing = Step(
             "writing",
             asked.part(Generation),
@@ -175,7 +175,7 @@ class RegionsStudy:
             (self.alignment, asked.alignment),
             (self.alignment_neurons, asked.alignment_neurons),
             (self.doses, asked.doses),
-            (self.writing, asked.generate or asked.steer),
+            (self.writing, asked.generate),
         ]
         return [step for step, wanted in every if wanted]
 
@@ -245,11 +245,9 @@ class RegionsStudy:
 
     def _writing(self, _own: Generation, given: Given) -> Tables:
         into, found = Tables(), given[self.regions]
-        steered = probes.write_generations(
+        probes.write_generations(
             into, self.model, found.recording, found.main, self.sample(given), self.settings, given.progress
         )
-        if steered:
-            into.summary["steering"] = steered
         return into
 
     # -- sizes, for the plan -------------------------------------------------------------------------------------------
@@ -295,7 +293,7 @@ class RegionsStudy:
 
     def _generating(self, own: Generation) -> Cost:
         conditions = 1 + self.languages + min(self.settings.controls, 2) if own.generate else 0
-        prompts = (own.generate or 16) * (conditions * self.languages + (4 + self.settings.controls) * bool(own.steer))
+        prompts = own.generate * conditions * self.languages
         # a token that is generated costs a pass of its own, in which few rows share the weights
         tokens = prompts * (own.prompt_tokens + 4 * own.generate_tokens)
         return Cost(tokens=tokens, scored=prompts * own.generate_tokens, passes=tokens // 64, cheaper="--generate")
