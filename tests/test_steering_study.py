@@ -281,8 +281,8 @@ def test_sentences_say_when_random_directions_do_as_well():
     )
     steering["looping"] = [0.9, np.nan, np.nan]
     assert first_sentence(steering, empty, empty).endswith(
-        "90 % of the answers in fr say one stretch twice over half of their length: broken text that only looks like the "
-        "language."
+        "90 % of the answers in fr say one stretch twice over half of their length: broken text that only looks like "
+        "the language."
     )
     steering["looping"] = 0.1
     steering.loc[0, "p"] = 0.2

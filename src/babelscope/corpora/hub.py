@@ -33,7 +33,7 @@ def read_hub(spec: Spec, languages: Sequence[str] | None) -> Source:
         if languages is None:
             raise CorpusError(f"{spec.text}: name the languages to download")
         by_language: dict[str | None, Callable[[], Table]] = {
-            code: (lambda name=name: load_hub_table(spec.place, name, split, revision))
+            code: (lambda name=name, split=split: load_hub_table(spec.place, name, split, revision))
             for code, name in _configs(spec, config, revision).items()
         }
         return source_of_long_tables(by_language, spec, languages)

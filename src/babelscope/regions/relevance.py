@@ -54,11 +54,10 @@ def relevance(
             hidden = model.trunk(batch.ids, batch.mask)
             loss = token_losses(model, hidden[:, :-1], batch.ids[:, 1:].to(hidden.device)).sum()
             layers = sorted(kept)
-            found = torch.autograd.grad(loss, [kept[layer] for layer in layers], allow_unused=True)
+            found = torch.autograd.grad(loss, [kept[layer] for layer in layers])
         for layer, gradient in zip(layers, found):
-            if gradient is not None:
-                product = kept[layer].detach().double() * gradient.double()
-                total[layer] -= product.reshape(-1, product.shape[-1]).sum(0).cpu()
+            product = kept[layer].detach().double() * gradient.double()
+            total[layer] -= product.reshape(-1, product.shape[-1]).sum(0).cpu()
         if progress:
             progress(batch.ids.numel())
 

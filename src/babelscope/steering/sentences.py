@@ -31,8 +31,8 @@ def first_sentence(rows: pd.DataFrame, damage: pd.DataFrame, fidelity: pd.DataFr
     looping = steered.get("looping", math.nan)
     if not _nan(looping) and looping >= LOOPING:
         text += (
-            f" {_percent(looping)} % of the answers in {steered.target} say one stretch twice over half of their length: "
-            "broken text that only looks like the language."
+            f" {_percent(looping)} % of the answers in {steered.target} say one stretch twice over half of their "
+            "length: broken text that only looks like the language."
         )
     p, draws = steered.get("p", math.nan), steered.get("draws", math.nan)
     if _nan(p) or p <= 0.05:

@@ -52,8 +52,8 @@ def arithmetic_gain(case: Case) -> list[Part]:
     answers = answers.assign(hit=success)
     # one setting a method and pair: the first that was reported
     first = answers[answers.condition == "steered"].groupby(["source", "target", "method"]).alpha.transform("first")
-    steered = answers[answers.condition == "steered"]
-    steered = steered[steered.alpha == first]
+    steered = answers.loc[answers.condition == "steered"]
+    steered = steered.loc[steered.alpha == first]
     parts: list[Part] = []
     for name, column in (("language", "hit"), ("quality not worse", "distinct_2")):
         values = _paired(steered, column)
@@ -66,9 +66,9 @@ def arithmetic_gain(case: Case) -> list[Part]:
 
 
 def _paired(steered: pd.DataFrame, column: str) -> np.ndarray:
-    by_document = steered.groupby(["source", "target", "document", "method"])[column].mean().unstack("method")
+    by_document = steered.pivot_table(column, ["source", "target", "document"], "method", "mean")
     both = by_document.dropna()
-    return (both["arithmetic"] - both["neurons"]).to_numpy(dtype=float)
+    return np.asarray(both["arithmetic"], dtype=float) - np.asarray(both["neurons"], dtype=float)
 
 
 def _control(answers: pd.DataFrame, steered: pd.DataFrame) -> float:
