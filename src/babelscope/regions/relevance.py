@@ -35,7 +35,7 @@ def relevance(
     """
     if model.mixtures:
         raise UnsupportedModel(f"{model.id} is a mixture of experts; relevance is defined for dense MLPs here")
-    total = torch.zeros(model.layers, model.neurons_per_layer, dtype=torch.float64)
+    total = torch.zeros(model.layers, model.layout.widest, dtype=torch.float64)
 
     def work(batch: Batch) -> None:
         kept: dict[int, Tensor] = {}
@@ -48,7 +48,7 @@ def relevance(
 
             return change
 
-        changes: dict[Site, Change] = {Site("neurons", layer): keep(layer) for layer in range(model.layers)}
+        changes: dict[Site, Change] = {Site("neurons", layer): keep(layer) for layer in model.layout.with_neurons}
         changes[Site("residual", 0)] = lambda value: value.detach().requires_grad_()
         with torch.enable_grad(), edit(model, changes):
             hidden = model.trunk(batch.ids, batch.mask)
@@ -57,7 +57,7 @@ def relevance(
             found = torch.autograd.grad(loss, [kept[layer] for layer in layers])
         for layer, gradient in zip(layers, found):
             product = kept[layer].detach().double() * gradient.double()
-            total[layer] -= product.reshape(-1, product.shape[-1]).sum(0).cpu()
+            total[layer, : product.shape[-1]] -= product.reshape(-1, product.shape[-1]).sum(0).cpu()
         if progress:
             progress(batch.ids.numel())
 

@@ -170,7 +170,8 @@ def _lape_ends(recording: Recording) -> tuple[float, float]:
 def any_region(recording: Recording, picks: np.ndarray | None = None) -> Tensor:
     used = recording if picks is None else replace(recording, means=np.asarray(recording.means)[:, picks])
     scores = within_language_scores(within_language_sums(used))
-    return key_regions(scores, THRESHOLD).any(0).reshape(recording.layers, -1).double().mean(1)
+    layout, found = recording.layout, key_regions(scores, THRESHOLD).any(0)
+    return torch.stack([found[layout.columns(layer)].double().mean() for layer in layout.with_neurons])
 
 
 def _relabelled(recording: Recording, order: Tensor) -> Recording:
@@ -194,7 +195,7 @@ def selectivity(case: Case) -> list[Part]:
     model = case.loaded()
     recording = record(model, case.sentences())
     found = key_regions(within_language_scores(within_language_sums(recording)), THRESHOLD)
-    return _selective(model, masks.from_matrix(found, recording.languages, recording.layers, method="z-score"), case)
+    return _selective(model, masks.from_matrix(found, recording.languages, recording.layout, method="z-score"), case)
 
 
 def selectivity_lape(case: Case) -> list[Part]:
@@ -218,12 +219,11 @@ def relevance_gain(case: Case) -> list[Part]:
         chosen = _next_language(chosen)
     windows = _windows(model, case.texts, case)
     base = _losses(model, windows, None)
-    width = recording.neurons // recording.layers
     parts: list[Part] = []
     for code in recording.languages:
         other = _losses(model, windows, rivals[code])
         controls = [
-            masks.random_region_by_layer(rivals.by_layer()[code], width, case.seed + draw)
+            masks.random_region_by_layer(rivals.by_layer()[code], model.widths, case.seed + draw)
             for draw in range(max(5, case.draws // 8))
         ]
 
@@ -258,9 +258,8 @@ def _selective(model: Model, regions: masks.RegionSet, case: Case) -> list[Part]
     windows = _windows(model, case.texts, case)
     base = _losses(model, windows, None)
     sizes = torch.stack([mask.sum(1) for mask in regions.masks.values()]).double().mean(0).round().int().tolist()
-    width = next(iter(regions.masks.values())).shape[1]
     controls = [
-        _losses(model, windows, masks.random_region_by_layer(sizes, width, case.seed + draw))
+        _losses(model, windows, masks.random_region_by_layer(sizes, model.widths, case.seed + draw))
         for draw in range(case.draws)
     ]
     parts: list[Part] = []
