@@ -10,6 +10,7 @@ from babelscope.cli import main
 from babelscope.errors import InputError, RunError, UnattainableThreshold
 from babelscope.regions import load_regions
 from babelscope.results import open_run
+from babelscope.steering.files import SavedEdit, save_edit
 from babelscope.studies.region_settings import RegionsSettings
 from babelscope.studies.regions import study_regions
 
@@ -127,6 +128,28 @@ def test_writing_is_tabled(run):
     rows = run.table("generations")
     assert {"base", "en", "zh", "random-layer"} <= set(rows.deactivated)
     assert len(rows[rows.deactivated == "base"]) == 2 * 6
+
+
+def test_text_is_read_under_saved_edits_beside_random_ones_of_their_size(tmp_path):
+    loaded = model("bloom")
+    mask = torch.zeros(loaded.layers, loaded.neurons_per_layer, dtype=torch.bool)
+    mask[1, :6] = True
+    save_edit(SavedEdit(mask=mask, values=3 * mask.float()), tmp_path / "to-zh.safetensors")
+    settings = RegionsSettings(
+        "memory", samples=10, bootstrap=20, texts="memory", window=6, controls=2, methods=("relevance",),
+        edits=(str(tmp_path / "to-zh.safetensors"),),
+    )  # fmt: skip
+    found = study_regions(loaded, settings, tmp_path / "run", corpus=corpus(6, 10), texts=texts(6))
+    table = found.table("edited_text")
+    assert set(table.condition) == {"edit", "random"}
+    assert len(table) == 3 * 6
+    assert (table.delta_nll != 0).all()
+    agreement = found.table("methods")
+    sizes = agreement[agreement.method == "relevance"]["size"]
+    assert len(set(sizes)) == 1
+    for wrong in ({"edits": ("x",)}, {"methods": ("relevance",)}):
+        with pytest.raises(InputError, match="needs --texts"):
+            RegionsSettings("memory", **wrong)
 
 
 def test_the_same_settings_give_the_same_numbers(run, tmp_path):

@@ -102,6 +102,8 @@ class Deactivation(Settings):
     """tokens of text per language; 0: all of it"""
     controls: int = 5
     """random draws of each control"""
+    edits: tuple[str, ...] = ()
+    """files of steering edits, by commas, under which the text is read too (runs/steer/edits/…)"""
 
     def check(self) -> None:
         """Raises InputError for what cannot be measured."""
@@ -209,8 +211,10 @@ class RegionsSettings(Generation, Dosing, Alignment, Calibration, Deactivation, 
         """Raises InputError for settings that cannot go together."""
         if self.paper:
             self._put(norm="paper", first="keep", tokens="all", method="z-score")
-        if self.doses and not self.texts:
-            raise InputError("--doses needs --texts to measure on")
+        for name, wanted in (("--doses", self.doses), ("--edits", self.edits),
+                             ("--methods relevance", "relevance" in self.methods)):  # fmt: skip
+            if wanted and not self.texts:
+                raise InputError(f"{name} needs --texts to measure on")
         if self.languages is not None:
             self.check_languages(self.languages)
 

@@ -6,15 +6,22 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
 
+import pandas as pd
+import torch
+from torch import Tensor
+
 from babelscope.corpora import ParallelCorpus
 from babelscope.models import Model
 from babelscope.models.batches import token_budget
 from babelscope.regions.expert_deactivation import WAYS
+from babelscope.regions.masks import RegionSet
 from babelscope.regions.perplexity import Windows
 from babelscope.regions.recording import Recording, Span, record
+from babelscope.regions.relevance import relevances, selective
 from babelscope.regions.table import DeactivationTable, deactivation_table
 from babelscope.results.manifest import run_key
 from babelscope.studies import calibration, probes
+from babelscope.studies.edited_text import edited_text, file_hash
 from babelscope.studies.region_scores import score_regions
 from babelscope.studies.region_settings import (
     Alignment,
@@ -77,6 +84,15 @@ class RegionsStudy:
             inputs=self.texts,
             cost=lambda own: self._scoring(1 + self.languages + 2 * own.controls, "--text-tokens, --controls"),
         )
+        # what saved edits of steering do to each language
+        self.edited = Step(
+            "text under edits",
+            asked.part(Deactivation),
+            self._edited,
+            needs=(),
+            inputs={**self.texts, **{f"edit {place}": file_hash(path) for place, path in enumerate(asked.edits)}},
+            cost=lambda own: self._scoring(1 + len(own.edits) * (1 + own.controls), "--text-tokens, --controls"),
+        )
         # the same regions in resampled documents and in halves
         self.steadiness = Step(
             "stability",
@@ -106,10 +122,9 @@ class RegionsStudy:
         self.methods = Step(
             "methods",
             asked.part(Calibration),
-            lambda own, given: calibration.method_sets(
-                given[self.regions], given[self.null] if own.permutations else None, asked
-            ),
+            self._methods,
             needs=(self.regions, *([self.null] if asked.permutations else [])),
+            inputs=self.texts if "relevance" in asked.methods else {},
             cost=lambda own: Cost(elements=20 * len(own.methods) * self.values),
             kept=False,
         )
@@ -168,6 +183,7 @@ class RegionsStudy:
             (self.recording, True),
             (self.regions, True),
             (self.table, self.windows),
+            (self.edited, asked.edits),
             (self.steadiness, True),
             (self.null, asked.permutations),
             (self.methods, True),
@@ -217,6 +233,21 @@ class RegionsStudy:
             return deactivation_table(
                 self.model, self.windows, regions, own.controls, self.settings.seed, progress=step
             )
+
+    def _methods(self, own: Calibration, given: Given) -> dict[str, RegionSet]:
+        found = given[self.regions]
+        scores: Tensor | None = None
+        if "relevance" in own.methods:
+            by_language = selective(relevances(self.model, self.windows))
+            scores = torch.stack([self.model.layout.in_a_row(by_language[code]) for code in found.recording.languages])
+        return calibration.method_sets(found, given[self.null] if own.permutations else None, self.settings, scores)
+
+    def _edited(self, own: Deactivation, given: Given) -> Tables:
+        into = Tables()
+        with given.progress("text under edits", len(own.edits), "files") as step:
+            rows = edited_text(self.model, self.windows, own.edits, own.controls, self.settings.seed, step)
+        into.table("edited_text", pd.DataFrame(rows))
+        return into
 
     def _routing(self, _own: object, given: Given) -> Tables:
         into = Tables()

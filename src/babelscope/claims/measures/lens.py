@@ -127,4 +127,4 @@ def _lens(name: str, case: Case, sentences: bool = False) -> _Lens:
     if case.twin == "concepts":
         found[PIVOT] = excess(readings.q[PIVOT][:, :, orders[-1]], comparable[PIVOT][:, orders[-1]]).value
     used = ~np.isnan(found[PIVOT]).any(0) & ~np.isnan(found[TARGET]).any(0)
-    return _Lens(found[PIVOT][:, used], found[TARGET][:, used], orders, readings.q, comparable, used)
+    return _Lens(found[PIVOT][:, used], found[TARGET][:, used], orders, readings.q, comparable, np.asarray(used))
