@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from babelscope import load_model
 from babelscope.cli import main
 from babelscope.errors import InputError, RunError, UnattainableThreshold
 from babelscope.regions import load_regions
@@ -128,6 +129,31 @@ def test_writing_is_tabled(run):
     rows = run.table("generations")
     assert {"base", "en", "zh", "random-layer"} <= set(rows.deactivated)
     assert len(rows[rows.deactivated == "base"]) == 2 * 6
+
+
+def test_alignment_on_the_residual_stands_beside_that_on_neurons(tmp_path):
+    loaded, given = model("bloom"), corpus(3, 12)
+    settings = RegionsSettings("memory", samples=12, bootstrap=20, site=("residual",))
+    table = study_regions(loaded, settings, tmp_path / "run", corpus=given).table("alignment_residual")
+    assert set(table.pooling) == {"mean", "last", "weighted"}
+    assert set(table[table.metric == "sads"].layer) == set(range(loaded.layers + 1))
+    with pytest.raises(InputError, match="neurons are always measured"):
+        RegionsSettings("memory", site=("head",))
+    with pytest.raises(InputError, match="no mixture of experts"):
+        asked = RegionsSettings("memory", samples=12, bootstrap=20, site=("router",))
+        study_regions(loaded, asked, tmp_path / "router", corpus=given)
+
+
+def test_alignment_on_routers_of_a_mixture(tmp_path):
+    settings = RegionsSettings(
+        "pocket:heldout", samples=20, bootstrap=20, languages=("en", "fr", "zh"), site=("router",)
+    )
+    found = study_regions(load_model("pocket:pocket-moe"), settings, tmp_path / "run")
+    table = found.table("alignment_router")
+    assert set(table.metric) == {"lrds", "sads", "mexa", "cka", "anc"}
+    assert len(table[table.metric == "mexa"]) == 6 * 3
+    sads = table[table.metric == "sads"]
+    assert sads.value.mean() > sads.shuffled.mean()
 
 
 def test_text_is_read_under_saved_edits_beside_random_ones_of_their_size(tmp_path):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ from babelscope.latent.separation import separation
 from babelscope.latent.tokens import TokenSets, token_sets
 from babelscope.latent.trials import asked_tokens, languages_of, trials
 from babelscope.latent.tuned import TunedLens, fit_kl, fit_ridge, scored, warning
-from babelscope.latent.verdict import sentence
+from babelscope.latent.verdict import sentence, thinks_in
 from babelscope.latent.words import WordList, load_words
 from babelscope.models import Model
 from babelscope.regions.residual import record_residual
@@ -44,6 +44,8 @@ from babelscope.studies.steps import Given, Step, run_steps, store_beside
 __all__ = ["LatentSettings", "census_of", "study_latent"]
 
 LENS_TABLES = ("census", "curves", "entropy", "verdicts", "controls")
+PIVOT = "en"
+"""the language that every page answers for first"""
 TUNED_FILE = "tuned_lens.safetensors"
 
 
@@ -137,7 +139,10 @@ def study_latent(
             run.table("alignment", results[steps.alignment])
         run.manifest.update(_manifest(model, settings, words, steps.inputs))
         run.manifest["summary"] = {
-            "sentences": [one.sentence for one in found] + [one.sentence for one in patched],
+            "sentences": [
+                *headline(model.id, found, settings.lens[0]),
+                *(one.sentence for one in (*found, *patched)),
+            ],
             "languages": list(words.languages),
             "layers": model.layers,
             "pairs": ["→".join(pair) for pair in settings.pairs],
@@ -148,6 +153,18 @@ def study_latent(
     if store is not None:
         store.remove()
     return open_run(out)
+
+
+def headline(model: str, found: Sequence[LensFound], lens: str) -> list[str]:
+    """Whether the model thinks in English, over all pairs of other languages; nothing for a single pair, which says it.
+
+    Read off the first lens, on solved concepts.
+    """
+    rows = tables.joined([one.frames["verdicts"] for one in found if one.lens == lens])
+    if not len(rows):
+        return []
+    own = rows[(rows.language == PIVOT) & (rows.scope == "solved") & (rows.source != PIVOT) & (rows.target != PIVOT)]
+    return [thinks_in(model, own.outcome.tolist(), PIVOT)] if len(own) > 1 else []
 
 
 def chosen_words(settings: LatentSettings) -> WordList:

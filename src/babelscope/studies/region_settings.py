@@ -137,6 +137,10 @@ class Calibration(Settings):
                     raise InputError(f"--methods {name}: there are {', '.join(METHODS)}")
 
 
+SITES = ("residual", "router")
+"""sites beside the neurons on which alignment is measured"""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Alignment(Settings):
     """Alignment: how translations meet."""
@@ -145,11 +149,16 @@ class Alignment(Settings):
     """all alignment metrics, by layer and pair of languages"""
     alignment_neurons: tuple[float, ...] = ()
     """shares of all neurons, those that carry SADS, to switch off, such as 0.01,0.05"""
+    site: tuple[str, ...] = ()
+    """the same metrics on other sites, by commas: residual (pooled three ways), router (of a mixture)"""
     stories: str | None = None
     """story cloze beside the alignment neurons, such as pocket:"""
 
     def check(self) -> None:
-        """Raises InputError for shares that are none, and for a metric from outside that cannot be had."""
+        """Raises InputError for shares that are none, unknown sites, and a metric from outside that cannot be had."""
+        unknown = [name for name in self.site if name not in SITES]
+        if unknown:
+            raise InputError(f"--site {', '.join(unknown)}: there are {', '.join(SITES)}; neurons are always measured")
         _check_shares("--alignment-neurons", self.alignment_neurons)
         if self.alignment:
             from babelscope.regions.alignment import METRICS

@@ -21,6 +21,7 @@ from babelscope.regions.relevance import relevances, selective
 from babelscope.regions.table import DeactivationTable, deactivation_table
 from babelscope.results.manifest import run_key
 from babelscope.studies import calibration, probes
+from babelscope.studies.alignment_sites import write_alignment_sites
 from babelscope.studies.edited_text import edited_text, file_hash
 from babelscope.studies.region_scores import score_regions
 from babelscope.studies.region_settings import (
@@ -145,6 +146,14 @@ class RegionsStudy:
             needs=(self.recording, self.regions),
             cost=lambda _: Cost(elements=ALIGNING * self.values, cheaper="without --alignment"),
         )
+        # the same on the residual stream and on routers
+        self.sites = Step(
+            "alignment on other sites",
+            asked.part(Alignment),
+            self._sites,
+            needs=(self.recording, self.regions),
+            cost=lambda own: Cost(tokens=self.tokens * ("residual" in own.site), elements=ALIGNING * self.values),
+        )
         self.alignment_neurons = Step(
             "alignment neurons",
             asked.part(Alignment),
@@ -189,6 +198,7 @@ class RegionsStudy:
             (self.methods, True),
             (self.routing, self.model.mixtures),
             (self.alignment, asked.alignment),
+            (self.sites, asked.site),
             (self.alignment_neurons, asked.alignment_neurons),
             (self.doses, asked.doses),
             (self.writing, asked.generate),
@@ -259,6 +269,13 @@ class RegionsStudy:
         into = Tables()
         into.summary["matched_negatives"] = probes.write_alignment(
             into, self.model, given[self.regions].recording, self.sample(given)
+        )
+        return into
+
+    def _sites(self, own: Alignment, given: Given) -> Tables:
+        into = Tables()
+        write_alignment_sites(
+            into, self.model, given[self.recording], self.sample(given), own.site, self.settings.seed, given.progress
         )
         return into
 

@@ -88,7 +88,15 @@ def _write(run: RunWriter, study: RegionsStudy, results: Results) -> None:
         _write_table(run, table)
         told["perplexity"] = table.perplexities()
     _write_calibration(run, study, results, told)
-    for step in (study.edited, study.routing, study.alignment, study.alignment_neurons, study.doses, study.writing):
+    for step in (
+        study.edited,
+        study.routing,
+        study.alignment,
+        study.sites,
+        study.alignment_neurons,
+        study.doses,
+        study.writing,
+    ):
         if step in study.steps:
             results[step].write(run)
             told |= results[step].summary
