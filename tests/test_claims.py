@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import yaml
 
+from babelscope import load_model
 from babelscope.claims import Part, Verdict, aggregate, judge, packaged_claims
 from babelscope.claims.case import Case, permuted_ids, permuted_labels
 from babelscope.claims.claim import load_claim, parse_claim
@@ -21,6 +22,8 @@ from babelscope.claims.verdict import ends, with_twin
 from babelscope.corpora import ParallelCorpus
 from babelscope.errors import InputError, PlanError
 from babelscope.latent.separation import head_start, matched_gain
+from babelscope.studies.region_settings import RegionsSettings
+from babelscope.studies.regions import study_regions
 from tests.command import command
 
 NAN = float("nan")
@@ -290,3 +293,20 @@ def test_what_lies_there_is_not_measured_again(found, tmp_path):
     assert finished(found.claim, found.case, out)["claim_hash"] == found.claim.hash
     assert finished(found.claim, replace(found.case, n=31), out) is None
     assert finished(found.claim, found.case, tmp_path / "nothing") is None
+
+
+def test_a_claim_is_tried_on_what_a_finished_run_was_about(tmp_path):
+    settings = RegionsSettings("pocket:heldout", samples=16, bootstrap=20, languages=("en", "fr", "zh"))
+    study_regions(load_model("pocket:pocket-bloom-s"), settings, tmp_path / "run")
+    out = tmp_path / "claim"
+    done = command(
+        "replicate", "zeng-same-language", "--run", str(tmp_path / "run"), "--draws", "20", "--out", str(out)
+    )
+    assert done.exit_code == 0, done.output
+    facts = json.loads((out / "verdict.json").read_text())
+    assert facts["distance"] == "other model"
+    assert facts["case"]["n"] == 16
+    assert facts["case"]["languages"] == ["en", "fr", "zh"]
+    with pytest.raises(InputError, match="other weights than the run"):
+        Case(("pocket:pocket-bloom-s",), "", "", weight_hash="0").loaded()
+    assert command("replicate", "zeng-same-language", "--quick", "--run", str(out)).exit_code == 2

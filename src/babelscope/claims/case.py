@@ -37,6 +37,8 @@ class Case:
     """what is destroyed; empty: nothing"""
     languages: tuple[str, ...] = ()
     """of the corpus; empty: all that it has"""
+    weight_hash: str = ""
+    """of the run that the case is taken from; empty: of none"""
 
     def sentences(self) -> ParallelCorpus:
         """The parallel sentences, in the twin with what it destroys destroyed."""
@@ -46,10 +48,13 @@ class Case:
         return permuted_ids(corpus, self.seed) if self.twin == "ids" else corpus
 
     def loaded(self) -> Model:
-        """The case's model. Raises InputError where it has several."""
+        """The case's model. Raises InputError where it has several, or other weights than the run it is taken from."""
         if len(self.models) != 1:
             raise InputError(f"this claim takes one model, not {len(self.models)}")
-        return load_model(self.models[0])
+        model = load_model(self.models[0])
+        if self.weight_hash and model.weight_hash != self.weight_hash:
+            raise InputError(f"{self.models[0]} has other weights than the run was made with")
+        return model
 
     def ordered(self) -> tuple[str, ...]:
         """The points; in the twin the last one stands at every place: without an order nothing can grow or shrink."""

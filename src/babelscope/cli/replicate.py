@@ -27,6 +27,8 @@ class ReplicationSettings(Settings):
 
     quick: bool = False
     """built-in models and data, offline, about two minutes a claim"""
+    run: Path | None = None
+    """a regions run: the claim is tried on its model, text, sentences and seed"""
     model: tuple[str, ...] = ()
     """in the place of the claim's: one model, or the points of a sweep in order, by commas"""
     corpus: str | None = None
@@ -117,6 +119,8 @@ def run_claim(name: Annotated[str, Parameter(help="Claim id, a claim file, or al
 
       babelscope replicate zeng-regions-selective --model bigscience/bloom-7b1 --plan
 
+      babelscope replicate zeng-same-language --run runs/bloom --out runs/claim
+
       babelscope replicate all --quick --seeds 3 --out runs/claims
 
       babelscope replicate my-claim.yaml --check
@@ -172,17 +176,52 @@ def _replicated(claim: Claim, settings: ReplicationSettings, seed: int, place: P
     return NOT_AS_EXPECTED if expected is not None and verdict["answer"] != expected else 0
 
 
+def _case_of_run(claim: Claim, settings: ReplicationSettings) -> tuple[Case, str]:
+    """The case that a finished regions run is about."""
+    from babelscope.claims.case import Case
+    from babelscope.results import open_run
+
+    assert settings.run is not None
+    run = open_run(settings.run)
+    if run.kind != "regions" or settings.model or settings.corpus:
+        raise InputError(f"--run {settings.run}: name a regions run, and neither --model nor --corpus")
+    asked, model = run.manifest["asked"], str(run.manifest["model"]["id"])
+    case = Case(
+        (model,),
+        asked["corpus"],
+        settings.texts or asked["texts"] or asked["corpus"],
+        settings.n or len(run.manifest["corpus"]["sentence_ids"]),
+        asked["seed"],
+        settings.draws or 200,
+        tokens=settings.tokens or asked["text_tokens"] or 100_000,
+        window=settings.window or asked["window"] or 1024,
+        languages=tuple(run.manifest["corpus"]["languages"]),
+        weight_hash=str(run.manifest["model"]["weight_hash"]),
+    )
+    return case, _distance(claim, (model,))
+
+
+def _distance(claim: Claim, models: tuple[str, ...]) -> str:
+    """near: the paper's own models; only that is called a replication."""
+    hubs = {str(one.get("hub")) for one in claim.raw["models"] if isinstance(one, dict)}
+    return "near" if set(models) <= hubs else "other model"
+
+
 def _case(claim: Claim, settings: ReplicationSettings, seed: int) -> tuple[Case, str]:
     """The case that the options ask for, and its distance from the paper's own."""
     from babelscope.claims.case import Case
     from babelscope.claims.replicate import quick_case
 
     if settings.quick:
-        if settings.model or settings.corpus or settings.texts:
-            raise InputError("--quick runs on the built-in models and data; leave out --model, --corpus and --texts")
+        if settings.model or settings.corpus or settings.texts or settings.run:
+            raise InputError(
+                "--quick runs on the built-in models and data; leave out --model, --corpus, --texts and --run"
+            )
         case = quick_case(claim, seed)
         sizes = {name: getattr(settings, name) for name in ("n", "draws", "tokens", "window")}
         return replace(case, **{name: value for name, value in sizes.items() if value is not None}), "quick"
+    if settings.run is not None:
+        return _case_of_run(claim, settings)
     corpus = settings.corpus or claim.run.get("corpus")
     if not settings.model or corpus is None:
         hubs = ", ".join(str(one.get("hub")) for one in claim.raw["models"] if isinstance(one, dict))
@@ -199,5 +238,4 @@ def _case(claim: Claim, settings: ReplicationSettings, seed: int) -> tuple[Case,
         window=settings.window or own.get("window") or 1024,
         languages=settings.languages or tuple(own.get("languages") or ()),
     )
-    hubs = {str(one.get("hub")) for one in claim.raw["models"] if isinstance(one, dict)}
-    return case, "near" if set(settings.model) <= hubs else "other model"
+    return case, _distance(claim, settings.model)

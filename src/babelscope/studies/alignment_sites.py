@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
+import torch
 
 from babelscope.corpora import ParallelCorpus
 from babelscope.errors import InputError
@@ -52,7 +53,7 @@ def _router_frame(recording: Recording, seed: int) -> pd.DataFrame:
     nulls = [alignment(shuffled(routed, seed + draw), MEASURES) for draw in range(SHUFFLES)]
     rows: list[dict[str, Any]] = []
     for place, one in enumerate(alignment(routed, MEASURES)):
-        null = sum(drawn[place].values for drawn in nulls) / SHUFFLES
+        null = torch.stack([drawn[place].values for drawn in nulls]).mean(0)
         for layer in range(routed.layers):
             for second, code in enumerate(routed.languages):
                 for first in range(second):
