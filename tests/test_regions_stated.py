@@ -129,9 +129,9 @@ def test_chance_is_what_random_regions_share():
     generator = np.random.default_rng(0)
     for seed, split in ((0, False), (1, True)):
         found = (
-            split_half_regions(noise(9, 12, 60, seed), 2, 1.0)
+            split_half_regions(noise(9, 12, 60, seed), 2, 0.0)
             if split
-            else bootstrap_regions(noise(9, 12, 60, seed), 2, 1.0)
+            else bootstrap_regions(noise(9, 12, 60, seed), 2, 0.0)
         )
         summed = found.shared + found.either
         for row, column in ((0, 0), (1, 4), (1, 8)):

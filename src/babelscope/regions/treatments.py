@@ -116,15 +116,24 @@ def top_share(scores: Float[Tensor, "P N"], share: float, layout: NeuronLayout) 
     return layout.by_layer(mask, False)
 
 
+@dataclass(frozen=True)
+class Doses:
+    """How much of a ranking is treated, in which ways, and against how many random draws."""
+
+    shares: Sequence[float] = (0.001, 0.003, 0.01, 0.03, 0.1)
+    """of all neurons"""
+    kinds: Sequence[Kind] = ("zero",)
+    controls: int = 1
+    """draws of as many random neurons of each layer"""
+    seed: int = 0
+
+
 def dose_response(
     model: Model,
     windows: Mapping[str, Windows],
     regions: RegionSet,
-    shares: Sequence[float] = (0.001, 0.003, 0.01, 0.03, 0.1),
-    kinds: Sequence[Kind] = ("zero",),
+    doses: Doses | None = None,
     recording: Recording | None = None,
-    controls: int = 1,
-    seed: int = 0,
     budget: int | None = None,
     progress: Callable[[int], None] | None = None,
     base: Mapping[str, Loss] | None = None,
@@ -136,7 +145,7 @@ def dose_response(
     """
     base = base or {code: score(model, text, budget, progress) for code, text in windows.items()}
     rows: list[Dose] = []
-    for matched, kind, share, draw, mask in _doses(regions, shares, kinds, controls, seed):
+    for matched, kind, share, draw, mask in _doses(regions, doses or Doses()):
         if not bool(mask.any()):
             continue
         with treated(model, treatment(mask, kind, recording, matched)):
@@ -149,19 +158,18 @@ def dose_response(
     return rows
 
 
-def _doses(
-    regions: RegionSet, shares: Sequence[float], kinds: Sequence[Kind], controls: int, seed: int
-) -> Iterator[tuple[str, Kind, float, int, Tensor]]:
+def _doses(regions: RegionSet, doses: Doses) -> Iterator[tuple[str, Kind, float, int, Tensor]]:
     for code in regions.languages:
         if code not in regions.scores:
             raise InputError(f"dose–response follows scores; the region of {code!r} has none")
-        for share in shares:
+        for share in doses.shares:
             mask = top_share(regions.scores[code], share, regions.layout)
             sizes = mask.sum(1).tolist()
-            for kind in kinds:
+            for kind in doses.kinds:
                 yield code, kind, share, -1, mask
-                for draw in range(controls):
-                    yield code, kind, share, draw, random_region_by_layer(sizes, regions.layout.widths, seed + draw)
+                for draw in range(doses.controls):
+                    drawn = random_region_by_layer(sizes, regions.layout.widths, doses.seed + draw)
+                    yield code, kind, share, draw, drawn
 
 
 def _dose(

@@ -24,7 +24,7 @@ from babelscope.studies.progress import Progress, silent
 from babelscope.studies.region_scores import summary, write_headlines, write_scores
 from babelscope.studies.region_settings import RegionsSettings
 from babelscope.studies.region_steps import RegionsStudy
-from babelscope.studies.steps import Results, run_steps, store_beside
+from babelscope.studies.steps import Kept, Results, run_steps, store_beside
 
 __all__ = ["RegionsSettings", "study_regions"]
 
@@ -37,15 +37,14 @@ def study_regions(
     corpus: ParallelCorpus | None = None,
     texts: Mapping[str, TextCollection] | None = None,
     progress: Progress = silent,
-    fresh: bool = False,
-    keep: bool = True,
+    kept: Kept = "resume",
 ) -> Run:
     """Record, map, localise, deactivate; write a run directory and open it.
 
     `corpus` and `texts` take the place of the settings' specifications when already loaded. Raises the errors of every
     step before anything is measured where possible: an unattainable threshold, a missing language, too little text.
-    Finished steps are kept beside `out` until the run is whole (unless `keep` is off), so that a study that was stopped
-    goes on where it was; `fresh` begins anew.
+    Finished steps are kept beside `out` until the run is whole, so that a study that was stopped goes on where it was;
+    `kept` "fresh" begins anew, "off" keeps none.
 
     >>> run = study_regions(model, RegionsSettings("bible:texts", samples=100), "runs/first")   # doctest: +SKIP
     >>> run.summary["sklr"]                                                                    # doctest: +SKIP
@@ -53,7 +52,7 @@ def study_regions(
     """
     study = regions_study(model, settings, corpus, texts)
     with RunWriter(out, kind="regions", overwrite=overwrite) as run:
-        store = store_beside(out, fresh) if keep else None
+        store = None if kept == "off" else store_beside(out, kept == "fresh")
         results = run_steps(study.steps, study.inputs, store, progress)
         _write(run, study, results)
     if store is not None:
