@@ -397,7 +397,7 @@ def test_language_arithmetic_survives_its_file(tmp_path):
     saved = SavedEdit(mask=on, values=means, off=off & ~on, others=others, arithmetic="diffmean", alpha=1.5)
     save_edit(saved, tmp_path / "sum.safetensors")
     again = load_edit(tmp_path / "sum.safetensors")
-    plain = arithmetic_edit(off & ~on, on, means, others, 1.5, "diffmean")
+    plain = RowEdit(arithmetic_changes(off & ~on, on, means, others, 1.5, "diffmean"))
     ids = [[5, 6, 7, 8]]
     [[ours]] = decode(loaded, ids, Decoding(6, fixed=True), [again.row_edit()])
     [[theirs]] = decode(loaded, ids, Decoding(6, fixed=True), [plain])

@@ -21,7 +21,7 @@ from babelscope.errors import InputError
 from babelscope.models import Model
 from babelscope.models.rows import WHERES, Flow, RowEdit, edited_rows
 from babelscope.steering.directions import Direction
-from babelscope.steering.edits import arithmetic_edit, direction_edit, region_edit
+from babelscope.steering.edits import arithmetic_changes, direction_edit, region_edit
 from babelscope.terms import Arithmetic, Edit, Unit, Where
 
 FORMAT = 1
@@ -57,9 +57,8 @@ class SavedEdit:
         if self.arithmetic is not None:
             if self.mask is None or self.off is None or self.values is None or self.others is None:
                 raise InputError("language arithmetic needs neurons of both languages and means of all")
-            return arithmetic_edit(
-                self.off, self.mask, self.values, self.others, self.alpha, self.arithmetic, 0.0, self.where, self.first
-            )
+            changes = arithmetic_changes(self.off, self.mask, self.values, self.others, self.alpha, self.arithmetic)
+            return RowEdit(changes, self.where, self.first)
         if self.mask is not None:
             return region_edit(self.mask, self.values, self.alpha, self.where, self.first)
         return direction_edit(self.directions, self.alpha, self.edit, self.keep, self.unit, self.where, self.first)
