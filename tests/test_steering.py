@@ -13,7 +13,7 @@ from babelscope.corpora import ParallelCorpus
 from babelscope.errors import InputError
 from babelscope.models import Site, capture
 from babelscope.models.decoding import Decoding, decode
-from babelscope.models.rows import Flow, edited_rows
+from babelscope.models.rows import Flow, RowEdit, edited_rows
 from babelscope.regions.masks import random_region_by_layer
 from babelscope.steering.controls import random_covariance_unit, random_unit, shuffled_unit, third_unit
 from babelscope.steering.directions import (
