@@ -19,7 +19,6 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS
 
 from babelscope.models.mixtures import Mixture
 
@@ -94,6 +93,8 @@ class _Attached:
 
 def attach(mixture: Mixture, act: Act | None = None, choose: Choose | None = None) -> Handle:
     """Let `act` see (and change) the routed neurons, and `choose` the chosen experts, of this thread's passes."""
+    from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS  # three seconds that dense models need not wait for
+
     module = mixture.experts
     actor = _Actor(threading.get_ident(), act, choose)
     with _lock:
@@ -104,6 +105,12 @@ def attach(mixture: Mixture, act: Act | None = None, choose: Choose | None = Non
         config._experts_implementation_internal = KERNEL
         _actors.setdefault(module, []).append(actor)
     return _Attached(module, actor)
+
+
+def rerouted(root: nn.Module) -> bool:
+    """Whether somebody chooses other experts in a part of a model at present."""
+    with _lock:
+        return any(actor.choose is not None for part in root.modules() for actor in _actors.get(part, ()))
 
 
 def attached_anywhere() -> int:
@@ -239,8 +246,9 @@ class PassShape:
         self.owner = threading.get_ident()
         self.handle = block.register_forward_pre_hook(self._note, with_kwargs=True)
 
-    def _note(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if threading.get_ident() == self.owner:
+    def _note(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any] | None = None) -> None:
+        # a pass of another thread may meet the hook before torch knows that it takes keywords
+        if kwargs is not None and threading.get_ident() == self.owner:
             hidden = args[0] if args else kwargs["hidden_states"]
             self.shape = (int(hidden.shape[0]), int(hidden.shape[1]))
 

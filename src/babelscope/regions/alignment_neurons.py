@@ -103,7 +103,9 @@ def deactivate_alignment(
         key = (name, share, int(mask.sum()), draw)
         with deactivate(model, mask):
             rows += _scores(
-                recording.like(record(model, corpus, special, budget=budget, span=recording.span)), key, seed
+                recording.like(record(model, corpus, special, budget=budget, span=recording.span)),
+                key,
+                seed,
             )
             rows.append(_left(recording, mask, key, seed))
             rows += _tasks(key, tasks)

@@ -54,6 +54,13 @@ def language_means(recording: Recording) -> Float[Tensor, "L P N"]:
     return recording.layout.by_layer(means.float(), 0.0)
 
 
+def mean_values(recording: Recording) -> Float[Tensor, "L P N"]:
+    """Means that neurons can be set to; raises InputError of neurons that were taken times their routing weight."""
+    if recording.span.weighted:
+        raise InputError("a neuron is never its value times its routing weight: take means of a recording without")
+    return language_means(recording)
+
+
 def treatment(
     mask: Bool[Tensor, "P N"],
     kind: Kind,
@@ -76,7 +83,7 @@ def treatment(
         raise InputError(f"no treatment {kind!r}; there are {', '.join(KINDS)}")
     if recording is None:
         raise InputError(f"the treatment {kind!r} takes its values from a recording")
-    means = language_means(recording)
+    means = mean_values(recording)
     if kind == "mean":
         return Treatment(mask, means.mean(0))
     if language not in recording.languages:

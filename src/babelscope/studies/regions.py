@@ -14,6 +14,7 @@ from babelscope._version import __version__
 from babelscope.corpora import ParallelCorpus, TextCollection, load_corpus, load_texts
 from babelscope.models import Model
 from babelscope.models.batches import token_budget
+from babelscope.models.encoders import refuse_next_word
 from babelscope.regions.headlines import rarefied_excess
 from babelscope.regions.perplexity import Windows, cut_windows
 from babelscope.regions.table import DeactivationTable
@@ -67,6 +68,8 @@ def regions_study(
     texts: Mapping[str, TextCollection] | None = None,
 ) -> RegionsStudy:
     """The steps of a study, its text read; raises what `study_regions` raises before it measures."""
+    if settings.texts or texts or settings.generate or settings.steer:
+        refuse_next_word(model.encoder, model.id)
     whole = corpus or load_corpus(settings.corpus, settings.languages)
     sample = whole.sample(settings.samples, settings.seed)
     settings.check_languages(sample.languages)
@@ -198,7 +201,11 @@ def _manifest(
     run.manifest.update(
         babelscope=__version__,
         asked=asdict(settings),
-        defaults={"token_budget": token_budget(model.device), "window": _window_facts(windows)},
+        defaults={
+            "token_budget": token_budget(model.device),
+            "window": _window_facts(windows),
+            "special": model.special(settings.special),
+        },
         model=facts,
         tokenizer_hash=model.tokenizer_hash,
         corpus=corpus,
