@@ -68,7 +68,7 @@ def regions_study(
     texts: Mapping[str, TextCollection] | None = None,
 ) -> RegionsStudy:
     """The steps of a study, its text read; raises what `study_regions` raises before it measures."""
-    if settings.texts or texts or settings.generate or settings.steer:
+    if settings.texts or texts or settings.generate:
         refuse_next_word(model.encoder, model.id)
     whole = corpus or load_corpus(settings.corpus, settings.languages)
     sample = whole.sample(settings.samples, settings.seed)
