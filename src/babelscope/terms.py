@@ -19,6 +19,8 @@ RegionMethod = Literal["contrast", "z-score"]
 """regions that are switched off and drawn"""
 Sign = Literal["raised", "lowered", "both"]
 """neurons that a language holds high, low, or both"""
+Form = Literal["nfc", "nfd", "nfkc", "nfkd"]
+"""Unicode normal forms"""
 Joint = Literal["blank-line", "eos"]
 """between documents of a text: a blank line (the paper), or the end-of-text token"""
 Kind = Literal["zero", "mean", "mean-others", "scale"]

@@ -120,7 +120,10 @@ def source_of_table(table: Table, spec: Spec, languages: Sequence[str] | None) -
             documents[name] = label(table.cell(row, document), document, where)
         for code, column in columns.items():
             add_text(texts[code], name, table.text(row, column, where), table.where)
-    return Source(texts, documents)
+    read = {*columns.values(), *filter(None, (identifier, document))}
+    unread = [] if stated or languages is not None else [column for column in table.columns if column not in read]
+    notes = (f"columns not read, as they are named after no language: {listed(unread)}",) if unread else ()
+    return Source(texts, documents, notes)
 
 
 def _id_column(table: Table, spec: Spec) -> str:

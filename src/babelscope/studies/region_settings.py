@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
+from babelscope.corpora.spec import with_form
 from babelscope.errors import InputError
 from babelscope.languages import parse_languages
-from babelscope.settings import Settings
-from babelscope.terms import Documents, First, Joint, Kind, Norm, Pooled, RegionMethod, Sign, SpecialTokens
+from babelscope.settings import Settings, Use
+from babelscope.terms import Documents, First, Form, Joint, Kind, Norm, Pooled, RegionMethod, Sign, SpecialTokens
 
 if TYPE_CHECKING:
     from babelscope.regions.contrast import ContrastSettings
@@ -26,9 +28,12 @@ class Sample(Settings):
     """parallel sentences"""
     seed: int = 0
     """of the sample, the controls and the bootstrap"""
+    normalise: Form | None = None
+    """bring every text into one Unicode form, such as nfc; how many texts that changed is recorded [as they are]"""
 
     def check(self) -> None:
         """Raises InputError for a sample in which nothing can be compared."""
+        self._put(corpus=with_form(self.corpus, self.normalise))
         if self.languages is not None:
             self._put(languages=tuple(parse_languages(self.languages)))
         if self.samples < 2:
@@ -219,9 +224,25 @@ class RegionsSettings(Generation, Dosing, Alignment, Calibration, Deactivation, 
     Calibration(permutations=0, fdr=0.05, methods=())
     """
 
+    ONLY: ClassVar[Mapping[str, Use]] = {
+        "sink_share": (lambda own: own.norm == "robust", "--norm robust"),
+        **{name: (lambda own: own.texts is not None, "--texts") for name in ("window", "joint", "text_tokens")},
+        "controls": (
+            lambda own: bool(own.texts or own.alignment_neurons or own.generate),
+            "--texts, --alignment-neurons or --generate",
+        ),
+        "stories": (lambda own: bool(own.alignment_neurons), "--alignment-neurons"),
+        "kinds": (lambda own: bool(own.doses), "--doses"),
+        **{name: (lambda own: bool(own.generate), "--generate") for name in ("generate_tokens", "prompt_tokens")},
+    }
+
     def check(self) -> None:
         """Raises InputError for settings that cannot go together."""
+        if self.texts is not None:
+            self._put(texts=with_form(self.texts, self.normalise))
         if self.paper:
+            if self.first != "keep" or self.tokens != "all":
+                raise InputError("--paper is --first keep --tokens all: leave out the others, or --paper")
             self._put(norm="paper", first="keep", tokens="all", method="z-score")
         for name, wanted in (("--doses", self.doses), ("--edits", self.edits),
                              ("--methods relevance", "relevance" in self.methods)):  # fmt: skip
