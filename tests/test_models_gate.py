@@ -316,7 +316,7 @@ def test_a_folder_has_no_revisions_but_its_subfolders(saved):
         ("meta", "no device to compute on"),
         ("cuda:99", "there is no device"),
     ],
-)
+)  # fmt: skip
 def test_devices_that_do_not_exist_are_one_line(saved, device, told):
     with pytest.raises(ModelError, match=told):
         load_model(saved, device=device)
