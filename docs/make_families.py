@@ -258,6 +258,8 @@ def asked(kind: str, model_type: str) -> Row:
             regions = failures(wrapped, "regions")
         except BabelscopeError as error:
             return Row(kind, model_type, "refused", _line(error))
+        if not regions and wrapped.no_neurons:
+            return Row(kind, model_type, "residual", wrapped.no_neurons)
         if regions:
             return Row(kind, model_type, "refused", "; ".join(check.problem for check in regions))
         circuits = [check for check in failures(wrapped, "circuits") if check.level == "circuits"]
@@ -277,7 +279,10 @@ def _line(error: BaseException) -> str:
 
 def counts(rows: Iterable[Row]) -> str:
     """How many of each kind pass what."""
-    lines = ["| kind | types | built | regions | circuits | refused |", "|---|---|---|---|---|---|"]
+    lines = [
+        "| kind | types | built | regions | circuits | residual stream alone | refused |",
+        "|---|---|---|---|---|---|---|",
+    ]
     by_kind: dict[str, Counter[str]] = {}
     for row in rows:
         by_kind.setdefault(row.kind, Counter())[row.outcome] += 1
@@ -285,11 +290,18 @@ def counts(rows: Iterable[Row]) -> str:
         built = sum(found.values()) - found["not built"]
         passed = found["regions"] + found["circuits"]
         share = [f"{n} ({n / built:.0%})" if built else "–" for n in (passed, found["circuits"])]
-        lines.append(f"| {kind} | {sum(found.values())} | {built} | {share[0]} | {share[1]} | {found['refused']} |")
+        rest = f"{found['residual']} | {found['refused'] + found['fault']}"
+        lines.append(f"| {kind} | {sum(found.values())} | {built} | {share[0]} | {share[1]} | {rest} |")
     return "\n".join(lines)
 
 
-TOLD = {"circuits": "regions, circuits", "regions": "regions", "refused": "–", "not built": "not built"}
+TOLD = {
+    "residual": "residual stream",
+    "circuits": "regions, circuits",
+    "regions": "regions",
+    "refused": "–",
+    "not built": "not built",
+}
 """outcomes as the page says them"""
 
 
@@ -302,7 +314,7 @@ def table(rows: Iterable[Row]) -> str:
     return "\n".join(lines)
 
 
-_LEVELS = ("fault", "not built", "–", "regions", "regions, circuits")
+_LEVELS = ("fault", "not built", "–", "residual stream", "regions", "regions, circuits")
 """from least to most"""
 
 

@@ -8,7 +8,19 @@ from typing import TYPE_CHECKING
 from babelscope.errors import InputError
 from babelscope.languages import language, parse_languages
 from babelscope.settings import Settings
-from babelscope.terms import Documents, First, Joint, Kind, Norm, Pooled, RegionMethod, Sign, SpecialTokens, Way
+from babelscope.terms import (
+    Documents,
+    First,
+    Joint,
+    Kind,
+    Norm,
+    Pooled,
+    RecordedSite,
+    RegionMethod,
+    Sign,
+    SpecialTokens,
+    Way,
+)
 
 if TYPE_CHECKING:
     from babelscope.regions.contrast import ContrastSettings
@@ -46,6 +58,8 @@ class Recorded(Settings):
     """drop: the first pooled token stays out of the mean"""
     tokens: Pooled = "all"
     """shortest: as many tokens of a sentence as the language with the fewest has"""
+    site: RecordedSite = "neurons"
+    """residual: dimensions of the residual stream in the place of neurons (models without known MLPs: Mamba)"""
     weighted: bool = False
     """mixtures of experts: neurons of routed experts times their routing weight"""
 
@@ -223,6 +237,8 @@ class RegionsSettings(Generation, Dosing, Alignment, Calibration, Deactivation, 
         """Raises InputError for settings that cannot go together."""
         if self.paper:
             self._put(norm="paper", first="keep", tokens="all", method="z-score")
+        if self.site == "residual":
+            self._refuse_neurons_only()
         if self.weighted and (self.steer or (self.doses and any(kind.startswith("mean") for kind in self.kinds))):
             raise InputError("--weighted: neurons cannot be set to means of themselves times a routing weight")
         if self.doses and not self.texts:
@@ -232,6 +248,17 @@ class RegionsSettings(Generation, Dosing, Alignment, Calibration, Deactivation, 
             absent = [code for code in self.steer or () if code not in self.languages]
             if absent:
                 raise InputError(f"--steer: {', '.join(absent)} is not among --languages")
+
+    def _refuse_neurons_only(self) -> None:
+        """Raises InputError for what is defined of neurons alone."""
+        only: dict[str, object] = {
+            "--texts": self.texts, "--doses": self.doses, "--generate": self.generate, "--steer": self.steer,
+            "--alignment-neurons": self.alignment_neurons, "--weighted": self.weighted,
+            "--methods lape": {"lape", "lape-routed"} & set(self.methods),
+        }  # fmt: skip
+        asked = [name for name, value in only.items() if value]
+        if asked:
+            raise InputError(f"{', '.join(asked)}: of neurons alone, not of --site residual")
 
     def check_languages(self, languages: tuple[str, ...]) -> None:
         """Raises InputError for one language, an unknown reference, and z-scores that no neuron can reach."""
