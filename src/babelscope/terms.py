@@ -21,6 +21,8 @@ RegionMethod = Literal["contrast", "z-score"]
 """regions that are switched off, steered and drawn"""
 Sign = Literal["raised", "lowered", "both"]
 """neurons that a language holds high, low, or both"""
+Form = Literal["nfc", "nfd", "nfkc", "nfkd"]
+"""Unicode normal forms"""
 Joint = Literal["blank-line", "eos"]
 """between documents of a text: a blank line (the paper), or the end-of-text token"""
 Way = Literal["mean", "scale"]

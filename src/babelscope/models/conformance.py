@@ -22,8 +22,9 @@ from babelscope.models.batches import out_of_memory
 from babelscope.models.families import Level, find
 from babelscope.models.hooks import Change, Site, capture, edit, hook_count, resume
 from babelscope.models.mixture_checks import MIXTURE_SUITE, difference
-from babelscope.models.model import Model, matrix
+from babelscope.models.model import Model
 from babelscope.models.offload import offloaded
+from babelscope.models.places import matrix
 
 
 @dataclass(frozen=True)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
+from babelscope.corpora.spec import with_form
 from babelscope.errors import InputError
 from babelscope.languages import language, parse_languages
-from babelscope.settings import Settings
+from babelscope.settings import Settings, Use
 from babelscope.terms import (
     Documents,
     First,
+    Form,
     Joint,
     Kind,
     Norm,
@@ -38,9 +41,12 @@ class Sample(Settings):
     """parallel sentences"""
     seed: int = 0
     """of the sample, the controls and the bootstrap"""
+    normalise: Form | None = None
+    """bring every text into one Unicode form, such as nfc; how many texts that changed is recorded [as they are]"""
 
     def check(self) -> None:
         """Raises InputError for a sample in which nothing can be compared."""
+        self._put(corpus=with_form(self.corpus, self.normalise))
         if self.languages is not None:
             self._put(languages=tuple(parse_languages(self.languages)))
         if self.samples < 2:
@@ -233,9 +239,29 @@ class RegionsSettings(Generation, Dosing, Alignment, Calibration, Deactivation, 
     Calibration(permutations=0, fdr=0.05, methods=())
     """
 
+    ONLY: ClassVar[Mapping[str, Use]] = {
+        "sink_share": (lambda own: own.norm == "robust", "--norm robust"),
+        **{name: (lambda own: own.texts is not None, "--texts") for name in ("window", "joint", "text_tokens")},
+        "controls": (
+            lambda own: bool(own.texts or own.alignment_neurons or own.generate or own.steer),
+            "--texts, --alignment-neurons, --generate or --steer",
+        ),
+        "stories": (lambda own: bool(own.alignment_neurons), "--alignment-neurons"),
+        "kinds": (lambda own: bool(own.doses), "--doses"),
+        **{
+            name: (lambda own: bool(own.generate or own.steer), "--generate or --steer")
+            for name in ("generate_tokens", "prompt_tokens")
+        },
+        **{name: (lambda own: own.steer is not None, "--steer") for name in ("steer_way", "steer_factor")},
+    }
+
     def check(self) -> None:
         """Raises InputError for settings that cannot go together."""
+        if self.texts is not None:
+            self._put(texts=with_form(self.texts, self.normalise))
         if self.paper:
+            if self.first != "keep" or self.tokens != "all":
+                raise InputError("--paper is --first keep --tokens all: leave out the others, or --paper")
             self._put(norm="paper", first="keep", tokens="all", method="z-score")
         if self.site == "residual":
             self._refuse_neurons_only()
