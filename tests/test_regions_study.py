@@ -133,20 +133,20 @@ def test_writing_is_tabled(run):
 
 def test_alignment_on_the_residual_stands_beside_that_on_neurons(tmp_path):
     loaded, given = model("bloom"), corpus(3, 12)
-    settings = RegionsSettings("memory", samples=12, bootstrap=20, site=("residual",))
+    settings = RegionsSettings("memory", samples=12, bootstrap=20, alignment_sites=("residual",))
     table = study_regions(loaded, settings, tmp_path / "run", corpus=given).table("alignment_residual")
     assert set(table.pooling) == {"mean", "last", "weighted"}
     assert set(table[table.metric == "sads"].layer) == set(range(loaded.layers + 1))
     with pytest.raises(InputError, match="neurons are always measured"):
-        RegionsSettings("memory", site=("head",))
+        RegionsSettings("memory", alignment_sites=("head",))
     with pytest.raises(InputError, match="no mixture of experts"):
-        asked = RegionsSettings("memory", samples=12, bootstrap=20, site=("router",))
+        asked = RegionsSettings("memory", samples=12, bootstrap=20, alignment_sites=("router",))
         study_regions(loaded, asked, tmp_path / "router", corpus=given)
 
 
 def test_alignment_on_routers_of_a_mixture(tmp_path):
     settings = RegionsSettings(
-        "pocket:heldout", samples=20, bootstrap=20, languages=("en", "fr", "zh"), site=("router",)
+        "pocket:heldout", samples=20, bootstrap=20, languages=("en", "fr", "zh"), alignment_sites=("router",)
     )
     found = study_regions(load_model("pocket:pocket-moe"), settings, tmp_path / "run")
     table = found.table("alignment_router")

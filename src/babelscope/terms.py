@@ -7,6 +7,8 @@ from typing import Literal
 SpecialTokens = Literal["auto", "none", "bos", "bos-excluded", "own"]
 """`own` of an encoder, else `none`; no special token; a beginning-of-sequence token; one that is left out of the mean;
 what the tokenizer puts around a text by itself, left out of the mean"""
+RecordedSite = Literal["neurons", "residual"]
+"""neurons of MLPs, or the residual stream before each block and behind the last"""
 Norm = Literal["robust", "paper", "none"]
 """what a vector is divided by: its length without neurons that fire at one position, its length (eq. 6), nothing"""
 First = Literal["keep", "drop"]

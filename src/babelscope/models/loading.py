@@ -281,6 +281,8 @@ def _dequantising(config: Path | None, name: str, wanted: bool) -> dict[str, Any
     """
     quantised = _quantisation(config)
     if quantised is None:
+        if wanted and config is not None:
+            raise ModelError(f"{name} holds no quantised weights: leave --dequantise out")
         return {}
     method = str(quantised.get("quant_method", "unknown"))
     if not wanted:

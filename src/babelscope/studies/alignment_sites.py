@@ -41,7 +41,7 @@ def write_alignment_sites(
         run.table("alignment_residual", alignment_frame(pooled, seed))
     if "router" in sites:
         if recording.routing is None:
-            raise InputError(f"--site router: {model.id} is no mixture of experts; it has no routers")
+            raise InputError(f"--alignment-sites router: {model.id} is no mixture of experts; it has no routers")
         run.table("alignment_router", _router_frame(recording, seed))
 
 

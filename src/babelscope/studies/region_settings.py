@@ -10,7 +10,19 @@ from babelscope.corpora.spec import with_form
 from babelscope.errors import InputError
 from babelscope.languages import parse_languages
 from babelscope.settings import Settings, Use
-from babelscope.terms import Documents, First, Form, Joint, Kind, Norm, Pooled, RegionMethod, Sign, SpecialTokens
+from babelscope.terms import (
+    Documents,
+    First,
+    Form,
+    Joint,
+    Kind,
+    Norm,
+    Pooled,
+    RecordedSite,
+    RegionMethod,
+    Sign,
+    SpecialTokens,
+)
 
 if TYPE_CHECKING:
     from babelscope.regions.contrast import ContrastSettings
@@ -51,6 +63,8 @@ class Recorded(Settings):
     """drop: the first pooled token stays out of the mean"""
     tokens: Pooled = "all"
     """shortest: as many tokens of a sentence as the language with the fewest has"""
+    site: RecordedSite = "neurons"
+    """residual: dimensions of the residual stream in the place of neurons (models without known MLPs: Mamba)"""
     weighted: bool = False
     """mixtures of experts: neurons of routed experts times their routing weight"""
 
@@ -157,16 +171,18 @@ class Alignment(Settings):
     """all alignment metrics, by layer and pair of languages"""
     alignment_neurons: tuple[float, ...] = ()
     """shares of all neurons, those that carry SADS, to switch off, such as 0.01,0.05"""
-    site: tuple[str, ...] = ()
-    """the same metrics on other sites, by commas: residual (pooled three ways), router (of a mixture)"""
+    alignment_sites: tuple[str, ...] = ()
+    """the same metrics on further sites, by commas: residual (pooled three ways), router (of a mixture)"""
     stories: str | None = None
     """story cloze beside the alignment neurons, such as pocket:"""
 
     def check(self) -> None:
         """Raises InputError for shares that are none, unknown sites, and a metric from outside that cannot be had."""
-        unknown = [name for name in self.site if name not in SITES]
+        unknown = [name for name in self.alignment_sites if name not in SITES]
         if unknown:
-            raise InputError(f"--site {', '.join(unknown)}: there are {', '.join(SITES)}; neurons are always measured")
+            raise InputError(
+                f"--alignment-sites {', '.join(unknown)}: there are {', '.join(SITES)}; neurons are always measured"
+            )
         _check_shares("--alignment-neurons", self.alignment_neurons)
         if self.alignment:
             from babelscope.regions.alignment import METRICS
@@ -244,6 +260,8 @@ class RegionsSettings(Generation, Dosing, Alignment, Calibration, Deactivation, 
             if self.first != "keep" or self.tokens != "all":
                 raise InputError("--paper is --first keep --tokens all: leave out the others, or --paper")
             self._put(norm="paper", first="keep", tokens="all", method="z-score")
+        if self.site == "residual":
+            self._refuse_neurons_only()
         for name, wanted in (("--doses", self.doses), ("--edits", self.edits),
                              ("--methods relevance", "relevance" in self.methods)):  # fmt: skip
             if wanted and not self.texts:
@@ -252,6 +270,19 @@ class RegionsSettings(Generation, Dosing, Alignment, Calibration, Deactivation, 
             raise InputError("--weighted: neurons cannot be set to means of themselves times a routing weight")
         if self.languages is not None:
             self.check_languages(self.languages)
+
+    def _refuse_neurons_only(self) -> None:
+        """Raises InputError for what is defined of neurons alone."""
+        only: dict[str, object] = {
+            "--texts": self.texts, "--doses": self.doses, "--generate": self.generate,
+            "--alignment-neurons": self.alignment_neurons, "--weighted": self.weighted,
+            "--methods lape": {"lape", "lape-routed"} & set(self.methods),
+            "--methods relevance": "relevance" in self.methods,
+            "--alignment-sites router": "router" in self.alignment_sites,
+        }  # fmt: skip
+        asked = [name for name, value in only.items() if value]
+        if asked:
+            raise InputError(f"{', '.join(asked)}: of neurons alone, not of --site residual")
 
     def check_languages(self, languages: tuple[str, ...]) -> None:
         """Raises InputError for one language, an unknown reference, and z-scores that no neuron can reach."""

@@ -152,7 +152,9 @@ class RegionsStudy:
             asked.part(Alignment),
             self._sites,
             needs=(self.recording, self.regions),
-            cost=lambda own: Cost(tokens=self.tokens * ("residual" in own.site), elements=ALIGNING * self.values),
+            cost=lambda own: Cost(
+                tokens=self.tokens * ("residual" in own.alignment_sites), elements=ALIGNING * self.values
+            ),
         )
         self.alignment_neurons = Step(
             "alignment neurons",
@@ -196,9 +198,9 @@ class RegionsStudy:
             (self.steadiness, True),
             (self.null, asked.permutations),
             (self.methods, True),
-            (self.routing, self.model.mixtures),
+            (self.routing, self.model.mixtures and asked.site == "neurons"),
             (self.alignment, asked.alignment),
-            (self.sites, asked.site),
+            (self.sites, asked.alignment_sites),
             (self.alignment_neurons, asked.alignment_neurons),
             (self.doses, asked.doses),
             (self.writing, asked.generate),
@@ -232,7 +234,7 @@ class RegionsStudy:
         with given.progress("recording", count, "sentences") as step:
             return record(
                 self.model, self.corpus, own.special, self.activity, store=store, progress=step,
-                span=Span(own.first, own.tokens, own.weighted),
+                span=Span(own.first, own.tokens, own.weighted, own.site),
             )  # fmt: skip
 
     def _deactivate(self, own: Deactivation, given: Given) -> DeactivationTable:
@@ -275,7 +277,13 @@ class RegionsStudy:
     def _sites(self, own: Alignment, given: Given) -> Tables:
         into = Tables()
         write_alignment_sites(
-            into, self.model, given[self.recording], self.sample(given), own.site, self.settings.seed, given.progress
+            into,
+            self.model,
+            given[self.recording],
+            self.sample(given),
+            own.alignment_sites,
+            self.settings.seed,
+            given.progress,
         )
         return into
 
@@ -312,7 +320,9 @@ class RegionsStudy:
     @property
     def values(self) -> int:
         """Numbers of a recording: L · n · D."""
-        return self.languages * len(self.corpus) * self.model.neurons
+        residual = self.model.width * (self.model.layers + 1)
+        places = residual if self.settings.site == "residual" else self.model.neurons
+        return self.languages * len(self.corpus) * places
 
     @cached_property
     def texts(self) -> dict[str, str]:
