@@ -21,8 +21,8 @@ from typing import Any
 
 from PIL import Image
 
-from babelscope import open_run, plots
-from babelscope.plots.style import FIGURES
+from babelscope import open_run
+from babelscope.figures import FIGURES, draw
 from babelscope.report import write_report
 
 DOCS = Path(__file__).parent
@@ -116,7 +116,7 @@ def draw_figures(folder: Path) -> None:
             continue
         words = OPTIONS.get(name, "").split()
         options = {key.removeprefix("--"): value for key, value in zip(words[::2], words[1::2])}
-        drawing = plots.draw(open_run(folder / run_of(name)), name, **options)
+        drawing = draw(open_run(folder / run_of(name)), name, **options)
         raster = BytesIO()
         drawing.savefig(raster, format="png", dpi=110)
         save_small(Image.open(raster), f"gallery-{name.replace('_', '-')}.png")

@@ -13,7 +13,7 @@ from babelscope.cli import main
 from babelscope.corpora import ParallelCorpus, TextCollection
 from babelscope.corpora.texts import Document
 from babelscope.errors import InputError
-from babelscope.plots import draw, figure_names
+from babelscope.figures import draw, figure_names
 from babelscope.pocket.planted import words as planted_words
 from babelscope.regions.residual import anisotropy, centred, record_residual, residual_alignment, shuffled
 from babelscope.report import write_report

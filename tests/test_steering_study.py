@@ -15,8 +15,8 @@ import torch
 from babelscope import load_model
 from babelscope.corpora import ParallelCorpus, load_corpus
 from babelscope.errors import InputError
+from babelscope.figures import draw, figure_names, save_figure
 from babelscope.models.decoding import Decoding, decode, written_text
-from babelscope.plots import draw, figure_names, save_figure
 from babelscope.steering.ceiling import ceilings, cut_to
 from babelscope.steering.confusion import OfflineRule
 from babelscope.steering.fitted import Fitted, How, Setting

@@ -96,7 +96,7 @@ def own(rows: Sequence[Transfer]) -> Iterator[Finding]:
 
 def _against_random(row: Transfer, above: str, below: str) -> Finding:
     if not row.heads:
-        return Finding("none", f"No head was selected in {named([row.found_in])}: there is no circuit.", "heads")
+        return Finding("none", f"No head was selected in {named([row.found_in])}: there is no circuit.", "head-heatmap")
     if not row.faithfulness.known or row.random_high != row.random_high:
         return Finding("undecided", above, "cross-language")
     if row.faithfulness.low > row.random_high:

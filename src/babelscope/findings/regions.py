@@ -55,7 +55,7 @@ def deactivation(rows: Sequence[Deactivated]) -> Finding:
     A language counts when the lower end of its own ΔNLL lies above the largest draw of the control. An effect: it does
     in most languages. None: in no language. Undecided: in a minority, or where intervals are missing.
     """
-    figure = "perplexity"
+    figure = "perplexity-heatmap"
     if not rows:
         return Finding("not measured", "What the regions do was not measured: give --texts.", figure)
     fewest = min(row.documents for row in rows)

@@ -24,7 +24,7 @@ def sweep_findings(run: Run) -> list[Finding]:
     done = points[points.status == "done"] if "status" in points else points
     if len(done) < 2:
         text = f"{count(len(done), 'finished point')}: nothing can be said about growth."
-        return [Finding("undecided", text, "training")]
+        return [Finding("undecided", text, "training-curves")]
     return [finding for name in MEASURES if name in done for finding in _changes(done, name)]
 
 
@@ -41,7 +41,7 @@ def _changes(points: Any, measure: str) -> Iterator[Finding]:
         verb = {"effect": "rises" if after.value > before.value else "falls", "none": "changes little"}
         what = f"From {first.label} to {last.label}, {name} {verb.get(kind, 'may have changed')}"
         said = f"{before.said(digits)} to {after.said(digits)}, {count(len(ranked), 'point')}"
-        yield Finding(kind, f"{what}: {said} ({model}).", "training")
+        yield Finding(kind, f"{what}: {said} ({model}).", "training-curves")
 
 
 def change(before: Estimate, after: Estimate) -> Any:
