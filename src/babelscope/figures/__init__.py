@@ -5,11 +5,11 @@ from __future__ import annotations
 from babelscope.figures import circuits, deactivation, heads, latent, patching, regions, steering, sweep
 from babelscope.figures.paper import draw, printed, save_figure
 from babelscope.figures.published import Published, published, published_for
-from babelscope.figures.register import FIGURES, figure, figure_names, holds, specify
+from babelscope.figures.register import FIGURES, Drawing, figure, figure_names, holds, specify
 from babelscope.figures.spec import Figure
 
 __all__ = [
-    "FIGURES", "Figure", "Published", "draw", "figure", "figure_names", "holds", "printed", "published",
+    "FIGURES", "Drawing", "Figure", "Published", "draw", "figure", "figure_names", "holds", "printed", "published",
     "published_for", "save_figure", "specify",
 ]  # fmt: skip
 

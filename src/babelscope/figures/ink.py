@@ -144,7 +144,7 @@ def _(mark: Cells, axes: Axes, panel: Panel, text: Text) -> None:
     _remember(image, mark)
     for column in mark.rules:
         axes.axvline(column - 0.5, color="white", linewidth=2.5)
-    shades = image.cmap(image.norm(shown))
+    shades = np.asarray(image.cmap(image.norm(shown)))
     for row, line in enumerate(mark.texts):
         for column, written in enumerate(line):
             red, green, blue, seen = shades[row, column]

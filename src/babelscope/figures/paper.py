@@ -10,6 +10,7 @@ import os
 from contextlib import AbstractContextManager
 from io import BytesIO
 from pathlib import Path
+from textwrap import wrap
 from typing import Any, Literal
 
 import matplotlib
@@ -122,7 +123,7 @@ class _Printer:
             axes.set_axis_off()
         for place, (axes, panel) in enumerate(zip(places, panels)):
             self.panel(axes, panel, last=place == len(panels) - 1, outer=place % across == 0 or not figure.grid)
-        title = ", ".join(self.text(part) for part in (figure.title, figure.about) if part)
+        title = _wrapped(", ".join(self.text(part) for part in (figure.title, figure.about) if part), 13 * sum(widths))
         if any(panel.title for panel in panels) or len(panels) > 1:
             canvas.suptitle(title, size=10)
         else:
@@ -138,7 +139,7 @@ class _Printer:
             mark = getattr(image, "babelscope_mark", None)
             if image is None or not isinstance(mark, spec.Cells | spec.Map):
                 continue
-            bar = canvas.colorbar(image, ax=group, shrink=0.85, label=self.text(mark.label))
+            bar = canvas.colorbar(image, ax=group, shrink=0.85, label=_wrapped(self.text(mark.label), 32))
             ticks = mark.scale_ticks() if isinstance(mark, spec.Cells) else []
             if ticks:
                 bar.set_ticks([place for place, _ in ticks], labels=[name for _, name in ticks])
@@ -187,6 +188,11 @@ class _Printer:
             axes.tick_params(length=0)
             for spine in axes.spines.values():
                 spine.set_visible(False)
+
+
+def _wrapped(title: str, letters: float) -> str:
+    """A title broken into lines of at most so many letters."""
+    return "\n".join(part for line in title.split("\n") for part in wrap(line, max(20, int(letters))) or [""])
 
 
 def _size(panel: Panel, printer: _Printer) -> tuple[float, float]:

@@ -8,6 +8,7 @@ from typing import Concatenate, ParamSpec
 
 from babelscope.errors import InputError, RunError
 from babelscope.figures.spec import Figure
+from babelscope.outside import Rows
 from babelscope.results import Run
 
 P = ParamSpec("P")
@@ -42,7 +43,13 @@ class Drawing:
         return [need for need in self.needs if not holds(run, need)]
 
 
-FIGURES: dict[str, Drawing] = {}
+def _is_drawing(one: object) -> bool:
+    return isinstance(one, Drawing)
+
+
+_OURS: dict[str, Drawing] = {}
+FIGURES: Rows[Drawing] = Rows("figures", _is_drawing, _OURS)
+"""figures of this package, then those that installed packages announce"""
 
 
 def figure(
@@ -56,7 +63,7 @@ def figure(
 
     def register(function: Callable[Concatenate[Run, P], Figure]) -> Callable[Concatenate[Run, P], Figure]:
         name: str = function.__name__
-        FIGURES[name] = Drawing(name, kind, needs, function, views, choose)
+        _OURS[name] = Drawing(name, kind, needs, function, views, choose)
         return function
 
     return register
@@ -75,6 +82,11 @@ def holds(run: Run, need: str) -> bool:
 def has_arrays(run: Run) -> bool:
     """Whether a run holds any arrays."""
     return (run.path / "arrays.zarr").is_dir()
+
+
+def names_from_outside() -> list[str]:
+    """Names of the figures that installed packages add."""
+    return [name for name in FIGURES if name not in _OURS]
 
 
 def figure_names(run: Run) -> list[str]:
@@ -99,4 +111,5 @@ def specify(run: Run, name: str, **options: str) -> Figure:
         raise RunError(f"the figure {name} cannot be drawn: the run {run.source} {what}")
     if lacking := one.lacking(run):
         raise RunError(f"the figure {name} cannot be drawn: the run {run.source} has no {', '.join(lacking)}")
-    return one.specify(run, **options)
+    with FIGURES.running(name):
+        return one.specify(run, **options)

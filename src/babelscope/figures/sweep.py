@@ -196,8 +196,8 @@ def layers_of_points(run: Run, keys: Sequence[str]) -> xr.DataArray | None:
     found = [open_run(run.path / key).arrays().region_size_layer.load() for key in keys if is_run(run.path / key)]
     if len(found) != len(keys) or not found:
         return None
-    layers = [one.to_dataset(name="size") for one in found]
-    return xr.concat(layers, dim=pd.Index(list(keys), name="point"), join="outer")["size"]
+    by_key = xr.Dataset(dict(zip(keys, found, strict=True)))  # shallower models have NaN in deeper layers
+    return by_key.to_dataarray("point")
 
 
 @figure("sweep", "table:flow")

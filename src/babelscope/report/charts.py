@@ -7,8 +7,8 @@ from collections.abc import Callable
 from babelscope.errors import BabelscopeError, InputError
 from babelscope.figures.page import plots
 from babelscope.figures.paper import draw
-from babelscope.figures.register import FIGURES, holds, specify
-from babelscope.report.blocks import Block, Chart, Table, Variant
+from babelscope.figures.register import FIGURES, holds, names_from_outside, specify
+from babelscope.report.blocks import Block, Chart, Section, Table, Variant, gather
 from babelscope.report.embed import picture
 from babelscope.results import Run
 
@@ -36,6 +36,12 @@ def chart(name: str) -> Maker:
                      twin=name, height=first.height)  # fmt: skip
 
     return name.replace("_", " ").capitalize(), make
+
+
+def more_figures(run: Run) -> list[Section]:
+    """The figures that installed packages add, where the run gives any."""
+    blocks = gather(run, *map(chart, names_from_outside()))
+    return [Section("More figures", blocks)] if blocks else []
 
 
 def table(name: str, title: str, caption: str, text_columns: tuple[str, ...] = ()) -> Maker:

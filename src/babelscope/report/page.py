@@ -16,7 +16,7 @@ from babelscope.figures.names import language_tag
 from babelscope.figures.paper import styled
 from babelscope.findings import Finding, findings_of
 from babelscope.report.blocks import Block, Chart, Section, Table
-from babelscope.report.charts import static_twin
+from babelscope.report.charts import more_figures, static_twin
 from babelscope.report.circuits import circuits_sections
 from babelscope.report.embed import content_policy, inline_script, safe_json
 from babelscope.report.latent import latent_sections
@@ -99,7 +99,8 @@ def build_page(runs: Sequence[Run | str | os.PathLike[str]], static: bool = True
 def _run(run: Run, index: int, static: bool) -> dict[str, Any]:
     if run.kind not in _SECTIONS:
         raise RunError(f"there is no report for a run of kind {run.kind!r}: {run.source}")
-    sections = [_section(run, section, f"r{index}", static) for section in _SECTIONS[run.kind](run)]
+    every = [*_SECTIONS[run.kind](run), *more_figures(run)]
+    sections = [_section(run, section, f"r{index}", static) for section in every]
     return {
         "id": f"r{index}",
         "title": f"{_KINDS[run.kind]}: {run.model_name}",
