@@ -157,7 +157,7 @@ def _table(title: str, cells: dict[str, list[str]], numeric: dict[str, bool]) ->
 
 
 def _cell(value: Any) -> str:
-    from babelscope.results.display import number
+    from babelscope.wording import number
 
     if value is None or value != value:
         return "–"

@@ -13,6 +13,7 @@ import pandas as pd
 import xarray as xr
 
 from babelscope.results import Run
+from babelscope.stats import pearson, spearman
 
 if TYPE_CHECKING:
     from babelscope.regions.masks import RegionSet
@@ -139,7 +140,7 @@ def compare_map(first: Run, second: Run) -> dict[str, float] | None:
     difference = np.abs(a - b)
     return {
         "items": float(len(shared)),
-        "pearson": float(np.corrcoef(a, b)[0, 1]) if a.std() and b.std() else float("nan"),
+        "pearson": pearson(a, b),
         "mean_difference": float(difference.mean()),
         "largest_difference": float(difference.max()),
     }
@@ -167,8 +168,6 @@ def compare_points(first: Run, second: Run) -> pd.DataFrame:
 
 def compare_circuits(first: Run, second: Run, top: int = 10) -> pd.DataFrame:
     """Per head measure and language: Pearson and Spearman over heads, and how many of the `top` heads are shared."""
-    from scipy.stats import spearmanr
-
     rows: list[dict[str, Any]] = []
     for name in ("activation_patching", "path_logits", "head_frequency"):
         one, two = _array(first, name), _array(second, name)
@@ -177,12 +176,11 @@ def compare_circuits(first: Run, second: Run, top: int = 10) -> pd.DataFrame:
         for code in [code for code in one.language.values if code in two.language.values]:
             a, b = one.sel(language=code).values.ravel(), two.sel(language=code).values.ravel()
             largest = [set(np.argsort(-np.abs(it))[:top].tolist()) for it in (a, b)]
-            varied = bool(a.std() and b.std())
             rows.append(
                 {
                     "measure": name, "language": str(code),
-                    "pearson": float(np.corrcoef(a, b)[0, 1]) if varied else float("nan"),
-                    "spearman": float(spearmanr(a, b).statistic) if varied else float("nan"),
+                    "pearson": pearson(a, b),
+                    "spearman": spearman(a, b),
                     "top": top, "shared_top": len(largest[0] & largest[1]),
                 }
             )  # fmt: skip

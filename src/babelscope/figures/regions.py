@@ -27,7 +27,7 @@ from babelscope.figures.published import SOURCE, Published, published_for
 from babelscope.figures.register import View, figure, holds
 from babelscope.figures.spec import NAN, Axis, Bars, Cells, Code, Figure, Histogram, Line, Map, Panel, Rule
 from babelscope.results import Run
-from babelscope.results.schemas.regions import Alignment, Calibration, Stability
+from babelscope.results.schemas.regions import Alignment, AlignmentMean, Calibration, Stability
 
 CURVES = {
     "lrds_layer": "LRDS (lower: more language-agnostic)",
@@ -118,17 +118,31 @@ def alignment_curves(run: Run, metric: str | None = None) -> Figure:
         raise InputError("the run has no metric of alignment by layer")
     shown = names if metric is None else [chosen(metric, names, "metric")]
     lines: list[Line] = []
+    means = rows_of(run, AlignmentMean)
     for name in shown:
+        own = [row for row in means if row.metric == name and row.value == row.value]
+        if own:
+            low, high = ([row.low for row in own], [row.high for row in own]) if metric else ([], [])
+            x, values = [float(row.layer) for row in own], [row.value for row in own]
+            lines.append(Line(metric_title(name), x, values, low, high, names.index(name)))
+            continue
         by_layer = [
             (layer, [row.value for row in own])
             for layer, own in sorted(grouped((row for row in rows if row.metric == name), lambda row: row.layer))
         ]
-        x, means = [layer for layer, _ in by_layer], [float(np.mean(values)) for _, values in by_layer]
+        x, middles = [layer for layer, _ in by_layer], [float(np.mean(values)) for _, values in by_layer]
         low, high = ([end(values) for _, values in by_layer] if metric else [] for end in (min, max))
-        lines.append(Line(metric_title(name), x, means, low, high, names.index(name)))
+        lines.append(Line(metric_title(name), x, middles, low, high, names.index(name)))
+    limits = "; ".join(sorted({row.why for row in means if row.why}))
+    bands = (
+        "its 95 % interval, made by leaving one document out with everything centred anew" + (limits and f" ({limits})")
+        if means
+        else "the range over pairs as band"
+    )
     caption = (
         f"Other measures of alignment by layer: the mean over language pairs ({sentences(run)}); chosen alone, with "
-        "the range over pairs as band. All are higher when translations are nearer to each other."
+        f"{bands}. All are higher when translations are nearer to each other. MEXA falls as there are more sentences: "
+        "MEXA, at 25 is what is expected among 25 of them. Intervals by pair are in the download."
     )
     data = frame_of(row for row in rows if row.metric in shown)
     y = "alignment" if metric is None else metric_title(metric)

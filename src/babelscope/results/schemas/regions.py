@@ -132,3 +132,16 @@ class Sentence(Row):
     language: str
     text: str
     tokens: float = nan
+
+
+@dataclass(frozen=True)
+class AlignmentMean(Row):
+    """One metric of alignment in one layer, mean over pairs of languages, with an interval of its own."""
+
+    TABLE: ClassVar[str] = "alignment_means"
+    metric: str
+    layer: int
+    value: float
+    low: float
+    high: float
+    why: str = ""
