@@ -1,9 +1,5 @@
 """Two runs side by side: the same question put to two models, checkpoints, corpora or settings."""
 
-# pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportCallIssue=false, reportReturnType=false
-# pyright: reportGeneralTypeIssues=false
-# pandas declares what a selection returns as a union that no single frame is; the shapes are checked by tests.
-
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
@@ -116,7 +112,7 @@ def compare_alignment(first: Run, second: Run) -> pd.DataFrame:
         items = [" – ".join(map(str, item)) if isinstance(item, tuple) else str(item) for item in frame.index]
         frame = frame.assign(measure=name, item=items, difference=frame["second"] - frame["first"])
         frame = frame.dropna(subset=["first", "second"], how="all")  # a language with itself is no pair
-        rows.append(frame[["measure", "item", "first", "second", "difference"]])
+        rows.append(frame.loc[:, ["measure", "item", "first", "second", "difference"]])
     if not rows:
         return pd.DataFrame(columns=["measure", "item", "first", "second", "difference"])
     return pd.concat(rows, ignore_index=True)

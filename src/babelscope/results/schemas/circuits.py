@@ -158,3 +158,15 @@ class EdgeCurve(Row):
     """`test`: prompts that did not rank; `ranking`: the very same"""
     prompts: float = nan
     why: str = ""
+
+
+@dataclass(frozen=True)
+class RoleScores(Row):
+    """The head of a row of scores, which are read by the names that the task gives them."""
+
+    TABLE: ClassVar[str] = "role_scores"
+    language: str
+    layer: int
+    head: int
+    model: str = ""
+    """where the run has a second model"""

@@ -145,3 +145,16 @@ class AlignmentMean(Row):
     low: float
     high: float
     why: str = ""
+
+
+@dataclass(frozen=True)
+class Cloze(Row):
+    """Accuracy on the story cloze task in one language, with one set of neurons switched off."""
+
+    TABLE: ClassVar[str] = "cloze"
+    language: str
+    """`mean`: over languages; `others`: over those that are not English"""
+    deactivated: str
+    accuracy: float
+    low: float = nan
+    high: float = nan

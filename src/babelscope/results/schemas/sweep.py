@@ -116,3 +116,17 @@ class Depth(Row):
     """0: first layer; 1: last"""
     to_depth: float
     share: float
+
+
+@dataclass(frozen=True)
+class BesidePublished(Row):
+    """One published number and ours."""
+
+    TABLE: ClassVar[str] = "published"
+    item: str
+    """`base_perplexity`, `increase_percent` or `region_size`"""
+    language: str
+    deactivated: str
+    published: float
+    ours: float
+    difference: float
