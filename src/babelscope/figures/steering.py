@@ -290,16 +290,18 @@ def _own_rows(run: Run) -> list[Confusion]:
 
 def _sets(run: Run) -> list[View]:
     keys = distinct((row.model, row.task, row.set_) for row in _own_rows(run))
-    return [View(", ".join(part for part in key if part), {"model": key[0], "task": key[1], "name": key[2]})
+    return [View(", ".join(part for part in key if part), {"model": key[0], "task": key[1], "prompt_set": key[2]})
             for key in keys]  # fmt: skip
 
 
 @figure("confusion", "table:confusion", views=_sets, choose="Set")
-def confusion_rates(run: Run, model: str | None = None, task: str | None = None, name: str | None = None) -> Figure:
+def confusion_rates(
+    run: Run, model: str | None = None, task: str | None = None, prompt_set: str | None = None
+) -> Figure:
     """Share of answers whose every line is in the language that was asked for, by language."""
     every = _own_rows(run)
     key = (every[0].model if model is None else model, every[0].task if task is None else task,
-           every[0].set_ if name is None else name)  # fmt: skip
+           every[0].set_ if prompt_set is None else prompt_set)  # fmt: skip
     rows = [row for row in every if (row.model, row.task, row.set_) == key]
     languages = [row.language for row in rows]
     low, high = [row.lpr_low for row in rows], [row.lpr_high for row in rows]
