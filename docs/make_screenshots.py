@@ -386,7 +386,7 @@ def page() -> str:
         parts.append(f"\n## {heading}\n")
         for name, one in FIGURES.items():
             if one.kind == kind:
-                told = (one.draw.__doc__ or "").strip().split("\n\n")[0].replace("\n", " ")
+                told = (one.specify.__doc__ or "").strip().split("\n\n")[0].replace("\n", " ")
                 told = " ".join(told.split())
                 picture = f"![{name.replace('_', ' ')}](img/gallery-{name.replace('_', '-')}.png)"
                 parts.append(f"\n### {name}\n\n{told}\n\n    {command_of(name)}\n\n{picture}\n")
