@@ -23,28 +23,27 @@ from babelscope.results import RunWriter, open_run
 from babelscope.results.rows import read_rows
 from babelscope.results.schemas.regions import Selectivity
 
-from .synthetic_runs import HOSTILE, LANGUAGES, write_circuits, write_regions, write_sweep
+from .synthetic_runs import HOSTILE, LANGUAGES, write_circuits, write_latent, write_regions, write_sweep
+from .test_report_studies import write_confusion, write_steering
 
-NAMES = sorted(name for name, one in figures.FIGURES.items() if one.kind in ("regions", "circuits", "sweep"))
-"""figures of other kinds are drawn by the tests of their studies"""
-ONLY_STUDIES = {"head_faithfulness", "edge_faithfulness"}
-"""of tables that the invented runs do not have"""
+NAMES = sorted(figures.FIGURES)
 NAN = float("nan")
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
-    made = (write_regions(folder / "r"), write_circuits(folder / "c"), write_sweep(folder / "s"))
+    made = [write_regions(folder / "r"), write_circuits(folder / "c"), write_sweep(folder / "s")]
+    made += [write_latent(folder / "l"), write_steering(folder / "t"), write_confusion(folder / "f")]
     return {run.kind: run for run in made}
 
 
 def test_every_figure_is_given_by_the_kind_it_is_for(runs):
     given = {name for run in runs.values() for name in figures.figure_names(run)}
-    assert given == set(NAMES) - ONLY_STUDIES
+    assert given == set(NAMES)
 
 
-@pytest.mark.parametrize("name", sorted(set(NAMES) - ONLY_STUDIES))
+@pytest.mark.parametrize("name", NAMES)
 def test_every_figure_is_drawn_twice_from_one_specification(runs, name, tmp_path):
     run = runs[figures.FIGURES[name].kind]
     figure = figures.specify(run, name)
@@ -59,7 +58,7 @@ def test_every_figure_is_drawn_twice_from_one_specification(runs, name, tmp_path
         assert len(view.table)
 
 
-@pytest.mark.parametrize("name", sorted(set(NAMES) - ONLY_STUDIES))
+@pytest.mark.parametrize("name", NAMES)
 def test_a_caption_says_what_the_intervals_are_or_that_there_are_none(runs, name):
     caption = figures.specify(runs[figures.FIGURES[name].kind], name).caption.lower()
     if name in ("similarity_map", "language_pairs", "regions_by_layer", "circuit_graph", "head_scatter"):
@@ -360,3 +359,21 @@ def test_rows_are_typed_and_a_missing_column_is_named(tmp_path):
 
 def test_eight_colours_are_different():
     assert len(set(COLOURS)) == len(COLOURS)
+
+
+def test_bands_of_latent_curves_stand_in_the_inner_layers_only(runs):
+    lines = [one for one in figures.specify(runs["latent"], "latent_excess").panels[0].marks if isinstance(one, Line)]
+    assert [line.banded() for line in lines] == [[1, 2, 3]] * 3
+    assert [line.name for line in lines] == ["en", "fr", "zh"]
+    word = figures.specify(runs["latent"], "latent_word").panels[0].marks
+    assert [mark.at for mark in word if isinstance(mark, Rule)] == [0.3]
+
+
+def test_faithfulness_stands_beside_heads_drawn_at_random(runs):
+    lines = [
+        one for one in figures.specify(runs["circuits"], "head_faithfulness").panels[0].marks if isinstance(one, Line)
+    ]
+    ranking, random = lines[:2]
+    assert (ranking.y, ranking.dash, random.dash) == ([0.0, 0.6, 0.9], "solid", "dashed")
+    assert random.y == pytest.approx([0.0, 0.12, 0.18])
+    assert ranking.colour == random.colour
