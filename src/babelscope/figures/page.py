@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import singledispatch
 from html import escape
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -49,6 +49,7 @@ Plot = dict[str, Any]
 _DASHES: dict[Dash, str] = {"solid": "solid", "dashed": "dash", "dotted": "dot"}
 _MAPS = {"sequential": "viridis", "diverging": "PuOr", "percent": "cividis"}
 _QUIET = "#808080"
+_UNTITLED: Plot = {"title": {"text": ""}}
 MOST_LETTERS = 60
 
 
@@ -87,8 +88,8 @@ def _part(part: str) -> str:
 def panel_plot(panel: Panel) -> Plot:
     """One panel as a plot of its own."""
     layout: Plot = {
-        "xaxis": axis_layout(panel.x, panel),
-        "yaxis": axis_layout(panel.y, panel),
+        "xaxis": axis_layout(panel.x, panel, "x"),
+        "yaxis": axis_layout(panel.y, panel, "y"),
         "shapes": [],
         "annotations": [],
     }
@@ -103,7 +104,7 @@ def panel_plot(panel: Panel) -> Plot:
     return {"data": data, "layout": {key: value for key, value in layout.items() if value != []}}
 
 
-def axis_layout(axis: Axis, panel: Panel) -> Plot:
+def axis_layout(axis: Axis, panel: Panel, which: Literal["x", "y"]) -> Plot:
     """Title, ticks and ends of an axis."""
     told: Plot = {"title": {"text": text(axis.label)}}
     cells = any(isinstance(mark, Cells) for mark in panel.marks)
@@ -126,13 +127,13 @@ def axis_layout(axis: Axis, panel: Panel) -> Plot:
         }
     if cells:
         told["showgrid"] = False
-        if axis is panel.y and not upwards:
+        if which == "y" and not upwards:
             told["range"] = [*reversed(told["range"])] if "range" in told else None
             told = {key: value for key, value in told.items() if value is not None}
             told |= {} if "range" in told else {"autorange": "reversed"}
     if panel.square:
         told["constrain"] = "domain"
-        if axis is panel.y:
+        if which == "y":
             told["scaleanchor"] = "x"
     return told
 
@@ -154,12 +155,10 @@ def grid_plot(figure: Figure, per_row: int = 3) -> Plot:
                 if trace["type"] == "heatmap":
                     own |= {"showscale": place == 0}
                 data.append(trace | own)
-        for which, ends, anchor, outer in (
-            ("x", [left, right], "y", row == rows - 1), ("y", [bottom, top], "x", column == 0)
-        ):  # fmt: skip
-            told = axis_layout(panel.x if which == "x" else panel.y, panel)
-            told |= {"domain": ends, "anchor": f"{anchor}{suffix}"}
-            layout[f"{which}axis{suffix}"] = told if outer else {**told, "title": {"text": ""}}
+        below, beside = axis_layout(panel.x, panel, "x"), axis_layout(panel.y, panel, "y")
+        below |= {"domain": [left, right], "anchor": f"y{suffix}"} | ({} if row == rows - 1 else _UNTITLED)
+        beside |= {"domain": [bottom, top], "anchor": f"x{suffix}"} | ({} if column == 0 else _UNTITLED)
+        layout |= {f"xaxis{suffix}": below, f"yaxis{suffix}": beside}
         layout["annotations"].append({
             "text": text(panel.title), "showarrow": False, "xref": "paper", "yref": "paper",
             "x": (left + right) / 2, "y": top, "xanchor": "center", "yanchor": "bottom",
