@@ -24,7 +24,7 @@ from babelscope.report.regions import regions_sections
 from babelscope.report.steering import confusion_sections, steering_sections
 from babelscope.report.sweep import sweep_sections
 from babelscope.results import Run, open_run
-from babelscope.results.whole import write_whole
+from babelscope.results.whole import home, write_whole
 from babelscope.wording import number, visible
 
 _SECTIONS = {
@@ -54,7 +54,7 @@ def write_report(
 
     Raises InputError when the place cannot be written.
     """
-    target = Path(os.path.expanduser(out))
+    target = home(out)
     write_whole(target, build_page(runs, static))
     return target
 
@@ -209,6 +209,8 @@ def _facts(run: Run) -> Iterator[tuple[str, str]]:
     yield "Neurons, layers", _joined([run.summary.get("neurons"), run.summary.get("layers")], ", ")
     yield "Task", _joined([manifest.get("task"), manifest.get("corruption")], ", corruption ")
     yield "Corpus", _joined([corpus.get("spec"), _short(corpus.get("hash"))], ", hash ")
+    noted = corpus.get("notes") or manifest.get("corpus_notes")
+    yield "What was changed or left out of the corpus", "; ".join(map(str, noted)) if isinstance(noted, list) else ""
     yield "Languages", ", ".join(run.languages)
     sentences = run.summary.get("n") or len(corpus.get("sentence_ids") or []) or None
     yield "Sentences per language (n)", _joined([sentences], "")
