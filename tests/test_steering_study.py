@@ -235,7 +235,10 @@ def test_the_study_leaves_its_tables_sentences_and_edits(tmp_path_factory):
     assert set(found.table("damage").role) == {"target", "source", "third"}
     assert {"kind", "repeat", "distinct_2", "reason"} <= set(found.table("answers").columns)
     assert found.table("ceiling").ceiling.min() > 0.8
-    assert figure_names(found) == ["steering_strength", "steering_layers", "steering_front", "steering_pairs"]
+    assert set(figure_names(found)) == {
+        "steering_success", "steering_damage", "steering_strength", "steering_layers", "steering_front",
+        "steering_pairs",
+    }  # fmt: skip
     for name in figure_names(found):
         assert save_figure(draw(found, name), found.path.parent / f"{name}.png", 40).exists()
     first = found.manifest["summary"]["sentences"][0]
@@ -290,7 +293,7 @@ def test_confusion_of_a_model_and_of_stored_answers(tmp_path):
     table = found.table("confusion")
     assert set(table.task) == {"monolingual", "crosslingual"}
     assert len(found.table("answers")) == 9
-    save_figure(draw(found, "confusion_languages"), tmp_path / "a.png", 40)
+    save_figure(draw(found, "confusion_kinds"), tmp_path / "a.png", 40)
     from babelscope.steering.benchmark import Completion
 
     answers = [

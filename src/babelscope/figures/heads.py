@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from babelscope.errors import InputError, RunError
+from babelscope.errors import InputError
 from babelscope.figures.facts import array, chosen, codes, distinct, in_order, numbers, rows_of, tidy
 from babelscope.figures.palette import language_place
 from babelscope.figures.register import View, figure, has_arrays
@@ -231,7 +231,7 @@ def circuit_graph(run: Run) -> Figure:
                    texts=tuple(f"{layer}.{head}" for _, layer, head in own), named=tuple(range(len(own))))
         )  # fmt: skip
     if not marks:
-        raise RunError(f"the run {run.source} names no role of a head")
+        raise InputError("the run names no role of a head")
     names = tuple(Code(code) for code in languages)
     x_axis = Axis("", names=names, low=-0.6, high=len(languages) - 0.4)
     panel = Panel(tuple(marks), x_axis, Axis("layer", whole=True), data=run.table("roles"))

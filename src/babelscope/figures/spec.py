@@ -331,8 +331,9 @@ def drawn_numbers(panel: Panel) -> pd.DataFrame:
 
 
 def plain(label: Label) -> str:
-    """A label as one line of text."""
-    return label if isinstance(label, str) else " ".join(part for part in label if part)
+    """A label as one line of text that can be stored: half a letter becomes a question mark."""
+    text = label if isinstance(label, str) else " ".join(part for part in label if part)
+    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def _named(axis: Axis, place: int) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from babelscope.errors import BabelscopeError, InputError
+from babelscope.errors import BabelscopeError, InputError, RunError
 from babelscope.figures.page import plots
 from babelscope.figures.paper import draw
 from babelscope.figures.register import FIGURES, holds, names_from_outside, specify
@@ -30,7 +30,9 @@ def chart(name: str) -> Maker:
                 for one in plots(specify(run, name, **options) if options else first):
                     label = ", ".join(part for part in (view_name, one.name) if part) or "all"
                     variants.append(Variant(label, one.plot, one.table))
-        except InputError:
+        except RunError:  # a table that is damaged or of another shape
+            raise
+        except InputError:  # nothing to draw: one language, one checkpoint
             return None
         return Chart(name.replace("_", "-"), first.title, first.caption, variants=variants, choose=drawing.choose,
                      twin=name, height=first.height)  # fmt: skip
