@@ -94,14 +94,16 @@ def head_scatter(
     array = _measure(run, measure)
     first, second = _two(run, first, second)
     x, y = (array.sel(language=code).values.ravel() for code in (first, second))
-    layers = np.repeat(np.arange(array.sizes["layer"]), array.sizes["head"])
+    known = np.isfinite(x) & np.isfinite(y)  # a screen leaves heads unpatched
+    layers, numbers = (grid.ravel()[known] for grid in np.indices(array.shape[1:]))
+    x, y = x[known], y[known]
     drawing = canvas(4.4, 3.7)
     axes = drawing.subplots()
     low, high = min(x.min(), y.min()), max(x.max(), y.max())
     axes.plot([low, high], [low, high], color="#777777", linewidth=0.8, linestyle="--")
     dots = axes.scatter(x, y, c=layers, s=18, edgecolor="black", linewidth=0.3)
     for index in _apart(x, y, np.argsort(-(np.abs(x) + np.abs(y))))[:6]:
-        name = f"{layers[index]}.{index % array.sizes['head']}"
+        name = f"{layers[index]}.{numbers[index]}"
         axes.annotate(name, (x[index], y[index]), xytext=(4, -8), textcoords="offset points", size=7)
     r = np.corrcoef(x, y)[0, 1] if x.std() > 0 and y.std() > 0 else float("nan")
     axes.set(
@@ -133,7 +135,7 @@ def head_difference(
     array = _measure(run, measure)
     first, second = _two(run, first, second)
     difference = array.sel(language=first).values - array.sel(language=second).values
-    reach = float(np.abs(difference).max()) or 1.0
+    reach = float(np.nanmax(np.abs(difference))) or 1.0
     drawing = canvas(1.6 + max(2.4, 0.2 * difference.shape[1]), 1.0 + max(1.9, 0.15 * difference.shape[0]))
     axes = drawing.subplots()
     image = axes.imshow(difference, aspect="auto", origin="lower", cmap=DIVERGING, vmin=-reach, vmax=reach)

@@ -31,7 +31,7 @@ def circuits_sections(run: Run) -> list[Section]:
             gather(run, ("Effects", _effects), ("Two languages", _scatter), ("Attention", _attention), ("MLPs", _mlps)),
         ),
         Section("Across languages", gather(run, ("Languages", _cross), ("Classes", _classes))),
-        Section("Ablation", gather(run, ("Ablation", _ablation), more.table("agreement"))),
+        Section("Ablation", gather(run, ("Ablation", _ablation), more.table("agreement"), more.table("screen"))),
     ]
     return [section for section in sections if section.blocks]
 

@@ -27,6 +27,11 @@ _TABLES = {
         "scores; of fast "
         "estimates of circuits with true patching.",
     ),
+    "screen": (
+        "Screen of heads",
+        "Heads that a cheap screen kept for patching, and those sampled from the others to see what it missed. "
+        "`missed_at_most` bounds (95 %) how many of the heads that nobody patched would have passed; `left` are those.",
+    ),
     "alignment_neurons": (
         "Without the alignment neurons",
         "What becomes of alignment and loss when the neurons that carry most of SADS are switched off, against "

@@ -206,7 +206,7 @@ def correlation_rows(matrices: Mapping[str, Mapping[str, Array]], permutations: 
     """Per measure and pair of languages: Pearson and Spearman with the layer-stratified permutation null."""
     rows: Rows = []
     for measure, by_language in matrices.items():
-        codes = [code for code, matrix in by_language.items() if np.isfinite(matrix).all()]
+        codes = [code for code, matrix in by_language.items() if np.isfinite(matrix).any()]
         for first, second in ((a, b) for i, a in enumerate(codes) for b in codes[i + 1 :]):
             found = correlate(by_language[first], by_language[second], permutations, seed)
             for name, value, null, p in (
