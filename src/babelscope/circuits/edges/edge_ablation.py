@@ -145,19 +145,36 @@ def logit_differences(
     >>> whole = logit_differences(model, prompts, [Wiring.of(model).allowed], zero)      # doctest: +SKIP
     """
     wiring = Wiring.of(model)
-    masks = [_checked(wiring, edges) for edges in circuits]
+    masks, places = _distinct([_checked(wiring, edges) for edges in circuits])
     _ = model.block_returns_tuple
     found = np.zeros((len(masks), len(pairs)))
     budget = min(budget or token_budget(model.device), max(1, ELEMENTS // (len(wiring.writers) * model.width)))
     for rows in batches(pairs, budget, model.device):
         ablated = reference(rows)
         for place, mask in enumerate(masks):
-            final = masked_final(model, wiring, mask.to(model.device), rows, ablated)
+            if bool((mask | ~torch.from_numpy(wiring.allowed)).all()):  # nothing is ablated
+                final = model.trunk(rows.clean)[:, rows.length - rows.answer :]
+            else:
+                final = masked_final(model, wiring, mask.to(model.device), rows, ablated)
             scores = logit_diff.scores(model, rows, final[None])[0]
             np.add.at(found[place], list(rows.index), scores.double().cpu().numpy())
             if done:
                 done(len(rows))
-    return found
+    return found[places]
+
+
+def _distinct(masks: Sequence[Tensor]) -> tuple[list[Tensor], list[int]]:
+    """Masks without repetitions (rankings of few edges are often pruned to the same), and where each one went."""
+    seen: dict[bytes, int] = {}
+    kept: list[Tensor] = []
+    places: list[int] = []
+    for mask in masks:
+        key = mask.numpy().tobytes()
+        if key not in seen:
+            seen[key] = len(kept)
+            kept.append(mask)
+        places.append(seen[key])
+    return kept, places
 
 
 def _checked(wiring: Wiring, edges: Mask) -> Tensor:
