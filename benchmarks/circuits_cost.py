@@ -102,8 +102,8 @@ def main() -> None:
                     chosen[name] = [row["heads"] for row in rows]
                     told = ", ".join(f"n = {n}: {row['seconds']:.0f} s" for n, row in zip(arguments.n, rows))
                     print(
-                        f"{kind}, {layers} layers, {name}: {told}; {fixed:.0f} s + {slope:.2f} s a prompt; two languages, "
-                        f"n = 100: {totals[name][-1]:.0f} s; peak {max(row['peak'] for row in rows):.0f} MB",
+                        f"{kind}, {layers} layers, {name}: {told}; {fixed:.0f} s + {slope:.2f} s a prompt; two "
+                        f"languages, n = 100: {totals[name][-1]:.0f} s; peak {max(row['peak'] for row in rows):.0f} MB",
                         flush=True,
                     )
                 print(f"same selected heads: {chosen['now'] == chosen['before']}", flush=True)
@@ -114,7 +114,7 @@ def main() -> None:
                     hours = at_depth(arguments.layers, seconds) / 3600
                     print(f"extrapolated to 24 layers, {name}: {hours:.1f} processor hours")
         finally:
-            subprocess.run(["git", "-C", str(here), "worktree", "remove", "--force", str(old)], check=False)
+            subprocess.run([*git, "remove", "--force", str(old)], check=False)
     tell(results, arguments.json)
 
 

@@ -132,8 +132,8 @@ def main() -> None:
         share, held = wilson(own["lost"], own["true"]), wilson(own["held"], own["bounds"])
         print(
             f"{way}: missed {own['lost']} of {own['true']} true heads, {100 * share.value:.2f} % "
-            f"({100 * share.low:.2f} to {100 * share.high:.2f}); kept {own['kept'] / own['asked']:.2f} of the heads; the "
-            f"bound held in {own['held']} of {own['bounds']} sweeps ({held.low:.3f} to {held.high:.3f})"
+            f"({100 * share.low:.2f} to {100 * share.high:.2f}); kept {own['kept'] / own['asked']:.2f} of the heads; "
+            f"the bound held in {own['held']} of {own['bounds']} sweeps ({held.low:.3f} to {held.high:.3f})"
         )
         if way == "both":
             results.append(result("true heads that the screen misses", share.value, 0.02, "lower", ""))

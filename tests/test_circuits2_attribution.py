@@ -276,7 +276,7 @@ def test_bad_input_is_one_clear_line(llama, pairs):
     assert heads_of(llama)[0] == Head(0, 0)
 
 
-@pytest.mark.parametrize("kind, family", [*(("resample", family) for family in SUMMING), ("mean", "bloom")])
+@pytest.mark.parametrize(("kind", "family"), [*(("resample", family) for family in SUMMING), ("mean", "bloom")])
 def test_a_single_edge_resumed_at_its_reader_is_the_masked_pass_without_it(kind, family):
     model = Model(tiny_model(family).double(), tiny_tokenizer(), id=family)
     pairs, wiring = random_pairs(), Wiring.of(model)
