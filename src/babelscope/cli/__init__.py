@@ -22,6 +22,8 @@ VERBS = {
     "compare": "What differs between two runs.",
     "figure": "Draw one figure of a run into a file.",
     "report": "Write one page of one or several runs.",
+    "push": "Share a run on the Hugging Face hub.",
+    "pull": "Fetch shared results, verified.",
     "explore": "Look at a model or a run in the browser.",
     "check": "Say whether a model can be measured.",
     "corpus": "Look at parallel corpora and texts.",
