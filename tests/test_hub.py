@@ -1,4 +1,4 @@
-"""Sharing on the hub: what is pushed comes back as it was, what was changed on the way is refused, no token is shown."""
+"""Sharing on the hub: what is pushed comes back as it was, what was changed is refused, and no token is shown."""
 
 from __future__ import annotations
 
