@@ -174,7 +174,7 @@ def test_a_study_says_what_its_screen_kept_and_may_have_missed(tmp_path):
     given = load_model("pocket:pocket-bloom-s")
     torch.manual_seed(0)
     config = BloomConfig(
-        vocab_size=given.vocabulary, hidden_size=48, n_layer=6, n_head=8, initializer_range=0.2, bos_token_id=None
+        vocab_size=given.vocabulary, hidden_size=48, n_layer=8, n_head=8, initializer_range=0.2, bos_token_id=None
     )
     model = Model(BloomForCausalLM(config), given.tokenizer, id="random")
     settings = CircuitsSettings(languages=("en",), n=8, draws=2, repeats=(10,), windows=(1,), edges=False)
@@ -200,3 +200,42 @@ def test_a_small_model_is_patched_whole_and_says_so(tmp_path):
     model = load_model("pocket:pocket-gpt2-en")
     assert "fewer than" in screen_facts(model, CircuitsSettings())["patched"]
     assert "as asked" in screen_facts(model, CircuitsSettings(exact=True))["patched"]
+
+
+def test_a_plan_says_what_a_study_of_circuits_costs_and_writes_nothing(tmp_path):
+    import babelscope
+    from babelscope.studies.circuit_plan import plan_circuits
+    from babelscope.studies.plan import Probe
+    from tests.command import command
+
+    model = babelscope.load_model("pocket:pocket-gpt2-en")
+    measured = Probe(1.0, 1.0, 0.0)
+    small, large = (
+        plan_circuits(model, babelscope.CircuitsSettings(languages=("en",), n=n), measured=measured) for n in (8, 32)
+    )
+    assert 3 < large.seconds / small.seconds < 5
+    names = [one.step for one in large.steps]
+    assert {"en: activation patching", "en: search", "en: ablation", "en: edges"} <= set(names)
+    assert sum(one.share for one in large.steps) == pytest.approx(1)
+    without = plan_circuits(model, babelscope.CircuitsSettings(languages=("en",), n=32, edges=False), measured=measured)
+    assert without.seconds < large.seconds
+    ended = command(
+        "circuits", "pocket:pocket-gpt2-en", "--languages", "en", "--n", "8", "--out", tmp_path / "run", "--plan"
+    )
+    assert ended.exit_code == 0
+    assert "en: edges" in ended.stdout
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("code", ["en", "zh"])
+def test_the_screen_selects_what_exact_patching_selects_in_a_trained_model(code):
+    from babelscope.models import load_model
+    from babelscope.tasks import build
+
+    model = load_model("pocket:pocket-bloom-m")
+    pairs = list(build("ioi", model.tokenizer, code, n=24, corruption="pabc", split="auto"))
+    asked = dict(null=False, seed=0)
+    exact = find_circuit(model, {"pabc": pairs}, IOI, SearchSettings(**asked))
+    found = find_circuit(model, {"pabc": pairs}, IOI, SearchSettings(**asked, screen=Screen(fewest=8)))
+    assert set(found.heads) == set(exact.heads)
+    assert any(step.effects is not None and step.effects.screening for step in found.steps)

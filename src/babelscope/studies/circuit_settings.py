@@ -71,7 +71,7 @@ class Screened(Settings):
     """Screen: which heads are patched one by one; the others are estimated not to matter."""
 
     exact: bool = False
-    """patch every head, also those that a cheap screen passes over (models of fewer than 48 heads always are)"""
+    """patch every head, also those that a cheap screen passes over (models of fewer than 64 heads always are)"""
     screen_sample: float = 0.1
     """of the heads that the screen passes over, patched all the same: they bound what it missed"""
 

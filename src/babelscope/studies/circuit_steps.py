@@ -19,6 +19,8 @@ from babelscope.circuits.patching.screen import Screen, activation_estimates, sc
 from babelscope.circuits.patching.search import Search, SearchSettings, find_circuit
 from babelscope.models import Model
 from babelscope.results.manifest import run_key
+from babelscope.studies import circuit_costs as costs
+from babelscope.studies.circuit_costs import Sizes
 from babelscope.studies.circuit_measures import Measured, Prompts, decomposed, pool_of, repeated
 from babelscope.studies.circuit_settings import (
     CircuitsSettings,
@@ -50,7 +52,7 @@ class LanguageSteps:
             None,
             lambda _, given: behaviour(model, prompts.everything.pairs),
             inputs=texts,
-            cost=lambda _: Cost(tokens=2 * self.tokens, scored=2 * len(prompts.everything), passes=2),
+            cost=lambda _: Cost(tokens=self.sizes.tokens, scored=2 * len(prompts.everything), passes=2),
         )
         # what each head and FFN does to the answer, with everything behind it recomputed
         self.activation = Step[Screened, Patched](
@@ -58,7 +60,12 @@ class LanguageSteps:
             settings.part(Screened),
             self._activation,
             inputs=texts,
-            cost=lambda _: self._patching((1 + len(self._roles)) * ACTIVATION, "--n"),
+            cost=lambda own: costs.patched(
+                self.sizes,
+                screen_of(own, settings.seed),
+                [self.sizes.span(role) for role in (None, *self._roles)],
+                "--n",
+            ),
         )
         # what each of them says to the logits directly
         self.path = Step[Searched, Effects](
@@ -66,7 +73,7 @@ class LanguageSteps:
             searched,
             self._paths,
             inputs=texts,
-            cost=lambda _: self._patching(DIRECT, "--n"),
+            cost=lambda _: costs.patched(self.sizes, None, [1.0], "--n"),
         )
         # down the circuit, from the logits to what reads the names; each question of it is kept on its own
         self.search = Step[ScreenedSearch, Search](
@@ -75,7 +82,7 @@ class LanguageSteps:
             self._search,
             needs=(self.path,),
             inputs=texts,
-            cost=lambda own: self._patching(SEARCH * len(self.task.steps) * (2 if own.null else 1), "--no-null, --n"),
+            cost=lambda own: costs.searched(self.sizes, screen_of(own, settings.seed), self.task.steps, own.null),
             kept=False,
         )
         # what heads attend to and copy
@@ -86,7 +93,7 @@ class LanguageSteps:
                 model, prompts.main, *repeated(model, settings, code), settings.seed, self.task.copied_roles
             ),
             inputs=texts,
-            cost=lambda _: self._copying(),
+            cost=lambda own: costs.copying(self.sizes, own.repeats),
         )
         # what the logits would be after each layer
         self.lens = Step[None, Lens](
@@ -94,7 +101,7 @@ class LanguageSteps:
             None,
             lambda _, given: logit_lens(model, prompts.main),
             inputs=texts,
-            cost=lambda _: Cost(tokens=self.tokens, scored=2 * model.layers * len(prompts.main), passes=1),
+            cost=lambda _: Cost(tokens=self.sizes.tokens, scored=2 * model.layers * len(prompts.main), passes=1),
         )
         # what each head tells when only one side of its message is corrupted
         self.decomposed = Step[ScreenedSearch, Patched](
@@ -105,7 +112,13 @@ class LanguageSteps:
             ),
             needs=(self.search,),
             inputs=texts,
-            cost=lambda _: self._patching(2 * SEARCH if self.task.decomposing else 0, "--n"),
+            cost=lambda own: (
+                costs.patched(
+                    self.sizes, screen_of(own, settings.seed), [1.0, 1.0] * len(self.task.decomposing[2]), "--n"
+                )
+                if self.task.decomposing
+                else Cost()
+            ),
         )
 
     @property
@@ -125,11 +138,6 @@ class LanguageSteps:
             lens=given[self.lens],
             decomposed=given[self.decomposed],
         )
-
-    @property
-    def tokens(self) -> int:
-        """Of the prompts that are patched, clean and corrupted."""
-        return sum(len(pair.clean) + len(pair.corrupted) for pair in self.prompts.main)
 
     @property
     def _roles(self) -> list[str]:
@@ -191,22 +199,10 @@ class LanguageSteps:
 
     # -- sizes, for the plan -------------------------------------------------------------------------------------------
 
-    def _patching(self, sweeps: float, cheaper: str) -> Cost:
-        """`sweeps`: trunk passes of all prompts for each head and FFN, guessed, not measured."""
-        nodes = self.model.layers * (self.model.heads + 1)
-        tokens = int(sweeps * nodes * self.tokens / 2)
-        return Cost(tokens=tokens, passes=-(-tokens // 1024), scored=0, cheaper=cheaper)
-
-    def _copying(self) -> Cost:
-        drawn = sum(2 * 20 * half for half in self.settings.repeats)
-        heads, width = self.model.layers * self.model.heads, self.model.width
-        words = int(self.model.config.vocab_size)
-        return Cost(
-            tokens=self.tokens + drawn,
-            passes=1 + len(self.settings.repeats),
-            elements=heads * width * words * COPYING // 1000,
-            cheaper="--repeats",
-        )
+    @property
+    def sizes(self) -> Sizes:
+        """Of this language's prompts and the model."""
+        return Sizes(self.model, self.prompts.main, len(self.prompts.everything))
 
 
 def screen_of(own: Screened, seed: int) -> Screen | None:
@@ -222,12 +218,6 @@ def screen_facts(model: Model, settings: CircuitsSettings) -> dict[str, Any]:
     if heads < screen.fewest:
         return {"patched": f"every head: {heads} are fewer than the {screen.fewest} from which a screen costs less"}
     return {"patched": "heads that a screen kept, and a sample of the others", **asdict(screen)}
-
-
-# trunk passes for each head and FFN that a sweep costs, everything shared counted: guessed, not measured
-ACTIVATION, DIRECT, SEARCH = 0.35, 0.12, 0.25
-COPYING = 50
-"""thousandths of a multiply-add in float64 that one of a float32 matrix product costs"""
 
 
 def prompts_key(prompts: Prompts) -> str:

@@ -109,9 +109,12 @@ class Side:
         check_model(model)
         return cls(model, {code: prompts_of(model, settings, code) for code in languages})
 
+    def languages(self, settings: CircuitsSettings) -> dict[str, LanguageSteps]:
+        """The steps of each language."""
+        return {code: LanguageSteps(self.model, settings, code, own) for code, own in self.prompts.items()}
+
     def measure(self, settings: CircuitsSettings, store: StepStore | None, progress: Progress) -> None:
         """Behaviour, patching, search and roles in every language, each a step that is kept until the run is whole."""
-        languages = {code: LanguageSteps(self.model, settings, code, own) for code, own in self.prompts.items()}
         inputs = {
             "weights": self.model.weight_hash,
             "tokenizer": self.model.tokenizer_hash,
@@ -119,7 +122,7 @@ class Side:
             "device": str(self.model.device),
             "asked": run_key({**asdict(settings.part(Prompted)), "languages": None}),
         }
-        for code, one in languages.items():
+        for code, one in self.languages(settings).items():
             self.done[code] = one.measured(run_steps(one.steps, inputs, store, progress))
 
 

@@ -65,7 +65,7 @@ class Screen:
     """of the other heads, patched to see what the screen missed"""
     least: int = 8
     """heads that are sampled at least"""
-    fewest: int = 48
+    fewest: int = 64
     """heads below which all are patched: a screen with its sample would cost as much"""
     seed: int = 0
 
