@@ -36,7 +36,7 @@ VERBS = {
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit: 0 done, 1 a check failed, 2 the input cannot be used, 130 or 143 stopped."""
-    from babelscope.cli.allocator import keep_freed_memory
+    from babelscope.allocator import keep_freed_memory
 
     given = sys.argv[1:] if arguments is None else arguments
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from babelscope.allocator import keep_freed_memory
 from babelscope.errors import MissingExtra, ModelError, NonFinite, UnsupportedModel
 from babelscope.models.adapters import merged, refuse_adapter
 from babelscope.models.families import Family
@@ -142,6 +143,8 @@ def load_model(
     refuse_placeholders(hf, id_or_path)
     check_finite(hf, id_or_path)
     model = Model(hf, tokenizer, id_or_path, revision, row, options.allow_longer)
+    if model.device.type == "cpu":
+        keep_freed_memory()
     model.adapter = adapter
     require(model, "regions")
     return model
