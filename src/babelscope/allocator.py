@@ -3,7 +3,8 @@
 A forward pass on CPU makes and frees tensors of many megabytes. By default glibc maps each from the kernel, or trims it
 off the heap when freed, so every pass pays again for zeroed pages (docs/benchmarks.md has the ratios, and the price in
 memory). The command `babelscope` does this, and so does loading a model onto the CPU in Python, never
-`import babelscope`; BABELSCOPE_MALLOC=0 leaves glibc alone, and so does any MALLOC_… or GLIBC_TUNABLES of the user's own, or another allocator loaded before.
+`import babelscope`; BABELSCOPE_MALLOC=0 leaves glibc alone, and so does any MALLOC_… or GLIBC_TUNABLES of the user's
+own, or another allocator loaded before.
 """
 
 from __future__ import annotations
