@@ -17,6 +17,7 @@ class Hub:
         self.repositories: dict[str, dict[str, bytes]] = {}
         self.private: dict[str, bool] = {}
         self.asked: list[str] = []
+        self.refuses = False
         hub = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -51,6 +52,8 @@ class Hub:
                 path = unquote(urlparse(self.path).path)
                 hub.asked.append(f"{self.command} {path}")
                 body = self._body()
+                if hub.refuses:
+                    return self._answer({"error": "Forbidden"}, 403)
                 parts = path.strip("/").split("/")
                 if path == "/api/repos/create":
                     asked = json.loads(body)

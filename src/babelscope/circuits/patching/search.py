@@ -21,7 +21,7 @@ from babelscope.circuits.core.changes import node_changes
 from babelscope.circuits.core.effects import Effects
 from babelscope.circuits.core.nodes import FINAL, MLP, Head, Receiver, Sender, heads_of, mlps_of, reaches, receivers
 from babelscope.circuits.patching.counterfactual import ANSWER_ROLES, same_answer
-from babelscope.circuits.patching.methods import Between, path_patching
+from babelscope.circuits.patching.methods import Between, Sweep, path_patching
 from babelscope.circuits.patching.screen import Missed, Screen, missed, path_estimates, screened
 from babelscope.circuits.patching.selection import Growth, Rule, Selection, growth, select
 from babelscope.errors import InputError
@@ -347,7 +347,9 @@ class _Work:
             if self.progress:
                 self.progress(self.step.name + suffix, so_far[0], total)
 
-        return path_patching(self.model, pairs, into, senders, self.step.at, self.settings.mlps, done=done, edits=edits)
+        return path_patching(
+            self.model, pairs, into, senders, self.step.at, self.settings.mlps, done=done, sweep=Sweep(edits=edits)
+        )
 
     def _key(
         self,
