@@ -30,7 +30,7 @@ from babelscope.circuits.patching.search import Step, find_circuit
 from babelscope.circuits.patching.selection import growth, select
 from babelscope.errors import InputError
 from babelscope.models import Model, Site, capture, edit
-from babelscope.models.model import matrix
+from babelscope.models.places import matrix
 from tests import reference
 from tests.random_pairs import random_pair, random_pairs
 from tests.tiny_models import tiny_model, tiny_tokenizer

@@ -135,6 +135,10 @@ def parse_claim(text: str, name: str) -> Claim:
     for place, value in enumerate(data.get("reported") or []):
         _needs(document, "reported", value, ("what", "value", "sure"), ("unit", "where"), (place,))
         _one_of(document, ("reported", place, "sure"), value["sure"], SURE)
+    rules, effects = _rules(document, verdict["rule"]), _effects(document, verdict["least_effect"])
+    lacking = [part for part in effects if part != "*" and part not in rules and "*" not in rules]
+    if lacking or not effects or not rules:
+        document.fail(("verdict", "rule"), f"no rule for {', '.join(lacking)}" if lacking else "a part has none")
     return Claim(
         id=data["id"],
         title=str(data["paper"]["title"]),
@@ -142,8 +146,8 @@ def parse_claim(text: str, name: str) -> Claim:
         claim=data["claim"],
         measure=str(measure["name"]),
         unit=str(measure["unit"]),
-        rules=_rules(document, verdict["rule"]),
-        least_effect=_effects(document, verdict["least_effect"]),
+        rules=rules,
+        least_effect=effects,
         aggregate=verdict["aggregate"],
         scope=str(verdict.get("scope") or "on this run"),
         needs=tuple(map(str, data.get("needs") or [])),

@@ -17,6 +17,7 @@ from babelscope.claims.measures import Case, measured
 from babelscope.claims.page import claim_page
 from babelscope.claims.verdict import Part, Verdict, aggregate, judge, with_twin
 from babelscope.errors import InputError
+from babelscope.results.csv_cells import write_csv
 from babelscope.results.whole import whole_folder
 
 QUICK_MODELS = {
@@ -115,7 +116,7 @@ def write_replication(found: Replication, out: Path) -> Path:
         (partial / "verdict.json").write_text(text + "\n", encoding="utf-8")
         rows = [{"side": "claim", **row} for row in facts["parts"]]
         rows += [{"side": "twin", **row} for row in facts["twin"]["parts"]]
-        pd.DataFrame(rows).to_csv(partial / "parts.csv", index=False)
+        write_csv(pd.DataFrame(rows), partial / "parts.csv")
         (partial / "index.html").write_text(claim_page([facts]), encoding="utf-8")
     return out
 

@@ -48,11 +48,15 @@ def circuits(
 
     from babelscope.cli.options import load, refuse_existing
     from babelscope.cli.show import show_run
+    from babelscope.settings import refuse_idle
     from babelscope.studies.circuit_plan import plan_circuits
     from babelscope.studies.circuits import study_circuits
     from babelscope.studies.progress import shown
 
     chosen, asked = _settings(preset, model, settings)
+    if against is None:
+        names = ("against_language", "matching", "twins")
+        refuse_idle(asked, {name: (lambda _: False, "--against") for name in names})
     if not planned.plan:
         refuse_existing(place.out, place.overwrite)
     loaded = load(chosen, loading)

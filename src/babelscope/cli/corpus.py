@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from babelscope.cli.command import verb, verb_app
+from babelscope.terms import Form
 
 if TYPE_CHECKING:
     from babelscope.corpora import Audit
@@ -42,6 +43,7 @@ def audit_command(
     spec: Annotated[str, Parameter(help="Corpus spec, such as bible:bibles or lines:my-folder.")],
     *,
     languages: Annotated[tuple[str, ...], Parameter(alias="-l", help="Codes, by commas [all that are there]")] = (),
+    normalise: Annotated[Form | None, Parameter(help="Look at the texts in one Unicode form, such as nfc.")] = None,
     out: Annotated[Path | None, Parameter(help="New folder for the findings as CSV, one file per kind.")] = None,
 ) -> None:
     """Count what is missing, empty, repeated, oddly long, or in the wrong script.
@@ -49,11 +51,12 @@ def audit_command(
     Example:  babelscope corpus audit bible:bibles --languages en,zh,fr --out findings
     """
     from babelscope.corpora import audit
+    from babelscope.corpora.spec import with_form
     from babelscope.errors import InputError
 
     if out is not None and out.exists():
         raise InputError(f"{out} exists already; name a new folder")
-    report = audit(spec, languages or None)
+    report = audit(with_form(spec, normalise), languages or None)
     _print(report)
     if out is not None:
         _write(report, out)
@@ -92,8 +95,9 @@ def _print(report: Audit) -> None:
 
 
 def _write(report: Audit, out: Path) -> None:
+    from babelscope.results.csv_cells import write_csv
     from babelscope.results.whole import whole_folder
 
     with whole_folder(out) as partial:
         for name, frame in report.tables().items():
-            frame.to_csv(partial / f"{name}.csv", index=False)
+            write_csv(frame, partial / f"{name}.csv")

@@ -6,14 +6,14 @@ from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from cyclopts import Parameter
 
 from babelscope.cli.command import verb, verb_app
 from babelscope.cli.options import Loading, ModelName
 from babelscope.errors import InputError
-from babelscope.settings import Settings
+from babelscope.settings import Settings, Use
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -54,6 +54,19 @@ class EvaluationSettings(Settings):
     """examples in the prompt of harness tasks"""
     limit: int | None = None
     """items per harness task"""
+
+    ONLY: ClassVar[Mapping[str, Use]] = {
+        **{name: (lambda own: OURS in own.tasks, f"--tasks {OURS}") for name in ("stories", "languages", "harness")},
+        "factor": (lambda own: bool(own.amplify), "--amplify"),
+        "controls": (
+            lambda own: bool(own.deactivate or own.amplify or own.steer),
+            "--deactivate, --amplify or --steer",
+        ),
+        **{
+            name: (lambda own: own.harness or bool({*own.tasks} - {OURS}), "a task of the harness")
+            for name in ("shots", "limit")
+        },
+    }
 
     def check(self) -> None:
         """Raises InputError where nothing is left to evaluate."""

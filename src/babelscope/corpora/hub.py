@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from babelscope.corpora.files import first_line
 from babelscope.corpora.source import Source
@@ -28,6 +29,11 @@ def read_hub(spec: Spec, languages: Sequence[str] | None) -> Source:
 
 def load_hub_table(dataset: str, config: str | None, split: str, revision: str | None = None) -> Table:
     """One split of one configuration as a table; CorpusError on anything that the hub or the network refuses."""
+    if (Path(dataset) / "state.json").is_file():
+        raise CorpusError(
+            f"{dataset} is a data set that save_to_disk wrote: write it as a table (data.to_parquet('x.parquet')) and "
+            "read that by table:x.parquet"
+        )
     loaded = _ask(dataset, "load_dataset", dataset, config, split=split, revision=revision, streaming=False)
     rows = list(loaded)
     where = f"{dataset}{f' ({config})' if config else ''}, split {split}"
@@ -49,4 +55,9 @@ def _ask(dataset: str, function: str, *args: object, **options: object):
     try:
         return getattr(datasets, function)(*args, **options)
     except Exception as error:  # the library raises its own, the hub's, requests' and pyarrow's errors alike
+        text = " ".join(str(error).split())
+        if any(sign in text for sign in ("Couldn't reach", "couldn't connect", "ConnectionError", "offline mode")):
+            raise CorpusError(
+                f"the hub cannot be reached and {dataset} is not in the cache: check the name, or read files by table:"
+            ) from error
         raise CorpusError(f"cannot read {dataset} from the hub: {first_line(error)}") from error

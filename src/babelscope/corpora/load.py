@@ -12,7 +12,7 @@ from babelscope.corpora.memory import Texts, corpus_in_memory
 from babelscope.corpora.ntrex import read_ntrex
 from babelscope.corpora.parallel import ParallelCorpus
 from babelscope.corpora.source import FORMS, Source, align, collect, normalised
-from babelscope.corpora.spec import Spec, parse_spec
+from babelscope.corpora.spec import Spec, fitting_reader, parse_spec
 from babelscope.corpora.texts import TextCollection
 from babelscope.errors import CorpusError
 from babelscope.languages import parse_languages
@@ -101,7 +101,8 @@ def load_corpus(spec: str | Texts, languages: Sequence[str] | str | None = None)
     """
     if isinstance(spec, os.PathLike):
         raise CorpusError(
-            f"{spec}: write the reader before the path, such as lines:{spec} (readers: {', '.join(READERS)})"
+            f"{spec}: write the reader before the path, such as {fitting_reader(os.fspath(spec))} "
+            f"(readers: {', '.join(READERS)})"
         )
     if not isinstance(spec, str):
         return corpus_in_memory(spec, languages)

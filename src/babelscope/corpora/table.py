@@ -125,7 +125,10 @@ def source_of_table(table: Table, spec: Spec, languages: Sequence[str] | None) -
             if value is not None and not isinstance(value, str):
                 raise CorpusError(f"{where}: column {shown(column)} holds {type(value).__name__}, not text")
             add_text(texts[code], name, value or "", table.where)
-    return Source(texts, documents)
+    read = {*columns.values(), *filter(None, (identifier, document))}
+    unread = [] if stated or languages is not None else [column for column in table.columns if column not in read]
+    notes = (f"columns not read, as they are named after no language: {listed(unread)}",) if unread else ()
+    return Source(texts, documents, notes)
 
 
 def _id_column(table: Table, spec: Spec) -> str:

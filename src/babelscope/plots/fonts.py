@@ -23,6 +23,11 @@ _SHAPED = (
     "ARABIC", "HEBREW", "SYRIAC", "DEVANAGARI", "BENGALI", "TAMIL", "TELUGU", "KHMER", "MYANMAR", "THAI", "TIBETAN",
 )  # fmt: skip
 
+LONGEST = 120
+"""letters of one text in a figure"""
+_NEVER = {"Cc", "Cf", "Zl", "Zp"}
+"""kinds of letters that act"""
+
 
 @cache
 def families() -> tuple[str, ...]:
@@ -37,15 +42,22 @@ def can_draw(text: str) -> bool:
 
 
 def drawn(text: str, otherwise: str | None = None) -> str:
-    """`text` when it can be drawn; else `otherwise`, else its code points.
+    """`text` when it can be drawn; else `otherwise`, else its code points. For every text that is not our own.
+
+    Nothing in it acts: no mathematics between dollar signs, no line's end, no mark of direction.
 
     >>> drawn("zh"), drawn("\\U000f1234", otherwise="zh")
     ('zh', 'zh')
     """
-    visible = "".join(letter for letter in text if unicodedata.category(letter) not in {"Cc", "Cf"})
+    visible = "".join(letter for letter in text if unicodedata.category(letter) not in _NEVER)
+    if len(visible) > LONGEST:
+        visible = visible[: LONGEST - 1] + "…"
     if can_draw(visible):
         return visible.replace("$", r"\$")
-    return otherwise if otherwise is not None else " ".join(f"U+{ord(letter):04X}" for letter in visible)
+    if otherwise is not None:
+        return drawn(otherwise)
+    points = [f"U+{ord(letter):04X}" for letter in visible[:12]]
+    return " ".join(points) + (" …" if len(visible) > 12 else "")
 
 
 @cache

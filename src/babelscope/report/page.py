@@ -28,6 +28,7 @@ from babelscope.report.steering import confusion_sections, steering_sections
 from babelscope.report.sweep import sweep_sections
 from babelscope.results import Run, open_run
 from babelscope.results.display import number
+from babelscope.results.whole import home
 
 _SECTIONS = {
     "regions": regions_sections,
@@ -54,7 +55,7 @@ def write_report(
 ) -> Path:
     """Writes the page of one or several runs to `out`; returns its path. Raises RunError when it cannot be
     written."""
-    target = Path(os.path.expanduser(out))
+    target = home(out)
     if target.is_dir():
         raise RunError(f"{target} is a directory; give the name of an HTML file")
     page = build_page(runs, static)
@@ -223,6 +224,8 @@ def _facts(run: Run) -> Iterator[tuple[str, str]]:
     yield "Neurons, layers", _joined([run.summary.get("neurons"), run.summary.get("layers")], ", ")
     yield "Task", _joined([manifest.get("task"), manifest.get("corruption")], ", corruption ")
     yield "Corpus", _joined([corpus.get("spec"), _short(corpus.get("hash"))], ", hash ")
+    noted = corpus.get("notes") or manifest.get("corpus_notes")
+    yield "What was changed or left out of the corpus", "; ".join(map(str, noted)) if isinstance(noted, list) else ""
     yield "Languages", ", ".join(run.languages)
     sentences = run.summary.get("n") or len(corpus.get("sentence_ids") or []) or None
     yield "Sentences per language (n)", _joined([sentences], "")

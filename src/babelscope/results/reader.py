@@ -16,6 +16,7 @@ from babelscope.results.hub import is_shared, pull
 from babelscope.results.layout import CHECKSUMS, MANIFEST, is_url
 from babelscope.results.manifest import FORMAT
 from babelscope.results.store import get_run
+from babelscope.results.whole import home
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -167,7 +168,7 @@ def open_run(path: str | os.PathLike[str], validate: bool = True) -> Run:
     """
     if is_url(path):
         return _fetch(os.fspath(path), validate)
-    root = Path(os.path.expanduser(path))
+    root = home(path)
     try:
         there, told = root.exists(), (root / MANIFEST).is_file()
     except (OSError, ValueError) as error:

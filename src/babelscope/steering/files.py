@@ -11,18 +11,20 @@ from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 import torch
 from torch import Tensor
 
 from babelscope._version import __version__
 from babelscope.errors import InputError
+from babelscope.json_text import parse_json
 from babelscope.models import Model
 from babelscope.models.rows import WHERES, Flow, RowEdit, edited_rows
 from babelscope.steering.directions import Direction
 from babelscope.steering.edits import direction_edit, region_edit
 from babelscope.terms import Edit, Unit, Where
+from babelscope.wording import first_line
 
 FORMAT = 1
 KEY = "babelscope"
@@ -106,33 +108,62 @@ def load_edit(path: str | Path) -> SavedEdit:
 
     try:
         with safe_open(str(path), framework="pt") as file:
-            head = json.loads((file.metadata() or {})[KEY])
+            head = parse_json((file.metadata() or {})[KEY], "its header")
             tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         return _made(head, tensors)
-    except (OSError, SafetensorError, json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{path} is not a file of a steering edit: {type(error).__name__} {error}") from error
+    except KeyError as error:
+        raise InputError(f"{path} is not a file of a steering edit: it has no {error.args[0]!r}") from error
+    # RuntimeError and OverflowError: tensors of types and sizes that torch does not have
+    except (InputError, OSError, SafetensorError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        raise InputError(f"{path} is not a file of a steering edit: {first_line(error)}") from error
 
 
 def _made(head: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> SavedEdit:
     if head["format"] != FORMAT:
         raise ValueError(f"format {head['format']}, not {FORMAT}")
-    if head["where"] not in WHERES or head["edit"] not in ("add", "move"):
-        raise ValueError(f"edit {head['edit']!r} at {head['where']!r}")
+    for name, allowed in (("where", WHERES), ("edit", get_args(Edit)), ("unit", get_args(Unit))):
+        if head[name] not in allowed:
+            raise ValueError(f"{name} is {str(head[name])[:40]!r}, none of {', '.join(allowed)}")
+    for name in ("keep", "first"):
+        if not isinstance(head[name], bool):
+            raise ValueError(f"{name} is {str(head[name])[:40]!r}, neither true nor false")
     if not all(bool(torch.isfinite(one.float()).all()) for one in tensors.values()):
         raise ValueError("values that are not numbers")
-    directions = tuple(
-        Direction(
-            str(one["source"]), str(one["target"]), int(one["layer"]), str(one["method"]), tensors[f"unit/{place}"],
-            float(one["gap"]), float(one["at_source"]), float(one["at_target"]), float(one["norm"]),
-            tensors.get(f"basis/{place}"),
-        )
-        for place, one in enumerate(head["directions"])
-    )  # fmt: skip
-    mask = tensors.get("mask")
+    directions = tuple(_direction(one, place, tensors) for place, one in enumerate(head["directions"]))
+    mask, values = tensors.get("mask"), tensors.get("values")
     if not directions and mask is None:
         raise ValueError("neither a direction nor a region")
+    if mask is not None and (mask.ndim != 2 or mask.is_floating_point() or bool(((mask != 0) & (mask != 1)).any())):
+        raise ValueError("the mask is no [layer, neuron] of 0 and 1")
+    if values is not None and (mask is None or not values.is_floating_point() or values.shape != mask.shape):
+        raise ValueError("the values do not belong to the mask")
     return SavedEdit(
-        directions, None if mask is None else mask.bool(), tensors.get("values"), float(head["alpha"]),
+        directions, None if mask is None else mask.bool(), values, _number(head, "alpha"),
         head["edit"], bool(head["keep"]), cast("Unit", head["unit"]), head["where"],
         bool(head["first"]), dict(head["facts"]),
     )  # fmt: skip
+
+
+def _direction(one: Mapping[str, Any], place: int, tensors: Mapping[str, Tensor]) -> Direction:
+    unit, basis, layer = tensors[f"unit/{place}"], tensors.get(f"basis/{place}"), one["layer"]
+    if unit.ndim != 1 or not unit.is_floating_point() or not abs(float(unit.double().norm()) - 1) < 1e-3:
+        raise ValueError(f"direction {place} is no unit vector")
+    if basis is not None and (basis.ndim != 2 or basis.shape[1] != len(unit) or not basis.is_floating_point()):
+        raise ValueError(f"the components of direction {place} have another width")
+    if type(layer) is not int or layer < 0:
+        raise ValueError(f"layer {str(layer)[:40]!r} is no whole number from 0")
+    for name in ("source", "target", "method"):
+        if not isinstance(one[name], str):
+            raise ValueError(f"the {name} of direction {place} is no text")
+    gap, at_source, at_target, norm = (_number(one, name) for name in ("gap", "at_source", "at_target", "norm"))
+    return Direction(
+        one["source"], one["target"], layer, one["method"], unit, gap, at_source, at_target, norm, basis
+    )  # fmt: skip
+
+
+def _number(given: Mapping[str, Any], name: str) -> float:
+    """A finite number; true, false and texts are none."""
+    value = given[name]
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < 1e300:
+        raise ValueError(f"{name} is {str(value)[:40]!r}, which is no number")
+    return float(value)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, get_args
+from typing import Any, ClassVar, get_args
 
 from babelscope.errors import InputError
 from babelscope.languages import parse_languages
-from babelscope.settings import Settings
+from babelscope.settings import Settings, Use
 from babelscope.terms import Ablation, Between, Construction, Counted, Half, Matching, Rule, Split
 
 
@@ -164,6 +164,14 @@ class Matched(Settings):
 @dataclass(frozen=True, kw_only=True)
 class CircuitsSettings(Matched, Edged, Described, Ablated, ScreenedSearch, Prompted):
     """Settings of `study_circuits`; every one is recorded with the run."""
+
+    ONLY: ClassVar[Mapping[str, Use]] = {
+        **{
+            name: (lambda own: own.edges, "edges (--no-edges was given)")
+            for name in ("edge_share", "counted", "construction", "half")
+        },
+        "stratum": (lambda own: own.task.startswith("past-tense"), "--task past-tense"),
+    }
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ from babelscope.studies.circuit_settings import PRESETS, CircuitsSettings, Promp
 from babelscope.studies.circuit_steps import LanguageSteps, screen_facts
 from babelscope.studies.circuit_tables import AblationSet
 from babelscope.studies.progress import Progress, silent
-from babelscope.studies.steps import run_steps, store_beside
+from babelscope.studies.steps import KeptSteps, run_steps
 from babelscope.tasks import PromptPair, task_named
 
 __all__ = ["PRESETS", "CircuitsSettings", "preset", "study_circuits"]
@@ -65,8 +65,11 @@ def study_circuits(
     if against is not None:
         sides.append(Side.of(against, settings, (settings.against_language or settings.languages[-1],)))
     tables: dict[str, list[pd.DataFrame]] = {}
-    with RunWriter(out, kind="circuits", overwrite=overwrite) as run:
-        store = store_beside(out, fresh)
+    with (
+        KeptSteps(out, "fresh" if fresh else "resume") as beside,
+        RunWriter(out, kind="circuits", overwrite=overwrite) as run,
+    ):
+        store = beside.open()
         for side in sides:
             side.measure(settings, store, progress)
             for code, language in side.done.items():
@@ -90,8 +93,6 @@ def study_circuits(
             if name != "overlap" or not settings.edges:
                 run.table(name, pd.concat(frames, ignore_index=True))
         _manifest(run, first.model, settings, first.prompts, summary, against)
-    if store is not None:
-        store.remove()
     return open_run(out)
 
 

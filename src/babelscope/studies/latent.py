@@ -38,7 +38,7 @@ from babelscope.results import Run, RunWriter, open_run, run_key
 from babelscope.studies import latent_tables as tables
 from babelscope.studies.latent_settings import Asking, Judgement, LatentSettings, LensKind, Patching, Tuning, Words
 from babelscope.studies.progress import Progress, silent
-from babelscope.studies.steps import Given, Step, run_steps, store_beside
+from babelscope.studies.steps import Given, KeptSteps, Step, run_steps
 
 __all__ = ["LatentSettings", "census_of", "study_latent"]
 
@@ -99,11 +99,13 @@ def study_latent(
     corpus: ParallelCorpus | None = None,
     texts: Mapping[str, TextCollection] | None = None,
     progress: Progress = silent,
+    fresh: bool = False,
 ) -> Run:
     """Lens by language with controls and verdicts, patching and residual alignment; writes a run and opens it.
 
-    `corpus` and `texts` take the place of the settings' specifications when already loaded. Raises InputError for a
-    word list, language or text that does not serve, with the census where no concept can be compared.
+    `corpus` and `texts` take the place of the settings' specifications when already loaded; `fresh` forgets the steps
+    that a stopped study left. Raises InputError for a word list, language or text that does not serve, with the census
+    where no concept can be compared.
 
     >>> study_latent(model, LatentSettings(words="planted"), "runs/latent").summary["sentences"][0]  # doctest: +SKIP
     'Translating French to Chinese, pocket:planted-pivot solves 40 of 40 concepts and passes through English: …'
@@ -113,12 +115,17 @@ def study_latent(
     parallel = corpus
     if parallel is None and settings.parallel:
         parallel = load_corpus(settings.parallel, [code for code in words.languages if code in wanted])
+    if parallel is not None and settings.normalise:
+        parallel = parallel.normalised(settings.normalise)
     running = texts
     if running is None and settings.text and "tuned" in settings.lens:
         running = load_texts(settings.text, words.languages)
     steps = _Steps(model, settings, words, parallel, running)
-    with RunWriter(out, kind="latent", overwrite=overwrite) as run:
-        store = store_beside(out)
+    with (
+        KeptSteps(out, "fresh" if fresh else "resume") as beside,
+        RunWriter(out, kind="latent", overwrite=overwrite) as run,
+    ):
+        store = beside.open()
         results = run_steps(steps.all, steps.inputs, store, progress)
         found = [results[step] for step in steps.lenses]
         lens: TunedLens | None = results[steps.tuned] if steps.tuned else None
@@ -135,6 +142,7 @@ def study_latent(
         if steps.alignment is not None:
             run.table("alignment", results[steps.alignment])
         run.manifest.update(_manifest(model, settings, words, steps.inputs))
+        run.manifest["corpus_notes"] = [] if parallel is None else list(parallel.notes)
         run.manifest["summary"] = {
             "sentences": [one.sentence for one in found] + [one.sentence for one in patched],
             "languages": list(words.languages),
@@ -144,8 +152,6 @@ def study_latent(
             "least": settings.least,
             "tuned_lens": None if lens is None else (warning(model, lens) or "fitted on enough text"),
         }
-    if store is not None:
-        store.remove()
     return open_run(out)
 
 

@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
+from babelscope.corpora.spec import with_form
 from babelscope.errors import InputError
 from babelscope.languages import language, parse_languages
-from babelscope.settings import Settings
-from babelscope.terms import Documents, First, Joint, Kind, Norm, Pooled, RegionMethod, Sign, SpecialTokens, Way
+from babelscope.settings import Settings, Use
+from babelscope.terms import (
+    Documents,
+    First,
+    Form,
+    Joint,
+    Kind,
+    Norm,
+    Pooled,
+    RecordedSite,
+    RegionMethod,
+    Sign,
+    SpecialTokens,
+    Way,
+)
 
 if TYPE_CHECKING:
     from babelscope.regions.contrast import ContrastSettings
@@ -26,9 +41,12 @@ class Sample(Settings):
     """parallel sentences"""
     seed: int = 0
     """of the sample, the controls and the bootstrap"""
+    normalise: Form | None = None
+    """bring every text into one Unicode form, such as nfc; how many texts that changed is recorded [as they are]"""
 
     def check(self) -> None:
         """Raises InputError for a sample in which nothing can be compared."""
+        self._put(corpus=with_form(self.corpus, self.normalise))
         if self.languages is not None:
             self._put(languages=tuple(parse_languages(self.languages)))
         if self.samples < 2:
@@ -46,6 +64,8 @@ class Recorded(Settings):
     """drop: the first pooled token stays out of the mean"""
     tokens: Pooled = "all"
     """shortest: as many tokens of a sentence as the language with the fewest has"""
+    site: RecordedSite = "neurons"
+    """residual: dimensions of the residual stream in the place of neurons (models without known MLPs: Mamba)"""
     weighted: bool = False
     """mixtures of experts: neurons of routed experts times their routing weight"""
 
@@ -219,10 +239,32 @@ class RegionsSettings(Generation, Dosing, Alignment, Calibration, Deactivation, 
     Calibration(permutations=0, fdr=0.05, methods=())
     """
 
+    ONLY: ClassVar[Mapping[str, Use]] = {
+        "sink_share": (lambda own: own.norm == "robust", "--norm robust"),
+        **{name: (lambda own: own.texts is not None, "--texts") for name in ("window", "joint", "text_tokens")},
+        "controls": (
+            lambda own: bool(own.texts or own.alignment_neurons or own.generate or own.steer),
+            "--texts, --alignment-neurons, --generate or --steer",
+        ),
+        "stories": (lambda own: bool(own.alignment_neurons), "--alignment-neurons"),
+        "kinds": (lambda own: bool(own.doses), "--doses"),
+        **{
+            name: (lambda own: bool(own.generate or own.steer), "--generate or --steer")
+            for name in ("generate_tokens", "prompt_tokens")
+        },
+        **{name: (lambda own: own.steer is not None, "--steer") for name in ("steer_way", "steer_factor")},
+    }
+
     def check(self) -> None:
         """Raises InputError for settings that cannot go together."""
+        if self.texts is not None:
+            self._put(texts=with_form(self.texts, self.normalise))
         if self.paper:
+            if self.first != "keep" or self.tokens != "all":
+                raise InputError("--paper is --first keep --tokens all: leave out the others, or --paper")
             self._put(norm="paper", first="keep", tokens="all", method="z-score")
+        if self.site == "residual":
+            self._refuse_neurons_only()
         if self.weighted and (self.steer or (self.doses and any(kind.startswith("mean") for kind in self.kinds))):
             raise InputError("--weighted: neurons cannot be set to means of themselves times a routing weight")
         if self.doses and not self.texts:
@@ -232,6 +274,17 @@ class RegionsSettings(Generation, Dosing, Alignment, Calibration, Deactivation, 
             absent = [code for code in self.steer or () if code not in self.languages]
             if absent:
                 raise InputError(f"--steer: {', '.join(absent)} is not among --languages")
+
+    def _refuse_neurons_only(self) -> None:
+        """Raises InputError for what is defined of neurons alone."""
+        only: dict[str, object] = {
+            "--texts": self.texts, "--doses": self.doses, "--generate": self.generate, "--steer": self.steer,
+            "--alignment-neurons": self.alignment_neurons, "--weighted": self.weighted,
+            "--methods lape": {"lape", "lape-routed"} & set(self.methods),
+        }  # fmt: skip
+        asked = [name for name, value in only.items() if value]
+        if asked:
+            raise InputError(f"{', '.join(asked)}: of neurons alone, not of --site residual")
 
     def check_languages(self, languages: tuple[str, ...]) -> None:
         """Raises InputError for one language, an unknown reference, and z-scores that no neuron can reach."""

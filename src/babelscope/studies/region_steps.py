@@ -171,7 +171,7 @@ class RegionsStudy:
             (self.steadiness, True),
             (self.null, asked.permutations),
             (self.methods, True),
-            (self.routing, self.model.mixtures),
+            (self.routing, self.model.mixtures and asked.site == "neurons"),
             (self.alignment, asked.alignment),
             (self.alignment_neurons, asked.alignment_neurons),
             (self.doses, asked.doses),
@@ -206,7 +206,7 @@ class RegionsStudy:
         with given.progress("recording", count, "sentences") as step:
             return record(
                 self.model, self.corpus, own.special, self.activity, store=store, progress=step,
-                span=Span(own.first, own.tokens, own.weighted),
+                span=Span(own.first, own.tokens, own.weighted, own.site),
             )  # fmt: skip
 
     def _deactivate(self, own: Deactivation, given: Given) -> DeactivationTable:
@@ -266,7 +266,9 @@ class RegionsStudy:
     @property
     def values(self) -> int:
         """Numbers of a recording: L · n · D."""
-        return self.languages * len(self.corpus) * self.model.neurons
+        residual = self.model.width * (self.model.layers + 1)
+        places = residual if self.settings.site == "residual" else self.model.neurons
+        return self.languages * len(self.corpus) * places
 
     @cached_property
     def texts(self) -> dict[str, str]:

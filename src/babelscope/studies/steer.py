@@ -33,7 +33,7 @@ from babelscope.steering.sentences import first_sentence
 from babelscope.studies.progress import Progress, silent
 from babelscope.studies.steer_pair import Asked, Pair, PairTables, asked_of, how_of, told_of
 from babelscope.studies.steer_settings import BENCHMARK, CORPUS, EVERYDAY, SteerSettings
-from babelscope.studies.steps import Given, Step, run_steps, store_beside
+from babelscope.studies.steps import Given, KeptSteps, Step, run_steps
 
 if TYPE_CHECKING:
     from babelscope.results import Run
@@ -78,8 +78,9 @@ def study_steering(
     overwrite: bool = False,
     corpus: ParallelCorpus | None = None,
     progress: Progress = silent,
+    fresh: bool = False,
 ) -> Run:
-    """Steer every pair by every method and write the run.
+    """Steer every pair by every method and write the run; `fresh` forgets the steps that a stopped study left.
 
     Raises InputError for a corpus of too few documents, MissingExtra without py3langid.
 
@@ -88,6 +89,8 @@ def study_steering(
     from babelscope.results import open_run
 
     found = corpus or load_corpus(settings.corpus, list(settings.languages) or None)
+    if settings.normalise:
+        found = found.normalised(settings.normalise)
     if settings.samples:
         found = found.sample(min(settings.samples, len(found)), settings.seed)
     split = split_documents(found, settings.seed)
@@ -96,8 +99,11 @@ def study_steering(
     study = _Study(model, settings, split, judge, progress)
     steps = study.steps(pairs)
     inputs = {"weights": model.weight_hash, "tokenizer": model.tokenizer_hash, "corpus": found.hash}
-    with RunWriter(out, kind="steering", overwrite=overwrite) as run:
-        store = store_beside(str(out))
+    with (
+        KeptSteps(out, "fresh" if fresh else "resume") as beside,
+        RunWriter(out, kind="steering", overwrite=overwrite) as run,
+    ):
+        store = beside.open()
         results = run_steps(steps, inputs, store, progress)
         tables = [results[step] for step in steps[1:]]
         frames = {name: pd.DataFrame([row for one in tables for row in getattr(one, name)]) for name in TABLES}
@@ -116,13 +122,12 @@ def study_steering(
         ]
         run.manifest.update(
             asked=asdict(settings), model=model.facts(), tokenizer_hash=model.tokenizer_hash, corpus_hash=found.hash,
+            corpus_notes=list(found.notes),
             splits={name: len(getattr(split, name)) for name in ("fit", "choose", "report")}, edits=files,
             generation={"ignored": ignored_settings(model), "stop": list(stop_ids(model)), **study.prompted},
             seeds=[settings.seed], languages=list(found.languages),
             summary={"first": sentences[:1], "sentences": sentences},
         )  # fmt: skip
-    if store is not None:
-        store.remove()
     return open_run(out)
 
 

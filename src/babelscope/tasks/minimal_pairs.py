@@ -6,13 +6,13 @@ rests are target and foil, and whole sentences are scored exactly.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from babelscope.errors import TaskError
+from babelscope.json_text import parse_json
 from babelscope.tasks.census import Tally
 from babelscope.tasks.encoding import Encoder
 from babelscope.tasks.prompts import PromptPair
@@ -145,15 +145,15 @@ def _pair(entry: _Parted, twin: _Parted, encoder: Encoder, language: str, split:
 
 
 def _from_json(line: str, number: int, source: Path) -> MinimalPair:
-    try:
-        row: Any = json.loads(line)
-    except ValueError as error:
-        raise TaskError(f"{source}, line {number} is not JSON: {error}") from error
+    row: Any = parse_json(line, f"{source}, line {number}", TaskError)
     fields: Mapping[str, Any] = row if isinstance(row, dict) else {}
     for good, bad in _FIELDS:
         if good in fields and bad in fields:
+            for name in (good, bad):
+                if not isinstance(fields[name], str) or not fields[name].strip():
+                    raise TaskError(f"{source}, line {number}: {name} is no sentence but {str(fields[name])[:40]!r}")
             paradigm = str(fields.get("paradigm") or fields.get("UID") or source.stem)
-            return MinimalPair(number - 1, str(fields[good]), str(fields[bad]), paradigm)
+            return MinimalPair(number - 1, fields[good], fields[bad], paradigm)
     known = " or ".join(f"{good}/{bad}" for good, bad in _FIELDS)
     raise TaskError(f"{source}, line {number}: a minimal pair needs {known}; it has {', '.join(fields) or 'no fields'}")
 
@@ -161,14 +161,21 @@ def _from_json(line: str, number: int, source: Path) -> MinimalPair:
 def _from_judgements(lines: Sequence[str], source: Path) -> list[MinimalPair]:
     rows = [line.split("\t")[-2:] for line in lines]
     pairs: list[MinimalPair] = []
-    good = ""
+    good, unpaired = "", False
     for number, row in enumerate(rows, 1):
         if len(row) != 2 or row[0] not in ("True", "False"):
             raise TaskError(f'{source}, line {number}: expected "True" or "False", a tab, and a sentence')
-        if row[0] == "True":
+        if not row[1].strip():
+            raise TaskError(f"{source}, line {number}: there is no sentence behind {row[0]}")
+        if row[0] == "True" and unpaired:
+            raise TaskError(f"{source}, line {number}: a second good sentence, and no bad one for the first")
+        if row[0] == "False" and not good:
+            raise TaskError(f"{source}, line {number}: a bad sentence, and no good one before it")
+        unpaired = row[0] == "True"
+        if unpaired:
             good = row[1]
-        elif good:
+        else:
             pairs.append(MinimalPair(len(pairs), good, row[1], source.stem))
-    if not pairs:
-        raise TaskError(f"{source} holds no bad sentence after a good one")
+    if unpaired:
+        raise TaskError(f"{source} ends with a good sentence and no bad sentence after it")
     return pairs

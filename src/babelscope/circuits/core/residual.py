@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from babelscope.circuits.core.cache import Recorded, attention_output
 from babelscope.models.families import find
-from babelscope.models.model import matrix
 from babelscope.models.norms import NormMap, plain
+from babelscope.models.places import matrix
 
 if TYPE_CHECKING:
     from babelscope.models import Model
