@@ -48,6 +48,7 @@ if TYPE_CHECKING:  # what editors and type checkers see; `_HOMES` says the same 
     from babelscope.studies.circuits import study_circuits as study_circuits
     from babelscope.studies.latent import study_latent as study_latent
     from babelscope.studies.latent_settings import LatentSettings as LatentSettings
+    from babelscope.studies.planning import plan as plan
     from babelscope.studies.regions import RegionsSettings as RegionsSettings
     from babelscope.studies.regions import study_regions as study_regions
     from babelscope.tasks import build as build_task  # pyright: ignore[reportUnusedImport]
@@ -69,6 +70,7 @@ _HOMES = {
     "babelscope.studies.circuits": ("study_circuits",),
     "babelscope.studies.latent": ("study_latent",),
     "babelscope.studies.latent_settings": ("LatentSettings",),
+    "babelscope.studies.planning": ("plan",),
     "babelscope.studies.regions": ("RegionsSettings", "study_regions"),
     "babelscope.tasks": ("build_task",),
 }  # fmt: skip

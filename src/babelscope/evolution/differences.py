@@ -171,6 +171,8 @@ def compare_circuits(first: Run, second: Run, top: int = 10) -> pd.DataFrame:
             continue
         for code in [code for code in one.language.values if code in two.language.values]:
             a, b = one.sel(language=code).values.ravel(), two.sel(language=code).values.ravel()
+            known = np.isfinite(a) & np.isfinite(b)  # heads that a screen left unpatched are in neither
+            a, b = a[known], b[known]
             largest = [set(np.argsort(-np.abs(it))[:top].tolist()) for it in (a, b)]
             rows.append(
                 {

@@ -145,7 +145,11 @@ def head_scatter(run: Run, first: str | None = None, second: str | None = None, 
     first, second = _two(found, first, second)
     x, y = (numbers(found.sel(language=code).values).ravel() for code in (first, second))
     grid = np.meshgrid(found.layer.values, found["head"].values, indexing="ij")
-    layers, places = (part.ravel() for part in grid)
+    known = np.isfinite(x) & np.isfinite(y)  # a screen leaves heads unpatched
+    layers, places = (part.ravel()[known] for part in grid)
+    x, y = x[known], y[known]
+    if not x.size:
+        raise InputError(f"no head was patched in {first} and in {second}")
     low, high = float(min(x.min(), y.min())), float(max(x.max(), y.max()))
     texts = tuple(f"{layer}.{head}" for layer, head in zip(layers.tolist(), places.tolist()))
     dots = Points("", x.tolist(), y.tolist(), values=numbers(layers).tolist(), values_label="layer", texts=texts,

@@ -44,7 +44,7 @@ def circuit_findings(run: Run) -> list[Finding]:
     task = str(run.manifest.get("task") or "task")
     found = [behaviour(rows, task) for rows in _behaviour(run)]
     transfers = list(_transfers(run))
-    return [*found, *shared(transfers), *own(transfers)]
+    return [*found, *shared(transfers), *own(transfers), *screen(run)]
 
 
 def behaviour(rows: Sequence[Behaviour], task: str) -> Finding:
@@ -93,6 +93,24 @@ def own(rows: Sequence[Transfer]) -> Iterator[Finding]:
             said = f"{_percent(row.faithfulness)}, random heads up to {decimals(100 * row.random_high, 0)} %"
             text = f"The {named([row.found_in])} circuit is not better than random heads in its own language: {said}."
             yield Finding("undecided", text, "cross-language")
+
+
+def screen(run: Run) -> Iterator[Finding]:
+    """What the screen of heads may have missed in the search, all steps together."""
+    if "screen" not in run.tables:
+        return
+    rows = [row for row in _records(run.table("screen")) if str(row["sweep"]).startswith("search")]
+    if not rows:
+        return
+    worst = max(rows, key=lambda row: int(row["missed_at_most"]))
+    seen = sum(int(row["sampled_passed"]) for row in rows)
+    sampled = sum(int(row["sampled"]) for row in rows)
+    text = (
+        f"Heads were screened before they were patched: {seen} of {sampled} sampled among those passed over would have "
+        f"been selected; in no step were more than {int(worst['missed_at_most'])} of the {int(worst['left'])} heads "
+        "that nobody patched (95 % for a step). --exact patches all."
+    )
+    yield Finding("none" if not seen else "undecided", text, "heads")
 
 
 def _against_random(row: Transfer, above: str, below: str) -> Finding:

@@ -26,6 +26,13 @@ _AGREEMENT = table(
     "agreement", "Agreement", "How far fast estimates of circuits agree with true patching, and with each other."
 )
 
+_SCREEN = table(
+    "screen",
+    "Screen of heads",
+    "Heads that a cheap screen kept for patching, and those sampled from the others to see what it missed. "
+    "`missed_at_most` bounds (95 %) how many of the heads that nobody patched would have passed; `left` are those.",
+)
+
 
 def circuits_sections(run: Run) -> list[Section]:
     """Those sections that the run holds anything of."""
@@ -40,7 +47,8 @@ def circuits_sections(run: Run) -> list[Section]:
         Section("Across languages", gather(run, chart("cross_language"), ("Classes", _classes))),
         Section(
             "Ablation",
-            gather(run, chart("head_faithfulness"), chart("edge_faithfulness"), chart("ablation_bars"), _AGREEMENT),
+            gather(run, chart("head_faithfulness"), chart("edge_faithfulness"), chart("ablation_bars"), _AGREEMENT,
+                   _SCREEN),
         ),
     ]  # fmt: skip
     return [section for section in sections if section.blocks]
