@@ -67,7 +67,7 @@ class RegionScores:
 
     @property
     def main(self) -> masks.RegionSet:
-        """The regions that are switched off, steered and drawn."""
+        """The regions that are switched off and drawn."""
         return next(iter(self.sets.values()))
 
 
