@@ -148,17 +148,18 @@ def _region(text: str) -> tuple[str, Tensor]:
     from babelscope.evolution.flow import region_file
     from babelscope.regions.masks import load_regions
     from babelscope.results import is_run, open_run
+    from babelscope.results.hub import fetched
 
     place, colon, code = text.rpartition(":")
-    if not colon or not place or not code:
+    if not colon or not place or not code or code.startswith("//"):
         raise InputError(f"--deactivate {text!r}: write REGIONFILE:LANGUAGE, such as runs/bloom:zh")
-    file = Path(place)
-    if is_run(file):
-        found = region_file(open_run(file))
-        if found is None:
-            raise InputError(f"the run {file} has no region file")
-        file = found
-    return code, load_regions(file)[code]
+    with fetched(place) as file:
+        if is_run(file):
+            found = region_file(open_run(file))
+            if found is None:
+                raise InputError(f"the run {place} has no region file")
+            file = found
+        return code, load_regions(file)[code]
 
 
 def _harness(

@@ -101,10 +101,12 @@ def write_steadiness(run: RunWriter, found: Steadiness, recording: Recording, th
     return told
 
 
-def null_of(recording: Recording, draws: int, settings: RegionsSettings, progress: Progress) -> ScoreNull:
-    """Region sizes and p-values with languages permuted."""
+def null_of(
+    recording: Recording, draws: int, settings: RegionsSettings, progress: Progress, device: torch.device
+) -> ScoreNull:
+    """Region sizes and p-values with languages permuted, added up where the model is."""
     with progress("permutations", recording.neurons, "neurons") as step:
-        return nulls.score_null(recording, draws, settings.threshold, settings.seed, step)
+        return nulls.score_null(recording, draws, settings.threshold, settings.seed, step, device)
 
 
 def write_calibration(

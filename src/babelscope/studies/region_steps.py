@@ -110,7 +110,7 @@ class RegionsStudy:
             "permutations",
             asked.part(Calibration),
             lambda own, given: calibration.null_of(
-                given[self.regions].recording, own.permutations, asked, given.progress
+                given[self.regions].recording, own.permutations, asked, given.progress, model.device
             ),
             needs=(self.regions,),
             cost=lambda own: Cost(

@@ -1,9 +1,10 @@
-"""How the command line sets glibc's allocator: large freed tensors are kept for the next one, not given back.
+"""How glibc's allocator is set for models on the CPU: large freed tensors are kept for the next one, not given back.
 
 A forward pass on CPU makes and frees tensors of many megabytes. By default glibc maps each from the kernel, or trims it
 off the heap when freed, so every pass pays again for zeroed pages (docs/benchmarks.md has the ratios, and the price in
-memory). Only `babelscope` the command does this, never `import babelscope`; BABELSCOPE_MALLOC=0 leaves glibc alone, and
-so does any MALLOC_… or GLIBC_TUNABLES of the user's own, or another allocator loaded before.
+memory). The command `babelscope` does this, and so does loading a model onto the CPU in Python, never
+`import babelscope`; BABELSCOPE_MALLOC=0 leaves glibc alone, and so does any MALLOC_… or GLIBC_TUNABLES of the user's
+own, or another allocator loaded before.
 """
 
 from __future__ import annotations
