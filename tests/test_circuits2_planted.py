@@ -18,7 +18,7 @@ from babelscope.circuits.edges.faithfulness import score_circuits
 from babelscope.circuits.edges.single_edges import edge_effects
 from babelscope.circuits.heads.routes import flow_routes
 from babelscope.errors import InputError, RunError
-from babelscope.plots import draw, figure_names, save_figure
+from babelscope.figures import draw, figure_names, save_figure
 from babelscope.results import RunWriter, open_run
 from babelscope.studies.circuit_edges import EdgeSettings, find_edges, halved
 from tests import planted

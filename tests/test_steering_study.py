@@ -15,8 +15,8 @@ import torch
 from babelscope import load_model
 from babelscope.corpora import ParallelCorpus, load_corpus
 from babelscope.errors import InputError
+from babelscope.figures import draw, figure_names, save_figure
 from babelscope.models.decoding import Decoding, decode, written_text
-from babelscope.plots import draw, figure_names, save_figure
 from babelscope.steering.ceiling import ceilings, cut_to
 from babelscope.steering.confusion import OfflineRule
 from babelscope.steering.fitted import Fitted, How, Setting
@@ -256,7 +256,10 @@ def test_the_study_leaves_its_tables_sentences_and_edits(tmp_path_factory):
     assert (follows.chance == 0.25).all()
     assert follows.hits.between(0, 1).all()
     assert best.looping <= 1
-    assert figure_names(found) == ["steering_strength", "steering_layers", "steering_front", "steering_pairs"]
+    assert set(figure_names(found)) == {
+        "steering_success", "steering_damage", "steering_strength", "steering_layers", "steering_front",
+        "steering_pairs",
+    }  # fmt: skip
     for name in figure_names(found):
         assert save_figure(draw(found, name), found.path.parent / f"{name}.png", 40).exists()
     first = found.manifest["summary"]["sentences"][0]
@@ -317,7 +320,7 @@ def test_confusion_of_a_model_and_of_stored_answers(tmp_path):
     table = found.table("confusion")
     assert set(table.task) == {"monolingual", "crosslingual"}
     assert len(found.table("answers")) == 9
-    save_figure(draw(found, "confusion_languages"), tmp_path / "a.png", 40)
+    save_figure(draw(found, "confusion_kinds"), tmp_path / "a.png", 40)
     from babelscope.steering.benchmark import Completion
 
     answers = [

@@ -55,5 +55,5 @@ def published_for(model: str) -> Published | None:
 
 @cache
 def _facts() -> dict[str, Any]:
-    text = files("babelscope.plots").joinpath("published.json").read_text(encoding="utf-8")
+    text = files("babelscope.figures").joinpath("published.json").read_text(encoding="utf-8")
     return json.loads(text)
