@@ -48,7 +48,7 @@ def data_of(html, name):
 def test_every_section_that_the_runs_hold_is_there(html):
     headings = re.findall(r"<h3[^>]*>([^<]*)</h3>", html)
     assert headings == [
-        "What switching off does", "Similarity", "Alignment by layer", "Regions",
+        "What switching off does", "Similarity", "Alignment by layer", "Experts", "Regions",
         "Behaviour", "Circuit", "Heads", "Across languages", "Ablation",
         "Evolution over training", "Model sizes", "Depth", "Points",
     ]  # fmt: skip
