@@ -19,11 +19,11 @@ from safetensors.torch import load_file, save_file
 
 from babelscope.claims import load_claim
 from babelscope.errors import BabelscopeError, InputError, ModelError, TaskError
+from babelscope.figures.fonts import LONGEST, drawn
 from babelscope.latent.words import load_words
 from babelscope.models import load_model
 from babelscope.models.refusals import in_our_words, refuse_sizes
 from babelscope.models.registry import family_from_file
-from babelscope.plots.fonts import LONGEST, drawn
 from babelscope.results import RunWriter, open_run
 from babelscope.results.csv_cells import inert, original, read_csv, write_csv
 from babelscope.results.whole import home, whole_file, whole_folder

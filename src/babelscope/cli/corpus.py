@@ -20,11 +20,12 @@ app = verb_app("corpus", "Look at parallel corpora and texts.")
 @app.command(name="list")
 @verb
 def list_readers() -> None:
-    """List the readers, with an example of each.
+    """List the readers and the published data sets, with an example of each.
 
     Example:  babelscope corpus list
     """
     from babelscope.corpora import READERS
+    from babelscope.corpora.published import PUBLISHED
 
     print("A corpus spec is reader:PATH?option=value&option=value\n")
     for reader in READERS.values():
@@ -35,6 +36,9 @@ def list_readers() -> None:
         print(f"{reader.name:<7} {reader.holds}")
         print(f"        options: {', '.join(options)}")
         print(f"        {reader.example}\n")
+    print("Published sets, and how each is read:\n")
+    for one in PUBLISHED:
+        print(f"{one.name} ({one.use})\n        {one.example}")
 
 
 @app.command(name="audit")

@@ -60,7 +60,7 @@ _READERS = {
         Reader(
             "table",
             table.read_table,
-            "TSV, CSV, JSON, JSONL or Parquet, a column per language; shards in a folder or by a pattern",
+            "TSV, CSV, JSON, JSONL or Parquet: a language per column, per row or per file ({language} in the path)",
             "table:pairs.tsv?id=key&en=English&fr=French",
             table.OPTIONS,
             "column",
@@ -68,7 +68,7 @@ _READERS = {
         Reader(
             "hub",
             hub.read_hub,
-            "any dataset of the Hugging Face hub with a column per language",
+            "any dataset of the Hugging Face hub: a column, a configuration ({language}) or a cell per language",
             "hub:Helsinki-NLP/opus-100?config=en-fr&split=test&en=translation.en&fr=translation.fr",
             hub.OPTIONS,
             "column",

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from babelscope.allocator import keep_freed_memory
 from babelscope.errors import MissingExtra, ModelError, NonFinite
 from babelscope.json_text import read_json
 from babelscope.models.adapters import CONFIG, merged, refuse_adapter
@@ -147,6 +148,8 @@ def load_model(
     refuse_placeholders(hf, id_or_path)
     check_finite(hf, id_or_path)
     model = Model(hf, tokenizer, id_or_path, revision, row, options.allow_longer)
+    if model.device.type == "cpu":
+        keep_freed_memory()
     model.adapter = adapter
     require(model, "regions")
     return model
@@ -281,8 +284,8 @@ def _dequantising(config: Path | None, name: str, wanted: bool) -> dict[str, Any
     """
     quantised = _quantisation(config)
     if quantised is None:
-        if wanted:
-            raise ModelError(f"--dequantise: {name} holds no quantised weights; leave it out")
+        if wanted and config is not None:
+            raise ModelError(f"{name} holds no quantised weights: leave --dequantise out")
         return {}
     method = str(quantised.get("quant_method", "unknown"))
     if not wanted:

@@ -24,7 +24,7 @@ from babelscope.models.hooks import foreign_hooks
 from babelscope.models.places import Places
 from babelscope.models.registry import digest
 from babelscope.models.scales import Scales, measure
-from babelscope.models.structure import family_of, trunk_of
+from babelscope.models.structure import family_of, trunk_of, why_no_neurons
 from babelscope.terms import SpecialTokens
 
 
@@ -63,6 +63,10 @@ class Model(Places):
         self.trunk_module: Any = trunk.module
         self._trunk_path, self._inside = trunk.path, trunk.inside
         self.family: Family = family_of(hf, self.config, trunk, family)
+        self.no_neurons = "" if self.family.neurons or self.mixtures else why_no_neurons(hf, self.config, trunk)
+        """why none are known; the residual stream can be recorded all the same"""
+        if getattr(hf.get_input_embeddings(), "weight", None) is None:
+            raise UnsupportedModel(f"{self.id} has no embedding of tokens: {type(hf).__name__} reads something else")
         self._check_tokenizer()
         self.scales = Scales.plain(self.layers)
         self.scales = measure(self)

@@ -22,8 +22,8 @@ from babelscope.json_text import parse_json
 from babelscope.models import Model
 from babelscope.models.rows import WHERES, Flow, RowEdit, edited_rows
 from babelscope.steering.directions import Direction
-from babelscope.steering.edits import direction_edit, region_edit
-from babelscope.terms import Edit, Unit, Where
+from babelscope.steering.edits import arithmetic_changes, direction_edit, region_edit
+from babelscope.terms import Arithmetic, Edit, Unit, Where
 from babelscope.wording import first_line
 
 FORMAT = 1
@@ -39,6 +39,12 @@ class SavedEdit:
     """[layer, neuron]"""
     values: Tensor | None = None
     """what the masked neurons are set to; None: their activations times `alpha`"""
+    off: Tensor | None = None
+    """of language arithmetic: the source's neurons, set to 0; `mask` are the target's, `values` its means"""
+    others: Tensor | None = None
+    """of language arithmetic: means in the other languages"""
+    arithmetic: Arithmetic | None = None
+    """how language arithmetic raises the target's neurons; None: this is none"""
     alpha: float = 1.0
     edit: Edit = "add"
     keep: bool = False
@@ -50,6 +56,11 @@ class SavedEdit:
 
     def row_edit(self) -> RowEdit | None:
         """The edit of one condition in a batch of several; None where it leaves the model as it is."""
+        if self.arithmetic is not None:
+            if self.mask is None or self.off is None or self.values is None or self.others is None:
+                raise InputError("language arithmetic needs neurons of both languages and means of all")
+            changes = arithmetic_changes(self.off, self.mask, self.values, self.others, self.alpha, self.arithmetic)
+            return RowEdit(changes, self.where, self.first)
         if self.mask is not None:
             return region_edit(self.mask, self.values, self.alpha, self.where, self.first)
         return direction_edit(self.directions, self.alpha, self.edit, self.keep, self.unit, self.where, self.first)
@@ -93,11 +104,16 @@ def save_edit(saved: SavedEdit, path: str | Path) -> None:
             tensors[f"basis/{place}"] = one.basis.contiguous()
         numbers = {name: getattr(one, name) for name in ("gap", "at_source", "at_target", "norm")}
         told.append({"source": one.source, "target": one.target, "layer": one.layer, "method": one.method, **numbers})
-    if saved.mask is not None:
-        tensors["mask"] = saved.mask.to(torch.uint8).contiguous()
+    for name, part in (("mask", saved.mask), ("off", saved.off)):
+        if part is not None:
+            tensors[name] = part.to(torch.uint8).contiguous()
+    if saved.others is not None:
+        tensors["others"] = saved.others.contiguous()
     if saved.values is not None:
         tensors["values"] = saved.values.contiguous()
-    settings = {name: getattr(saved, name) for name in ("alpha", "edit", "keep", "unit", "where", "first")}
+    settings = {
+        name: getattr(saved, name) for name in ("alpha", "edit", "keep", "unit", "where", "first", "arithmetic")
+    }
     head = {"format": FORMAT, "version": __version__, "directions": told, **settings, "facts": dict(saved.facts)}
     save_file(tensors, str(path), {KEY: json.dumps(head, ensure_ascii=False, sort_keys=True)})
 
@@ -135,12 +151,18 @@ def _made(head: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> SavedEdit:
         raise ValueError("neither a direction nor a region")
     if mask is not None and (mask.ndim != 2 or mask.is_floating_point() or bool(((mask != 0) & (mask != 1)).any())):
         raise ValueError("the mask is no [layer, neuron] of 0 and 1")
-    if values is not None and (mask is None or not values.is_floating_point() or values.shape != mask.shape):
-        raise ValueError("the values do not belong to the mask")
+    off, others = tensors.get("off"), tensors.get("others")
+    for name, part in (("values", values), ("others", others)):
+        if part is not None and (mask is None or not part.is_floating_point() or part.shape != mask.shape):
+            raise ValueError(f"the {name} do not belong to the mask")
+    if off is not None and (mask is None or off.is_floating_point() or off.shape != mask.shape):
+        raise ValueError("the neurons that are off do not belong to the mask")
+    if head["arithmetic"] not in (None, *get_args(Arithmetic)):
+        raise ValueError(f"arithmetic is {str(head['arithmetic'])[:40]!r}, none of {', '.join(get_args(Arithmetic))}")
     return SavedEdit(
-        directions, None if mask is None else mask.bool(), values, _number(head, "alpha"),
-        head["edit"], bool(head["keep"]), cast("Unit", head["unit"]), head["where"],
-        bool(head["first"]), dict(head["facts"]),
+        directions, None if mask is None else mask.bool(), values, None if off is None else off.bool(), others,
+        head["arithmetic"], _number(head, "alpha"), head["edit"], bool(head["keep"]), cast("Unit", head["unit"]),
+        head["where"], bool(head["first"]), dict(head["facts"]),
     )  # fmt: skip
 
 

@@ -67,6 +67,26 @@ class Searched(Settings):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Screened(Settings):
+    """Screen: which heads are patched one by one; the others are estimated not to matter."""
+
+    exact: bool = False
+    """patch every head, also those that a cheap screen passes over (models of fewer than 64 heads always are)"""
+    screen_sample: float = 0.1
+    """of the heads that the screen passes over, patched all the same: they bound what it missed"""
+
+    def check(self) -> None:
+        """Raises InputError for a share that is none."""
+        if not 0 < self.screen_sample <= 1:
+            raise InputError(f"--screen-sample {self.screen_sample:g}: a share of heads lies in (0, 1]")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScreenedSearch(Searched, Screened):
+    """What the search depends on."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Ablated(Settings):
     """Ablation: what goes without the heads that were found."""
 
@@ -149,7 +169,7 @@ class Matched(Settings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class CircuitsSettings(Matched, Edged, Described, Ablated, Searched, Prompted):
+class CircuitsSettings(Matched, Edged, Described, Ablated, ScreenedSearch, Prompted):
     """Settings of `study_circuits`; every one is recorded with the run."""
 
     ONLY: ClassVar[Mapping[str, Use]] = {

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from babelscope._version import __version__
 from babelscope.corpora import ParallelCorpus, TextCollection, load_corpus, load_texts
 from babelscope.errors import InputError
 from babelscope.latent.census import refuse_empty
+from babelscope.latent.frequencies import counts_by_item, read_counts
 from babelscope.latent.geometry import MatchedRows, target_projection
 from babelscope.latent.judging import Pair, Rules
 from babelscope.latent.lens import Readings, averaging, check_lens, items_of, read, solved, states
@@ -30,7 +31,7 @@ from babelscope.latent.separation import separation
 from babelscope.latent.tokens import TokenSets, token_sets
 from babelscope.latent.trials import asked_tokens, languages_of, trials
 from babelscope.latent.tuned import TunedLens, fit_kl, fit_ridge, scored, warning
-from babelscope.latent.verdict import sentence
+from babelscope.latent.verdict import sentence, thinks_in
 from babelscope.latent.words import WordList, load_words
 from babelscope.models import Model
 from babelscope.regions.residual import record_residual
@@ -43,6 +44,8 @@ from babelscope.studies.steps import Given, KeptSteps, Step, run_steps
 __all__ = ["LatentSettings", "census_of", "study_latent"]
 
 LENS_TABLES = ("census", "curves", "entropy", "verdicts", "controls")
+PIVOT = "en"
+"""the language that every page answers for first"""
 TUNED_FILE = "tuned_lens.safetensors"
 
 
@@ -144,7 +147,10 @@ def study_latent(
         run.manifest.update(_manifest(model, settings, words, steps.inputs))
         run.manifest["corpus_notes"] = [] if parallel is None else list(parallel.notes)
         run.manifest["summary"] = {
-            "sentences": [one.sentence for one in found] + [one.sentence for one in patched],
+            "sentences": [
+                *headline(model.id, found, settings.lens[0]),
+                *(one.sentence for one in (*found, *patched)),
+            ],
             "languages": list(words.languages),
             "layers": model.layers,
             "pairs": ["→".join(pair) for pair in settings.pairs],
@@ -153,6 +159,18 @@ def study_latent(
             "tuned_lens": None if lens is None else (warning(model, lens) or "fitted on enough text"),
         }
     return open_run(out)
+
+
+def headline(model: str, found: Sequence[LensFound], lens: str) -> list[str]:
+    """Whether the model thinks in English, over all pairs of other languages; nothing for a single pair, which says it.
+
+    Read off the first lens, on solved concepts.
+    """
+    rows = tables.joined([one.frames["verdicts"] for one in found if one.lens == lens])
+    if not len(rows):
+        return []
+    own = rows[(rows.language == PIVOT) & (rows.scope == "solved") & (rows.source != PIVOT) & (rows.target != PIVOT)]
+    return [thinks_in(model, own.outcome.tolist(), PIVOT)] if len(own) > 1 else []
 
 
 def chosen_words(settings: LatentSettings) -> WordList:
@@ -213,7 +231,8 @@ class _Steps:
         candidates = settings.candidates or self.words.languages
         question = Question(settings.part(Words), self._asking(pair), settings.part(Judgement), tuple(candidates), lens)
         needs = (self.tuned,) if lens == "tuned" and self.tuned else ()
-        return Step(f"{lens} lens {'-'.join(pair)}", question, self._look, needs, dict(aligned))
+        inputs = {**aligned, **({"counts": _file_hash(settings.counts)} if settings.counts is not None else {})}
+        return Step(f"{lens} lens {'-'.join(pair)}", question, self._look, needs, inputs)
 
     def _tuned_step(self) -> Step[Tuning, TunedLens]:
         hashes = {code: text.hash for code, text in (self.running or {}).items()}
@@ -326,7 +345,9 @@ def pair_of(
     moved = hidden if translate is None else translate.moved(hidden)
     matched = MatchedRows(model, moved, averaging(items, len(tokens.concepts))) if question.judgement.matched else None
     right = solved(readings, items, tokens, target)
-    return Pair(words, tokens, source, target, readings, right, projected, matched)
+    counts = question.judgement.counts
+    known = {} if counts is None else counts_by_item(words, tokens, read_counts(counts))
+    return Pair(words, tokens, source, target, readings, right, projected, matched, known)
 
 
 def census_of(model: Model, settings: LatentSettings, corpus: ParallelCorpus | None = None) -> pd.DataFrame:
@@ -374,4 +395,4 @@ def _file_hash(path: Path) -> str:
     try:
         return hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError as error:
-        raise InputError(f"the tuned lens {path} cannot be read: {error.strerror}") from None
+        raise InputError(f"{path} cannot be read: {error.strerror}") from None

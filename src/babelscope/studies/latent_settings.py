@@ -147,6 +147,8 @@ class Judgement(Settings):
     """draws of rows of matched spectrum"""
     least: float = 0.01
     """excess below which nothing is called a sign"""
+    counts: Path | None = None
+    """word counts for the control of frequency: a TSV of language, word, count [the lens's own mean]"""
 
     def check(self) -> None:
         """Raises InputError for draws that give no interval."""

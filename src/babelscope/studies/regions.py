@@ -66,7 +66,7 @@ def regions_study(
     texts: Mapping[str, TextCollection] | None = None,
 ) -> RegionsStudy:
     """The steps of a study, its text read; raises what `study_regions` raises before it measures."""
-    if settings.texts or texts or settings.generate or settings.steer:
+    if settings.texts or texts or settings.generate:
         refuse_next_word(model.encoder, model.id)
     whole = corpus or load_corpus(settings.corpus, settings.languages)
     if settings.normalise:
@@ -90,7 +90,15 @@ def _write(run: RunWriter, study: RegionsStudy, results: Results) -> None:
         _write_table(run, table)
         told["perplexity"] = table.perplexities()
     _write_calibration(run, study, results, told)
-    for step in (study.routing, study.alignment, study.alignment_neurons, study.doses, study.writing):
+    for step in (
+        study.edited,
+        study.routing,
+        study.alignment,
+        study.sites,
+        study.alignment_neurons,
+        study.doses,
+        study.writing,
+    ):
         if step in study.steps:
             results[step].write(run)
             told |= results[step].summary

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
+import torch
 
 from babelscope.corpora import ParallelCorpus, load_corpus
 from babelscope.errors import InputError
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
 
 SHARES = (0.5, 0.2)
 """of the documents: fit, choose; the rest is reported on"""
-TABLES = ("steering", "answers", "damage", "fidelity", "controls", "front", "directions")
+TABLES = ("steering", "answers", "damage", "fidelity", "continuation", "controls", "front", "directions")
 
 
 @dataclass(frozen=True)
@@ -177,12 +178,15 @@ class _Study:
         base = text_loss(self.model, chosen_texts)
         pair.measure_reference(self.split.report, settings.report_prompts)
         unsteered = pair.baselines(report, told)
+        pair.continue_text(None, self.split.report, settings.report_prompts)
         with self.progress(f"{pair.source} to {pair.target}", len(settings.method), "methods") as step:
             for method in settings.method:
                 pair.describe(method)
                 for place, (setting, why) in enumerate(pair.choose(method, choose, chosen_texts, base)):
                     pair.report(setting, why, report, unsteered, full=place == 0)
                     pair.report_damage(setting, report_texts, losses)
+                    if place == 0:
+                        pair.continue_text(setting, self.split.report, settings.report_prompts)
                 step(1)
 
     def _measured(self, pair: Pair) -> list[str]:
@@ -295,7 +299,15 @@ def _save_edits(
                 tuple(fitted.directions(setting)), alpha=setting.alpha, edit=how.edit, keep=how.keep, unit=how.unit,
                 where=how.where, first=how.first, facts=facts,
             )  # fmt: skip
-        elif fitted.neurons is not None and setting.method != "arithmetic":
+        elif fitted.neurons is not None and setting.method == "arithmetic":
+            known = fitted.neurons
+            others = [known.means[code] for code in known.means if code != setting.target]
+            saved = SavedEdit(
+                mask=known.lape[setting.target], values=known.means[setting.target], alpha=setting.alpha,
+                off=known.lape[setting.source] & ~known.lape[setting.target], others=torch.stack(others).mean(0),
+                arithmetic=how.mode, where=how.where, first=how.first, facts=facts,
+            )  # fmt: skip
+        elif fitted.neurons is not None:
             mask, means = fitted.neurons.regions[setting.target], fitted.neurons.means[setting.target]
             values = setting.alpha * means if setting.method == "neurons" else None
             saved = SavedEdit(mask=mask, values=values, alpha=1.0 if values is not None else setting.alpha,

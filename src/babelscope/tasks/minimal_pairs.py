@@ -23,6 +23,7 @@ _FIELDS = (
     ("good", "bad"),
     ("correct", "incorrect"),
     ("grammatical", "ungrammatical"),
+    ("sen", "wrong_sen"),
 )
 
 
@@ -45,8 +46,9 @@ class _Parted:
 
 
 def read_minimal_pairs(path: str | Path) -> list[MinimalPair]:
-    """Pairs from JSONL (sentence_good and sentence_bad, or good/bad, correct/incorrect), or from lines "True<tab>…",
-    "False<tab>…" in turn (CLAMS); a folder is read file by file. Raises TaskError with file and line.
+    """Pairs from JSONL or TSV with a header (sentence_good and sentence_bad, good/bad, correct/incorrect, MultiBLiMP's
+    sen/wrong_sen), or from lines "True<tab>…", "False<tab>…" in turn (CLAMS); a folder is read file by file. Raises
+    TaskError with file and line.
     """
     source = Path(path)
     if source.is_dir():
@@ -62,6 +64,9 @@ def read_minimal_pairs(path: str | Path) -> list[MinimalPair]:
         raise TaskError(f"{path} is empty")
     if lines[0].lstrip().startswith("{"):
         return [_from_json(line, number, source) for number, line in enumerate(lines, 1)]
+    header = lines[0].split("\t")
+    if any(good in header and bad in header for good, bad in _FIELDS):
+        return [_from_row(header, line.split("\t"), number, source) for number, line in enumerate(lines[1:], 1)]
     return _from_judgements(lines, source)
 
 
@@ -146,7 +151,16 @@ def _pair(entry: _Parted, twin: _Parted, encoder: Encoder, language: str, split:
 
 def _from_json(line: str, number: int, source: Path) -> MinimalPair:
     row: Any = parse_json(line, f"{source}, line {number}", TaskError)
-    fields: Mapping[str, Any] = row if isinstance(row, dict) else {}
+    return _of_fields(row if isinstance(row, dict) else {}, number, source)
+
+
+def _from_row(header: Sequence[str], cells: Sequence[str], number: int, source: Path) -> MinimalPair:
+    if len(cells) != len(header):
+        raise TaskError(f"{source}, line {number + 1}: {len(cells)} fields, but the header has {len(header)}")
+    return _of_fields(dict(zip(header, cells)), number, source)
+
+
+def _of_fields(fields: Mapping[str, Any], number: int, source: Path) -> MinimalPair:
     for good, bad in _FIELDS:
         if good in fields and bad in fields:
             for name in (good, bad):
@@ -164,7 +178,10 @@ def _from_judgements(lines: Sequence[str], source: Path) -> list[MinimalPair]:
     good, unpaired = "", False
     for number, row in enumerate(rows, 1):
         if len(row) != 2 or row[0] not in ("True", "False"):
-            raise TaskError(f'{source}, line {number}: expected "True" or "False", a tab, and a sentence')
+            raise TaskError(
+                f'{source}, line {number}: expected "True" or "False", a tab, and a sentence; '
+                "or a header with sen and wrong_sen"
+            )
         if not row[1].strip():
             raise TaskError(f"{source}, line {number}: there is no sentence behind {row[0]}")
         if row[0] == "True" and unpaired:
