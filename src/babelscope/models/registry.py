@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from babelscope.errors import InputError
-from babelscope.models.families import ROWS, Family, complete
+from babelscope.models.families import Family, complete
+from babelscope.models.known import ROWS
 
 GROUP = "babelscope.families"
 Row = Family | Callable[[Any], Family]

@@ -26,7 +26,7 @@ from babelscope.circuits.core import logit_diff
 from babelscope.circuits.core.ablation import Reference, fitted_constants
 from babelscope.circuits.core.batching import Rows, batches
 from babelscope.circuits.core.graph import Mask, Wiring
-from babelscope.circuits.core.nodes import Receiver
+from babelscope.circuits.core.nodes import Receiver, reader_counts
 from babelscope.circuits.core.residual import AttentionKind, Values, attention_write, head_parts, read, read_mlp
 from babelscope.errors import InputError
 from babelscope.models.batches import token_budget
@@ -55,15 +55,20 @@ class _Pass:
     def changes(self) -> dict[Site, Change]:
         found: dict[Site, Change] = {Site("residual", self.model.layers): lambda _: self.seen_by(Receiver("logits"))[0]}
         for layer in range(self.model.layers):
-            found |= {
-                Site("residual", layer): lambda value, layer=layer: self.enter(value, layer),
-                Site("q", layer): lambda _, layer=layer: self.project("q", layer),
-                Site("k", layer): lambda _, layer=layer: self.project("k", layer),
-                Site("v", layer): lambda _, layer=layer: self.project("v", layer),
-                Site("z", layer): lambda value, layer=layer: self.attend(value, layer),
-                Site("mlp_in", layer): lambda _, layer=layer: self.feed(layer),
-                Site("mlp_write", layer): lambda value, layer=layer: self.written(value, layer),
-            }
+            found[Site("residual", layer)] = lambda value, layer=layer: self.enter(value, layer)
+            for receiver in self.wiring.first_readers(layer):
+                if receiver.kind != "mlp" and receiver.kind != "logits":
+                    kind = receiver.kind
+                    found[Site(kind, layer)] = lambda _, kind=kind, layer=layer: self.project(kind, layer)
+            if self.wiring.has(layer, "a"):
+                found[Site("z", layer)] = lambda value, layer=layer: self.attend(value, layer)
+            if self.wiring.has(layer, "s"):
+                state = self.ablated.state[layer]
+                found[Site("state_write", layer)] = lambda value, state=state: self.written(value, state)
+            if self.wiring.has(layer, "m"):
+                mlp = self.ablated.mlp[layer]
+                found[Site("mlp_in", layer)] = lambda _, layer=layer: self.feed(layer)
+                found[Site("mlp_write", layer)] = lambda value, mlp=mlp: self.written(value, mlp)
         return found
 
     def enter(self, value: Tensor, layer: int) -> Tensor:
@@ -95,7 +100,7 @@ class _Pass:
         return stream - torch.tensordot(missing.T.to(differences.dtype), differences, dims=1)
 
     def project(self, kind: AttentionKind, layer: int) -> Float[Tensor, "N T R E"]:
-        count = self.model.heads if kind == "q" else self.model.kv_heads
+        count = reader_counts(self.model)[kind]
         return read(self.model, kind, layer, self.seen_by(Receiver(kind, layer, 0), count)).movedim(0, -2)
 
     def attend(self, z: Tensor, layer: int) -> Tensor:
@@ -109,8 +114,8 @@ class _Pass:
     def feed(self, layer: int) -> Tensor:
         return read_mlp(self.model, layer, self.seen_by(Receiver("mlp", layer))[0])
 
-    def written(self, value: Tensor, layer: int) -> Tensor:
-        self.add((value - self.ablated.mlp[layer])[None])
+    def written(self, value: Tensor, ablated: Tensor) -> Tensor:
+        self.add((value - ablated)[None])
         self.stream = self.stream + value
         return value
 

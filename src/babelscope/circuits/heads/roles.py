@@ -28,6 +28,7 @@ from babelscope.models.batches import token_budget
 from babelscope.models.families import find
 from babelscope.models.hooks import Site, capture
 from babelscope.models.norms import frozen_norm
+from babelscope.models.projections import latent
 
 if TYPE_CHECKING:
     from babelscope.models import Model
@@ -126,9 +127,12 @@ def _copying(
 
 
 def ov_logits(model: Model, node: Head, states: Float[Tensor, "N D"]) -> Float[Tensor, "N V"]:
-    """Logits that a head would give to every word if it attended to nothing but `states`, alone in the stream."""
+    """Logits that a head would give to every word if it attended to nothing but `states`, alone in the stream.
+
+    A head behind a gate (Qwen 3.5) is taken with its gate open, as the gate belongs to the position that reads.
+    """
     norm = model.norm("attention", node.layer)
-    read = norm(states) if norm is not None else states
+    read = latent(model, "v", node.layer, norm(states) if norm is not None else states)
     key = kv_head(model, node.head)
     value = read @ model.projection_weight("v", node.layer)[key].T
     bias = model.projection_bias("v", node.layer)
@@ -212,7 +216,7 @@ def direct(model: Model, pairs: Sequence[PromptPair]) -> Direct:
     """Direct attribution of every head to target and foil (their first tokens), and to those of other prompts."""
     check_model(model)
     shape = (model.layers, model.heads, len(pairs))
-    target, foil, elsewhere = np.zeros(shape), np.zeros(shape), np.zeros(shape)
+    target, foil, elsewhere = np.full((3, *shape), np.nan)
     first = torch.tensor([[pair.target[0], pair.foil[0]] for pair in pairs], device=model.device)
     rows = model.unembedding[first].to(torch.promote_types(model.dtype, torch.float32))  # [P, 2, D]
     overall = (rows[:, 0] - rows[:, 1]).sum(0)
@@ -221,7 +225,7 @@ def direct(model: Model, pairs: Sequence[PromptPair]) -> Direct:
         seen = run(model, torch.tensor([pairs[place].clean for place in group], device=model.device), mlps=False)
         frozen = frozen_norm(model.norm("final"), seen.residual[-1][:, -1])
         own = rows[group]
-        for layer in range(model.layers):
+        for layer in model.attention_layers:
             parts = frozen.part(head_writes(model, seen, layer, -1)[0])  # [H, N, D]
             both = torch.einsum("hnd,nwd->hnw", parts, own).float().cpu().double().numpy() * scale
             target[layer][:, group], foil[layer][:, group] = both[..., 0], both[..., 1]
