@@ -321,10 +321,11 @@ def _sweep(
 
 
 def _groups(senders: Sequence[Sender]) -> Iterator[list[Sender]]:
-    """Senders that enter the stream at one place: the heads of a layer, or one MLP, or the embedding."""
+    """Senders that enter the stream at one place: the heads of a layer, or one mixer or MLP, or the embedding."""
 
-    def place(node: Sender) -> tuple[int, bool]:
-        return getattr(node, "layer", -1), isinstance(node, MLP)  # an MLP's write enters the next layer
+    def place(node: Sender) -> tuple[int, int]:
+        # an MLP's write enters the next layer
+        return getattr(node, "layer", -1), 2 if isinstance(node, MLP) else int(isinstance(node, Mixer))
 
     for _, members in groupby(sorted(senders, key=place), key=place):
         group = list(members)
