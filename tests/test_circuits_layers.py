@@ -13,6 +13,7 @@ from babelscope.circuits import attributions
 from babelscope.circuits.core.ablation import reference
 from babelscope.circuits.core.cache import run
 from babelscope.circuits.core.graph import Wiring
+from babelscope.circuits.core.metrics import behaviour
 from babelscope.circuits.core.metrics import logit_differences as model_differences
 from babelscope.circuits.core.nodes import (
     EMBEDDING,
@@ -235,6 +236,15 @@ def test_what_is_not_defined_there_is_one_line_with_layer_and_reason(family, wha
     with pytest.raises((UnsupportedModel, InputError), match=told) as caught:
         what(tiny(family))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "what", [path_patching, activation_patching, edge_attribution, flow_routes, behaviour, model_differences]
+)
+def test_prompts_longer_than_the_context_are_one_line(what):
+    model = Model(tiny_model("gpt2", n_positions=12), tiny_tokenizer(), id="short")
+    with pytest.raises(InputError, match="a prompt with its answer has 13 tokens; short has learned 12 positions"):
+        what(model, [random_pair(0, length=13)])
 
 
 def test_mixers_are_named():

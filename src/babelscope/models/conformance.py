@@ -174,7 +174,7 @@ def projection_weights(model: Model, ids: Tensor) -> float:
     """What a block's attention reads, times W_Q, W_K, W_V (by way of the latents, if any), is what its heads are hooked
     at (but norms)."""
     behind = (("v",) if model.family.value_norm else ()) + (("q", "k") if model.family.qk_norms else ())
-    kinds = [kind for kind in model.readings if kind not in behind]
+    kinds: list[Reading] = [kind for kind in model.readings if kind not in behind]
     errors: list[float] = []
     for layer in _attending(model):
         sites = [Site("attention_in", layer), *(Site(kind, layer) for kind in kinds)]
@@ -336,7 +336,7 @@ def _without(model: Model, layer: int, path: str, ids: Tensor, columns: slice | 
         view[:, slice(None) if columns is None else columns] = 0
     projection.weight = edited
     if columns is None and bias is not None:
-        projection.bias = None
+        setattr(projection, "bias", None)  # noqa: B010 - its declared type knows no None
     try:
         return model.trunk(ids)
     finally:

@@ -375,9 +375,13 @@ class Model:
         attention: tuple[Kind, ...] = (*self.readings, "z", "attention_write")
         found: list[Site] = []
         for layer in range(self.layers):
-            kinds: list[Kind] = ["residual", *(attention if layer in self.attention_layers else ())]
-            kinds += ["state_write"] if layer in self.mixer_layers else []
-            kinds += mlp if layer in self.neuron_layers else ()
+            kinds: list[Kind] = ["residual"]
+            if layer in self.attention_layers:
+                kinds += attention
+            if layer in self.mixer_layers:
+                kinds.append("state_write")
+            if layer in self.neuron_layers:
+                kinds += mlp
             found += [Site(kind, layer) for kind in kinds]
         return [*found, Site("residual", self.layers)]
 

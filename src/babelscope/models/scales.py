@@ -109,7 +109,7 @@ def _layer(model: Model, seen: dict[Site, Tensor], layer: int) -> dict[Kind, flo
         return {}
     a = float(both[0])
     # the fit gives nothing but zeros a 0, and what is never written has no multiplier
-    told = {
+    told: dict[Kind, float] = {
         site.kind: _near(model, float(value) / a)
         for site, value, column in zip(parts[1:], both[1:], columns[1:])
         if bool(column.any())

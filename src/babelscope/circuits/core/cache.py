@@ -13,10 +13,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from babelscope.circuits.core.batching import Rows
+from babelscope.circuits.core.batching import PROMPT, Rows
 from babelscope.circuits.core.nodes import check_model
 from babelscope.models.families import find
-from babelscope.models.hooks import Change, Site, capture, edit
+from babelscope.models.hooks import Change, Reading, Site, capture, edit
 from babelscope.models.model import matrix
 
 if TYPE_CHECKING:
@@ -77,10 +77,14 @@ def record(
 
 
 def run(model: Model, ids: Int[Tensor, "N T"], mlps: bool = True, keys: bool = False) -> Recorded:
-    """One pass over a batch, with everything kept that patching needs."""
+    """One pass over a batch, with everything kept that patching needs.
+
+    Raises UnsupportedModel where circuits cannot be computed, InputError for prompts longer than the model's context.
+    """
     from transformers import DynamicCache
 
     check_model(model)
+    model.check_length(ids.shape[1], PROMPT)
     sites = [Site("residual", layer) for layer in range(model.layers + 1)]
     sites += [Site("z", layer) for layer in model.attention_layers]
     sites += [Site("state_write", layer) for layer in model.mixer_layers]
@@ -111,7 +115,7 @@ def _under_patterns(model: Model, base: Recorded, source_ids: Int[Tensor, "N T"]
     Every block is fed the base's own residual, so one pass serves all layers without mixing them.
     """
     layers = model.attention_layers
-    kinds = [kind for kind in model.readings if kind in ("q", "k", "shared_key")]
+    kinds: list[Reading] = [kind for kind in model.readings if kind in ("q", "k", "shared_key")]
     with capture(model, [Site(kind, layer) for layer in layers for kind in kinds]) as seen:
         model.trunk(source_ids)
     changes = {site: _constant(value) for site, value in seen.items()}

@@ -87,8 +87,11 @@ class Wiring:
     def attention_readers(self) -> dict[Reading, int]:
         """How many readers of each kind a layer's attention has, in their order."""
         found: dict[Reading, int] = {"q": self.heads, "k": self.kv_heads, "v": self.kv_heads}
-        found |= {"shared_key": 1} if self.shared_key else {}
-        return found | ({"gate": self.heads} if self.gates else {})
+        if self.shared_key:
+            found["shared_key"] = 1
+        if self.gates:
+            found["gate"] = self.heads
+        return found
 
     @property
     def _attending(self) -> int:

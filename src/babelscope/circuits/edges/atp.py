@@ -27,7 +27,7 @@ from babelscope.circuits.core.batching import Rows, batches
 from babelscope.circuits.core.nodes import check_model
 from babelscope.circuits.edges.backward import gradients
 from babelscope.models.batches import token_budget
-from babelscope.models.hooks import Kind, Site, capture, edit
+from babelscope.models.hooks import Kind, Reading, Site, capture, edit
 
 if TYPE_CHECKING:
     from babelscope.models import Model
@@ -86,7 +86,8 @@ def attribution_patching(
         for layer in model.attention_layers:
             for kind in ("z", "v") if qk_fix else ("z", "q", "k", "v"):
                 sums[kind][layer] += _by_head(clean, corrupted, found.at, Site(kind, layer))
-        for into, kind in ((mlps, "mlp_write"), (mixers, "state_write")):
+        writes: list[tuple[Array, Kind]] = [(mlps, "mlp_write"), (mixers, "state_write")]
+        for into, kind in writes:
             for layer in np.flatnonzero(np.isfinite(into)).tolist():
                 site = Site(kind, layer)
                 into[layer] += float(((corrupted[site] - clean[site]) * found.at[site]).double().sum())
@@ -133,7 +134,7 @@ def _add_fixed(
     """One pass in which every block is fed its own clean stream, with queries (or keys) of the corrupted run."""
     layers = model.attention_layers
     # out of a latent the part that all heads share belongs to each head's key
-    kinds = [one for one in model.readings if one == kind or (kind == "k" and one == "shared_key")]
+    kinds: list[Reading] = [one for one in model.readings if one == kind or (kind == "k" and one == "shared_key")]
     changes = {Site(one, layer): _put(corrupted[Site(one, layer)]) for layer in layers for one in kinds}
     changes |= {Site("residual", layer): _put(clean[Site("residual", layer)]) for layer in range(model.layers)}
     sites = [Site("z", layer) for layer in layers]

@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
-from babelscope.circuits.core.batching import span_of
+from babelscope.circuits.core.batching import PROMPT, span_of
 from babelscope.circuits.core.nodes import check_model
 from babelscope.errors import UnsupportedModel
 from babelscope.models.batches import token_budget
@@ -48,6 +48,7 @@ def attention_patterns(model: Model, ids: Int[Tensor, "N T"]) -> dict[int, Float
     Raises UnsupportedModel when the model does not give them out.
     """
     check_model(model)
+    model.check_length(ids.shape[1], PROMPT)
     with eager(model):
         output: Any = model.trunk_module(input_ids=ids, output_attentions=True, use_cache=False, return_dict=True)
     return patterns_by_layer(model, output.attentions)

@@ -24,6 +24,7 @@ from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
+from babelscope.circuits.core.batching import PROMPT
 from babelscope.circuits.core.cache import attention_output
 from babelscope.circuits.core.nodes import check_model
 from babelscope.circuits.core.residual import attention_write, post_norm
@@ -131,6 +132,7 @@ def flow_routes(
     sequences = [list(prompt if isinstance(prompt, Sequence) else prompt.clean) for prompt in prompts]
     if not sequences:
         raise TaskError("no prompt was given")
+    model.check_length(max(map(len, sequences)), PROMPT)
     count = len(sequences)
     heads = np.zeros((len(taus), count, model.layers, model.heads), dtype=bool)
     mlps = np.zeros((len(taus), count, model.layers), dtype=bool)
