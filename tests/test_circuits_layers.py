@@ -33,8 +33,9 @@ from babelscope.circuits.core.nodes import (
 from babelscope.circuits.edges.atp import attribution_patching
 from babelscope.circuits.edges.circuit import Circuit, greedy_edges
 from babelscope.circuits.edges.eap import edge_attribution
-from babelscope.circuits.edges.edge_ablation import edge_effects, logit_differences
+from babelscope.circuits.edges.edge_ablation import logit_differences
 from babelscope.circuits.edges.mib import to_graph
+from babelscope.circuits.edges.single_edges import edge_effects
 from babelscope.circuits.heads.ablation import ablated_differences
 from babelscope.circuits.heads.patterns import attention_patterns
 from babelscope.circuits.heads.routes import flow_routes

@@ -76,22 +76,23 @@ def _overview(run: Run) -> None:
 
 
 def _regions(run: Run) -> None:
-    from babelscope.plots import frames
-    from babelscope.plots.perplexity import cell
-    from babelscope.results.display import number
+    import pandas as pd
+
+    from babelscope.figures.deactivation import cell, perplexity_grid
+    from babelscope.figures.regions import region_sizes
+    from babelscope.wording import number
 
     if run.summary.get("region_size"):
-        _print("region sizes", frames.region_sizes(run))
+        _print("region sizes", region_sizes(run).panels[0].table())
     if "perplexity" not in run.tables:
         return
-    grid = frames.perplexity_grid(run)
-    increase = grid.increase.map(cell)
-    for name in (name for name, draws in grid.draws.items() if draws > 1):
-        increase[name] = [
-            f"{cell(value)}±{cell(spread)}" for value, spread in zip(grid.increase[name], grid.spread[name])
-        ]
-    increase.insert(0, "base", [number(float(base)) for base in grid.base.values()])
-    increase = increase.rename(columns={"random-layer": "by layer"}).rename_axis("").reset_index()
+    grid = perplexity_grid(run)
+    columns: dict[str, list[str]] = {"": list(grid.base), "base": [number(base) for base in grid.base.values()]}
+    for name, values, spreads in zip(grid.columns, grid.increase.T.tolist(), grid.spread.T.tolist()):
+        drawn = grid.draws.get(name, 1) > 1
+        told = [f"{cell(value)}±{cell(spread)}" if drawn else cell(value) for value, spread in zip(values, spreads)]
+        columns["by layer" if name == "random-layer" else name] = told
+    increase = pd.DataFrame(columns)
     _print(
         "perplexity, and its increase in % without each region (random: of its size; by layer: and layers)", increase
     )
@@ -156,7 +157,7 @@ def _table(title: str, cells: dict[str, list[str]], numeric: dict[str, bool]) ->
 
 
 def _cell(value: Any) -> str:
-    from babelscope.results.display import number
+    from babelscope.wording import number
 
     if value is None or value != value:
         return "–"

@@ -9,6 +9,7 @@ B batch · T position · D model width · N neuron · H query head · K key/valu
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -21,9 +22,10 @@ from babelscope.models.batches import out_of_memory
 from babelscope.models.families import Level, find
 from babelscope.models.hooks import Change, Location, Reading, Site, capture, edit, hook_count, hooked, resume
 from babelscope.models.mixture_checks import MIXTURE_SUITE, difference
-from babelscope.models.model import Model, matrix
+from babelscope.models.model import Model
 from babelscope.models.norms import plain
 from babelscope.models.offload import offloaded
+from babelscope.models.places import matrix
 from babelscope.models.projections import project
 from babelscope.models.scales import writes_of
 
@@ -140,9 +142,16 @@ def additivity(model: Model, ids: Tensor) -> float:
     return difference(sum((seen[site] for site in writes), seen[first]), seen[last])
 
 
+def _own_logits(model: Model, ids: Tensor) -> Tensor:
+    """The model's own logits, without a cache: one of a stack without attention may not be made."""
+    plain = "use_cache" in inspect.signature(model.hf.forward).parameters
+    given = {"use_cache": False} if plain else {}
+    return model.hf(input_ids=ids, attention_mask=torch.ones_like(ids), **given).logits
+
+
 def logits(model: Model, ids: Tensor) -> float:
     """Our unembedding of the trunk's output is the model's own logits."""
-    own = model.hf(input_ids=ids, attention_mask=torch.ones_like(ids)).logits
+    own = _own_logits(model, ids)
     return difference(model.logits(model.trunk(ids)), own)
 
 
@@ -150,7 +159,7 @@ def answer_rows(model: Model, ids: Tensor) -> float:
     """The answers' rows of the unembedding, read as weights, give the model's own logits of those words."""
     _ = model.logit_scale
     words = ids.unique()
-    own = model.hf(input_ids=ids, attention_mask=torch.ones_like(ids)).logits
+    own = _own_logits(model, ids)
     return difference(model.logits(model.trunk(ids), words), own[..., words])
 
 

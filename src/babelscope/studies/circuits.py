@@ -27,11 +27,12 @@ from babelscope.studies.circuit_arrays import head_arrays
 from babelscope.studies.circuit_edges import EdgeSettings, control_prompts, find_edges
 from babelscope.studies.circuit_measures import Measured, Prompts, prompts_of, repeated
 from babelscope.studies.circuit_roles import ALSO, CANDIDATE, ffn_rows, role_rows
+from babelscope.studies.circuit_screen import screen_rows
 from babelscope.studies.circuit_settings import PRESETS, CircuitsSettings, Prompted, preset
-from babelscope.studies.circuit_steps import LanguageSteps
+from babelscope.studies.circuit_steps import LanguageSteps, screen_facts
 from babelscope.studies.circuit_tables import AblationSet
 from babelscope.studies.progress import Progress, silent
-from babelscope.studies.steps import run_steps, store_beside
+from babelscope.studies.steps import KeptSteps, run_steps
 from babelscope.tasks import PromptPair, task_named
 
 __all__ = ["PRESETS", "CircuitsSettings", "preset", "study_circuits"]
@@ -64,8 +65,11 @@ def study_circuits(
     if against is not None:
         sides.append(Side.of(against, settings, (settings.against_language or settings.languages[-1],)))
     tables: dict[str, list[pd.DataFrame]] = {}
-    with RunWriter(out, kind="circuits", overwrite=overwrite) as run:
-        store = store_beside(out, fresh)
+    with (
+        KeptSteps(out, "fresh" if fresh else "resume") as beside,
+        RunWriter(out, kind="circuits", overwrite=overwrite) as run,
+    ):
+        store = beside.open()
         for side in sides:
             side.measure(settings, store, progress)
             for code, language in side.done.items():
@@ -89,8 +93,6 @@ def study_circuits(
             if name != "overlap" or not settings.edges:
                 run.table(name, pd.concat(frames, ignore_index=True))
         _manifest(run, first.model, settings, first.prompts, summary, against)
-    if store is not None:
-        store.remove()
     return open_run(out)
 
 
@@ -108,9 +110,12 @@ class Side:
         check_model(model)
         return cls(model, {code: prompts_of(model, settings, code) for code in languages})
 
+    def languages(self, settings: CircuitsSettings) -> dict[str, LanguageSteps]:
+        """The steps of each language."""
+        return {code: LanguageSteps(self.model, settings, code, own) for code, own in self.prompts.items()}
+
     def measure(self, settings: CircuitsSettings, store: StepStore | None, progress: Progress) -> None:
         """Behaviour, patching, search and roles in every language, each a step that is kept until the run is whole."""
-        languages = {code: LanguageSteps(self.model, settings, code, own) for code, own in self.prompts.items()}
         inputs = {
             "weights": self.model.weight_hash,
             "tokenizer": self.model.tokenizer_hash,
@@ -118,7 +123,7 @@ class Side:
             "device": str(self.model.device),
             "asked": run_key({**asdict(settings.part(Prompted)), "languages": None}),
         }
-        for code, one in languages.items():
+        for code, one in self.languages(settings).items():
             self.done[code] = one.measured(run_steps(one.steps, inputs, store, progress))
 
 
@@ -155,6 +160,7 @@ def _write_tables(
     halves = [row for c, x in done.items() for row in tables.behaviour_rows(c, everything[c], x.behaviour, True)]
     run.table("behaviour_heldout", pd.DataFrame(halves))
     run.table("census", pd.concat([each.everything.census.frame() for each in prompts.values()], ignore_index=True))
+    _table(run, "screen", screen_rows(done, settings.sigmas))
     _table(run, "roles", [row for c, x in done.items() for row in role_rows(c, x.found, x.roles, task)])
     _table(run, "ffn", [row for c, x in done.items() for row in ffn_rows(c, x.found)])
     _table(run, "role_scores", [row for c, x in done.items() for row in _score_rows(c, x.roles)])
@@ -406,6 +412,7 @@ def _manifest(
         defaults={"token_budget": token_budget(model.device), "patched_stratum": summary["patched_stratum"]},
         model=facts,
         tokenizer_hash=model.tokenizer_hash,
+        screen=screen_facts(model, settings),
         task=settings.task,
         languages=list(settings.languages),
         corruption=settings.corruption or next(iter(next(iter(prompts.values())).patched)),

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from babelscope.circuits.core.cache import Recorded, attention_output
 from babelscope.models.families import find
 from babelscope.models.hooks import Reading
-from babelscope.models.model import matrix
 from babelscope.models.norms import NormMap, plain
+from babelscope.models.places import matrix
 from babelscope.models.projections import latent, project
 
 if TYPE_CHECKING:
@@ -116,7 +116,12 @@ def read(
 ) -> Float[Tensor, "R *batch E"]:
     """Each head's query, key or value when head r sees the stream `seen[r]` (native projections, with their norm)."""
     norm = model.norm("attention", layer)
-    value = plain(norm, seen) if norm is not None else seen
+    if norm is None:
+        value = seen
+    elif seen.stride(0) == 0:  # all heads see the same stream
+        value = plain(norm, seen[:1]).expand(seen.shape)
+    else:
+        value = plain(norm, seen)
     if kind in ("q", "k") and model.family.qk_norms:
         return _read_through_shared_norm(model, kind, layer, value)
     if kind == "shared_key":
@@ -127,6 +132,21 @@ def read(
     if bias is None:
         return result
     return result + bias.to(value.device).reshape(len(bias), *[1] * (value.dim() - 2), -1)
+
+
+def read_head(
+    model: Model, kind: AttentionKind, layer: int, head: int, seen: Float[Tensor, "*batch D"]
+) -> Float[Tensor, "*batch E"]:
+    """One head's query, key or value when it sees the stream `seen`."""
+    if kind == "shared_key":
+        return read(model, kind, layer, seen[None])[0]
+    weight = model.projection_weight(kind, layer)
+    if kind in ("q", "k") and model.family.qk_norms:
+        return read(model, kind, layer, seen.expand(len(weight), *seen.shape))[head]
+    norm = model.norm("attention", layer)
+    value = latent(model, kind, layer, plain(norm, seen) if norm is not None else seen)
+    bias = model.projection_bias(kind, layer)
+    return nn.functional.linear(value, weight[head].to(value), None if bias is None else bias[head].to(value))
 
 
 def _read_through_shared_norm(model: Model, kind: AttentionKind, layer: int, value: Tensor) -> Tensor:
