@@ -23,6 +23,8 @@ def executed(source: Path):
     NotebookClient(book, timeout=600, kernel_name="python3", resources={"metadata": {"path": str(FOLDER)}}).execute()
     for cell in book.cells:
         cell.metadata.pop("execution", None)  # clock times
+        if "outputs" in cell:  # bars of loading are of no use on a page
+            cell.outputs = [one for one in cell.outputs if one.get("name") != "stderr"]
     return book
 
 

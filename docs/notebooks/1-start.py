@@ -51,7 +51,7 @@ for finding in findings_of(run):
     print("•", finding.text)
 
 # %%
-bs.draw(run, "perplexity-heatmap")
+bs.draw(run, "perplexity_heatmap")
 
 # %% [markdown]
 # A region can be switched off by hand. Inside the block the model works without it; after the block it is as before.

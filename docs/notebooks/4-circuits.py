@@ -13,7 +13,8 @@ from babelscope.findings import findings_of
 model = bs.load_model("pocket:pocket-bloom-m")
 prompts = {code: bs.build_task("ioi", model.tokenizer, code, n=16) for code in ("en", "zh")}
 for code, found in prompts.items():
-    print(code, found.pairs[0].clean.text, "→", found.pairs[0].answer)
+    pair = found.pairs[0]
+    print(code, pair.clean_text, "→", model.tokenizer.decode(pair.target), "and not", model.tokenizer.decode(pair.foil))
 
 # %% [markdown]
 # One head at a time, each direct path to the logits is patched with what the head writes on a prompt with other names.
@@ -40,7 +41,7 @@ for finding in findings_of(run):
 run.table("cross_faithfulness").round(2)
 
 # %%
-bs.draw(run, "head-scatter")
+bs.draw(run, "head_scatter")
 
 # %% [markdown]
 # n = 16 keeps this notebook short; intervals are as wide as that deserves. Next:

@@ -35,4 +35,4 @@ points = run.table("points")
 points[["revision", "step", "lrds", "sads"]].round(3)
 
 # %%
-bs.draw(run, "sweep-curves")
+bs.draw(run, "training_curves")
