@@ -9,6 +9,8 @@ languages off that map. Intervals are cheap then: sentences are left out of the 
     anc                 mean over neurons of the correlation over sentences (Del and Fishel 2022)
     neuron-matching     mexa on binary states h > 0, by Jaccard index (after NeuronXA)
 
+An installed package adds further ones (docs/extending.md).
+
 L language · n sentence · N neurons of a layer · P layer
 """
 
@@ -22,6 +24,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from babelscope.errors import InputError
+from babelscope.outside import Rows
 from babelscope.regions.recording import Recording
 from babelscope.regions.similarity import pair_means, unit
 
@@ -84,7 +87,7 @@ def alignment(
     least = max([METRICS[name].least for name in names], default=2)
     if sentences - _group_size(sentences) < least:
         raise InputError(f"{sentences} sentences are too few for {', '.join(names)}: leave-out needs more than {least}")
-    chosen = range(recording.layers) if layers is None else layers
+    chosen = recording.layout.with_neurons if layers is None else layers
     parts: dict[str, list[tuple[Tensor, Tensor]]] = {}
     for layer in chosen:
         for name, found in _layer(recording.layer(layer), layer, names, negatives).items():
@@ -102,9 +105,12 @@ def _layer(
         unit(v, layer)  # says which sentence is silent
     for name in names:
         metric = METRICS[name]
-        if metric.prepare not in maps:
-            maps[metric.prepare] = inner_products(metric.prepare(v))
-        found[name] = _jackknife(maps[metric.prepare], metric.reduce)
+        with METRICS.running(name):
+            if metric.prepare not in maps:
+                maps[metric.prepare] = inner_products(metric.prepare(v))
+            found[name] = _jackknife(maps[metric.prepare], metric.reduce)
+            if found[name][0].shape != (len(v), len(v)):
+                raise ValueError(f"values must be [language, language], here {[len(v)] * 2}")
     for control in negatives:
         cosines = maps.get(cosine)
         cosines = inner_products(cosine(v)) if cosines is None else cosines
@@ -263,7 +269,7 @@ def _no_diagonal(pairs: Float[Tensor, "L L"]) -> Float[Tensor, "L L"]:
     return pairs.masked_fill(torch.eye(len(pairs), dtype=torch.bool), torch.nan)
 
 
-METRICS: dict[str, Metric] = {
+_METRICS: dict[str, Metric] = {
     "lrds": Metric(cosine, lrds),
     "sads": Metric(cosine, sads),
     "sads-centred": Metric(centred, sads),
@@ -275,3 +281,4 @@ METRICS: dict[str, Metric] = {
     "anc": Metric(standardised, correlation),
     "neuron-matching": Metric(states, matching_states),
 }
+METRICS: Rows[Metric] = Rows("metrics", lambda row: isinstance(row, Metric), _METRICS)
