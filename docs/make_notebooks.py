@@ -1,4 +1,4 @@
-"""Execute the notebooks: `python docs/make_notebooks.py [NAME …]` writes docs/notebooks/*.ipynb from the .py beside them.
+"""Execute the notebooks: `python docs/make_notebooks.py [NAME …]` writes each .ipynb from the .py file beside it.
 
 The .py files (cells between `# %%`) are what is written and reviewed; the .ipynb files carry the outputs. With --check
 everything is executed and compared with what is committed: the sources must be equal, and no cell may fail.

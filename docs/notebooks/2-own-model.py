@@ -7,9 +7,10 @@
 # %%
 import tempfile
 
-import babelscope as bs
 import torch
-from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+from transformers import LlamaConfig, LlamaForCausalLM
+
+import babelscope as bs
 
 tokenizer = bs.load_model("pocket:pocket-llama").tokenizer
 torch.manual_seed(0)
