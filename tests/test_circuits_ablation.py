@@ -25,7 +25,7 @@ from babelscope.circuits.heads.ablation import (
     windows,
 )
 from babelscope.circuits.heads.lens import logit_lens
-from babelscope.circuits.patching.methods import activation_patching, path_patching
+from babelscope.circuits.patching.methods import Sweep, activation_patching, path_patching
 from babelscope.circuits.patching.search import Step, find_circuit
 from babelscope.circuits.patching.selection import growth, select
 from babelscope.errors import InputError
@@ -200,7 +200,7 @@ def test_bad_input_is_one_clear_line(llama, pairs):
 
 def test_a_knocked_out_head_has_no_direct_effect_of_its_own(llama, pairs):
     mean, gone = ablated_by(llama, pairs, "mean"), Head(2, 1)
-    effects = path_patching(llama, pairs, edits=lambda rows: node_changes(llama, mean(rows), [gone]))
+    effects = path_patching(llama, pairs, sweep=Sweep(edits=lambda rows: node_changes(llama, mean(rows), [gone])))
     # float32: the sum of the writes with and without a write of zero is rounded anew on some kernels
     assert effects.of(gone) == pytest.approx(0, abs=1e-5)
     assert np.abs(effects.effect).max() > 1e-3
