@@ -47,7 +47,7 @@ def lay_out(page: Page) -> None:
             "Probability of the word in each language, in percent, read off every layer by the model's own "
             "unembedding. A token that begins the word in two languages counts for both."
         )
-        return heat_table(rows, names, codes, caption, Tint(0, 100, 0, quiet=1)), plain(found.top)
+        return heat_table(rows, names, codes, caption, Tint(0, 100, 1)), plain(found.top)
 
     another.click(take, [source, target, place], [place, prompt, concept], **QUEUE)
     prompt.input(lambda: "", None, concept, queue=False, show_progress="hidden", api_visibility="private")

@@ -76,7 +76,7 @@ def read_layers(session: Session, prompt: str, concept: str, work: Work) -> Laye
             chance = chunk_logits(model, normed(model, state[None]), slice(None))[0].float().softmax(-1)
             best = chance.topk(min(TOP, len(chance)))
             said = [
-                f"{seen(model.tokenizer.decode([token]))} {100 * value:.0f} %"
+                f"\u2068{seen(model.tokenizer.decode([token]))}\u2069 {100 * value:.0f} %"  # isolated: it may be Arabic
                 for token, value in zip(best.indices.tolist(), best.values.tolist(), strict=True)
             ]
             rows.append({"layer": str(layer), **{f"{rank}.": text for rank, text in enumerate(said, start=1)}})

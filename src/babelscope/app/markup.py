@@ -129,9 +129,12 @@ def facts_table(facts: Sequence[tuple[str, str]], caption: str) -> str:
     return f'<div class="bs-scroll">{table}</div>'
 
 
+_FIRST = ("Model", "Size", "Run: Where", "Parallel text")
+
+
 def facts_line(facts: Sequence[tuple[str, str]]) -> str:
-    """The first facts in one line, for the top of the page."""
-    told = " · ".join(f"{shown(name)}: {words(value)}" for name, value in facts[:4])
+    """What is open in one line, for the top of the page."""
+    told = " · ".join(f"{shown(name.removeprefix('Run: '))}: {words(value)}" for name, value in facts if name in _FIRST)
     return f'<p class="bs-open">{told}</p>'
 
 
