@@ -109,25 +109,26 @@ def _headline(run: Run) -> tuple[str, pd.DataFrame] | None:
 
 
 def _regions(run: Run) -> tuple[str, pd.DataFrame] | None:
-    from babelscope.plots import frames
-    from babelscope.plots.perplexity import cell
+    import pandas as pd
+
+    from babelscope.figures.deactivation import cell, perplexity_grid
+    from babelscope.figures.regions import region_sizes
     from babelscope.wording import number
 
-    sizes = frames.region_sizes(run) if run.summary.get("region_size") else None
+    neurons: dict[str, int] = run.summary.get("region_size") or {}
     if "perplexity" not in run.tables:
-        return None if sizes is None else ("region sizes", sizes)
-    grid = frames.perplexity_grid(run)
-    increase = grid.increase.map(cell)
-    for name in (name for name, draws in grid.draws.items() if draws > 1):
-        increase[name] = [
-            f"{cell(value)}±{cell(spread)}" for value, spread in zip(grid.increase[name], grid.spread[name])
-        ]
-    increase.insert(0, "base", [number(float(base)) for base in grid.base.values()])
-    if sizes is not None and "language" in sizes:
-        neurons = dict(zip(sizes["language"], sizes["size"], strict=True))
-        increase.insert(0, "neurons", [neurons.get(code) for code in increase.index])
+        return ("region sizes", region_sizes(run).panels[0].table()) if neurons else None
+    grid = perplexity_grid(run)
+    columns: dict[str, list[str]] = {"language": list(grid.base)}
+    if neurons:
+        columns["neurons"] = [number(neurons.get(code)) for code in grid.base]
+    columns["base"] = [number(base) for base in grid.base.values()]
+    for name, values, spreads in zip(grid.columns, grid.increase.T.tolist(), grid.spread.T.tolist()):
+        drawn = grid.draws.get(name, 1) > 1
+        told = [f"{cell(value)}±{cell(spread)}" if drawn else cell(value) for value, spread in zip(values, spreads)]
+        columns["by layer" if name == "random-layer" else name] = told
     title = "perplexity (base), and its increase in % without each region (random: of its size; by layer: and layers)"
-    return title, increase.rename(columns={"random-layer": "by layer"}).rename_axis("language").reset_index()
+    return title, pd.DataFrame(columns)
 
 
 def _write(title: str, frame: pd.DataFrame, form: Form) -> None:

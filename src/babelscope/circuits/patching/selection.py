@@ -49,25 +49,32 @@ def select(
     layers between sender and receiver (the paper's own rule; what distance means there is our reading).
     `significance` (default): per-pair differences against those under `null` (a counterfactual with the same answer;
     without one, against zero), paired t, Benjamini–Hochberg at `q`, and |S| ≥ `sigmas`·σ; with fewer than six pairs
-    nothing is selected.
+    nothing is selected. Senders that `null` leaves out, and those that a screen left unpatched, count as tests that
+    were not passed.
     Raises InputError for an unknown rule, or a null over other senders or pairs.
     """
     strength = np.abs(effects.effect)
-    sigma = float(effects.effect.std())
+    sigma = effects.deviation
     p = np.full(len(strength), np.nan)
     if rule == "deviation":
         layers = _distances(effects, distance)
-        threshold = np.maximum(abs(float(effects.effect.mean())) + (2 + 0.1 * layers) * sigma, floor)
+        threshold = np.maximum(abs(effects.mean) + (2 + 0.1 * layers) * sigma, floor)
         passed = strength > threshold
     elif rule == "significance":
         threshold = np.full(len(strength), sigmas * sigma)
         differences = effects.differences
+        tested = np.ones(len(strength), dtype=bool)
         if null is not None:
-            if null.senders != effects.senders or null.differences.shape != differences.shape:
+            tested = np.array([node in null.senders for node in effects.senders])
+            same = [node for node, there in zip(effects.senders, tested) if there] == list(null.senders)
+            if not same or null.differences.shape[1] != differences.shape[1]:
                 raise InputError("the null has other senders or another number of pairs than the effects")
-            differences = differences - null.differences
-        p = prompt_test(differences)
-        passed = benjamini_hochberg(p, q) & (strength >= threshold) & (strength > 0)
+            differences = differences[tested] - null.differences
+        p[tested] = prompt_test(differences)
+        # heads that nobody patched, or tested, count as tests that were not passed
+        untested = effects.screening.left if effects.screening else 0
+        found = benjamini_hochberg(np.append(p, np.full(untested, np.nan)), q)[: len(p)]
+        passed = found & (strength >= threshold) & (strength > 0)
     else:
         raise InputError(f"no selection rule {rule!r}; there are deviation and significance")
     order = [int(place) for place in np.argsort(-strength) if passed[place]]
