@@ -7,10 +7,11 @@ from functools import lru_cache
 import numpy as np
 import pytest
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM
 
 from babelscope.errors import InputError, UnsupportedModel
 from babelscope.models import Model, require
+from babelscope.models.stream_checks import require_stream
 from babelscope.regions.masks import load_regions
 from babelscope.regions.recording import Span, record
 from babelscope.report import write_report
@@ -64,6 +65,24 @@ def test_recorded_streams_are_those_of_a_plain_loop(name: str):
                 handle.remove()
             for layer, h in enumerate(streams):
                 torch.testing.assert_close(found.layer(layer)[row, column], h.mean(0), atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "told"),
+    [
+        ("xlm", dict(emb_dim=32, n_layers=3, n_heads=4, causal=True), "what leaves a block misses what enters"),
+        ("albert", dict(embedding_size=16, hidden_size=32, num_hidden_layers=3, num_attention_heads=4), "3 times"),
+    ],
+)  # fmt: skip
+def test_blocks_that_hand_no_stream_on_are_refused(kind, settings, told):
+    torch.manual_seed(0)
+    maker = AutoModelForCausalLM if kind == "xlm" else AutoModelForMaskedLM
+    hf = maker.from_config(AutoConfig.for_model(kind, vocab_size=WORDS, pad_token_id=0, **settings))
+    loaded = Model(hf, tiny_tokenizer(), id=kind)
+    with pytest.raises(UnsupportedModel, match=told):
+        require(loaded, "regions")
+    with pytest.raises(UnsupportedModel, match=f"{kind} has no residual stream that can be recorded: .*{told}"):
+        require_stream(loaded)
 
 
 def test_a_study_of_the_stream(tmp_path):

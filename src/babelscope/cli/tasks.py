@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter, validators
 
@@ -112,7 +112,7 @@ def sample(
     from babelscope.tasks import Encoder, build, load_tokenizer
 
     encoder = Encoder(load_tokenizer(tokenizer))
-    options = {**asdict(offered), "split": offered.split or "auto"}
+    options: dict[str, Any] = {**asdict(offered), "split": offered.split or "auto"}
     for language in parse_languages(languages):
         prompts = build(task, encoder, language, n=n, **options)
         if len(languages) > 1:

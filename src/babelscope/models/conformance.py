@@ -28,6 +28,7 @@ from babelscope.models.offload import offloaded
 from babelscope.models.places import matrix
 from babelscope.models.projections import project
 from babelscope.models.scales import writes_of
+from babelscope.models.stream_checks import NAME, PROBLEM, handed_on
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,8 @@ def run_checks(model: Model, length: int = 9, level: Level = "circuits") -> list
     suite = (*SUITE, *map(_of_mixtures, MIXTURE_SUITE)) if model.mixtures else SUITE
     # an encoder has no next word, and sees what comes later
     suite = [test for test in suite if not (model.encoder and test.measure in (logits, causality))]
+    if model.no_neurons:
+        suite.append(Test(NAME, handed_on, "regions", PROBLEM))
     checks = [_outcome(test, model, ids) for test in suite if test.level == "regions" or level == "circuits"]
     after = hook_count(model.hf)
     told = f"{before} before, {after} after"

@@ -65,6 +65,8 @@ class Model(Places):
         self.family: Family = family_of(hf, self.config, trunk, family)
         self.no_neurons = "" if self.family.neurons or self.mixtures else why_no_neurons(hf, self.config, trunk)
         """why none are known; the residual stream can be recorded all the same"""
+        if getattr(hf.get_input_embeddings(), "weight", None) is None:
+            raise UnsupportedModel(f"{self.id} has no embedding of tokens: {type(hf).__name__} reads something else")
         self._check_tokenizer()
         self.scales = Scales.plain(self.layers)
         self.scales = measure(self)

@@ -26,6 +26,7 @@ from babelscope.models import Batch, Model, Site, capture, over_batches
 from babelscope.models.gate import require
 from babelscope.models.hooks import hook_count
 from babelscope.models.neuron_layout import NeuronLayout
+from babelscope.models.stream_checks import require_stream
 from babelscope.regions.expert_pooling import mixtures_pooled
 from babelscope.regions.pooling import Enough, Pool
 from babelscope.regions.routed import Routing
@@ -261,6 +262,8 @@ class _Pooled:
     ) -> None:
         self.model, self.corpus, self.weighted = model, corpus, span.weighted
         require(model, "regions")
+        if span.site == "residual":
+            require_stream(model)
         self.sequences = _token_ids(model, corpus, special)
         self.begin, after = model.special_ends(special)
         """the first pooled position"""
