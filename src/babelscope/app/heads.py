@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from babelscope.app.layers import seen
 from babelscope.app.session import Session
 from babelscope.app.work import ATTENTION_LIMIT, TOKENS_LIMIT, Work, bounded
 from babelscope.circuits.core.nodes import check_model
@@ -178,7 +179,7 @@ def _next_words(model: Model, encoder: Encoder, final: Float[Tensor, " D"], top:
     best = logits.log_softmax(-1).topk(min(top, len(logits)))
     return pd.DataFrame(
         {
-            "next token": [encoder.decode((word,)) for word in best.indices.tolist()],
+            "next token": [seen(encoder.decode((word,))) for word in best.indices.tolist()],
             "probability": best.values.exp().tolist(),
             "logit": logits[best.indices].tolist(),
         }
