@@ -82,6 +82,10 @@ def _regions(run: Run) -> None:
 
     if run.summary.get("region_size"):
         _print("region sizes", frames.region_sizes(run))
+    if "alignment_means" in run.tables:
+        _print(
+            "alignment, mean over pairs of languages (95 %, leaving one document out)", frames.alignment_summary(run)
+        )
     if "perplexity" not in run.tables:
         return
     grid = frames.perplexity_grid(run)

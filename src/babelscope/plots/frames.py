@@ -170,3 +170,22 @@ def same_weights(table: pd.DataFrame) -> list[bool]:
     if "duplicate_of" not in table:
         return [False] * len(table)
     return [isinstance(value, str) and value != "" for value in table.duplicate_of]
+
+
+def alignment_summary(run: Run) -> pd.DataFrame:
+    """Each alignment metric in the first, the middle and the last layer, mean over pairs with its interval."""
+    from babelscope.results.display import number
+
+    means = run.table("alignment_means")
+    last = int(means.layer.max())
+    places = sorted({0, last // 2, last})
+    rows: list[dict[str, str]] = []
+    for metric, own in means.groupby("metric", sort=False):
+        own = own.set_index("layer")
+        cells: dict[str, str] = {"metric": str(metric)}
+        for place in places:
+            one = own.loc[place]
+            ends = f" ({number(float(one.low))} to {number(float(one.high))})" if one.low == one.low else ""
+            cells[f"layer {place}"] = f"{number(float(one.value))}{ends}" if one.value == one.value else "–"
+        rows.append({**cells, "why": str(own.why.iloc[0])})
+    return pd.DataFrame(rows)

@@ -111,21 +111,19 @@ def _curve(axes: Axes, run: Run, name: str, title: str, index: int) -> None:
         axes.fill_between(curve.layer, curve.low, curve.high, color=style["color"], alpha=0.2, linewidth=0)
 
 
-@figure("regions", "table:alignment")
+@figure("regions", "table:alignment_means")
 def alignment_curves(run: Run) -> Figure:
-    """Other alignment metrics (MEXA, CKA, …) by layer: mean over language pairs; of a few, also the range."""
-    table = run.table("alignment")
-    table = table[table.layer.notna() & table.value.notna() & (table.metric != "lrds")]
+    """Other alignment metrics (MEXA, CKA, …) by layer: mean over language pairs; of a few, with 95 % intervals."""
+    table = run.table("alignment_means")
+    table = table[table.value.notna() & (table.metric != "lrds")]
     few = table.metric.nunique() <= MOST_BANDS
     drawing = canvas(6.4, 3.2)
     axes = drawing.subplots()
     for index, (metric, rows) in enumerate(table.groupby("metric", sort=False)):
-        by_layer = rows.groupby("layer").value
         style = line_style(index)
-        mean = by_layer.mean()
-        axes.plot(mean.index, mean, label=metric_title(str(metric)), **style)
+        axes.plot(rows.layer, rows.value, label=metric_title(str(metric)), **style)
         if few:
-            axes.fill_between(mean.index, by_layer.min(), by_layer.max(), color=style["color"], alpha=0.15, linewidth=0)
+            axes.fill_between(rows.layer, rows.low, rows.high, color=style["color"], alpha=0.15, linewidth=0)
     axes.set(xlabel="layer", ylabel="alignment", title=f"Alignment metrics, {run.model_name}")
     axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
     thin_ticks(axes, "x", int(table.layer.max()) + 1)

@@ -110,29 +110,31 @@ def _curves(run: Run) -> Block | None:
 
 
 def _alignment(run: Run) -> Block | None:
-    if not holds(run, "table:alignment"):
+    if not holds(run, "table:alignment_means"):
         return None
-    table = run.table("alignment")
-    table = table[table.layer.notna() & table.value.notna()]
-    table = table[table.metric != "lrds"]  # lower is better there, and it has a chart of its own
-    if table.empty:
+    means, pairs = run.table("alignment_means"), run.table("alignment")
+    means = means[means.value.notna() & (means.metric != "lrds")]  # lower is better there, and it has its own chart
+    if means.empty:
         return None
     all_means: list[dict[str, Any]] = []
     alone: list[Variant] = []
-    for index, (metric, rows) in enumerate(table.groupby("metric", sort=False)):
-        mean = rows.groupby("layer").value.agg(["mean", "min", "max"]).reset_index()
-        frame = mean.rename(columns={"mean": "value", "min": "low", "max": "high"})
+    layers = int(means.layer.max()) + 1
+    for index, (metric, rows) in enumerate(means.groupby("metric", sort=False)):
         title = metric_title(str(metric))
-        all_means += shapes.curve(frame[["layer", "value"]], title, index)
-        described = shapes.layer_layout(int(table.layer.max()) + 1, title)
-        figure = {"data": shapes.curve(frame, title, index), "layout": described}
-        alone.append(Variant(title, figure, rows.reset_index(drop=True)))
+        all_means += shapes.curve(rows[["layer", "value"]], title, index)
+        ends = ["layer", "value", "low", "high"] if rows.low.notna().all() else ["layer", "value"]
+        figure = {"data": shapes.curve(rows[ends], title, index), "layout": shapes.layer_layout(layers, title)}
+        alone.append(Variant(title, figure, pairs[pairs.metric == metric].reset_index(drop=True)))
+    limits = "; ".join(sorted({str(why) for why in means.why if why}))
     caption = (
-        f"Other measures of alignment by layer: the mean over language pairs ({count(run)}); chosen alone, with the "
-        "range over pairs as band. All are higher when translations are nearer to each other."
+        f"Other measures of alignment by layer: the mean over language pairs ({count(run)}); chosen alone, with its "
+        "95 % interval, made by leaving one document out with everything centred anew"
+        f"{f' ({limits})' if limits else ''}. All are higher when translations are nearer to each other. MEXA falls as "
+        "there are more sentences: MEXA, at 25 is what is expected among 25 of them. Intervals by pair are in the "
+        "download."
     )
-    together = {"data": all_means, "layout": shapes.layer_layout(int(table.layer.max()) + 1, "alignment")}
-    views = [Variant("all, means", together, table.reset_index(drop=True)), *alone]
+    together = {"data": all_means, "layout": shapes.layer_layout(layers, "alignment")}
+    views = [Variant("all, means", together, means.reset_index(drop=True)), *alone]
     return Chart(
         "alignment", "Alignment metrics", caption, variants=views, choose="Metric", twin="alignment_curves", height=420
     )
