@@ -28,6 +28,7 @@ test-kernels: .venv/installed-dev
 lint: .venv/installed-dev
 	$(BIN)/ruff check src tests benchmarks pocket_factory
 	$(BIN)/ruff format --check src tests benchmarks
+	$(BIN)/python .ci/names src tests benchmarks docs pocket_factory
 	PYTHONPATH=src $(BIN)/lint-imports
 	$(BIN)/deptry src
 

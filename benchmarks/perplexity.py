@@ -119,7 +119,7 @@ def together(model: Model, windows: Windows, masks: Sequence[Tensor]) -> list[fl
 def masks_per_pass(copies: int = 8, repeat: int = 3) -> tuple[float, float]:
     """Time of one by one over time of all in one pass, and the largest difference of the losses."""
     model, windows = random_model(layers=8, words=8192), text(128, 2, 8192)
-    masks = [random_region(500, (model.layers, model.neurons_per_layer), seed) for seed in range(copies)]
+    masks = [random_region(500, model.widths, seed) for seed in range(copies)]
     seconds = {"one": float("inf"), "all": float("inf")}
     off = 0.0
     for _ in range(repeat):

@@ -41,6 +41,7 @@ from circuits_statistics import (
 from markdown_tables import frame, p_value, span, table
 from numpy.typing import NDArray
 
+from babelscope.circuits.comparison.overlap import circuit_overlap, rows
 from babelscope.circuits.core.graph import Wiring
 from babelscope.circuits.core.nodes import Head
 from babelscope.circuits.edges.circuit import Circuit, greedy_edges

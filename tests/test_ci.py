@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import sys
 import tarfile
 import zipfile
 from importlib.machinery import SourceFileLoader
@@ -86,3 +87,18 @@ def test_archives_that_are_too_large_or_hold_links_are_refused(tmp_path, monkeyp
         archive.addfile(link, io.BytesIO())
     with pytest.raises(AssertionError, match="links in"):
         contents.names(path)
+
+
+def test_a_name_that_is_nowhere_defined_is_found_and_the_axes_of_a_shape_are_not(tmp_path):
+    (tmp_path / "one.py").write_text(
+        "from __future__ import annotations\n"
+        "from jaxtyping import Float\n"
+        "from torch import Tensor\n\n\n"
+        'def f(x: Float[Tensor, "L n"]) -> Float[Tensor, " L"]:\n'
+        "    return x.mean(nowhere)\n"
+    )
+    ruff = str(Path(sys.executable).parent / "ruff")
+    assert script("names").undefined([str(tmp_path)], ruff) == [f"{tmp_path / 'one.py'}:7: Undefined name `nowhere`"]
+    root = CI.parent
+    folders = [str(root / name) for name in ("src", "tests", "benchmarks", "docs", "pocket_factory")]
+    assert script("names").undefined(folders, ruff) == []

@@ -20,7 +20,7 @@ from babelscope.models.gate import failures
 from babelscope.models.registry import family_from_file, row_from_data
 from babelscope.regions.perplexity import token_losses
 from tests.random_pairs import random_pairs
-from tests.tiny_models import WORDS, tiny_model, tiny_tokenizer
+from tests.tiny_models import tiny_model, tiny_tokenizer
 
 IDS = torch.tensor([[5, 77, 30, 41, 60, 12], [8, 9, 10, 11, 12, 13]])
 LLAMA = ROWS["llama"]
@@ -364,26 +364,6 @@ def test_a_wrong_registered_row_is_refused(misread):
     assert misread.family.origin == "registered"
     with pytest.raises(UnsupportedModel, match="cannot be used for circuits"):
         require(misread, "circuits")
-
-
-def test_an_installed_package_announces_a_row(monkeypatch):
-    from importlib.metadata import EntryPoint
-
-    from babelscope.models import registry
-
-    good = EntryPoint("arcee", "tests.test_models_gate:LLAMA", registry.GROUP)
-    monkeypatch.setattr(registry, "entry_points", lambda group: [good] if group == registry.GROUP else [])
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    shape = dict(hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4, vocab_size=WORDS)
-    config = AutoConfig.for_model("arcee", **shape, num_key_value_heads=2, pad_token_id=0)
-    model = Model(AutoModelForCausalLM.from_config(config), tiny_tokenizer(), id="tiny")
-    assert (model.family.name, model.family.origin) == ("llama", "registered")
-    require(model, "circuits")
-    bad = EntryPoint("arcee", "tests.test_models_gate:ABSENT", registry.GROUP)
-    monkeypatch.setattr(registry, "entry_points", lambda group: [bad])
-    with pytest.raises(InputError, match="'arcee' of entry point"):
-        Model(AutoModelForCausalLM.from_config(config), tiny_tokenizer(), id="tiny")
 
 
 # -- the command ----------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ import torch
 
 from babelscope.errors import InputError
 from babelscope.regions import gram, pair_means
-from babelscope.regions.alignment import alignment
+from babelscope.regions.alignment import Metric, alignment, cosine
 from babelscope.regions.alignment_measures import MEASURES, Cosines, Layer, ranks
 from babelscope.regions.confounds import length_matched, overlap_matched, same_script, token_overlap
 from babelscope.stats import documents_why
@@ -97,11 +97,20 @@ def test_a_document_left_out_is_a_recording_without_it(name, centre):
     v = v + torch.randn(1, 40, 12, generator=generator, dtype=torch.float64)
     groups = torch.arange(40) % 10  # uneven: every fourth sentence of a document goes
     keep = [place for place in range(40) if place % 10 != 4 and place < 36]
-    measure = MEASURES[name][0]
+    measure = MEASURES[name].of
     whole = measure(Layer(v[:, :36], groups[:36], centre))
     alone = measure(Layer(v[:, keep], torch.zeros(len(keep), dtype=torch.long), centre))
     assert torch.allclose(whole[5], alone[0], rtol=1e-9, atol=1e-12, equal_nan=True)
     assert whole[0, 0, 1].isfinite()
+
+
+def test_a_metric_read_off_the_whole_map_has_the_same_numbers(toy):
+    """The way of metrics from outside: everything is prepared anew for every document that is left out."""
+    whole = Metric(cosine, lambda similarity: pair_means(similarity).sads)
+    layer = Layer(documents(toy).layer(0), documents(toy).groups())
+    assert torch.allclose(whole.of(layer), MEASURES["sads"].of(layer), equal_nan=True)
+    alone = Layer(toy.layer(0), torch.zeros(12, dtype=torch.long))
+    assert whole.of(alone)[1].isnan().all()
 
 
 def test_mexa_at_fewer_sentences_is_the_mean_over_subsets():

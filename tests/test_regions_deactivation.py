@@ -196,7 +196,7 @@ def test_doses_follow_the_ranking_and_are_matched_by_layer():
     loaded = model("bloom")
     windows = {code: cut_windows(loaded, text, 16, limit=2) for code, text in texts(2).items()}
     scores = torch.arange(loaded.neurons).float().reshape(loaded.layers, -1)
-    regions = RegionSet({"en": top_share(scores, 0.01)}, "z-score", scores={"en": scores})
+    regions = RegionSet({"en": top_share(scores, 0.01, loaded.layout)}, "z-score", scores={"en": scores})
     rows = dose_response(loaded, windows, regions, shares=(0.01, 0.1), kinds=("zero", "scale"), controls=1)
     assert len(rows) == 2 * 2 * 2 * 2
     assert {row.neurons for row in rows} == {round(0.01 * loaded.neurons), round(0.1 * loaded.neurons)}

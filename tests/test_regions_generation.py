@@ -66,6 +66,13 @@ def test_prompts_need_longer_texts():
         cut_prompts(model("bloom"), ["abc"], 9, 2)
 
 
+def test_a_prompt_is_never_the_whole_text():
+    """Texts of three, four and five tokens: only the last has anything left to continue after four."""
+    loaded = model("bloom")
+    assert [len(ids) for ids in loaded.tokenize(["abc", "abcd", "fghij"])] == [3, 4, 5]
+    assert cut_prompts(loaded, ["abc", "abcd", "fghij"], 4, 5).tolist() == [loaded.tokenize(["fghij"])[0][:4]]
+
+
 def test_the_table_has_every_prompt_under_every_condition():
     loaded = model("bloom")
     prompts = {code: cut_prompts(loaded, ["abcdef", "ghijkl"], 3, 2) for code in ("en", "zh")}

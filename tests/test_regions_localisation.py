@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from babelscope.errors import InputError, UnattainableThreshold
+from babelscope.models.neuron_layout import NeuronLayout
 from babelscope.regions import (
     RegionSet,
     key_regions,
@@ -91,7 +92,10 @@ def test_region_files_come_back_as_they_were(tmp_path):
     generator = torch.Generator().manual_seed(0)
     members = torch.rand(2, 12, generator=generator) > 0.5
     scores = {"en": torch.rand(3, 4), "zh": torch.rand(3, 4)}
-    regions = from_matrix(members, ("en", "zh"), 3, method="z-score", facts={"threshold": 2.0}, scores=scores)
+    regions = from_matrix(
+        members, ("en", "zh"), NeuronLayout.even(3, 12), torch.stack([*scores.values()]).flatten(1),
+        method="z-score", facts={"threshold": 2.0},
+    )  # fmt: skip
     save_regions(regions, tmp_path / "r.safetensors")
     back = load_regions(tmp_path / "r.safetensors")
     assert back.method == "z-score"
@@ -131,12 +135,12 @@ def test_files_that_are_no_regions_are_refused_in_one_line(tmp_path):
 
 
 def test_random_regions_have_the_size_asked_for_and_repeat_with_the_seed():
-    mask = random_region(7, (3, 5), seed=1)
+    mask = random_region(7, [5] * 3, seed=1)
     assert mask.shape == (3, 5)
     assert int(mask.sum()) == 7
-    assert torch.equal(mask, random_region(7, (3, 5), seed=1))
-    assert not torch.equal(mask, random_region(7, (3, 5), seed=2))
-    assert random_region_by_layer([0, 2, 5], 5, seed=3).sum(1).tolist() == [0, 2, 5]
+    assert torch.equal(mask, random_region(7, [5] * 3, seed=1))
+    assert not torch.equal(mask, random_region(7, [5] * 3, seed=2))
+    assert random_region_by_layer([0, 2, 5], [5] * 3, seed=3).sum(1).tolist() == [0, 2, 5]
 
 
 def test_sizes_by_layer():

@@ -17,7 +17,7 @@ from babelscope.regions.masks import RegionSet
 from babelscope.regions.methods import localise
 from babelscope.regions.perplexity import Loss, Windows, increase_percent, loss_change, score, selectivity, token_bytes
 from babelscope.regions.recording import Span, record
-from babelscope.regions.stability import bootstrap_regions
+from babelscope.regions.stability import bootstrap_regions, split_half_regions
 from babelscope.regions.steering import steering_conditions
 from babelscope.regions.table import conditions, deactivation_table
 from babelscope.regions.treatments import language_means
@@ -117,16 +117,40 @@ def test_eta_squared_takes_raised_neurons_alone():
     assert sum(found.sizes.values()) == 1
 
 
-def test_chance_of_two_regions_is_size_times_size_over_neurons():
-    drawn = bootstrap_regions(noise(9, 12, 400), 3)
-    whole = bootstrap_regions(noise(9, 12, 400), 1)
-    assert torch.equal(drawn.chance[:1], whole.chance[:1])
-    a = (drawn.shared + drawn.either - drawn.sizes).double()  # sizes of the whole corpus' regions
-    b = drawn.sizes.double()
-    shared = a * b / 400
-    wanted = shared / (a + b - shared)
-    known = ~wanted.isnan()
-    assert torch.allclose(drawn.chance[known], wanted[known])
+def test_a_neuron_that_never_changes_is_in_no_region():
+    constant = torch.full((3, 20, 10), 2.0, dtype=torch.float64)
+    constant[1, :, 4] += torch.linspace(1, 2, 20, dtype=torch.float64)
+    found = localise(recording(constant), "eta-squared", share=1.0)
+    assert {code: mask.flatten().nonzero().flatten().tolist() for code, mask in found.masks.items()} == {
+        "en": [], "zh": [4], "fr": [],
+    }  # fmt: skip
+
+
+def test_chance_is_what_random_regions_share():
+    """The stated chance of every two regions against the mean Jaccard index of random ones of the same sizes."""
+    generator = np.random.default_rng(0)
+    for seed, split in ((0, False), (1, True)):
+        found = (
+            split_half_regions(noise(9, 12, 60, seed), 2, 1.0)
+            if split
+            else bootstrap_regions(noise(9, 12, 60, seed), 2, 1.0)
+        )
+        summed = found.shared + found.either
+        for row, column in ((0, 0), (1, 4), (1, 8)):
+            drawn = int(found.sizes[row, column])
+            if split:  # sizes are of both halves together: of every way to part them one is the true one
+                wanted = [_mean_jaccard(generator, one, drawn - one, 60) for one in range(drawn + 1)]
+                assert min(abs(value - float(found.chance[row, column])) for value in wanted) < 0.02
+            else:
+                whole = int(summed[row, column]) - drawn
+                assert float(found.chance[row, column]) == pytest.approx(
+                    _mean_jaccard(generator, whole, drawn, 60), abs=0.02
+                )
+
+
+def _mean_jaccard(generator: np.random.Generator, one: int, other: int, neurons: int) -> float:
+    shared = generator.hypergeometric(one, neurons - one, other, 4000) if one and other else np.zeros(1)
+    return float((shared / np.maximum(one + other - shared, 1)).mean())
 
 
 def test_steering_multiplies_the_means_and_swaps_both_regions():

@@ -8,6 +8,7 @@ import resource
 import subprocess
 import sys
 import textwrap
+from pathlib import PurePosixPath
 
 import fsspec
 import numpy as np
@@ -278,6 +279,21 @@ def test_runs_travel_through_a_store(tmp_path):
     assert fetched.table("sentences").equals(run.table("sentences"))
     with pytest.raises(RunError, match="there is no run"):
         open_run("memory://store/second")
+
+
+def test_the_manifest_arrives_last(tmp_path, monkeypatch):
+    """A store has no rename: what breaks off in between must leave no run.json there."""
+    run, there = small(tmp_path / "run"), []
+    real = type(fsspec.filesystem("memory")).put_file
+
+    def put_file(self, local, remote, **options):
+        there.append(PurePosixPath(remote).name)
+        return real(self, local, remote, **options)
+
+    monkeypatch.setattr(type(fsspec.filesystem("memory")), "put_file", put_file)
+    put_run(run.path, "memory://store/last")
+    assert len(there) > 2
+    assert there.index("run.json") == len(there) - 1
 
 
 def test_a_run_is_written_straight_to_a_url(tmp_path):

@@ -357,7 +357,7 @@ def test_controls_of_neurons_are_as_many_in_the_same_layers():
         h = torch.ones(1, 1, fitted.model.neurons_per_layer)
         for site in one.changes:
             assert int((one.changes[site](h) != h).sum()) == int((other.changes[site](h) != h).sum())
-    assert int(random_region_by_layer([3, 0], 5, 0).sum()) == 3
+    assert int(random_region_by_layer([3, 0], [5, 5], 0).sum()) == 3
 
 
 # -- files ---------------------------------------------------------------------------------------------------------

@@ -25,7 +25,7 @@ def session_facts(session: Session) -> list[tuple[str, str]]:
         rows += [
             ("Model", model.id),
             ("Family", f"{model.family.name}, {kind} on {model.device}"),
-            ("Size", f"{model.layers} layers × {model.neurons_per_layer} neurons, {model.heads} heads a layer"),
+            ("Size", f"{model.layout}, {model.heads} heads a layer"),
         ]
     else:
         rows.append(("Model", f"not loaded: {session.note}" if session.note else "not loaded"))

@@ -34,17 +34,17 @@ def strongest(session: Session, language: str, work: Work, top: int = 50) -> pd.
         raise InputError(f"no scores for {language!r}; there are some for {', '.join(scores.languages)}")
     session.regions(work)
     row = scores.languages.index(language)
-    z, score = scores.z[row].flatten(), scores.score[row].flatten()
+    layout = scores.layout
+    z, score = layout.in_a_row(scores.z[row]), layout.in_a_row(scores.score[row])
     # z alone is full of ties at √(L − 1): neurons that one language alone has, however weakly
     order = torch.argsort(score * (z >= z.topk(min(4 * top, len(z))).values.min()), descending=True)[:top]
-    width = scores.z.shape[2]
     return pd.DataFrame(
         {
-            "layer": place // width,
-            "neuron": place % width,
+            "layer": (name := layout.name(place))[0],
+            "neuron": name[1],
             "z": float(z[place]),
             "score": float(score[place]),
-            "region": languages_of_neuron(session, place // width, place % width),
+            "region": languages_of_neuron(session, *name),
         }
         for place in order.tolist()
     )
@@ -53,9 +53,7 @@ def strongest(session: Session, language: str, work: Work, top: int = 50) -> pd.
 def look_at(session: Session, layer: int, neuron: int, work: Work, top: int = 12) -> Neuron:
     """Scores of one neuron by language, and its top sentences; raises InputError when there is no such neuron."""
     scores = session.scores(work)
-    _, layers, width = scores.z.shape
-    if not (0 <= layer < layers and 0 <= neuron < width):
-        raise InputError(f"there is no neuron {neuron} in layer {layer}: layers 0–{layers - 1}, neurons 0–{width - 1}")
+    place = scores.layout.place(layer, neuron)
     session.regions(work)
     table = pd.DataFrame(
         {
@@ -67,7 +65,7 @@ def look_at(session: Session, layer: int, neuron: int, work: Work, top: int = 12
     sentences = None
     if session.model is not None and session.corpus is not None:
         recording = session.recording(work)
-        values = recording.values(slice(layer * width + neuron, layer * width + neuron + 1))[..., 0]
+        values = recording.values(slice(place, place + 1))[..., 0]
         means = dict(zip(recording.languages, values.mean(1).tolist()))
         table["mean activation"] = [means.get(code, float("nan")) for code in scores.languages]
         sentences = _top(session, values, recording.languages, recording.ids, top)

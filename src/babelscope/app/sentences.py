@@ -5,6 +5,7 @@ S sentence · D neurons of the whole model
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import pandas as pd
@@ -60,13 +61,15 @@ def compare(session: Session, text: str, layer: int | None, work: Work, top: int
     with work.stage("reading the sentences", len(lines), "sentences") as step:
         recording = record(model, corpus, progress=step)
     x = torch.cat([part for _, part in recording.unit_chunks()], dim=-1)[:, 0]
-    grams = torch.stack([gram(recording, one)[:, 0, :, 0] for one in range(model.layers)])
+    if layer is not None and layer not in model.neuron_layers:
+        raise InputError(f"layer {layer} has no neurons")
+    grams = {one: gram(recording, one)[:, 0, :, 0] for one in model.neuron_layers}
     apart = ~torch.eye(len(lines), dtype=torch.bool)
     contributions = within_language_scores(WithinLanguageSums(x.sum(0)[None], x.square().sum(0)[None], len(lines)))[0]
     return Comparison(
         lines,
         gram(recording)[:, 0, :, 0] if layer is None else grams[layer],
-        grams[:, apart].mean(-1),
+        torch.tensor([float(grams[one][apart].mean()) if one in grams else math.nan for one in range(model.layers)]),
         _own(session, x, recording.values()[:, 0], top),
         _shared(session, contributions, top),
     )
@@ -81,16 +84,16 @@ def languages_of_neuron(session: Session, layer: int, neuron: int) -> str:
 
 
 def _own(session: Session, x: Tensor, values: Tensor, top: int) -> pd.DataFrame:
-    width = session.need_model().neurons_per_layer
+    layout = session.need_model().layout
     shares, places = x.square().topk(top, dim=-1)
     rows = [
         {
             "sentence": row + 1,
-            "layer": place // width,
-            "neuron": place % width,
+            "layer": (name := layout.name(place))[0],
+            "neuron": name[1],
             "mean activation": float(values[row, place]),
             "share": share,
-            "region": languages_of_neuron(session, place // width, place % width),
+            "region": languages_of_neuron(session, *name),
         }
         for row in range(len(x))
         for share, place in zip(shares[row].tolist(), places[row].tolist())
@@ -99,14 +102,14 @@ def _own(session: Session, x: Tensor, values: Tensor, top: int) -> pd.DataFrame:
 
 
 def _shared(session: Session, contributions: Tensor, top: int) -> pd.DataFrame:
-    width = session.need_model().neurons_per_layer
+    layout = session.need_model().layout
     best = contributions.topk(top)
     rows = [
         {
-            "layer": place // width,
-            "neuron": place % width,
+            "layer": (name := layout.name(place))[0],
+            "neuron": name[1],
             "adds to similarity": value,
-            "region": languages_of_neuron(session, place // width, place % width),
+            "region": languages_of_neuron(session, *name),
         }
         for value, place in zip(best.values.tolist(), best.indices.tolist())
     ]

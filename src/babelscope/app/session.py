@@ -19,6 +19,7 @@ from torch import Tensor
 from babelscope.app.work import Work
 from babelscope.errors import BabelscopeError, InputError, ModelError, RunError
 from babelscope.models import Model, load_model
+from babelscope.models.neuron_layout import NeuronLayout
 from babelscope.regions import localisation, masks
 from babelscope.regions.recording import Recording, Span, record
 from babelscope.regions.sinks import SINK_SHARE, normalised
@@ -51,6 +52,7 @@ class Scores:
     """standard score across languages (eq. 12–14)"""
     source: str
     """where the numbers come from"""
+    layout: NeuronLayout
 
 
 @dataclass
@@ -162,7 +164,9 @@ class Session:
             torch.from_numpy(arrays[name].transpose("language", "layer", "neuron").to_numpy()).double()
             for name in ("score", "z")
         )
-        return Scores(tuple(str(code) for code in arrays["language"].values), score, z, "the run")
+        # a layer has no neuron where there is no score
+        layout = NeuronLayout(tuple((~score[0].isnan()).sum(1).tolist()))
+        return Scores(tuple(str(code) for code in arrays["language"].values), score, z, "the run", layout)
 
     def _own_scores(self, work: Work) -> Scores:
         recording = self.recording(work)
@@ -170,9 +174,9 @@ class Session:
             raise InputError("scores compare languages: name parallel text in at least two")
         scores = localisation.within_language_scores(localisation.within_language_sums(recording))
         z = localisation.standard_scores(scores)
-        shape = (len(recording.languages), recording.layers, -1)
-        source = f"{len(recording.ids)} sentences of {self.need_corpus().spec}"
-        return Scores(recording.languages, scores.reshape(shape), z.reshape(shape), source)
+        source, layout = f"{len(recording.ids)} sentences of {self.need_corpus().spec}", recording.layout
+        score, z = (layout.by_layer(one, torch.nan) for one in (scores, z))
+        return Scores(recording.languages, score, z, source, layout)
 
     def _run_regions(self) -> masks.RegionSet | None:
         if self.run is None or self.run.kind != "regions":
@@ -189,6 +193,7 @@ class Session:
             {code: z > threshold for code, z in zip(scores.languages, scores.z)},
             "z-score",
             {"threshold": threshold, "source": scores.source},
+            widths=scores.layout.widths,
         )
 
 

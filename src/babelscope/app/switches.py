@@ -79,7 +79,7 @@ def perplexity_change(session: Session, off: Sequence[str], work: Work) -> pd.Da
     """
     model = session.need_model()
     mask = chosen_mask(session, off, work)
-    control = random_region_by_layer(mask.sum(1).tolist(), mask.shape[1], seed=0)
+    control = random_region_by_layer(mask.sum(1).tolist(), model.widths, seed=0)
     texts = _windows(session, model)
     conditions: dict[str, Any] = {"off": mask, "random": control}
     known: dict[str, Loss] = session.__dict__.setdefault("_losses", {})

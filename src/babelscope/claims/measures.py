@@ -188,7 +188,8 @@ def depth_contrast(case: Case) -> list[Part]:
 def _any_region(recording: Recording, picks: np.ndarray | None = None) -> Tensor:
     used = recording if picks is None else replace(recording, means=np.asarray(recording.means)[:, picks])
     scores = within_language_scores(within_language_sums(used))
-    return key_regions(scores, THRESHOLD).any(0).reshape(recording.layers, -1).double().mean(1)
+    layout, found = recording.layout, key_regions(scores, THRESHOLD).any(0)
+    return torch.stack([found[layout.columns(layer)].double().mean() for layer in layout.with_neurons])
 
 
 def _relabelled(recording: Recording, order: Tensor) -> Recording:
@@ -212,14 +213,13 @@ def selectivity(case: Case) -> list[Part]:
     model = case.loaded()
     recording = record(model, case.sentences())
     found = key_regions(within_language_scores(within_language_sums(recording)), THRESHOLD)
-    regions = masks.from_matrix(found, recording.languages, recording.layers, method="z-score")
+    regions = masks.from_matrix(found, recording.languages, recording.layout, method="z-score")
     texts = load_texts(case.texts, recording.languages)
     windows = {code: cut_windows(model, text, 64, max(1, case.tokens // 64)) for code, text in texts.items()}
     base = _losses(model, windows, None)
     sizes = torch.stack([mask.sum(1) for mask in regions.masks.values()]).double().mean(0).round().int().tolist()
-    width = recording.neurons // recording.layers
     controls = [
-        _losses(model, windows, masks.random_region_by_layer(sizes, width, case.seed + draw))
+        _losses(model, windows, masks.random_region_by_layer(sizes, recording.layout.widths, case.seed + draw))
         for draw in range(case.draws)
     ]
     parts: list[Part] = []

@@ -79,7 +79,7 @@ def load(name: str, loading: Loading | None = None) -> Model:
         name, how.revision, how.dtype, how.device, how.device_map, how.trust_remote_code, options=options
     )
     heads = f"{model.heads} heads" if model.heads else "neurons only"
-    facts = f"{model.layers} layers × {model.neurons_per_layer} neurons, {heads}"
+    facts = f"{model.layout}, {heads}"
     note(f"{model.id}: {model.family.name}, {facts}, {str(model.dtype)[6:]} on {model.device}")
     return model
 

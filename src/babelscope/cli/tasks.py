@@ -50,7 +50,7 @@ def list_tasks() -> None:
     from babelscope.tasks import TASKS
 
     for task in TASKS.values():
-        languages = ", ".join(task.languages) if task.data else "whatever the file is in"
+        languages = ", ".join(task.languages) or "whatever the file is in"
         print(f"{task.name}: {task.summary}\n  languages: {languages}")
         for name, what in task.corruptions.items():
             print(f"  corruption {name}: {what}")

@@ -3,6 +3,7 @@
 from babelscope.corpora.audit import Audit, audit
 from babelscope.corpora.load import READERS, Reader, load_corpus, load_texts
 from babelscope.corpora.parallel import ParallelCorpus
+from babelscope.corpora.source import Source
 from babelscope.corpora.texts import Document, TextCollection
 
 __all__ = [
@@ -11,6 +12,7 @@ __all__ = [
     "Document",
     "ParallelCorpus",
     "Reader",
+    "Source",
     "TextCollection",
     "audit",
     "load_corpus",

@@ -16,6 +16,7 @@ from babelscope.corpora.spec import Spec, parse_spec
 from babelscope.corpora.texts import TextCollection
 from babelscope.errors import CorpusError
 from babelscope.languages import parse_languages
+from babelscope.outside import Rows
 
 __all__ = ["READERS", "Reader", "load_corpus", "load_source", "load_texts"]
 
@@ -35,7 +36,7 @@ class Reader:
     parallel: bool = True
 
 
-READERS = {
+_READERS = {
     reader.name: reader
     for reader in (
         Reader(
@@ -84,6 +85,7 @@ READERS = {
         ),
     )
 }
+READERS: Rows[Reader] = Rows("readers", lambda row: isinstance(row, Reader), _READERS)
 
 
 def load_corpus(spec: str | Texts, languages: Sequence[str] | str | None = None) -> ParallelCorpus:
@@ -130,7 +132,11 @@ def load_source(spec: str, languages: Sequence[str] | str | None = None) -> tupl
 
 def _read(spec: Spec, languages: Sequence[str] | str | None, form: str) -> Source:
     """What the reader finds, its texts in the Unicode normal form that was asked for; how many changed is noted."""
-    source = READERS[spec.reader].read(spec, _codes(languages))
+    reader = READERS[spec.reader]
+    with READERS.running(spec.reader):
+        source = reader.read(spec, _codes(languages))
+        if not isinstance(source, Source):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise TypeError(f"it gives {type(source).__name__}, not Source")
     return normalised(source, form) if form else source
 
 

@@ -38,28 +38,29 @@ def conditions_of(
     """
     found: dict[str, Condition] = {}
     for name, mask in (deactivated or {}).items():
-        for label, own in _with_random(name, mask, controls, seed):
+        for label, own in _with_random(model, name, mask, controls, seed):
             found[label] = lambda own=own: deactivate(model, own)
     for name, mask in (amplified or {}).items():
-        for label, own in _with_random(f"{name} × {factor:g}", mask, controls, seed):
+        for label, own in _with_random(model, f"{name} × {factor:g}", mask, controls, seed):
             found[label] = lambda own=own: deactivate(model, own, scale=factor)
     for name, saved in (steered or {}).items():
         saved.check(model)
         found[name] = lambda saved=saved: saved.applied(model)
         for draw in range(controls):
-            edit = _random_edit(saved, seed, draw)
+            edit = _random_edit(model, saved, seed, draw)
             found[f"{name}, random {draw}"] = lambda edit=edit: edited_rows(model, [edit])
     return found
 
 
-def _with_random(name: str, mask: Tensor, controls: int, seed: int) -> list[tuple[str, Tensor]]:
-    drawn = [random_region_by_layer(mask.sum(1).tolist(), mask.shape[1], seed + draw) for draw in range(controls)]
+def _with_random(model: Model, name: str, mask: Tensor, controls: int, seed: int) -> list[tuple[str, Tensor]]:
+    model.layout.check(mask, model.id)
+    drawn = [random_region_by_layer(mask.sum(1).tolist(), model.widths, seed + draw) for draw in range(controls)]
     return [(name, mask), *((f"{name}, random-layer {draw}", one) for draw, one in enumerate(drawn))]
 
 
-def _random_edit(saved: SavedEdit, seed: int, draw: int) -> Any:
+def _random_edit(model: Model, saved: SavedEdit, seed: int, draw: int) -> Any:
     if saved.mask is not None:
-        mask = random_region_by_layer(saved.mask.sum(1).tolist(), saved.mask.shape[1], seed + draw)
+        mask = random_region_by_layer(saved.mask.sum(1).tolist(), model.widths, seed + draw)
         values = saved.values
         if values is not None:  # each random neuron gets a value of the region, in the same layer
             values = torch.zeros_like(values)

@@ -6,13 +6,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 
 from babelscope.results import Run
+
+if TYPE_CHECKING:
+    from babelscope.regions.masks import RegionSet
 
 _HEADLINES = (
     "lrds", "sads", "language_share", "strong_neurons", "excess_sklr_rarefied", "sklr", "sklr_share", "excess_sklr",
@@ -63,17 +66,18 @@ def compare_regions(first: Run, second: Run) -> pd.DataFrame:
     from babelscope.evolution.flow import depth_overlap
 
     sizes = [_sizes(run) for run in (first, second)]
-    masks = [_masks(run) for run in (first, second)]
+    masks = [_regions(run) for run in (first, second)]
     rows: list[dict[str, Any]] = []
     for code in [code for code in sizes[0] if code in sizes[1]]:
         row: dict[str, Any] = {
             "language": code, "first": int(sizes[0][code].sum()), "second": int(sizes[1][code].sum()),
             "depth_overlap": depth_overlap(sizes[0][code], sizes[1][code]),
         }  # fmt: skip
-        one, two = masks[0].get(code), masks[1].get(code)
-        if one is not None and two is not None and one.shape == two.shape:
+        first_set, second_set = masks
+        if first_set and second_set and first_set.layout == second_set.layout and code in second_set.masks:
+            one, two = (found[code].numpy() for found in (first_set, second_set))
             shared, union = int((one & two).sum()), int((one | two).sum())
-            chance = one.sum() * two.sum() / one.size
+            chance = one.sum() * two.sum() / first_set.layout.neurons
             row |= {
                 "shared": shared,
                 "jaccard": shared / union if union else np.nan,
@@ -91,12 +95,12 @@ def _sizes(run: Run) -> dict[str, Any]:
     return {str(code): array.sel(language=code).values.astype(float) for code in array.language.values}
 
 
-def _masks(run: Run) -> dict[str, Any]:
+def _regions(run: Run) -> RegionSet | None:
     from babelscope.evolution.flow import region_file
     from babelscope.regions.masks import load_regions
 
     file = region_file(run)
-    return {} if file is None else {code: mask.numpy() for code, mask in load_regions(file).masks.items()}
+    return None if file is None else load_regions(file)
 
 
 def compare_alignment(first: Run, second: Run) -> pd.DataFrame:

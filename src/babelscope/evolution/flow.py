@@ -63,9 +63,9 @@ def flow(before: RegionSet, after: RegionSet) -> Flow:
     """
     if set(before.languages) != set(after.languages):
         raise InputError("the two region sets do not have the same languages")
-    shapes = {tuple(mask.shape) for regions in (before, after) for mask in regions.masks.values()}
-    if len(shapes) != 1:
-        raise InputError(f"the two region sets are of different models: {' and '.join(map(str, sorted(shapes)))}")
+    layouts = {str(regions.layout.widths): str(regions.layout) for regions in (before, after)}
+    if len(layouts) != 1:
+        raise InputError(f"the two region sets are of different models: {' and '.join(layouts.values())}")
     rows: list[dict[str, Any]] = []
     for code in before.languages:
         was, now = before[code], after[code]
@@ -108,7 +108,7 @@ def _none(regions: RegionSet) -> Bool[Tensor, "P N"]:
     found = masks[0]
     for mask in masks[1:]:
         found = found | mask
-    return ~found
+    return ~found & regions.layout.exists
 
 
 def depth_profile(sizes: Float[NDArray[Any], " layer"], bins: int = DEPTH_BINS) -> Float[NDArray[Any], " bins"]:

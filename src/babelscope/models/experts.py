@@ -14,7 +14,7 @@ import threading
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -58,6 +58,7 @@ Choose = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """other experts and weights [tokens, K] for the chosen ones; an index of E stands for no expert"""
 
 
+@runtime_checkable
 class Handle(Protocol):
     """Something attached that can be taken off."""
 

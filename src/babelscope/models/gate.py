@@ -21,8 +21,6 @@ from babelscope.models.registry import digest
 if TYPE_CHECKING:
     from babelscope.models.model import Model
 
-LAYOUT = "every layer has as many neurons"
-"""a check that matters to regions alone: their files and tables are layer by neuron"""
 _Fingerprint = tuple[Any, ...]
 _known: weakref.WeakKeyDictionary[nn.Module, tuple[_Fingerprint, dict[Level, list[Check]]]] = (
     weakref.WeakKeyDictionary()
@@ -35,16 +33,7 @@ def require(model: Model, level: Level) -> None:
     >>> from babelscope import load_model
     >>> require(load_model("pocket:pocket-bloom-s"), "circuits")
     """
-    failed = [check for check in failures(model, level) if level == "regions" or check.name != LAYOUT]
-    _refuse(model, level, failed)
-
-
-def require_reading(model: Model) -> None:
-    """Raises UnsupportedModel when what is read of a model is not what it computes: asked of every model at loading."""
-    _refuse(model, "regions", [check for check in failures(model, "regions") if check.name != LAYOUT])
-
-
-def _refuse(model: Model, level: Level, failed: list[Check]) -> None:
+    failed = failures(model, level)
     if not failed:
         return
     reasons = "; ".join(check.problem for check in failed)
@@ -77,21 +66,11 @@ def _asked(model: Model, level: Level) -> list[Check]:
     if adapters:
         problem = f"an adapter is not merged ({adapters[0]}): call merge_and_unload() and load the result"
         return [Check("no adapter", False, adapters[0], "regions", problem)]
-    if level == "regions":
-        return [*run_checks(model, level=level), _layout(model)]
     if level not in model.family.levels:
         problem = "its row says nothing of attention" if not model.family.mixed else "its layers are of several kinds"
         row = Check("a row for circuits", False, model.family.name, "circuits", problem)
         return [*outcomes(model, "regions"), row]
-    return [*run_checks(model, level=level), _layout(model)]
-
-
-def _layout(model: Model) -> Check:
-    widths = model.widths
-    alike = len(set(widths)) == 1
-    told = f"{min(widths)} to {max(widths)} neurons in a layer"
-    problem = "" if alike else f"its layers differ in their neurons ({told}), and regions are laid out layer by neuron"
-    return Check(LAYOUT, alike, told, problem=problem)
+    return run_checks(model, level=level)
 
 
 def _fingerprint(model: Model) -> _Fingerprint:

@@ -13,7 +13,7 @@ import torch
 from babelscope.errors import MissingExtra, ModelError, NonFinite, UnsupportedModel
 from babelscope.models.adapters import merged, refuse_adapter
 from babelscope.models.families import Family
-from babelscope.models.gate import require_reading
+from babelscope.models.gate import require
 from babelscope.models.model import Model
 from babelscope.models.offload import offloaded
 from babelscope.models.registry import family_from_file
@@ -143,7 +143,7 @@ def load_model(
     check_finite(hf, id_or_path)
     model = Model(hf, tokenizer, id_or_path, revision, row, options.allow_longer)
     model.adapter = adapter
-    require_reading(model)
+    require(model, "regions")
     return model
 
 

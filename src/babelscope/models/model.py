@@ -22,6 +22,7 @@ from babelscope.models.families import Family, find
 from babelscope.models.hashing import weight_hash
 from babelscope.models.hooks import Kind, Location, Site, foreign_hooks
 from babelscope.models.mixtures import Mixture, mixture_of
+from babelscope.models.neuron_layout import NeuronLayout
 from babelscope.models.offload import execution_device, weight_of
 from babelscope.models.registry import digest
 from babelscope.models.routers import mixture_location
@@ -118,10 +119,7 @@ class Model:
     @property
     def offsets(self) -> tuple[int, ...]:
         """Where each layer's neurons begin in the whole model's, layer-major; the last entry is their number."""
-        found = [0]
-        for width in self.widths:
-            found.append(found[-1] + width)
-        return tuple(found)
+        return self.layout.offsets
 
     @cached_property
     def mixtures(self) -> dict[int, Mixture]:
@@ -139,6 +137,11 @@ class Model:
     def widths(self) -> tuple[int, ...]:
         """Neurons of each layer: inputs of the MLP's output projection; of all experts in a mixture; 0 without MLP."""
         return tuple(self._neurons_of(layer) if layer in self.neuron_layers else 0 for layer in range(self.layers))
+
+    @cached_property
+    def layout(self) -> NeuronLayout:
+        """How neurons are laid out over layers."""
+        return NeuronLayout(self.widths)
 
     def _neurons_of(self, layer: int) -> int:
         if layer in self.mixtures:
@@ -249,7 +252,7 @@ class Model:
             "device": str(self.device),
             "layers": self.layers,
             "width": self.width,
-            "neurons_per_layer": self.widths[0] if len(set(self.widths)) == 1 else list(self.widths),
+            "neurons_per_layer": self.widths[0] if self.layout.alike else list(self.widths),
             "heads": self.heads,
             "kv_heads": self.kv_heads,
             "parameters": self.parameters,

@@ -1,4 +1,4 @@
-"""Rows from outside: registered by a program, announced by an installed package, or read from a TOML file.
+"""Families from outside: registered by a program, announced by an installed package, or read from a TOML file.
 
 An outside row passes the same gate as a built-in one, and its origin, version and digest go into every run. An
 installed package announces rows under the entry-point group `babelscope.families`: the entry's name is the
@@ -13,14 +13,13 @@ import os
 import tomllib
 from collections.abc import Callable
 from dataclasses import asdict, fields, replace
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
 from babelscope.errors import InputError
 from babelscope.models.families import ROWS, Family, complete
+from babelscope.outside import blaming, entry_named, loaded, origin
 
-GROUP = "babelscope.families"
 Row = Family | Callable[[Any], Family]
 _registered: dict[str, Row] = {}
 _LAYOUTS = ("separate", "blocks", "grouped", "codegen")
@@ -52,29 +51,28 @@ def unregister_family(model_type: str) -> None:
 
 
 def outside_row(model_type: str, config: Any) -> Family | None:
-    """The row that a program or an installed package has for an architecture, if any."""
+    """The row that a program or an installed package has for an architecture, if any.
+
+    Raises InputError for a row that is none, and for a package's row of a type that is built in.
+    """
+    entry = None
     found = _registered.get(model_type)
     if found is None:
-        entries = [entry for entry in entry_points(group=GROUP) if entry.name == model_type]
-        if len(entries) > 1:
-            raise InputError(f"{len(entries)} installed packages announce a family {model_type!r}; keep one of them")
-        found = _loaded(entries[0]) if entries else None
-    if found is None:
-        return None
-    return _checked(found if isinstance(found, Family) else found(config), model_type)
-
-
-def _loaded(entry: Any) -> Row:
-    try:
-        return entry.load()
-    except Exception as error:
-        raise InputError(f"the family {entry.name!r} of entry point {entry.value} cannot be loaded: {error}") from error
-
-
-def _checked(row: object, model_type: str) -> Family:
-    if not isinstance(row, Family):
-        raise InputError(f"the family registered for {model_type!r} gives {type(row).__name__}, not a Family")
-    return replace(complete(row), origin="registered")
+        entry = entry_named("families", model_type)
+        if entry is None:
+            return None
+        if model_type in ROWS:
+            raise InputError(
+                f"the package {origin(entry)} announces the family {model_type!r}, which is built in; "
+                "register_family(…, overwrite=True) takes another row instead"
+            )
+        found = loaded("families", entry)
+    with blaming("families", entry):
+        row = found if isinstance(found, Family) else found(config)
+        if not isinstance(row, Family):
+            wrong = TypeError if entry else InputError
+            raise wrong(f"the row of {model_type!r} is a {type(row).__name__}, not a Family")
+        return replace(complete(row), origin="registered")
 
 
 def family_from_file(path: str | os.PathLike[str]) -> Family:

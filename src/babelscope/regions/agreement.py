@@ -40,9 +40,9 @@ def compare(one: RegionSet, other: RegionSet) -> list[Agreement]:
     shared = [code for code in one.languages if code in other.masks]
     if not shared:
         raise InputError(f"no language in common: {', '.join(one.languages)} and {', '.join(other.languages)}")
-    shapes = {tuple(regions[shared[0]].shape) for regions in (one, other)}
-    if len(shapes) > 1:
-        raise InputError(f"the regions are of models of different shape [layer, neuron]: {sorted(shapes)}")
+    layouts = {regions.layout for regions in (one, other)}
+    if len(layouts) > 1:
+        raise InputError(f"the regions are of models of different shape: {' and '.join(sorted(map(str, layouts)))}")
     return [_row(one, other, code) for code in shared]
 
 
@@ -56,7 +56,8 @@ def agreement_matrix(sets: Mapping[str, RegionSet]) -> list[Agreement]:
 
 def _row(one: RegionSet, other: RegionSet, code: str) -> Agreement:
     a, b = one[code], other[code]
-    neurons = a.numel()
+    layout = one.layout
+    neurons = layout.neurons
     size, size2 = int(a.sum()), int(b.sum())
     ranked = code in one.scores and code in other.scores
     return Agreement(
@@ -67,7 +68,9 @@ def _row(one: RegionSet, other: RegionSet, code: str) -> Agreement:
         size2,
         jaccard(a, b),
         expected_jaccard(size, size2, neurons),
-        spearman(one.scores[code].numpy(), other.scores[code].numpy()) if ranked else float("nan"),
+        spearman(layout.in_a_row(one.scores[code]).numpy(), layout.in_a_row(other.scores[code]).numpy())
+        if ranked
+        else float("nan"),
         neurons,
     )
 

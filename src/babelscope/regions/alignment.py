@@ -7,6 +7,8 @@
     anc                 mean over neurons of the correlation over sentences (Del and Fishel 2022)
     neuron-matching     mexa on binary states h > 0, by Jaccard index (after NeuronXA)
 
+An installed package adds further ones (docs/extending.md), as a `Metric` that is read off a map of all pairs.
+
 L language · n sentence · N neurons of a layer · P layer · R selection of sentences
 """
 
@@ -21,11 +23,56 @@ from jaxtyping import Float
 from torch import Tensor
 
 from babelscope.errors import InputError
-from babelscope.regions.alignment_measures import MEASURES, RAREFY, Centre, Layer, sads_against
+from babelscope.outside import Rows
+from babelscope.regions.alignment_measures import (
+    MEASURES,
+    RAREFY,
+    Centre,
+    Layer,
+    Measure,
+    Prepare,
+    Summed,
+    sads_against,
+)
 from babelscope.regions.document_means import pair_ends
 from babelscope.regions.recording import Recording
 from babelscope.regions.similarity import unit
 from babelscope.stats import JACKKNIFE, documents_why
+
+Reduce = Callable[[Float[Tensor, "L n L n"]], Float[Tensor, "L L"]]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """What is compared, and how a pair's number is read off the map of all inner products (L·n)²."""
+
+    prepare: Prepare
+    reduce: Reduce
+    least: int = 2
+    """sentences that are needed"""
+
+    def of(self, layer: Layer) -> Float[Tensor, "R L L"]:
+        """The numbers of every selection of sentences, each prepared anew; NaN where too few are left."""
+        found: list[Tensor] = []
+        for kept in layer.kept.bool():
+            v = layer.v[:, kept]
+            if v.shape[1] < self.least:
+                found.append(torch.full((len(v), len(v)), torch.nan, dtype=torch.float64))
+                continue
+            x = self.prepare(v)
+            flat = x.reshape(-1, x.shape[-1])
+            found.append(self.reduce((flat @ flat.T).reshape(*v.shape[:2], *v.shape[:2])))
+            if found[-1].shape != (len(v), len(v)):
+                raise ValueError(f"values must be [language, language], here {[len(v)] * 2}")
+        return torch.stack(found)
+
+
+def cosine(v: Float[Tensor, "L n N"]) -> Float[Tensor, "L n N"]:
+    """Unit vectors."""
+    return torch.nn.functional.normalize(v, dim=-1, eps=1e-300)
+
+
+METRICS: Rows[Metric | Summed] = Rows("metrics", lambda row: isinstance(row, Metric | Summed), dict(MEASURES))
 
 
 @dataclass(frozen=True)
@@ -77,24 +124,26 @@ def alignment(
     >>> [one.metric for one in alignment(recording, ["mexa", "cka"])]  # doctest: +SKIP
     ['mexa', 'cka']
     """
-    names = list(MEASURES) if metrics is None else list(metrics)
-    for name in names:
-        if name not in MEASURES:
-            raise InputError(f"no alignment metric {name!r}; there are {', '.join(MEASURES)}")
+    names = list(METRICS) if metrics is None else list(metrics)
     sentences = len(recording.ids)
     for name in names:
-        if sentences < MEASURES[name][1]:
-            raise InputError(f"{sentences} sentences are too few for {name}: it needs {MEASURES[name][1]}")
+        if name not in METRICS:
+            raise InputError(f"no alignment metric {name!r}; there are {', '.join(METRICS)}")
+        if sentences < METRICS[name].least:
+            raise InputError(f"{sentences} sentences are too few for {name}: it needs {METRICS[name].least}")
     groups = recording.groups() if intervals else torch.zeros(sentences, dtype=torch.long)
-    measures = {name: MEASURES[name][0] for name in names}
-    measures |= {f"sads-{one.name}": partial(sads_against, one.chosen) for one in negatives}
-    parts: dict[str, list[Tensor]] = {name: [] for name in measures}
-    for place in range(recording.layers) if layers is None else layers:
+    measures: dict[str, Measure] = {name: METRICS[name].of for name in names}
+    controls: dict[str, Measure] = {f"sads-{one.name}": partial(sads_against, one.chosen) for one in negatives}
+    parts: dict[str, list[Tensor]] = {name: [] for name in (*measures, *controls)}
+    for place in recording.layout.with_neurons if layers is None else layers:
         v = recording.layer(place).double()
         if bool((v == 0).all(-1).any()):
             unit(v, place)  # says which sentence is silent
         layer = Layer(v, groups, centre)
         for name, measure in measures.items():
+            with METRICS.running(name):
+                parts[name].append(measure(layer))
+        for name, measure in controls.items():
             parts[name].append(measure(layer))
     return [_result(name, torch.stack(found, 1), sentences) for name, found in parts.items()]
 

@@ -292,17 +292,25 @@ def correlation(layer: Layer) -> Float[Tensor, "R L L"]:
     return _square(layer, of_pair)
 
 
-MEASURES: dict[str, tuple[Measure, int]] = {
-    "lrds": (lrds, 2),
-    "sads": (sads, 2),
-    "sads-centred": (partial(sads, centre="all"), 2),
-    "sads-language-centred": (partial(sads, centre="language"), 2),
-    "sads-binary": (partial(sads, centre="none", prepare=binary), 2),
-    "sads-rank": (partial(sads, centre="none", prepare=ranks), 2),
-    "mexa": (mexa, 2),
-    f"mexa-at-{RAREFY}": (partial(mexa, at=RAREFY), 2),
-    "cka": (kernel_alignment, 4),
-    "anc": (correlation, 2),
-    "neuron-matching": (neuron_matching, 2),
+@dataclass(frozen=True)
+class Summed:
+    """A measure that is made of sums, for all selections at once."""
+
+    of: Measure
+    least: int = 2
+    """sentences that it needs"""
+
+
+MEASURES: dict[str, Summed] = {
+    "lrds": Summed(lrds),
+    "sads": Summed(sads),
+    "sads-centred": Summed(partial(sads, centre="all")),
+    "sads-language-centred": Summed(partial(sads, centre="language")),
+    "sads-binary": Summed(partial(sads, centre="none", prepare=binary)),
+    "sads-rank": Summed(partial(sads, centre="none", prepare=ranks)),
+    "mexa": Summed(mexa),
+    f"mexa-at-{RAREFY}": Summed(partial(mexa, at=RAREFY)),
+    "cka": Summed(kernel_alignment, 4),
+    "anc": Summed(correlation),
+    "neuron-matching": Summed(neuron_matching),
 }
-"""Every measure, and how many sentences it needs."""

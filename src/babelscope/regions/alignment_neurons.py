@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
@@ -58,12 +59,12 @@ def alignment_neurons(recording: Recording, share: float) -> Bool[Tensor, "P N"]
     >>> alignment_neurons(recording, 0.01).sum()                       # doctest: +SKIP
     tensor(46)
     """
-    return top_share(shares_of_sads(recording), share)
+    return top_share(shares_of_sads(recording), share, recording.layout)
 
 
 def shares_of_sads(recording: Recording) -> Float[Tensor, "P N"]:
-    """Each neuron's share of SADS; they add up to it."""
-    return alignment_shares(recording).sads.reshape(recording.layers, -1)
+    """Each neuron's share of SADS; they add up to it. NaN where a layer has no such neuron."""
+    return recording.layout.by_layer(alignment_shares(recording).sads, torch.nan)
 
 
 def deactivate_alignment(
@@ -89,7 +90,7 @@ def deactivate_alignment(
     base = {code: score(model, text, budget) for code, text in windows.items()}
     rows = _scores(recording, (BASE, 0.0, 0, -1), seed)
     rows += _tasks((BASE, 0.0, 0, -1), tasks)
-    for name, share, draw, mask in _conditions(shares_of_sads(recording), shares, controls, seed):
+    for name, share, draw, mask in _conditions(recording, shares, controls, seed):
         key = (name, share, int(mask.sum()), draw)
         with deactivate(model, mask):
             rows += _scores(
@@ -105,15 +106,16 @@ def deactivate_alignment(
 
 
 def _conditions(
-    ranking: Float[Tensor, "P N"], shares: Sequence[float], controls: int, seed: int
+    recording: Recording, shares: Sequence[float], controls: int, seed: int
 ) -> Iterator[tuple[str, float, int, Bool[Tensor, "P N"]]]:
+    ranking, layout = shares_of_sads(recording), recording.layout
     for share in shares:
-        mask = top_share(ranking, share)
+        mask = top_share(ranking, share, layout)
         if not bool(mask.any()):
             continue
         yield ALIGNMENT, share, -1, mask
         for draw in range(controls):
-            yield RANDOM, share, draw, random_region_by_layer(mask.sum(1).tolist(), mask.shape[1], seed + draw)
+            yield RANDOM, share, draw, random_region_by_layer(mask.sum(1).tolist(), layout.widths, seed + draw)
 
 
 def _scores(recording: Recording, key: tuple[str, float, int, int], seed: int) -> list[Effect]:
@@ -123,7 +125,7 @@ def _scores(recording: Recording, key: tuple[str, float, int, int], seed: int) -
 
 
 def _left(recording: Recording, mask: Bool[Tensor, "P N"], key: tuple[str, float, int, int], seed: int) -> Effect:
-    kept = replace(recording, means=recording.means * (~mask).flatten().numpy())
+    kept = replace(recording, means=recording.means * recording.layout.in_a_row(~mask).numpy())
     return Effect(*key, "sads_left", "all", *_told(whole_intervals(kept, seed)["sads"]), len(recording.ids))
 
 

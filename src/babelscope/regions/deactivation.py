@@ -9,7 +9,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
 from babelscope.errors import InputError
@@ -33,9 +33,7 @@ def deactivate(
     >>> with deactivate(model, regions["zh"]):                         # doctest: +SKIP
     ...     model.hf.generate(ids)
     """
-    shape = (model.layers, model.neurons_per_layer)
-    if tuple(mask.shape) != shape:
-        raise InputError(f"a mask of shape {tuple(mask.shape)} does not fit {model.id}: layers × neurons are {shape}")
+    model.layout.check(mask, model.id)
     with edit(model, changes_of(mask, values, scale), exclusive=True) as fired:
         yield fired
 
@@ -51,17 +49,27 @@ def changes_of(
     }
 
 
+def of_layer(row: Shaped[Tensor, " N"], h: Shaped[Tensor, "*rest n"]) -> Shaped[Tensor, " n"]:
+    """The part of a row of the widest layer's length that stands for the neurons of the layer of `h`.
+
+    Raises InputError where the rest of a mask names neurons that the layer does not have.
+    """
+    width = h.shape[-1]
+    if row.dtype == torch.bool and bool(row[width:].any()):
+        raise InputError(f"a mask names neuron {width + int(row[width:].int().argmax())} of a layer that has {width}")
+    return row[:width].to(h.device)
+
+
 def _change(mask: Bool[Tensor, " N"], values: Float[Tensor, " N"] | None, scale: float) -> Change:
     if values is None:
-        factors = torch.where(mask, scale, 1.0)
 
         def scaled(h: Tensor) -> Tensor:
-            return h * factors.to(h)
+            return h * torch.where(of_layer(mask, h), scale, 1.0).to(h)
 
         # 0 · ∞ is NaN: a plain zero must not depend on what it replaces
-        return scaled if scale else lambda h: h.masked_fill(mask.to(h.device), 0)
+        return scaled if scale else lambda h: h.masked_fill(of_layer(mask, h), 0)
 
     def replaced(h: Tensor) -> Tensor:
-        return torch.where(mask.to(h.device), values.to(h), h)
+        return torch.where(of_layer(mask, h), of_layer(values, h).to(h), h)
 
     return replaced

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from babelscope.errors import InputError
 from babelscope.json_text import read_json
+from babelscope.models.neuron_layout import NeuronLayout
 from babelscope.regions.masks import RegionSet
 from babelscope.results.whole import whole_file, write_whole
 
@@ -35,7 +36,8 @@ def import_lape(
     content = _load(Path(path))
     if len(content) != len(languages):
         raise InputError(f"{path}: masks of {len(content)} languages, but {len(languages)} languages are named")
-    masks = {code: _mask(path, code, one, layers, neurons) for code, one in zip(languages, content)}
+    layout = NeuronLayout.even(layers, layers * neurons)
+    masks = {code: _mask(path, code, one, layout) for code, one in zip(languages, content)}
     facts: dict[str, Any] = {"source": Path(path).name, "site": "activation of the MLP's gate", "model": model}
     return RegionSet(masks, "lape-published", facts)
 
@@ -53,12 +55,12 @@ def _load(path: Path) -> list[Any]:
     return list(content)
 
 
-def _mask(path: Path | str, code: str, content: Any, layers: int, neurons: int) -> Bool[Tensor, "P N"]:
-    if not isinstance(content, list | tuple) or len(content) != layers:
+def _mask(path: Path | str, code: str, content: Any, layout: NeuronLayout) -> Bool[Tensor, "P N"]:
+    if not isinstance(content, list | tuple) or len(content) != layout.layers:
         found = len(content) if isinstance(content, list | tuple) else type(content).__name__
-        raise InputError(f"{path}: the mask of {code} has {found} layers, not {layers}")
-    mask = torch.zeros(layers, neurons, dtype=torch.bool)
-    for layer, indices in enumerate(content):
+        raise InputError(f"{path}: the mask of {code} has {found} layers, not {layout.layers}")
+    mask = torch.zeros(layout.layers, layout.widest, dtype=torch.bool)
+    for layer, (indices, neurons) in enumerate(zip(content, layout.widths)):
         if not isinstance(indices, Tensor) or not _is_list_of_numbers(indices):
             raise InputError(f"{path}: layer {layer} of {code} is not a list of neuron numbers")
         if len(indices) > neurons:
@@ -93,11 +95,11 @@ def export_regions(regions: RegionSet, path: Path | str) -> None:
     """
     file = Path(path)
     if file.suffix == ".json":
-        first = next(iter(regions.masks.values()))
+        layout = regions.layout
         content = {
             "method": regions.method,
-            "layers": first.shape[0],
-            "neurons_per_layer": first.shape[1],
+            "layers": layout.layers,
+            "neurons_per_layer": layout.widest if layout.alike else list(layout.widths),
             "facts": dict(regions.facts),
             "regions": {code: [_numbers(row) for row in mask] for code, mask in regions.masks.items()},
         }
@@ -132,21 +134,30 @@ def import_regions(path: Path | str) -> RegionSet:
     if absent:
         raise InputError(f"{path}: not regions as JSON: {absent} is missing or of another kind (see `export`)")
     layers, neurons, regions = content["layers"], content["neurons_per_layer"], content["regions"]
-    _refuse_sizes(f"{path}: ", layers, neurons, len(regions))
+    if isinstance(neurons, list) and any(type(width) is not int or width < 0 for width in neurons):
+        raise InputError(f"{path}: neurons_per_layer holds something else than numbers of neurons")
+    _refuse_sizes(f"{path}: ", layers, max(neurons, default=0) if isinstance(neurons, list) else neurons, len(regions))
+    widths = tuple(neurons) if isinstance(neurons, list) else (neurons,) * layers
+    if len(widths) != layers:
+        raise InputError(f"{path}: neurons_per_layer names {len(widths)} layers, not {layers}")
+    layout = NeuronLayout(widths)
     method, facts = content["method"], content.get("facts") or {}
     listed = {code: [_row(path, code, row) for row in rows] for code, rows in regions.items()}
-    return RegionSet({code: _mask(path, code, rows, layers, neurons) for code, rows in listed.items()}, method, facts)
+    masks = {code: _mask(path, code, rows, layout) for code, rows in listed.items()}
+    return RegionSet(masks, method, facts, widths=() if layout.alike else widths)
 
 
-_KINDS: dict[str, type] = {"layers": int, "neurons_per_layer": int, "method": str, "regions": dict}
+_KINDS: dict[str, tuple[type, ...]] = {
+    "layers": (int,), "neurons_per_layer": (int, list), "method": (str,), "regions": (dict,),
+}  # fmt: skip
 
 
 def _absent(content: Any) -> str:
     """The first entry that regions as JSON need and this content does not have; "" where all is there."""
     if not isinstance(content, dict):
         return "a mapping"
-    for name, kind in _KINDS.items():
-        if type(content.get(name)) is not kind:
+    for name, kinds in _KINDS.items():
+        if type(content.get(name)) not in kinds:
             return name
     if not isinstance(content.get("facts") or {}, dict):
         return "facts"

@@ -1,15 +1,16 @@
 """Region sets: one boolean mask of neurons per language, with where it came from, in one file format.
 
 The file is safetensors: a uint8 tensor `mask/<language>` [layer, neuron] per language, optionally `score/<language>`,
-and JSON under the metadata key `babelscope`. Nothing in it can run code.
+and JSON under the metadata key `babelscope`, which names the `widths` of layers that are not alike. Nothing in it can
+run code.
 
-P layer · N neurons of a layer
+P layer · N neurons of the widest layer
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,7 @@ from torch import Tensor
 
 from babelscope.errors import InputError
 from babelscope.json_text import parse_json
+from babelscope.models.neuron_layout import NeuronLayout
 from babelscope.results.whole import whole_file
 
 if TYPE_CHECKING:
@@ -37,6 +39,17 @@ class RegionSet:
     facts: Mapping[str, Any] = field(default_factory=dict)
     """model id and weight hash, site, languages, threshold, corpus hash, software version, …"""
     scores: Mapping[str, Float[Tensor, "P N"]] = field(default_factory=dict)
+    """NaN where a layer has no such neuron"""
+    widths: tuple[int, ...] = ()
+    """neurons of each layer; empty: as many as the masks are wide"""
+
+    @property
+    def layout(self) -> NeuronLayout:
+        """How many neurons each layer has."""
+        if self.widths:
+            return NeuronLayout(self.widths)
+        layers, width = next(iter(self.masks.values())).shape
+        return NeuronLayout((int(width),) * int(layers))
 
     @property
     def languages(self) -> tuple[str, ...]:
@@ -85,17 +98,25 @@ class RegionSet:
     def _repr_html_(self) -> str:
         from babelscope.notebook import bars
 
-        neurons = next(iter(self.masks.values())).numel() if self.masks else 0
+        neurons = self.layout.neurons if self.masks else 0
         return bars(f"Regions, {self.method}", self.sizes, f"{self.total} of {neurons} neurons are in some region")
 
 
-def from_matrix(regions: Bool[Tensor, "L D"], languages: tuple[str, ...], layers: int, **rest: Any) -> RegionSet:
-    """A region set from the [language, neuron] matrix of a localisation method, layer-major.
+def from_matrix(
+    regions: Bool[Tensor, "L D"],
+    languages: tuple[str, ...],
+    layout: NeuronLayout,
+    scores: Float[Tensor, "L D"] | None = None,
+    **rest: Any,
+) -> RegionSet:
+    """A region set from the [language, neuron] matrix of a localisation method, and from its scores.
 
-    >>> from_matrix(torch.eye(2, 6).bool(), ("en", "zh"), layers=3, method="z-score").by_layer()
-    {'en': [1, 0, 0], 'zh': [1, 0, 0]}
+    >>> from_matrix(torch.eye(2, 6).bool(), ("en", "zh"), NeuronLayout((1, 3, 2)), method="z-score").by_layer()
+    {'en': [1, 0, 0], 'zh': [0, 1, 0]}
     """
-    return RegionSet({code: row.reshape(layers, -1) for code, row in zip(languages, regions)}, **rest)
+    masks = dict(zip(languages, layout.by_layer(regions, False)))
+    by_language = {} if scores is None else dict(zip(languages, layout.by_layer(scores.float(), torch.nan)))
+    return RegionSet(masks, scores=by_language, widths=() if layout.alike else layout.widths, **rest)
 
 
 def save_regions(regions: RegionSet, path: Path | str) -> None:
@@ -105,6 +126,8 @@ def save_regions(regions: RegionSet, path: Path | str) -> None:
     tensors = {f"mask/{code}": mask.to(torch.uint8).contiguous() for code, mask in regions.masks.items()}
     tensors |= {f"score/{code}": score.float().contiguous() for code, score in regions.scores.items()}
     facts = {"format": FORMAT, "method": regions.method, "languages": list(regions.languages), **regions.facts}
+    if regions.widths:
+        facts["widths"] = list(regions.widths)
     with whole_file(Path(path)) as partial:
         save_file(tensors, partial, metadata={"babelscope": json.dumps(facts, ensure_ascii=False, sort_keys=True)})
 
@@ -119,7 +142,7 @@ def load_regions(path: Path | str) -> RegionSet:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         if facts.pop("format") != FORMAT:
             raise InputError(f"{path}: a newer format than this version of babelscope reads")
-        method, languages = facts.pop("method"), facts.pop("languages")
+        method, languages, widths = facts.pop("method"), facts.pop("languages"), facts.pop("widths", [])
         masks = {code: _mask(path, code, tensors[f"mask/{code}"]) for code in languages}
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file") from error
@@ -136,7 +159,18 @@ def load_regions(path: Path | str) -> RegionSet:
     for code, score in scores.items():
         if tuple(score.shape) not in shapes or not score.is_floating_point():
             raise InputError(f"{path}: the scores of {code} do not have the shape of its mask")
-    return RegionSet(masks, method, facts, scores)
+    return RegionSet(masks, method, facts, scores, read_widths(str(path), widths, masks))
+
+
+def read_widths(path: str, widths: Any, masks: Mapping[str, Bool[Tensor, "P N"]]) -> tuple[int, ...]:
+    """Widths of layers as a file states them; raises InputError where they are none or the masks go beyond them."""
+    if not isinstance(widths, list) or not all(type(width) is int and 0 <= width < 2**31 for width in widths):
+        raise InputError(f"{path}: the widths of layers are not a list of whole numbers")
+    if widths:
+        layout = NeuronLayout(tuple(widths))
+        for mask in masks.values():
+            layout.check(mask, path)
+    return tuple(widths)
 
 
 def _mask(path: Path | str, code: Any, stored: Tensor) -> Bool[Tensor, "P N"]:
@@ -146,18 +180,19 @@ def _mask(path: Path | str, code: Any, stored: Tensor) -> Bool[Tensor, "P N"]:
     return stored.bool()
 
 
-def random_region(size: int, shape: tuple[int, int], seed: int) -> Bool[Tensor, "P N"]:
-    """`size` neurons drawn from the whole model: the paper's random control."""
+def random_region(size: int, widths: Sequence[int], seed: int) -> Bool[Tensor, "P N"]:
+    """`size` neurons drawn from the whole model, `widths[l]` neurons in each layer l: the paper's random control."""
     generator = torch.Generator().manual_seed(seed)
-    mask = torch.zeros(shape[0] * shape[1], dtype=torch.bool)
-    mask[torch.randperm(mask.numel(), generator=generator)[:size]] = True
-    return mask.reshape(shape)
+    layout = NeuronLayout(tuple(widths))
+    mask = torch.zeros(layout.neurons, dtype=torch.bool)
+    mask[torch.randperm(layout.neurons, generator=generator)[:size]] = True
+    return layout.by_layer(mask, False)
 
 
-def random_region_by_layer(sizes: list[int], neurons: int, seed: int) -> Bool[Tensor, "P N"]:
-    """`sizes[l]` neurons drawn from each layer l: a control matched in size and depth."""
+def random_region_by_layer(sizes: Sequence[int], widths: Sequence[int], seed: int) -> Bool[Tensor, "P N"]:
+    """`sizes[l]` neurons drawn from the `widths[l]` of each layer l: a control matched in size and depth."""
     generator = torch.Generator().manual_seed(seed)
-    mask = torch.zeros(len(sizes), neurons, dtype=torch.bool)
-    for layer, size in enumerate(sizes):
-        mask[layer, torch.randperm(neurons, generator=generator)[:size]] = True
+    mask = torch.zeros(len(sizes), max(widths), dtype=torch.bool)
+    for layer, (size, width) in enumerate(zip(sizes, widths, strict=True)):
+        mask[layer, torch.randperm(width, generator=generator)[:size]] = True
     return mask

@@ -10,6 +10,8 @@
     mean-difference     one language against the rest, Welch's t, Benjamini–Hochberg
     random, random-layer   controls of the same size (and depth) as another method's regions
 
+An installed package adds further ones (docs/extending.md).
+
 L language · n sentence · D neuron
 """
 
@@ -24,6 +26,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from babelscope.errors import InputError
+from babelscope.outside import Rows
 from babelscope.regions import contrasts, localisation
 from babelscope.regions.contrast import Contrast, ContrastSettings, contrast
 from babelscope.regions.lape import lape
@@ -100,17 +103,28 @@ def localise(
     if method not in METHODS:
         raise InputError(f"no method {method!r}; there are {', '.join(METHODS)}")
     chosen = replace(choices or Choices(), **changes)
-    found = METHODS[method](recording, chosen, Given(like, null))
+    run = METHODS[method]
+    with METHODS.running(method):
+        found = _checked(run(recording, chosen, Given(like, null)), recording)
     members = exclusive(found.scores, found.members) if chosen.disjoint else found.members
-    shape = (len(recording.languages), recording.layers, -1)
     return from_matrix(
         members,
         recording.languages,
-        recording.layers,
+        recording.layout,
+        found.scores,
         method=method,
         facts={"choices": asdict(chosen), "sentences": len(recording.ids), **(facts or {})},
-        scores=dict(zip(recording.languages, found.scores.float().reshape(shape))),
     )
+
+
+def _checked(found: Found, recording: Recording) -> Found:
+    """What a method gave; TypeError or ValueError where it is no score and no membership of every neuron."""
+    if not isinstance(found, Found):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise TypeError(f"it gives {type(found).__name__}, not Found")
+    shape = (len(recording.languages), recording.neurons)
+    if tuple(found.scores.shape) != shape or tuple(found.members.shape) != shape or found.members.dtype != torch.bool:
+        raise ValueError(f"scores and members (bool) must be [language, neuron], here {list(shape)}")
+    return found
 
 
 def exclusive(scores: Float[Tensor, "L D"], members: Bool[Tensor, "L D"]) -> Bool[Tensor, "L D"]:
@@ -189,23 +203,19 @@ def mean_difference(recording: Recording, choices: Choices, _given: Given) -> Fo
 def random(recording: Recording, choices: Choices, given: Given) -> Found:
     """Random regions of another method's sizes."""
     like = _like(given)
-    shape = next(iter(like.masks.values())).shape
-    masks = [
-        random_region(size, (int(shape[0]), int(shape[1])), choices.seed + order)
-        for order, size in enumerate(like.sizes.values())
-    ]
-    return _random(masks, choices.seed)
+    widths = recording.layout.widths
+    masks = [random_region(size, widths, choices.seed + order) for order, size in enumerate(like.sizes.values())]
+    return _random(masks, recording, choices.seed)
 
 
 def random_layer(recording: Recording, choices: Choices, given: Given) -> Found:
     """Random regions of another method's sizes in every layer."""
     like = _like(given)
-    width = recording.neurons // recording.layers
     masks = [
-        random_region_by_layer(sizes, width, choices.seed + order)
+        random_region_by_layer(sizes, recording.layout.widths, choices.seed + order)
         for order, sizes in enumerate(like.by_layer().values())
     ]
-    return _random(masks, choices.seed)
+    return _random(masks, recording, choices.seed)
 
 
 def _like(given: Given) -> RegionSet:
@@ -214,8 +224,8 @@ def _like(given: Given) -> RegionSet:
     return given.like
 
 
-def _random(masks: Sequence[Bool[Tensor, "P N"]], seed: int) -> Found:
-    members = torch.stack([mask.flatten() for mask in masks])
+def _random(masks: Sequence[Bool[Tensor, "P N"]], recording: Recording, seed: int) -> Found:
+    members = torch.stack([recording.layout.in_a_row(mask) for mask in masks])
     # any order among members, any among the rest: a rank correlation with chance has something to work on
     noise = torch.rand(members.shape, generator=torch.Generator().manual_seed(seed))
     return Found(noise + members, members)
@@ -227,7 +237,7 @@ def largest(scores: Float[Tensor, "L D"], count: int) -> Bool[Tensor, "L D"]:
     return torch.zeros_like(scores, dtype=torch.bool).scatter_(1, chosen, True) & scores.isfinite()
 
 
-METHODS: dict[str, Method] = {
+_METHODS: dict[str, Method] = {
     "contrast": by_contrast,
     "z-score": z_score,
     "fdr": fdr,
@@ -240,5 +250,6 @@ METHODS: dict[str, Method] = {
     "random": random,
     "random-layer": random_layer,
 }
+METHODS: Rows[Method] = Rows("methods", callable, _METHODS)
 PERMUTED = ("fdr", "fdr-effect")
 """methods that need the permutation null"""

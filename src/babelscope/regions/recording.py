@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from babelscope.models import Batch, Model, Site, capture, over_batches
 from babelscope.models.experts import Routed
 from babelscope.models.gate import require
 from babelscope.models.hooks import hook_count
+from babelscope.models.neuron_layout import NeuronLayout
 from babelscope.regions.expert_pooling import mixtures_pooled, pooled_pairs
 from babelscope.regions.routed import Routing
 from babelscope.regions.routing_recording import RoutingTally
@@ -76,10 +78,17 @@ class Recording:
     """in a mixture of experts: what its routers did with the same tokens"""
     too_short: int = 0
     """sentences that were left out in all languages because one language has a single token of them"""
+    widths: tuple[int, ...] = ()
+    """neurons of each layer; empty: all layers are alike"""
 
     @property
     def neurons(self) -> int:
         return int(self.means.shape[-1])
+
+    @cached_property
+    def layout(self) -> NeuronLayout:
+        """How the neurons are laid out over layers; raises InputError where that is not known."""
+        return NeuronLayout(self.widths) if self.widths else NeuronLayout.even(self.layers, self.neurons)
 
     def __repr__(self) -> str:
         return (
@@ -112,9 +121,11 @@ class Recording:
 
     def layer(self, layer: int) -> Float[Tensor, "L n N"]:
         """The means of one layer's neurons; the layer's own sinks are 0."""
-        width = self.neurons // self.layers
-        part = self.stored(slice(layer * width, (layer + 1) * width))
-        return part if self.layers_out is None else part.masked_fill(self.layers_out[layer], 0)
+        columns = self.layout.columns(layer)
+        part = self.stored(columns)
+        if self.layers_out is None:
+            return part
+        return part.masked_fill(self.layers_out[layer, : columns.stop - columns.start], 0)
 
     def kept(self) -> Bool[Tensor, " D"]:
         """Neurons that are scored: all but sinks."""
@@ -260,7 +271,7 @@ class _Pooled:
         self.pooled_tokens = torch.zeros(len(self.sequences), dtype=torch.long)
         self.active = torch.zeros(len(corpus.languages), model.neurons) if activity else None
         # experts are pooled where they are computed, and their routers read in the same pass
-        self.sites = [Site("neurons", layer) for layer in range(model.layers) if layer not in model.mixtures]
+        self.sites = [Site("neurons", layer) for layer in model.neuron_layers if layer not in model.mixtures]
         self.tally = RoutingTally(model, len(self.sequences)) if model.mixtures else None
         self.last = _stopping_place(model)
 
@@ -306,9 +317,7 @@ class _Pooled:
         wrong = (~torch.isfinite(means[place])).nonzero()
         if len(wrong) == 0:
             raise NonFinite(f"all activations are zero: {where}")
-        raise NonFinite(
-            f"an activation is NaN or infinite: {where}, layer {int(wrong[0]) // self.model.neurons_per_layer}"
-        )
+        raise NonFinite(f"an activation is NaN or infinite: {where}, layer {self.model.layout.name(int(wrong[0]))[0]}")
 
     def finish(self) -> Recording:
         shape = (len(self.corpus.languages), len(self.corpus))
@@ -325,6 +334,7 @@ class _Pooled:
             documents=tuple(self.corpus.groups.get(id, id) for id in self.corpus.ids) if self.corpus.groups else (),
             first_part=self.first_part / len(self.sequences),
             routing=None if self.tally is None else self.tally.finish(self.corpus.languages, self.corpus.ids),
+            widths=() if self.model.layout.alike else self.model.widths,
         )
 
 
@@ -335,7 +345,7 @@ class _Enough(Exception):
 def _stopping_place(model: Model) -> int | None:
     """Number of layers after which a pass may be broken off, or None where others watch or place the model's parts."""
     watched = hook_count(model.hf) > 0 or getattr(model.hf, "hf_device_map", None) is not None
-    return None if watched else model.layers
+    return None if watched else len(model.neuron_layers)
 
 
 class _Pool:

@@ -25,14 +25,14 @@ def routed_tokens(recording: Recording) -> Float[Tensor, "L D"]:
     routing = recording.routing
     if routing is None:
         raise InputError("tokens routed to an expert need a recording of a mixture of experts")
-    width = recording.neurons // recording.layers
     totals = recording.tokens.sum(1).double()
     reach = totals[:, None].expand(-1, recording.neurons).clone()
     counts = routing.routed_tokens()
     for place, layer in enumerate(routing.layers):
         units = routing.units[place]
         own = counts[:, place, : routing.routed_experts[place]].repeat_interleave(units, dim=1)
-        reach[:, layer * width : layer * width + own.shape[1]] = own
+        start = recording.layout.offsets[layer]
+        reach[:, start : start + own.shape[1]] = own
     return reach
 
 

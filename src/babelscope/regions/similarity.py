@@ -102,10 +102,12 @@ def alignment_shares(recording: Recording) -> Means:
 def layer_means(recording: Recording) -> Means:
     """A, B and C of each layer, every layer's slice normalised on its own (the paper's layer curves). [P] each.
 
-    Raises InputError when a layer is silent for a sentence, naming both.
+    NaN for a layer without neurons. Raises InputError when a layer is silent for a sentence, naming both.
     """
-    parts = [neuron_means(layer_units(recording, layer)).sums() for layer in range(recording.layers)]
-    return Means(*(torch.stack([part[which] for part in parts]) for which in range(3)))
+    found = torch.full((3, recording.layers), torch.nan, dtype=torch.float64)
+    for layer in recording.layout.with_neurons:
+        found[:, layer] = torch.stack(list(neuron_means(layer_units(recording, layer)).sums()))
+    return Means(*found)
 
 
 def layer_units(recording: Recording, layer: int) -> Float[Tensor, "L n N"]:

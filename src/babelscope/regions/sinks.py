@@ -74,17 +74,17 @@ def normalised(
     if norm != "robust":
         return replace(recording, norm=norm, out=None, layers_out=None), []
     raw = replace(recording, norm="paper", out=None, layers_out=None)
-    width = raw.neurons // raw.layers
+    layout = raw.layout
     whole = _search(_Slice(raw, [*raw.chunks()], 0), sink_share, "the model")
-    rows = [Sink("model", *divmod(k, width), share, slope) for k, share, slope in whole]
+    rows = [Sink("model", *layout.name(k), share, slope) for k, share, slope in whole]
     out = _mask(raw.neurons, (k for k, _, _ in whole))
-    layers_out = torch.zeros(raw.layers, width, dtype=torch.bool)
-    for layer in range(raw.layers):
-        columns = slice(layer * width, (layer + 1) * width)
+    layers_out = torch.zeros(raw.layers, layout.widest, dtype=torch.bool)
+    for layer in layout.with_neurons:
+        columns, width = layout.columns(layer), layout.widths[layer]
         found = _search(_Slice(raw, [columns], columns.start), sink_share, None)
         few = len(found) <= MOST_OUT * width
         if few:
-            layers_out[layer] = _mask(width, (k for k, _, _ in found))
+            layers_out[layer, :width] = _mask(width, (k for k, _, _ in found))
         rows += [Sink("layer" if few else KEPT, layer, k, share, slope) for k, share, slope in found]
     return replace(
         raw,

@@ -81,7 +81,7 @@ def steering_conditions(
     if way == "mean":
         yield SWAPPED, -1, made(both)
     for draw in range(controls):
-        yield RANDOM, draw, made(random_region_by_layer(mask.sum(1).tolist(), mask.shape[1], seed + draw))
+        yield RANDOM, draw, made(random_region_by_layer(mask.sum(1).tolist(), recording.layout.widths, seed + draw))
 
 
 def steer(

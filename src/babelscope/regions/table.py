@@ -105,13 +105,12 @@ def conditions(regions: RegionSet, controls: int, seed: int) -> Iterator[Conditi
     yield Condition(BASE, -1, None)
     for language, mask in regions.masks.items():
         yield Condition(language, -1, mask)
-    shape = next(iter(regions.masks.values())).shape
-    layers, neurons = int(shape[0]), int(shape[1])
+    widths = regions.layout.widths
     per_layer = torch.stack([mask.sum(1) for mask in regions.masks.values()]).double().mean(0).round().int().tolist()
     size = round(regions.total / len(regions.masks))
     for draw in range(controls):
-        yield Condition(RANDOM, draw, random_region(size, (layers, neurons), seed + draw))
-        yield Condition(RANDOM_BY_LAYER, draw, random_region_by_layer(per_layer, neurons, seed + draw))
+        yield Condition(RANDOM, draw, random_region(size, widths, seed + draw))
+        yield Condition(RANDOM_BY_LAYER, draw, random_region_by_layer(per_layer, widths, seed + draw))
 
 
 def deactivation_table(

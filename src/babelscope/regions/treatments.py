@@ -16,6 +16,7 @@ from torch import Tensor
 
 from babelscope.errors import InputError
 from babelscope.models import Model, Site
+from babelscope.models.neuron_layout import NeuronLayout
 from babelscope.models.rows import RowEdit
 from babelscope.regions.deactivation import changes_of, deactivate
 from babelscope.regions.masks import RegionSet, random_region_by_layer
@@ -50,7 +51,7 @@ def row_edit(treatment: Treatment) -> RowEdit:
 def language_means(recording: Recording) -> Float[Tensor, "L P N"]:
     """Mean activation of every neuron in every language, sentences weighing the same."""
     means = torch.cat([recording.stored(block).double().mean(1) for block in recording.chunks()], dim=1)
-    return means.float().reshape(len(recording.languages), recording.layers, -1)
+    return recording.layout.by_layer(means.float(), 0.0)
 
 
 def treatment(
@@ -107,12 +108,12 @@ class Dose:
     documents: int
 
 
-def top_share(scores: Float[Tensor, "P N"], share: float) -> Bool[Tensor, "P N"]:
+def top_share(scores: Float[Tensor, "P N"], share: float, layout: NeuronLayout) -> Bool[Tensor, "P N"]:
     """The `share` of all neurons with the highest scores."""
-    flat = scores.flatten()
+    flat = layout.in_a_row(scores)
     mask = torch.zeros(len(flat), dtype=torch.bool)
     mask[flat.topk(round(share * len(flat))).indices] = True
-    return mask.reshape(scores.shape)
+    return layout.by_layer(mask, False)
 
 
 def dose_response(
@@ -155,17 +156,12 @@ def _doses(
         if code not in regions.scores:
             raise InputError(f"dose–response follows scores; the region of {code!r} has none")
         for share in shares:
-            mask = top_share(regions.scores[code], share)
+            mask = top_share(regions.scores[code], share, regions.layout)
+            sizes = mask.sum(1).tolist()
             for kind in kinds:
                 yield code, kind, share, -1, mask
                 for draw in range(controls):
-                    yield (
-                        code,
-                        kind,
-                        share,
-                        draw,
-                        random_region_by_layer(mask.sum(1).tolist(), mask.shape[1], seed + draw),
-                    )
+                    yield code, kind, share, draw, random_region_by_layer(sizes, regions.layout.widths, seed + draw)
 
 
 def _dose(

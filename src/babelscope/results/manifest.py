@@ -15,6 +15,7 @@ import numpy as np
 
 from babelscope._version import __version__
 from babelscope.errors import RunError
+from babelscope.outside import packages
 
 FORMAT = 1
 """Version of the layout of a run directory."""
@@ -63,14 +64,14 @@ def run_key(settings: Mapping[str, Any]) -> str:
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that can move a number, read without importing them."""
+    """Versions of Python and of the packages that can move a number, those from outside (`outside`) too."""
     found = {"python": platform.python_version()}
     for package in _PACKAGES:
         try:
             found[package] = version(package)
         except PackageNotFoundError:
             continue
-    return found
+    return found | packages()
 
 
 def initial(kind: str) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import re
 import string
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 from babelscope.steering.identify import SHARE, TOKENS, LineIdentifier, long_enough, script, script_share
 
@@ -53,6 +53,7 @@ class Answer:
         return "word" if self.word else "none"
 
 
+@runtime_checkable
 class Judge(Protocol):
     """A rule."""
 

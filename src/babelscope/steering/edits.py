@@ -20,7 +20,7 @@ from babelscope.errors import InputError
 from babelscope.models import Site
 from babelscope.models.hooks import Change
 from babelscope.models.rows import RowEdit
-from babelscope.regions.deactivation import changes_of
+from babelscope.regions.deactivation import changes_of, of_layer
 from babelscope.steering.directions import Direction
 from babelscope.terms import Arithmetic, Edit, Unit, Where
 
@@ -140,12 +140,12 @@ def arithmetic_edit(
     raised = factor * (means - others if mode == "diffmean" else means)
 
     def of(layer: int) -> Change:
-        up, down, value = target[layer], source[layer] & ~target[layer], raised[layer]
+        up, down = target[layer], source[layer] & ~target[layer]
 
         def change(h: Tensor) -> Tensor:
-            lifted = value.to(h) if mode == "replacement" else h + value.to(h)
-            h = torch.where(up.to(h.device), lifted, h)
-            return h.masked_fill(down.to(h.device), off)
+            value = of_layer(raised[layer], h).to(h)
+            h = torch.where(of_layer(up, h), value if mode == "replacement" else h + value, h)
+            return h.masked_fill(of_layer(down, h), off)
 
         return change
 

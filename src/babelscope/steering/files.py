@@ -54,9 +54,8 @@ class SavedEdit:
 
     def check(self, model: Model) -> None:
         """Raises InputError where the model has another shape than the one that the edit was made for."""
-        if self.mask is not None and tuple(self.mask.shape) != (model.layers, model.neurons_per_layer):
-            raise InputError(f"this edit is of {tuple(self.mask.shape)} neurons; {model.id} has "
-                             f"{(model.layers, model.neurons_per_layer)}")  # fmt: skip
+        if self.mask is not None:
+            model.layout.check(self.mask, model.id)
         for one in self.directions:
             if len(one.unit) != model.width or one.layer > model.layers:
                 raise InputError(f"this edit is of width {len(one.unit)} at layer {one.layer}; {model.id} has width "

@@ -79,16 +79,15 @@ def fit_neurons(model: Model, corpus: ParallelCorpus, share: float = 0.01) -> Ne
     """Regions by z where there are six languages, else by LAPE; LAPE neurons, and mean activations."""
     recording = record(model, corpus, activity=True)
     assert recording.activity is not None
-    shape = (model.layers, model.neurons_per_layer)
     by_entropy = lape(recording.activity, share)[1]
     regions = by_entropy
     if len(corpus.languages) >= 6:
         regions = key_regions(within_language_scores(within_language_sums(recording)))
     means = language_means(recording)
-    codes = recording.languages
+    codes, layout = recording.languages, recording.layout
     return Neurons(
-        {code: regions[place].reshape(shape) for place, code in enumerate(codes)},
-        {code: by_entropy[place].reshape(shape) for place, code in enumerate(codes)},
+        {code: layout.by_layer(regions[place], False) for place, code in enumerate(codes)},
+        {code: layout.by_layer(by_entropy[place], False) for place, code in enumerate(codes)},
         {code: means[place] for place, code in enumerate(codes)},
     )
 
@@ -180,4 +179,4 @@ class Fitted:
         raise InputError(f"no method {setting.method!r}; there are {', '.join(ALL_METHODS)}")
 
     def _random(self, mask: Tensor, draw: int) -> Tensor:
-        return random_region_by_layer(mask.sum(1).tolist(), mask.shape[1], self.how.seed + draw)
+        return random_region_by_layer(mask.sum(1).tolist(), self.model.widths, self.how.seed + draw)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -120,9 +120,8 @@ def write_calibration(
     """
     recording = found.recording
     run.table("calibration", pd.DataFrame(_calibration_rows(null, found, steadiness, settings.fdr)))
-    shape = (len(recording.languages), recording.layers, -1)
     values: dict[str, Any] = {
-        name: (("language", "layer", "neuron"), one.reshape(shape).numpy())
+        name: (("language", "layer", "neuron"), recording.layout.by_layer(one, torch.nan).numpy())
         for name, one in {"p": null.p, "p_effect": null.p_effect}.items()
     }
     told: dict[str, Any] = {"permutations": null.draws}
@@ -231,7 +230,7 @@ def write_methods(run: RunWriter, found: RegionScores, sets: Mapping[str, masks.
     """The files of regions by further methods, and the tables `methods` and `agreement`."""
     recording = found.recording
     for name in sets.keys() - found.sets.keys():
-        stored = masks.RegionSet(sets[name].masks, name, sets[name].facts)
+        stored = replace(sets[name], method=name, scores={})
         masks.save_regions(stored, run.file(f"regions/{name}.safetensors"))
     means = language_means(recording)
     rows = [row for regions in sets.values() for row in _sizes(regions, means)]
@@ -255,11 +254,11 @@ def _sizes(found: masks.RegionSet, means: torch.Tensor) -> list[dict[str, Any]]:
                 "method": found.method,
                 "language": code,
                 "size": size,
-                "share": size / mask.numel(),
+                "share": size / found.layout.neurons,
                 "mean_depth": float(np.average(np.arange(len(by_layer)), weights=by_layer)) if size else float("nan"),
                 "shared_with_others": int((mask & shared).sum()),
                 "raised": int((mask & raised[place]).sum()),
-                "neurons": mask.numel(),
+                "neurons": found.layout.neurons,
                 "n": found.facts.get("sentences"),
             }
         )

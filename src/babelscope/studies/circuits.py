@@ -20,6 +20,7 @@ from babelscope.circuits.heads.roles import Roles, role_scores
 from babelscope.models import Model
 from babelscope.models.batches import token_budget
 from babelscope.results import Run, RunWriter, open_run, run_key
+from babelscope.results.manifest import versions
 from babelscope.results.step_store import StepStore
 from babelscope.studies import circuit_tables as tables
 from babelscope.studies.circuit_arrays import head_arrays
@@ -30,7 +31,6 @@ from babelscope.studies.circuit_settings import PRESETS, CircuitsSettings, Promp
 from babelscope.studies.circuit_steps import LanguageSteps
 from babelscope.studies.circuit_tables import AblationSet
 from babelscope.studies.progress import Progress, silent
-from babelscope.studies.regions import versions
 from babelscope.studies.steps import run_steps, store_beside
 from babelscope.tasks import PromptPair, task_named
 

@@ -37,8 +37,8 @@ def write_alignment(run: Sink, model: Model, recording: Recording, corpus: Paral
         {**pair, "metric": one.metric, "layer": float(layer), "value": value, "low": low, "high": high,
          "interval": one.interval, "why": _why(one, low)}
         for one in found
-        for layer in range(recording.layers)
-        for pair, value, low, high in _pairs(languages, one.values[layer], one.low[layer], one.high[layer])
+        for place, layer in enumerate(recording.layout.with_neurons)
+        for pair, value, low, high in _pairs(languages, one.values[place], one.low[place], one.high[place])
     ]  # fmt: skip
     # no layer: these are facts of texts, not of activations
     facts = {"token-overlap": overlap.translations(), "same-script": confounds.same_script(languages)}
@@ -55,8 +55,8 @@ def write_alignment(run: Sink, model: Model, recording: Recording, corpus: Paral
         {"metric": one.metric, "layer": layer, "value": value, "low": low, "high": high, "interval": one.interval,
          "why": _why(one, low), "n": n, "documents": documents}
         for one in found
-        for layer, (value, low, high) in enumerate(
-            zip(one.mean.tolist(), one.mean_low.tolist(), one.mean_high.tolist())
+        for layer, value, low, high in zip(
+            recording.layout.with_neurons, one.mean.tolist(), one.mean_low.tolist(), one.mean_high.tolist()
         )
     ]  # fmt: skip
     run.table("alignment_means", pd.DataFrame(means))
@@ -182,9 +182,9 @@ def write_generations(
 
 def _conditions(regions: RegionSet, settings: RegionsSettings) -> list[tuple[str, int, Treatment | None]]:
     per_layer = torch.stack([mask.sum(1) for mask in regions.masks.values()]).double().mean(0).round().int().tolist()
-    width = next(iter(regions.masks.values())).shape[1]
+    widths = regions.layout.widths
     controls = [
-        ("random-layer", draw, Treatment(random_region_by_layer(per_layer, width, settings.seed + draw)))
+        ("random-layer", draw, Treatment(random_region_by_layer(per_layer, widths, settings.seed + draw)))
         for draw in range(min(settings.controls, 2))
     ]
     named = [(code, -1, Treatment(mask)) for code, mask in regions.masks.items()]

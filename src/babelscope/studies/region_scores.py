@@ -24,7 +24,7 @@ from babelscope.regions.recording import Recording
 from babelscope.regions.similarity import Means
 from babelscope.regions.sinks import COUPLED, KEPT, Sink, length_coupling, normalised
 from babelscope.results import RunWriter
-from babelscope.stats import JACKKNIFE, Interval
+from babelscope.stats import JACKKNIFE, Interval, no_interval
 from babelscope.studies.region_settings import RegionsSettings
 
 MAP_SENTENCES = 100
@@ -121,7 +121,10 @@ def score_regions(model: Model, raw: Recording, sample: ParallelCorpus, settings
 
 def _layer_intervals(recording: Recording, layers: Means, seed: int) -> list[dict[str, Interval]]:
     found: list[dict[str, Interval]] = []
-    for layer in range(recording.layers):
+    for layer, width in enumerate(recording.layout.widths):
+        if width == 0:
+            found.append(dict.fromkeys(CURVES, no_interval(math.nan, "the layer has no neurons")))
+            continue
         blocks = layer_map(recording, layer, seed)
         whole = Means(layers.same_language[layer], layers.same_sentence[layer], layers.neither[layer])
         found.append(score_intervals(whole, blocks.means(blocks.each_left_out())))
@@ -148,12 +151,10 @@ def _sets(
         "norm": recording.norm,
         "version": __version__,
     }
-    shape = (len(recording.languages), recording.layers, -1)
 
     def made(method: str, members: torch.Tensor, values: torch.Tensor, own: Mapping[str, Any]) -> masks.RegionSet:
-        by_language = dict(zip(recording.languages, values.float().reshape(shape)))
         return masks.from_matrix(
-            members, recording.languages, recording.layers, method=method, facts={**facts, **own}, scores=by_language
+            members, recording.languages, recording.layout, values, method=method, facts={**facts, **own}
         )
 
     chosen = settings.contrast
@@ -180,7 +181,7 @@ def arrays(found: RegionScores) -> xr.Dataset:
     languages, layers = list(recording.languages), recording.layers
 
     def by_layer(matrix: torch.Tensor) -> Any:
-        return ("language", "layer", "neuron"), matrix.reshape(len(languages), layers, -1).float().numpy()
+        return ("language", "layer", "neuron"), recording.layout.by_layer(matrix.float(), torch.nan).numpy()
 
     data: dict[str, Any] = {
         "score": by_layer(found.scores),
@@ -222,7 +223,7 @@ def write_scores(run: RunWriter, found: RegionScores, sample: ParallelCorpus, se
     recording = found.recording
     run.arrays(arrays(found))
     for name, regions in found.sets.items():
-        stored = masks.RegionSet(regions.masks, name, regions.facts)
+        stored = replace(regions, method=name, scores={})
         masks.save_regions(stored, run.file(f"regions/{name}.safetensors"))
     shown = min(len(recording.ids), MAP_SENTENCES)
     rows = [

@@ -131,7 +131,7 @@ class Calibration(Settings):
             from babelscope.regions.methods import METHODS
 
             for name in self.methods:
-                if name not in METHODS:
+                if METHODS.get(name) is None:
                     raise InputError(f"--methods {name}: there are {', '.join(METHODS)}")
 
 
@@ -147,8 +147,12 @@ class Alignment(Settings):
     """story cloze beside the alignment neurons, such as pocket:"""
 
     def check(self) -> None:
-        """Raises InputError for shares that are none."""
+        """Raises InputError for shares that are none, and for a metric from outside that cannot be had."""
         _check_shares("--alignment-neurons", self.alignment_neurons)
+        if self.alignment:
+            from babelscope.regions.alignment import METRICS
+
+            dict(METRICS)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import math
-import platform
 from collections.abc import Mapping
 from dataclasses import asdict, replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +18,7 @@ from babelscope.regions.headlines import rarefied_excess
 from babelscope.regions.perplexity import Windows, cut_windows
 from babelscope.regions.table import DeactivationTable
 from babelscope.results import Run, RunWriter, open_run, run_key
+from babelscope.results.manifest import versions
 from babelscope.studies import calibration
 from babelscope.studies.progress import Progress, silent
 from babelscope.studies.region_scores import summary, write_headlines, write_scores
@@ -27,7 +26,7 @@ from babelscope.studies.region_settings import RegionsSettings
 from babelscope.studies.region_steps import RegionsStudy
 from babelscope.studies.steps import Results, run_steps, store_beside
 
-__all__ = ["RegionsSettings", "study_regions", "versions"]
+__all__ = ["RegionsSettings", "study_regions"]
 
 
 def study_regions(
@@ -205,13 +204,3 @@ def _manifest(
 
 def _window_facts(windows: Mapping[str, Windows]) -> dict[str, Any]:
     return {code: {"tokens": text.ids.shape[1], "windows": text.ids.shape[0]} for code, text in windows.items()}
-
-
-def versions() -> dict[str, str]:
-    """Versions of what the numbers depend on."""
-    packages = ("torch", "transformers", "tokenizers", "numpy", "xarray", "zarr")
-    return {
-        "python": platform.python_version(),
-        "babelscope": __version__,
-        **{name: version(name) for name in packages},
-    }

@@ -20,7 +20,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, is_dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Generic, Protocol, TypeVar, cast
+from typing import Any, Generic, Protocol, TypeVar, cast, runtime_checkable
 
 import pandas as pd
 import xarray as xr
@@ -59,6 +59,7 @@ class Cost:
     """the option that makes it cheaper, and how"""
 
 
+@runtime_checkable
 class Sink(Protocol):
     """Where tables and arrays are put: a run in the making, or the result of a step."""
 

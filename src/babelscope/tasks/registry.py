@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from babelscope.errors import NoPromptSurvives, TaskError
+from babelscope.outside import Rows
 from babelscope.tasks import ioi, tense
 from babelscope.tasks.census import Census, Tally, joined
 from babelscope.tasks.collect import (
@@ -56,16 +57,18 @@ class Task:
     """roles whose words heads may copy"""
     control: str = "random-text"
     """the task of the same language that does not ask for this process"""
+    spoken: tuple[str, ...] = ()
+    """languages of a task that makes its prompts without data of the package"""
 
     @property
     def languages(self) -> tuple[str, ...]:
         """Languages with data in the package; empty when the user brings the text."""
-        return available(self.data) if self.data else ()
+        return available(self.data) if self.data else self.spoken
 
 
 _TWIN = {"twin": "the prompt of another pair of equal length, best one whose target is this one's foil"}
 
-TASKS: Mapping[str, Task] = {
+_TASKS: Mapping[str, Task] = {
     task.name: task
     for task in (
         Task(
@@ -111,6 +114,7 @@ TASKS: Mapping[str, Task] = {
         ),
     )
 }
+TASKS: Rows[Task] = Rows("tasks", lambda row: isinstance(row, Task), _TASKS)
 """Task name → task; "minimal-pairs:PATH", "agreement:PATH" and, for templates of your own, "ioi:PATH.toml" and
 "past-tense:PATH.toml" name their file; `{language}` in a path stands for the language's code"""
 
@@ -306,7 +310,8 @@ def _collected(kind: Task, request: Request, encoder: Encoder) -> PromptSet:
             return strict
         return relaxed if len(relaxed) > len(strict) else strict
     tally = Tally()
-    pairs, scenes = kind.collect(request, encoder, tally)
+    with TASKS.running(kind.name):
+        pairs, scenes = kind.collect(request, encoder, tally)
     counted = tally.census(request.task, request.split, request.corruption)
     if not pairs:
         other = "relaxed" if request.split == "strict" else "strict"
@@ -345,7 +350,7 @@ def _corruption(task: Task, corruption: str | None) -> str:
 
 def _language(task: Task, code: str) -> str:
     """The code as the data files write it: zho, zh-CN and Chinese are zh."""
-    if not task.data or code in task.languages:
+    if not task.languages or code in task.languages:
         return code
     from babelscope.errors import InputError
     from babelscope.languages import language

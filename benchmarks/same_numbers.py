@@ -1,0 +1,180 @@
+"""Whether every number is the one that it was: `python -m benchmarks.same_numbers OLD [--full] [--only NAME]`.
+
+Runs a fixed list of commands on the built-in models with the source of an older revision (in a temporary work tree) and
+with this one, and prints for each table and array the largest difference, relative to the largest value of its column.
+What was changed on purpose is listed with its reason, and counts as different only where it says nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fnmatch
+import os
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+import zarr
+
+from benchmarks.house import ROOT, source_at
+
+CLOSE = 1e-5
+"""relative difference that the order of additions in float32 can make"""
+NINE = "en,zh,fr,es,pt,ar,vi,hi,id"
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One command, the same for both revisions but for what only one of them knows."""
+
+    name: str
+    words: str
+    full: str = ""
+    """further words of the full list"""
+    old: str = ""
+    new: str = ""
+    plan: str = ""
+    """YAML of a sweep, which stands at the place of PLAN; lines that begin with `new ` are for this revision alone"""
+
+
+PLAN = """\
+name: same
+models:
+- pocket:pocket-bloom-s
+- pocket:pocket-bloom-m
+corpora: ["pocket:heldout"]
+languages: [en, zh, fr, es, pt, ar]
+measures:
+  alignment: {}
+  perplexity: {texts: "pocket:heldout", text_tokens: 512, controls: 1}
+  story_cloze: {stories: "pocket:?n=20"}
+old   regions: {samples: 20, bootstrap: 20}
+new   regions: {samples: 20, bootstrap: 20, paper: true, documents: none}
+"""
+
+COMMANDS = (
+    Asked(
+        "regions",
+        "regions pocket:pocket-bloom-s --corpus pocket:heldout --samples 30 --texts pocket:heldout --text-tokens 512 "
+        "--controls 2 --bootstrap 20 --permutations 20 --alignment --alignment-neurons 0.05 --doses 0.01 "
+        "--methods lape,average-precision,eta-squared,mean-difference,random,random-layer",
+        full="--samples 100 --text-tokens 4096 --permutations 200 --generate 2",
+        new="--paper --documents none",
+    ),
+    Asked("ioi", "circuits pocket:pocket-bloom-s --task ioi --languages en,zh --n 16 --draws 2", full="--n 48"),
+    Asked(
+        "tense", "circuits pocket:pocket-bloom-s --task past-tense --languages en,fr --n 12 --draws 2", full="--n 48"
+    ),
+    Asked("sweep", "sweep PLAN", plan=PLAN),
+    Asked("evaluate", "evaluate pocket:pocket-bloom-s --languages en,zh,fr"),
+)
+
+PURPOSE: dict[str, str] = {}
+"""command/table/column, with * → why it is another number now"""
+
+
+def told(where: str) -> str:
+    """Why a number was changed on purpose; empty where it was not."""
+    return next((why for pattern, why in PURPOSE.items() if fnmatch.fnmatch(where, pattern)), "")
+
+
+def run(asked: Asked, source: Path, out: Path, which: str, full: bool) -> str:
+    """The command with one source; its last words where it failed."""
+    words = [*asked.words.split(), *(asked.full.split() if full else []), *getattr(asked, which).split()]
+    if asked.plan:
+        plan = out.with_suffix(".yaml")
+        lines = [line for line in asked.plan.splitlines() if not line.startswith(("old ", "new "))]
+        lines += [line[4:] for line in asked.plan.splitlines() if line.startswith(which)]
+        plan.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        words = [str(plan) if word == "PLAN" else word for word in words]
+    call = [sys.executable, "-c", "from babelscope.cli import main; main()", *words, "--out", str(out)]
+    where = {**os.environ, "PYTHONPATH": str(source), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(call, env=where, capture_output=True, text=True, check=False)
+    return "" if done.returncode == 0 else (done.stderr.strip().splitlines() or ["no word"])[-1]
+
+
+def columns(folder: Path) -> dict[str, pd.DataFrame]:
+    """Every table, and every array as a table with its labels in front, by name."""
+    found: dict[str, pd.DataFrame] = {}
+    for file in sorted((folder / "tables").glob("*.csv")):
+        found[file.stem] = pd.read_csv(file, keep_default_na=False, na_values=["", "NaN", "nan"])
+    arrays = folder / "arrays.zarr"
+    if arrays.is_dir():
+        for group in ["", *[name for name, _ in zarr.open_group(arrays, mode="r").groups()]]:
+            dataset = xr.open_zarr(arrays, group=group or None, consolidated=False)
+            for name, array in dataset.data_vars.items():
+                if array.ndim and array.dtype.kind in "fiub" and array.size < 2e6:
+                    frame = array.astype(float).to_series().rename("value").reset_index()
+                    found[f"array {group + '/' if group else ''}{name}"] = frame
+    return found
+
+
+def compare(old: pd.DataFrame, new: pd.DataFrame) -> dict[str, float]:
+    """Largest difference of each shared column of numbers, rows joined by the columns of words; ∞ where one is NaN."""
+    shared = [name for name in old if name in new]
+    numeric = [name for name in shared if all(pd.api.types.is_float_dtype(one[name]) for one in (old, new))]
+    keys = [name for name in shared if name not in numeric and name not in ("why", "interval")]
+    numbered = [
+        one.assign(_=one.groupby(keys, dropna=False).cumcount() if keys else range(len(one))) for one in (old, new)
+    ]
+    for one in numbered:
+        one[keys] = one[keys].astype(str)
+    both = numbered[0].merge(numbered[1], on=[*keys, "_"], suffixes=("_old", "_new"))
+    found = {"rows without a partner": float(len(old) + len(new) - 2 * len(both))}
+    for name in numeric:
+        one, two = (both[f"{name}_{side}"].to_numpy(float) for side in ("old", "new"))
+        scale = np.nanmax(np.abs(np.concatenate([one, two, [1e-12]])))
+        apart = np.where(np.isnan(one) & np.isnan(two), 0.0, np.abs(one - two) / scale)
+        found[name] = float(np.nan_to_num(apart, nan=np.inf).max(initial=0.0))
+    return found
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Print what differs, table by table; exit 1 where something does that was not to."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("old", help="git revision to compare with")
+    parser.add_argument("--full", action="store_true", help="more samples (half an hour instead of five minutes)")
+    parser.add_argument("--only", action="append", choices=[asked.name for asked in COMMANDS])
+    asked = parser.parse_args(arguments)
+    worst, wrong = 0.0, 0
+    with source_at(asked.old) as before, tempfile.TemporaryDirectory(prefix="same-") as folder:
+        for one in COMMANDS:
+            if asked.only and one.name not in asked.only:
+                continue
+            sides = {}
+            for which, source in (("old", before), ("new", ROOT / "src")):
+                out = Path(folder) / f"{one.name}-{which}"
+                failed = run(one, source, out, which, asked.full)
+                if failed:
+                    print(f"{one.name} ({which}): {failed}")
+                    wrong += 1
+                sides[which] = columns(out)
+            gone = sorted(set(sides["old"]) - set(sides["new"]))
+            print(f"\n{one.name}: {len(sides['old'])} tables and arrays before, {len(sides['new'])} now")
+            for name in gone:
+                why = told(f"{one.name}/{name}")
+                print(f"  {name}: not there any more{' – ' + why if why else ''}")
+                wrong += not why
+            same: list[str] = []
+            for name in sorted(set(sides["old"]) & set(sides["new"])):
+                found = compare(sides["old"][name], sides["new"][name])
+                apart = {column: value for column, value in found.items() if value > CLOSE}
+                worst = max([worst, *(value for value in found.values() if value <= CLOSE)])
+                if not apart:
+                    same.append(name)
+                for column, value in apart.items():
+                    why = told(f"{one.name}/{name}/{column}")
+                    print(f"  {name}, {column}: {value:.2g}{' – ' + why if why else '  UNEXPECTED'}")
+                    wrong += not why
+            print(f"  the same to {CLOSE:g}: {', '.join(same)}")
+    print(f"\nlargest difference among those that are the same: {worst:.2g}; unexpected: {wrong}")
+    return int(wrong > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

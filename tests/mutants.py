@@ -1,0 +1,158 @@
+"""Wrong numbers on purpose: `python -m tests.mutants [NAME …]` applies named mutants and runs the tests that know.
+
+Each changes one line of a copy of the source; a mutant that its tests let live is a number that nobody checks. Exit 1
+where one survives, 2 where the line that one changes is not there any more.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """One line of the source made wrong."""
+
+    name: str
+    says: str
+    file: str
+    right: str
+    wrong: str
+    tests: str
+    """files below tests, by blanks"""
+
+
+MUTANTS = (
+    Mutant("r45", "increase of perplexity with the wrong sign", "regions/perplexity.py",
+           "100 * math.expm1(min(end, 700.0))", "-100 * math.expm1(min(end, 700.0))", "regions_stated"),
+    Mutant("r26", "selectivity minus the sum of the others", "regions/perplexity.py",
+           "for changed, base in pairs[1:]) / len(others)", "for changed, base in pairs[1:])", "regions_stated"),
+    Mutant("r23", "loss given to the neighbouring document", "regions/perplexity.py",
+           "windows.document[list(batch.rows), 1:]", "windows.document[list(batch.rows), :-1]", "regions_stated"),
+    Mutant("r18", "percentile intervals of 90 %", "stats.py",
+           "(1 - level) / 2", "(1 - level)", "stats"),
+    Mutant("r34", "jackknife errors three times too small", "stats.py",
+           "np.sqrt((groups - 1) / groups * np.square", "np.sqrt((groups - 1) / groups / 9 * np.square", "regions_stated"),
+    Mutant("r35", "jackknife leaves nothing out", "regions/alignment_measures.py",
+           "1 - self.member.T]", "1 - 0 * self.member.T]", "regions_alignment"),
+    Mutant("r41", "ΔNLL of alignment neurons with the wrong sign", "regions/alignment_neurons.py",
+           "loss_change(loss, base[code])", "loss_change(base[code], loss)",
+           "regions_deactivation regions_alignment regions_study"),
+    Mutant("r44", "whole-model controls are one draw", "regions/table.py",
+           "Condition(RANDOM, draw, random_region(size, (layers, neurons), seed + draw))",
+           "Condition(RANDOM, draw, random_region(size, (layers, neurons), seed))", "regions_stated"),
+    Mutant("r29", "a silent neuron counts as active", "regions/recording.py",
+           "(values > 0).to(shares.dtype))[:, 0]", "(values >= 0).to(shares.dtype))[:, 0]", "regions_stated"),
+    Mutant("r49", "steering ignores its factor", "regions/steering.py",
+           "means = factor * language_means", "means = language_means", "regions_stated"),
+    Mutant("r50", "swapped sets the target's region alone", "regions/steering.py",
+           "yield SWAPPED, -1, made(both)", "yield SWAPPED, -1, made(mask)", "regions_stated"),
+    Mutant("r19", "chance of two regions with the wrong denominator", "regions/stability.py",
+           "expected / (a + b - expected)", "expected / (a + b)", "regions_stated"),
+    Mutant("r07", "LAPE scores by log L + entropy", "regions/lape.py",
+           "torch.log(torch.tensor(float(len(p)))) - entropy",
+           "torch.log(torch.tensor(float(len(p)))) + entropy", "regions_stated"),
+    Mutant("r32", "mean-difference ignores its effect", "regions/methods.py",
+           " & (effect > choices.effect)", "", "regions_stated"),
+    Mutant("r33", "members by η² need not be raised", "regions/methods.py",
+           " & (scores > 0))", ")", "regions_stated"),
+    Mutant("r47", "a prompt may be the whole text", "regions/generation.py",
+           "if len(ids) > length]", "if len(ids) >= length]", "regions_generation"),
+    Mutant("c01", "means pool both orders", "circuits/core/ablation.py",
+           "return pair.template, pair.order, rows.length", 'return pair.template, "", rows.length',
+           "circuits_ablation"),
+    Mutant("c32", "means pool the branches of target and foil", "circuits/core/ablation.py",
+           "rows.answer, rows.signs[row]", "rows.answer, 0", "circuits_ablation"),
+    Mutant("c23", "completeness compares the circuit with itself", "circuits/core/faithfulness.py",
+           "[space.whole & ~part for part in removed]", "[circuit & ~part for part in removed]", "circuits_stated"),
+    Mutant("c25", "the lens before an FFN is after it, twice", "circuits/heads/lens.py",
+           "(before, stream - written)", "(before, stream + written)", "circuits_ablation"),
+    Mutant("c17", "a share upside down", "circuits/comparison/transfer.py",
+           "own.value / home.value if", "home.value / own.value if", "circuits_stated"),
+    Mutant("c37", "a part at the threshold is on a route", "circuits/heads/routes.py",
+           "edges = (parts.heads > levels", "edges = (parts.heads >= levels", "circuits_stated"),
+    Mutant("c41", "one layer too many between sender and receiver", "circuits/patching/search.py",
+           "end - layer - 1 for end", "end - layer for end", "circuits_stated"),
+    Mutant("c43", "a kept step serves other prompts", "circuits/patching/search.py",
+           "self.settings.mlps, prompts]", "self.settings.mlps]", "circuits_planted"),
+    Mutant("c50", "the ceiling of one language", "circuits/comparison/head_frequency.py",
+           "for used in (first, second)]", "for used in (first, first)]", "circuits_stated"),
+    Mutant("v16", "intervals overlap where one end says so", "evolution/differences.py",
+           "one[0] <= two[1] and two[0] <= one[1]", "one[0] <= two[1] or two[0] <= one[1]", "regions_stated"),
+    Mutant("e08", "run.json is uploaded first", "results/store.py",
+           "key=lambda name: name == MANIFEST", "key=lambda name: name != MANIFEST", "results"),
+    Mutant("m13", "the hash of weights ignores their bytes", "models/hashing.py",
+           "digest.update(parameter.detach().contiguous().cpu().reshape(-1).view(torch.uint8).numpy().data)",
+           "digest.update(b'')", "models"),
+    Mutant("k01", "sentences left out are counted wrong", "corpora/source.py",
+           "len(texts) - len(common)", "len(texts)", "corpora"),
+    Mutant("k02", "an id of one language alone is kept", "corpora/source.py",
+           "if count[sentence_id] == len(present)]", "]", "corpora corpora_readers"),
+    Mutant("k03", "one document more than the limit", "corpora/source.py",
+           "documents[:limit]", "documents[: limit and limit + 1]", "corpora corpora_readers"),
+    Mutant("e09", "a run of a newer format is opened", "results/reader.py",
+           'manifest.get("format", FORMAT) > FORMAT', 'manifest.get("format", FORMAT) > FORMAT + 1', "results"),
+    Mutant("e10", "a file that was added passes", "results/checksums.py",
+           "name not in expected and name != CHECKSUMS]", "name not in expected and name == CHECKSUMS]", "results"),
+)  # fmt: skip
+
+
+def passes(file: str, text: str, tests: Iterable[Path], timeout: float = 900) -> bool:
+    """Whether the tests pass on a copy of the source in which one file has another text; False where they hang."""
+    with tempfile.TemporaryDirectory(prefix="mutant-") as folder:
+        copy = Path(folder) / "babelscope"
+        ignored = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(ROOT / "src" / "babelscope", copy, copy_function=os.symlink, ignore=ignored)
+        (copy / file).unlink()
+        (copy / file).write_text(text, encoding="utf-8")
+        asked = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *map(str, tests)]
+        where = {**os.environ, "PYTHONPATH": folder, "PYTHONDONTWRITEBYTECODE": "1"}
+        try:
+            done = subprocess.run(
+                asked, env=where, cwd=ROOT, capture_output=True, text=True, timeout=timeout, check=False
+            )
+        except subprocess.TimeoutExpired:
+            return False
+    return done.returncode == 0
+
+
+def survives(mutant: Mutant) -> bool | None:
+    """Whether the tests pass with the mutant; None where the line is not there, or not once."""
+    text = (ROOT / "src" / "babelscope" / mutant.file).read_text(encoding="utf-8")
+    if text.count(mutant.right) != 1:
+        return None
+    tests = [ROOT / "tests" / f"test_{name}.py" for name in mutant.tests.split()]
+    absent = [test.name for test in tests if not test.exists()]
+    if absent:
+        raise SystemExit(f"{mutant.name}: there is no {', '.join(absent)}")
+    return passes(mutant.file, text.replace(mutant.right, mutant.wrong), tests)
+
+
+def main(names: list[str]) -> int:
+    """A line for each mutant, and how many were killed."""
+    chosen = [mutant for mutant in MUTANTS if not names or mutant.name in names]
+    tests = sorted({f"tests/test_{name}.py" for mutant in chosen for name in mutant.tests.split()})
+    if not passes("py.typed", "", [ROOT / test for test in tests]):
+        raise SystemExit("the tests do not pass as things are: " + ", ".join(tests))
+    outcomes: list[bool | None] = []
+    for mutant in chosen:
+        begun = time.monotonic()
+        outcomes.append(survives(mutant))
+        word = {True: "SURVIVED", False: "killed", None: "NOT THERE"}[outcomes[-1]]
+        print(f"{mutant.name}  {word:<9}  {time.monotonic() - begun:4.0f} s  {mutant.file}: {mutant.says}", flush=True)
+    print(f"{outcomes.count(False)} of {len(chosen)} killed")
+    return 2 if None in outcomes else int(True in outcomes)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
