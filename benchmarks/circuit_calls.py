@@ -24,6 +24,8 @@ from babelscope.circuits.patching.selection import growth, select
 from babelscope.stats import wilson
 
 HEADS, RATE = 48, 0.05
+Call = tuple[str, str, int, int, int]
+"""kind of call, noise, prompts, false calls, true ones"""
 KINDS = {"normal": 0, "tail to the right": 1, "tail to the left": -1}
 
 
@@ -79,8 +81,8 @@ def roles(generator: np.random.Generator, n: int, tail: int) -> Iterator[tuple[s
     yield "roles", called, bool(Null.of(own, even, n).beaten[0, 0])
 
 
-def overlaps(runs: int) -> Iterator[tuple[str, str, int, int, int]]:
-    """Independent random circuits, and circuits that share half of their edges' scores: p ≤ 0.05, by measure."""
+def overlaps(runs: int) -> Iterator[Call]:
+    """Independent random circuits, and circuits that are the same: p ≤ 0.05, by measure; no prompts."""
     wiring = Wiring(layers=4, heads=6, kv_heads=6)
     false, true = Counter[str](), Counter[str]()
     for seed in range(runs):
@@ -89,11 +91,11 @@ def overlaps(runs: int) -> Iterator[tuple[str, str, int, int, int]]:
         false.update(one.measure for one in circuit_overlap(first, second, 99, seed) if one.p <= RATE)
         true.update(one.measure for one in circuit_overlap(first, first, 99, seed) if one.p <= RATE)
     for measure in MEASURES:
-        yield f"overlap, {measure.replace('_', ' ')}", "–", false[measure], true[measure], runs
+        yield f"overlap, {measure.replace('_', ' ')}", "–", 0, false[measure], true[measure]
 
 
-def calls(runs: int) -> Iterator[tuple[str, str, int, int, int]]:
-    """Kind of call, of which noise and how many prompts, false calls, true ones, runs."""
+def calls(runs: int) -> Iterator[Call]:
+    """Every kind of call under every noise and number of prompts."""
     for kind, tail in KINDS.items():
         for n in (10, 20, 100):
             false, true = Counter[str](), Counter[str]()
@@ -106,17 +108,22 @@ def calls(runs: int) -> Iterator[tuple[str, str, int, int, int]]:
                         false[name] += wrong
                         true[name] += right
             for name in names:
-                yield name, f"{kind}, n = {n}", false[name], true[name], runs
+                yield name, kind, n, false[name], true[name]
 
 
 def main(runs: int) -> None:
-    """Print the table."""
-    print(f"| call | noise, prompts | false calls ({runs} runs) | planted found | |\n|---|---|---:|---:|---|")
-    for name, where, false, true, trials in sorted([*calls(runs), *overlaps(runs)], key=lambda row: row[0]):
-        wrong, right = wilson(false, trials), true / trials
-        said = f"above {RATE}" if wrong.low > RATE else ""
-        rate = f"{wrong.value:.3f} ({wrong.low:.3f} to {wrong.high:.3f})"
-        print(f"| {name} | {where} | {rate} | {right:.2f} | {said} |")
+    """Print the table: a cell holds the rate of false calls with its interval, and the share of planted ones found."""
+    cells: dict[tuple[str, str], dict[int, str]] = {}
+    for name, kind, n, false, true in [*calls(runs), *overlaps(runs)]:
+        wrong = wilson(false, runs)
+        above = f" **above {RATE}**" if wrong.low > RATE else ""
+        said = f"{wrong.value:.3f} ({wrong.low:.3f} to {wrong.high:.3f}){above}; {true / runs:.2f}"
+        cells.setdefault((name, kind), {})[n] = said
+    print(f"{runs} runs a cell; false calls (95 %); share of the planted that is found\n")
+    print("| call | noise | n = 10 | n = 20 | n = 100 |\n|---|---|---|---|---|")
+    for (name, kind), by_n in sorted(cells.items(), key=lambda one: one[0][0]):
+        row = [by_n[0], "", ""] if 0 in by_n else [by_n[n] for n in (10, 20, 100)]
+        print(f"| {name} | {kind} | " + " | ".join(row) + " |")
 
 
 if __name__ == "__main__":

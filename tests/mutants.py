@@ -42,7 +42,7 @@ MUTANTS = (
     Mutant("r18", "percentile intervals of 90 %", "stats.py",
            "(1 - level) / 2", "(1 - level)", "stats"),
     Mutant("r34", "jackknife errors three times too small", "stats.py",
-           "np.sqrt((groups - 1) / groups * np.square", "np.sqrt((groups - 1) / groups / 9 * np.square", "regions_stated"),
+           "(groups - 1) / groups * np.square(left_out", "(groups - 1) / groups / 9 * np.square(left_out", "regions_stated"),
     Mutant("r35", "jackknife leaves nothing out", "regions/alignment_measures.py",
            "1 - self.member.T]", "1 - 0 * self.member.T]", "regions_alignment"),
     Mutant("r41", "ΔNLL of alignment neurons with the wrong sign", "regions/alignment_neurons.py",

@@ -79,7 +79,7 @@ class Overlap:
 
     def of_pair(self, one: int, other: int) -> Float[Tensor, "n n"]:
         """Jaccard index of the sets of every sentence of one language with every one of another."""
-        sentences = self.table.shape[0] // self.languages
+        sentences = self.table.get_shape()[0] // self.languages
         first, second = (self.table[place * sentences : (place + 1) * sentences] for place in (one, other))
         shared = torch.from_numpy((first @ second.T).toarray()).double()
         sizes = [torch.from_numpy(np.asarray(part.sum(1)).ravel()).double() for part in (first, second)]
