@@ -5,7 +5,8 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 # One pinned thread beats two contended ones (docs/benchmarks.md).
 QUIET := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
 
-.PHONY: coverage demo test test-fast test-kernels lint types docs docs-version bench wheel clean fuzz faults audit test-oldest test-newest
+.PHONY: demo test test-fast test-kernels coverage calibration mutants lint types docs docs-version bench wheel clean fuzz faults audit \
+  test-oldest test-newest test-pythons
 
 demo: .venv/installed
 	$(BIN)/babelscope demo --out runs/demo --overwrite
@@ -24,6 +25,19 @@ KERNELS := tests/test_regions_recording.py tests/test_circuits_ablation.py tests
   tests/test_regions_deactivation.py tests/test_models.py
 test-kernels: .venv/installed-dev
 	ATEN_CPU_CAPABILITY=default $(QUIET) $(BIN)/python -m pytest -q -n 2 --dist loadfile $(KERNELS)
+
+# nightly: which lines no test runs
+coverage: .venv/installed-dev
+	$(PIP) 'coverage>=7.6'
+	$(QUIET) $(BIN)/coverage run --source src/babelscope --branch -m pytest -q -m "not browser and not ray"
+	$(BIN)/coverage report --skip-covered --sort cover
+
+# nightly: wrong numbers on purpose. Named ones, each with its test; then, drawn at random, EACH of every package
+EACH ?= 60
+mutants: .venv/installed-dev
+	$(PIP) -e '.[mutants]'
+	$(QUIET) $(BIN)/python -m tests.mutants
+	$(QUIET) $(BIN)/python -m tests.mutation --each $(EACH) --deep
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check src tests benchmarks pocket_factory
@@ -60,7 +74,7 @@ faults: .venv/installed-dev
 	$(QUIET) BABELSCOPE_FAULTS=40 $(BIN)/python -m pytest -q tests/test_faults_*.py --timeout 7200
 
 # nightly: how often every kind of interval holds the truth, a thousand runs each, and false calls of a circuits study
-coverage: .venv/installed-dev
+calibration: .venv/installed-dev
 	$(QUIET) $(BIN)/python -m benchmarks.coverage
 	$(QUIET) $(BIN)/python -m benchmarks.circuit_calls
 
@@ -73,6 +87,10 @@ test-oldest:
 
 test-newest:
 	bash .ci/versions newest
+
+# the exact versions under every other Python that is here (pyenv's, or the system's)
+test-pythons:
+	for python in $(wildcard $(HOME)/.pyenv/versions/3.1[23].*/bin/python3) ; do bash .ci/versions exact $$python || exit 1 ; done
 
 wheel: .venv/installed-dev
 	$(PIP) build

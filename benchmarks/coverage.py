@@ -1,6 +1,6 @@
 """How often each kind of 95 % interval that the package prints holds the truth, on simulated documents.
 
-    python -m benchmarks.coverage            nightly (`make coverage`): 1000 runs a row
+    python -m benchmarks.coverage            nightly (`make calibration`): 1000 runs a row
     python -m benchmarks.coverage --quick    200 runs a row
 
 Documents are normal or skewed (exponential, one long tail); truths are known, or the mean over all runs where a number

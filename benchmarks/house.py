@@ -1,7 +1,8 @@
 """How large and how plain the source is, at any revision: `python -m benchmarks.house [--rev REV] [--against REV]`.
 
 Lines and files of src, files and functions by size, parameters of public functions, `Any` per 1 000 lines, pyright
-switches in files, circles of imports with those inside functions counted, runs of six duplicated lines or more.
+switches in files, circles of imports with those inside functions counted, runs of six duplicated lines or more, and how
+far the settings of the regions study travel. `--list` names the places: large files, long signatures, copies, the walk.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from benchmarks._settings_walk import walk
+
 ROOT = Path(__file__).resolve().parents[1]
 WINDOW = 6
 """lines that stand twice before it counts as a copy"""
@@ -32,6 +35,7 @@ def measures(source: Path) -> dict[str, float]:
     parameters = [len(_parameters(one)) for tree in trees.values() for one in _public_functions(tree)]
     functions = [_length(one) for tree in trees.values() for one in _functions(tree)]
     anys = sum(_anys(tree) for tree in trees.values())
+    walked = walk(trees, source)
     switched = sum(bool(re.search(r"^# pyright: \w+\s*=", text, re.M)) for text in texts.values())
     return {
         "lines of src": sum(lines),
@@ -46,8 +50,28 @@ def measures(source: Path) -> dict[str, float]:
         "Any per 1 000 lines": 1000 * anys / sum(lines),
         "files with pyright switches": switched,
         "modules in circles of imports": _in_circles(trees, source),
-        "pairs of copies of six lines or more": _copies(texts),
+        "pairs of copies of six lines or more": len(_copies(texts)),
+        "files that the settings of regions enter": len(walked.files),
+        "calls that hand them back up": walked.climbs,
+        "names that they go by": len(walked.names),
     }
+
+
+def places(source: Path) -> Iterator[str]:
+    """Where what is counted stands."""
+    texts = {path: path.read_text(encoding="utf-8") for path in sorted(source.rglob("*.py"))}
+    trees = {path: ast.parse(text) for path, text in texts.items()}
+    for path, text in texts.items():
+        if text.count("\n") > 400:
+            yield f"{path.relative_to(source)}: {text.count(chr(10))} lines"
+    for path, tree in trees.items():
+        for one in _public_functions(tree):
+            if len(_parameters(one)) > 8:
+                yield f"{path.relative_to(source)}:{one.lineno}: {one.name} has {len(_parameters(one))} parameters"
+    for (first, line), (second, other) in _copies(texts):
+        yield f"{first.relative_to(source)}:{line} = {second.relative_to(source)}:{other}"
+    walked = walk(trees, source)
+    yield f"settings enter {' → '.join(walked.files)}; they are called {', '.join(walked.names)}"
 
 
 def _functions(tree: ast.Module) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
@@ -121,18 +145,29 @@ def _reached(start: str, edges: dict[str, set[str]]) -> set[str]:
     return seen
 
 
-def _copies(texts: dict[Path, str]) -> int:
+Place = tuple[Path, int]
+
+
+def _copies(texts: dict[Path, str]) -> list[tuple[Place, Place]]:
     """Places at which six lines of code in a row (imports, blanks and comments left out) stand a second time."""
-    places = defaultdict[tuple[str, ...], list[tuple[Path, int]]](list)
+    found = defaultdict[tuple[str, ...], list[tuple[Path, int]]](list)
+    numbers: dict[Path, list[int]] = {}
     for path, text in texts.items():
-        code = [line.strip() for line in text.splitlines()]
-        code = [line for line in code if len(line) > 3 and not line.startswith(("#", "from ", "import ", '"""', "@"))]
+        imports = {
+            line
+            for one in ast.walk(ast.parse(text))
+            if isinstance(one, ast.Import | ast.ImportFrom)
+            for line in range(one.lineno, (one.end_lineno or one.lineno) + 1)
+        }
+        code = [(number, line.strip()) for number, line in enumerate(text.splitlines(), 1) if number not in imports]
+        code = [(number, line) for number, line in code if len(line) > 3 and not line.startswith(("#", '"""', "@"))]
+        numbers[path] = [number for number, _ in code]
         for start in range(len(code) - WINDOW + 1):
-            places[tuple(code[start : start + WINDOW])].append((path, start))
-    pairs = sorted((a, b) for found in places.values() for a, b in itertools.pairwise(found))
+            found[tuple(line for _, line in code[start : start + WINDOW])].append((path, start))
+    pairs = sorted((a, b) for windows in found.values() for a, b in itertools.pairwise(windows))
     # a copy of ten lines holds five windows of six: those that follow one another are one pair
     following = {((p, i + 1), (q, j + 1)) for (p, i), (q, j) in pairs}
-    return sum(pair not in following for pair in pairs)
+    return [((p, numbers[p][i]), (q, numbers[q][j])) for (p, i), (q, j) in pairs if ((p, i), (q, j)) not in following]
 
 
 @contextmanager
@@ -156,7 +191,12 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rev", help="git revision; default: the files as they are")
     parser.add_argument("--against", help="an older revision, printed in front")
+    parser.add_argument("--list", action="store_true", help="name the places")
     asked = parser.parse_args(arguments)
+    if asked.list:
+        with source_at(asked.rev) as source:
+            print(*places(source), sep="\n")
+        return
     columns: dict[str, dict[str, float]] = {}
     for revision in dict.fromkeys([asked.against, asked.rev] if asked.against else [asked.rev]):
         with source_at(revision) as source:

@@ -107,7 +107,7 @@ def measure_cross(name: str, out: Path, n: int, codes: Sequence[str]) -> None:
     circuits = {code: greedy_edges(wiring, own, size) for code, own in ranked.items()}
     controls = {c: greedy_edges(wiring, own, size) for c, own in zip(LANGUAGES, scores.control_scores.values)}
     chosen = {code: tests[code] for code in codes}
-    rows = transfer.cross_faithfulness(model, circuits, chosen, controls, random=1, seed=SEED)
+    rows = transfer.cross_faithfulness(model, circuits, chosen, transfer.Beside(controls, 1, SEED))
     _write(out, model, n, codes, None, cross_edges=pd.DataFrame(rows), curve=curve)
 
 

@@ -1,9 +1,10 @@
 """Writes docs/families.md: every type of model that the installed transformers knows, built tiny, and what it passes.
 
-    python docs/make_families.py [--only TYPE …] [--out docs/families.md]
+    python docs/make_families.py [--only TYPE …] [--kinds KIND …] [--out docs/families.md | --compare docs/families.md]
 
 Each type is built from a small configuration with random weights (norms, biases and multipliers too, so that nothing is
-right by being zero or one) and asked by the gate what it can be used for. What cannot be built says so.
+right by being zero or one) and asked by the gate what it can be used for. What cannot be built says so. `--compare`
+says what is otherwise than on the page, and ends with 1 where a type can be used for less.
 """
 
 from __future__ import annotations
@@ -117,12 +118,13 @@ OWN: dict[str, dict[str, Any]] = {
     "deepseek_v2": {"num_experts_per_tok": 2, "n_group": 1, "topk_group": 1},
     "dots1": {"n_routed_experts": 4, "n_shared_experts": 1, "num_experts_per_tok": 2},
     "jamba": {"attn_layer_period": 2, "attn_layer_offset": 1},
-    "granitemoehybrid": {"layer_types": ["mamba", "attention"] * 2},
+    "granitemoehybrid": {"layer_types": ["linear_attention", "full_attention"] * 2},
+    "zaya": {"num_experts_per_tok": 1},
     "nemotron": {"num_key_value_heads": 2},
     "lfm2_moe": {"layer_types": ["conv", "full_attention"] * 2},
-    "hunyuan_v1_dense": {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4}},
-    "hunyuan_v1_moe": {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4}},
-    "ministral": {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4}},
+    "hunyuan_v1_dense": {"head_dim": HEAD, "rope_parameters": {"rope_type": "default", "rope_theta": 1e4}},
+    "hunyuan_v1_moe": {"head_dim": HEAD, "rope_parameters": {"rope_type": "default", "rope_theta": 1e4}},
+    "ministral": {"head_dim": HEAD, "rope_parameters": {"rope_type": "default", "rope_theta": 1e4}},
     "xmod": {"default_language": "en_XX"},
     "reformer": {"is_decoder": True},
     "gpt_neo": {"attention_types": [[["global", "local"], 2]], "window_size": 8, "intermediate_size": UNITS},
@@ -284,21 +286,60 @@ def counts(rows: Iterable[Row]) -> str:
     return "\n".join(lines)
 
 
+TOLD = {"circuits": "regions, circuits", "regions": "regions", "refused": "–", "not built": "not built"}
+"""outcomes as the page says them"""
+
+
 def table(rows: Iterable[Row]) -> str:
     """Every type with its outcome."""
     lines = ["| kind | type | usable for | why not more |", "|---|---|---|---|"]
-    told = {"circuits": "regions, circuits", "regions": "regions", "refused": "–", "not built": "not built"}
     for row in rows:
         reason = row.reason.replace("|", "\\|")
-        lines.append(f"| {row.kind} | {row.type} | {told.get(row.outcome, row.outcome)} | {reason} |")
+        lines.append(f"| {row.kind} | {row.type} | {TOLD.get(row.outcome, row.outcome)} | {reason} |")
     return "\n".join(lines)
+
+
+_LEVELS = ("fault", "not built", "–", "regions", "regions, circuits")
+"""from least to most"""
+
+
+def rows_of_page(page: str) -> dict[tuple[str, str], tuple[str, str]]:
+    """Kind and type → what it was usable for and why not more, as a page's table says."""
+    found: dict[tuple[str, str], tuple[str, str]] = {}
+    for line in page.partition(BEGIN)[2].partition(END)[0].splitlines():
+        cells = line.removeprefix("| ").removesuffix(" |").split(" | ", 3)
+        if len(cells) == 4 and cells[2] in _LEVELS:
+            found[cells[0], cells[1]] = (cells[2], cells[3].replace("\\|", "|"))
+    return found
+
+
+def changes(before: dict[tuple[str, str], tuple[str, str]], rows: Iterable[Row]) -> tuple[list[str], bool]:
+    """What is otherwise than before, a line each, and whether a type can be used for less than before."""
+    told: list[str] = []
+    worse = False
+    seen: set[tuple[str, str]] = set()
+    kinds: set[str] = set()
+    for row in rows:
+        key, now = (row.kind, row.type), TOLD.get(row.outcome, row.outcome)
+        seen.add(key)
+        kinds.add(row.kind)
+        was, _ = before.get(key, ("", ""))
+        if was == now:
+            continue
+        less = was != "" and _LEVELS.index(now) < _LEVELS.index(was)
+        worse = worse or less
+        word = "new" if not was else "worse" if less else "better"
+        told.append(f"{word}: {row.kind} {row.type}: {was or 'not there'} → {now} {row.reason}".rstrip())
+    gone = [key for key in before if key[0] in kinds and key not in seen]
+    return [*told, *(f"gone: {kind} {name}" for kind, name in gone)], worse
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", nargs="*", help="types; default: all")
-    parser.add_argument("--kinds", nargs="*", default=["causal", "image-text"], choices=list(KINDS))
-    parser.add_argument("--out", type=Path, help="page whose table is replaced; default: print it")
+    parser.add_argument("--kinds", nargs="*", default=list(KINDS), choices=list(KINDS))
+    parser.add_argument("--out", type=Path, help="page whose table is renewed, in what was asked; default: print")
+    parser.add_argument("--compare", type=Path, help="page whose table is compared with")
     options = parser.parse_args()
     warnings.filterwarnings("ignore")
     transformers.logging.set_verbosity_error()
@@ -312,11 +353,24 @@ def main() -> None:
             with contextlib.redirect_stdout(io.StringIO()):
                 rows.append(asked(kind, model_type))
             print(rows[-1].kind, rows[-1].type, rows[-1].outcome, rows[-1].reason, sep=" | ", file=sys.stderr)
-    made = f"With transformers {transformers.__version__}:\n\n{counts(rows)}\n\n{table(rows)}"
+    if options.compare is not None:
+        before = rows_of_page(options.compare.read_text(encoding="utf-8"))
+        if options.only:
+            before = {key: value for key, value in before.items() if key[1] in options.only}
+        lines, worse = changes(before, rows)
+        print(f"transformers {transformers.__version__}:", *(lines or ["nothing is otherwise"]), sep="\n")
+        sys.exit(int(worse))
     if options.out is None:
         print(counts(rows))
         return
     page = options.out.read_text(encoding="utf-8")
+    # what was not asked stays as it is there
+    asked_now = {(row.kind, row.type) for row in rows}
+    outcomes = {told: outcome for outcome, told in TOLD.items()}
+    kept = rows_of_page(page).items()
+    rows += [Row(*key, outcomes.get(told, told), why) for key, (told, why) in kept if key not in asked_now]
+    rows.sort(key=lambda row: (list(KINDS).index(row.kind), row.type))
+    made = f"With transformers {transformers.__version__}:\n\n{counts(rows)}\n\n{table(rows)}"
     before, _, rest = page.partition(BEGIN)
     after = rest.partition(END)[2]
     options.out.write_text(f"{before}{BEGIN}\n{made}\n{END}{after}", encoding="utf-8")

@@ -102,3 +102,40 @@ def test_a_name_that_is_nowhere_defined_is_found_and_the_axes_of_a_shape_are_not
     root = CI.parent
     folders = [str(root / name) for name in ("src", "tests", "benchmarks", "docs", "pocket_factory")]
     assert script("names").undefined(folders, ruff) == []
+
+
+def test_the_table_of_families_says_what_a_newer_library_changes(tmp_path):
+    docs = CI.parent / "docs" / "make_families.py"
+    if not docs.is_file():
+        pytest.skip("the scripts of the documentation are not in the sdist")
+    spec = spec_from_loader("make_families", SourceFileLoader("make_families", str(docs)))
+    assert spec
+    assert spec.loader
+    families = module_from_spec(spec)
+    sys.modules["make_families"] = families
+    spec.loader.exec_module(families)
+    row = families.Row
+    old = [
+        row("causal", "a", "circuits"), row("causal", "b", "regions", "no | attention"),
+        row("causal", "c", "refused", "x"), row("causal", "d", "circuits"), row("encoder", "e", "regions"),
+    ]  # fmt: skip
+    page = f"before\n{families.BEGIN}\n{families.counts(old)}\n\n{families.table(old)}\n{families.END}\nafter"
+    before = families.rows_of_page(page)
+    assert before == {
+        ("causal", "a"): ("regions, circuits", ""), ("causal", "b"): ("regions", "no | attention"),
+        ("causal", "c"): ("–", "x"), ("causal", "d"): ("regions, circuits", ""), ("encoder", "e"): ("regions", ""),
+    }  # fmt: skip
+    assert families.changes(before, old) == ([], False)
+    new = [row("causal", "a", "regions", "why"), row("causal", "b", "circuits"), row("causal", "c", "refused", "y"),
+           row("causal", "f", "circuits")]  # fmt: skip
+    lines, worse = families.changes(before, new)
+    assert worse
+    assert lines == [
+        "worse: causal a: regions, circuits → regions why", "better: causal b: regions → regions, circuits",
+        "new: causal f: not there → regions, circuits", "gone: causal d",
+    ]  # fmt: skip
+    assert families.changes(before, new[1:]) == (["better: causal b: regions → regions, circuits",
+        "new: causal f: not there → regions, circuits", "gone: causal a", "gone: causal d"], False)  # fmt: skip
+    real = families.rows_of_page((docs.parent / "families.md").read_text(encoding="utf-8"))
+    assert real["causal", "llama"] == ("regions, circuits", "")
+    assert len(real) > 180

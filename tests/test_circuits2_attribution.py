@@ -10,7 +10,7 @@ from babelscope.circuits.core.ablation import reference
 from babelscope.circuits.core.graph import Wiring
 from babelscope.circuits.core.nodes import EMBEDDING, FINAL, MLP, Head, Receiver, heads_of
 from babelscope.circuits.edges.atp import attribution_patching
-from babelscope.circuits.edges.eap import edge_attribution
+from babelscope.circuits.edges.eap import Variant, edge_attribution
 from babelscope.circuits.edges.edge_ablation import edge_effects, logit_differences
 from babelscope.circuits.edges.relp import relevance_rules
 from babelscope.circuits.patching.methods import activation_patching, path_patching
@@ -143,7 +143,7 @@ def test_integrated_gradients_are_complete_at_the_input(pairs):
     span = activation_patching(model, few, [EMBEDDING])
     total = float((span.corrupted - span.clean).mean())
     errors = {
-        (rule, steps): abs(edge_attribution(model, few, "eap-ig", steps, rule).writers[0] - total)
+        (rule, steps): abs(edge_attribution(model, few, "eap-ig", steps, variant=Variant(rule)).writers[0] - total)
         for rule, steps in (("midpoint", 2), ("midpoint", 12), ("left", 12))
     }
     assert errors["midpoint", 12] < 1e-3 * max(1, abs(total))
@@ -217,7 +217,7 @@ def test_with_patterns_held_no_edge_into_queries_or_keys_counts(llama, pairs):
     wiring = Wiring.of(llama)
     columns = [wiring.reader(reader) for reader in wiring.readers if reader.kind in ("q", "k")]
     assert not edge_attribution(llama, pairs[:1], "relp").scores[:, columns].any()
-    assert edge_attribution(llama, pairs[:1], "relp", frozen_patterns=False).scores[:, columns].any()
+    assert edge_attribution(llama, pairs[:1], "relp", variant=Variant(frozen_patterns=False)).scores[:, columns].any()
 
 
 def test_integrated_gradients_come_nearer_to_the_truth_than_one_gradient(llama, pairs):

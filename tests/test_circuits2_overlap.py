@@ -13,7 +13,7 @@ from babelscope.circuits.comparison.overlap import (
     relabelled,
     rows,
 )
-from babelscope.circuits.comparison.transfer import class_rows, classify, cross_faithfulness, matrix
+from babelscope.circuits.comparison.transfer import Beside, class_rows, classify, cross_faithfulness, matrix
 from babelscope.circuits.core.graph import Wiring
 from babelscope.circuits.core.nodes import EMBEDDING, FINAL, MLP, Head, Receiver
 from babelscope.circuits.edges.circuit import Circuit, greedy_edges
@@ -130,7 +130,7 @@ def test_circuits_run_on_other_languages(llama):
     wiring = Wiring.of(llama)
     circuits = {name: greedy_edges(wiring, found, 60) for name, found in scores.items()}
     controls = {"aa": greedy_edges(wiring, scores["bb"], 60)}
-    found = cross_faithfulness(llama, circuits, prompts, controls, random=2)
+    found = cross_faithfulness(llama, circuits, prompts, Beside(controls, 2))
     assert [(row["found_in"], row["run_on"]) for row in found] == [
         ("aa", "aa"),
         ("bb", "aa"),
@@ -143,7 +143,7 @@ def test_circuits_run_on_other_languages(llama):
         if row["found_in"] == row["run_on"]:
             assert row["share"] == pytest.approx(1)
     assert set(matrix(found)) == {"aa", "bb"}
-    again = cross_faithfulness(llama, circuits, prompts, controls, random=2)
+    again = cross_faithfulness(llama, circuits, prompts, Beside(controls, 2))
     assert found[1]["relabelled"] == again[1]["relabelled"]
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from babelscope.circuits.core.nodes import Head, Receiver
-from babelscope.circuits.patching.methods import activation_patching, path_patching
+from babelscope.circuits.patching.methods import Sweep, activation_patching, path_patching
 from babelscope.models import Model
 from tests.random_pairs import random_pair
 from tests.tiny_models import tiny_model, tiny_tokenizer
@@ -49,7 +49,7 @@ def test_the_path_from_a_head_into_another_equals_the_oracles(both):
                 for head in range(4):
                     receiver = [Receiver(kind, layer, head)]
                     ours = path_patching(
-                        model, [pair], receiver, [source], at=None, mlps="frozen", direction="denoising"
+                        model, [pair], receiver, [source], at=None, mlps="frozen", sweep=Sweep(direction="denoising")
                     )
                     assert ours.patched[0, 0] == pytest.approx(float(theirs[layer, head]), abs=1e-4), (
                         kind,

@@ -10,7 +10,7 @@ import torch
 
 from babelscope.circuits.core.nodes import EMBEDDING, FINAL, MLP, Head, Receiver, heads_of, mlps_of, receivers
 from babelscope.circuits.patching import methods
-from babelscope.circuits.patching.methods import activation_patching, path_patching
+from babelscope.circuits.patching.methods import Sweep, activation_patching, path_patching
 from babelscope.errors import InputError, TaskError, UnsupportedModel
 from babelscope.models import Model, Site, capture, edit
 from babelscope.models.hooks import hook_count
@@ -87,10 +87,12 @@ def test_opt_350m_is_refused(pairs):
 
 def test_batch_size_changes_no_score(llama, pairs):
     whole = path_patching(llama, pairs, [Receiver("q", 2, 1)], at="B").patched
-    small = path_patching(llama, pairs, [Receiver("q", 2, 1)], at="B", budget=9).patched
+    small = path_patching(llama, pairs, [Receiver("q", 2, 1)], at="B", sweep=Sweep(budget=9)).patched
     assert np.allclose(whole, small, atol=1e-5)
     assert np.allclose(
-        activation_patching(llama, pairs).patched, activation_patching(llama, pairs, budget=7).patched, atol=1e-5
+        activation_patching(llama, pairs).patched,
+        activation_patching(llama, pairs, sweep=Sweep(budget=7)).patched,
+        atol=1e-5,
     )
 
 
@@ -121,7 +123,7 @@ def test_patching_the_embedding_everywhere_gives_the_corrupted_run(model, pairs)
     effects = activation_patching(model, few, [EMBEDDING])
     assert equal(effects.patched[0], effects.corrupted)
     assert effects.recovery == pytest.approx([0], abs=1e-3)
-    denoised = activation_patching(model, few, [EMBEDDING], direction="denoising")
+    denoised = activation_patching(model, few, [EMBEDDING], sweep=Sweep(direction="denoising"))
     assert equal(denoised.patched[0], denoised.clean)
     assert denoised.effect == pytest.approx([1], abs=1e-3)
 
@@ -170,7 +172,7 @@ def test_patching_a_pattern_moves_the_pattern_and_keeps_the_values(llama, pairs)
 
 
 def test_divergence_is_zero_without_change_and_positive_with_it(llama, pairs):
-    effects = activation_patching(llama, pairs, [EMBEDDING, Head(0, 0)], divergence=True)
+    effects = activation_patching(llama, pairs, [EMBEDDING, Head(0, 0)], sweep=Sweep(divergence=True))
     assert effects.divergence is not None
     assert (effects.divergence > 1e-7).all()
     with torch.no_grad():

@@ -94,3 +94,15 @@ def test_the_readme_links_to_files_that_are_there():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     for target in [*re.findall(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)", text), *re.findall(r"`(docs/[^`]*)`", text)]:
         assert (ROOT / target).exists(), target
+
+
+def test_every_file_that_contributing_names_is_there():
+    """The stranger's walk: paths in the tables of CONTRIBUTING, below src/babelscope unless they say otherwise."""
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    rows = [line for line in text.splitlines() if line.startswith("| ") and "`" in line]
+    assert len(rows) > 14
+    for row in rows:
+        cells = row.split("|")[2:]
+        for path in [found for cell in cells for found in re.findall(r"`([^`]+)`", cell)]:
+            inside = path.partition("NAME")[0].partition("LANGUAGE")[0].rstrip("/")
+            assert any((place / inside).exists() for place in (ROOT / "src" / "babelscope", ROOT)), f"{path}: {row}"

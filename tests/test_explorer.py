@@ -9,7 +9,7 @@ import torch
 
 from babelscope.app import facts, heads, neurons, sentences, switches
 from babelscope.app.identify import identify
-from babelscope.app.markup import heat_table, shown
+from babelscope.app.markup import Tint, heat_table, shown
 from babelscope.app.session import Loading, Session, open_for_viewing, open_session
 from babelscope.app.work import Work, bounded
 from babelscope.corpora import ParallelCorpus
@@ -297,7 +297,7 @@ def test_threads_take_turns(session):
 
 
 def test_markup_shows_text_as_text():
-    table = heat_table([[0.5, float("nan")], [-0.2, 1.0]], [NASTY, "b"], [NASTY, "d"], NASTY, -1, 1)
+    table = heat_table([[0.5, float("nan")], [-0.2, 1.0]], [NASTY, "b"], [NASTY, "d"], NASTY, Tint(-1, 1))
     assert "<script" not in table
     assert "<img" not in table
     assert not set("{}$`") & set(table.replace("&#36;", ""))

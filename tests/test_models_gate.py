@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,13 +17,22 @@ from peft import LoraConfig, get_peft_model
 
 from babelscope import circuits
 from babelscope.circuits.core.nodes import Head
-from babelscope.errors import InputError, ModelError, UnsupportedModel
+from babelscope.errors import AlreadyEdited, InputError, MissingExtra, ModelError, UnsupportedModel
+from babelscope.evaluation.cloze import evaluate_cloze
+from babelscope.evaluation.items import ClozeStory
 from babelscope.models import Family, LoadOptions, Model, load_model, register_family, require, unregister_family
+from babelscope.models.experts import PassShape
 from babelscope.models.families import ROWS
 from babelscope.models.gate import failures
+from babelscope.models.hooks import Site, capture, edit
 from babelscope.models.registry import family_from_file, row_from_data
-from babelscope.regions.perplexity import token_losses
+from babelscope.models.rows import RowEdit, edited_rows
+from babelscope.regions.expert_deactivation import without_experts
+from babelscope.regions.perplexity import cut_windows, score, token_losses
+from babelscope.regions.recording import record
 from tests.random_pairs import random_pairs
+from tests.region_data import corpus, texts
+from tests.tiny_mixtures import mixture_weights
 from tests.tiny_models import tiny_model, tiny_tokenizer
 
 IDS = torch.tensor([[5, 77, 30, 41, 60, 12], [8, 9, 10, 11, 12, 13]])
@@ -63,12 +76,75 @@ def test_the_gate_asks_again_when_weights_change():
     model = Model(tiny_model("llama"), tiny_tokenizer(), id="tiny")
     require(model, "circuits")
     projection = model.blocks[0].self_attn.o_proj
-    projection.register_forward_hook(lambda _m, _i, output: output * 2)
-    require(model, "circuits")  # a hook alone is not seen
+    own = projection.forward
+    projection.forward = lambda hidden: own(hidden) * 2
+    require(model, "circuits")  # code put in the place of code is not seen
     with torch.no_grad():
         projection.weight.add_(0)
     with pytest.raises(UnsupportedModel, match="attention's output"):
         require(model, "circuits")
+
+
+def test_a_hook_added_after_the_first_check_is_asked_about():
+    model = Model(tiny_model("llama"), tiny_tokenizer(), id="tiny")
+    require(model, "regions")
+    handle = model.blocks[0].mlp.down_proj.register_forward_hook(lambda _m, _i, output: output * 2)
+    with pytest.raises(UnsupportedModel, match="neurons times output weights miss"):
+        require(model, "regions")
+    handle.remove()
+    require(model, "regions")
+    model.blocks[1].register_forward_hook(lambda _m, _i, _o: None)  # one that only looks
+    require(model, "regions")
+
+
+def test_an_edited_model_is_never_asked_for_the_first_time():
+    zero = {Site("mlp_write", 1): torch.zeros_like}
+    model = Model(tiny_model("llama"), tiny_tokenizer(), id="tiny")
+    with edit(model, zero), torch.inference_mode():
+        with pytest.raises(AlreadyEdited, match=r"tiny was not checked for circuits before it was edited"):
+            require(model, "circuits")
+        model.trunk(IDS)
+    require(model, "circuits")
+    with edit(model, zero), torch.inference_mode():
+        require(model, "circuits")  # known from before
+        model.trunk(IDS)
+    mixture = Model(mixture_weights("mixtral"), tiny_tokenizer(), id="mixed")
+    with without_experts(mixture, {0: [1]}), torch.inference_mode():
+        with pytest.raises(AlreadyEdited, match="before it was edited"):
+            require(mixture, "regions")
+        mixture.trunk(IDS)
+
+
+def test_every_router_is_among_the_sites():
+    model = Model(mixture_weights("qwen3_moe"), tiny_tokenizer(), id="mixed")
+    assert [site.layer for site in model.sites() if site.kind == "router"] == list(model.mixtures)
+    with torch.inference_mode(), capture(model, model.sites()) as seen:
+        model.trunk(IDS)
+    assert set(seen) == set(model.sites())
+
+
+def test_a_hook_of_one_thread_reads_no_pass_of_another():
+    """What torch calls without keywords, as it does while a hook is half added, is a pass of another thread."""
+    model = Model(tiny_model("llama"), tiny_tokenizer(), id="tiny")
+    mixture = Model(mixture_weights("mixtral"), tiny_tokenizer(), id="mixed")
+    shape = PassShape(mixture.blocks[0])
+    shape._note(mixture.blocks[0], (torch.zeros(4, 5, 1),))
+    assert shape.shape == (0, 0)
+    shape.remove()
+    with edited_rows(model, [RowEdit({Site("residual", 1): lambda h: h * 2}, first=True)]) as flow:
+        flow.rows = torch.zeros(2, dtype=torch.long)
+        with torch.inference_mode():
+            model.trunk(IDS)
+            places = flow.places
+            other = threading.Thread(target=lambda: model.trunk(IDS[:1, :3]))
+            other.start()
+            other.join()
+        assert flow.places is places
+        (note,) = [
+            hook for hook in model.hf.model._forward_pre_hooks.values() if hook.__module__ == "babelscope.models.rows"
+        ]
+        note(model.hf.model, (IDS,))
+        assert flow.places is places
 
 
 def test_a_model_in_training_mode_gives_no_numbers():
@@ -123,13 +199,19 @@ def test_an_adapter_added_after_loading_is_noticed():
 
 
 @pytest.mark.parametrize("dora", [False, True])
-def test_a_merged_adapter_is_the_merged_weights(tmp_path, dora):
+def test_a_merged_adapter_is_the_merged_weights(tmp_path, monkeypatch, dora):
     peft = adapted(dora)
     tiny_model("llama").save_pretrained(tmp_path)
     tiny_tokenizer().save_pretrained(tmp_path)
     peft.save_pretrained(tmp_path)
     with pytest.raises(ModelError, match="LORA adapter: add --merge-adapter, or remove"):
         load_model(tmp_path)
+    with monkeypatch.context() as without:
+        without.setitem(sys.modules, "peft", None)
+        with pytest.raises(ModelError, match="LORA adapter: add --merge-adapter, or remove"):
+            load_model(tmp_path)
+        with pytest.raises(MissingExtra, match="peft"):
+            load_model(tmp_path, options=LoadOptions(merge_adapter=True))
     model = load_model(tmp_path, options=LoadOptions(merge_adapter=True))
     with torch.no_grad():
         wanted = peft(IDS).logits
@@ -183,8 +265,17 @@ def test_offloaded_weights_give_the_numbers_of_resident_ones(part, where, tmp_pa
     assert torch.allclose(losses[0], losses[1], atol=1e-6)
     assert torch.allclose(words[0], words[1], atol=1e-6)
     require(away, "regions")
-    with pytest.raises(UnsupportedModel, match=r"offloaded.*regions work"):
-        circuits.activation_patching(away, random_pairs()[:1], [Head(0, 0)])
+    means = [record(model, corpus(2, 2)).means for model in (resident, away)]
+    assert abs(means[0] - means[1]).max() <= 1e-6
+    windows = cut_windows(resident, texts(1)["en"], 16, limit=2)
+    perplexities = [score(model, windows).perplexity for model in (resident, away)]
+    assert perplexities[0] == pytest.approx(perplexities[1], rel=1e-6)
+    story = ClozeStory("1", "ab cd", ("ef gh", "ij"), 0)
+    margins = [evaluate_cloze(model, {"en": [story]}).margin[0] for model in (resident, away)]
+    assert margins[0] == pytest.approx(margins[1], rel=1e-6)
+    for entry in ("activation patching", "path patching", "edges", "atp", "roles"):
+        with pytest.raises(UnsupportedModel, match=r"offloaded.*regions work"):
+            ENTRIES[entry](away)
 
 
 def test_two_offloaded_models_have_two_hashes(tmp_path):
@@ -416,3 +507,33 @@ def test_a_window_longer_than_learned_positions_is_refused():
     texts = TextCollection("en", (Document("a", "ab" * 200),), "here")
     with pytest.raises(InputError, match="a window has 129 tokens; tiny has learned 128 positions"):
         cut_windows(model, texts, 129)
+
+
+def test_adapters_and_quantised_weights_on_the_hub_are_refused_too(tmp_path):
+    """A cache as the hub's client lays it out, offline."""
+    files = {"adapter": {"adapter_config.json": {"peft_type": "LORA"}}, "small": {}}
+    for name, more in files.items():
+        folder = tmp_path / "hub" / f"models--org--{name}"
+        (folder / "refs").mkdir(parents=True)
+        (folder / "refs" / "main").write_text("abc")
+        snapshot = folder / "snapshots" / "abc"
+        tiny_model("llama").save_pretrained(snapshot)
+        tiny_tokenizer().save_pretrained(snapshot)
+        for file, content in more.items():
+            (snapshot / file).write_text(json.dumps(content))
+    config = json.loads((snapshot / "config.json").read_text())
+    config["quantization_config"] = {"quant_method": "fp8"}
+    (snapshot / "config.json").write_text(json.dumps(config))
+    program = (
+        "from babelscope.errors import ModelError\n"
+        "from babelscope.models import load_model\n"
+        "for name in ('org/adapter', 'org/small'):\n"
+        "    try: load_model(name)\n"
+        "    except ModelError as error: print(error)\n"
+    )
+    environment = os.environ | {"HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1"}
+    ended = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
+    assert ended.stdout.splitlines() == [
+        "org/adapter holds a LORA adapter: add --merge-adapter, or remove the adapter's files",
+        "org/small holds weights quantised by fp8, which are not what was trained: add --dequantise",
+    ]

@@ -12,10 +12,10 @@ from babelscope.errors import AlreadyEdited, InputError
 from babelscope.models import Site, capture
 from babelscope.models.hooks import hook_count
 from babelscope.regions import RegionSet, deactivate, deactivation_table, record
-from babelscope.regions.alignment_neurons import alignment_neurons, deactivate_alignment, shares_of_sads
+from babelscope.regions.alignment_neurons import Removals, alignment_neurons, deactivate_alignment, shares_of_sads
 from babelscope.regions.perplexity import cut_windows, loss_change, score, token_losses
 from babelscope.regions.similarity import whole_means
-from babelscope.regions.treatments import dose_response, language_means, top_share, treated, treatment
+from babelscope.regions.treatments import Doses, dose_response, language_means, top_share, treated, treatment
 from babelscope.stats import documents_why
 
 from . import reference
@@ -197,15 +197,15 @@ def test_doses_follow_the_ranking_and_are_matched_by_layer():
     windows = {code: cut_windows(loaded, text, 16, limit=2) for code, text in texts(2).items()}
     scores = torch.arange(loaded.neurons).float().reshape(loaded.layers, -1)
     regions = RegionSet({"en": top_share(scores, 0.01, loaded.layout)}, "z-score", scores={"en": scores})
-    rows = dose_response(loaded, windows, regions, shares=(0.01, 0.1), kinds=("zero", "scale"), controls=1)
+    rows = dose_response(loaded, windows, regions, Doses((0.01, 0.1), ("zero", "scale")))
     assert len(rows) == 2 * 2 * 2 * 2
     assert {row.neurons for row in rows} == {round(0.01 * loaded.neurons), round(0.1 * loaded.neurons)}
     assert {row.region for row in rows} == {"en", "random-layer"}
     base = {code: score(loaded, text) for code, text in windows.items()}
-    again = dose_response(loaded, windows, regions, (0.01, 0.1), ("zero", "scale"), controls=1, base=base)
+    again = dose_response(loaded, windows, regions, Doses((0.01, 0.1), ("zero", "scale")), base=base)
     assert [row.delta_nll for row in again] == [row.delta_nll for row in rows]
     with pytest.raises(InputError, match="has none"):
-        dose_response(loaded, windows, RegionSet(regions.masks, "z-score"), shares=(0.1,))
+        dose_response(loaded, windows, RegionSet(regions.masks, "z-score"), Doses((0.1,)))
 
 
 def test_alignment_neurons_carry_sads_and_their_loss_is_measured_against_random_ones():
@@ -215,7 +215,7 @@ def test_alignment_neurons_carry_sads_and_their_loss_is_measured_against_random_
     assert int(alignment_neurons(found, 0.05).sum()) == round(0.05 * loaded.neurons)
     windows = {"en": cut_windows(loaded, texts(1)["en"], 16, limit=2)}
     rows = deactivate_alignment(
-        loaded, sentences, found, windows, (0.05,), controls=1, tasks={"cloze": lambda: {"en": (0.5, 0.4, 0.6, 7)}},
+        loaded, sentences, found, windows, Removals((0.05,), 1), tasks={"cloze": lambda: {"en": (0.5, 0.4, 0.6, 7)}},
     )  # fmt: skip
     assert {row.deactivated for row in rows} == {"base", "alignment", "random-layer"}
     assert {row.measure for row in rows} == {"sads", "sads_left", "lrds", "delta_nll", "cloze"}

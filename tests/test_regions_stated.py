@@ -18,7 +18,7 @@ from babelscope.regions.methods import localise
 from babelscope.regions.perplexity import Loss, Windows, increase_percent, loss_change, score, selectivity, token_bytes
 from babelscope.regions.recording import Span, record
 from babelscope.regions.stability import bootstrap_regions, split_half_regions
-from babelscope.regions.steering import steering_conditions
+from babelscope.regions.steering import Push, steering_conditions
 from babelscope.regions.table import conditions, deactivation_table
 from babelscope.regions.treatments import language_means
 
@@ -131,9 +131,9 @@ def test_chance_is_what_random_regions_share():
     generator = np.random.default_rng(0)
     for seed, split in ((0, False), (1, True)):
         found = (
-            split_half_regions(noise(9, 12, 60, seed), 2, 1.0)
+            split_half_regions(noise(9, 12, 60, seed), 2, 0.0)
             if split
-            else bootstrap_regions(noise(9, 12, 60, seed), 2, 1.0)
+            else bootstrap_regions(noise(9, 12, 60, seed), 2, 0.0)
         )
         summed = found.shared + found.either
         for row, column in ((0, 0), (1, 4), (1, 8)):
@@ -159,12 +159,12 @@ def test_steering_multiplies_the_means_and_swaps_both_regions():
     en, zh = (torch.zeros(loaded.layers, loaded.neurons_per_layer, dtype=torch.bool) for _ in range(2))
     en[0, :3], zh[1, :5] = True, True
     regions = RegionSet({"en": en, "zh": zh}, "made")
-    made = {name: one for name, _, one in steering_conditions(rec, regions, "en", "zh", factor=3.0, controls=0)}
+    made = {name: one for name, _, one in steering_conditions(rec, regions, Push("en", "zh", factor=3.0, controls=0))}
     steered, swapped = made["steered"], made["swapped"]
     assert torch.allclose(steered.values, 3 * language_means(rec)[1])
     assert int(steered.mask.sum()) == 5
     assert torch.equal(swapped.mask, en | zh)
-    scaled = {name: one for name, _, one in steering_conditions(rec, regions, "en", "zh", "scale", 3.0, 0)}
+    scaled = {name: one for name, _, one in steering_conditions(rec, regions, Push("en", "zh", "scale", 3.0, 0))}
     assert scaled["steered"].scale == 3.0
 
 

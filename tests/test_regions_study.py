@@ -234,7 +234,7 @@ def test_region_files_are_shown_compared_and_exchanged(run, tmp_path, capsys):
         (("--kinds", "zero,half"), "--kinds: half is none of zero, mean"),
         (("--doses", "much"), "--doses: much is not a number"),
         (("--steer-way", "push"), 'Choose from: "mean", "scale"'),
-        (("--special", "eos"), 'Choose from: "none", "bos", "bos-excluded"'),
+        (("--special", "eos"), 'Choose from: "auto", "none", "bos", "bos-excluded", "own"'),
         (("--methods", "magic"), "--methods magic"),
     ],
 )

@@ -26,7 +26,7 @@ from babelscope.steering.directions import (
     separation,
     separation_layer,
 )
-from babelscope.steering.edits import arithmetic_edit, direction_edit, region_edit, steering_change, strength
+from babelscope.steering.edits import arithmetic_changes, direction_edit, region_edit, steering_change, strength
 from babelscope.steering.files import SavedEdit, load_edit, save_edit
 from babelscope.steering.fitted import Fitted, How, Setting, fit_neurons
 from babelscope.steering.moments import Moments, collect, collect_tokens
@@ -304,9 +304,9 @@ def test_arithmetic_and_regions_by_plain_loops():
         ("replacement", 2 * means),
         ("diffmean", h + 2 * (means - others)),
     ):
-        edit = arithmetic_edit(source, target, means, others, 2.0, mode, off=-0.5)
+        changes = arithmetic_changes(source, target, means, others, 2.0, mode, off=-0.5)
         for layer in range(2):
-            found = edit.changes[Site("neurons", layer)](h[layer][None, None])[0, 0]
+            found = changes[Site("neurons", layer)](h[layer][None, None])[0, 0]
             for neuron in range(6):
                 expected = raised[layer, neuron] if target[layer, neuron] else (
                     -0.5 if source[layer, neuron] else h[layer, neuron])  # fmt: skip

@@ -166,7 +166,7 @@ def jackknife_error(left_out: Float[Array, "G *shape"]) -> Float[Array, "*shape"
     groups = len(left_out)
     if groups < 2:
         return np.full(np.shape(left_out)[1:], NAN)
-    return np.sqrt((groups - 1) / groups * np.square(left_out - left_out.mean(0)).sum(0))
+    return np.asarray(np.sqrt((groups - 1) / groups * np.square(left_out - left_out.mean(0)).sum(0)))
 
 
 def t_ends(
@@ -182,7 +182,7 @@ def t_ends(
     value, error = np.asarray(value, dtype=np.float64), np.asarray(error, dtype=np.float64)
     usable = np.where(error > 1e-12 * np.abs(value), error, NAN)
     half = np.asarray(t.ppf(0.975, freedom)) * usable
-    return value - half, value + half
+    return np.asarray(value - half), np.asarray(value + half)
 
 
 def jackknife_t(value: float, left_out: ArrayLike) -> Interval:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-SpecialTokens = Literal["none", "bos", "bos-excluded"]
-"""no special token; a beginning-of-sequence token; one that is left out of the mean"""
+SpecialTokens = Literal["auto", "none", "bos", "bos-excluded", "own"]
+"""`own` of an encoder, else `none`; no special token; a beginning-of-sequence token; one that is left out of the mean;
+what the tokenizer puts around a text by itself, left out of the mean"""
 Norm = Literal["robust", "paper", "none"]
 """what a vector is divided by: its length without neurons that fire at one position, its length (eq. 6), nothing"""
 First = Literal["keep", "drop"]

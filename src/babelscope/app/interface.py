@@ -12,7 +12,7 @@ from typing import Any
 import gradio as gr
 
 from babelscope.app import facts, heads, neurons, sentences, switches
-from babelscope.app.markup import heat_table, number
+from babelscope.app.markup import Tint, heat_table, number
 from babelscope.app.page import (
     ANY,
     PROGRESS,
@@ -88,14 +88,13 @@ def _sentences(page: Page) -> None:
         numbers = [str(place + 1) for place in range(len(rows))]
         caption = f"Cosine similarity of mean activations, {'layer ' if layer != WHOLE else ''}{layer}; 1 is the same."
         return (
-            heat_table(found.similarity.tolist(), rows, numbers, caption, min(lowest, 0.0), 1.0),
+            heat_table(found.similarity.tolist(), rows, numbers, caption, Tint(min(lowest, 0.0), 1.0)),
             heat_table(
                 [found.by_layer.tolist()],
                 ["mean of all pairs"],
                 [str(one) for one in range(len(found.by_layer))],
                 "The same in each layer.",
-                min(float(found.by_layer.min()), 0.0),
-                1.0,
+                Tint(min(float(found.by_layer.min()), 0.0), 1.0),
             ),
             plain(found.shared),
             plain(found.own),
@@ -183,7 +182,7 @@ def _neurons(page: Page) -> None:
         spread = seen.by_language["z"].replace([float("inf"), -float("inf")], float("nan"))
         region = f"in the region of {seen.region}" if seen.region else "in no region"
         caption = f"Neuron {seen.neuron} of layer {seen.layer}, {region}: z by language ({seen.source})"
-        z = heat_table([spread.tolist()], ["z"], seen.by_language["language"].tolist(), caption, -3, 3)
+        z = heat_table([spread.tolist()], ["z"], seen.by_language["language"].tolist(), caption, Tint(-3, 3))
         return z, plain(seen.by_language), plain(seen.sentences)
 
     def pick(event: gr.SelectData) -> tuple[int, int]:
@@ -250,7 +249,7 @@ def _circuits(page: Page) -> None:
         titles = [[f"{row} → {column}" for column in names] for row in names]
         caption = f"Attention of head {int(layer or 0)}.{int(head or 0)}: each row reads from the columns; percent."
         percent = [[100 * value for value in line] for line in masked]
-        return heat_table(percent, names, names, caption, 0, 100, 0, quiet=5, upright=False, names=titles)
+        return heat_table(percent, names, names, caption, Tint(0, 100, 0, quiet=5), upright=False, names=titles)
 
     another.click(take, [language, place], [place, prompt, target, foil], **QUEUE)
     go.click(run, [prompt, target, foil], [said, parts, words, layer, head], **QUEUE)
@@ -314,7 +313,7 @@ def _attribution(found: heads.Answer) -> str:
         f"embedding and biases add {number(found.rest, 2)}."
     )
     return heat_table(
-        together, [f"layer {layer}" for layer in range(len(together))], columns, caption, -most, most, names=names
+        together, [f"layer {layer}" for layer in range(len(together))], columns, caption, Tint(-most, most), names=names
     )
 
 

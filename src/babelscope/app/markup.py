@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 _TEMPLATE_SIGNS = {ord(sign): f"&#{ord(sign)};" for sign in "{}$`\\"}
 """The page's HTML component reads its content as a template; as numbers, these signs are text to it, too."""
@@ -24,23 +25,32 @@ def words(value: object) -> str:
     return f'<bdi dir="auto">{shown(value)}</bdi>'
 
 
+@dataclass(frozen=True)
+class Tint:
+    """How the cells of a matrix are coloured and numbered."""
+
+    low: float
+    high: float
+    """values of the palest and the fullest cell; below zero in another hue"""
+    digits: int = 2
+    quiet: float | None = None
+    """cells below it are tinted but not numbered"""
+
+
 def heat_table(
     values: Sequence[Sequence[float]],
     rows: Sequence[str],
     columns: Sequence[str],
     caption: str,
-    low: float,
-    high: float,
-    digits: int = 2,
-    quiet: float | None = None,
+    tint: Tint,
     upright: bool = True,
     names: Sequence[Sequence[str]] | None = None,
 ) -> str:
-    """A matrix as a table whose cells are tinted from `low` to `high`; below zero in another hue.
+    """A matrix as a table of tinted cells.
 
-    Cells below `quiet` are tinted but not numbered; `names` are what a cell says under the pointer; an empty caption,
-    row or column is allowed. NaN leaves a cell empty.
+    `names` are what a cell says under the pointer; an empty caption, row or column is allowed. NaN leaves a cell empty.
     """
+    low, high = tint.low, tint.high
     spread = max(abs(low), abs(high)) if low < 0 else high - low
     base = 0.0 if low < 0 else low
     kind = "upright" if upright else "turned"
@@ -48,7 +58,7 @@ def heat_table(
     body = "".join(
         f'<tr><th scope="row">{words(name)}</th>'
         + "".join(
-            _cell(value, (value - base) / (spread or 1), digits, quiet, names[row][column] if names else "")
+            _cell(value, (value - base) / (spread or 1), tint.digits, tint.quiet, names[row][column] if names else "")
             for column, value in enumerate(line)
         )
         + "</tr>"

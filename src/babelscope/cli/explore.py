@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -9,8 +10,41 @@ from cyclopts import Parameter
 
 from babelscope.cli.command import verb, verb_app
 from babelscope.cli.options import Loading
+from babelscope.settings import Settings
 
 app = verb_app("explore")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Looked(Settings):
+    """What is looked at."""
+
+    corpus: str | None = None
+    """parallel text [the run's own, or the built-in text for pocket models]"""
+    languages: tuple[str, ...] = ()
+    """codes, by commas [all in the corpus]"""
+    samples: int = 100
+    """parallel sentences"""
+    threshold: float = 2.0
+    """on z, for regions found here"""
+    model: str | None = None
+    """where a run's model is now, if not where it was"""
+    runs: Path | None = None
+    """folder whose runs can be opened from the page"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Served(Settings):
+    """Where it is served."""
+
+    host: str = "127.0.0.1"
+    """address to serve on; others than this machine need --yes-expose"""
+    port: int = 7860
+    """0: any that is free"""
+    token: str | None = None
+    """word that opens the page [a random one, in the printed address]"""
+    yes_expose: bool = False
+    """serve on an address that others can reach"""
 
 
 @app.default
@@ -18,20 +52,8 @@ app = verb_app("explore")
 def explore(
     what: Annotated[str, Parameter(help="Run directory, hub name, model folder, or pocket:NAME.")],
     *,
-    corpus: Annotated[
-        str | None, Parameter(help="Parallel text [the run's own, or the built-in text for pocket models]")
-    ] = None,
-    languages: Annotated[tuple[str, ...], Parameter(help="Codes, by commas [all in the corpus]")] = (),
-    samples: Annotated[int, Parameter(help="Parallel sentences.")] = 100,
-    threshold: Annotated[float, Parameter(help="On z, for regions found here.")] = 2.0,
-    model: Annotated[str | None, Parameter(help="Where a run's model is now, if not where it was.")] = None,
-    runs: Annotated[Path | None, Parameter(help="Folder whose runs can be opened from the page.")] = None,
-    host: Annotated[str, Parameter(help="Address to serve on; others than this machine need it.")] = "127.0.0.1",
-    port: Annotated[int, Parameter(help="0: any that is free.")] = 7860,
-    token: Annotated[
-        str | None, Parameter(help="Word that opens the page; default: a random one, in the printed address.")
-    ] = None,
-    yes_expose: Annotated[bool, Parameter(help="Serve on an address that others can reach.", negative=())] = False,
+    looked: Looked,
+    served: Served,
     loading: Loading,
 ) -> None:
     """Compare sentences, switch regions off, browse neurons, and watch heads, in a browser on this machine.
@@ -52,16 +74,17 @@ def explore(
     from babelscope.cli.options import quiet
     from babelscope.languages import parse_languages
 
-    check_exposure(host, yes_expose)
-    token = check_token(host, token)
+    check_exposure(served.host, served.yes_expose)
+    token = check_token(served.host, served.token)
     quiet()
     from babelscope.app import session as sessions
 
-    codes = parse_languages(languages) if languages else None
+    codes = parse_languages(looked.languages) if looked.languages else None
     how = sessions.Loading(loading.revision, loading.dtype, loading.device)
-    session = sessions.open_session(what, corpus, codes, samples, threshold, how, model)
-    folders = [folder for folder in (runs, session.run.path.parent if session.run else None) if folder is not None]
-    serve(session, host, port, token, folders, sessions.Loading(None, loading.dtype, loading.device), _say)
+    session = sessions.open_session(what, looked.corpus, codes, looked.samples, looked.threshold, how, looked.model)
+    folders = [one for one in (looked.runs, session.run.path.parent if session.run else None) if one is not None]
+    elsewhere = sessions.Loading(None, loading.dtype, loading.device)
+    serve(session, served.host, served.port, token, folders, elsewhere, _say)
 
 
 def _say(address: str) -> None:

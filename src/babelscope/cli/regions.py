@@ -50,6 +50,7 @@ def regions(
     if planned.plan:
         print(plan_steps(regions_study(loaded, settings, parallel).steps, probe(loaded)).table())
         return
-    run = study_regions(loaded, settings, place.out, place.overwrite, parallel, None, shown, kept.fresh)
+    steps = "fresh" if kept.fresh else "resume"
+    run = study_regions(loaded, settings, place.out, place.overwrite, parallel, None, shown, steps)
     show_run(str(run.path))
     print(f"run: {place.out}    page: babelscope report {place.out}")

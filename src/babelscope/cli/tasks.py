@@ -111,7 +111,7 @@ def sample(
 
     encoder = Encoder(load_tokenizer(tokenizer))
     options = {**asdict(offered), "split": offered.split or "auto"}
-    prompts = build(task, encoder, language, n=n, **options)  # type: ignore[arg-type]
+    prompts = build(task, encoder, language, n=n, **options)
     for pair in prompts:
         _print_pair(pair, encoder)
     note(f"{len(prompts)} pairs, {prompts.split} split, {prompts.scenes} scenes; {prompts.census.line()}")

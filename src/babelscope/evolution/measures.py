@@ -115,7 +115,7 @@ def _regions(model: Model, point: Point, scratch: Path) -> Run | None:
     settings = regions_settings(point.work.regions)
     corpus = corpus_of(settings.corpus, settings.languages)
     texts = texts_of(settings.texts, corpus.languages) if settings.texts else None
-    run = study_regions(model, settings, scratch / "regions", corpus=corpus, texts=texts, keep=False)
+    run = study_regions(model, settings, scratch / "regions", corpus=corpus, texts=texts, kept="off")
     for name in ("lrds", "sads"):
         value = run.summary.get(name)
         if not isinstance(value, int | float) or not math.isfinite(value):

@@ -29,10 +29,10 @@ def adapter_parts(hf: nn.Module) -> list[str]:
     ]
 
 
-def refuse_adapter(folder: Path, name: str) -> None:
-    """Raises ModelError when a folder holds an adapter: the base's weights alone are not that model."""
-    if (folder / CONFIG).is_file():
-        kind = _settings(folder).get("peft_type", "LoRA")
+def refuse_adapter(config: Path | None, name: str) -> None:
+    """Raises ModelError when a model comes with an adapter's configuration: the base's weights alone are not it."""
+    if config is not None:
+        kind = _settings(config.parent).get("peft_type", "LoRA")
         raise ModelError(f"{name} holds a {kind} adapter: add --merge-adapter, or remove the adapter's files")
 
 

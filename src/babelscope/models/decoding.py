@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from babelscope.errors import EditNeverFired, InputError, NonFinite
 from babelscope.models.batches import out_of_memory
 from babelscope.models.chat import end_of_turn
+from babelscope.models.encoders import refuse_next_word
 from babelscope.models.model import Model
 from babelscope.models.rows import Flow, RowEdit, conditions_of, edited_rows
 
@@ -112,6 +113,7 @@ def _check_fired(conditions: Sequence[RowEdit | None], flow: Flow) -> None:
 
 
 def _check_prompts(model: Model, rows: Sequence[Sequence[int]]) -> None:
+    refuse_next_word(model.encoder, model.id)
     most = model.context.limit
     for place, row in enumerate(rows):
         if not row:

@@ -106,6 +106,12 @@ def attach(mixture: Mixture, act: Act | None = None, choose: Choose | None = Non
     return _Attached(module, actor)
 
 
+def rerouted(root: nn.Module) -> bool:
+    """Whether somebody chooses other experts in a part of a model at present."""
+    with _lock:
+        return any(actor.choose is not None for part in root.modules() for actor in _actors.get(part, ()))
+
+
 def attached_anywhere() -> int:
     """Configurations whose experts are computed by our function at present."""
     return len(_switched)
@@ -239,8 +245,9 @@ class PassShape:
         self.owner = threading.get_ident()
         self.handle = block.register_forward_pre_hook(self._note, with_kwargs=True)
 
-    def _note(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if threading.get_ident() == self.owner:
+    def _note(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any] | None = None) -> None:
+        # a pass of another thread may meet the hook before torch knows that it takes keywords
+        if kwargs is not None and threading.get_ident() == self.owner:
             hidden = args[0] if args else kwargs["hidden_states"]
             self.shape = (int(hidden.shape[0]), int(hidden.shape[1]))
 

@@ -65,6 +65,8 @@ class Family:
     """the residual stream is the sum of what was written; False: a norm stands on the stream itself"""
     flattens: bool = False
     """the MLP works on [B·T, ·] instead of [B, T, ·] (OPT)"""
+    skipped: str = ""
+    """a module of blocks that a pass over text alone goes round (Mllama's cross-attention): they have no neurons"""
     mixed: bool = False
     """some blocks have no MLP or no attention: paths are looked for in the others"""
     origin: Origin = "built in"
@@ -139,6 +141,7 @@ _APERTUS = replace(
 )
 _GLM4 = replace(_LLAMA, name="glm4", attention_write="post_self_attn_layernorm", mlp_write="post_mlp_layernorm")
 _EXAONE4 = replace(_OLMO2, name="exaone4", qk_norms=None)
+_MLLAMA = replace(_LLAMA, name="mllama", attention_output="", attention_write="", qkv=(), skipped="cross_attn")
 _STARCODER2 = replace(_LLAMA, name="starcoder2", neurons="mlp.c_proj", mlp_write="mlp.c_proj", gated=False)
 _PHI = _row(
     "phi",
@@ -328,6 +331,7 @@ ROWS: dict[str, Family | Callable[[Any], Family]] = {
     "exaone4": _EXAONE4,
     "gpt_bigcode": _bigcode,
     "hyperclovax": _hyperclovax,
+    "mllama_text_model": _MLLAMA,
     "granite": replace(_LLAMA, name="granite"),
     "starcoder2": _STARCODER2,
     "gptj": _GPTJ,

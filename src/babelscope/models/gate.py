@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from babelscope.errors import UnsupportedModel
+from babelscope.errors import AlreadyEdited, UnsupportedModel
 from babelscope.models.adapters import adapter_parts
 from babelscope.models.conformance import Check, run_checks
+from babelscope.models.experts import rerouted
 from babelscope.models.families import Level
+from babelscope.models.hooks import foreign_registrations, standing_edits
 from babelscope.models.registry import digest
 
 if TYPE_CHECKING:
@@ -55,6 +57,11 @@ def outcomes(model: Model, level: Level) -> list[Check]:
         answers = {}
         _known[model.hf] = (now, answers)
     if level not in answers:
+        if standing_edits(model.hf) or rerouted(model.hf):
+            raise AlreadyEdited(
+                f"{model.id} was not checked for {level} before it was edited: call "
+                f'babelscope.models.gate.require(model, "{level}") first'
+            )
         answers[level] = _asked(model, level)
         # checks change weights and put them back, which counts as a change
         _known[model.hf] = (_fingerprint(model), answers)
@@ -68,15 +75,17 @@ def _asked(model: Model, level: Level) -> list[Check]:
         return [Check("no adapter", False, adapters[0], "regions", problem)]
     if level not in model.family.levels:
         problem = "its row says nothing of attention" if not model.family.mixed else "its layers are of several kinds"
+        problem = "it is an encoder, and circuits are of causal models" if model.encoder else problem
         row = Check("a row for circuits", False, model.family.name, "circuits", problem)
         return [*outcomes(model, "regions"), row]
     return run_checks(model, level=level)
 
 
 def _fingerprint(model: Model) -> _Fingerprint:
-    """What the answers depend on: the row, the kernel, and every parameter's place and count of changes."""
+    """What the answers depend on: row, kernel, foreign hooks, and every parameter's place and count of changes."""
     parts = tuple(
         (name, parameter.data_ptr(), 0 if parameter.is_inference() else parameter._version, parameter.dtype)
         for name, parameter in model.hf.named_parameters()
     )
-    return (digest(model.family), getattr(model.config, "_attn_implementation", None), parts)
+    hooks = tuple(foreign_registrations(model.hf))
+    return (digest(model.family), getattr(model.config, "_attn_implementation", None), hooks, parts)

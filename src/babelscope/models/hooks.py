@@ -268,15 +268,26 @@ def _one_thread(module: nn.Module) -> Generator[None]:
             threads.pop()
 
 
+def standing_edits(module: nn.Module) -> bool:
+    """Whether somebody edits a model, or resumes its passes, at present."""
+    with _lock:
+        return bool(_claims.get(module)) or bool(_resuming.get(module))
+
+
 def foreign_hooks(module: nn.Module) -> list[str]:
     """Names of the parts of a model that carry somebody else's forward hooks, which change or read what we measure."""
+    return list(dict.fromkeys(name or "(the model)" for name, _ in foreign_registrations(module)))
+
+
+def foreign_registrations(module: nn.Module) -> list[tuple[str, int]]:
+    """Somebody else's forward hooks: the name of the part that carries each, and torch's number, never used twice."""
     known = ("babelscope.", "transformers.", "accelerate.", "torch.")
-
-    def foreign(part: nn.Module) -> bool:
-        hooks = [*part._forward_hooks.values(), *part._forward_pre_hooks.values()]  # pyright: ignore[reportPrivateUsage]
-        return any(not str(getattr(hook, "__module__", "")).startswith(known) for hook in hooks)
-
-    return [name or "(the model)" for name, part in module.named_modules() if foreign(part)]
+    found: list[tuple[str, int]] = []
+    for name, part in module.named_modules():
+        hooks = {**part._forward_hooks, **part._forward_pre_hooks}  # pyright: ignore[reportPrivateUsage]
+        own = {key for key, one in hooks.items() if str(getattr(one, "__module__", "")).startswith(known)}
+        found += [(name, key) for key in hooks if key not in own]
+    return found
 
 
 def hook_count(module: nn.Module) -> int:

@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
-from babelscope.errors import MissingExtra, ModelError, NonFinite, UnsupportedModel
-from babelscope.models.adapters import merged, refuse_adapter
+from babelscope.errors import MissingExtra, ModelError, NonFinite
+from babelscope.models.adapters import CONFIG, merged, refuse_adapter
 from babelscope.models.families import Family
 from babelscope.models.gate import require
 from babelscope.models.model import Model
@@ -128,9 +128,11 @@ def load_model(
     if device_map is not None:
         _need_accelerate()
         kwargs["device_map"] = device_map
-    kwargs |= _dequantising(place, id_or_path, options.dequantise)
+    kwargs |= _dequantising(_stored(place, "config.json", hub_revision), id_or_path, options.dequantise)
     if not options.merge_adapter:
-        refuse_adapter(Path(place), id_or_path)
+        refuse_adapter(_stored(place, CONFIG, hub_revision), id_or_path)
+    elif not Path(place).is_dir():
+        raise ModelError(f"--merge-adapter takes a folder: download {id_or_path} and give its folder")
     tokenizer = _tokenizer(place, id_or_path, settings)
     adapter: dict[str, str] | None = None
     if options.merge_adapter:
@@ -205,11 +207,16 @@ def _weights(place: str, name: str, kwargs: dict[str, Any]) -> Any:
 
 
 def _maker(place: str, name: str, kwargs: dict[str, Any]) -> Any:
-    """The class that makes a model of this type: a causal one, else an image-text one whose text part is measured.
-
-    Raises UnsupportedModel for encoders and encoder–decoders.
+    """The class that makes a model of this type: a causal one, else an image-text one whose text part is measured, or
+    one that has an encoder.
     """
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
+    from transformers import (
+        AutoConfig,
+        AutoModelForCausalLM,
+        AutoModelForImageTextToText,
+        AutoModelForMaskedLM,
+        AutoModelForSeq2SeqLM,
+    )
     from transformers.models.auto.modeling_auto import (
         MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
         MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES,
@@ -223,12 +230,12 @@ def _maker(place: str, name: str, kwargs: dict[str, Any]) -> Any:
         raise ModelError(f"{name} cannot be loaded: {_first_line(error)}") from error
     kind = config.model_type
     if getattr(config, "is_encoder_decoder", False):
-        raise UnsupportedModel(f"{name} ({kind}) is an encoder–decoder: its two sides are not measured yet")
+        return AutoModelForSeq2SeqLM
     causal = kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
     # types that are encoders unless told to be decoders carry the switch; others that are both are causal
     told = getattr(config, "is_decoder", None)
     if kind in MODEL_FOR_MASKED_LM_MAPPING_NAMES and (told is False or not causal):
-        raise UnsupportedModel(f"{name} ({kind}) is an encoder: it is no causal language model, and not measured yet")
+        return AutoModelForMaskedLM
     images = kind in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES and not causal
     return AutoModelForImageTextToText if images else AutoModelForCausalLM
 
@@ -238,12 +245,31 @@ def _first_line(error: Exception) -> str:
     return lines[0] if lines else type(error).__name__
 
 
-def _dequantising(place: str, name: str, wanted: bool) -> dict[str, Any]:
+def _stored(place: str, file: str, revision: str | None) -> Path | None:
+    """A file of a model folder, or of a repository on the hub or in its cache; None where there is no such file."""
+    if Path(place).is_dir():
+        return path if (path := Path(place) / file).is_file() else None
+    from transformers.utils import cached_file
+
+    try:
+        found: str | None = cached_file(
+            place,
+            file,
+            revision=revision,
+            _raise_exceptions_for_missing_entries=False,
+            _raise_exceptions_for_connection_errors=False,
+        )
+    except Exception:  # a name that is none is told where the weights are loaded
+        return None
+    return None if found is None else Path(found)
+
+
+def _dequantising(config: Path | None, name: str, wanted: bool) -> dict[str, Any]:
     """Settings under which quantised weights are read as floating-point ones; the configuration is read first.
 
     Raises ModelError for a quantised model that was not asked to be dequantised, or cannot be.
     """
-    quantised = _quantisation(Path(place))
+    quantised = _quantisation(config)
     if quantised is None:
         return {}
     method = str(quantised.get("quant_method", "unknown"))
@@ -259,9 +285,8 @@ def _dequantising(place: str, name: str, wanted: bool) -> dict[str, Any]:
     return {"quantization_config": kinds[method](dequantize=True)}
 
 
-def _quantisation(folder: Path) -> dict[str, Any] | None:
-    file = folder / "config.json"
-    if not file.is_file():
+def _quantisation(file: Path | None) -> dict[str, Any] | None:
+    if file is None:
         return None
     try:
         config = json.loads(file.read_text(encoding="utf-8"))

@@ -146,7 +146,9 @@ def _parts(block: nn.Module, parent: str, experts: str) -> tuple[tuple[Part, ...
         if not isinstance(module, nn.Linear) or _within(path, [experts]):
             continue
         where, _, leaf = path.rpartition(".")
-        if leaf not in OUTPUT_PROJECTIONS or any(word in path for word in ATTENTION):
+        # a mixture may stand where attention does in other layers (Nemotron-H: `mixer`)
+        below = path.removeprefix(f"{parent}.")
+        if leaf not in OUTPUT_PROJECTIONS or any(word in below for word in ATTENTION):
             continue
         if any(word in ROUTERS for word in where.split(".")):
             continue

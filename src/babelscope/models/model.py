@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from babelscope.errors import InputError, ModelError, UnsupportedModel
 from babelscope.models.adapters import adapter_parts
 from babelscope.models.context import Context, context_of
+from babelscope.models.encoders import is_encoder, own_tokens, refuse_next_word, with_own_tokens
 from babelscope.models.families import Family, find
 from babelscope.models.hashing import weight_hash
 from babelscope.models.hooks import Kind, Location, Site, foreign_hooks
@@ -59,7 +60,9 @@ class Model:
         self.allow_longer = allow_longer
         self.adapter: dict[str, str] | None = None
         """hashes of base and adapter, where an adapter was merged on loading"""
-        self.config: Any = hf.config.get_text_config()
+        self.encoder = is_encoder(hf)
+        """it reads a text from both sides: what is measured is the encoder"""
+        self.config: Any = hf.config.get_text_config(**({"encoder": True} if self.encoder else {}))
         trunk = trunk_of(hf)
         self.trunk_module: Any = trunk.module
         self._trunk_path, self._inside = trunk.path, trunk.inside
@@ -131,7 +134,8 @@ class Model:
     def neuron_layers(self) -> tuple[int, ...]:
         """Layers that have neurons; all of them but in mixed stacks."""
         dense = {layer for layer, block in enumerate(self.blocks) if find(block, self.family.neurons) is not None}
-        return tuple(sorted(dense | set(self.mixtures)))
+        skipped = {layer for layer, block in enumerate(self.blocks) if find(block, self.family.skipped) is not None}
+        return tuple(sorted((dense | set(self.mixtures)) - skipped))
 
     @cached_property
     def widths(self) -> tuple[int, ...]:
@@ -316,10 +320,12 @@ class Model:
     def sites(self) -> list[Site]:
         """Every site, layer by layer."""
         mlp: tuple[Kind, ...] = ("mlp_in", "neurons", "mlp_write")
+        router: tuple[Kind, ...] = ("router",)
         attention: tuple[Kind, ...] = ("q", "k", "v", "z", "attention_write") if self.heads else ()
         found: list[Site] = []
         for layer in range(self.layers):
             kinds: list[Kind] = ["residual", *attention, *(mlp if layer in self.neuron_layers else ())]
+            kinds += router if layer in self.mixtures else ()
             found += [Site(kind, layer) for kind in kinds]
         return [*found, Site("residual", self.layers)]
 
@@ -421,7 +427,8 @@ class Model:
     def tokenize(
         self, texts: Sequence[str], special: SpecialTokens = "none", names: Sequence[str] | None = None
     ) -> list[list[int]]:
-        """Token ids of each text; `bos` and `bos-excluded` put the beginning-of-sequence token in front.
+        """Token ids of each text; `bos` and `bos-excluded` put the beginning-of-sequence token in front, `own` what the
+        tokenizer puts around a text by itself.
 
         Raises InputError naming the text when it has no tokens, or a token that the model has no embedding for; with
         `names`, what each text is called, also when it has more tokens than the model has positions.
@@ -433,7 +440,10 @@ class Model:
             if not ids:
                 raise InputError(f"the text {text!r} has no tokens")
             self.check_ids(ids, names[place] if names else f"text {place}")
-        if special != "none":
+        special = self.special(special)
+        if special == "own":
+            encoded = with_own_tokens(self.tokenizer, texts, self.id)
+        elif special != "none":
             first = self.tokenizer.bos_token_id
             if first is None:
                 raise InputError(
@@ -444,6 +454,15 @@ class Model:
         for name, ids in zip(names or (), encoded):
             self.check_length(len(ids), name)
         return encoded
+
+    def special(self, asked: SpecialTokens) -> SpecialTokens:
+        """What `auto` stands for."""
+        return asked if asked != "auto" else "own" if self.encoder else "none"
+
+    def special_ends(self, asked: SpecialTokens) -> tuple[int, int]:
+        """Special tokens in front of each text and behind it that are left out of means."""
+        special = self.special(asked)
+        return own_tokens(self.tokenizer) if special == "own" else (int(special == "bos-excluded"), 0)
 
     def check_length(self, tokens: int, name: str) -> None:
         """Raises InputError when a text has more tokens than positions: always where positions are learned, else
@@ -479,14 +498,23 @@ class Model:
         if self.hf.training:
             raise ModelError(f"{self.id} is in training mode, where dropout changes every number: call model.hf.eval()")
         given: dict[str, Any] = {} if mask is None else {"attention_mask": mask}
+        if self.encoder:
+            # what reads from both sides sees padding on the right too
+            given.setdefault("attention_mask", torch.ones_like(ids))
+        else:
+            given["use_cache"] = cache is not None
         if cache is not None:
             given["past_key_values"] = cache
-        output = self.trunk_module(input_ids=ids, use_cache=cache is not None, return_dict=True, **given)
+        output = self.trunk_module(input_ids=ids, return_dict=True, **given)
         return output.last_hidden_state
 
     def logits(self, hidden: Float[Tensor, "*batch D"], words: Tensor | None = None) -> Float[Tensor, "*batch V"]:
         """Logits of final hidden states, with the measured scale and the soft cap; of the vocabulary's `words` if
-        given."""
+        given.
+
+        Raises UnsupportedModel of an encoder.
+        """
+        refuse_next_word(self.encoder, self.id)
         if self.scales.logits is None:
             whole = self._own_logits(hidden)
             return whole if words is None else whole[..., words.to(whole.device)]

@@ -9,6 +9,7 @@ B row · T position
 from __future__ import annotations
 
 import inspect
+import threading
 from collections import Counter
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
@@ -145,8 +146,12 @@ def _trunk(model: Model) -> nn.Module:
 def _noted(trunk: nn.Module, flow: Flow) -> Generator[None]:
     """Read ids, mask and cache length of every pass through the trunk into `flow`."""
     names = list(inspect.signature(trunk.forward).parameters)
+    owner = threading.get_ident()
 
-    def note(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def note(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any] | None = None) -> None:
+        # a pass of another thread is not ours, and may meet the hook before torch knows that it takes keywords
+        if kwargs is None or threading.get_ident() != owner:
+            return
         given = {**dict(zip(names, args)), **kwargs}
         ids = given.get("input_ids")
         ids = ids if ids is not None else given["inputs_embeds"]

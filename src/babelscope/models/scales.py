@@ -49,6 +49,8 @@ class Scales:
 
 def measure(model: Model) -> Scales:
     """The multipliers of a model, from one pass over two short sequences of token ids."""
+    if model.encoder:
+        return Scales.plain(model.layers, None)
     ids = torch.randint(0, model.vocabulary, (2, LENGTH), generator=torch.Generator().manual_seed(1)).to(model.device)
     sites = [Site("residual", layer) for layer in range(model.layers + 1)]
     sites += [Site(kind, layer) for layer in range(model.layers) for kind in ("attention_write", "mlp_write")]

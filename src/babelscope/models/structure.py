@@ -12,6 +12,7 @@ from typing import Any
 from torch import nn
 
 from babelscope.errors import UnsupportedModel
+from babelscope.models.encoders import is_encoder
 from babelscope.models.families import ROWS, Family, find
 from babelscope.models.mixtures import mixture_of
 from babelscope.models.registry import outside_row
@@ -41,8 +42,15 @@ NEURONS = (
     "fc2",
     "ff.layer_2",
     "output.dense",
+    "ffn.lin2",
+    "layer.1.DenseReluDense.wo",
+    "ffn.output.dense",
 )
 """where an MLP's output projection is, when nothing else of a block is known: enough for regions"""
+
+
+_NO_TEXT = ("vision", "image", "visual", "audio", "speech")
+"""parts of a trunk in which no blocks of a text model are looked for"""
 
 
 @dataclass(frozen=True)
@@ -62,7 +70,10 @@ def trunk_of(hf: Any) -> Trunk:
     """
     base: Any = hf.base_model
     if getattr(hf.config, "is_encoder_decoder", False):
-        raise UnsupportedModel("encoder–decoders have two sides and are not supported yet")
+        encoder: Any = hf.get_encoder()
+        if not isinstance(encoder, nn.Module):
+            raise UnsupportedModel(f"{type(hf).__name__} has no encoder that can be read by itself")
+        return Trunk(_name(hf, encoder), encoder, False)
     text = hf.config.get_text_config()
     if text is hf.config:
         if base is hf:
@@ -89,7 +100,9 @@ def family_of(hf: Any, config: Any, trunk: Trunk, given: Family | None = None) -
     Raises UnsupportedModel naming the nearest row and the paths that it misses, layer by layer.
     """
     _refuse_bypassed(config)
-    row = given or outside_row(config.model_type, config) or _built_in(config)
+    row = given or outside_row(config.model_type, config) or (None if is_encoder(hf) else _built_in(config))
+    if is_encoder(hf) and row is None:
+        return _encoder_row(hf, config, trunk)
     if row is not None:
         row = placed(row, trunk)
         missing = missing_paths(hf, row)
@@ -110,6 +123,14 @@ def family_of(hf: Any, config: Any, trunk: Trunk, given: Family | None = None) -
         return found
     refuse_unreadable(hf, Family(config.model_type, blocks=_blocks_of(trunk) or "", neurons=""))
     raise UnsupportedModel(_unknown(hf, config, trunk, candidates))
+
+
+def _encoder_row(hf: Any, config: Any, trunk: Trunk) -> Family:
+    found = _regions_row(hf, config, trunk)
+    if found is None:
+        raise UnsupportedModel(_unknown(hf, config, trunk, []))
+    refuse_unreadable(hf, found)
+    return found
 
 
 def _built_in(config: Any) -> Family | None:
@@ -234,6 +255,8 @@ def _blocks_of(trunk: Trunk) -> str | None:
     best, longest = None, 0
     inside: list[str] = []
     for name, module in trunk.module.named_modules():
+        if any(word in name for word in _NO_TEXT):
+            continue
         # a list within a list is a part of a block
         if not isinstance(module, nn.ModuleList) or any(name.startswith(other) for other in inside):
             continue
@@ -285,6 +308,8 @@ def _unknown(hf: nn.Module, config: Any, trunk: Trunk, candidates: list[Family])
             f"unknown architecture {config.model_type!r}: no MLP at a place that is known in its blocks ({path}: "
             f"{type(blocks[0]).__name__} of {parts}); add a row with register_family or --family"
         )
+    if not candidates:
+        return f"unknown architecture {config.model_type!r}: it has no list of blocks; add a row with register_family"
     gaps = [(row, missing_paths(hf, row, config.model_type)) for row in candidates]
     row, missing = min(gaps, key=lambda pair: len(pair[1]))
     return (

@@ -9,6 +9,7 @@ from babelscope.regions.localisation import key_regions, standard_scores, within
 from babelscope.regions.masks import RegionSet, load_regions, save_regions
 from babelscope.regions.methods import Choices, localise
 from babelscope.regions.nulls import label_null, score_null, sentence_null
+from babelscope.regions.pseudo_likelihood import PseudoLoss, pseudo_loss
 from babelscope.regions.recording import Recording, record
 from babelscope.regions.similarity import gram, layer_means, pair_means, whole_means
 from babelscope.regions.stability import bootstrap_regions, split_half_regions
@@ -18,6 +19,7 @@ from babelscope.regions.treatments import dose_response, treated, treatment
 
 __all__ = [
     "Choices",
+    "PseudoLoss",
     "Recording",
     "RegionSet",
     "agreement_matrix",
@@ -38,6 +40,7 @@ __all__ = [
     "load_regions",
     "localise",
     "pair_means",
+    "pseudo_loss",
     "record",
     "save_regions",
     "score_null",

@@ -67,14 +67,21 @@ def shares_of_sads(recording: Recording) -> Float[Tensor, "P N"]:
     return recording.layout.by_layer(alignment_shares(recording).sads, torch.nan)
 
 
+@dataclass(frozen=True)
+class Removals:
+    """Which neurons are switched off: shares of all, and draws of as many random ones of each layer."""
+
+    shares: Sequence[float] = (0.01, 0.05)
+    controls: int = 5
+    seed: int = 0
+
+
 def deactivate_alignment(
     model: Model,
     corpus: ParallelCorpus,
     recording: Recording,
     windows: Mapping[str, Windows],
-    shares: Sequence[float] = (0.01, 0.05),
-    controls: int = 5,
-    seed: int = 0,
+    removals: Removals | None = None,
     special: SpecialTokens = "none",
     tasks: Mapping[str, Task] | None = None,
     budget: int | None = None,
@@ -87,14 +94,18 @@ def deactivate_alignment(
 
     Cost: 1 + shares · (1 + controls) recordings and passes over the text.
     """
+    removals = removals or Removals()
+    seed = removals.seed
     base = {code: score(model, text, budget) for code, text in windows.items()}
     rows = _scores(recording, (BASE, 0.0, 0, -1), seed)
     rows += _tasks((BASE, 0.0, 0, -1), tasks)
-    for name, share, draw, mask in _conditions(recording, shares, controls, seed):
+    for name, share, draw, mask in _conditions(recording, removals):
         key = (name, share, int(mask.sum()), draw)
         with deactivate(model, mask):
             rows += _scores(
-                recording.like(record(model, corpus, special, budget=budget, span=recording.span)), key, seed
+                recording.like(record(model, corpus, special, budget=budget, span=recording.span)),
+                key,
+                seed,
             )
             rows.append(_left(recording, mask, key, seed))
             rows += _tasks(key, tasks)
@@ -105,17 +116,16 @@ def deactivate_alignment(
     return rows
 
 
-def _conditions(
-    recording: Recording, shares: Sequence[float], controls: int, seed: int
-) -> Iterator[tuple[str, float, int, Bool[Tensor, "P N"]]]:
+def _conditions(recording: Recording, removals: Removals) -> Iterator[tuple[str, float, int, Bool[Tensor, "P N"]]]:
     ranking, layout = shares_of_sads(recording), recording.layout
-    for share in shares:
+    for share in removals.shares:
         mask = top_share(ranking, share, layout)
         if not bool(mask.any()):
             continue
         yield ALIGNMENT, share, -1, mask
-        for draw in range(controls):
-            yield RANDOM, share, draw, random_region_by_layer(mask.sum(1).tolist(), layout.widths, seed + draw)
+        for draw in range(removals.controls):
+            drawn = random_region_by_layer(mask.sum(1).tolist(), layout.widths, removals.seed + draw)
+            yield RANDOM, share, draw, drawn
 
 
 def _scores(recording: Recording, key: tuple[str, float, int, int], seed: int) -> list[Effect]:

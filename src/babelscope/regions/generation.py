@@ -19,6 +19,7 @@ from babelscope.models import Model
 from babelscope.models.decoding import Decoding, Written, decode
 from babelscope.regions.identification import Identifier, broken_share, distinct
 from babelscope.regions.treatments import Treatment, row_edit
+from babelscope.stats import wilson
 
 BASE = "base"
 
@@ -142,12 +143,8 @@ def share(hits: Sequence[bool]) -> Share:
     >>> round(share([True, True, False, True]).value, 2)
     0.75
     """
-    n = len(hits)
-    if n == 0:
-        return Share(float("nan"), float("nan"), float("nan"), 0)
-    p, z = sum(hits) / n, 1.959964
-    middle, half = p + z * z / (2 * n), z * (p * (1 - p) / n + z * z / (4 * n * n)) ** 0.5
-    return Share(p, (middle - half) / (1 + z * z / n), (middle + half) / (1 + z * z / n), n)
+    found = wilson(sum(hits), len(hits))
+    return Share(found.value, found.low, found.high, len(hits))
 
 
 MEASURES = ("broken_share", "distinct_1", "distinct_2")

@@ -179,7 +179,7 @@ def _chunk(
     return own, torch.cat(sizes), counts, counts_effect
 
 
-def _terms(x: Float[Tensor, "L n C"]) -> Float[Tensor, "L n 2C"]:
+def _terms(x: Float[Tensor, "L n C"]) -> Float[Tensor, "L n 2*C"]:
     """d and y with (Σd)² + Σy = a · ((Σx)² − Σx²) + b, a > 0: d = (x − m)/σ, y = 2(n−1)(m/σ) d − d²."""
     spread, mean = torch.std_mean(x, dim=(0, 1), correction=0, keepdim=True)
     silent = spread <= 1e-12 * mean.abs()

@@ -21,6 +21,7 @@ from torch import Tensor
 from babelscope.corpora import TextCollection
 from babelscope.errors import InputError, NonFinite
 from babelscope.models import Batch, Model, over_batches
+from babelscope.models.encoders import refuse_next_word
 from babelscope.stats import Interval, bootstrap_mean, document_parts, documents_why, no_interval, ratio_t, welch_t
 from babelscope.terms import Joint
 
@@ -162,6 +163,7 @@ def token_losses(
 
     Extra memory B · T · chunk · 4 bytes; in float32 whatever the model's dtype.
     """
+    refuse_next_word(model.encoder, model.id)
     chunk = chunk or (VOCABULARY_CHUNK if hidden.device.type == "cpu" else ACCELERATOR_CHUNK)
     flat, wanted = hidden.reshape(-1, hidden.shape[-1]), targets.reshape(-1)
     running = torch.full((len(flat),), -torch.inf, device=hidden.device, dtype=_accumulator(hidden))

@@ -21,13 +21,13 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from babelscope.corpora import ParallelCorpus
-from babelscope.errors import CorpusError, NonFinite
+from babelscope.errors import CorpusError, InputError, NonFinite
 from babelscope.models import Batch, Model, Site, capture, over_batches
-from babelscope.models.experts import Routed
 from babelscope.models.gate import require
 from babelscope.models.hooks import hook_count
 from babelscope.models.neuron_layout import NeuronLayout
-from babelscope.regions.expert_pooling import mixtures_pooled, pooled_pairs
+from babelscope.regions.expert_pooling import mixtures_pooled
+from babelscope.regions.pooling import Enough, Pool
 from babelscope.regions.routed import Routing
 from babelscope.regions.routing_recording import RoutingTally
 from babelscope.stats import MOST_GROUPS, group_items
@@ -39,12 +39,14 @@ NEURON_CHUNK = 16384
 
 @dataclass(frozen=True)
 class Span:
-    """Which of a sentence's tokens its mean is taken over."""
+    """What a sentence's mean is taken over, and of what."""
 
     first: First = "keep"
     """drop: the first pooled token stays out of the mean (LLaMA-like models carry massive activations there)"""
     tokens: Pooled = "all"
     """shortest: only as many tokens as the sentence has in the language where it has fewest"""
+    weighted: bool = False
+    """neurons of routed experts are taken times their routing weight"""
 
 
 @dataclass(frozen=True, repr=False)
@@ -198,7 +200,7 @@ class Recording:
 def record(
     model: Model,
     corpus: ParallelCorpus,
-    special: SpecialTokens = "none",
+    special: SpecialTokens = "auto",
     activity: bool = False,
     budget: int | None = None,
     store: Path | None = None,
@@ -207,11 +209,12 @@ def record(
 ) -> Recording:
     """Mean activation vectors a(s) of every sentence of a parallel corpus (eq. 5), padding never in the mean.
 
-    `special`: no special token; a beginning-of-sequence token; or one that is left out of the mean. `store`: a file to
+    `special`: none; a beginning-of-sequence token; one that is left out of the mean; or the tokenizer's own around the
+    text, left out of the mean (`auto`: these of an encoder, else none). `store`: a file to
     hold the means instead of memory. `span`: which tokens the mean is taken over; where the first is dropped, sentences
-    of one token in some language leave all languages. The corpus' documents are kept. Raises CorpusError for a sentence
-    without tokens, NonFinite for an activation that is NaN or infinite or a vector that is zero, each naming language,
-    sentence and layer.
+    of one token in some language leave all languages. The corpus' documents are kept. Raises InputError for
+    routing weights of a model without routed experts, CorpusError for a sentence without tokens, NonFinite for an
+    activation that is NaN or infinite or a vector that is zero, each naming language, sentence and layer.
 
     >>> recording = record(model, corpus.sample(100, seed=0))         # doctest: +SKIP
     >>> recording.means.shape                                         # doctest: +SKIP
@@ -221,6 +224,8 @@ def record(
     whole = len(corpus)
     if span.first == "drop":
         corpus = _longer_than_one(model, corpus, special)
+    if span.weighted and not model.mixtures:
+        raise InputError(f"{model.id} is no mixture of experts: there is no routing weight to take neurons times")
     pooled = _Pooled(model, corpus, special, activity, store, span)
     with torch.inference_mode():
         over_batches(pooled.sequences, pooled.add, model.device, budget, progress)
@@ -229,8 +234,8 @@ def record(
 
 def _longer_than_one(model: Model, corpus: ParallelCorpus, special: SpecialTokens) -> ParallelCorpus:
     """The sentences that have two pooled tokens or more in every language."""
-    before = int(special == "bos-excluded")
-    counts = torch.tensor([len(ids) - before for ids in _token_ids(model, corpus, special)])
+    around = sum(model.special_ends(special))
+    counts = torch.tensor([len(ids) - around for ids in _token_ids(model, corpus, special)])
     least = counts.reshape(len(corpus.languages), -1).amin(0)
     kept = [id for id, count in zip(corpus.ids, least.tolist()) if count > 1]
     if not kept:
@@ -250,13 +255,13 @@ class _Pooled:
         store: Path | None,
         span: Span,
     ) -> None:
-        self.model, self.corpus = model, corpus
+        self.model, self.corpus, self.weighted = model, corpus, span.weighted
         require(model, "regions")
         self.sequences = _token_ids(model, corpus, special)
-        self.begin = int(special == "bos-excluded")
+        self.begin, after = model.special_ends(special)
         """the first pooled position"""
         self.skipped = self.begin + int(span.first == "drop")
-        self.end = torch.tensor([len(ids) for ids in self.sequences])
+        self.end = torch.tensor([len(ids) - after for ids in self.sequences])
         if span.tokens == "shortest":
             shortest = self.end.reshape(len(corpus.languages), -1).amin(0)
             self.end = shortest.repeat(len(corpus.languages))
@@ -281,8 +286,8 @@ class _Pooled:
         place = torch.arange(weights.shape[1], device=weights.device)
         weights *= (place >= self.skipped) & (place < self.end[rows, None].to(weights.device))
         counts = weights.sum(1, keepdim=True)
-        pool = _Pool(weights, weights / counts, self.active is not None, self.last, self.skipped)
-        with suppress(_Enough), capture(self.model, self.sites, keep=pool), self._experts(pool, weights):
+        pool = Pool(weights, weights / counts, self.active is not None, self.last, self.skipped, self.weighted)
+        with suppress(Enough), capture(self.model, self.sites, keep=pool), self._experts(pool, weights):
             self.model.trunk(batch.ids, batch.mask)
         if self.tally is not None:
             self.tally.store(rows, counts[:, 0].long().cpu())
@@ -300,7 +305,7 @@ class _Pooled:
             self.active.index_add_(0, torch.tensor(rows) // len(self.corpus), active)
 
     @contextmanager
-    def _experts(self, pool: _Pool, weights: Tensor) -> Generator[None]:
+    def _experts(self, pool: Pool, weights: Tensor) -> Generator[None]:
         if self.tally is None:
             yield
             return
@@ -338,62 +343,10 @@ class _Pooled:
         )
 
 
-class _Enough(Exception):
-    """The last layer's neurons are read; nothing behind them is wanted."""
-
-
 def _stopping_place(model: Model) -> int | None:
     """Number of layers after which a pass may be broken off, or None where others watch or place the model's parts."""
     watched = hook_count(model.hf) > 0 or getattr(model.hf, "hf_device_map", None) is not None
     return None if watched else len(model.neuron_layers)
-
-
-class _Pool:
-    """Reduces each layer's h [B, T, N] to its mean over tokens, the first pooled token's part of v², counts of h > 0.
-
-    Layers come in their order; after `last` of them the pass is broken off.
-    """
-
-    def __init__(
-        self,
-        weights: Float[Tensor, "B T"],
-        shares: Float[Tensor, "B T"],
-        activity: bool,
-        last: int | None,
-        first: int,
-    ) -> None:
-        self.weights, self.shares, self.activity, self.last, self.first = weights, shares, activity, last, first
-        self.parts: list[tuple[Tensor, ...]] = []
-
-    def __call__(self, h: Tensor) -> Tensor:
-        self.done(self._reduced(h))
-        return self.parts[-1][0]
-
-    def pairs(self, pairs: Routed) -> tuple[Tensor, ...]:
-        """The same of routed experts."""
-        return pooled_pairs(pairs, self.weights, self.shares, self.first, self.activity)
-
-    def beside(self, h: Tensor) -> tuple[Tensor, ...]:
-        """The same of shared experts, which may see tokens as one row."""
-        return self._reduced(h.reshape(*self.shares.shape, -1))
-
-    def done(self, part: tuple[Tensor, ...]) -> None:
-        """Keep what a layer was reduced to."""
-        self.parts.append(part)
-        if len(self.parts) == self.last:
-            raise _Enough
-
-    def _reduced(self, h: Tensor) -> tuple[Tensor, ...]:
-        shares = self.shares.to(h.device)
-        values = h.to(shares.dtype)
-        mean = torch.bmm(shares[:, None], values)[:, 0]
-        # a batch may hold nothing at that position: its weight is 0 there
-        place = min(self.first, values.shape[1] - 1)
-        first = mean * values[:, place] * shares[:, place : place + 1]
-        if not self.activity:
-            return mean, first
-        active = torch.bmm(self.weights.to(h.device)[:, None], (values > 0).to(shares.dtype))[:, 0]
-        return mean, first, active
 
 
 def _token_ids(model: Model, corpus: ParallelCorpus, special: SpecialTokens) -> list[list[int]]:

@@ -67,6 +67,8 @@ def record_residual(
     unknown = [name for name in poolings if name not in POOLINGS]
     if unknown:
         raise InputError(f"no pooling {', '.join(unknown)}; there are {', '.join(POOLINGS)}")
+    if model.special(special) == "own":
+        raise InputError("residuals are pooled without the tokenizer's own special tokens: use none or bos")
     texts = [text for code in corpus.languages for text in corpus.texts[code]]
     names = [f"sentence {id} ({code})" for code in corpus.languages for id in corpus.ids]
     whole = model.tokenize(texts, special, names)

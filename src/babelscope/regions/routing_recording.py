@@ -129,11 +129,13 @@ def record_routing(
         for ids in model.tokenize(corpus.texts[code], special, [f"sentence {id} ({code})" for id in corpus.ids])
     ]
     tally = RoutingTally(model, len(sequences))
+    before, after = model.special_ends(special)
+    if after:
+        raise InputError("routing is recorded without the tokenizer's own special tokens: use none or bos")
 
     def add(batch: Batch) -> None:
         weights = batch.mask.float()
-        if special == "bos-excluded":
-            weights[:, 0] = 0
+        weights[:, :before] = 0
         with tally.watch(weights):
             model.trunk(batch.ids, batch.mask)
         tally.store(batch.rows, weights.sum(1).long().cpu())

@@ -54,6 +54,13 @@ def language_means(recording: Recording) -> Float[Tensor, "L P N"]:
     return recording.layout.by_layer(means.float(), 0.0)
 
 
+def mean_values(recording: Recording) -> Float[Tensor, "L P N"]:
+    """Means that neurons can be set to; raises InputError of neurons that were taken times their routing weight."""
+    if recording.span.weighted:
+        raise InputError("a neuron is never its value times its routing weight: take means of a recording without")
+    return language_means(recording)
+
+
 def treatment(
     mask: Bool[Tensor, "P N"],
     kind: Kind,
@@ -76,7 +83,7 @@ def treatment(
         raise InputError(f"no treatment {kind!r}; there are {', '.join(KINDS)}")
     if recording is None:
         raise InputError(f"the treatment {kind!r} takes its values from a recording")
-    means = language_means(recording)
+    means = mean_values(recording)
     if kind == "mean":
         return Treatment(mask, means.mean(0))
     if language not in recording.languages:
@@ -116,15 +123,24 @@ def top_share(scores: Float[Tensor, "P N"], share: float, layout: NeuronLayout) 
     return layout.by_layer(mask, False)
 
 
+@dataclass(frozen=True)
+class Doses:
+    """How much of a ranking is treated, in which ways, and against how many random draws."""
+
+    shares: Sequence[float] = (0.001, 0.003, 0.01, 0.03, 0.1)
+    """of all neurons"""
+    kinds: Sequence[Kind] = ("zero",)
+    controls: int = 1
+    """draws of as many random neurons of each layer"""
+    seed: int = 0
+
+
 def dose_response(
     model: Model,
     windows: Mapping[str, Windows],
     regions: RegionSet,
-    shares: Sequence[float] = (0.001, 0.003, 0.01, 0.03, 0.1),
-    kinds: Sequence[Kind] = ("zero",),
+    doses: Doses | None = None,
     recording: Recording | None = None,
-    controls: int = 1,
-    seed: int = 0,
     budget: int | None = None,
     progress: Callable[[int], None] | None = None,
     base: Mapping[str, Loss] | None = None,
@@ -136,7 +152,7 @@ def dose_response(
     """
     base = base or {code: score(model, text, budget, progress) for code, text in windows.items()}
     rows: list[Dose] = []
-    for matched, kind, share, draw, mask in _doses(regions, shares, kinds, controls, seed):
+    for matched, kind, share, draw, mask in _doses(regions, doses or Doses()):
         if not bool(mask.any()):
             continue
         with treated(model, treatment(mask, kind, recording, matched)):
@@ -149,19 +165,18 @@ def dose_response(
     return rows
 
 
-def _doses(
-    regions: RegionSet, shares: Sequence[float], kinds: Sequence[Kind], controls: int, seed: int
-) -> Iterator[tuple[str, Kind, float, int, Tensor]]:
+def _doses(regions: RegionSet, doses: Doses) -> Iterator[tuple[str, Kind, float, int, Tensor]]:
     for code in regions.languages:
         if code not in regions.scores:
             raise InputError(f"dose–response follows scores; the region of {code!r} has none")
-        for share in shares:
+        for share in doses.shares:
             mask = top_share(regions.scores[code], share, regions.layout)
             sizes = mask.sum(1).tolist()
-            for kind in kinds:
+            for kind in doses.kinds:
                 yield code, kind, share, -1, mask
-                for draw in range(controls):
-                    yield code, kind, share, draw, random_region_by_layer(sizes, regions.layout.widths, seed + draw)
+                for draw in range(doses.controls):
+                    drawn = random_region_by_layer(sizes, regions.layout.widths, doses.seed + draw)
+                    yield code, kind, share, draw, drawn
 
 
 def _dose(

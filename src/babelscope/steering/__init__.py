@@ -2,7 +2,7 @@
 
 from babelscope.steering.confusion import OfflineRule, PublishedRule, rates
 from babelscope.steering.directions import Direction, direction, intersection_layer, separation_layer
-from babelscope.steering.edits import arithmetic_edit, direction_edit, region_edit
+from babelscope.steering.edits import arithmetic_changes, direction_edit, region_edit
 from babelscope.steering.files import SavedEdit, load_edit, save_edit
 from babelscope.steering.fitted import Fitted, How, Setting, fit_neurons
 from babelscope.steering.losses import damage, fidelity, text_loss
@@ -17,7 +17,7 @@ __all__ = [
     "PublishedRule",
     "SavedEdit",
     "Setting",
-    "arithmetic_edit",
+    "arithmetic_changes",
     "collect",
     "damage",
     "direction",

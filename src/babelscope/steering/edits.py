@@ -120,7 +120,7 @@ def region_edit(
     return RowEdit(changes_of(mask, None if means is None else factor * means, factor), where, first)
 
 
-def arithmetic_edit(
+def arithmetic_changes(
     source: Bool[Tensor, "P N"],
     target: Bool[Tensor, "P N"],
     means: Float[Tensor, "P N"],
@@ -128,9 +128,7 @@ def arithmetic_edit(
     factor: float = 1.0,
     mode: Arithmetic = "additive",
     off: float = 0.0,
-    where: Where = "all",
-    first: bool = False,
-) -> RowEdit:
+) -> dict[Site, Change]:
     """Language arithmetic (2507.22608): the source's neurons to `off`, the target's raised; shared ones are t's.
 
     additive: h += b·mean in t; replacement: h = b·mean in t; diffmean: h += b·(mean in t − mean in others).
@@ -150,4 +148,4 @@ def arithmetic_edit(
         return change
 
     touched = [layer for layer in range(len(target)) if bool((target[layer] | source[layer]).any())]
-    return RowEdit({Site("neurons", layer): of(layer) for layer in touched}, where, first)
+    return {Site("neurons", layer): of(layer) for layer in touched}

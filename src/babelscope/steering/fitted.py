@@ -32,7 +32,7 @@ from babelscope.steering.controls import (
     third_unit,
 )
 from babelscope.steering.directions import METHODS, Direction, Method, direction
-from babelscope.steering.edits import arithmetic_edit, direction_edit, region_edit
+from babelscope.steering.edits import arithmetic_changes, direction_edit, region_edit
 from babelscope.steering.moments import Moments, collect_tokens
 from babelscope.terms import BY_NEURONS, Arithmetic, Edit, Unit, Where
 
@@ -168,9 +168,8 @@ class Fitted:
             off, on = masks[s] & ~masks[t], masks[t]
             if draw is not None:
                 off, on = self._random(off, 2 * draw + 1), self._random(on, 2 * draw)
-            return arithmetic_edit(
-                off, on, means, torch.stack(others).mean(0), setting.alpha, how.mode, 0.0, how.where, how.first
-            )
+            changes = arithmetic_changes(off, on, means, torch.stack(others).mean(0), setting.alpha, how.mode)
+            return RowEdit(changes, how.where, how.first)
         mask = known.regions[t] if draw is None else self._random(known.regions[t], draw)
         if setting.method == "scaled":
             return region_edit(mask, None, setting.alpha, how.where, how.first)

@@ -169,9 +169,8 @@ def find_edges(
     tests = {code: testing for code, (_, testing) in halves.items()}
     own = {c: make(wiring, x.control.scores, size) for c, x in found.items() if x.control is not None}
     with progress("circuits of each language on every other", sum(map(len, tests.values())), "prompts") as step:
-        crossed = transfer.cross_faithfulness(
-            model, circuits, tests, own, settings.random, settings.ablation, settings.seed, done=step
-        )
+        beside = transfer.Beside(own, settings.random, settings.seed)
+        crossed = transfer.cross_faithfulness(model, circuits, tests, beside, settings.ablation, done=step)
     tables = {
         "agreement": rows,
         "edge_curve": [row for code, each in found.items() for row in _curve_rows(code, each, settings, wiring)],

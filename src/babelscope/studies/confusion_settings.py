@@ -7,14 +7,14 @@ from pathlib import Path
 
 from babelscope.errors import InputError
 from babelscope.languages import parse_languages
-from babelscope.settings import Settings
-from babelscope.terms import Chat, ConfusionRule
+from babelscope.studies.writing_settings import Writing
+from babelscope.terms import ConfusionRule
 
 TASKS = ("monolingual", "crosslingual")
 
 
 @dataclass(frozen=True, kw_only=True)
-class ConfusionSettings(Settings):
+class ConfusionSettings(Writing):
     """Confusion: prompts, answers, and how they are judged."""
 
     data: Path | None = None
@@ -31,20 +31,6 @@ class ConfusionSettings(Settings):
     """model of fastText (lid.176.bin) of the published rule"""
     limit: int = 0
     """prompts of each set and language [all]"""
-    tokens: int = 100
-    """new tokens at most"""
-    temperature: float | None = None
-    """of sampling; published: 0.3 [greedy]"""
-    top_p: float = 1.0
-    """sample among the likeliest tokens of this probability; published: 0.75"""
-    fixed: bool = False
-    """forbid tokens that end a text"""
-    chat: Chat = "auto"
-    """use the model's chat template: auto, on, off"""
-    system: str | None = None
-    """system prompt [none]"""
-    batch: int = 128
-    """texts at a time"""
     seed: int = 0
     """of sampling"""
 
@@ -57,7 +43,5 @@ class ConfusionSettings(Settings):
             raise InputError(f"--tasks {', '.join(unknown)}: there are {', '.join(TASKS)}")
         if self.rule == "lcb" and (self.words is None or self.identifier is None):
             raise InputError("--rule lcb: give its list of words (--words) and its fastText model (--identifier)")
-        if self.limit < 0 or min(self.tokens, self.batch) < 1 or not 0 < self.top_p <= 1:
-            raise InputError("--limit is not negative; --tokens and --batch are at least 1; --top-p is at most 1")
-        if self.temperature is not None and not self.temperature > 0:
-            raise InputError(f"--temperature {self.temperature}: above 0; without it the likeliest token is taken")
+        if self.limit < 0:
+            raise InputError("--limit is not negative")

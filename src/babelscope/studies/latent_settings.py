@@ -65,8 +65,8 @@ class Asking(Settings):
     def check(self) -> None:
         """Raises InputError for a task that cannot be asked."""
         self._put(from_=tuple(parse_languages(self.from_)), to=tuple(parse_languages(self.to)))
-        if self.special == "bos-excluded":
-            raise InputError("--special bos-excluded: nothing is averaged over tokens here; use none or bos")
+        if self.special not in ("auto", "none", "bos"):
+            raise InputError(f"--special {self.special}: nothing is averaged over tokens here; use none or bos")
         if self.prompts < 1 or (self.demonstrations or 0) < 0:
             raise InputError("--prompts: at least one; --demonstrations cannot be negative")
         if self.task == "sentence" and not self.parallel:

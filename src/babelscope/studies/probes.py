@@ -12,12 +12,12 @@ import torch
 from babelscope.corpora import ParallelCorpus
 from babelscope.models import Model
 from babelscope.regions import alignment, confounds, generation, steering
-from babelscope.regions.alignment_neurons import Task, deactivate_alignment
+from babelscope.regions.alignment_neurons import Removals, Task, deactivate_alignment
 from babelscope.regions.masks import RegionSet, random_region_by_layer
 from babelscope.regions.methods import PERMUTED
 from babelscope.regions.perplexity import Windows, score
 from babelscope.regions.recording import Recording
-from babelscope.regions.treatments import Treatment, dose_response
+from babelscope.regions.treatments import Doses, Treatment, dose_response
 from babelscope.studies.progress import Progress
 from babelscope.studies.region_settings import RegionsSettings
 from babelscope.studies.steps import Sink
@@ -90,9 +90,7 @@ def write_alignment_neurons(
         corpus,
         recording,
         windows,
-        settings.alignment_neurons,
-        settings.controls,
-        settings.seed,
+        Removals(settings.alignment_neurons, settings.controls, settings.seed),
         settings.special,
         {"story_cloze": _story_cloze(model, settings.stories, recording.languages)} if settings.stories else None,
     )
@@ -134,7 +132,7 @@ def write_doses(
         base = {code: score(model, text, progress=step) for code, text in windows.items()}
         for name, found in ranked.items():
             doses = dose_response(
-                model, windows, found, settings.doses, settings.kinds, recording, controls, settings.seed,
+                model, windows, found, Doses(settings.doses, settings.kinds, controls, settings.seed), recording,
                 progress=step, base=base,
             )  # fmt: skip
             rows += [{"method": name, **asdict(row)} for row in doses]
@@ -166,10 +164,10 @@ def write_generations(
     told: dict[str, Any] = {}
     if settings.steer:
         source, target = settings.steer
-        table, texts = steering.steer(
-            model, recording, regions, source, target, prompts[source], settings.steer_way, settings.steer_factor,
-            settings.controls, settings.seed, sampling,
-        )  # fmt: skip
+        push = steering.Push(
+            source, target, settings.steer_way, settings.steer_factor, settings.controls, settings.seed
+        )
+        table, texts = steering.steer(model, recording, regions, push, prompts[source], sampling)
         run.table("steering", pd.DataFrame(asdict(row) for row in table))
         told = {row.condition: row.success for row in table}
         for row in texts:

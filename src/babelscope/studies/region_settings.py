@@ -39,12 +39,15 @@ class Sample(Settings):
 class Recorded(Settings):
     """Recording: what a sentence's activation is."""
 
-    special: SpecialTokens = "none"
-    """special tokens: none; a beginning-of-sequence token; or one that is left out of the mean"""
+    special: SpecialTokens = "auto"
+    """special tokens: none; bos, at the beginning; the same left out of the mean; the tokenizer's own, left out; auto:
+    own for an encoder, else none"""
     first: First = "keep"
     """drop: the first pooled token stays out of the mean"""
     tokens: Pooled = "all"
     """shortest: as many tokens of a sentence as the language with the fewest has"""
+    weighted: bool = False
+    """mixtures of experts: neurons of routed experts times their routing weight"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -220,6 +223,8 @@ class RegionsSettings(Generation, Dosing, Alignment, Calibration, Deactivation, 
         """Raises InputError for settings that cannot go together."""
         if self.paper:
             self._put(norm="paper", first="keep", tokens="all", method="z-score")
+        if self.weighted and (self.steer or (self.doses and any(kind.startswith("mean") for kind in self.kinds))):
+            raise InputError("--weighted: neurons cannot be set to means of themselves times a routing weight")
         if self.doses and not self.texts:
             raise InputError("--doses needs --texts to measure on")
         if self.languages is not None:

@@ -206,7 +206,7 @@ class RegionsStudy:
         with given.progress("recording", count, "sentences") as step:
             return record(
                 self.model, self.corpus, own.special, self.activity, store=store, progress=step,
-                span=Span(own.first, own.tokens),
+                span=Span(own.first, own.tokens, own.weighted),
             )  # fmt: skip
 
     def _deactivate(self, own: Deactivation, given: Given) -> DeactivationTable:

@@ -14,6 +14,7 @@ from babelscope._version import __version__
 from babelscope.corpora import ParallelCorpus, TextCollection, load_corpus, load_texts
 from babelscope.models import Model
 from babelscope.models.batches import token_budget
+from babelscope.models.encoders import refuse_next_word
 from babelscope.regions.headlines import rarefied_excess
 from babelscope.regions.perplexity import Windows, cut_windows
 from babelscope.regions.table import DeactivationTable
@@ -24,7 +25,7 @@ from babelscope.studies.progress import Progress, silent
 from babelscope.studies.region_scores import summary, write_headlines, write_scores
 from babelscope.studies.region_settings import RegionsSettings
 from babelscope.studies.region_steps import RegionsStudy
-from babelscope.studies.steps import Results, run_steps, store_beside
+from babelscope.studies.steps import Kept, Results, run_steps, store_beside
 
 __all__ = ["RegionsSettings", "study_regions"]
 
@@ -37,15 +38,14 @@ def study_regions(
     corpus: ParallelCorpus | None = None,
     texts: Mapping[str, TextCollection] | None = None,
     progress: Progress = silent,
-    fresh: bool = False,
-    keep: bool = True,
+    kept: Kept = "resume",
 ) -> Run:
     """Record, map, localise, deactivate; write a run directory and open it.
 
     `corpus` and `texts` take the place of the settings' specifications when already loaded. Raises the errors of every
     step before anything is measured where possible: an unattainable threshold, a missing language, too little text.
-    Finished steps are kept beside `out` until the run is whole (unless `keep` is off), so that a study that was stopped
-    goes on where it was; `fresh` begins anew.
+    Finished steps are kept beside `out` until the run is whole, so that a study that was stopped goes on where it was;
+    `kept` "fresh" begins anew, "off" keeps none.
 
     >>> run = study_regions(model, RegionsSettings("bible:texts", samples=100), "runs/first")   # doctest: +SKIP
     >>> run.summary["sklr"]                                                                    # doctest: +SKIP
@@ -53,7 +53,7 @@ def study_regions(
     """
     study = regions_study(model, settings, corpus, texts)
     with RunWriter(out, kind="regions", overwrite=overwrite) as run:
-        store = store_beside(out, fresh) if keep else None
+        store = None if kept == "off" else store_beside(out, kept == "fresh")
         results = run_steps(study.steps, study.inputs, store, progress)
         _write(run, study, results)
     if store is not None:
@@ -68,6 +68,8 @@ def regions_study(
     texts: Mapping[str, TextCollection] | None = None,
 ) -> RegionsStudy:
     """The steps of a study, its text read; raises what `study_regions` raises before it measures."""
+    if settings.texts or texts or settings.generate or settings.steer:
+        refuse_next_word(model.encoder, model.id)
     whole = corpus or load_corpus(settings.corpus, settings.languages)
     sample = whole.sample(settings.samples, settings.seed)
     settings.check_languages(sample.languages)
@@ -191,7 +193,11 @@ def _manifest(
     run.manifest.update(
         babelscope=__version__,
         asked=asdict(settings),
-        defaults={"token_budget": token_budget(model.device), "window": _window_facts(windows)},
+        defaults={
+            "token_budget": token_budget(model.device),
+            "window": _window_facts(windows),
+            "special": model.special(settings.special),
+        },
         model=facts,
         tokenizer_hash=model.tokenizer_hash,
         corpus=corpus,

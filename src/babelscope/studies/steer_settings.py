@@ -6,14 +6,14 @@ from dataclasses import dataclass, field
 
 from babelscope.errors import InputError
 from babelscope.languages import language
-from babelscope.settings import Settings
-from babelscope.terms import BY_NEURONS, DIRECTIONS, Arithmetic, Chat, Edit, Unit, Weighting, Where
+from babelscope.studies.writing_settings import Writing
+from babelscope.terms import BY_NEURONS, DIRECTIONS, Arithmetic, Edit, Unit, Weighting, Where
 
 CORPUS, EVERYDAY, BENCHMARK = "corpus", "everyday", "lcb:"
 
 
 @dataclass(frozen=True, kw_only=True)
-class SteerSettings(Settings):
+class SteerSettings(Writing):
     """Steering: what is steered, how, and what it is held against."""
 
     corpus: str = field(kw_only=False)
@@ -60,20 +60,6 @@ class SteerSettings(Settings):
     """draws of each random control"""
     third: int = 2
     """third languages to steer towards instead"""
-    tokens: int = 100
-    """new tokens at most"""
-    temperature: float | None = None
-    """of sampling [greedy]"""
-    top_p: float = 1.0
-    """sample among the likeliest tokens of this probability"""
-    fixed: bool = False
-    """forbid tokens that end a text"""
-    chat: Chat = "auto"
-    """use the model's chat template: auto, on, off"""
-    system: str | None = None
-    """system prompt [none]"""
-    batch: int = 128
-    """texts at a time, all conditions counted"""
     seed: int = 0
     """of splits, controls and sampling"""
 
@@ -88,10 +74,6 @@ class SteerSettings(Settings):
             raise InputError("numbers of controls, samples and prompts cannot be negative")
         if not (self.layer.isdigit() or self.layer in ("sweep", "all", "intersection", "separation")):
             raise InputError(f"--layer {self.layer}: a number, sweep, all, intersection or separation")
-        if self.temperature is not None and not self.temperature > 0:
-            raise InputError(f"--temperature {self.temperature}: above 0; without it the likeliest token is taken")
-        if not 0 < self.top_p <= 1 or min(self.tokens, self.batch) < 1:
-            raise InputError("--top-p lies between 0 and 1; --tokens and --batch are at least 1")
         if self.pairs != ("all",):
             self.wanted(())
 

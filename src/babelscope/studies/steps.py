@@ -20,7 +20,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, is_dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Generic, Protocol, TypeVar, cast, runtime_checkable
+from typing import Any, Generic, Literal, Protocol, TypeVar, cast, runtime_checkable
 
 import pandas as pd
 import xarray as xr
@@ -34,6 +34,8 @@ from babelscope.studies.progress import Progress, silent
 S = TypeVar("S")
 R = TypeVar("R")
 
+Kept = Literal["resume", "fresh", "off"]
+"""finished steps: taken over where a study was stopped; made anew; not kept"""
 AGAIN = "finished steps are kept: start it again to go on from there, with --fresh to begin anew"
 
 

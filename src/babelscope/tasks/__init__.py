@@ -1,6 +1,7 @@
 """Prompt pairs by language: IOI, past tense, agreement, controls; they need a tokenizer, never a model."""
 
 from babelscope.tasks.census import REASONS, Census
+from babelscope.tasks.collect import Options
 from babelscope.tasks.encoding import Encoder
 from babelscope.tasks.loading import load_tokenizer
 from babelscope.tasks.minimal_pairs import MinimalPair, read_minimal_pairs
@@ -19,6 +20,7 @@ __all__ = [
     "Label",
     "MinimalPair",
     "Need",
+    "Options",
     "PromptPair",
     "PromptSet",
     "Step",

@@ -22,28 +22,51 @@ LANGUAGE = "{language}"
 """in the path of a user's own file: the code of the language"""
 
 
-@dataclass(frozen=True)
-class Request:
-    """What prompts are wanted; see `build` for the fields."""
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Which prompts of a task are wanted."""
+
+    n: int = 100
+    """pairs; fewer where fewer survive the tokenizer"""
+    seed: int = 0
+    corruption: str | None = None
+    """how the corrupted prompt is made [the task's first]"""
+    split: str = "strict"
+    """strict: names, targets and foils of one token in context; relaxed: equally many above one; auto: the strict
+    split where it gives half of `n`"""
+    heldout: bool | None = None
+    """the templates and names (verbs) kept for evaluation alone, or only the others [all]"""
+    templates: Sequence[str] | None = None
+    """by name [all]"""
+    stratum: str | None = None
+    """of past tense [all in turn]"""
+    source: str | None = None
+    """mib:FOLDER, a template file (.toml) or the file of minimal pairs, `{language}` in it standing for the code"""
+    verbs: str | None = None
+    """unimorph:TABLE"""
+    scenes: str = "auto"
+    """exact: a name that fails is never replaced; substituted: it is; auto: where too few survive"""
+    special: bool = True
+    """keep the tokenizer's BOS"""
+    extend: bool = True
+    """a target of several tokens shares its first ones with the foil"""
+    whole: bool = False
+    """score whole sentences of minimal pairs"""
+    same_tokens: bool = False
+    """a name is the same tokens wherever it stands"""
+    length: int = 20
+    """of random text, in tokens"""
+    limit: int = 0
+    """prompts looked at before giving up; 0: twenty for each one wanted, and at least 2 000"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request(Options):
+    """What a task is asked for: its options, with the corruption named."""
 
     task: str
     language: str
-    n: int
-    seed: int
-    corruption: str
-    split: str
-    heldout: bool | None = None
-    templates: tuple[str, ...] | None = None
-    stratum: str | None = None
-    source: str | None = None
-    verbs: str | None = None
-    scenes: str = "auto"
-    extend: bool = True
-    whole: bool = False
-    length: int = 20
-    same_tokens: bool = False
-    limit: int = 0
-    """Prompts looked at before giving up; 0: twenty for each one wanted, and at least 2 000"""
+    corruption: str  # pyright: ignore[reportIncompatibleVariableOverride, reportGeneralTypeIssues]
 
     @property
     def offered(self) -> int:

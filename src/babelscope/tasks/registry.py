@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from babelscope.errors import NoPromptSurvives, TaskError
@@ -13,6 +13,7 @@ from babelscope.tasks import ioi, tense
 from babelscope.tasks.census import Census, Tally, joined
 from babelscope.tasks.collect import (
     Collected,
+    Options,
     Request,
     balanced,
     collect_ioi,
@@ -133,69 +134,42 @@ def corruptions(task: str) -> tuple[str, ...]:
     return tuple(_task(task)[0].corruptions)
 
 
-def build(
-    task: str,
-    tokenizer: Any,
-    language: str,
-    *,
-    n: int = 100,
-    seed: int = 0,
-    corruption: str | None = None,
-    split: str = "strict",
-    heldout: bool | None = None,
-    templates: Sequence[str] | None = None,
-    stratum: str | None = None,
-    source: str | None = None,
-    verbs: str | None = None,
-    scenes: str = "auto",
-    special: bool = True,
-    extend: bool = True,
-    whole: bool = False,
-    same_tokens: bool = False,
-    length: int = 20,
-    limit: int = 0,
-) -> PromptSet:
-    """Up to `n` prompt pairs of a task in a language, as a tokenizer allows them (section 2).
+def build(task: str, tokenizer: Any, language: str, options: Options | None = None, **changes: Any) -> PromptSet:
+    """Prompt pairs of a task in a language, as a tokenizer allows them (section 2); `changes` are Options by name.
 
-    `split` "strict" asks for one-token names, targets and foils in context, "relaxed" for equally many tokens above
-    one, "auto" takes the strict split where it gives half of `n`. `heldout` True or False takes only the templates and
-    names (verbs) kept for evaluation, or only the others. `scenes` "exact" never replaces a name that fails,
-    "substituted" does, "auto" does where too few survive. `source` "mib:FOLDER", a template file (.toml) or the file of
-    minimal pairs, `{language}` in it standing for the code; `verbs`
-    "unimorph:TABLE"; `stratum` one stratum of past tense; `whole` scores whole sentences of minimal pairs; `extend`
-    lets a multi-token target share its first tokens with the foil; `same_tokens` wants a name to be the same tokens
-    wherever it stands; `special` keeps the tokenizer's BOS; `length` is
-    that of random text; `limit` how many prompts are looked at. Fewer than `n` is logged, none raises NoPromptSurvives
-    with the census; an unknown task, corruption, split, language, template or stratum raises TaskError.
+    Fewer than `n` is logged, none raises NoPromptSurvives with the census; an unknown task, option, corruption, split,
+    language, template or stratum raises TaskError.
+
+    >>> build("ioi", tokenizer, "en", n=60, split="auto")                                  # doctest: +SKIP
     """
+    asked = _options(options, changes)
     kind, path = _task(task)
-    if n < 1:
-        raise TaskError(f"n must be at least 1, got {n}")
-    if split not in SPLITS:
-        raise TaskError(f"no split {split!r}; there are {', '.join(SPLITS)}")
-    request = Request(
-        task=kind.name,
-        language=language if source or path else _language(kind, language),
-        n=n,
-        seed=seed,
-        corruption=_corruption(kind, corruption),
-        split=split,
-        heldout=heldout,
-        templates=None if templates is None else tuple(templates),
-        stratum=stratum,
-        source=source or path,
-        verbs=verbs,
-        scenes=scenes,
-        extend=extend,
-        whole=whole,
-        length=length,
-        same_tokens=same_tokens,
-        limit=limit,
-    )
-    prompts = _collected(kind, request, _encoder(tokenizer, special))
-    if len(prompts) < n:
-        _log.info("%s in %s: %d prompts instead of %d (%s)", task, language, len(prompts), n, prompts.census.line())
+    if asked.n < 1:
+        raise TaskError(f"n must be at least 1, got {asked.n}")
+    if asked.split not in SPLITS:
+        raise TaskError(f"no split {asked.split!r}; there are {', '.join(SPLITS)}")
+    values: dict[str, Any] = {
+        **vars(asked),
+        "task": kind.name,
+        "language": language if asked.source or path else _language(kind, language),
+        "corruption": _corruption(kind, asked.corruption),
+        "templates": None if asked.templates is None else tuple(asked.templates),
+        "source": asked.source or path,
+    }
+    request = Request(**values)
+    prompts = _collected(kind, request, _encoder(tokenizer, asked.special))
+    if len(prompts) < asked.n:
+        counted = prompts.census.line()
+        _log.info("%s in %s: %d prompts instead of %d (%s)", task, language, len(prompts), asked.n, counted)
     return prompts
+
+
+def _options(options: Options | None, changes: Mapping[str, Any]) -> Options:
+    known = [field.name for field in fields(Options)]
+    unknown = [name for name in changes if name not in known]
+    if unknown:
+        raise TaskError(f"no option {unknown[0]!r} of prompts; there are {', '.join(known)}")
+    return replace(options or Options(), **changes)
 
 
 def build_paired(

@@ -6,6 +6,7 @@ P pair
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -29,14 +30,23 @@ ALIKE = 0.5
 """Least cosine of a node's edge scores in two circuits that counts as doing the same thing, where no role is known"""
 
 
+@dataclass(frozen=True)
+class Beside:
+    """What every circuit is held against."""
+
+    controls: Mapping[str, Circuit] = field(default_factory=dict[str, Circuit])
+    """the control task's circuit of each language"""
+    random: int = 5
+    """draws of random circuits, and of the circuit with its heads renamed"""
+    seed: int = 0
+
+
 def cross_faithfulness(
     model: Model,
     circuits: Mapping[str, Circuit],
     prompts: Mapping[str, Sequence[PromptPair]],
-    controls: Mapping[str, Circuit] | None = None,
-    random: int = 5,
+    beside: Beside | None = None,
     ablation: Ablation | str = Ablation.RESAMPLE,
-    seed: int = 0,
     budget: int | None = None,
     done: Callable[[int], None] | None = None,
 ) -> list[dict[str, Any]]:
@@ -48,15 +58,16 @@ def cross_faithfulness(
     the same number of edges; `share`: f divided by the f of the own circuit of the language it is run on. NaN, with the
     reason in `why`, in a language in which the whole model does no better than nothing. Raises as `score_circuits`.
     """
-    generator = np.random.default_rng(seed)
+    beside = beside or Beside()
+    generator = np.random.default_rng(beside.seed)
     names = list(circuits)
-    extras = {name: _beside(circuits[name], (controls or {}).get(name), random, generator) for name in names}
+    extras = {name: _beside(circuits[name], beside.controls.get(name), beside.random, generator) for name in names}
     flat = [circuit for name in names for circuit in [circuits[name], *extras[name].values()]]
     labels = [(name, kind) for name in names for kind in ["own", *extras[name]]]
     rows: list[dict[str, Any]] = []
     for run_on, pairs in prompts.items():
         scored = score_circuits(model, pairs, flat, ablation, budget)
-        values = dict(zip(labels, scored.intervals(seed=seed)))
+        values = dict(zip(labels, scored.intervals(seed=beside.seed)))
         for found_in in names:
             own = values[found_in, "own"]
             home = values.get((run_on, "own"))

@@ -82,30 +82,39 @@ class Attribution:
         return [(int(row), int(column)) for row, column in zip(*np.unravel_index(order, self.scores.shape))]
 
 
+@dataclass(frozen=True)
+class Variant:
+    """Of a method, how the reference implementations do it."""
+
+    rule: Rule = "midpoint"
+    """of eap-ig: gradients in the middle of each part of the way, or at its left end"""
+    frozen_patterns: bool = True
+    """of relp: no coefficient passes through the patterns, so that no edge into a query or key gets a score"""
+
+
 @torch.no_grad()
 def edge_attribution(
     model: Model,
     pairs: Sequence[PromptPair],
     method: Method = "eap-ig",
     steps: int = 5,
-    rule: Rule = "midpoint",
     ablation: Ablation | str = Ablation.RESAMPLE,
-    frozen_patterns: bool = True,
     budget: int | None = None,
     done: Callable[[int], None] | None = None,
+    variant: Variant | None = None,
 ) -> Attribution:
     """Scores of all edges, as means over the pairs; they do not depend on how pairs are batched.
 
     "eap" takes the gradient on the clean prompt (Syed et al. 2023), "eap-ig" its mean over `steps` runs whose input
-    node goes from corrupted to clean (Hanna et al. 2024; `rule` "midpoint", or "left" as the reference does), "relp"
-    the coefficients of relevance propagation; `frozen_patterns` False lets them also pass through the patterns, as
-    otherwise no edge into a query or key gets a score. Raises InputError, UnsupportedModel, TaskError for bad pairs.
+    node goes from corrupted to clean (Hanna et al. 2024), "relp" the coefficients of relevance propagation. Raises
+    InputError, UnsupportedModel, TaskError for bad pairs.
 
     >>> edges = edge_attribution(model, prompts)                                         # doctest: +SKIP
     >>> edges.heads.shape                                                                # doctest: +SKIP
     (4, 8)
     """
     wiring = Wiring.of(model)
+    rule, frozen_patterns = (variant or Variant()).rule, (variant or Variant()).frozen_patterns
     points = _points(method, steps, rule)
     other = reference(model, pairs, ablation, budget)
     total = torch.zeros(len(wiring.writers), len(wiring.readers), dtype=torch.float64)

@@ -9,6 +9,7 @@ S sender · N row · P patched position · D width
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -68,6 +69,19 @@ T = TypeVar("T")
 Finals = Callable[[Runs, Group], Float[Tensor, "S N A D"] | None]
 
 
+@dataclass(frozen=True)
+class Sweep:
+    """How senders are gone through."""
+
+    direction: Direction = "noising"
+    divergence: bool = False
+    """also KL of the patched from the base run"""
+    budget: int | None = None
+    """tokens at a time [by the device's memory]"""
+    edits: Edits | None = None
+    """heads knocked out meanwhile (for paths to the logits only)"""
+
+
 @torch.no_grad()
 def path_patching(
     model: Model,
@@ -76,17 +90,13 @@ def path_patching(
     senders: Sequence[Sender] | None = None,
     at: str | None = END,
     mlps: Between = "recomputed",
-    direction: Direction = "noising",
-    divergence: bool = False,
-    budget: int | None = None,
     done: Done | None = None,
-    edits: Edits | None = None,
+    sweep: Sweep | None = None,
 ) -> Effects:
     """Effect of each sender along the direct paths into `receivers` (patched together), everything else frozen.
 
     `at` is the role at which the path leaves the sender and enters the receivers (with attention frozen these are the
     same positions); None: everywhere. `senders` default to all heads. A sender that no receiver can read has effect 0.
-    `edits`: heads knocked out meanwhile (for paths to the logits only).
     Raises InputError for nodes that do not exist, UnsupportedModel where writes do not add up, TaskError for bad pairs.
 
     >>> effects = path_patching(model, prompts)                                          # doctest: +SKIP
@@ -96,7 +106,8 @@ def path_patching(
     if FINAL in receivers and at not in (END, None):
         raise InputError(f"the final residual is read at END, so a path into it cannot stand at {at}")
     check_receivers(model, receivers)
-    if edits is not None and FINAL not in receivers:
+    sweep = sweep or Sweep()
+    if sweep.edits is not None and FINAL not in receivers:
         raise InputError("heads can be knocked out meanwhile only on paths to the logits")
     senders = tuple(heads_of(model) if senders is None else senders)
     to_logits = FINAL in receivers
@@ -116,22 +127,12 @@ def path_patching(
         return max(positions.shape[1], runs.rows.length - int(positions.min()))
 
     settings = dict(
-        receivers=[str(receiver) for receiver in receivers], at=END if to_logits else at, mlps=mlps, direction=direction
+        receivers=[str(receiver) for receiver in receivers],
+        at=END if to_logits else at,
+        mlps=mlps,
+        direction=sweep.direction,
     )
-    return _sweep(
-        model,
-        pairs,
-        senders,
-        finals,
-        width,
-        direction,
-        divergence,
-        budget,
-        done,
-        settings,
-        together=to_logits,
-        edits=edits,
-    )
+    return _sweep(model, pairs, senders, finals, width, sweep, done, settings, together=to_logits)
 
 
 @torch.no_grad()
@@ -141,10 +142,8 @@ def activation_patching(
     senders: Sequence[Sender] | None = None,
     at: str | None = None,
     what: What = "output",
-    direction: Direction = "noising",
-    divergence: bool = False,
-    budget: int | None = None,
     done: Done | None = None,
+    sweep: Sweep | None = None,
 ) -> Effects:
     """Effect of putting each sender's output from the source run into the base run, all downstream recomputed.
 
@@ -154,6 +153,7 @@ def activation_patching(
     >>> activation_patching(model, prompts, at="S2").heads().shape                       # doctest: +SKIP
     (12, 12)
     """
+    sweep = sweep or Sweep()
     senders = tuple(heads_of(model) if senders is None else senders)
     if what == "pattern" and not all(isinstance(sender, Head) for sender in senders):
         raise InputError("only heads have an attention pattern to patch")
@@ -164,10 +164,8 @@ def activation_patching(
     def width(runs: Runs, group: Group) -> int:
         return runs.rows.length - int(runs.rows.span(at, runs.base.ids, runs.source.ids).min())
 
-    settings = dict(at=at, what=what, direction=direction)
-    return _sweep(
-        model, pairs, senders, finals, width, direction, divergence, budget, done, settings, what == "pattern"
-    )
+    settings = dict(at=at, what=what, direction=sweep.direction)
+    return _sweep(model, pairs, senders, finals, width, sweep, done, settings, patterns=what == "pattern")
 
 
 def activation_finals(
@@ -262,27 +260,24 @@ def _sweep(
     senders: tuple[Sender, ...],
     finals: Finals,
     width: Callable[[Runs, Group], int],
-    direction: Direction,
-    divergence: bool,
-    budget: int | None,
+    sweep: Sweep,
     done: Done | None,
     settings: dict[str, Any],
-    pattern: bool = False,
+    patterns: bool = False,
     together: bool = False,
-    edits: Edits | None = None,
 ) -> Effects:
     """Run `finals` on every batch of pairs and group of senders (all of them `together`), and collect the scores."""
     check_model(model)
     check_nodes(model, senders)
-    budget = budget or token_budget(model.device)
+    budget, edits = sweep.budget or token_budget(model.device), sweep.edits
     place = {sender: index for index, sender in enumerate(senders)}
     ordered = [node for group in _groups(senders) for node in group]
     patched = np.zeros((len(senders), len(pairs)))
-    kl = np.zeros_like(patched) if divergence else None
+    kl = np.zeros_like(patched) if sweep.divergence else None
     base, source = np.zeros(len(pairs)), np.zeros(len(pairs))
     for rows in batches(pairs, budget, model.device):
         with_mlps = any(isinstance(node, MLP) for node in senders)
-        runs = record(model, rows, direction, with_mlps, pattern, edits(rows) if edits else None)
+        runs = record(model, rows, sweep.direction, with_mlps, patterns, edits(rows) if edits else None)
         own, where = _answers(rows, runs.base.final), list(rows.index)
         unpatched = logit_diff.scores(model, rows, own)[0].cpu().double().numpy()
         np.add.at(base, where, unpatched)
@@ -304,9 +299,9 @@ def _sweep(
     if not np.isfinite(patched).all():
         where, pair = (int(place) for place in np.argwhere(~np.isfinite(patched))[0])
         raise NonFinite(f"{model.id}: patching {senders[where]} gives no number, first for prompt pair {pair + 1}")
-    clean, corrupted = (base, source) if direction == "noising" else (source, base)
+    clean, corrupted = (base, source) if sweep.direction == "noising" else (source, base)
     settings = settings | {"layers": model.layers, "heads": model.heads}
-    return Effects(senders, patched, clean, corrupted, direction, kl, settings)
+    return Effects(senders, patched, clean, corrupted, sweep.direction, kl, settings)
 
 
 def _groups(senders: Sequence[Sender]) -> Iterator[list[Sender]]:

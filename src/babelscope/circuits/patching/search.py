@@ -19,7 +19,7 @@ from babelscope.circuits.core.changes import node_changes
 from babelscope.circuits.core.effects import Effects
 from babelscope.circuits.core.nodes import FINAL, MLP, Head, Receiver, Sender, heads_of, mlps_of, receivers
 from babelscope.circuits.patching.counterfactual import ANSWER_ROLES, same_answer
-from babelscope.circuits.patching.methods import Between, path_patching
+from babelscope.circuits.patching.methods import Between, Sweep, path_patching
 from babelscope.circuits.patching.selection import Growth, Rule, Selection, growth, select
 from babelscope.errors import InputError
 from babelscope.results.manifest import versions
@@ -290,7 +290,9 @@ class _Work:
             if self.progress:
                 self.progress(self.step.name + suffix, so_far[0], total)
 
-        return path_patching(self.model, pairs, into, senders, self.step.at, self.settings.mlps, done=done, edits=edits)
+        return path_patching(
+            self.model, pairs, into, senders, self.step.at, self.settings.mlps, done=done, sweep=Sweep(edits=edits)
+        )
 
     def _key(self, pairs: Sequence[PromptPair], into: Sequence[Receiver], gone: Sequence[Head]) -> str:
         prompts = [[pair.clean, pair.corrupted, pair.target, pair.foil, sorted(pair.roles.items())] for pair in pairs]
