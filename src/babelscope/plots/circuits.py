@@ -274,13 +274,13 @@ def cross_matrices(run: Run) -> dict[str, pd.DataFrame]:
     """Faithfulness across languages and each measure of overlap, as language × language matrices."""
     found: dict[str, pd.DataFrame] = {}
     if "cross_faithfulness" in run.tables:
-        table = run.table("cross_faithfulness")
+        table = frames.of_own_model(run, "cross_faithfulness")
         found["faithfulness"] = frames.square(table, "found_in", "run_on", "faithfulness", run.languages)
     if "cross_edges" in run.tables:
-        table = run.table("cross_edges")
+        table = frames.of_own_model(run, "cross_edges")
         found["faithfulness of edges"] = frames.square(table, "found_in", "run_on", "faithfulness", run.languages)
     if "overlap" in run.tables:
-        for measure, rows in run.table("overlap").groupby("measure", sort=False):
+        for measure, rows in frames.of_own_model(run, "overlap").groupby("measure", sort=False):
             matrix = frames.square(rows, "language", "language2", "value", run.languages)
             found[str(measure).replace("_", " ")] = matrix.combine_first(matrix.T)
     return {name: matrix for name, matrix in found.items() if matrix.size and matrix.notna().to_numpy().any()}

@@ -172,6 +172,12 @@ def same_weights(table: pd.DataFrame) -> list[bool]:
     return [isinstance(value, str) and value != "" for value in table.duplicate_of]
 
 
+def of_own_model(run: Run, name: str) -> pd.DataFrame:
+    """A table's rows of the run's own model: a study against another model holds both in the same tables."""
+    table = run.table(name)
+    return table[table.model == run.summary.get("model", table.model.iloc[0])] if "model" in table else table
+
+
 def alignment_summary(run: Run) -> pd.DataFrame:
     """Each alignment metric in the first, the middle and the last layer, mean over pairs with its interval."""
     from babelscope.results.display import number

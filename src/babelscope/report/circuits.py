@@ -261,7 +261,7 @@ def _cross(run: Run) -> Block | None:
         trace = shapes.heatmap(matrix, name, 2, zmin=low, zmax=high)
         described = shapes.square_layout("run on" if faithful else "", "circuit found in" if faithful else "")
         of_edges = name == "faithfulness of edges"
-        table = run.table("cross_edges" if of_edges else "cross_faithfulness" if faithful else "overlap")
+        table = frames.of_own_model(run, "cross_edges" if of_edges else "cross_faithfulness" if faithful else "overlap")
         frame = table if faithful else table[table.measure.astype(str).str.replace("_", " ") == name]
         views.append(Variant(name, shapes.with_texts(trace, described), frame.reset_index(drop=True)))
     if not views:
