@@ -242,7 +242,7 @@ def mean_ends(
         return unknown, unknown
     mean, error = array.mean(-1), array.std(-1, ddof=1) / count**0.5
     low, high = t_ends(mean, error, count - 1)
-    if count < LEAST_DRAWN:
+    if count < LEAST_DRAWN or not array.size:
         return low, high
     weights = bootstrap_counts(count, draws, seed).astype(np.float64).T / count
     centred = array - mean[..., None]
