@@ -311,27 +311,6 @@ def writing(run: Run) -> None:
         ]
         head = ("switched off", "n", "in their language", "broken UTF-8", "distinct-1", "distinct-2")
         markdown("Continuations (95 % over continuations)", head, rows)
-    if "steering" in run.tables:
-        texts = run.table("generations")
-        rows = [
-            (
-                f"{row['source']} to {row['target']}",
-                row["condition"],
-                int(row["neurons"]),
-                f"{cell(row['success'])} ({interval(row)})",
-                int(row["n"]),
-                spread(texts[_of(texts, row)].distinct_2),
-            )
-            for row in run.table("steering").to_dict("records")
-        ]
-        head = ("", "condition", "neurons", "in the target language", "n", "distinct-2")
-        markdown("Steering (95 % Wilson; distinct-2 over continuations)", head, rows)
-
-
-def _of(texts: pd.DataFrame, row: Any) -> Any:
-    """The continuations of one row of the steering table."""
-    name = "base" if row["condition"] == "base" else f"{row['condition']} to {row['target']}"
-    return (texts.language == row["source"]) & (texts.deactivated == name)
 
 
 PARTS: tuple[Callable[[Run], None], ...] = (

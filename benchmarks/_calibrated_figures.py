@@ -17,7 +17,7 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 from PIL import Image
 
-from babelscope.plots.style import COLOURS, MARKERS
+from babelscope.figures.palette import COLOURS, MARKERS
 from babelscope.results import Run, open_run
 from benchmarks._calibrated import dose_effects
 from benchmarks._intervals import over

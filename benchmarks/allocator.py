@@ -3,7 +3,7 @@
     python -m benchmarks.allocator [--json FILE] [--repeat 2] [--works recording,perplexity,patching,edges,training]
 
 Every case in fresh processes of its own, in turns, least of `repeat`; inside a process the least of three. glibc on
-Linux only: elsewhere the setting does nothing (`babelscope.cli.allocator`). Processor time (the kernel's share, which
+Linux only: elsewhere the setting does nothing (`babelscope.allocator`). Processor time (the kernel's share, which
 zeroed pages cost, is in it) and peak resident memory; one thread against two by elapsed time, on a quiet machine.
 """
 
@@ -22,9 +22,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
 
+from babelscope.allocator import keep_freed_memory
 from babelscope.circuits.core.cache import record as record_runs
 from babelscope.circuits.edges.eap import edge_attribution
-from babelscope.cli.allocator import keep_freed_memory
 from babelscope.regions.recording import record
 from benchmarks import _texts, attribution, patching, perplexity
 from benchmarks._measure import forget_peak, in_own_process, peak, result, tell

@@ -60,16 +60,14 @@ new   regions: {samples: 20, bootstrap: 20, paper: true, documents: none}
 COMMANDS = (
     Asked(
         "regions",
-        "regions pocket:pocket-bloom-s --corpus pocket:heldout --samples 30 --texts pocket:heldout --text-tokens 512 "
-        "--controls 2 --bootstrap 20 --permutations 20 --alignment --alignment-neurons 0.05 --doses 0.01 "
-        "--methods lape,average-precision,eta-squared,mean-difference,random,random-layer",
+        "regions pocket:pocket-bloom-s --corpus pocket:heldout --samples 20 --texts pocket:heldout --text-tokens 256 "
+        f"--controls 1 --bootstrap 20 --permutations 20 --languages {NINE} --alignment --alignment-neurons 0.05 "
+        "--doses 0.01 --methods lape,average-precision,eta-squared,mean-difference,random,random-layer",
         full="--samples 100 --text-tokens 4096 --permutations 200 --generate 2",
         new="--paper --documents none",
     ),
-    Asked("ioi", "circuits pocket:pocket-bloom-s --task ioi --languages en,zh --n 16 --draws 2", full="--n 48"),
-    Asked(
-        "tense", "circuits pocket:pocket-bloom-s --task past-tense --languages en,fr --n 12 --draws 2", full="--n 48"
-    ),
+    Asked("ioi", "circuits pocket:pocket-bloom-s --task ioi --languages en,zh --n 8 --draws 1", full="--n 48"),
+    Asked("tense", "circuits pocket:pocket-bloom-s --task past-tense --languages en,fr --n 8 --draws 1", full="--n 48"),
     Asked("sweep", "sweep PLAN", plan=PLAN),
     Asked("evaluate", "evaluate pocket:pocket-bloom-s --languages en,zh,fr"),
 )
@@ -142,6 +140,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--only", action="append", choices=[asked.name for asked in COMMANDS])
     asked = parser.parse_args(arguments)
     worst, wrong = 0.0, 0
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     with source_at(asked.old) as before, tempfile.TemporaryDirectory(prefix="same-") as folder:
         for one in COMMANDS:
             if asked.only and one.name not in asked.only:

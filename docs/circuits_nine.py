@@ -70,7 +70,7 @@ def measure_methods(name: str, out: Path, n: int, codes: Sequence[str] = CONFIRM
     from babelscope.circuits.core.ablation import reference
     from babelscope.circuits.edges.atp import attribution_patching
     from babelscope.circuits.edges.eap import edge_attribution
-    from babelscope.circuits.edges.edge_ablation import edge_effects
+    from babelscope.circuits.edges.single_edges import edge_effects
 
     model, pairs = _prompts(name, n)
     data: dict[str, Any] = {}

@@ -63,7 +63,7 @@ def tell(out: Path) -> None:
 
 def tell_crossing(out: Path) -> None:
     """Behaviour, and every language's circuit on every other."""
-    from babelscope.plots import frames
+    from babelscope.figures.facts import square
     from babelscope.results import open_run
 
     arrays, codes = scores_of(out), list(LANGUAGES)
@@ -75,7 +75,8 @@ def tell_crossing(out: Path) -> None:
     rows = [[c, float((x > 0).mean()), *_mean(x)] for c, x in zip(codes, arrays.clean_prompt.values)]
     print(table(["language", "accuracy", "logit difference", "low", "high"], rows))
     print(frame(run.table("curve").pivot_table(index="share", columns="language", values="faithfulness"), "of edges"))
-    crossing = frames.square(crossed, "found_in", "run_on", "faithfulness", codes).loc[codes, codes]
+    _, values = square(zip(crossed.found_in, crossed.run_on, crossed.faithfulness), codes)
+    crossing = pd.DataFrame(values, index=codes, columns=codes)
     print(f"### Faithfulness across languages\n\n{frame(crossing, 'found in / run on')}")
     _tell_crossed(crossed)
     f = crossing.to_numpy(dtype=float)
@@ -159,7 +160,7 @@ def _three(values: pd.Series) -> tuple[float, float, float]:
 
 
 def _tell_overlaps(overlaps: pd.DataFrame, codes: Sequence[str]) -> None:
-    from babelscope.plots import frames
+    from babelscope.figures.facts import square
 
     print(f"### Overlap of all pairs, against heads renamed inside their layers ({PERMUTATIONS} times)\n")
     rows = []
@@ -170,8 +171,9 @@ def _tell_overlaps(overlaps: pd.DataFrame, codes: Sequence[str]) -> None:
     pair = overlaps[(overlaps.language == "en") & (overlaps.language2 == "zh")]
     rows = [[r.measure, r.value, r.null, p_value(r.p)] for r in pair.itertuples()]
     print(f"en and zh:\n\n{table(['measure', 'value', 'null', 'p'], rows)}")
-    matrix = frames.square(overlaps[overlaps.measure == "edge_iou"], "language", "language2", "value", list(codes))
-    matrix = matrix.reindex(index=codes, columns=codes)
+    one = overlaps[overlaps.measure == "edge_iou"]
+    _, values = square(zip(one.language, one.language2, one.value), list(codes))
+    matrix = pd.DataFrame(values, index=codes, columns=codes)
     print(f"edge IoU:\n\n{frame(matrix.combine_first(matrix.T).loc[codes, codes], '')}")
 
 

@@ -17,7 +17,6 @@ import numpy as np
 import pandas as pd
 from markdown_tables import frame, p_value, span, table
 
-from babelscope.plots.frames import of_own_model
 from babelscope.results import Run, open_run
 
 IMAGES = Path(__file__).parent / "img"
@@ -32,6 +31,12 @@ STUDIES: dict[str, dict[str, Any]] = {
     ),
 }
 PARTS = {"ioi": ("ioi",), "mono": ("gpt2-en", "gpt2-zh"), "tense": ("tense", "tense-aspect"), "nine": ()}
+
+
+def of_own_model(run: Run, name: str) -> pd.DataFrame:
+    """A table's rows of the run's own model: a study against another one holds both in the same tables."""
+    table = run.table(name)
+    return table[table.model == run.summary["model"]] if "model" in table else table
 
 
 def command(name: str, n: int, out: Path) -> str:
@@ -291,12 +296,12 @@ TELL = {"ioi": tell_ioi, "mono": tell_mono, "tense": tell_tense}
 
 def pictures(folder: Path) -> None:
     """The figures of the two pages, from runs that are there."""
-    from babelscope import plots
+    from babelscope.figures import draw
 
     IMAGES.mkdir(exist_ok=True)
     if (folder / "ioi").exists():
         run = open_run(folder / "ioi")
-        plots.draw(run, "head_heatmap").savefig(IMAGES / "circuits-ioi-heads.png", dpi=100)
+        draw(run, "head_heatmap").savefig(IMAGES / "circuits-ioi-heads.png", dpi=100)
     if (folder / "tense").exists():
         _selectivity_picture(open_run(folder / "tense"))
     if list(folder.glob("ioi9-cross-*")):
@@ -304,46 +309,41 @@ def pictures(folder: Path) -> None:
 
 
 def _selectivity_picture(run: Run) -> None:
-    from babelscope.plots.style import COLOURS, canvas
+    from babelscope.figures import Figure, printed
+    from babelscope.figures.spec import Axis, Panel, Points, Rule
 
     found = of_own_model(run, "selectivity")
     found = found[found["set"].str.fullmatch(r"ffn \d+")]
     found = found.assign(layer=found["set"].str.extract(r"(\d+)")[0].astype(int))
-    drawing = canvas(5.2, 2.9)
-    axes = drawing.subplots()
     pairs = list(found.groupby(["stratum", "stratum2"], sort=False))
-    for place, ((one, two), each) in enumerate(pairs):
-        at = each.layer + (place - (len(pairs) - 1) / 2) * 0.08
-        whiskers = np.clip([each.selectivity - each.low, each.high - each.selectivity], 0, None)
-        colour = COLOURS[place % len(COLOURS)]
-        axes.errorbar(
-            at, each.selectivity, yerr=whiskers, fmt="o", ms=4, capsize=2, color=colour, label=f"{one} – {two}"
+    marks = [
+        Points(
+            f"{one} – {two}", (each.layer + (place - (len(pairs) - 1) / 2) * 0.08).tolist(), each.selectivity.tolist(),
+            each.low.tolist(), each.high.tolist(), place,
         )
-    axes.axhline(0, color="black", linewidth=0.8)
-    axes.set(xlabel="feed-forward block removed", ylabel="Δ en − Δ zh, shares of LD", title="Selectivity of FFNs")
-    axes.legend(title="en – zh", loc="center left", bbox_to_anchor=(1, 0.5), fontsize=7)
-    drawing.savefig(IMAGES / "circuits-tense-ffn.png", dpi=100)
+        for place, ((one, two), each) in enumerate(pairs)
+    ]  # fmt: skip
+    axes = Axis("feed-forward block removed", whole=True), Axis("Δ en − Δ zh, shares of LD")
+    figure = Figure("Selectivity of FFNs, en – zh", "", (Panel((*marks, Rule(0.0)), *axes),))
+    printed(figure).savefig(IMAGES / "circuits-tense-ffn.png", dpi=100)
 
 
 def _nine_picture(out: Path) -> None:
-    from babelscope.plots import frames
-    from babelscope.plots.style import canvas, grid_of_cells, write_cells
+    from babelscope.figures import Figure, printed
+    from babelscope.figures.facts import languages_axis, square, written
+    from babelscope.figures.spec import Cells, Panel
 
     codes = list(circuits_overlap.LANGUAGES)
     crossed = circuits_overlap.crossed_of(out)
-    f = frames.square(crossed, "found_in", "run_on", "faithfulness", codes).loc[codes, codes].to_numpy(dtype=float)
+    _, f = square(zip(crossed.found_in, crossed.run_on, crossed.faithfulness), codes)
     effects = circuits_overlap.scores_of(out).patched_prompt.values.mean(-1).reshape(len(codes), -1)
-    drawing = canvas(9.2, 4.2)
-    panels = {
-        "faithfulness: found in (rows), run on (columns)": f,
-        "patching of heads, Pearson's r": np.corrcoef(effects),
-    }
-    for axes, (title, values) in zip(drawing.subplots(1, 2), panels.items()):
-        image = axes.imshow(values, vmin=0, vmax=1)
-        grid_of_cells(axes, codes, codes)
-        write_cells(axes, image, [[f"{v:.2f}" for v in row] for row in values])
-        axes.set_title(title, size=9)
-    drawing.savefig(IMAGES / "circuits-nine.png", dpi=100)
+    panels = {"faithfulness: found in (rows), run on (columns)": f, "patching of heads, r": np.corrcoef(effects)}
+    axis = languages_axis(codes)
+    figure = Figure("Nine languages", "", tuple(
+        Panel((Cells(values, "", low=0.0, high=1.0, texts=written(values)),), axis, axis, title, square=True)
+        for title, values in panels.items()
+    ))  # fmt: skip
+    printed(figure).savefig(IMAGES / "circuits-nine.png", dpi=100)
 
 
 def main() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from babelscope import open_run, plots
+from babelscope import draw, open_run
 
 IMAGES = Path(__file__).parent / "img"
 
@@ -33,9 +33,9 @@ def side_by_side(pictures: list[Image.Image]) -> Image.Image:
 def main(demo: Path) -> None:
     IMAGES.mkdir(exist_ok=True)
     run = open_run(demo / "regions")
-    pictures = [drawn(plots.similarity_map(run)), drawn(plots.perplexity_heatmap(run))]
+    pictures = [drawn(draw(run, name)) for name in ("similarity_map", "perplexity_heatmap")]
     side_by_side(pictures).quantize(256, Image.Quantize.FASTOCTREE).save(IMAGES / "readme.png", optimize=True)
-    drawn(plots.layer_curves(run)).quantize(64).save(IMAGES / "layer-curves.png", optimize=True)
+    drawn(draw(run, "layer_curves")).quantize(64).save(IMAGES / "layer-curves.png", optimize=True)
     for path in sorted(IMAGES.glob("*.png")):
         print(path, path.stat().st_size)
 

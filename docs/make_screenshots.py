@@ -21,8 +21,8 @@ from typing import Any
 
 from PIL import Image
 
-from babelscope import open_run, plots
-from babelscope.plots.style import FIGURES
+from babelscope import open_run
+from babelscope.figures import FIGURES, draw
 from babelscope.report import write_report
 
 DOCS = Path(__file__).parent
@@ -116,7 +116,7 @@ def draw_figures(folder: Path) -> None:
             continue
         words = OPTIONS.get(name, "").split()
         options = {key.removeprefix("--"): value for key, value in zip(words[::2], words[1::2])}
-        drawing = plots.draw(open_run(folder / run_of(name)), name, **options)
+        drawing = draw(open_run(folder / run_of(name)), name, **options)
         raster = BytesIO()
         drawing.savefig(raster, format="png", dpi=110)
         save_small(Image.open(raster), f"gallery-{name.replace('_', '-')}.png")
@@ -386,7 +386,7 @@ def page() -> str:
         parts.append(f"\n## {heading}\n")
         for name, one in FIGURES.items():
             if one.kind == kind:
-                told = (one.draw.__doc__ or "").strip().split("\n\n")[0].replace("\n", " ")
+                told = (one.specify.__doc__ or "").strip().split("\n\n")[0].replace("\n", " ")
                 told = " ".join(told.split())
                 picture = f"![{name.replace('_', ' ')}](img/gallery-{name.replace('_', '-')}.png)"
                 parts.append(f"\n### {name}\n\n{told}\n\n    {command_of(name)}\n\n{picture}\n")

@@ -13,15 +13,16 @@ from pathlib import Path
 
 from PIL import Image
 
-from babelscope import open_run, plots
+import babelscope
+from babelscope import open_run
 from babelscope.results import Run
 
 IMAGES = Path(__file__).parent / "img"
 TRAINING = {
-    "sweep-training": plots.training_curves,
-    "sweep-flow": plots.neuron_flow,
-    "sweep-layers": plots.layers_over_training,
-    "sweep-region-sizes": plots.sizes_over_training,
+    "sweep-training": "training_curves",
+    "sweep-flow": "neuron_flow",
+    "sweep-layers": "layers_over_training",
+    "sweep-region-sizes": "sizes_over_training",
 }
 
 
@@ -55,7 +56,7 @@ def main(training: Path, scales: Path) -> None:
     points(run)
     flow(run)
     for name, figure in TRAINING.items():
-        draw(name, figure(run))
+        draw(name, babelscope.draw(run, figure))
     run = open_run(scales)
     points(run)
     overlap = (
@@ -64,7 +65,7 @@ def main(training: Path, scales: Path) -> None:
         .agg(["min", "mean", "max"])
     )
     print(overlap.round(3).to_string())
-    draw("sweep-scales", plots.scale_curves(run))
+    draw("sweep-scales", babelscope.draw(run, "scale_curves"))
 
 
 if __name__ == "__main__":

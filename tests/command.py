@@ -46,3 +46,13 @@ def every_command() -> Iterator[tuple[str, str]]:
         for name in app:
             if not name.startswith("-"):
                 yield f"{verb} {name}", inspect.getdoc(app[name].default_command) or ""
+
+
+def every_option() -> Iterator[tuple[str, list[str]]]:
+    """Each command's words and the names of its options."""
+    for verb in VERBS:
+        app = importlib.import_module(f"babelscope.cli.{verb}").app
+        named = [(verb, app), *((f"{verb} {name}", app[name]) for name in app if not name.startswith("-"))]
+        for words, one in named:
+            if one.default_command is not None:
+                yield words, list(inspect.signature(one.default_command).parameters)

@@ -15,6 +15,10 @@ from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 
+from .fuzz_tokens import TOKENS
+
+__all__ = ["TARGETS", "TOKENS"]
+
 Read = Callable[[bytes, Path], object]
 Seed = Callable[[], bytes]
 
@@ -240,6 +244,176 @@ _REGIONS_JSON = {
 }
 _STATE = {"plan": {}, "name": "x", "points": [{"key": "0123456789abcdef", "label": "m@step1", "corpus": "c"}]}
 
+
+def _packed(kind: str) -> Read:
+    """A corpus file that is packed: the input is what stands in it, and then the packed bytes themselves."""
+
+    def read(data: bytes, folder: Path) -> None:
+        import gzip
+
+        import zstandard
+
+        from babelscope.corpora import load_corpus
+        from babelscope.errors import BabelscopeError
+
+        pack = gzip.compress if kind == "gz" else zstandard.ZstdCompressor().compress
+        for name, content in (("a", pack(data)), ("b", data)):
+            place = folder / name
+            place.mkdir()
+            for code in ("en", "fr"):
+                (place / f"{code}.txt.{kind}").write_bytes(content)
+            with contextlib.suppress(BabelscopeError):
+                load_corpus(f"lines:{place}?normalise=nfc", ["en", "fr"])
+
+    return read
+
+
+def _shards(data: bytes, folder: Path) -> None:
+    """A folder of Parquet shards, one of them good."""
+    from babelscope.corpora import load_corpus
+
+    (folder / "part-0.parquet").write_bytes(_parquet_bytes())
+    (folder / "part-1.parquet").write_bytes(data)
+    load_corpus(f"table:{folder}/part-*.parquet?id=id", ["en", "fr"])
+
+
+def _parquet_types_bytes() -> bytes:
+    """Every kind of column that Arrow has, as a reader may meet it: texts in dictionaries, lists, structs, times, …"""
+    import datetime
+    from decimal import Decimal
+
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    day = datetime.datetime(2026, 1, 1)
+    table = pa.table({
+        "id": pa.array(["1", "2"]), "en": pa.array(["a", "b"]).dictionary_encode(),
+        "fr": pa.array(["c", None], pa.large_string()), "de": pa.array([["x"], []]),
+        "es": pa.array([{"t": "x"}, None]), "pt": pa.array([day, None], pa.timestamp("ns", "UTC")),
+        "vi": pa.array([b"x", None]), "zh": pa.array([1.5, float("nan")]), "hi": pa.array([Decimal("1.5"), None]),
+        "ar": pa.array([True, None]), "ja": pa.array([datetime.timedelta(1), None]), "ko": pa.nulls(2),
+        "ru": pa.array([[("k", 1)], None], pa.map_(pa.string(), pa.int8())),
+    })  # fmt: skip
+    stream = io.BytesIO()
+    pq.write_table(table, stream)
+    return stream.getvalue()
+
+
+def _edit_bytes() -> bytes:
+    import torch
+
+    from babelscope.steering.directions import Direction
+    from babelscope.steering.files import SavedEdit, save_edit
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "e.safetensors"
+        unit = torch.nn.functional.normalize(torch.arange(1, 5, dtype=torch.float64), dim=0)
+        save_edit(SavedEdit((Direction("en", "fr", 1, "diffmean", unit, 1.0, 0.0, 1.0, 2.0),), facts={"m": 1}), path)
+        return path.read_bytes()
+
+
+@lru_cache
+def _lens() -> tuple[bytes, object]:
+    """A tuned lens as a file, and something with the shape of its model."""
+    from types import SimpleNamespace
+
+    import torch
+
+    from babelscope.latent.tuned import TunedLens
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "l.safetensors"
+        TunedLens("ridge", torch.zeros(2, 3, 3), torch.zeros(2, 3), "0f", "lines:x", 90, (0.1, 0.1)).save(path)
+        return path.read_bytes(), SimpleNamespace(id="m", weight_hash="0f", layers=2, width=3)
+
+
+def _tuned(data: bytes, folder: Path) -> None:
+    from babelscope.latent.tuned import TunedLens
+
+    (folder / "l.safetensors").write_bytes(data)
+    TunedLens.load(folder / "l.safetensors", _lens()[1])  # pyright: ignore[reportArgumentType]
+
+
+def _benchmark(data: bytes, folder: Path) -> None:
+    from babelscope.errors import BabelscopeError
+    from babelscope.steering.benchmark import read_answers, read_benchmark
+
+    (folder / "monolingual" / "set").mkdir(parents=True)
+    (folder / "monolingual" / "set" / "fr.csv").write_bytes(data)
+    for read in (lambda: read_benchmark(folder), lambda: read_answers(folder / "monolingual" / "set" / "fr.csv")):
+        with contextlib.suppress(BabelscopeError):
+            read()
+
+
+def _claim(data: bytes, folder: Path) -> None:
+    from babelscope.claims import load_claim
+
+    (folder / "c.yaml").write_bytes(data)
+    claim = load_claim(str(folder / "c.yaml"))
+    assert claim.hash
+    assert all(claim.effect(part) > 0 and claim.rule(part) for part in claim.least_effect if part != "*")
+
+
+def _packaged_claim() -> bytes:
+    from importlib.resources import files
+
+    return (files("babelscope.claims") / "data" / "zeng-same-meaning.yaml").read_bytes()
+
+
+def _options(data: bytes, folder: Path) -> None:
+    from babelscope.cli.config_file import taken_from
+
+    (folder / "o.yaml").write_bytes(data)
+    taken_from(["regions", "--config", str(folder / "o.yaml")])
+
+
+def _step(data: bytes, folder: Path) -> None:
+    """One kept step of a study whose file was changed."""
+    from babelscope.results.step_store import StepStore
+
+    store = StepStore(folder / "run")
+    with store.room("a", "0f") as room:
+        store.keep("a", "0f", room, {"n": 3, "x": (1.5, float("nan"))})
+    (store._place("a", "0f") / "step.json").write_bytes(data)
+    store.read("a", "0f")
+
+
+def _step_bytes() -> bytes:
+    from babelscope.results.step_store import StepStore
+
+    with tempfile.TemporaryDirectory() as folder:
+        store = StepStore(Path(folder) / "run")
+        with store.room("a", "0f") as room:
+            store.keep("a", "0f", room, {"n": 3, "x": (1.5, float("nan"))})
+        return (store._place("a", "0f") / "step.json").read_bytes()
+
+
+def _adapter(data: bytes, folder: Path) -> None:
+    from babelscope.models.adapters import refuse_adapter
+
+    (folder / "adapter_config.json").write_bytes(data)
+    refuse_adapter(folder, "m")
+
+
+def _config(data: bytes, folder: Path) -> None:
+    """A model's configuration up to where its weights would be read, which are not there."""
+    from babelscope.models.loading import load_model
+
+    (folder / "config.json").write_bytes(data)
+    (folder / "tokenizer.json").write_text("{}")
+    (folder / "model.safetensors").write_bytes(b"")
+    load_model(folder)
+
+
+_MODEL = {
+    "architectures": ["BloomForCausalLM"], "model_type": "bloom", "n_layer": 2, "n_head": 2, "hidden_size": 16,
+    "vocab_size": 64, "quantization_config": None,
+}  # fmt: skip
+_WORDS = '{"concept": "dog", "en": "dog|hound", "fr": "chien", "kind": "animal", "definition_en": "It barks: ___"}\n'
+_OPTIONS = b"regions:\n  samples: 20\n  languages: [en, fr]\n  doses: [0.1, 0.5]\n"
+_ANSWERS = b"model,completion,task,source,language,prompt\nm,Bonjour,monolingual,s,fr,Salut\n"
+_FAMILY = b'name = "mine"\nblocks = "model.layers"\nneurons = "mlp.down_proj"\nqk_norms = ["a", "b"]\nparallel = true\n'
+
 TARGETS: dict[str, tuple[Read, Seed]] = {
     # corpora
     "bible": (_corpus("bible", ["English-NT.xml", "French-NT.xml"]), lambda: _BIBLE),
@@ -255,6 +429,25 @@ TARGETS: dict[str, tuple[Read, Seed]] = {
     "jsonl": (_corpus("table", ["t.jsonl"]), lambda: _JSONL),
     "parquet": (_corpus("table", ["t.parquet"]), _parquet_bytes),
     "spec": (_spec, lambda: b"lines:FOLDER?languages=en&limit=2"),
+    "json": (
+        _corpus("table", ["t.json"]),
+        _json([{"id": "1", "en": "a", "fr": "b"}, {"id": "2", "en": "c", "fr": "d"}]),
+    ),
+    "parquet-types": (_corpus("table", ["t.parquet"], "?id=id"), _parquet_types_bytes),
+    "shards": (_shards, _parquet_bytes),
+    "gz": (_packed("gz"), lambda: "One.\nU\u0308.\n".encode()),
+    "zst": (_packed("zst"), lambda: b"One.\nTwo.\n"),
+    # latent language and steering
+    "words": (_file("w.jsonl", "latent.words", "load_words"), lambda: _WORDS.encode()),
+    "words-csv": (_file("w.csv", "latent.words", "load_words"), lambda: b"id,en,fr,kind\ndog,dog|hound,chien,animal\n"),
+    "edit": (_file("e.safetensors", "steering.files", "load_edit"), _edit_bytes),
+    "tuned": (_tuned, lambda: _lens()[0]),
+    "benchmark": (_benchmark, lambda: _ANSWERS),
+    "claim": (_claim, _packaged_claim),
+    # models
+    "family": (_file("f.toml", "models.registry", "family_from_file"), lambda: _FAMILY),
+    "adapter": (_adapter, _json({"peft_type": "LORA", "base_model_name_or_path": "x"})),
+    "config": (_config, _json(_MODEL)),
     # tasks
     "pairs": (_file("p.jsonl", "tasks.minimal_pairs", "read_minimal_pairs"), lambda: _PAIRS),
     "clams": (_file("p.txt", "tasks.minimal_pairs", "read_minimal_pairs"), lambda: _CLAMS),
@@ -279,13 +472,9 @@ TARGETS: dict[str, tuple[Read, Seed]] = {
     "run-table": (_within("tables/t.parquet"), _of_run("tables/t.parquet")),
     "plan": (_file("plan.yaml", "evolution.plan", "read_plan"), lambda: _PLAN),
     "sweep": (_sweep, _json(_STATE)),
+    "step": (_step, _step_bytes),
+    "options": (_options, lambda: _OPTIONS),
     # the command line and the explorer
     "languages": (_text("languages", "parse_languages"), lambda: b"en, zh-Hans,fr,pt-BR"),
     "door": (_door, lambda: _REQUEST),
 }
-
-TOKENS = (
-    b"\x00", b"\xff\xfe", b"<!ENTITY a 'b'>", b"&a;", b"{", b"[", b'"', b"\t", b"\n", b"9" * 30, b"null", b"true",
-    b"-1", b"1e999", b"NaN", b"\xe2\x80\xae", b"\xed\xa0\x80", b"- &x [*x]", b"!!python/object", b"../", b"/etc/passwd",
-    b"\\ud800", b"<![CDATA[", b"<seg", b"&#x0;", b"*x", b"V;PST", b"in_graph",
-)  # fmt: skip

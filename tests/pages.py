@@ -35,8 +35,8 @@ FENCE = re.compile(
 TOLERANCE = 0.05
 MODULES = (
     "babelscope.cli", "babelscope.studies.regions", "babelscope.studies.circuits", "babelscope.evolution.sweep",
-    "babelscope.pocket.heldout", "babelscope.plots", "babelscope.report", "babelscope.results", "babelscope.evaluation",
-    "babelscope.tasks", "transformers", "rich.table", "pandas", "xarray",
+    "babelscope.pocket.heldout", "babelscope.figures", "babelscope.report", "babelscope.results",
+    "babelscope.evaluation", "babelscope.tasks", "transformers", "rich.table", "pandas", "xarray",
 )  # fmt: skip
 """what every command would import anew"""
 

@@ -15,7 +15,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from babelscope.models import Model
 from babelscope.models.families import find
-from babelscope.models.model import matrix
+from babelscope.models.places import matrix
 from babelscope.tasks import PromptPair
 
 WIDTH, HEADS, HEAD_WIDTH = 48, 4, 24

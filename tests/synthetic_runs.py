@@ -123,6 +123,12 @@ def write_regions(
             "excess_sklr": observed * 0.6,
         }
         run.table("stability", _stability())
+        run.table("routing_layer", pd.DataFrame([
+            {"layer": layer, "language": x, "reference": "en", "divergence": 0.2, "divergence_low": 0.1,
+             "divergence_high": 0.3, "divergence_null_low": 0.0, "divergence_null_high": 0.1, "other_sentence": 0.5,
+             "n": n, "why": ""}
+            for x in languages[1:] for layer in range(layers)
+        ]))  # fmt: skip
         if texts:
             run.table("dose", _dose())
             frame = _perplexity(rng, languages)
@@ -513,6 +519,17 @@ def _circuit_tables(run: RunWriter, rng, languages, found, layers, heads) -> Non
             ]
         ),
     )
+    curve = [(0, 0.0), (2, 0.6), (8, 0.9)]
+    run.table("faithfulness", pd.DataFrame([
+        {"language": x, "order": order, "heads": size, "faithfulness": f * part, "low": f * part - 0.1,
+         "high": f * part + 0.1}
+        for x in languages for order, part in (("ranking", 1.0), ("random", 0.2)) for size, f in curve
+    ]))  # fmt: skip
+    run.table("edge_curve", pd.DataFrame([
+        {"language": x, "area": area, "budget": budget, "edges": 10, "faithfulness": f, "low": f - 0.1, "high": f + 0.1,
+         "half": "test", "prompts": 20}
+        for x in languages for area in ("cpr", "cmd") for budget, f in ((0.001, 0.1), (0.01, 0.5), (0.1, 0.9))
+    ]))  # fmt: skip
     run.table(
         "classification",
         pd.DataFrame(
@@ -603,3 +620,52 @@ def _point(rng, model, revision, step, parameters, i, duplicate) -> dict:
         "accuracy_xstorycloze": 0.5 + 0.03 * i,
         **{f"region_size_{x}": int(rng.integers(50, 400)) for x in LANGUAGES},
     }
+
+
+def write_latent(path: Path, layers: int = 5) -> Run:
+    """A run of latent language: one pair, three candidates, hostile names of controls; no band in the outer layers."""
+    key = {"lens": "logit", "source": "fr", "target": "zh"}
+    inner = range(1, layers - 1)
+    nan = float("nan")
+    curves = [
+        {**key, "language": code, "scope": scope, "layer": layer, "mass": 0.1, "row": 0.1, "col": 0.1,
+         "excess": 0.1 * layer, "excess_low": 0.05 * layer if layer in inner else nan,
+         "excess_high": 0.2 * layer if layer in inner else nan, "concepts": 7, "why": ""}
+        for code in ("en", "fr", "zh") for scope in ("solved", "all") for layer in range(layers)
+    ]  # fmt: skip
+    ends = {"value": 0.3, "value_low": 0.1, "value_high": 0.5, "why": ""}
+    patched = {"from": "fr→zh", "into": "de→en", "scope": "solved", "pairs": 9}
+    tables = {
+        "curves": curves,
+        "entropy": [
+            {**key, "layer": layer, "entropy": 3.0, "entropy_low": 2.0, "entropy_high": 4.0} for layer in range(layers)
+        ],
+        "controls": [
+            {**key, "language": code, "scope": "solved", "control": name, **ends}
+            for code in ("en", "fr") for name in ("none", HOSTILE[0], "minus zh")
+        ],
+        "verdicts": [
+            {**key, "language": code, "scope": "solved", "outcome": told, "strength": 0.2, "why": ""}
+            for code, told in (("en", "passes through"), ("fr", "not readable"))
+        ],
+        "tuned": [
+            {"language": "en", "lens": lens, "layer": layer, "kl": 1.0, "bias": 0.1, "agreement": 0.5}
+            for lens in ("logit", "tuned") for layer in range(layers)
+        ],
+        "patch": [
+            {**patched, "experiment": "E1", "what": what, "layer": layer, "patched": "last", **ends}
+            for what in ("c2 in d", "c1 in d") for layer in (None, 1, 2)
+        ] + [
+            {**patched, "experiment": "E2", "what": "c1 in d", "layer": layer, "patched": said, **ends}
+            for layer, said in ((None, "asked for c1"), (0, "concept"), (1, "concept"))
+        ],
+        "alignment": [
+            {"pooling": "mean", "treatment": name, "metric": "sads", "layer": layer, "value": 0.2, "shuffled": 0.01}
+            for name in ("plain", "centred") for layer in range(layers)
+        ],
+    }  # fmt: skip
+    with RunWriter(path, kind="latent", overwrite=True) as run:
+        for name, rows in tables.items():
+            run.table(name, pd.DataFrame(rows))
+        run.manifest.update(languages=["en", "fr", "zh"], model={"id": "toy/babel"}, summary={"least": 0.01})
+    return open_run(path)

@@ -8,13 +8,13 @@ import sys
 
 import pytest
 
-from babelscope.cli import allocator
+from babelscope import allocator
 
 GLIBC = allocator.reason_not_to({}) is None
 
 FREED = """
 import resource, sys
-from babelscope.cli.allocator import keep_freed_memory
+from babelscope.allocator import keep_freed_memory
 print(keep_freed_memory())
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -63,5 +63,14 @@ def test_freed_blocks_are_used_again_without_asking_the_kernel():
 
 
 def test_importing_the_library_sets_nothing():
-    code = "import sys, babelscope; assert 'babelscope.cli.allocator' not in sys.modules"
+    code = "import sys, babelscope; assert 'babelscope.allocator' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_loading_a_model_onto_the_cpu_sets_it_in_a_script_too(monkeypatch):
+    from babelscope.models import load_model, loading
+
+    done = []
+    monkeypatch.setattr(loading, "keep_freed_memory", lambda: done.append("asked"))
+    load_model("pocket:pocket-bloom-s", device="cpu")
+    assert done == ["asked"]

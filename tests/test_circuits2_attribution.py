@@ -11,8 +11,9 @@ from babelscope.circuits.core.graph import Wiring
 from babelscope.circuits.core.nodes import EMBEDDING, FINAL, MLP, Head, Receiver, heads_of
 from babelscope.circuits.edges.atp import attribution_patching, input_effects
 from babelscope.circuits.edges.eap import Variant, edge_attribution
-from babelscope.circuits.edges.edge_ablation import edge_effects, logit_differences
+from babelscope.circuits.edges.edge_ablation import logit_differences
 from babelscope.circuits.edges.relp import relevance_rules
+from babelscope.circuits.edges.single_edges import edge_effects
 from babelscope.circuits.patching.methods import activation_patching, path_patching
 from babelscope.errors import InputError, UnsupportedModel
 from babelscope.models import Model, Site, capture, edit
@@ -328,3 +329,20 @@ def test_bad_input_is_one_clear_line(llama, pairs):
     with pytest.raises(InputError, match="belongs to a circuit"):
         edge_attribution(llama, pairs, ablation="optimal")
     assert heads_of(llama)[0] == Head(0, 0)
+
+
+@pytest.mark.parametrize(("kind", "family"), [*(("resample", family) for family in SUMMING), ("mean", "bloom")])
+def test_a_single_edge_resumed_at_its_reader_is_the_masked_pass_without_it(kind, family):
+    model = tiny(family)
+    pairs, wiring = random_pairs(), Wiring.of(model)
+    generator = np.random.default_rng(0)
+    edges = [(int(r), int(c)) for r, c in generator.permutation(np.argwhere(wiring.allowed))[:24]]
+    other = reference(model, pairs, kind)
+    masks = [wiring.allowed]
+    for row, column in edges:
+        masks.append(wiring.allowed.copy())
+        masks[-1][row, column] = False
+    plain = logit_differences(model, pairs, masks, other)
+    for budget in (None, 1):
+        found = edge_effects(model, pairs, edges, other, budget)
+        assert found == pytest.approx(plain[1:] - plain[0], abs=3e-4)

@@ -14,11 +14,11 @@ from babelscope.circuits.core.graph import Wiring
 from babelscope.circuits.core.nodes import EMBEDDING, FINAL, MLP, Head, Receiver
 from babelscope.circuits.edges.circuit import Circuit, greedy_edges
 from babelscope.circuits.edges.eap import edge_attribution
-from babelscope.circuits.edges.edge_ablation import edge_effects
 from babelscope.circuits.edges.faithfulness import score_circuits
+from babelscope.circuits.edges.single_edges import edge_effects
 from babelscope.circuits.heads.routes import flow_routes
 from babelscope.errors import InputError, RunError
-from babelscope.plots import draw, figure_names, save_figure
+from babelscope.figures import draw, figure_names, save_figure
 from babelscope.results import RunWriter, open_run
 from babelscope.studies.circuit_edges import EdgeSettings, find_edges, halved
 from tests import planted

@@ -31,7 +31,7 @@ from babelscope.circuits.patching.search import Step, find_circuit
 from babelscope.circuits.patching.selection import growth, select
 from babelscope.errors import InputError
 from babelscope.models import Model, Site, capture, edit
-from babelscope.models.model import matrix
+from babelscope.models.places import matrix
 from babelscope.stats import benjamini_hochberg
 from tests import reference
 from tests.random_pairs import random_pair, random_pairs
@@ -314,3 +314,21 @@ def test_effects_after_a_knock_out_are_shares_of_the_whole_models_difference():
     after = effects_of(np.full((1, 8), -0.25), left=0.5)
     assert after.effect == pytest.approx([-4.0])
     assert replace(after, unit=np.full(8, 8.0)).effect == pytest.approx([-0.25])
+
+
+@pytest.mark.parametrize("kind", ["mean", "resample"])
+def test_answers_without_a_set_come_from_the_same_pass_as_its_logit_difference(kind):
+    from babelscope.circuits.core.ablation import reference
+    from babelscope.circuits.core.changes import node_changes
+    from babelscope.circuits.core.metrics import behaviour
+    from babelscope.circuits.core.nodes import MLP, Head
+    from babelscope.circuits.heads.ablation import ablated_answers
+
+    model, pairs = Model(tiny_model("llama"), tiny_tokenizer(), id="tiny"), random_pairs()
+    sets = [(), (Head(1, 2), MLP(2)), (Head(0, 0),)]
+    scores, logged = ablated_answers(model, pairs, sets, kind, told=(1,))
+    other = reference(model, pairs, kind)
+    plain = behaviour(model, pairs, edits=lambda rows: node_changes(model, other(rows), sets[1]))
+    assert logged[1] == pytest.approx(np.stack([plain.target, plain.foil]), abs=1e-5)
+    assert scores[1] == pytest.approx(logged[1, 0] - logged[1, 1], abs=1e-5)
+    assert np.isnan(logged[[0, 2]]).all()

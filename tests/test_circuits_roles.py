@@ -11,16 +11,15 @@ import torch
 from babelscope.circuits.comparison.head_matching import match_heads, random_twin, shuffled
 from babelscope.circuits.core.cache import run
 from babelscope.circuits.core.nodes import Head
+from babelscope.circuits.heads.copying import copying, token_copying
 from babelscope.circuits.heads.dla import attributions, promoted
 from babelscope.circuits.heads.labels import Null
 from babelscope.circuits.heads.patterns import attention_between, attention_patterns
 from babelscope.circuits.heads.roles import (
     Roles,
-    copying,
     direct,
     repetition,
     role_scores,
-    token_copying,
 )
 from babelscope.errors import InputError, TaskError
 from babelscope.models import Model
@@ -222,3 +221,28 @@ def test_copying_is_held_against_words_that_are_not_in_the_prompt():
     assert found.nulls["copy"].beaten[3, 3]
     assert found.nulls["negative copy"].beaten[3, 2]
     assert not found.nulls["copy"].beaten[3, 2]
+
+
+@pytest.mark.parametrize("family", ["bloom", "llama", "gpt2"])
+def test_reading_the_vocabulary_by_parts_gives_what_all_logits_give(family, monkeypatch):
+    from babelscope.circuits.heads import copying as room
+
+    model = Model(tiny_model(family), tiny_tokenizer(), id=family)
+    pairs = random_pairs()
+    parts = copying(model, pairs, ["A", "B"], top=2)
+    monkeypatch.setattr(room, "FIRST_WORDS", 3)
+    monkeypatch.setattr(room, "WORDS", 5)
+    small = copying(model, pairs, ["A", "B"], top=2)
+    with torch.no_grad():
+        asked = room._words_in_context(model, pairs, ["A", "B"], 64, 0, [1])
+    words, states = asked[0], asked[1][0]
+    for node in (Head(layer, head) for layer in range(model.layers) for head in range(model.heads)):
+        logits = room.ov_logits(model, node, states).float().detach()
+        own = logits.gather(1, words[:, None])
+        for found in (parts, small):
+            where = node.layer, node.head
+            assert found.copy[where] == pytest.approx(float((own >= logits.topk(2).values[:, -1:]).float().mean()))
+            low = (-own >= (-logits).topk(2).values[:, -1:]).float().mean()
+            assert found.negative[where] == pytest.approx(float(low))
+            score = ((own[:, 0] - logits.mean(1)) / logits.std(1)).mean()
+            assert found.diagonal[where] == pytest.approx(float(score), abs=1e-3)

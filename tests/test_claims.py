@@ -9,14 +9,22 @@ import numpy as np
 import pytest
 import yaml
 
+from babelscope import load_model
 from babelscope.claims import Part, Verdict, aggregate, judge, packaged_claims
+from babelscope.claims.case import Case, permuted_ids, permuted_labels
 from babelscope.claims.claim import load_claim, parse_claim
-from babelscope.claims.measures import MEASURES, Case, permuted_ids, permuted_labels
+from babelscope.claims.measures import MEASURES
+from babelscope.claims.measures.residual import _hsic, correlated
+from babelscope.claims.measures.routing import normalised_divergence
 from babelscope.claims.page import claim_page
-from babelscope.claims.replicate import Replication, quick_case, replicate, write_replication
+from babelscope.claims.replicate import Replication, finished, quick_case, replicate, write_replication
 from babelscope.claims.verdict import ends, with_twin
 from babelscope.corpora import ParallelCorpus
 from babelscope.errors import InputError, PlanError
+from babelscope.latent.separation import head_start, matched_gain
+from babelscope.studies.region_settings import RegionsSettings
+from babelscope.studies.regions import study_regions
+from tests.command import command
 
 NAN = float("nan")
 HOLDS, NOT, OPEN = "holds", "does not hold", "cannot be decided"
@@ -213,3 +221,92 @@ def test_a_claim_that_waits_says_for_what():
     waiting = next(claim for claim in packaged_claims().values() if claim.needs)
     with pytest.raises(InputError, match="it waits for"):
         quick_case(waiting)
+
+
+CHEAP = (
+    "bandarkar-u-shape", "bandarkar-correlation", "chen-moe-families", "dumas-language-first", "dumas-mean-helps",
+    "wendler-english-pivot", "zhong-two-latent",
+)  # fmt: skip
+"""quick runs of a few seconds; all of them, for three seeds, are on the page that docs/make_claims.py writes"""
+
+
+@pytest.mark.parametrize("name", CHEAP)
+def test_quick_runs_of_seconds_come_out_as_their_files_say(name):
+    claim = packaged_claims()[name]
+    found = replicate(claim, replace(quick_case(claim), bootstrap=200))
+    assert found.verdict.answer == claim.expected
+    assert found.twin.verdict.answer == claim.twin_expected
+
+
+def test_the_head_start_of_a_language_by_hand():
+    stay, language, concept, both = np.eye(4)
+    last = np.array([[stay, language, language, both], [stay, concept, both, both]])
+    assert head_start(last).tolist() == [2.0, -1.0]
+    curves = np.array([[0.1, 0.9], [0.2, 0.8], [0.3, 0.7], [0.0, 1.0]])
+    assert matched_gain(curves, curves - 0.25) == pytest.approx(np.full(4, 0.25))
+
+
+def test_divergence_of_routing_by_hand():
+    one, other = np.array([1.0, 0.0]), np.array([0.0, 1.0])
+    assert normalised_divergence(one, other) == pytest.approx(1.0)
+    assert normalised_divergence(one, one) == pytest.approx(0.0)
+
+
+def test_cka_of_a_recording_with_itself_and_with_noise():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(1, 40, 8))
+    gram = x[0] @ x[0].T
+    twice = _hsic(np.stack([gram, gram]))
+    assert twice[0, 1] == pytest.approx(twice[0, 0])
+    noise = rng.normal(size=(200, 40, 5))
+    grams = np.concatenate([(x @ x.transpose(0, 2, 1)), noise @ noise.transpose(0, 2, 1)])
+    found = _hsic(grams)
+    # without bias: unrelated data average 0
+    assert abs(found[0, 1:].mean()) < 3 * found[0, 1:].std() / 200**0.5
+
+
+def test_correlations_of_eight_languages_say_nothing():
+    rng = np.random.default_rng(1)
+    codes = ["zh", "fr", "es", "pt", "ar", "vi", "hi", "id"]
+    x = rng.normal(size=8)
+    parts = correlated(x, x + 0.5 * rng.normal(size=8), np.arange(10.0, 18.0), codes, Case((), "", ""))
+    assert [one.name for one in parts] == ["Pearson", "partial Pearson"]
+    assert all(one.low < one.estimate < one.high for one in parts)
+    flat = correlated(x, np.ones(8), np.arange(10.0, 18.0), codes, Case((), "", ""))
+    assert "equally well" in flat[0].why
+
+
+def test_the_command_line_lists_checks_and_plans_without_weights():
+    listed = command("replicate", "list")
+    assert listed.exit_code == 0
+    assert "24 of 39 can be run" in listed.stdout
+    assert command("replicate", "zeng-same-meaning", "--check").exit_code == 0
+    plan = command("replicate", "zeng-regions-selective", "--model", "bigscience/bloom-7b1", "--plan")
+    assert plan.exit_code == 0, plan.output
+    assert "--model bigscience/bloom-7b1 --corpus 'bible:bibles?exclude=JAM,1PE,COL'" in plan.stdout
+    assert "14 GB in bfloat16" in plan.stdout
+    assert command("replicate", "chou-one-feature", "--plan").exit_code == 2
+
+
+def test_what_lies_there_is_not_measured_again(found, tmp_path):
+    out = write_replication(found, tmp_path / "claim")
+    assert finished(found.claim, found.case, out)["claim_hash"] == found.claim.hash
+    assert finished(found.claim, replace(found.case, n=31), out) is None
+    assert finished(found.claim, found.case, tmp_path / "nothing") is None
+
+
+def test_a_claim_is_tried_on_what_a_finished_run_was_about(tmp_path):
+    settings = RegionsSettings("pocket:heldout", samples=16, bootstrap=20, languages=("en", "fr", "zh"))
+    study_regions(load_model("pocket:pocket-bloom-s"), settings, tmp_path / "run")
+    out = tmp_path / "claim"
+    done = command(
+        "replicate", "zeng-same-language", "--run", str(tmp_path / "run"), "--draws", "20", "--out", str(out)
+    )
+    assert done.exit_code in (0, 4), done.output  # 4: so few sentences do not tell the twin
+    facts = json.loads((out / "verdict.json").read_text())
+    assert facts["distance"] == "other model"
+    assert facts["case"]["n"] == 16
+    assert facts["case"]["languages"] == ["en", "fr", "zh"]
+    with pytest.raises(InputError, match="other weights than the run"):
+        Case(("pocket:pocket-bloom-s",), "", "", weight_hash="0").loaded()
+    assert command("replicate", "zeng-same-language", "--quick", "--run", str(out)).exit_code == 2

@@ -57,15 +57,16 @@ def test_a_planted_duplicate_and_a_broken_checkpoint_are_flagged(real_sweep):
 
 
 def test_a_real_sweep_has_what_the_figures_draw(real_sweep):
-    from babelscope.plots import draw, figure_names
-    from babelscope.plots.frames import accuracies, checkpoints
+    from babelscope.figures import draw, figure_names
+    from babelscope.figures.sweep import checkpoints, measures
 
     _, run = real_sweep
-    table = checkpoints(run)
-    assert table.revision.tolist() == ["step1", "step2", "step4"]
-    assert accuracies(table)[0] == "accuracy_story_cloze"
-    assert not [name for name in accuracies(table) if name.endswith(("_low", "_high"))]
-    assert (table.lrds_low <= table.lrds).all()
+    points = checkpoints(run)
+    assert [point.row.revision for point in points] == ["step1", "step2", "step4"]
+    accuracies = [name for name in measures(points) if "accuracy" in name]
+    assert accuracies[0] == "accuracy_story_cloze"
+    assert not [name for name in accuracies if name.endswith(("_low", "_high"))]
+    assert all(point.interval("lrds")[0] <= point.values["lrds"] for point in points)
     assert run.table("flow")["from"].unique().tolist() == ["step1"]
     assert run.table("flow").to.unique().tolist() == ["step4"]
     for name in ("training_curves", "layers_over_training", "sizes_over_training", "neuron_flow"):

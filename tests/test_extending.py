@@ -137,6 +137,23 @@ def test_a_methods_and_a_metrics_numbers(examples):
     assert METRICS["rank-one"].reduce(similarity.double())[0, 1] == 0.5
 
 
+def test_a_figure(examples, tmp_path):
+    from babelscope.figures import figure_names, specify
+    from babelscope.report import build_page
+    from tests.synthetic_runs import LANGUAGES, write_regions
+
+    run = write_regions(tmp_path / "run")
+    done = command("figure", run.path, "mean-depth", "--out", tmp_path / "depth.svg")
+    assert done.exit_code == 0, done.output
+    assert "Mean depth" in (tmp_path / "depth.svg").read_text(encoding="utf-8")
+    assert "mean-depth" in figure_names(run)
+    (bars,) = specify(run, "mean-depth").panels[0].marks
+    assert bars.heights == [0.5] * len(LANGUAGES)
+    page = build_page([run], static=False)
+    assert "More figures</h3>" in page
+    assert 'id="r0-mean-depth"' in page
+
+
 def test_a_task(examples, tmp_path):
     from babelscope.results import open_run
 

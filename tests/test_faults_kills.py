@@ -28,6 +28,7 @@ from babelscope.pocket.models import MODELS, Recipe
 from babelscope.results import RunWriter, is_run, open_run
 from babelscope.results.whole import whole_file, whole_folder
 
+from .command import every_option
 from .fault_points import Struck, shown, strike
 from .synthetic_runs import write_circuits, write_regions
 from .tiny_models import tiny_model, tiny_tokenizer
@@ -153,6 +154,24 @@ class Command:
     whole: Callable[[Path], object]
     option: str | None = "--out"
     heavy: bool = False
+    also: tuple[str, ...] = ()
+    """names of further files beside the output"""
+    slow: bool = False
+    """struck three times by night, as one run takes a minute"""
+
+    @property
+    def names(self) -> list[str]:
+        """All that is there in the end."""
+        return sorted((self.target, *self.also))
+
+    def kills(self, changes: int) -> int:
+        """How many moments of so many are tried."""
+        return min(3 if self.slow else KILLS, changes)
+
+    def clear(self, folder: Path) -> None:
+        """Removes all that the command writes."""
+        for name in self.names:
+            remove(folder / name)
 
 
 def valid(path: Path) -> None:
@@ -180,6 +199,17 @@ def loads(path: Path) -> None:
     with safe_open(path / "model.safetensors", framework="pt") as file:
         assert file.keys()
     assert (path / "tokenizer.json").is_file()
+
+
+def replication(path: Path) -> None:
+    assert shown(path) == ["index.html", "parts.csv", "verdict.json"]
+    json.loads((path / "verdict.json").read_text())
+
+
+def circuit_file(path: Path) -> None:
+    from babelscope.circuits.edges.circuit import Circuit
+
+    assert Circuit.load(path).size
 
 
 def points(path: Path) -> None:
@@ -221,6 +251,37 @@ COMMANDS = {
         lambda w: ["regions", "export", w / "r.safetensors"], "out.json", lambda path: json.loads(path.read_text())
     ),
     "pocket export": Command(lambda w: ["pocket", "export", "bloom-s"], "model", loads, None),
+    "latent": Command(
+        lambda w: ["latent", "pocket:planted-pivot", "--words", "planted", "--n", 8, "--draws", 100,
+                   "--permutations", 19, "--matched", 0],
+        "run", valid, heavy=True,
+    ),
+    "steer": Command(
+        lambda w: ["steer", "pocket:pocket-bloom-s", "--corpus", "pocket:heldout?n=60", "--languages", "en,fr,es",
+                   "--fixed", "--tokens", 3, "--alpha", 1, "--layer", 2, "--choose-prompts", 2, "--report-prompts", 3,
+                   "--controls", 1, "--third", 1],
+        "run", valid, heavy=True,
+    ),
+    "confusion": Command(lambda w: ["confusion", w / "answers.csv"], "run", valid),
+    "confusion of a model": Command(
+        lambda w: ["confusion", "pocket:pocket-bloom-s", "--languages", "en,fr", "--limit", 2, "--tokens", 3,
+                   "--fixed"],
+        "run", valid, heavy=True,
+    ),
+    "replicate": Command(
+        lambda w: ["replicate", "zeng-same-meaning", "--quick", "--n", 20, "--draws", 20], "claim", replication,
+        heavy=True, slow=True,
+    ),
+    "circuits import": Command(
+        lambda w: ["circuits", "import", w / "graph.json"], "c.safetensors", circuit_file, also=("c.json",)
+    ),
+    "circuits export": Command(
+        lambda w: ["circuits", "export", w / "c.safetensors"], "g.json", lambda path: json.loads(path.read_text())
+    ),
+    "pocket evaluate": Command(
+        lambda w: ["pocket", "evaluate", "bloom-s"], "x.json", lambda path: json.loads(path.read_text()), "--json",
+        heavy=True, slow=True,
+    ),
     "demo": Command(lambda w: ["demo", "--quick", "--overwrite"], "demo", points, heavy=True),
 }  # fmt: skip
 
@@ -228,6 +289,7 @@ COMMANDS = {
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
     """What the commands read."""
+    from babelscope.circuits.edges.mib import from_graph
     from babelscope.regions.exchange import export_regions
     from babelscope.regions.masks import RegionSet, save_regions
 
@@ -244,6 +306,16 @@ def world(tmp_path_factory):
     regions = RegionSet({"en": torch.ones(2, 3).bool(), "zh": torch.eye(2, 3).bool()}, "z-score")
     save_regions(regions, folder / "r.safetensors")
     export_regions(regions, folder / "regions.json")
+    answers = "model,completion,task,source,language\n"
+    answers += "m,Il fait beau et je vais au marché avec ma sœur.,monolingual,s,fr\n"
+    (folder / "answers.csv").write_text(answers + "m,The weather is fine and I go to town.,monolingual,s,fr\n")
+    graph = {
+        "cfg": {"n_layers": 1, "n_heads": 2, "d_model": 8, "parallel_attn_mlp": False},
+        "nodes": {},
+        "edges": {"input->a0.h0<q>": {"score": 0.5, "in_graph": True}},
+    }
+    (folder / "graph.json").write_text(json.dumps(graph))
+    from_graph(graph).save(folder / "c")
     return folder
 
 
@@ -264,20 +336,26 @@ def test_a_killed_command_leaves_nothing_or_something_whole(tmp_path, world, nam
     whole = strike(work, folder, notes)
     assert whole.code == 0, whole
     command.whole(target)
-    assert shown(folder) == [command.target]
-    kills = min(KILLS, whole.changes)
-    for at in dice.sample(range(1, whole.changes + 1), kills):
-        remove(target)
+    assert shown(folder) == command.names
+    for at in dice.sample(range(1, whole.changes + 1), command.kills(whole.changes)):
+        command.clear(folder)
         struck = strike(work, folder, notes, at=at)
         assert struck.code == -signal.SIGKILL, struck
         if target.exists():
             command.whole(target)
             if name not in ("sweep", "demo"):
-                remove(target)
+                command.clear(folder)
         again = strike(work, folder, notes)
         assert again.code == 0, (at, again)
         command.whole(target)
-        assert shown(folder) == [command.target], at
+        assert shown(folder) == command.names, at
+
+
+def test_every_verb_that_writes_is_struck():
+    places = {"out", "csv", "json_file", "directory"}
+    writes = {name for name, parameters in every_option() if places & {*parameters}}
+    assert len(writes) > 15
+    assert writes - {"sweep status"} <= {*COMMANDS}, writes - {*COMMANDS}
 
 
 @pytest.mark.parametrize("name", ["regions", "sweep", "evaluate", "regions export"])

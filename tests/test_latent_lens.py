@@ -22,7 +22,7 @@ from babelscope.latent.judging import Pair, Rules
 from babelscope.latent.lens import averaging, check_lens, items_of, normed, read, read_out, solved, states
 from babelscope.latent.prompts import word_prompts
 from babelscope.latent.tokens import token_sets
-from babelscope.latent.verdict import Accuracy, Evidence, decide, sentence
+from babelscope.latent.verdict import Accuracy, Evidence, decide, sentence, thinks_in
 from babelscope.latent.words import load_words
 from babelscope.models import Model, load_model
 from babelscope.pocket.planted import KINDS, planted
@@ -60,7 +60,8 @@ def verdicts(kind: str, source: str = "fr", target: str = "zh"):
 @pytest.mark.parametrize("kind", KINDS)
 def test_planted_models_translate(kind):
     _, pair = planted_pair(kind)
-    assert pair.solved.all()
+    # words that lean towards other concepts are now and then taken for them
+    assert pair.solved.mean() >= (0.7 if kind == "noisy" else 1.0)
     check_lens(planted_pair(kind)[0], 'Français: "fr00" - 中文: "')
 
 
@@ -365,3 +366,14 @@ def test_the_projection_leaves_nothing_along_centred_rows():
 
 def test_load_model_knows_planted_models_and_their_seedless_bytes():
     assert load_model("pocket:planted-none").weight_hash == Model(*planted("none")).weight_hash
+
+
+def test_several_pairs_answer_whether_it_is_english_by_hand():
+    silent, read, through, open_ = "no sign", "readable, no detour", "passes through", "undecided"
+    assert thinks_in("M", [through, silent, open_]) == (
+        "M passes through English in 1 of 3 pairs of other languages; 1 do not, 1 is open."
+    )
+    assert thinks_in("M", [silent, silent, read, open_]).startswith(
+        "M does not think in English as far as the lens sees"
+    )
+    assert "cannot be decided" in thinks_in("M", [silent, open_, "not decidable"])

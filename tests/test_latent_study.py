@@ -13,7 +13,7 @@ from babelscope.cli import main
 from babelscope.corpora import ParallelCorpus, TextCollection
 from babelscope.corpora.texts import Document
 from babelscope.errors import InputError
-from babelscope.plots import draw, figure_names
+from babelscope.figures import draw, figure_names
 from babelscope.pocket.planted import words as planted_words
 from babelscope.regions.residual import anisotropy, record_residual, residual_alignment, shuffled
 from babelscope.report import write_report
@@ -86,7 +86,7 @@ def test_the_tuned_lens_is_kept_and_read_again(run, tmp_path):
 
 
 def test_all_figures_and_the_page(run, tmp_path):
-    assert len(figure_names(run)) == 8
+    assert len(figure_names(run)) == 9
     for name in figure_names(run):
         assert draw(run, name).axes
     page = write_report([run], tmp_path / "page.html", static=False).read_text(encoding="utf-8")

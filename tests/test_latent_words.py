@@ -11,6 +11,7 @@ from babelscope import load_model
 from babelscope.corpora import ParallelCorpus
 from babelscope.errors import InputError
 from babelscope.latent.census import REASONS, apart, census, keep, refuse_empty
+from babelscope.latent.frequencies import counts_by_item, read_counts
 from babelscope.latent.prompts import Prompt, sentence_prompts, word_prompts
 from babelscope.latent.tokens import TokenSets, WordTokens, token_sets
 from babelscope.latent.words import GAP, Concept, WordList, load_words
@@ -255,3 +256,22 @@ def test_an_empty_census_is_refused_with_its_numbers():
     rows = census(words, tokens, "fr", "zh", [keep(words, tokens, "fr", "zh", "en")])
     with pytest.raises(InputError, match=r"no concept can be compared.*offered 2.*no word or token 2"):
         refuse_empty(rows)
+
+
+def test_counts_by_language_and_word_add_up_alternatives(tmp_path, bloom):
+    words = WordList("mine", ("en", "fr"), (
+        Concept("cat", {"en": ("cat", "Puss"), "fr": ("chat",)}), Concept("dog", {"en": ("dog",), "fr": ("chien",)}),
+    ))  # fmt: skip
+    file = tmp_path / "counts.tsv"
+    file.write_text("language\tword\tcount\nen\tCat\t5\neng\tpuss\t2\nen\tdog\t1\n", encoding="utf-8")
+    tokens = token_sets(bloom, words, [Prompt(0, "a", ""), Prompt(1, "b", "")], ["en", "fr"])
+    assert counts_by_item(words, tokens, read_counts(file)) == {"en": [7.0, 1.0]}
+    for text, says in (
+        ("a\tb\n1\t2\n", "expected the columns language, word, count"),
+        ("language\tword\tcount\nen\tcat\tmany\n", "line 2"),
+        ("language\tword\tcount\nen\tcat\t-1\n", "line 2: a count of -1"),
+        ("language\tword\tcount\nxx-nothing\tcat\t1\n", "line 2"),
+    ):
+        file.write_text(text, encoding="utf-8")
+        with pytest.raises(InputError, match=says):
+            read_counts(file)

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import torch
 
-from babelscope import plots
+from babelscope import figures
 from babelscope.circuits import Circuit, Wiring, circuit_overlap, top_edges
 from babelscope.circuits.patching.search import Found, Search, Step
 from babelscope.evolution.flow import flow
@@ -84,7 +84,7 @@ SHOWN = {
     "regions run": lambda folder: write_regions(folder / "r"),
     "circuits run": lambda folder: write_circuits(folder / "c"),
     "sweep run": lambda folder: write_sweep(folder / "s"),
-    "figure": lambda folder: plots.region_sizes(write_regions(folder / "r", model=NASTY)),
+    "figure": lambda folder: figures.draw(write_regions(folder / "r", model=NASTY), "region_sizes"),
 }
 
 
@@ -118,5 +118,5 @@ def test_long_tables_say_what_they_leave_out():
 
 
 def test_a_figure_has_words_for_who_cannot_see_it(tmp_path):
-    html = plots.similarity_map(write_regions(tmp_path / "r"))._repr_html_()
+    html = figures.draw(write_regions(tmp_path / "r"), "similarity_map")._repr_html_()
     assert 'alt="Similarity of activations, toy/babel, 6 sentences per language"' in html

@@ -1,4 +1,4 @@
-"""Writing under deactivation, and steering."""
+"""Writing under deactivation."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from babelscope.errors import InputError, MissingExtra
-from babelscope.regions import RegionSet, record
 from babelscope.regions.generation import (
     Continuation,
     Sampling,
@@ -19,10 +18,9 @@ from babelscope.regions.generation import (
     share,
 )
 from babelscope.regions.identification import Identifier, broken_share, distinct
-from babelscope.regions.steering import Push, steer, steering_conditions
 from babelscope.regions.treatments import Treatment, treated
 
-from .region_data import corpus, model
+from .region_data import model
 
 
 def greedy(loaded, prompt, tokens):
@@ -128,33 +126,3 @@ def test_measures_of_writing_have_intervals_over_continuations():
     assert found["distinct_2_high"] - 0.4 == pytest.approx(4.3027 * 0.2 / 3**0.5, rel=1e-4)
     assert found["broken_share_low"] == found["broken_share_high"] == 0
     assert math.isnan(means_of([row(0.0, 0.2)])["distinct_1_low"])
-
-
-def test_steering_compares_the_region_with_random_neurons_of_its_layers():
-    loaded = model("bloom")
-    found = record(loaded, corpus(2, 4))
-    regions = RegionSet({"en": mask_of(loaded, 4), "zh": mask_of(loaded, 9)}, "z-score")
-    conditions = list(steering_conditions(found, regions, Push("en", "zh", controls=2)))
-    assert [name for name, _, _ in conditions] == ["base", "steered", "swapped", "random-layer", "random-layer"]
-    means = torch.from_numpy(found.means[1]).mean(0).reshape(3, -1)
-    assert torch.allclose(conditions[1][2].values, means, atol=1e-6)
-    assert all(int(one.mask.sum()) == 9 for _, _, one in conditions[1:])
-    prompts = cut_prompts(loaded, ["abcdef", "ghijkl"], 3, 2)
-    table, rows = steer(loaded, found, regions, Push("en", "zh", controls=2), prompts, Sampling(3))
-    assert [row.condition for row in table] == ["base", "steered", "swapped", "random-layer"]
-    assert [row.n for row in table] == [2, 2, 2, 4]
-    assert len(rows) == 10
-    assert all(row.distinct_2_low <= row.distinct_2 <= row.distinct_2_high for row in table)
-    scaled = list(steering_conditions(found, regions, Push("en", "zh", "scale", 3.0, controls=0)))
-    assert [name for name, _, _ in scaled] == ["base", "steered"]
-    assert scaled[1][2].scale == 3.0
-
-
-def test_steering_without_a_region_is_refused():
-    loaded = model("bloom")
-    found = record(loaded, corpus(2, 3))
-    regions = RegionSet({"en": mask_of(loaded), "zh": torch.zeros_like(mask_of(loaded))}, "z-score")
-    with pytest.raises(InputError, match="the region of zh is empty"):
-        list(steering_conditions(found, regions, Push("en", "zh")))
-    with pytest.raises(InputError, match="'fr' is not a language"):
-        list(steering_conditions(found, regions, Push("en", "fr")))

@@ -18,9 +18,7 @@ from babelscope.regions.methods import localise
 from babelscope.regions.perplexity import Loss, Windows, increase_percent, loss_change, score, selectivity, token_bytes
 from babelscope.regions.recording import Span, record
 from babelscope.regions.stability import bootstrap_regions, split_half_regions
-from babelscope.regions.steering import Push, steering_conditions
 from babelscope.regions.table import conditions, deactivation_table
-from babelscope.regions.treatments import language_means
 
 from .region_data import corpus, model, noise, recording
 
@@ -151,21 +149,6 @@ def test_chance_is_what_random_regions_share():
 def _mean_jaccard(generator: np.random.Generator, one: int, other: int, neurons: int) -> float:
     shared = generator.hypergeometric(one, neurons - one, other, 4000) if one and other else np.zeros(1)
     return float((shared / np.maximum(one + other - shared, 1)).mean())
-
-
-def test_steering_multiplies_the_means_and_swaps_both_regions():
-    loaded = model("bloom")
-    rec = record(loaded, corpus(3, 4))
-    en, zh = (torch.zeros(loaded.layers, loaded.neurons_per_layer, dtype=torch.bool) for _ in range(2))
-    en[0, :3], zh[1, :5] = True, True
-    regions = RegionSet({"en": en, "zh": zh}, "made")
-    made = {name: one for name, _, one in steering_conditions(rec, regions, Push("en", "zh", factor=3.0, controls=0))}
-    steered, swapped = made["steered"], made["swapped"]
-    assert torch.allclose(steered.values, 3 * language_means(rec)[1])
-    assert int(steered.mask.sum()) == 5
-    assert torch.equal(swapped.mask, en | zh)
-    scaled = {name: one for name, _, one in steering_conditions(rec, regions, Push("en", "zh", "scale", 3.0, 0))}
-    assert scaled["steered"].scale == 3.0
 
 
 def test_alignment_intervals_cover():

@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 import torch
 
+from babelscope import load_model
 from babelscope.cli import main
 from babelscope.errors import InputError, RunError, UnattainableThreshold
 from babelscope.regions import load_regions
 from babelscope.results import open_run
+from babelscope.steering.files import SavedEdit, save_edit
 from babelscope.studies.region_settings import RegionsSettings
 from babelscope.studies.regions import study_regions
 
@@ -38,7 +40,6 @@ def run(tmp_path_factory):
         generate=2,
         generate_tokens=3,
         prompt_tokens=3,
-        steer=("en", "zh"),
         method="z-score",
     )
     out = tmp_path_factory.mktemp("runs") / "all"
@@ -68,10 +69,9 @@ def test_a_run_holds_what_the_contract_says(run):
     wanted = {
         "agreement", "alignment", "alignment_means", "alignment_neurons", "calibration", "dose", "generation_shares",
         "generations", "headlines", "methods", "perplexity", "region_size", "selectivity", "sentences", "stability",
-        "steering",
     }  # fmt: skip
     assert set(run.tables) == wanted
-    assert all("n" in run.table(name) for name in ("alignment", "calibration", "stability", "steering", "methods"))
+    assert all("n" in run.table(name) for name in ("alignment", "calibration", "stability", "methods"))
 
 
 def test_scores_add_up_and_regions_are_those_of_the_scores(run):
@@ -133,9 +133,55 @@ def test_alignment_has_controls_and_confounds(run):
 
 def test_writing_is_tabled(run):
     rows = run.table("generations")
-    assert {"base", "en", "zh", "random-layer", "steered to zh"} <= set(rows.deactivated)
+    assert {"base", "en", "zh", "random-layer"} <= set(rows.deactivated)
     assert len(rows[rows.deactivated == "base"]) == 2 * 6
-    assert set(run.summary["steering"]) == {"base", "steered", "swapped", "random-layer"}
+
+
+def test_alignment_on_the_residual_stands_beside_that_on_neurons(tmp_path):
+    loaded, given = model("bloom"), corpus(3, 12)
+    settings = RegionsSettings("memory", samples=12, bootstrap=20, alignment_sites=("residual",))
+    table = study_regions(loaded, settings, tmp_path / "run", corpus=given).table("alignment_residual")
+    assert set(table.pooling) == {"mean", "last", "weighted"}
+    assert set(table[table.metric == "sads"].layer) == set(range(loaded.layers + 1))
+    with pytest.raises(InputError, match="neurons are always measured"):
+        RegionsSettings("memory", alignment_sites=("head",))
+    with pytest.raises(InputError, match="no mixture of experts"):
+        asked = RegionsSettings("memory", samples=12, bootstrap=20, alignment_sites=("router",))
+        study_regions(loaded, asked, tmp_path / "router", corpus=given)
+
+
+def test_alignment_on_routers_of_a_mixture(tmp_path):
+    settings = RegionsSettings(
+        "pocket:heldout", samples=20, bootstrap=20, languages=("en", "fr", "zh"), alignment_sites=("router",)
+    )
+    found = study_regions(load_model("pocket:pocket-moe"), settings, tmp_path / "run")
+    table = found.table("alignment_router")
+    assert set(table.metric) == {"lrds", "sads", "mexa", "cka", "anc"}
+    assert len(table[table.metric == "mexa"]) == 6 * 3
+    sads = table[table.metric == "sads"]
+    assert sads.value.mean() > sads.shuffled.mean()
+
+
+def test_text_is_read_under_saved_edits_beside_random_ones_of_their_size(tmp_path):
+    loaded = model("bloom")
+    mask = torch.zeros(loaded.layers, loaded.neurons_per_layer, dtype=torch.bool)
+    mask[1, :6] = True
+    save_edit(SavedEdit(mask=mask, values=3 * mask.float()), tmp_path / "to-zh.safetensors")
+    settings = RegionsSettings(
+        "memory", samples=10, bootstrap=20, texts="memory", window=6, controls=2, methods=("relevance",),
+        edits=(str(tmp_path / "to-zh.safetensors"),),
+    )  # fmt: skip
+    found = study_regions(loaded, settings, tmp_path / "run", corpus=corpus(6, 10), texts=texts(6))
+    table = found.table("edited_text")
+    assert set(table.condition) == {"edit", "random"}
+    assert len(table) == 3 * 6
+    assert (table.delta_nll != 0).all()
+    agreement = found.table("methods")
+    sizes = agreement[agreement.method == "relevance"]["size"]
+    assert len(set(sizes)) == 1
+    for wrong in ({"edits": ("x",)}, {"methods": ("relevance",)}):
+        with pytest.raises(InputError, match="needs --texts"):
+            RegionsSettings("memory", **wrong)
 
 
 def test_the_same_settings_give_the_same_numbers(run, tmp_path):
@@ -187,14 +233,9 @@ def test_the_papers_numbers_keep_their_names(tmp_path):
         ({"permutations": -1}, "cannot be negative"),
         ({"fdr": 1.5}, "between 0 and 1"),
         ({"bootstrap": 0}, "at least one draw"),
-        ({"steer_way": "push"}, "use mean or scale"),
         ({"methods": ("magic",)}, "magic: there are contrast, z-score"),
         ({"doses": (0.1,)}, "needs --texts"),
         ({"alignment_neurons": (2.0,)}, "above 0 and are at most 1"),
-        (
-            {"languages": ("en", "zh", "fr", "es", "pt", "ar", "vi", "hi", "id"), "steer": ("en", "fi")},
-            "fi is not among",
-        ),
     ],
 )
 def test_settings_that_cannot_work_are_refused(changes, message):
@@ -230,10 +271,8 @@ def test_region_files_are_shown_compared_and_exchanged(run, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--steer", "en"), "such as en:zh"),
         (("--kinds", "zero,half"), "--kinds: half is none of zero, mean"),
         (("--doses", "much"), "--doses: much is not a number"),
-        (("--steer-way", "push"), 'Choose from: "mean", "scale"'),
         (("--special", "eos"), 'Choose from: "auto", "none", "bos", "bos-excluded", "own"'),
         (("--methods", "magic"), "--methods magic"),
     ],

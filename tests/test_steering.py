@@ -13,7 +13,7 @@ from babelscope.corpora import ParallelCorpus
 from babelscope.errors import InputError
 from babelscope.models import Site, capture
 from babelscope.models.decoding import Decoding, decode
-from babelscope.models.rows import Flow, edited_rows
+from babelscope.models.rows import Flow, RowEdit, edited_rows
 from babelscope.regions.masks import random_region_by_layer
 from babelscope.steering.controls import random_covariance_unit, random_unit, shuffled_unit, third_unit
 from babelscope.steering.directions import (
@@ -386,6 +386,26 @@ def test_an_edit_survives_its_file_and_holds_in_plain_generate(tmp_path):
     pca = SavedEdit(tuple(fitted.directions(Setting("en", "fr", "pca", 1, 1.0))))
     save_edit(pca, tmp_path / "pca.safetensors")
     assert torch.equal(load_edit(tmp_path / "pca.safetensors").directions[0].basis, pca.directions[0].basis)
+
+
+def test_language_arithmetic_survives_its_file(tmp_path):
+    loaded = model("llama")
+    shape = (loaded.layers, loaded.neurons_per_layer)
+    generator = torch.Generator().manual_seed(0)
+    off, on = (torch.rand(shape, generator=generator) < 0.2 for _ in range(2))
+    means, others = (torch.rand(shape, generator=generator) for _ in range(2))
+    saved = SavedEdit(mask=on, values=means, off=off & ~on, others=others, arithmetic="diffmean", alpha=1.5)
+    save_edit(saved, tmp_path / "sum.safetensors")
+    again = load_edit(tmp_path / "sum.safetensors")
+    plain = RowEdit(arithmetic_changes(off & ~on, on, means, others, 1.5, "diffmean"))
+    ids = [[5, 6, 7, 8]]
+    [[ours]] = decode(loaded, ids, Decoding(6, fixed=True), [again.row_edit()])
+    [[theirs]] = decode(loaded, ids, Decoding(6, fixed=True), [plain])
+    assert ours.ids == theirs.ids
+    [[before]] = decode(loaded, ids, Decoding(6, fixed=True), [None])
+    assert before.ids != ours.ids
+    with pytest.raises(InputError, match="needs neurons of both languages"):
+        SavedEdit(mask=on, arithmetic="additive").row_edit()
 
 
 def test_files_that_are_no_edits_and_edits_of_other_models_are_refused(tmp_path):

@@ -15,8 +15,8 @@ import torch
 from babelscope import load_model
 from babelscope.corpora import ParallelCorpus, load_corpus
 from babelscope.errors import InputError
+from babelscope.figures import draw, figure_names, save_figure
 from babelscope.models.decoding import Decoding, decode, written_text
-from babelscope.plots import draw, figure_names, save_figure
 from babelscope.steering.ceiling import ceilings, cut_to
 from babelscope.steering.confusion import OfflineRule
 from babelscope.steering.fitted import Fitted, How, Setting
@@ -38,6 +38,7 @@ from babelscope.steering.writing import judged
 from babelscope.studies.confusion import study_answers, study_confusion
 from babelscope.studies.confusion_settings import ConfusionSettings
 from babelscope.studies.steer import split_documents, study_steering
+from babelscope.studies.steer_pair import next_translations
 from babelscope.studies.steer_settings import SteerSettings
 
 from .command import command
@@ -202,6 +203,19 @@ def test_a_translation_tells_the_model_what_is_said_and_another_does_not():
     assert continuation(loaded, said[:2], told[:2]).why == "too few contexts"
 
 
+def test_what_follows_is_the_next_sentence_of_the_document_or_the_sentence_s_own_translation():
+    texts = ParallelCorpus.from_texts({"en": ["a0", "a1", "b0", "c0"], "fr": ["A0", "A1", "B0", "C0"]})
+    assert next_translations(texts, "en", "fr", 3) == (["a0", "a1", "b0"], ["A0", "A1", "B0"])
+    grouped = replace(texts, groups=dict(zip(texts.ids, ["a", "a", "b", "b"])))
+    assert next_translations(grouped, "en", "fr", 9) == (["a0", "b0"], ["A1", "C0"])
+
+
+def test_an_answer_that_loops_is_told_from_one_that_does_not():
+    judge = OfflineRule(["en", "fr"])
+    assert judged(judge, "x", "fr", "en", [1, 2, 3, 1, 2, 3]).loops
+    assert not judged(judge, "x", "fr", "en", [1, 2, 3, 4, 5, 6]).loops
+
+
 def test_documents_are_split_and_never_shared():
     texts = ParallelCorpus.from_texts({"en": [f"a{i}" for i in range(20)], "fr": [f"b{i}" for i in range(20)]})
     split = split_documents(texts, 0)
@@ -235,7 +249,17 @@ def test_the_study_leaves_its_tables_sentences_and_edits(tmp_path_factory):
     assert set(found.table("damage").role) == {"target", "source", "third"}
     assert {"kind", "repeat", "distinct_2", "reason"} <= set(found.table("answers").columns)
     assert found.table("ceiling").ceiling.min() > 0.8
-    assert figure_names(found) == ["steering_strength", "steering_layers", "steering_front", "steering_pairs"]
+    faith = found.table("fidelity").iloc[0]
+    assert faith.harmonic == pytest.approx(harmonic(faith.success, faith.value), nan_ok=True)
+    follows = found.table("continuation")
+    assert list(follows.condition) == ["unsteered", "steered", "steered"]
+    assert (follows.chance == 0.25).all()
+    assert follows.hits.between(0, 1).all()
+    assert best.looping <= 1
+    assert set(figure_names(found)) == {
+        "steering_success", "steering_damage", "steering_strength", "steering_layers", "steering_front",
+        "steering_pairs",
+    }  # fmt: skip
     for name in figure_names(found):
         assert save_figure(draw(found, name), found.path.parent / f"{name}.png", 40).exists()
     first = found.manifest["summary"]["sentences"][0]
@@ -258,6 +282,12 @@ def test_sentences_say_when_random_directions_do_as_well():
         "With diffmean at layer 3, α 1.5, 90 % [80 to 100] of 10 answers to en prompts are in fr (unsteered 0 %, "
         "random 0 %, told to 10 %); ΔNLL of fr text not measured, fidelity not measured."
     )
+    steering["looping"] = [0.9, np.nan, np.nan]
+    assert first_sentence(steering, empty, empty).endswith(
+        "90 % of the answers in fr say one stretch twice over half of their length: broken text that only looks like "
+        "the language."
+    )
+    steering["looping"] = 0.1
     steering.loc[0, "p"] = 0.2
     assert first_sentence(steering, empty, empty).endswith("no better than random directions (p = 0.2).")
 
@@ -290,7 +320,7 @@ def test_confusion_of_a_model_and_of_stored_answers(tmp_path):
     table = found.table("confusion")
     assert set(table.task) == {"monolingual", "crosslingual"}
     assert len(found.table("answers")) == 9
-    save_figure(draw(found, "confusion_languages"), tmp_path / "a.png", 40)
+    save_figure(draw(found, "confusion_kinds"), tmp_path / "a.png", 40)
     from babelscope.steering.benchmark import Completion
 
     answers = [

@@ -15,10 +15,11 @@ import torch
 
 from babelscope.errors import InputError, RunError
 from babelscope.regions.masks import RegionSet
+from babelscope.results import RunWriter
 from babelscope.results.step_store import StepStore
 from babelscope.results.values import Packer, unpack
 from babelscope.studies.progress import lines
-from babelscope.studies.steps import AGAIN, Cost, Step, run_steps, step_keys
+from babelscope.studies.steps import AGAIN, Cost, KeptSteps, Step, run_steps, step_keys
 
 
 @dataclass(frozen=True)
@@ -114,6 +115,21 @@ def test_damage_is_refused_by_file_name(store, file):
     place.write_bytes(bytes(content))
     with pytest.raises(RunError, match=rf"{file} is not as it was written.*--fresh"):
         run_steps(study_of_arrays(), store=store)
+
+
+def test_attack_3a_one_flipped_bit_of_a_kept_step_is_never_read_as_another_number(store):
+    """One bit in a digit of a kept step once went into a finished run; every byte of every file is tried here."""
+    with store.room("a", "0f") as room:
+        store.keep("a", "0f", room, {"x": 6.744209, "array": np.arange(3.0), "table": pd.DataFrame({"y": [1, 2]})})
+    place = store._place("a", "0f")
+    for file in sorted(place.iterdir()):
+        content = file.read_bytes()
+        for at in range(0, len(content), 1 if file.suffix == ".json" else 7):
+            file.write_bytes(content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :])
+            with pytest.raises(RunError, match=r"is not as it was written.*--fresh"):
+                store.read("a", "0f")
+        file.write_bytes(content)
+    assert store.read("a", "0f")["x"] == 6.744209
 
 
 def test_a_missing_file_is_damage(store):
@@ -260,3 +276,65 @@ def test_a_folder_that_was_never_said_to_be_anybodys_is_taken(tmp_path):
     assert StepStore(tmp_path / "run").read("step", "0f") == 3
     store.remove()
     assert not store.folder.exists()
+
+
+# -- steps beside a run ------------------------------------------------------------------------------------------------
+
+
+def test_steps_belong_to_one_study_also_between_its_steps(tmp_path):
+    out = tmp_path / "run"
+    with KeptSteps(out) as beside:
+        held = beside.open()
+        assert ran(study(), held) == ["recording", "null of it"]
+        other = StepStore(out)
+        for use in (other.remove, lambda: ran(study(draws=3), other)):
+            with pytest.raises(RunError, match=r"another process.* is writing .*run"):
+                use()
+        assert held.holds("recording", next(path.name[10:] for path in held.folder.glob("recording-*")))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_steps_are_removed_before_anybody_else_may_write_the_run(tmp_path, monkeypatch):
+    """The moment that was open: the run has its name, its lock is free, and the steps are still there."""
+    out, seen = tmp_path / "run", []
+    removed = StepStore.remove
+
+    def looking(store: StepStore) -> None:
+        seen.append((out / "run.json").is_file())
+        with pytest.raises(RunError, match="another process"):
+            StepStore(out).hold()
+        removed(store)
+
+    monkeypatch.setattr(StepStore, "remove", looking)
+    with KeptSteps(out) as beside, RunWriter(out, kind="regions"):
+        run_steps(study(), store=beside.open())
+    assert seen == [True]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["run"]
+
+
+@pytest.mark.parametrize("where", ["before", "between", "after"])
+def test_an_interruption_anywhere_in_a_study_says_that_steps_are_kept(tmp_path, where):
+    out = tmp_path / "run"
+    with pytest.raises(KeyboardInterrupt) as stop:
+        with KeptSteps(out) as beside, RunWriter(out, kind="regions"):
+            store = beside.open()
+            if where != "before":
+                run_steps(study() if where == "after" else study()[:1], store=store)
+            raise KeyboardInterrupt
+    assert getattr(stop.value, "__notes__", []) == ([] if where == "before" else [AGAIN])
+    with KeptSteps(out, "fresh") as beside:
+        store = beside.open()
+        assert not store.folder.exists()
+
+
+def test_a_failure_keeps_the_steps_and_says_nothing(tmp_path):
+    out = tmp_path / "run"
+    with pytest.raises(ValueError, match="no"):
+        with KeptSteps(out) as beside:
+            run_steps(study()[:1], store=beside.open())
+            raise ValueError("no")
+    assert StepStore(out).folder.is_dir()
+    with KeptSteps(out) as beside:
+        assert ran(study(), beside.open()) == ["null of it"]
+    with KeptSteps("memory://x/run") as beside:
+        assert beside.open() is None

@@ -34,14 +34,14 @@ def test_census_counts_by_language_and_writes_the_whole_table(gpt2, tmp_path):
 
 
 def test_sample_prints_pairs_with_their_roles(gpt2):
-    shown = run("sample", "ioi", gpt2, "--language", "en", "-n", "2").output
+    shown = run("sample", "ioi", gpt2, "--languages", "en", "-n", "2").output
     assert shown.count("corrupted") == 2
     assert "S1+1=" in shown
     assert "2 pairs, strict split, exact scenes" in shown
 
 
 def test_a_language_that_dies_is_an_error(gpt2):
-    result = run("sample", "ioi", gpt2, "--language", "zh", "--split", "strict")
+    result = run("sample", "ioi", gpt2, "--languages", "zh", "--split", "strict")
     assert result.exit_code == 2
     assert "0 of" in result.stderr
 

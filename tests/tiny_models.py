@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
+
+if TYPE_CHECKING:  # model classes take seconds to import, which tests without a model need not wait for
+    from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 WORDS = 96
 _GQA: dict[str, Any] = dict(
@@ -123,11 +124,15 @@ RECENT = tuple(name for name in CONFIGS if name not in FAMILIES)
 def tiny_config(family: str, **changes: Any) -> Any:
     model_type, settings = CONFIGS[family]
     common = dict(vocab_size=WORDS, pad_token_id=0, bos_token_id=1, eos_token_id=2)
+    from transformers import AutoConfig
+
     return AutoConfig.for_model(model_type, **{**common, **settings, **changes})
 
 
 def tiny_model(family: str, dtype: torch.dtype = torch.float32, seed: int = 0, **changes: Any) -> PreTrainedModel:
     """A random model whose biases and norms are random too, so that nothing is right by being zero or one."""
+    from transformers import AutoModelForCausalLM
+
     torch.manual_seed(seed)
     model = AutoModelForCausalLM.from_config(tiny_config(family, **changes))
     generator = torch.Generator().manual_seed(seed + 1)
@@ -143,6 +148,9 @@ def tiny_model(family: str, dtype: torch.dtype = torch.float32, seed: int = 0, *
 @lru_cache(1)
 def tiny_tokenizer() -> PreTrainedTokenizerFast:
     """One word per character, so that any text has an answer: letters of several scripts, the rest is unknown."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
     characters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJ .,!?'0123456789的一是不人我在有他这éñçãअकमरहابتثم"
     words = {"<pad>": 0, "<s>": 1, "</s>": 2, "<unk>": 3}
     for character in characters:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:  # what editors and type checkers see; `_HOMES` says the same 
     from babelscope.corpora import load_texts as load_texts
     from babelscope.errors import BabelscopeError as BabelscopeError
     from babelscope.evolution.sweep import run_sweep as run_sweep
+    from babelscope.figures import draw as draw
     from babelscope.languages import Language as Language
     from babelscope.languages import language as language
     from babelscope.models import Model as Model
@@ -33,7 +34,6 @@ if TYPE_CHECKING:  # what editors and type checkers see; `_HOMES` says the same 
     from babelscope.models import load_model as load_model
     from babelscope.models import resume as resume
     from babelscope.models import run_checks as run_checks
-    from babelscope.plots.style import draw as draw
     from babelscope.regions import Recording as Recording
     from babelscope.regions import RegionSet as RegionSet
     from babelscope.regions import deactivate as deactivate
@@ -48,6 +48,7 @@ if TYPE_CHECKING:  # what editors and type checkers see; `_HOMES` says the same 
     from babelscope.studies.circuits import study_circuits as study_circuits
     from babelscope.studies.latent import study_latent as study_latent
     from babelscope.studies.latent_settings import LatentSettings as LatentSettings
+    from babelscope.studies.planning import plan as plan
     from babelscope.studies.regions import RegionsSettings as RegionsSettings
     from babelscope.studies.regions import study_regions as study_regions
     from babelscope.tasks import build as build_task  # pyright: ignore[reportUnusedImport]
@@ -57,9 +58,9 @@ _HOMES = {
     "babelscope.corpora": ("ParallelCorpus", "TextCollection", "audit", "load_corpus", "load_texts"),
     "babelscope.errors": ("BabelscopeError",),
     "babelscope.evolution.sweep": ("run_sweep",),
+    "babelscope.figures": ("draw",),
     "babelscope.languages": ("Language", "language"),
     "babelscope.models": ("Model", "Site", "capture", "edit", "load_model", "resume", "run_checks"),
-    "babelscope.plots.style": ("draw",),
     "babelscope.regions": (
         "Recording", "RegionSet", "deactivate", "deactivation_table", "load_regions", "record", "save_regions"
     ),
@@ -69,6 +70,7 @@ _HOMES = {
     "babelscope.studies.circuits": ("study_circuits",),
     "babelscope.studies.latent": ("study_latent",),
     "babelscope.studies.latent_settings": ("LatentSettings",),
+    "babelscope.studies.planning": ("plan",),
     "babelscope.studies.regions": ("RegionsSettings", "study_regions"),
     "babelscope.tasks": ("build_task",),
 }  # fmt: skip

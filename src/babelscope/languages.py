@@ -200,6 +200,18 @@ def own_name(code: str) -> str:
     return name[:1].upper() + name[1:]
 
 
+def three_letters(code: str) -> str:
+    """ISO 639-3 of a language's code, by which some data sets name their folders; the code itself where there is none.
+
+    >>> three_letters("en"), three_letters("zh")
+    ('eng', 'zho')
+    """
+    try:
+        return langcodes.Language.get(code).to_alpha3()
+    except LookupError:
+        return code
+
+
 def parse_languages(text: str | Iterable[str]) -> list[str]:
     """Canonical codes from a comma-separated list (or any sequence of codes and names), in the order given.
 

@@ -9,6 +9,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
+from babelscope.wording import number, visible
+
 ROWS = 12
 """rows shown of a long table"""
 _CELL = "padding:.15em .6em;border:0;background:none;color:inherit"
@@ -63,29 +65,13 @@ def image(png: bytes, alt: str, width: int) -> str:
     return f'<img alt="{_shown(alt)}" width="{width}" style="{style}" src="data:image/png;base64,{data}">'
 
 
-def number(value: Any) -> str:
-    """Whole numbers whole, others with four significant digits; text as it is.
-
-    >>> number(1234), number(0.123456), number("zh")
-    ('1234', '0.1235', 'zh')
-    """
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return str(value)
-    return str(int(value)) if float(value).is_integer() and abs(value) < 1e15 else f"{value:.4g}"
-
-
 def _shown(value: Any) -> str:
-    text = number(value)
-    # marks that turn the direction of text around are written out: a name reads as it is stored
-    return escape("".join(f"[U+{ord(x):04X}]" if _turns(x) else x for x in text), quote=True)
+    # what acts is written out: a name reads as it is stored
+    return escape(visible(number(value)), quote=True)
 
 
 def _isolated(value: Any) -> str:
     return f'<bdi dir="auto">{_shown(value)}</bdi>' if isinstance(value, str) else _shown(value)
-
-
-def _turns(letter: str) -> bool:
-    return "\u202a" <= letter <= "\u202e" or "\u2066" <= letter <= "\u2069" or letter in "\u200e\u200f\u061c"
 
 
 def _side(rows: Sequence[Sequence[Any]], column: int) -> str:

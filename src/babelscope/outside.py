@@ -23,6 +23,7 @@ KINDS = {
     "metrics": "alignment metric",
     "tasks": "task",
     "readers": "corpus reader",
+    "figures": "figure",
 }
 """the last word of each group's name → what its rows are"""
 T = TypeVar("T")

@@ -10,12 +10,16 @@ import ast
 import dataclasses
 import inspect
 import textwrap
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, ClassVar, TypeVar, get_type_hints
+
+from babelscope.errors import InputError
 
 G = TypeVar("G", bound="Settings")
+Use = tuple[Callable[[Any], bool], str]
+"""whether an option is used with these settings, and which other option that takes"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,10 +37,16 @@ class Settings:
     Draws(draws=3)
     """
 
+    ONLY: ClassVar[Mapping[str, Use]] = {}
+    """option → when it changes anything; one that would be accepted and not used is refused"""
+
     def __post_init__(self) -> None:
         for group in reversed(type(self).__mro__):
             if "check" in vars(group):
                 vars(group)["check"](self)
+        refuse_idle(
+            self, {name: use for group in type(self).__mro__ for name, use in vars(group).get("ONLY", {}).items()}
+        )
 
     def part(self, group: type[G]) -> G:
         """The options of one group alone: what its step is given, and what the step's key is made of."""
@@ -46,6 +56,22 @@ class Settings:
         """Values in their canonical form, for use in `check`."""
         for name, value in values.items():
             object.__setattr__(self, name, value)
+
+
+def refuse_idle(settings: Settings, uses: Mapping[str, Use]) -> None:
+    """Raises InputError for an option that was changed and would not be used."""
+    for one in dataclasses.fields(settings):
+        if one.name not in uses or _default(one) == getattr(settings, one.name):
+            continue
+        used, needed = uses[one.name]
+        if not used(settings):
+            raise InputError(
+                f"--{one.name.strip('_').replace('_', '-')} changes nothing without {needed}: leave it out"
+            )
+
+
+def _default(one: dataclasses.Field[Any]) -> Any:
+    return one.default_factory() if one.default_factory is not dataclasses.MISSING else one.default
 
 
 @dataclass(frozen=True)

@@ -91,6 +91,24 @@ def benjamini_hochberg(p: ArrayLike, rate: float = 0.05) -> Bool[NDArray[np.bool
     return (np.asarray(adjusted).reshape(values.shape) <= rate * (1 + 1e-12)) & ~np.isnan(values)
 
 
+def hypergeometric_upper(found: int, drawn: int, of: int, level: float = 0.95) -> int:
+    """Most members of a kind that there can be among `of` things, if `found` are among `drawn` of them (one-sided).
+
+    The largest number under which as few as `found` still have a chance of 1 − `level`: exact, for draws without
+    replacement.
+
+    >>> hypergeometric_upper(0, 10, 100), hypergeometric_upper(0, 100, 100), hypergeometric_upper(0, 0, 7)
+    (24, 0, 7)
+    """
+    from scipy.stats import hypergeom
+
+    if not 0 <= found <= drawn <= of:
+        raise InputError(f"{found} of {drawn} drawn of {of} is no sample")
+    there = np.arange(found, of - (drawn - found) + 1)
+    possible = hypergeom.cdf(found, of, there, drawn) > 1 - level
+    return int(there[possible].max())
+
+
 def pearson(first: ArrayLike, second: ArrayLike) -> float:
     """Pearson's correlation over all entries; NaN where either is constant or has fewer than two entries.
 

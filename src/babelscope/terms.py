@@ -7,6 +7,8 @@ from typing import Literal
 SpecialTokens = Literal["auto", "none", "bos", "bos-excluded", "own"]
 """`own` of an encoder, else `none`; no special token; a beginning-of-sequence token; one that is left out of the mean;
 what the tokenizer puts around a text by itself, left out of the mean"""
+RecordedSite = Literal["neurons", "residual"]
+"""neurons of MLPs, or the residual stream before each block and behind the last"""
 Norm = Literal["robust", "paper", "none"]
 """what a vector is divided by: its length without neurons that fire at one position, its length (eq. 6), nothing"""
 First = Literal["keep", "drop"]
@@ -16,13 +18,13 @@ Pooled = Literal["all", "shortest"]
 Documents = Literal["auto", "none"]
 """sentences of one document are not independent; they are"""
 RegionMethod = Literal["contrast", "z-score"]
-"""regions that are switched off, steered and drawn"""
+"""regions that are switched off and drawn"""
 Sign = Literal["raised", "lowered", "both"]
 """neurons that a language holds high, low, or both"""
+Form = Literal["nfc", "nfd", "nfkc", "nfkd"]
+"""Unicode normal forms"""
 Joint = Literal["blank-line", "eos"]
 """between documents of a text: a blank line (the paper), or the end-of-text token"""
-Way = Literal["mean", "scale"]
-"""steering: a region's neurons at their means in the target language, or scaled"""
 Kind = Literal["zero", "mean", "mean-others", "scale"]
 """what treated neurons become"""
 Rule = Literal["deviation", "significance"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
+from math import isfinite
 from typing import Any
 
 _JOINS = {"\u200c", "\u200d", "\u00ad"}
@@ -25,6 +26,18 @@ def number(value: Any) -> str:
     if isinstance(value, int) or (value.is_integer() and abs(value) >= 1000):
         return f"{int(value):,}".replace(",", "\u202f")
     return f"{value:.4g}"
+
+
+def decimals(value: float, digits: int = 2) -> str:
+    """So many decimals, with a real minus sign and none on zero; what is not there as –.
+
+    >>> decimals(-0.034), decimals(1234.5, 0), decimals(-0.001), decimals(float("nan"))
+    ('−0.03', '1234', '0.00', '–')
+    """
+    if not isfinite(value):
+        return "–"
+    rounded = f"{abs(value):.{digits}f}"
+    return f"−{rounded}" if value < 0 and float(rounded) else rounded
 
 
 def visible(text: Any) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 import gradio as gr
 
 from babelscope.app import facts, heads, neurons, sentences, switches
-from babelscope.app.markup import Tint, heat_table, number
+from babelscope.app.markup import Tint, heat_table
 from babelscope.app.page import (
     ANY,
     PROGRESS,
@@ -31,6 +31,7 @@ from babelscope.app.page import (
 from babelscope.app.session import Loading, Session, open_for_viewing
 from babelscope.app.work import NEW_TOKENS_LIMIT, SENTENCES_LIMIT, TEXT_LIMIT
 from babelscope.errors import InputError
+from babelscope.wording import decimals
 
 
 def make_interface(
@@ -310,7 +311,7 @@ def _attribution(found: heads.Answer) -> str:
     ]
     caption = (
         f"What each head (column) of each layer (row) adds to the difference, blue for, orange against; "
-        f"embedding and biases add {number(found.rest, 2)}."
+        f"embedding and biases add {decimals(found.rest, 2)}."
     )
     return heat_table(
         together, [f"layer {layer}" for layer in range(len(together))], columns, caption, Tint(-most, most), names=names

@@ -7,6 +7,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from babelscope.wording import decimals
+
 _TEMPLATE_SIGNS = {ord(sign): f"&#{ord(sign)};" for sign in "{}$`\\"}
 """The page's HTML component reads its content as a template; as numbers, these signs are text to it, too."""
 
@@ -74,20 +76,10 @@ def _cell(value: float, share: float, digits: int, quiet: float | None, name: st
     if math.isnan(value):
         return "<td></td>"
     tint = round(100 * min(1.0, abs(share)))
-    text = "" if quiet is not None and abs(value) < quiet else number(value, digits)
+    text = "" if quiet is not None and abs(value) < quiet else decimals(value, digits)
     side = "below" if share < 0 else "above"
     title = f' title="{shown(name)}"' if name else ""
     return f'<td class="{side}" style="--tint:{tint}%"{title}>{text}</td>'
-
-
-def number(value: float, digits: int) -> str:
-    """A number with a true minus sign, and none on zero.
-
-    >>> number(-0.5, 1), number(-0.001, 2)
-    ('−0.5', '0.00')
-    """
-    text = f"{value:.{digits}f}"
-    return text.lstrip("-") if not text.strip("-0.") else text.replace("-", "−")
 
 
 def facts_table(facts: Sequence[tuple[str, str]], caption: str) -> str:

@@ -34,9 +34,9 @@ from babelscope.circuits.core.nodes import (
 from babelscope.circuits.edges.atp import NodeScores, attribution_patching
 from babelscope.circuits.edges.circuit import Circuit, greedy_edges, sized_circuit, top_edges
 from babelscope.circuits.edges.eap import Attribution, edge_attribution
-from babelscope.circuits.edges.edge_ablation import edge_effects
 from babelscope.circuits.edges.faithfulness import EdgeSpace, edge_curve, score_circuits
 from babelscope.circuits.edges.mib import read_graph, write_graph
+from babelscope.circuits.edges.single_edges import edge_effects
 from babelscope.circuits.heads.ablation import NodeSpace, ablated_differences, matched_random, node_curve, windows
 from babelscope.circuits.heads.dla import attributions, promoted
 from babelscope.circuits.heads.lens import Lens, logit_lens

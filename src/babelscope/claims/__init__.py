@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from babelscope.claims.case import Case
 from babelscope.claims.claim import Claim, load_claim, packaged_claims
-from babelscope.claims.measures import MEASURES, Case
+from babelscope.claims.measures import MEASURES
 from babelscope.claims.verdict import Part, Verdict, aggregate, judge
 
 __all__ = [

@@ -25,14 +25,17 @@ TWINS = (
 )  # fmt: skip
 """what is destroyed (or, for claims of no effect, planted) in a twin"""
 
+RUN = ("corpus", "texts", "languages", "n", "tokens", "window")
+"""keys of `run`"""
+
 UNFIXED = "to be fixed at the first run"
 """expected verdict of a claim that has not been run yet"""
 
 _KEYS = {
     "id": str, "paper": dict, "claim": str, "models": list, "data": list, "measure": dict, "reported": list,
-    "controls_missing": list, "verdict": dict, "needs": list, "cost": dict, "pocket": dict, "twin": dict,
+    "controls_missing": list, "verdict": dict, "needs": list, "cost": dict, "run": dict, "pocket": dict, "twin": dict,
 }  # fmt: skip
-_OPTIONAL = ("needs", "cost", "reported")
+_OPTIONAL = ("needs", "cost", "reported", "run")
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,10 @@ class Claim:
     basis: str
     twin: str
     """what the twin destroys"""
+    twin_expected: str
+    """`does not hold`, but where the same n could not tell: then the claim itself cannot be decided either"""
+    run: Mapping[str, Any]
+    """of the paper's own size: corpus, texts, languages, n, tokens a language, window"""
     reported: tuple[Mapping[str, Any], ...]
     controls_missing: tuple[str, ...]
     raw: Mapping[str, Any]
@@ -130,11 +137,17 @@ def parse_claim(text: str, name: str) -> Claim:
     _needs(document, "pocket", pocket, ("expected", "basis"), ("model", "data", "note"))
     _needs(document, "twin", twin, ("kind", "expected"), ("how", "measured"))
     _one_of(document, ("twin", "kind"), twin["kind"], TWINS)
+    _one_of(document, ("twin", "expected"), twin["expected"], get_args(Answer))
+    _needs(document, "run", data.get("run") or {}, (), RUN)
     _one_of(document, ("pocket", "expected"), pocket["expected"], (*get_args(Answer), UNFIXED))
     _one_of(document, ("verdict", "aggregate"), verdict["aggregate"], get_args(Aggregate))
     for place, value in enumerate(data.get("reported") or []):
         _needs(document, "reported", value, ("what", "value", "sure"), ("unit", "where"), (place,))
         _one_of(document, ("reported", place, "sure"), value["sure"], SURE)
+    rules, effects = _rules(document, verdict["rule"]), _effects(document, verdict["least_effect"])
+    lacking = [part for part in effects if part != "*" and part not in rules and "*" not in rules]
+    if lacking or not effects or not rules:
+        document.fail(("verdict", "rule"), f"no rule for {', '.join(lacking)}" if lacking else "a part has none")
     return Claim(
         id=data["id"],
         title=str(data["paper"]["title"]),
@@ -142,8 +155,8 @@ def parse_claim(text: str, name: str) -> Claim:
         claim=data["claim"],
         measure=str(measure["name"]),
         unit=str(measure["unit"]),
-        rules=_rules(document, verdict["rule"]),
-        least_effect=_effects(document, verdict["least_effect"]),
+        rules=rules,
+        least_effect=effects,
         aggregate=verdict["aggregate"],
         scope=str(verdict.get("scope") or "on this run"),
         needs=tuple(map(str, data.get("needs") or [])),
@@ -152,6 +165,8 @@ def parse_claim(text: str, name: str) -> Claim:
         expected=pocket["expected"],
         basis=str(pocket["basis"]),
         twin=twin["kind"],
+        twin_expected=twin["expected"],
+        run=data.get("run") or {},
         reported=tuple(data.get("reported") or []),
         controls_missing=tuple(map(str, data["controls_missing"])),
         raw=data,

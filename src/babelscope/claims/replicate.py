@@ -12,20 +12,15 @@ from typing import Any
 import pandas as pd
 
 from babelscope._version import __version__
+from babelscope.claims.case import Case
 from babelscope.claims.claim import COMPARED, Claim
-from babelscope.claims.measures import Case, measured
+from babelscope.claims.measures import MEASURES, measured
 from babelscope.claims.page import claim_page
 from babelscope.claims.verdict import Part, Verdict, aggregate, judge, with_twin
 from babelscope.errors import InputError
+from babelscope.json_text import parse_json
+from babelscope.results.csv_cells import write_csv
 from babelscope.results.whole import whole_folder
-
-QUICK_MODELS = {
-    "sweep.alignment": ("pocket:pocket-bloom-m@step16", "pocket:pocket-bloom-m@main"),
-    "sweep.regions": ("pocket:pocket-bloom-m@step16", "pocket:pocket-bloom-m@main"),
-    "sweep.scale": ("pocket:pocket-bloom-s", "pocket:pocket-bloom-m", "pocket:pocket-bloom-l"),
-}
-"""points of the quick runs of measures that compare several; all others take pocket-bloom-m"""
-QUICK_CORPUS, QUICK_TEXTS = "pocket:heldout", "pocket:heldout?seed=1"
 
 
 @dataclass(frozen=True)
@@ -88,8 +83,9 @@ def quick_case(claim: Claim, seed: int = 0) -> Case:
     """The quick run of a claim on the built-in models. Raises InputError for one that waits for something."""
     if claim.needs:
         raise InputError(f"{claim.id} cannot be run: it waits for {'; '.join(claim.needs)}")
-    models = QUICK_MODELS.get(claim.measure, ("pocket:pocket-bloom-m",))
-    return Case(models, QUICK_CORPUS, QUICK_TEXTS, seed=seed)
+    if claim.measure not in MEASURES:
+        raise InputError(f"there is no measure {claim.measure!r}; measures: {', '.join(MEASURES)}")
+    return MEASURES[claim.measure].case(seed)
 
 
 def replicate(
@@ -107,6 +103,17 @@ def replicate(
     return Replication(claim, case, original, _side(claim, replace(case, twin=claim.twin)), distance)
 
 
+def finished(claim: Claim, case: Case, out: Path) -> dict[str, Any] | None:
+    """The facts of a replication that lies there already, of the same claim file, case and version; else None."""
+    path = out / "verdict.json"
+    if not path.is_file():
+        return None
+    facts: Any = parse_json(path.read_text(encoding="utf-8"), str(path))
+    asked = json.loads(json.dumps(asdict(case)))
+    same = isinstance(facts, dict) and facts.get("claim_hash") == claim.hash and facts.get("case") == asked
+    return facts if same and facts.get("babelscope") == __version__ else None
+
+
 def write_replication(found: Replication, out: Path) -> Path:
     """`verdict.json`, `parts.csv` and `index.html` in a new folder. Raises RunError where it cannot be made."""
     facts = found.facts()
@@ -115,7 +122,7 @@ def write_replication(found: Replication, out: Path) -> Path:
         (partial / "verdict.json").write_text(text + "\n", encoding="utf-8")
         rows = [{"side": "claim", **row} for row in facts["parts"]]
         rows += [{"side": "twin", **row} for row in facts["twin"]["parts"]]
-        pd.DataFrame(rows).to_csv(partial / "parts.csv", index=False)
+        write_csv(pd.DataFrame(rows), partial / "parts.csv")
         (partial / "index.html").write_text(claim_page([facts]), encoding="utf-8")
     return out
 

@@ -22,6 +22,8 @@ VERBS = {
     "compare": "What differs between two runs.",
     "figure": "Draw one figure of a run into a file.",
     "report": "Write one page of one or several runs.",
+    "push": "Share a run on the Hugging Face hub.",
+    "pull": "Fetch shared results, verified.",
     "explore": "Look at a model or a run in the browser.",
     "check": "Say whether a model can be measured.",
     "corpus": "Look at parallel corpora and texts.",
@@ -34,7 +36,7 @@ VERBS = {
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit: 0 done, 1 a check failed, 2 the input cannot be used, 130 or 143 stopped."""
-    from babelscope.cli.allocator import keep_freed_memory
+    from babelscope.allocator import keep_freed_memory
 
     given = sys.argv[1:] if arguments is None else arguments
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

@@ -42,6 +42,8 @@ def check(model: ModelName, *, use: Use = "circuits", loading: Loading) -> None:
         limit = " (circuits only)" if one.level == "circuits" and not one.passed else ""
         print(f"{'ok  ' if one.passed else 'FAIL'} {one.name}: {one.detail}{limit}")
     print(_verdict(loaded, checks))
+    if loaded.no_neurons:
+        raise SystemExit(1)
     if any(not one.passed and (one.level == "regions" or use == "circuits") for one in checks):
         raise SystemExit(1)
 
@@ -50,6 +52,8 @@ def _verdict(model: Model, checks: list[Check]) -> str:
     failed = [one for one in checks if not one.passed]
     if not failed:
         return f"{model.id} can be used for regions and circuits."
+    if model.no_neurons and all(one.passed for one in checks if one.level == "regions"):
+        return f"{model.id} can be used with --site residual alone: {model.no_neurons}."
     reasons = "; ".join(one.problem for one in failed)
     if all(one.level == "circuits" for one in failed):
         return f"{model.id} can be used for regions, not for circuits: {reasons}."

@@ -9,7 +9,7 @@ from cyclopts import Parameter
 
 from babelscope.cli.circuit_files import export_graph, import_graph
 from babelscope.cli.command import verb, verb_app
-from babelscope.cli.options import Kept, Loading, Place, note
+from babelscope.cli.options import Kept, Loading, Place, Planned, note
 from babelscope.studies.circuit_settings import CircuitsSettings
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ def circuits(
     loading: Loading,
     place: Place,
     kept: Kept,
+    planned: Planned,
 ) -> None:
     """Find which heads and FFNs do a task, what each one does, and whether languages share them.
 
@@ -47,13 +48,22 @@ def circuits(
 
     from babelscope.cli.options import load, refuse_existing
     from babelscope.cli.show import show_run
+    from babelscope.settings import refuse_idle
+    from babelscope.studies.circuit_plan import plan_circuits
     from babelscope.studies.circuits import study_circuits
     from babelscope.studies.progress import shown
 
     chosen, asked = _settings(preset, model, settings)
-    refuse_existing(place.out, place.overwrite)
+    if against is None:
+        names = ("against_language", "matching", "twins")
+        refuse_idle(asked, {name: (lambda _: False, "--against") for name in names})
+    if not planned.plan:
+        refuse_existing(place.out, place.overwrite)
     loaded = load(chosen, loading)
     other = load(against, replace(loading, revision=None)) if against else None
+    if planned.plan:
+        print(plan_circuits(loaded, asked, other).table())
+        return
     run = study_circuits(loaded, asked, place.out, place.overwrite, other, shown, kept.fresh)
     show_run(str(run.path))
     for doubt in _doubts(run):

@@ -88,8 +88,9 @@ def _cell(value: Any) -> str:
 
 
 def _write(tables: dict[str, Any], out: Path) -> None:
+    from babelscope.results.csv_cells import write_csv
     from babelscope.results.whole import whole_folder
 
     with whole_folder(out) as partial:
         for name, frame in tables.items():
-            frame.to_csv(partial / f"{name.replace(' ', '_')}.csv", index=False)
+            write_csv(frame, partial / f"{name.replace(' ', '_')}.csv")

@@ -53,16 +53,11 @@ def _name(path: Path, key: object) -> str:
 
 
 def _read(path: Path) -> Any:
-    import yaml
+    from babelscope.evolution.located import read_yaml_file
 
     try:
         if path.stat().st_size > LARGEST:
             raise InputError(f"{path} is larger than a file of options can be ({LARGEST >> 20} MiB)")
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror or error}") from error
-    except InputError:
-        raise
-    except Exception as error:  # a parser of YAML fails in as many ways as YAML has tags
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise InputError(f"{path} is not YAML that can be read: {reason}") from error
+    return read_yaml_file(path).data  # no tags, no repeated keys, nothing that unfolds

@@ -27,15 +27,23 @@ def confusion(model: What, *, settings: ConfusionSettings, loading: Loading, pla
 
       babelscope confusion answers.csv --rule lcb --words words --identifier lid.176.bin --out runs/published
     """
+    from dataclasses import fields
     from pathlib import Path
 
     from babelscope.cli.options import load, refuse_existing
+    from babelscope.settings import refuse_idle
     from babelscope.steering.benchmark import read_answers
     from babelscope.studies.confusion import judge_of, study_answers, study_confusion
     from babelscope.studies.progress import shown
 
     refuse_existing(place.out, place.overwrite)
     if model.endswith(".csv"):
+        judged = ("rule", "words", "identifier")
+        idle = {
+            one.name: (lambda _: False, "a model that answers") for one in fields(settings) if one.name not in judged
+        }
+        refuse_idle(settings, idle)
+        refuse_idle(loading, {one.name: (lambda _: False, "a model that is loaded") for one in fields(loading)})
         answers = read_answers(Path(model))
         run = study_answers(answers, settings, place.out, place.overwrite)
     else:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from babelscope.cli.command import verb, verb_app
+from babelscope.terms import Form
 
 if TYPE_CHECKING:
     from babelscope.corpora import Audit
@@ -19,11 +20,12 @@ app = verb_app("corpus", "Look at parallel corpora and texts.")
 @app.command(name="list")
 @verb
 def list_readers() -> None:
-    """List the readers, with an example of each.
+    """List the readers and the published data sets, with an example of each.
 
     Example:  babelscope corpus list
     """
     from babelscope.corpora import READERS
+    from babelscope.corpora.published import PUBLISHED
 
     print("A corpus spec is reader:PATH?option=value&option=value\n")
     for reader in READERS.values():
@@ -34,6 +36,9 @@ def list_readers() -> None:
         print(f"{reader.name:<7} {reader.holds}")
         print(f"        options: {', '.join(options)}")
         print(f"        {reader.example}\n")
+    print("Published sets, and how each is read:\n")
+    for one in PUBLISHED:
+        print(f"{one.name} ({one.use})\n        {one.example}")
 
 
 @app.command(name="audit")
@@ -42,6 +47,7 @@ def audit_command(
     spec: Annotated[str, Parameter(help="Corpus spec, such as bible:bibles or lines:my-folder.")],
     *,
     languages: Annotated[tuple[str, ...], Parameter(alias="-l", help="Codes, by commas [all that are there]")] = (),
+    normalise: Annotated[Form | None, Parameter(help="Look at the texts in one Unicode form, such as nfc.")] = None,
     out: Annotated[Path | None, Parameter(help="New folder for the findings as CSV, one file per kind.")] = None,
 ) -> None:
     """Count what is missing, empty, repeated, oddly long, or in the wrong script.
@@ -49,11 +55,12 @@ def audit_command(
     Example:  babelscope corpus audit bible:bibles --languages en,zh,fr --out findings
     """
     from babelscope.corpora import audit
+    from babelscope.corpora.spec import with_form
     from babelscope.errors import InputError
 
     if out is not None and out.exists():
         raise InputError(f"{out} exists already; name a new folder")
-    report = audit(spec, languages or None)
+    report = audit(with_form(spec, normalise), languages or None)
     _print(report)
     if out is not None:
         _write(report, out)
@@ -92,8 +99,9 @@ def _print(report: Audit) -> None:
 
 
 def _write(report: Audit, out: Path) -> None:
+    from babelscope.results.csv_cells import write_csv
     from babelscope.results.whole import whole_folder
 
     with whole_folder(out) as partial:
         for name, frame in report.tables().items():
-            frame.to_csv(partial / f"{name}.csv", index=False)
+            write_csv(frame, partial / f"{name}.csv")

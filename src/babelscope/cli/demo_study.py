@@ -5,9 +5,11 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from babelscope.evolution import read_plan, run_sweep
-from babelscope.models import load_model
+from babelscope.findings import findings_of
+from babelscope.models import Model, load_model
 from babelscope.report import write_report
 from babelscope.studies.progress import Progress, silent
 from babelscope.studies.regions import RegionsSettings, study_regions
@@ -17,6 +19,8 @@ CORPUS = "pocket:heldout"
 LANGUAGES = ("en", "zh", "fr", "es", "pt", "ar", "vi", "hi", "id")
 TEXTS = "pocket:heldout?seed=1"
 """other sentences than the regions were found on"""
+FIRST = 40
+"""sentences of the first look"""
 SWEEPS = ("pocket-checkpoints", "pocket-scales")
 
 
@@ -33,6 +37,10 @@ def run_demo(
     """
     if overwrite and out.is_dir():
         _remove_own(out)
+    model = load_model(MODEL)
+    say(f"a first look at {MODEL}: {FIRST} sentences in nine languages")
+    for finding in first_findings(model, progress):
+        say(f"• {finding}")
     say(f"regions of {MODEL} on held-out sentences in nine languages")
     settings = RegionsSettings(
         corpus=CORPUS,
@@ -45,11 +53,19 @@ def run_demo(
         controls=1 if quick else 3,
         bootstrap=200 if quick else 1000,
     )
-    runs = [study_regions(load_model(MODEL), settings, out / "regions", overwrite, progress=progress).path]
+    runs = [study_regions(model, settings, out / "regions", overwrite, progress=progress).path]
     for preset in () if quick else SWEEPS:
         say(f"sweep {preset}")
         runs.append(run_sweep(read_plan(preset), out / preset.removeprefix("pocket-")).path)
     return write_report(runs, out / "report.html")
+
+
+def first_findings(model: Model, progress: Progress = silent) -> list[str]:
+    """What a few sentences say already, while the whole study has hardly begun: nothing of it is kept."""
+    settings = RegionsSettings(corpus=CORPUS, languages=LANGUAGES, samples=FIRST, bootstrap=200, permutations=0)
+    with TemporaryDirectory(prefix="babelscope-") as folder:
+        run = study_regions(model, settings, Path(folder) / "first", progress=progress)
+        return [found.text for found in findings_of(run) if found.kind != "not measured"]
 
 
 def _remove_own(out: Path) -> None:

@@ -78,7 +78,7 @@ def _cores() -> str:
 
 
 def _allocator() -> str:
-    from babelscope.cli.allocator import keep_freed_memory
+    from babelscope.allocator import keep_freed_memory
 
     return f"memory allocator {keep_freed_memory()}"
 

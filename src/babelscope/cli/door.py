@@ -32,7 +32,10 @@ _OF_THE_MACHINE = {
     if hasattr(errno, name)
 }  # fmt: skip
 """what the file system or the network of a machine says, whichever program asks"""
-_MEMORY_WORDS = ("can't start new thread", "not enough memory", "can't allocate memory", "out of memory", "bad_alloc")
+_MEMORY_WORDS = (
+    "can't start new thread", "not enough memory", "can't allocate memory", "cannot allocate memory", "out of memory",
+    "bad_alloc", "failed to map segment", "resource temporarily unavailable", "unable to allocate",
+)  # fmt: skip
 _MEMORY = "not enough memory: use fewer --samples or languages, a smaller model, --dtype bfloat16, or another machine"
 
 
@@ -83,7 +86,9 @@ def _told(error: BaseException) -> int:
         text = " ".join(str(error).split())
         _say(f"error: {text[:1].lower()}{text[1:].rstrip('.')}" if text else f"error: {type(error).__name__}")
         return 2
-    if _is_memory(error):
+    if _is_memory(error) or (not isinstance(error, OSError) and _starved()):
+        # at the end of Python libraries tidy up, and would print a traceback each for the same want
+        sys.unraisablehook = lambda _: None
         _say(f"error: {_MEMORY}")
         return 2
     if isinstance(error, OSError) and error.errno in _OF_THE_MACHINE:
@@ -111,10 +116,26 @@ def _is_memory(error: BaseException) -> bool:
             return False
         if isinstance(seen, MemoryError) or type(seen).__name__ == "OutOfMemoryError":
             return True
-        if isinstance(seen, RuntimeError | OSError) and any(word in str(seen).lower() for word in _MEMORY_WORDS):
+        if isinstance(seen, RuntimeError | OSError | ImportError) and any(
+            word in str(seen).lower() for word in _MEMORY_WORDS
+        ):
             return True
         seen = seen.__cause__ or seen.__context__
     return False
+
+
+def _starved() -> bool:
+    """Whether this process has used up the address space it may have: then libraries in C fail with any error."""
+    try:
+        import resource
+
+        limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+        if limit == resource.RLIM_INFINITY:
+            return False
+        with open("/proc/self/statm", encoding="ascii") as stream:
+            return int(stream.read().split()[0]) * resource.getpagesize() > 0.85 * limit
+    except Exception:
+        return False
 
 
 def _closed_pipe(error: BaseException) -> bool:

@@ -6,14 +6,14 @@ from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from cyclopts import Parameter
 
 from babelscope.cli.command import verb, verb_app
 from babelscope.cli.options import Loading, ModelName
 from babelscope.errors import InputError
-from babelscope.settings import Settings
+from babelscope.settings import Settings, Use
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,7 +33,7 @@ class EvaluationSettings(Settings):
     """What is evaluated."""
 
     tasks: tuple[str, ...] = (OURS,)
-    """story-cloze, and lm-evaluation-harness tasks, by commas"""
+    """story-cloze; NAME:PATH of belebele, xcopa, xstorycloze, klar, bmlama, mkqa; lm-evaluation-harness tasks"""
     stories: str = "pocket:"
     """pocket:, stories:FOLDER or hub:DATASET, for story-cloze"""
     languages: tuple[str, ...] = ()
@@ -55,12 +55,36 @@ class EvaluationSettings(Settings):
     limit: int | None = None
     """items per harness task"""
 
+    ONLY: ClassVar[Mapping[str, Use]] = {
+        **{name: (lambda own: OURS in own.tasks, f"--tasks {OURS}") for name in ("stories", "languages", "harness")},
+        "factor": (lambda own: bool(own.amplify), "--amplify"),
+        "controls": (
+            lambda own: bool(own.deactivate or own.amplify or own.steer),
+            "--deactivate, --amplify or --steer",
+        ),
+        **{
+            name: (lambda own: own.harness or bool({*own.tasks} - {OURS}), "a task of the harness")
+            for name in ("shots", "limit")
+        },
+    }
+
     def check(self) -> None:
         """Raises InputError where nothing is left to evaluate."""
         if not self.tasks:
             raise InputError("--tasks: name at least one task")
         if self.controls < 0:
             raise InputError("--controls cannot be negative")
+        kinds = [name.partition(":")[0] for name in self.questions()]
+        if len(set(kinds)) < len(kinds):
+            raise InputError("--tasks: one file of each set of questions at a time")
+
+    def questions(self) -> list[str]:
+        """Tasks that are sets of questions in files."""
+        return [name for name in self.tasks if ":" in name]
+
+    def harness_tasks(self) -> list[str]:
+        """Tasks of lm-evaluation-harness."""
+        return [name for name in self.tasks if name != OURS and ":" not in name]
 
 
 @app.default
@@ -81,10 +105,12 @@ def evaluate(
 
       babelscope evaluate bigscience/bloom-560m --stories stories:XStoryCloze --deactivate runs/bloom:zh
 
+      babelscope evaluate bigscience/bloom-560m --tasks klar:klar,belebele:belebele/{language}.jsonl --languages en,zh
+
       babelscope evaluate bigscience/bloom-560m --tasks xnli_fr,xcopa_zh --limit 200
     """
     from babelscope.cli.options import load, refuse_existing
-    from babelscope.evaluation import evaluate_cloze, load_stories
+    from babelscope.evaluation import evaluate_cloze, evaluate_questions, load_questions, load_stories
     from babelscope.evaluation.conditions import conditions_of
     from babelscope.steering.files import load_edit
 
@@ -99,7 +125,10 @@ def evaluate(
     found: dict[str, pd.DataFrame] = {}
     if stories:
         found["cloze"] = evaluate_cloze(loaded, stories, conditions=conditions)
-    if settings.harness or set(settings.tasks) - {OURS}:
+    for name in settings.questions():
+        asked = load_questions(name, languages)
+        found[name.partition(":")[0]] = evaluate_questions(loaded, asked, name.partition(":")[0], conditions)
+    if settings.harness or settings.harness_tasks():
         found["harness"] = _harness(loaded, settings, stories if settings.harness else {}, conditions)
     _print(found)
     if out is not None:
@@ -119,17 +148,18 @@ def _region(text: str) -> tuple[str, Tensor]:
     from babelscope.evolution.flow import region_file
     from babelscope.regions.masks import load_regions
     from babelscope.results import is_run, open_run
+    from babelscope.results.hub import fetched
 
     place, colon, code = text.rpartition(":")
-    if not colon or not place or not code:
+    if not colon or not place or not code or code.startswith("//"):
         raise InputError(f"--deactivate {text!r}: write REGIONFILE:LANGUAGE, such as runs/bloom:zh")
-    file = Path(place)
-    if is_run(file):
-        found = region_file(open_run(file))
-        if found is None:
-            raise InputError(f"the run {file} has no region file")
-        file = found
-    return code, load_regions(file)[code]
+    with fetched(place) as file:
+        if is_run(file):
+            found = region_file(open_run(file))
+            if found is None:
+                raise InputError(f"the run {place} has no region file")
+            file = found
+        return code, load_regions(file)[code]
 
 
 def _harness(
@@ -142,7 +172,7 @@ def _harness(
 
     from babelscope.evaluation import run_harness
 
-    tasks = [name for name in settings.tasks if name != OURS]
+    tasks = settings.harness_tasks()
     frames: list[pd.DataFrame] = []
     for name, made in {"base": nullcontext, **conditions}.items():
         with made():

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from cyclopts import Parameter, validators
 
 from babelscope.cli.command import verb, verb_app
-
-if TYPE_CHECKING:
-    from babelscope.results import Run
-
 
 app = verb_app("figure")
 
@@ -23,7 +19,8 @@ def figure(
     name: Annotated[str | None, Parameter(help="Which figure; leave it out to list those the run gives.")] = None,
     *,
     out: Annotated[Path | None, Parameter(help="The file: .pdf, .png or .svg.")] = None,
-    labels: Annotated[Literal["code", "name", "own"] | None, Parameter(help="How languages are written.")] = None,
+    labels: Annotated[Literal["code", "name", "own"], Parameter(help="How languages are written.")] = "code",
+    pair: Annotated[str | None, Parameter(help="For figures of one pair of languages: en→fr.")] = None,
     measure: Annotated[str | None, Parameter(help="For figures of heads: which measure.")] = None,
     languages: Annotated[tuple[str, ...], Parameter(alias="-l", help="For two languages: en,zh.")] = (),
     beside: Annotated[str | None, Parameter(help="Published model to show beside: bloom-7b1 or llama-2-7b.")] = None,
@@ -34,7 +31,7 @@ def figure(
     Example:  babelscope figure runs/bible similarity_map --out map.pdf
     """
     from babelscope.errors import InputError
-    from babelscope.plots import draw, figure_names, save_figure
+    from babelscope.figures import draw, figure_names, save_figure
     from babelscope.results import open_run
     from babelscope.results.whole import sweep_leftovers
 
@@ -46,24 +43,24 @@ def figure(
     if out is None:
         raise InputError(f"say where to write the figure: --out {name}.pdf")
     sweep_leftovers(out)
-    given = _options(run, name, languages, labels=labels, measure=measure, beside=beside)
-    print(save_figure(draw(run, name, **given), out, dpi))
+    given = _options(name, languages, pair=pair, measure=measure, beside=beside)
+    print(save_figure(draw(run, name, labels, **given), out, dpi))
 
 
-def _options(run: Run, name: str, languages: tuple[str, ...], **other: str | None) -> dict[str, Any]:
+def _options(name: str, languages: tuple[str, ...], **other: str | None) -> dict[str, str]:
     """The options that were given, refused when the figure has no such option."""
     import inspect
 
     from babelscope.errors import InputError
+    from babelscope.figures import FIGURES
     from babelscope.languages import parse_languages
-    from babelscope.plots import FIGURES
 
     pair = parse_languages(languages) if languages else []
     if languages and len(pair) != 2:
         raise InputError("--languages takes two languages here, such as en,zh")
     both = {**other, **dict(zip(("first", "second"), pair))}
     given = {key: value for key, value in both.items() if value is not None}
-    known = inspect.signature(FIGURES[name].draw).parameters if name in FIGURES else given
+    known = inspect.signature(FIGURES[name].specify).parameters if name in FIGURES else given
     for key in given:
         if key not in known:
             option = "languages" if key in {"first", "second"} else key

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from babelscope.cli.command import verb, verb_app
-from babelscope.cli.options import Loading, ModelName
+from babelscope.cli.options import Kept, Loading, ModelName
 from babelscope.settings import Settings
 from babelscope.studies.latent_settings import LatentSettings
 
@@ -27,7 +27,7 @@ class Here(Settings):
 
 @app.default
 @verb
-def latent(model: ModelName, *, settings: LatentSettings, loading: Loading, here: Here) -> None:
+def latent(model: ModelName, *, settings: LatentSettings, loading: Loading, here: Here, kept: Kept) -> None:
     """Ask whether a model passes through another language than the two it translates between.
 
     For example:
@@ -46,7 +46,9 @@ def latent(model: ModelName, *, settings: LatentSettings, loading: Loading, here
 
     if here.out is None and not here.list_words:
         raise InputError("--out: where shall the run go? (--list-words prints the census without a run)")
-    if here.out is not None and not here.list_words:
+    if here.list_words and (here.out is not None or here.overwrite or kept.fresh):
+        raise InputError("--list-words prints the census and writes no run: leave out --out, --overwrite and --fresh")
+    if here.out is not None:
         refuse_existing(here.out, here.overwrite)
     # words first: they are read in no time, and their faults should not wait for a model
     words = chosen_words(settings)
@@ -57,7 +59,7 @@ def latent(model: ModelName, *, settings: LatentSettings, loading: Loading, here
         print(census_of(loaded, settings).to_string(index=False))
         return
     assert here.out is not None
-    run = study_latent(loaded, settings, here.out, here.overwrite, progress=shown)
+    run = study_latent(loaded, settings, here.out, here.overwrite, progress=shown, fresh=kept.fresh)
     for line in run.summary["sentences"]:
         print(line)
     print(f"run: {here.out}    page: babelscope report {here.out}")

@@ -13,7 +13,9 @@ from babelscope.wording import visible
 if TYPE_CHECKING:
     from babelscope.regions.masks import RegionSet
 
-_File = Annotated[Path, Parameter(help="Region file (.safetensors, .json), or a run: its main regions.")]
+_File = Annotated[
+    str, Parameter(help="Region file (.safetensors, .json), or a run: its main regions; or hf://USER/NAME of either.")
+]
 
 
 def show_regions(file: _File) -> None:
@@ -97,16 +99,18 @@ def export_file(
     print(str(out))
 
 
-def _read(path: Path) -> RegionSet:
+def _read(place: str) -> RegionSet:
     from babelscope.regions.exchange import import_regions
     from babelscope.regions.masks import load_regions
+    from babelscope.results.hub import fetched
 
-    if path.is_dir():
-        from babelscope.results import open_run
+    with fetched(place) as path:
+        if path.is_dir():
+            from babelscope.results import open_run
 
-        run = open_run(path)
-        return load_regions(run.file(f"regions/{run.summary.get('method', 'z-score')}.safetensors"))
-    return import_regions(path) if path.suffix == ".json" else load_regions(path)
+            run = open_run(path)
+            return load_regions(run.file(f"regions/{run.summary.get('method', 'z-score')}.safetensors"))
+        return import_regions(path) if path.suffix == ".json" else load_regions(path)
 
 
 def _warn_of_other_weights(one: RegionSet, other: RegionSet) -> None:

@@ -13,8 +13,8 @@ from babelscope.errors import InputError
 from babelscope.settings import Settings
 
 if TYPE_CHECKING:
+    from babelscope.claims.case import Case
     from babelscope.claims.claim import Claim
-    from babelscope.claims.measures import Case
 
 TWIN_HELD, NOT_AS_EXPECTED = 4, 3
 
@@ -27,12 +27,16 @@ class ReplicationSettings(Settings):
 
     quick: bool = False
     """built-in models and data, offline, about two minutes a claim"""
+    run: Path | None = None
+    """a regions run: the claim is tried on its model, text, sentences and seed"""
     model: tuple[str, ...] = ()
     """in the place of the claim's: one model, or the points of a sweep in order, by commas"""
     corpus: str | None = None
     """parallel text in the place of the claim's"""
     texts: str | None = None
     """running text in the place of the claim's"""
+    languages: tuple[str, ...] = ()
+    """of the corpus, by commas [the claim's, else all that are there]"""
     n: int | None = None
     """parallel sentences [60 in quick runs]"""
     draws: int | None = None
@@ -41,8 +45,16 @@ class ReplicationSettings(Settings):
     """of the sample, the controls and the intervals"""
     expect: Literal["holds", "does not hold", "cannot be decided"] | None = None
     """exit with code 3 where the verdict is another"""
-    check: bool = False
+    tokens: int | None = None
+    """of running text per language [512 in quick runs, else 100000]"""
+    window: int | None = None
+    """tokens of a window of running text [64 in quick runs, else 1024]"""
+    seeds: int = 1
+    """seeds that are run, one after the other"""
+    check_: bool = False
     """read the claim file and stop"""
+    plan: bool = False
+    """print command, data and cost on the paper's model, and stop"""
     out: Path | None = None
     """new folder for verdict.json, parts.csv and the page"""
 
@@ -95,8 +107,9 @@ def run_claim(name: Annotated[str, Parameter(help="Claim id, a claim file, or al
               settings: ReplicationSettings) -> None:  # fmt: skip
     """Measure a published claim and its twin, and say whether it holds.
 
-    Exit code 0: a verdict was reached, whichever; 3: not the one of --expect; 4: the twin did not come out
-    "does not hold".
+    Exit code 0: a verdict was reached, whichever; 3: not the one of --expect (with all: of the claim's file); 4: the
+    twin did not come out as its file says, "does not hold" wherever the same n could tell. With --out, what is there
+    of the same claim and case is not measured again.
 
     For example:
 
@@ -104,49 +117,125 @@ def run_claim(name: Annotated[str, Parameter(help="Claim id, a claim file, or al
 
       babelscope replicate zeng-same-meaning --model bigscience/bloom-560m --corpus bible:bibles --out runs/bloom
 
+      babelscope replicate zeng-regions-selective --model bigscience/bloom-7b1 --plan
+
+      babelscope replicate zeng-same-language --run runs/bloom --out runs/claim
+
+      babelscope replicate all --quick --seeds 3 --out runs/claims
+
       babelscope replicate my-claim.yaml --check
     """
     from babelscope.claims import load_claim, packaged_claims
-    from babelscope.claims.replicate import replicate, write_replication
+    from babelscope.claims.plan import replication_plan
 
-    if settings.check:
+    if settings.check_:
         claim = load_claim(name)
         print(f"{name}: a claim file, {len(claim.least_effect)} least effects, hash {claim.hash}")
         return
+    if settings.plan:
+        if name == "all":
+            raise InputError("--plan: name one claim")
+        print("\n".join(replication_plan(load_claim(name), settings.model, settings.out)))
+        return
     if name == "all" and not settings.quick:
         raise InputError("all: give --quick; a claim on its paper's own model and data is run by itself")
+    if settings.seeds < 1:
+        raise InputError("--seeds: at least one")
     claims = [one for one in packaged_claims().values() if not one.needs] if name == "all" else [load_claim(name)]
     code = 0
     for claim in claims:
-        case, distance = _case(claim, settings)
-        found = replicate(claim, case, distance, print)
-        reason = f" ({found.verdict.reason})" if found.verdict.reason else ""
-        print(f"{claim.id}: {found.verdict.answer}{reason}; twin: {found.twin.verdict.answer}")
-        if settings.out is not None:
-            place = settings.out / claim.id if name == "all" else settings.out
-            print(f"page: {write_replication(found, place) / 'index.html'}")
-        if found.twin.verdict.answer != "does not hold":
-            code = TWIN_HELD
-        elif settings.expect is not None and found.verdict.answer != settings.expect:
-            code = code or NOT_AS_EXPECTED
+        for seed in range(settings.seed, settings.seed + settings.seeds):
+            place = None
+            if settings.out is not None:
+                place = settings.out / claim.id if name == "all" else settings.out
+                place = place / f"seed{seed}" if settings.seeds > 1 else place
+            code = max(code, _replicated(claim, settings, seed, place, name == "all"))
     if code:
         raise SystemExit(code)
 
 
-def _case(claim: Claim, settings: ReplicationSettings) -> tuple[Case, str]:
+def _replicated(claim: Claim, settings: ReplicationSettings, seed: int, place: Path | None, all_: bool) -> int:
+    """Runs one claim with one seed, or reads what is there; prints its line, and gives its exit code."""
+    from babelscope.claims.replicate import finished, replicate, write_replication
+
+    case, distance = _case(claim, settings, seed)
+    facts = finished(claim, case, place) if place is not None else None
+    if facts is None:
+        found = replicate(claim, case, distance, print)
+        facts = found.facts()
+        if place is not None:
+            print(f"page: {write_replication(found, place) / 'index.html'}")
+    verdict, twin = facts["verdict"], facts["twin"]["verdict"]["answer"]
+    wall, processor = (sum(side[kind] for side in facts["cost"].values()) for kind in ("wall_s", "processor_s"))
+    reason = f" ({verdict['reason']})" if verdict["reason"] else ""
+    said = f"{claim.id}, seed {seed}: {verdict['answer']}{reason}; twin: {twin}"
+    print(f"{said}; wall {wall:.0f} s, processor {processor:.0f} s")
+    if twin != (claim.twin_expected if distance == "quick" else "does not hold"):
+        return TWIN_HELD
+    expected = settings.expect or (claim.expected if all_ else None)
+    return NOT_AS_EXPECTED if expected is not None and verdict["answer"] != expected else 0
+
+
+def _case_of_run(claim: Claim, settings: ReplicationSettings) -> tuple[Case, str]:
+    """The case that a finished regions run is about."""
+    from babelscope.claims.case import Case
+    from babelscope.results import open_run
+
+    assert settings.run is not None
+    run = open_run(settings.run)
+    if run.kind != "regions" or settings.model or settings.corpus:
+        raise InputError(f"--run {settings.run}: name a regions run, and neither --model nor --corpus")
+    asked, model = run.manifest["asked"], str(run.manifest["model"]["id"])
+    case = Case(
+        (model,),
+        asked["corpus"],
+        settings.texts or asked["texts"] or asked["corpus"],
+        settings.n or len(run.manifest["corpus"]["sentence_ids"]),
+        asked["seed"],
+        settings.draws or 200,
+        tokens=settings.tokens or asked["text_tokens"] or 100_000,
+        window=settings.window or asked["window"] or 1024,
+        languages=tuple(run.manifest["corpus"]["languages"]),
+        weight_hash=str(run.manifest["model"]["weight_hash"]),
+    )
+    return case, _distance(claim, (model,))
+
+
+def _distance(claim: Claim, models: tuple[str, ...]) -> str:
+    """near: the paper's own models; only that is called a replication."""
+    hubs = {str(one.get("hub")) for one in claim.raw["models"] if isinstance(one, dict)}
+    return "near" if set(models) <= hubs else "other model"
+
+
+def _case(claim: Claim, settings: ReplicationSettings, seed: int) -> tuple[Case, str]:
     """The case that the options ask for, and its distance from the paper's own."""
-    from babelscope.claims.measures import Case
+    from babelscope.claims.case import Case
     from babelscope.claims.replicate import quick_case
 
     if settings.quick:
-        if settings.model or settings.corpus or settings.texts:
-            raise InputError("--quick runs on the built-in models and data; leave out --model, --corpus and --texts")
-        case = quick_case(claim, settings.seed)
-        return replace(case, n=settings.n or case.n, draws=settings.draws or case.draws), "quick"
-    if not settings.model or settings.corpus is None:
+        if settings.model or settings.corpus or settings.texts or settings.run:
+            raise InputError(
+                "--quick runs on the built-in models and data; leave out --model, --corpus, --texts and --run"
+            )
+        case = quick_case(claim, seed)
+        sizes = {name: getattr(settings, name) for name in ("n", "draws", "tokens", "window")}
+        return replace(case, **{name: value for name, value in sizes.items() if value is not None}), "quick"
+    if settings.run is not None:
+        return _case_of_run(claim, settings)
+    corpus = settings.corpus or claim.run.get("corpus")
+    if not settings.model or corpus is None:
         hubs = ", ".join(str(one.get("hub")) for one in claim.raw["models"] if isinstance(one, dict))
         raise InputError(f"give --model (the paper's: {hubs}) and --corpus, or --quick for the built-in ones")
-    texts = settings.texts or settings.corpus
-    case = Case(settings.model, settings.corpus, texts, settings.n or 100, settings.seed, settings.draws or 200)
-    hubs = {str(one.get("hub")) for one in claim.raw["models"] if isinstance(one, dict)}
-    return case, "near" if set(settings.model) <= hubs else "other model"
+    own = claim.run
+    case = Case(
+        settings.model,
+        corpus,
+        settings.texts or own.get("texts") or corpus,
+        settings.n or own.get("n") or 100,
+        seed,
+        settings.draws or 200,
+        tokens=settings.tokens or own.get("tokens") or 100_000,
+        window=settings.window or own.get("window") or 1024,
+        languages=settings.languages or tuple(own.get("languages") or ()),
+    )
+    return case, _distance(claim, settings.model)

@@ -76,29 +76,50 @@ def _overview(run: Run) -> None:
 
 
 def _regions(run: Run) -> None:
-    from babelscope.plots import frames
-    from babelscope.plots.perplexity import cell
-    from babelscope.results.display import number
+    import pandas as pd
+
+    from babelscope.figures.deactivation import cell, perplexity_grid
+    from babelscope.figures.regions import region_sizes
+    from babelscope.wording import number
 
     if run.summary.get("region_size"):
-        _print("region sizes", frames.region_sizes(run))
+        _print("region sizes", region_sizes(run).panels[0].table())
     if "alignment_means" in run.tables:
-        _print(
-            "alignment, mean over pairs of languages (95 %, leaving one document out)", frames.alignment_summary(run)
-        )
+        told = _alignment(run)
+        _print("alignment, mean over pairs of languages (95 %, leaving one document out)", told)
     if "perplexity" not in run.tables:
         return
-    grid = frames.perplexity_grid(run)
-    increase = grid.increase.map(cell)
-    for name in (name for name, draws in grid.draws.items() if draws > 1):
-        increase[name] = [
-            f"{cell(value)}±{cell(spread)}" for value, spread in zip(grid.increase[name], grid.spread[name])
-        ]
-    increase.insert(0, "base", [number(float(base)) for base in grid.base.values()])
-    increase = increase.rename(columns={"random-layer": "by layer"}).rename_axis("").reset_index()
+    grid = perplexity_grid(run)
+    columns: dict[str, list[str]] = {"": list(grid.base), "base": [number(base) for base in grid.base.values()]}
+    for name, values, spreads in zip(grid.columns, grid.increase.T.tolist(), grid.spread.T.tolist()):
+        drawn = grid.draws.get(name, 1) > 1
+        told = [f"{cell(value)}±{cell(spread)}" if drawn else cell(value) for value, spread in zip(values, spreads)]
+        columns["by layer" if name == "random-layer" else name] = told
+    increase = pd.DataFrame(columns)
     _print(
         "perplexity, and its increase in % without each region (random: of its size; by layer: and layers)", increase
     )
+
+
+def _alignment(run: Run) -> pd.DataFrame:
+    """Each metric of alignment in the first, the middle and the last layer, with its interval."""
+    import pandas as pd
+
+    from babelscope.figures.facts import rows_of
+    from babelscope.results.schemas.regions import AlignmentMean
+    from babelscope.wording import number
+
+    rows = rows_of(run, AlignmentMean)
+    layers = sorted({row.layer for row in rows})
+    shown = dict.fromkeys([layers[0], layers[(len(layers) - 1) // 2], layers[-1]])
+    told: dict[str, dict[str, str]] = {}
+    for row in rows:
+        if row.layer in shown:
+            ends = f" ({number(row.low)} to {number(row.high)})" if row.low == row.low else ""
+            cell = f"{number(row.value)}{ends}" if row.value == row.value else "–"
+            told.setdefault(row.metric, {"metric": row.metric})[f"layer {row.layer}"] = cell
+            told[row.metric]["why"] = row.why
+    return pd.DataFrame(told.values())
 
 
 def _print(title: str, frame: pd.DataFrame, most: int | None = _MOST_ROWS) -> None:
@@ -160,7 +181,7 @@ def _table(title: str, cells: dict[str, list[str]], numeric: dict[str, bool]) ->
 
 
 def _cell(value: Any) -> str:
-    from babelscope.results.display import number
+    from babelscope.wording import number
 
     if value is None or value != value:
         return "–"

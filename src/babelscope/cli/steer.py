@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from babelscope.cli.command import verb, verb_app
-from babelscope.cli.options import Loading, ModelName, Place, note
+from babelscope.cli.options import Kept, Loading, ModelName, Place, note
 from babelscope.studies.steer_settings import SteerSettings
 
 app = verb_app("steer")
@@ -11,7 +11,7 @@ app = verb_app("steer")
 
 @app.default
 @verb
-def steer(model: ModelName, *, settings: SteerSettings, loading: Loading, place: Place) -> None:
+def steer(model: ModelName, *, settings: SteerSettings, loading: Loading, place: Place, kept: Kept) -> None:
     """Make a model write in another language, and measure what that costs.
 
     Directions and neurons are fitted on half of the documents, layer and strength are chosen on a fifth, and every
@@ -38,7 +38,7 @@ def steer(model: ModelName, *, settings: SteerSettings, loading: Loading, place:
     settings.wanted(tuple(parallel.languages))
     for line in parallel.notes:
         note(f"note: {line}")
-    run = study_steering(load(model, loading), settings, place.out, place.overwrite, parallel, progress=shown)
+    run = study_steering(load(model, loading), settings, place.out, place.overwrite, parallel, shown, kept.fresh)
     for sentence in run.manifest["summary"]["sentences"]:
         print(sentence)
     print(f"run: {place.out}    tables: babelscope show {place.out}")

@@ -1,12 +1,9 @@
 """`babelscope sweep`: every checkpoint and size of a plan, resumable; `sweep status DIR` and `sweep list` beside it."""
 
-# pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportCallIssue=false, reportReturnType=false
-# pyright: reportGeneralTypeIssues=false
-# pandas declares what a selection returns as a union that no single frame is; the shapes are checked by tests.
-
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import nan
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
@@ -17,6 +14,8 @@ from babelscope.errors import PlanError
 from babelscope.settings import Settings
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from babelscope.evolution.attempt import SweepOptions
     from babelscope.results import Run
 
@@ -172,28 +171,34 @@ def _print(run: Run) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    points, console = run.table("points"), Console()
-    wanted = ["label", "status", "parameters", "lrds", "sads", "sklr", "accuracy_story_cloze", "duplicate_of"]
-    names = [name for name in wanted if name in points and points[name].notna().any()]
+    from babelscope.results.schemas.sweep import points
+
+    found, console = points(run), Console()
+    measures = [name for name in ("lrds", "sads", "sklr", "accuracy_story_cloze")
+                if any(point.values.get(name, nan) == point.values.get(name, nan) for point in found)]  # fmt: skip
+    doubled = any(point.row.duplicate_of for point in found)
+    names = ["label", "status", "parameters", *measures, *(["duplicate_of"] if doubled else [])]
     table = Table(*names, box=None)
-    for row in points[names].to_dict("records"):
-        table.add_row(*(_cell(row[name]) for name in names))
+    for point in found:
+        values = [point.row.parameters, *(point.values[name] for name in measures)]
+        told = [point.row.label, point.row.status, *values, *([point.row.duplicate_of] if doubled else [])]
+        table.add_row(*map(_cell, told))
     console.print(table)
     if "published" in run.tables:
         console.print(published_table(run))
 
 
-def published_table(run: Run) -> Any:
+def published_table(run: Run) -> Table:
     """Ours and the paper's: base perplexity, region size, and the increase in percent by deactivated region."""
     from rich.table import Table
 
-    frame = run.table("published")
-    codes = list(dict.fromkeys(frame.language))
-    regions = list(dict.fromkeys(frame.deactivated[frame["item"] == "increase_percent"]))
-    cells = {
-        (row["item"], row["language"], row["deactivated"]): f"{_cell(row['ours'])} / {_cell(row['published'])}"
-        for row in frame.to_dict("records")
-    }
+    from babelscope.results.rows import read_rows
+    from babelscope.results.schemas.sweep import BesidePublished
+
+    rows = read_rows(run, BesidePublished)
+    codes = list(dict.fromkeys(row.language for row in rows))
+    regions = list(dict.fromkeys(row.deactivated for row in rows if row.item == "increase_percent"))
+    cells = {(row.item, row.language, row.deactivated): f"{_cell(row.ours)} / {_cell(row.published)}" for row in rows}
     table = Table("", "perplexity", "neurons", *regions, title="ours / published (increase of perplexity in percent)")
     for code in codes:
         first = [cells[("base_perplexity", code, "base")], cells[("region_size", code, code)]]
@@ -238,7 +243,7 @@ def list_presets() -> None:
         print(f"{name}\n    {read_plan(name).about}")
 
 
-def _cell(value: Any) -> str:
+def _cell(value: object) -> str:
     from rich.markup import escape
 
     from babelscope.wording import number, visible

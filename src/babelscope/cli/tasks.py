@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter, validators
 
@@ -80,10 +80,11 @@ def census(
     options = {**asdict(offered), "split": offered.split or "strict"}
     counted = count_all(task, Encoder(load_tokenizer(tokenizer)), list(languages) or None, n=n, **options)
     if csv is not None:
+        from babelscope.results.csv_cells import write_csv
         from babelscope.results.whole import whole_file
 
         with whole_file(csv) as partial:
-            counted.frame().to_csv(partial, index=False)
+            write_csv(counted.frame(), partial)
         note(f"wrote {csv}")
     _print_census(counted, f"{task}, {options['split']} split, corruption {counted.corruption}")
     for reason in counted.reasons():
@@ -96,25 +97,29 @@ def sample(
     task: TaskName,
     tokenizer: TokenizerName,
     *,
-    language: Annotated[str, Parameter(help="Language of the prompts.")] = "en",
+    languages: Annotated[tuple[str, ...], Parameter(help="Codes, by commas.")] = ("en",),
     offered: Offered,
     n: Count = 5,
 ) -> None:
     """Print some prompt pairs with target, foil and the tokens of every role.
 
-    Example:  babelscope tasks sample ioi pocket:pocket-bloom-m --language zh
+    Example:  babelscope tasks sample ioi pocket:pocket-bloom-m --languages zh
     """
     from babelscope.cli.options import quiet
 
     quiet()
+    from babelscope.languages import parse_languages
     from babelscope.tasks import Encoder, build, load_tokenizer
 
     encoder = Encoder(load_tokenizer(tokenizer))
-    options = {**asdict(offered), "split": offered.split or "auto"}
-    prompts = build(task, encoder, language, n=n, **options)
-    for pair in prompts:
-        _print_pair(pair, encoder)
-    note(f"{len(prompts)} pairs, {prompts.split} split, {prompts.scenes} scenes; {prompts.census.line()}")
+    options: dict[str, Any] = {**asdict(offered), "split": offered.split or "auto"}
+    for language in parse_languages(languages):
+        prompts = build(task, encoder, language, n=n, **options)
+        if len(languages) > 1:
+            print(f"{language}\n")
+        for pair in prompts:
+            _print_pair(pair, encoder)
+        note(f"{len(prompts)} pairs, {prompts.split} split, {prompts.scenes} scenes; {prompts.census.line()}")
 
 
 def _print_pair(pair: PromptPair, encoder: Encoder) -> None:

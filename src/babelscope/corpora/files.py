@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from babelscope.corpora.packed import unpacked
+from babelscope.corpora.spec import fitting_reader
 from babelscope.errors import CorpusError
 
 __all__ = ["decode", "files_in", "first_line", "listed", "read_bytes", "read_lines", "shown", "split_lines"]
@@ -87,8 +88,13 @@ def files_in(folder: Path, wanted: Callable[[Path], bool], what: str) -> list[Pa
     if found:
         return found
     below = [path.name for path in entries if path.is_dir() and _holds(path, wanted)]
-    hint = f"; there are some in {', '.join(below)}" if below else "; check the path"
+    hint = f"; there are some in {', '.join(below)}" if below else _other_reader(folder)
     raise CorpusError(f"no {what} in {folder}{hint}")
+
+
+def _other_reader(folder: Path) -> str:
+    fits = fitting_reader(str(folder))
+    return f"; its files look like {fits}" if fits.endswith(str(folder)) else "; check the path"
 
 
 def _holds(folder: Path, wanted: Callable[[Path], bool]) -> bool:

@@ -11,7 +11,8 @@ from babelscope.corpora.hub import config_names, load_hub_table
 from babelscope.corpora.packed import plain_path
 from babelscope.corpora.source import Source, add_text, choose
 from babelscope.corpora.spec import Spec
-from babelscope.corpora.table import Table, parse_table
+from babelscope.corpora.table import parse_table
+from babelscope.corpora.table_cells import Table
 from babelscope.errors import CorpusError
 
 __all__ = ["read_flores"]

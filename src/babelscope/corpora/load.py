@@ -12,7 +12,7 @@ from babelscope.corpora.memory import Texts, corpus_in_memory
 from babelscope.corpora.ntrex import read_ntrex
 from babelscope.corpora.parallel import ParallelCorpus
 from babelscope.corpora.source import FORMS, Source, align, collect, normalised
-from babelscope.corpora.spec import Spec, parse_spec
+from babelscope.corpora.spec import Spec, fitting_reader, parse_spec
 from babelscope.corpora.texts import TextCollection
 from babelscope.errors import CorpusError
 from babelscope.languages import parse_languages
@@ -60,7 +60,7 @@ _READERS = {
         Reader(
             "table",
             table.read_table,
-            "TSV, CSV, JSON, JSONL or Parquet, a column per language; shards in a folder or by a pattern",
+            "TSV, CSV, JSON, JSONL or Parquet: a language per column, per row or per file ({language} in the path)",
             "table:pairs.tsv?id=key&en=English&fr=French",
             table.OPTIONS,
             "column",
@@ -68,7 +68,7 @@ _READERS = {
         Reader(
             "hub",
             hub.read_hub,
-            "any dataset of the Hugging Face hub with a column per language",
+            "any dataset of the Hugging Face hub: a column, a configuration ({language}) or a cell per language",
             "hub:Helsinki-NLP/opus-100?config=en-fr&split=test&en=translation.en&fr=translation.fr",
             hub.OPTIONS,
             "column",
@@ -101,7 +101,8 @@ def load_corpus(spec: str | Texts, languages: Sequence[str] | str | None = None)
     """
     if isinstance(spec, os.PathLike):
         raise CorpusError(
-            f"{spec}: write the reader before the path, such as lines:{spec} (readers: {', '.join(READERS)})"
+            f"{spec}: write the reader before the path, such as {fitting_reader(os.fspath(spec))} "
+            f"(readers: {', '.join(READERS)})"
         )
     if not isinstance(spec, str):
         return corpus_in_memory(spec, languages)

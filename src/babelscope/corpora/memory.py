@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Protocol, cast, runtime_checkable
 
+from babelscope.corpora.files import listed
 from babelscope.corpora.folders import plainly_named
 from babelscope.corpora.parallel import ParallelCorpus
 from babelscope.errors import CorpusError, InputError
@@ -57,13 +59,16 @@ def corpus_in_memory(texts: Texts, languages: Sequence[str] | str | None = None)
     if len(set(codes.values())) < len(codes):
         raise CorpusError(f"memory: two columns are one language: {', '.join(codes)}")
     ids = next((columns[name] for name in IDS if name in columns), None)
-    return ParallelCorpus.from_texts(
+    unread = [] if asked is not None else [name for name in columns if name not in codes and name not in IDS]
+    notes = (f"columns not read, as they are named after no language: {listed(unread)}",) if unread else ()
+    corpus = ParallelCorpus.from_texts(
         {
             code: [_text(value, name, place) for place, value in enumerate(columns[name])]
             for name, code in codes.items()
         },
         ids=None if ids is None else [str(value) for value in ids],
     )
+    return replace(corpus, notes=notes)
 
 
 def _columns(texts: Any) -> dict[str, list[Any]]:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Any
 
 from babelscope.corpora.files import shown
 from babelscope.errors import CorpusError, InputError
 from babelscope.languages import language as language_of
+from babelscope.terms import Form
 
 __all__ = ["ParallelCorpus", "content_hash", "running"]
 
@@ -144,6 +147,17 @@ class ParallelCorpus:
         kept = tuple(languages)
         self._require(kept)
         return self._with(kept, self.ids, {code: self.texts[code] for code in kept})
+
+    def normalised(self, form: Form) -> ParallelCorpus:
+        """Every sentence in one Unicode normal form; a note counts the sentences that changed, by language."""
+        kind: Any = form.upper()
+        texts = {code: tuple(unicodedata.normalize(kind, text) for text in own) for code, own in self.texts.items()}
+        changed = {code: sum(map(str.__ne__, texts[code], own)) for code, own in self.texts.items()}
+        if not any(changed.values()):
+            return self
+        counts = ", ".join(f"{count} in {code}" for code, count in changed.items() if count)
+        notes = (*self.notes, f"texts changed to Unicode form {form.upper()}: {counts}")
+        return replace(self, texts=texts, notes=notes)
 
     def documents(self, language: str) -> list[tuple[str, str]]:
         """(document id, text) in order: sentences of one chapter or article as running prose, else one by one.

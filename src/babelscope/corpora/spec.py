@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -86,6 +87,59 @@ class Spec:
         return found
 
 
+_FILES = {
+    "ntrex": re.compile(r"newstest\d+-(src|ref)\."),
+    "table": re.compile(r".*\.(tsv|tab|csv|jsonl|ndjson|json|parquet)(\.|$)"),
+    "bible": re.compile(r".*\.xml(\.|$)"),
+    "flores": re.compile(r"[a-z]{3}_[A-Z][a-z]{3}\.|.*\.(dev|devtest)(\.|$)"),
+    "lines": re.compile(r"(?!newstest).*\.txt(\.|$)"),
+}
+"""readers, and the names of files that they read"""
+
+
+def fitting_reader(place: str) -> str:
+    """The spec by which a file or a folder is most likely read, from the names in it; an example where nothing fits.
+
+    >>> fitting_reader("no-such-folder")
+    'lines:my-folder'
+    """
+    place = place.strip()
+    try:
+        path = Path(os.path.expanduser(place))
+        names = [path.name] if path.is_file() else sorted(entry.name for entry in path.iterdir())[:1000]
+    except (OSError, ValueError):
+        return "lines:my-folder"
+    counts = {reader: sum(bool(form.match(name)) for name in names) for reader, form in _FILES.items()}
+    if any(name in ("dev", "devtest") for name in names):
+        counts["flores"] += 1
+    best = max(counts, key=lambda reader: counts[reader])
+    return f"{best}:{place}" if counts[best] else "lines:my-folder"
+
+
+def with_form(spec: str, form: str | None) -> str:
+    """The spec with `normalise=FORM`. Raises CorpusError where it asks for another form already.
+
+    >>> with_form("lines:x?lone=drop", "nfc"), with_form("lines:x?normalise=nfc", "nfc"), with_form("lines:x", None)
+    ('lines:x?lone=drop&normalise=nfc', 'lines:x?normalise=nfc', 'lines:x')
+    """
+    if form is None or ":" not in spec:  # a corpus in memory has no spec
+        return spec
+    parsed = parse_spec(spec)
+    asked = parsed.options.get("normalise", form)
+    if asked != form:
+        raise CorpusError(f"{spec}: it asks for normalise={asked}, and --normalise for {form}: keep one of them")
+    return spec if "normalise" in parsed.options else f"{spec}{parsed.join}normalise={form}"
+
+
+def _decoded(place: str) -> str:
+    """The place with %3F, %26 and their kind as letters, unless a file is really called so: folders with a `?`."""
+    plain = unquote(place)
+    try:
+        return place if plain == place or "\0" in plain or Path(os.path.expanduser(place)).exists() else plain
+    except (OSError, ValueError):
+        return place
+
+
 def parse_spec(text: str) -> Spec:
     """Split a spec into reader, place and options; says nothing yet about whether the reader exists.
 
@@ -99,13 +153,15 @@ def parse_spec(text: str) -> Spec:
         raise CorpusError(f"{text!a} holds characters that are no text; write reader:PATH")
     reader, colon, rest = text.strip().partition(":")
     if not colon:
-        raise CorpusError(f"{text!r} is not a corpus spec: write reader:PATH, such as lines:my-folder")
+        raise CorpusError(f"{text!r} is not a corpus spec: write reader:PATH, such as {fitting_reader(text)}")
     place, _, query = rest.partition("?")
+    place = _decoded(place.strip())
     options: dict[str, str] = {}
     for part in query.split("&") if query else []:
         name, equals, value = part.partition("=")
         if not equals or not name or not value:
-            raise CorpusError(f"{text}: option {part!r} is not of the form name=value")
+            hint = " (a ? in a file's name is written %3F)" if not equals else ""
+            raise CorpusError(f"{text}: option {part!r} is not of the form name=value{hint}")
         name = unquote(name)
         if name in options:
             raise CorpusError(f"{text}: option {name} is given twice")

@@ -1,4 +1,4 @@
-"""Tables with a column per language: TSV, CSV, JSON lines or Parquet."""
+"""Tables with a column per language, or long ones: TSV, CSV, JSON lines or Parquet."""
 
 from __future__ import annotations
 
@@ -7,16 +7,17 @@ import io
 import json
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 from babelscope.corpora.files import decode, files_in, first_line, listed, read_bytes, shown, split_lines
 from babelscope.corpora.folders import plainly_named
+from babelscope.corpora.long_table import LANGUAGE, LONG_OPTIONS, is_long, language_files, source_of_long_tables
 from babelscope.corpora.packed import matching, plain_path
 from babelscope.corpora.source import Source, add_text, check_text, choose
 from babelscope.corpora.spec import Spec
+from babelscope.corpora.table_cells import Table, label
 from babelscope.errors import CorpusError
 from babelscope.json_text import parse_json
 
@@ -24,49 +25,43 @@ __all__ = ["Table", "parse_table", "read_table", "source_of_table"]
 
 _SMALL, _TIMES, _ROWS, _COLUMNS = 64 << 20, 300, 100_000, 10_000
 """what any Parquet file may unfold to, how many times its size a larger one may, rows of a small one, columns"""
-OPTIONS = ("id", "document", "format")
+OPTIONS = ("id", "document", "format", *LONG_OPTIONS)
+QUOTED = "tsv-quoted"
+"""tabs, with double quotes as in CSV (SIB-200)"""
 _FORMATS = {
     ".tsv": "tsv", ".tab": "tsv", ".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl",
     ".parquet": "parquet", ".pq": "parquet", ".json": "json",
 }  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Table:
-    """Rows by column name; a cell is what the file held: text, number, nested object, or None for nothing."""
-
-    columns: tuple[str, ...]
-    rows: Sequence[Mapping[str, object]]
-    where: str
-
-    def cell(self, row: int, column: str) -> object:
-        """A cell; `translation.en` reaches into a nested object when no column has that very name."""
-        value: object = self.rows[row].get(column)
-        if value is None and column not in self.columns:
-            value = self.rows[row]
-            for part in column.split("."):
-                value = value.get(part) if isinstance(value, Mapping) else None
-        return value
-
-    def has(self, column: str) -> bool:
-        """Whether the column, or the outermost part of a dotted one, is there."""
-        return column in self.columns or column.split(".")[0] in self.columns
-
-
 def read_table(spec: Spec, languages: Sequence[str] | None) -> Source:
     """The reader `table:FILE?id=COLUMN&en=COLUMN&document=COLUMN`; by default, columns named after languages."""
-    stated = spec.choice("format", sorted(set(_FORMATS.values())), "") if "format" in spec.options else ""
+    if LANGUAGE in spec.place:
+        files = language_files(spec.place, spec.text)
+        by_language: dict[str | None, Callable[[], Table]] = {
+            code: (lambda path=path: _one_table(path, spec)) for code, path in files.items()
+        }
+        return source_of_long_tables(by_language, spec, languages)
     paths = matching(os.path.expanduser(spec.place)) or [spec.path]
     if paths[0].is_dir():
         paths = files_in(paths[0], lambda path: plain_path(path).suffix.lower() in _FORMATS, "tables")
-    tables: list[Table] = []
-    for path in paths:
-        kind = stated or _FORMATS.get(plain_path(path).suffix.lower(), "")
-        if not kind:
-            ways = "?format=tsv, csv, jsonl, json or parquet"
-            raise CorpusError(f"{path}: cannot tell the format from the name; say {ways}")
-        tables.append(parse_table(read_bytes(path), kind, path))
-    return source_of_table(_joined(tables, spec), spec, languages)
+    table = _joined([_one_table(path, spec) for path in paths], spec)
+    return (
+        source_of_long_tables({None: lambda: table}, spec, languages)
+        if is_long(spec)
+        else source_of_table(table, spec, languages)
+    )
+
+
+def _one_table(path: Path, spec: Spec) -> Table:
+    formats = [*sorted(set(_FORMATS.values())), QUOTED]
+    stated = spec.choice("format", formats, "") if "format" in spec.options else ""
+    kind = stated or _FORMATS.get(plain_path(path).suffix.lower(), "")
+    if not kind:
+        raise CorpusError(
+            f"{path}: cannot tell the format from the name; say ?format={', '.join(formats[:-1])} or {QUOTED}"
+        )
+    return parse_table(read_bytes(path), kind, path)
 
 
 def _joined(tables: Sequence[Table], spec: Spec) -> Table:
@@ -82,7 +77,8 @@ def _joined(tables: Sequence[Table], spec: Spec) -> Table:
 
 
 def parse_table(content: bytes, kind: str, where: str | Path) -> Table:
-    """A table from bytes: tsv (no quoting), csv (quoted with double quotes), jsonl, json (an array) or parquet.
+    """A table from bytes: tsv (no quoting), tsv-quoted, csv (quoted with double quotes), jsonl, json (an array) or
+    parquet.
 
     Raises CorpusError on a ragged row, a repeated column, broken JSON or Parquet, or no rows, with the line.
     """
@@ -94,7 +90,9 @@ def parse_table(content: bytes, kind: str, where: str | Path) -> Table:
         table = _json_array(decode(content, where), str(where))
     else:
         text = decode(content, where)
-        table = _fields(_csv_rows(text, str(where)) if kind == "csv" else _tsv_rows(text), str(where))
+        quoted = {"csv": ",", QUOTED: "\t"}
+        rows = _csv_rows(text, str(where), quoted[kind]) if kind in quoted else _tsv_rows(text)
+        table = _fields(rows, str(where))
     if not table.rows:
         raise CorpusError(f"{where} has no rows")
     return table
@@ -117,15 +115,15 @@ def source_of_table(table: Table, spec: Spec, languages: Sequence[str] | None) -
     documents: dict[str, str] = {}
     for row in range(len(table.rows)):
         where = f"{table.where}, row {row + 1}"
-        name = str(row + 1) if identifier is None else _label(table.cell(row, identifier), identifier, where)
+        name = str(row + 1) if identifier is None else label(table.cell(row, identifier), identifier, where)
         if document is not None:
-            documents[name] = _label(table.cell(row, document), document, where)
+            documents[name] = label(table.cell(row, document), document, where)
         for code, column in columns.items():
-            value = table.cell(row, column)
-            if value is not None and not isinstance(value, str):
-                raise CorpusError(f"{where}: column {shown(column)} holds {type(value).__name__}, not text")
-            add_text(texts[code], name, value or "", table.where)
-    return Source(texts, documents)
+            add_text(texts[code], name, table.text(row, column, where), table.where)
+    read = {*columns.values(), *filter(None, (identifier, document))}
+    unread = [] if stated or languages is not None else [column for column in table.columns if column not in read]
+    notes = (f"columns not read, as they are named after no language: {listed(unread)}",) if unread else ()
+    return Source(texts, documents, notes)
 
 
 def _id_column(table: Table, spec: Spec) -> str:
@@ -150,20 +148,12 @@ def _language_columns(table: Table, others: set[str | None], languages: Sequence
     return found
 
 
-def _label(value: object, column: str, where: str) -> str:
-    if isinstance(value, int) and not isinstance(value, bool):
-        return str(value)
-    if isinstance(value, str) and value.strip():
-        return value
-    raise CorpusError(f"{where}: column {shown(column)} holds no id ({type(value).__name__})")
-
-
 def _tsv_rows(text: str) -> list[tuple[int, list[str]]]:
     return [(number, line.split("\t")) for number, line in enumerate(split_lines(text), 1)]
 
 
-def _csv_rows(text: str, where: str) -> list[tuple[int, list[str]]]:
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+def _csv_rows(text: str, where: str, delimiter: str) -> list[tuple[int, list[str]]]:
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     rows: list[tuple[int, list[str]]] = []
     try:
         for fields in reader:

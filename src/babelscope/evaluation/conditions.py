@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -59,6 +60,12 @@ def _with_random(model: Model, name: str, mask: Tensor, controls: int, seed: int
 
 
 def _random_edit(model: Model, saved: SavedEdit, seed: int, draw: int) -> Any:
+    if saved.arithmetic is not None and saved.mask is not None and saved.off is not None:
+        drawn = [
+            random_region_by_layer(own.sum(1).tolist(), model.widths, seed + 2 * draw + place)
+            for place, own in enumerate((saved.mask, saved.off))
+        ]
+        return replace(saved, mask=drawn[0], off=drawn[1]).row_edit()
     if saved.mask is not None:
         mask = random_region_by_layer(saved.mask.sum(1).tolist(), model.widths, seed + draw)
         values = saved.values

@@ -19,6 +19,7 @@ from babelscope.corpora.spec import Spec, parse_spec
 from babelscope.errors import InputError, MissingExtra, TaskError
 from babelscope.languages import language, parse_languages
 from babelscope.tasks.stories import Story, read_stories
+from babelscope.wording import first_line
 
 ENDING_PROMPT = "The ending in English:"
 DEFAULT_STORIES = 100
@@ -196,7 +197,7 @@ def _hub_rows(spec: Spec, code: str) -> list[dict[str, Any]]:
     try:
         data: Any = datasets.load_dataset(spec.place, code, split=spec.options.get("split", "eval"), **options)
     except Exception as error:
-        raise TaskError(f"{spec.text} in {code} cannot be loaded: {str(error).splitlines()[0]}") from error
+        raise TaskError(f"{spec.text} in {code} cannot be loaded: {first_line(error)}") from error
     return [dict(row) for row in data]
 
 

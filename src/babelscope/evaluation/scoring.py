@@ -43,7 +43,16 @@ def choice_scores(
     lm-evaluation-harness does it; a text longer than the model's context loses its beginning. Full logits are never
     made. Raises NonFinite when a score is not a number, InputError when a choice has no tokens.
     """
-    rows = [_encoded(model, item.prompt, choice) for item in items for choice in item.choices]
+    scores = continuation_scores(model, [(item.prompt, item.choices) for item in items], progress)
+    return np.stack(scores) if scores else np.zeros((0, 2))
+
+
+def continuation_scores(
+    model: Model, asked: Sequence[tuple[str, Sequence[str]]], progress: Callable[[int], None] | None = None
+) -> list[NDArray[np.float64]]:
+    """The same for prompts that have any number of choices each: one array [choice] a prompt. An empty prompt is the
+    text's beginning, whose first token is not scored. Raises as `choice_scores`."""
+    rows = [_encoded(model, prompt, choice) for prompt, choices in asked for choice in choices]
     scores = np.zeros(len(rows))
 
     def work(batch: Batch) -> None:
@@ -57,7 +66,8 @@ def choice_scores(
         over_batches([ids for ids, _ in rows], work, model.device, done=progress)
     if not np.isfinite(scores).all():
         raise NonFinite(f"{model.id} gives a score that is not a number")
-    return scores.reshape(len(items), -1)
+    ends = np.cumsum([len(choices) for _, choices in asked])[:-1]
+    return np.split(scores, ends)
 
 
 def _encoded(model: Model, prompt: str, choice: str) -> tuple[list[int], int]:
@@ -68,7 +78,7 @@ def _encoded(model: Model, prompt: str, choice: str) -> tuple[list[int], int]:
     before = len(model.tokenizer.encode(stripped))
     if len(whole) <= before:
         raise InputError(f"the choice {choice!r} has no tokens after {stripped[-40:]!r}")
-    if before == 0:
+    if before == 0 and len(whole) < 2:
         raise InputError("the prompt has no tokens, so the first token of the choice cannot be scored")
     cut = max(0, len(whole) - model.context.window)
     return whole[cut:], max(1, before - cut)

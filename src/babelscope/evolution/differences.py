@@ -1,9 +1,5 @@
 """Two runs side by side: the same question put to two models, checkpoints, corpora or settings."""
 
-# pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportCallIssue=false, reportReturnType=false
-# pyright: reportGeneralTypeIssues=false
-# pandas declares what a selection returns as a union that no single frame is; the shapes are checked by tests.
-
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
@@ -13,6 +9,7 @@ import pandas as pd
 import xarray as xr
 
 from babelscope.results import Run
+from babelscope.stats import pearson, spearman
 
 if TYPE_CHECKING:
     from babelscope.regions.masks import RegionSet
@@ -115,7 +112,7 @@ def compare_alignment(first: Run, second: Run) -> pd.DataFrame:
         items = [" – ".join(map(str, item)) if isinstance(item, tuple) else str(item) for item in frame.index]
         frame = frame.assign(measure=name, item=items, difference=frame["second"] - frame["first"])
         frame = frame.dropna(subset=["first", "second"], how="all")  # a language with itself is no pair
-        rows.append(frame[["measure", "item", "first", "second", "difference"]])
+        rows.append(frame.loc[:, ["measure", "item", "first", "second", "difference"]])
     if not rows:
         return pd.DataFrame(columns=["measure", "item", "first", "second", "difference"])
     return pd.concat(rows, ignore_index=True)
@@ -139,7 +136,7 @@ def compare_map(first: Run, second: Run) -> dict[str, float] | None:
     difference = np.abs(a - b)
     return {
         "items": float(len(shared)),
-        "pearson": float(np.corrcoef(a, b)[0, 1]) if a.std() and b.std() else float("nan"),
+        "pearson": pearson(a, b),
         "mean_difference": float(difference.mean()),
         "largest_difference": float(difference.max()),
     }
@@ -167,8 +164,6 @@ def compare_points(first: Run, second: Run) -> pd.DataFrame:
 
 def compare_circuits(first: Run, second: Run, top: int = 10) -> pd.DataFrame:
     """Per head measure and language: Pearson and Spearman over heads, and how many of the `top` heads are shared."""
-    from scipy.stats import spearmanr
-
     rows: list[dict[str, Any]] = []
     for name in ("activation_patching", "path_logits", "head_frequency"):
         one, two = _array(first, name), _array(second, name)
@@ -176,13 +171,14 @@ def compare_circuits(first: Run, second: Run, top: int = 10) -> pd.DataFrame:
             continue
         for code in [code for code in one.language.values if code in two.language.values]:
             a, b = one.sel(language=code).values.ravel(), two.sel(language=code).values.ravel()
+            known = np.isfinite(a) & np.isfinite(b)  # heads that a screen left unpatched are in neither
+            a, b = a[known], b[known]
             largest = [set(np.argsort(-np.abs(it))[:top].tolist()) for it in (a, b)]
-            varied = bool(a.std() and b.std())
             rows.append(
                 {
                     "measure": name, "language": str(code),
-                    "pearson": float(np.corrcoef(a, b)[0, 1]) if varied else float("nan"),
-                    "spearman": float(spearmanr(a, b).statistic) if varied else float("nan"),
+                    "pearson": pearson(a, b),
+                    "spearman": spearman(a, b),
                     "top": top, "shared_top": len(largest[0] & largest[1]),
                 }
             )  # fmt: skip

@@ -1,9 +1,5 @@
 """The sweep as a run of its own: its points in one table, their layers in one array, and what changes between them."""
 
-# pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportCallIssue=false, reportReturnType=false
-# pyright: reportGeneralTypeIssues=false
-# pandas declares what a selection returns as a union that no single frame is; the shapes are checked by tests.
-
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
@@ -22,6 +18,8 @@ from babelscope.evolution.store import SweepStore
 from babelscope.evolution.types import Point
 from babelscope.results import Run, RunWriter
 from babelscope.results.manifest import plain
+from babelscope.results.rows import read_rows
+from babelscope.results.schemas.regions import Cloze
 
 Row = dict[str, Any]
 _CURVES = ("lrds_layer", "sads_layer", "same_language_layer", "same_sentence_layer", "neither_layer")
@@ -103,15 +101,15 @@ def _accuracy(run: Run) -> Row:
     """The mean over languages, and over those that are not English, with their intervals; then each language."""
     if CLOZE_TABLE not in run.tables:
         return {}
-    table = run.table(CLOZE_TABLE)
     found: Row = {}
-    for entry in table[table.deactivated == "base"].to_dict("records"):
-        code = entry["language"]
-        name = {"mean": "accuracy_story_cloze", "others": "accuracy_story_cloze_not_english"}.get(code)
+    for row in read_rows(run, Cloze):
+        if row.deactivated != "base":
+            continue
+        name = {"mean": "accuracy_story_cloze", "others": "accuracy_story_cloze_not_english"}.get(row.language)
         if name is None:
-            found[f"story_cloze_{code}"] = entry["accuracy"]
+            found[f"story_cloze_{row.language}"] = row.accuracy
         else:
-            found |= {name: entry["accuracy"], f"{name}_low": entry["low"], f"{name}_high": entry["high"]}
+            found |= {name: row.accuracy, f"{name}_low": row.low, f"{name}_high": row.high}
     return found
 
 
@@ -158,9 +156,8 @@ def _has(runs: dict[str, Run], row: Row, table: str) -> bool:
 
 def _tagged(table: pd.DataFrame, row: Row) -> pd.DataFrame:
     """A point's table with the point in front."""
-    return table.assign(**{name: row[name] for name in ("model", "revision", "step", "key", "label")})[
-        ["label", "model", "revision", "step", "key", *table.columns]
-    ]
+    tagged = table.assign(**{name: row[name] for name in ("model", "revision", "step", "key", "label")})
+    return tagged.loc[:, ["label", "model", "revision", "step", "key", *table.columns]]
 
 
 def flows_between(done: list[Row], runs: dict[str, Run]) -> tuple[pd.DataFrame, pd.DataFrame]:

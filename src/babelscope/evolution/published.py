@@ -15,7 +15,7 @@ def beside_published(run: Run, name: str) -> pd.DataFrame:
     `name`: bloom-7b1 or llama-2-7b. Items: `base_perplexity`, `increase_percent` (ours for `random` is the mean over
     its draws), `region_size`.
     """
-    from babelscope.plots.published import published
+    from babelscope.figures.published import published
 
     facts = published(name)
     base, increase = _ours(run)

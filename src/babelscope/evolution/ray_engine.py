@@ -22,6 +22,7 @@ from babelscope.evolution.attempt import (
 from babelscope.evolution.store import SweepStore
 from babelscope.evolution.types import Point
 from babelscope.evolution.weights import Download, Weights
+from babelscope.wording import first_line
 
 _PACKAGE_NOISE = {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
 
@@ -54,7 +55,7 @@ def _connect(ray: Any, address: str | None) -> None:
     try:
         ray.init(address=address, log_to_driver=False, include_dashboard=False if address is None else None)
     except (ConnectionError, ValueError, RuntimeError) as error:
-        raise InputError(f"no Ray cluster at {address}: {str(error).splitlines()[0]}") from error
+        raise InputError(f"no Ray cluster at {address}: {first_line(error)}") from error
 
 
 def _run(ray: Any, todo: list[Point], shared: Task) -> None:

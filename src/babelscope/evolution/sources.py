@@ -7,6 +7,7 @@ import math
 import os
 import re
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from functools import lru_cache
 from pathlib import Path
@@ -29,8 +30,16 @@ def revisions(model: PlannedModel) -> list[Revision]:
         return list(model.revisions)
     found = sorted((revision_of(name) for name in _names(model)), key=_in_training)
     if not found:
-        raise ModelError(f"{model.id} has no revision that matches {model.pattern}")
+        raise ModelError(f"{model.id} has no revision that matches {model.pattern}{_those_there_are(model)}")
     return found if model.count is None else spread(found, model.count)
+
+
+def _those_there_are(model: PlannedModel) -> str:
+    """What a user may write instead, as the end of a sentence."""
+    every = sorted((revision_of(name) for name in _names(replace(model, pattern="*"))), key=_in_training)
+    if not every:
+        return ": a folder of checkpoints has a subfolder with a config.json for each; leave --revisions out for itself"
+    return f"; it has {', '.join(str(one.name) for one in every[:12])}{', …' if len(every) > 12 else ''}"
 
 
 def _names(model: PlannedModel) -> list[str]:

@@ -28,7 +28,7 @@ from babelscope.results.layout import CHECKSUMS, MANIFEST, is_url
 from babelscope.results.lock import RunLock
 from babelscope.results.manifest import to_json
 from babelscope.results.store import reach
-from babelscope.results.whole import write_whole
+from babelscope.results.whole import home, write_whole
 
 STATE = "sweep.json"
 FAILED = "failed"
@@ -42,7 +42,7 @@ class SweepStore:
 
     def __init__(self, place: str | os.PathLike[str]) -> None:
         self.url = os.fspath(place)
-        self.folder = None if is_url(place) else Path(os.path.abspath(os.path.expanduser(place)))
+        self.folder = None if is_url(place) else Path(os.path.abspath(home(place)))
         if self.folder is not None:
             self.url = str(self.folder)
         self.system, self.root = reach(self.url)

@@ -6,8 +6,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from babelscope.findings.sentence import Estimate, Finding, count, named, number
+from babelscope.findings.sentence import Estimate, Finding, count, named
 from babelscope.results import Run
+from babelscope.wording import decimals
 
 NAN = float("nan")
 CHANCE = 0.5
@@ -43,7 +44,7 @@ def circuit_findings(run: Run) -> list[Finding]:
     task = str(run.manifest.get("task") or "task")
     found = [behaviour(rows, task) for rows in _behaviour(run)]
     transfers = list(_transfers(run))
-    return [*found, *shared(transfers), *own(transfers)]
+    return [*found, *shared(transfers), *own(transfers), *screen(run)]
 
 
 def behaviour(rows: Sequence[Behaviour], task: str) -> Finding:
@@ -52,8 +53,8 @@ def behaviour(rows: Sequence[Behaviour], task: str) -> Finding:
     if not rows:
         return Finding("not measured", f"Whether the model does the task ({task}) was not measured.", figure)
     told = "; ".join(
-        f"{named([row.language])}{f', {row.stratum}' if row.stratum else ''} {number(100 * row.accuracy.value, 0)} % "
-        f"({number(100 * row.accuracy.low, 0)} to {number(100 * row.accuracy.high, 0)}; n = {row.n})"
+        f"{named([row.language])}{f', {row.stratum}' if row.stratum else ''} {decimals(100 * row.accuracy.value, 0)} % "
+        f"({decimals(100 * row.accuracy.low, 0)} to {decimals(100 * row.accuracy.high, 0)}; n = {row.n})"
         for row in rows
     )
     failing = [row for row in rows if not row.accuracy.low > CHANCE]
@@ -76,7 +77,7 @@ def shared(rows: Sequence[Transfer]) -> Iterator[Finding]:
         beside = f"; its own circuit {_percent(own_rows[0].faithfulness)}" if own_rows else ""
         said = (
             f"{_percent(row.faithfulness)} of the task in {named([row.run_on])}{beside}; as many random heads "
-            f"{number(100 * row.random, 0)} %"
+            f"{decimals(100 * row.random, 0)} %"
         )
         yield _against_random(
             row,
@@ -89,14 +90,32 @@ def own(rows: Sequence[Transfer]) -> Iterator[Finding]:
     """Circuits that are no better than random heads in their own language: nothing else can be read from them."""
     for row in rows:
         if row.found_in == row.run_on and row.heads and row.faithfulness.low <= row.random_high:
-            said = f"{_percent(row.faithfulness)}, random heads up to {number(100 * row.random_high, 0)} %"
+            said = f"{_percent(row.faithfulness)}, random heads up to {decimals(100 * row.random_high, 0)} %"
             text = f"The {named([row.found_in])} circuit is not better than random heads in its own language: {said}."
             yield Finding("undecided", text, "cross-language")
 
 
+def screen(run: Run) -> Iterator[Finding]:
+    """What the screen of heads may have missed in the search, all steps together."""
+    if "screen" not in run.tables:
+        return
+    rows = [row for row in _records(run.table("screen")) if str(row["sweep"]).startswith("search")]
+    if not rows:
+        return
+    worst = max(rows, key=lambda row: int(row["missed_at_most"]))
+    seen = sum(int(row["sampled_passed"]) for row in rows)
+    sampled = sum(int(row["sampled"]) for row in rows)
+    text = (
+        f"Heads were screened before they were patched: {seen} of {sampled} sampled among those passed over would have "
+        f"been selected; in no step were more than {int(worst['missed_at_most'])} of the {int(worst['left'])} heads "
+        "that nobody patched (95 % for a step). --exact patches all."
+    )
+    yield Finding("none" if not seen else "undecided", text, "heads")
+
+
 def _against_random(row: Transfer, above: str, below: str) -> Finding:
     if not row.heads:
-        return Finding("none", f"No head was selected in {named([row.found_in])}: there is no circuit.", "heads")
+        return Finding("none", f"No head was selected in {named([row.found_in])}: there is no circuit.", "head-heatmap")
     if not row.faithfulness.known or row.random_high != row.random_high:
         return Finding("undecided", above, "cross-language")
     if row.faithfulness.low > row.random_high:
@@ -105,8 +124,8 @@ def _against_random(row: Transfer, above: str, below: str) -> Finding:
 
 
 def _percent(estimate: Estimate) -> str:
-    ends = f" ({number(100 * estimate.low, 0)} to {number(100 * estimate.high, 0)})" if estimate.known else ""
-    return f"{number(100 * estimate.value, 0)} %{ends}"
+    ends = f" ({decimals(100 * estimate.low, 0)} to {decimals(100 * estimate.high, 0)})" if estimate.known else ""
+    return f"{decimals(100 * estimate.value, 0)} %{ends}"
 
 
 def _behaviour(run: Run) -> Iterator[list[Behaviour]]:

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-from babelscope.findings.sentence import Estimate, Finding, count, named, number, percent_range
+from babelscope.findings.sentence import Estimate, Finding, count, named, percent_range
 from babelscope.results import Run
+from babelscope.wording import decimals
 
 NAN = float("nan")
 OWN_AND_CONTROL = "random-layer"
@@ -55,7 +56,7 @@ def deactivation(rows: Sequence[Deactivated]) -> Finding:
     A language counts when the lower end of its own ΔNLL lies above the largest draw of the control. An effect: it does
     in most languages. None: in no language. Undecided: in a minority, or where intervals are missing.
     """
-    figure = "perplexity"
+    figure = "perplexity-heatmap"
     if not rows:
         return Finding("not measured", "What the regions do was not measured: give --texts.", figure)
     fewest = min(row.documents for row in rows)
@@ -67,7 +68,7 @@ def deactivation(rows: Sequence[Deactivated]) -> Finding:
     above = [row.language for row in rows if row.low > row.control_delta]
     own = [row.own for row in rows]
     measured = (
-        f"its own language's perplexity by {percent_range(own)} (median {number(median(own), 0)} %), the other "
+        f"its own language's perplexity by {percent_range(own)} (median {decimals(median(own), 0)} %), the other "
         f"languages' by {percent_range([value for row in rows for value in row.others])}; as many random neurons of "
         f"the same layers raise it by {percent_range([value for row in rows for value in row.control])}"
     )
@@ -131,7 +132,7 @@ def _above_chance(summary: Mapping[str, Any]) -> Finding | None:
         return None
     said = (
         f"hold {count(int(size), 'neuron')} in all (SKLR), where permuted language labels give "
-        f"{number(expected, 0)} on average (p = {number(p, 3) if p is not None else '–'})"
+        f"{decimals(expected, 0)} on average (p = {decimals(p, 3) if p is not None else '–'})"
     )
     if p is None or p > 0.05:
         return Finding("none", f"The key regions are no larger than chance: they {said}.", "calibration")

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from math import isfinite, isnan
+from math import isnan
 from typing import Literal, get_args
 
 from babelscope.errors import BabelscopeError
 from babelscope.languages import language
+from babelscope.wording import decimals
 
 Kind = Literal["effect", "none", "undecided", "not measured"]
 
@@ -42,25 +43,13 @@ class Estimate:
         >>> Estimate(0.3123, 0.28, 0.34).said(), Estimate(0.3123).said()
         ('0.31 (0.28 to 0.34)', '0.31 (no interval)')
         """
-        ends = f"{number(self.low, digits)} to {number(self.high, digits)}" if self.known else "no interval"
-        return f"{number(self.value, digits)} ({ends})"
+        ends = f"{decimals(self.low, digits)} to {decimals(self.high, digits)}" if self.known else "no interval"
+        return f"{decimals(self.value, digits)} ({ends})"
 
 
 def ordered(findings: Iterable[Finding]) -> list[Finding]:
     """Effects first, then no effect, too little data, not measured; the order within a kind stays."""
     return sorted(findings, key=lambda finding: get_args(Kind).index(finding.kind))
-
-
-def number(value: float, digits: int = 2) -> str:
-    """With so many decimals and a real minus sign.
-
-    >>> number(-0.034), number(1234.5, 0)
-    ('−0.03', '1234')
-    """
-    if not isfinite(value):
-        return "–"
-    rounded = f"{abs(value):.{digits}f}"
-    return f"−{rounded}" if value < 0 and float(rounded) else rounded
 
 
 def percent_range(values: Sequence[float]) -> str:
@@ -69,7 +58,7 @@ def percent_range(values: Sequence[float]) -> str:
     >>> percent_range([22.1, 48.0]), percent_range([-2.4, 5]), percent_range([3.1])
     ('22 to 48 %', '−2 to 5 %', '3 %')
     """
-    low, high = number(min(values), 0), number(max(values), 0)
+    low, high = decimals(min(values), 0), decimals(max(values), 0)
     return f"{low} %" if low == high else f"{low} to {high} %"
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
+from math import isfinite
 
-from babelscope.findings.sentence import Estimate, Finding, count
+from babelscope.findings.sentence import Estimate, Finding, Kind, count
 from babelscope.results import Run
+from babelscope.results.schemas.sweep import SweepPoint, points
+
+NAN = float("nan")
 
 MEASURES = {
     "lrds": ("how far languages stand apart (LRDS)", 3),
@@ -20,31 +23,41 @@ def sweep_findings(run: Run) -> list[Finding]:
     """A sentence per measure and series (a model's checkpoints, or a family's sizes)."""
     if "points" not in run.tables:
         return []
-    points = run.table("points")
-    done = points[points.status == "done"] if "status" in points else points
+    done = [point for point in points(run) if point.row.status == "done"]
     if len(done) < 2:
         text = f"{count(len(done), 'finished point')}: nothing can be said about growth."
-        return [Finding("undecided", text, "training")]
-    return [finding for name in MEASURES if name in done for finding in _changes(done, name)]
+        return [Finding("undecided", text, "training-curves")]
+    return [finding for name in MEASURES for finding in _changes(done, name)]
 
 
-def _changes(points: Any, measure: str) -> Iterator[Finding]:
-    order = "step" if points.step.notna().all() else "parameters"
-    for model, series in points.dropna(subset=[measure, order]).groupby("model" if order == "step" else "corpus"):
-        ranked = series.sort_values(order)
+def _changes(done: Sequence[SweepPoint], measure: str) -> Iterator[Finding]:
+    along = all(isfinite(point.row.step) for point in done)
+    series: dict[str, list[SweepPoint]] = {}
+    for point in done:
+        if isfinite(point.values.get(measure, NAN)) and isfinite(_order(point, along)):
+            series.setdefault(point.row.model if along else point.row.corpus, []).append(point)
+    for name_of_series, own in sorted(series.items()):
+        ranked = sorted(own, key=lambda point: _order(point, along))
         if len(ranked) < 2:
             continue
-        first, last = ranked.iloc[0], ranked.iloc[-1]
         name, digits = MEASURES[measure]
-        before, after = _estimate(first, measure), _estimate(last, measure)
+        before, after = _estimate(ranked[0], measure), _estimate(ranked[-1], measure)
         kind = change(before, after)
         verb = {"effect": "rises" if after.value > before.value else "falls", "none": "changes little"}
-        what = f"From {first.label} to {last.label}, {name} {verb.get(kind, 'may have changed')}"
+        what = f"From {_label(ranked[0])} to {_label(ranked[-1])}, {name} {verb.get(kind, 'may have changed')}"
         said = f"{before.said(digits)} to {after.said(digits)}, {count(len(ranked), 'point')}"
-        yield Finding(kind, f"{what}: {said} ({model}).", "training")
+        yield Finding(kind, f"{what}: {said} ({name_of_series}).", "training-curves" if along else "scale-curves")
 
 
-def change(before: Estimate, after: Estimate) -> Any:
+def _order(point: SweepPoint, along: bool) -> float:
+    return point.row.step if along else point.row.parameters
+
+
+def _label(point: SweepPoint) -> str:
+    return point.row.label or f"{point.row.model}@{point.row.revision}"
+
+
+def change(before: Estimate, after: Estimate) -> Kind:
     """An effect where the intervals do not meet; undecided where they do, or where one is missing.
 
     >>> change(Estimate(0.1, 0.0, 0.2), Estimate(0.5, 0.4, 0.6)), change(Estimate(0.1), Estimate(0.5, 0.4, 0.6))
@@ -55,10 +68,5 @@ def change(before: Estimate, after: Estimate) -> Any:
     return "effect" if before.high < after.low or after.high < before.low else "undecided"
 
 
-def _estimate(row: Any, measure: str) -> Estimate:
-    ends = [float(row[name]) if name in row and row[name] is not None else float("nan") for name in _ends(measure)]
-    return Estimate(float(row[measure]), *ends)
-
-
-def _ends(measure: str) -> tuple[str, str]:
-    return f"{measure}_low", f"{measure}_high"
+def _estimate(point: SweepPoint, measure: str) -> Estimate:
+    return Estimate(point.values[measure], *point.interval(measure))

@@ -177,3 +177,27 @@ def _order(last: Float[Array, "C L masses"], counts: Float[Array, "draws C"]) ->
 
 def _first(holds: NDArray[np.bool_]) -> NDArray[np.int64]:
     return np.where(holds.any(1), holds.argmax(1), holds.shape[1])
+
+
+def head_start(last: Float[Array, "G L masses"]) -> Float[Array, " G"]:
+    """By how many layers the language is ahead of the concept in E1: Σ_l (share in b − share of c1), by trial.
+
+    Where both change at one layer each this is the concept's layer minus the language's.
+
+    >>> both, language, none = [0, 0, 0, 1], [0, 1, 0, 0], [1, 0, 0, 0]
+    >>> head_start(np.array([[none, language, language, both]])).tolist()
+    [2.0]
+    """
+    shares = last / np.maximum(last.sum(2, keepdims=True), 1e-12)
+    return (shares[..., 1] + shares[..., 3] - shares[..., 2] - shares[..., 3]).sum(1)
+
+
+def matched_gain(first: Float[Array, "C L"], second: Float[Array, "C L"]) -> Float[Array, " C"]:
+    """First minus second by concept, each read at the layer that is its best on the other half of the concepts."""
+    halves = np.arange(len(first)) % 2
+    found = np.zeros(len(first))
+    for half in (0, 1):
+        own = halves == half
+        for sign, curves in ((1, first), (-1, second)):
+            found[own] += sign * curves[own, int(curves[~own].mean(0).argmax())]
+    return found

@@ -17,16 +17,18 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from math import log
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from babelscope.errors import InputError, ModelError
+from babelscope.json_text import parse_json
 from babelscope.latent.lens import chunk_logits, normed
 from babelscope.latent.running import Text
 from babelscope.models import Batch, Model, Site, capture, over_batches
+from babelscope.wording import first_line
 
 Kind = Literal["ridge", "kl"]
 PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1)
@@ -97,16 +99,27 @@ class TunedLens:
             with safe_open(str(path), "pt") as file:  # pyright: ignore[reportUnknownVariableType]
                 stored = (file.metadata() or {}).get("babelscope.tuned_lens")
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except (OSError, SafetensorError) as error:
-            raise InputError(f"the tuned lens {path} cannot be read: {error}") from None
+        except (OSError, SafetensorError, RuntimeError, TypeError, ValueError) as error:
+            raise InputError(f"the tuned lens {path} cannot be read: {first_line(error)}") from None
         if stored is None or set(tensors) != {"weight", "bias"}:
             raise InputError(f"{path} is no tuned lens of babelscope")
-        facts: dict[str, Any] = json.loads(stored)
-        if facts["weight_hash"] != model.weight_hash:
+        facts: Any = parse_json(stored, f"the header of {path}", non_finite=True)
+        try:
+            belongs = facts["weight_hash"] == model.weight_hash
+            facts["scores"] = tuple(Score(**row) for row in facts["scores"])
+            facts["penalties"] = tuple(map(float, facts["penalties"]))
+            if facts["kind"] not in get_args(Kind) or type(facts["tokens"]) is not int:
+                raise ValueError("its kind or its number of tokens")
+            found = cls(weight=tensors["weight"], bias=tensors["bias"], **facts)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise InputError(f"{path} is no tuned lens of babelscope: {first_line(error)}") from None
+        if not belongs:
             raise ModelError(f"the tuned lens {path} was fitted on another model than {model.id}; fit one for it")
-        facts["scores"] = tuple(Score(**row) for row in facts["scores"])
-        facts["penalties"] = tuple(facts["penalties"])
-        return cls(weight=tensors["weight"], bias=tensors["bias"], **facts)
+        shape = (model.layers, model.width, model.width)
+        for name, part, wanted in (("weight", found.weight, shape), ("bias", found.bias, shape[:2])):
+            if tuple(part.shape) != wanted or not part.is_floating_point() or not bool(torch.isfinite(part).all()):
+                raise InputError(f"the {name} of the tuned lens {path} is not {wanted} finite numbers")
+        return found
 
 
 def fit_ridge(model: Model, text: Text, done: Done | None = None) -> TunedLens:

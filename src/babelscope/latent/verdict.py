@@ -5,9 +5,9 @@ not decidable · no sign · passes through · readable, no detour · undecided
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -167,6 +167,29 @@ def sentence(
     parts += [f"is undecided about {_listed(open_ones)}"] if open_ones else []
     parts += [f"has too few concepts to decide about {_listed(few)}"] if few else []
     return f"{solves} and {_listed(parts)}."
+
+
+def thinks_in(model: str, outcomes: Sequence[Outcome], code: str = "en") -> str:
+    """What the pairs of languages together say about one candidate, in one sentence.
+
+    >>> thinks_in("M", ["no sign", "undecided", "not decidable"])
+    'Whether M thinks in English cannot be decided: of 3 pairs of other languages 1 shows no sign of it, 2 are open.'
+    """
+    from babelscope.languages import language
+
+    name, pairs = language(code).name, len(outcomes)
+    counted = {outcome: list(outcomes).count(outcome) for outcome in get_args(Outcome)}
+    through, read, silent = counted["passes through"], counted["readable, no detour"], counted["no sign"]
+    open_ones = counted["undecided"] + counted["not decidable"]
+    among = f"{pairs} pairs of other languages" if pairs != 1 else "1 pair of other languages"
+    rest = f"{open_ones} {'is' if open_ones == 1 else 'are'} open"
+    if through:
+        return f"{model} passes through {name} in {through} of {among}; {read + silent} do not, {rest}."
+    if 2 * (silent + read) > pairs:
+        seen = f"{silent} show no sign of it" + (f", {read} let it be read without a detour" if read else "")
+        return f"{model} does not think in {name} as far as the lens sees: of {among} {seen}, {rest}."
+    signs = f"{silent} {'shows' if silent == 1 else 'show'} no sign of it"
+    return f"Whether {model} thinks in {name} cannot be decided: of {among} {signs}, {rest}."
 
 
 def _at_peak(evidence: Evidence, own: str, target: str) -> str:

@@ -6,16 +6,18 @@ A concept has an id that is the same in every language, alternatives in each, an
 from __future__ import annotations
 
 import csv
-import json
 import os
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 from babelscope.errors import InputError
+from babelscope.json_text import parse_json
 from babelscope.languages import language
+from babelscope.wording import first_line
 
 BUILT_IN, POCKET, PLANTED = "concepts", "pocket", "planted"
 """names that stand for lists that come with the package"""
@@ -110,6 +112,7 @@ def _table(path: Path, name: str) -> Iterator[Concept]:
             raise InputError(f"{name}, line {number}: the id {identifier} occurs twice")
         seen.add(identifier)
         kind, definitions, words = "", dict[str, str](), dict[str, tuple[str, ...]]()
+        said: dict[str, str] = {}
         for column, text in row:
             if column == "kind":
                 kind = text
@@ -119,7 +122,11 @@ def _table(path: Path, name: str) -> Iterator[Concept]:
                 definitions |= {_code(column.removeprefix(_DEFINITION), name): text} if text else {}
             else:
                 found = tuple(filter(None, (part.strip() for part in text.split("|"))))
-                words |= {_code(column, name): found} if found else {}
+                code = _code(column, name)
+                if code in said:
+                    raise InputError(f"{name}: the columns {said[code]} and {column} are both {code}; keep one of them")
+                said[code] = column
+                words |= {code: found} if found else {}
         yield Concept(identifier, words, kind, definitions)
 
 
@@ -128,7 +135,7 @@ def _rows(path: Path, name: str) -> Iterator[tuple[int, str, list[tuple[str, str
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"the word list {name} cannot be read: {error}") from None
+        raise InputError(f"the word list {name} cannot be read: {first_line(error)}") from None
     lines = _nfc(text).splitlines()
     suffix = path.suffix.lower()
     if suffix == ".jsonl":
@@ -142,10 +149,15 @@ def _rows(path: Path, name: str) -> Iterator[tuple[int, str, list[tuple[str, str
     )
     try:
         header = [column.strip() for column in next(reader, [])]
+        twice = next((column for column in header[1:] if header[1:].count(column) > 1), None)
+        if twice is not None:
+            raise InputError(f"{name}: the column {twice[:40]!r} occurs twice")
         # `id` is also the code of Indonesian: the first column names the concept, a later one holds words
         if not header or header[0] not in KEYS:
             raise InputError(f"the first column of the word list {name} must be `id`; the others are language codes")
         for row in reader:
+            if not any(cell.strip() for cell in row):
+                continue
             if len(row) != len(header):
                 raise InputError(f"{name}, line {reader.line_num}: {len(row)} cells, the header has {len(header)}")
             cells = [cell.strip() for cell in row]
@@ -158,14 +170,17 @@ def _json_rows(lines: Sequence[str], name: str) -> Iterator[tuple[int, str, list
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
-        try:
-            row: object = json.loads(line)
-        except ValueError as error:
-            raise InputError(f"{name}, line {number}: no JSON: {error}") from None
+        row: Any = parse_json(line, f"{name}, line {number}")
         if not isinstance(row, dict):
             raise InputError(f"{name}, line {number}: one object a line is needed")
-        cells = {str(column): "" if cell is None else _nfc(str(cell).strip()) for column, cell in row.items()}  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
-        key = "concept" if "concept" in cells else "id"
+        key = "concept" if "concept" in row else "id"
+        cells: dict[str, str] = {}
+        for column, cell in row.items():
+            if type(cell) is int and column == key:
+                cell = str(cell)
+            if cell is not None and not isinstance(cell, str):
+                raise InputError(f"{name}, line {number}: {column[:40]} is a {type(cell).__name__}, not a text")
+            cells[column] = _nfc((cell or "").strip())
         yield number, cells.pop(key, ""), list(cells.items())
 
 

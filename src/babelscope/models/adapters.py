@@ -6,7 +6,6 @@ An unmerged adapter adds to what a module multiplies with, so that the module's 
 from __future__ import annotations
 
 import hashlib
-import json
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +14,8 @@ from typing import Any
 from torch import nn
 
 from babelscope.errors import MissingExtra, ModelError
+from babelscope.json_text import read_json
+from babelscope.wording import first_line
 
 CONFIG = "adapter_config.json"
 
@@ -60,17 +61,17 @@ def merged(folder: Path, name: str, load: Callable[[str], Any]) -> tuple[Any, di
     try:
         whole = PeftModel.from_pretrained(base, str(folder)).merge_and_unload()
     except Exception as error:
-        raise ModelError(f"the adapter of {name} cannot be merged: {str(error).splitlines()[0]}") from error
+        raise ModelError(f"the adapter of {name} cannot be merged: {first_line(error)}") from error
     if adapter_parts(whole):
         raise ModelError(f"the adapter of {name} is of a kind that cannot be merged into weights")
     return whole, facts
 
 
 def _settings(folder: Path) -> dict[str, Any]:
-    try:
-        return json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{folder / CONFIG} cannot be read: {error}") from error
+    found: Any = read_json(folder / CONFIG, error=ModelError)
+    if not isinstance(found, dict):
+        raise ModelError(f"{folder / CONFIG} is no mapping: it is not what PEFT's save_pretrained writes")
+    return found
 
 
 def _without_adapter(folder: Path, bare: Path, name: str) -> str:

@@ -9,6 +9,7 @@ B batch · T position · D model width · N neuron · H query head · K key/valu
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -21,8 +22,10 @@ from babelscope.models.batches import out_of_memory
 from babelscope.models.families import Level, find
 from babelscope.models.hooks import Change, Site, capture, edit, hook_count, resume
 from babelscope.models.mixture_checks import MIXTURE_SUITE, difference
-from babelscope.models.model import Model, matrix
+from babelscope.models.model import Model
 from babelscope.models.offload import offloaded
+from babelscope.models.places import matrix
+from babelscope.models.stream_checks import NAME, PROBLEM, handed_on
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,8 @@ def run_checks(model: Model, length: int = 9, level: Level = "circuits") -> list
     suite = (*SUITE, *map(_of_mixtures, MIXTURE_SUITE)) if model.mixtures else SUITE
     # an encoder has no next word, and sees what comes later
     suite = [test for test in suite if not (model.encoder and test.measure in (logits, causality))]
+    if model.no_neurons:
+        suite.append(Test(NAME, handed_on, "regions", PROBLEM))
     checks = [_outcome(test, model, ids) for test in suite if test.level == "regions" or level == "circuits"]
     after = hook_count(model.hf)
     told = f"{before} before, {after} after"
@@ -139,9 +144,16 @@ def additivity(model: Model, ids: Tensor) -> float:
     return difference(sum((seen[site] for site in writes), seen[first]), seen[last])
 
 
+def _own_logits(model: Model, ids: Tensor) -> Tensor:
+    """The model's own logits, without a cache: one of a stack without attention may not be made."""
+    plain = "use_cache" in inspect.signature(model.hf.forward).parameters
+    given = {"use_cache": False} if plain else {}
+    return model.hf(input_ids=ids, attention_mask=torch.ones_like(ids), **given).logits
+
+
 def logits(model: Model, ids: Tensor) -> float:
     """Our unembedding of the trunk's output is the model's own logits."""
-    own = model.hf(input_ids=ids, attention_mask=torch.ones_like(ids)).logits
+    own = _own_logits(model, ids)
     return difference(model.logits(model.trunk(ids)), own)
 
 
@@ -149,7 +161,7 @@ def answer_rows(model: Model, ids: Tensor) -> float:
     """The answers' rows of the unembedding, read as weights, give the model's own logits of those words."""
     _ = model.logit_scale
     words = ids.unique()
-    own = model.hf(input_ids=ids, attention_mask=torch.ones_like(ids)).logits
+    own = _own_logits(model, ids)
     return difference(model.logits(model.trunk(ids), words), own[..., words])
 
 

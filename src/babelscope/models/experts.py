@@ -19,7 +19,6 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS
 
 from babelscope.models.mixtures import Mixture
 
@@ -94,6 +93,8 @@ class _Attached:
 
 def attach(mixture: Mixture, act: Act | None = None, choose: Choose | None = None) -> Handle:
     """Let `act` see (and change) the routed neurons, and `choose` the chosen experts, of this thread's passes."""
+    from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS  # three seconds that dense models need not wait for
+
     module = mixture.experts
     actor = _Actor(threading.get_ident(), act, choose)
     with _lock:

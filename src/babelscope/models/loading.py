@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,12 +9,15 @@ from typing import Any
 
 import torch
 
+from babelscope.allocator import keep_freed_memory
 from babelscope.errors import MissingExtra, ModelError, NonFinite
+from babelscope.json_text import read_json
 from babelscope.models.adapters import CONFIG, merged, refuse_adapter
 from babelscope.models.families import Family
 from babelscope.models.gate import require
 from babelscope.models.model import Model
 from babelscope.models.offload import offloaded
+from babelscope.models.refusals import in_our_words, refuse_files, refuse_sizes
 from babelscope.models.registry import family_from_file
 
 POCKET = "pocket:"
@@ -126,6 +128,8 @@ def load_model(
     if attention:
         kwargs["attn_implementation"] = attention
     if device_map is not None:
+        if device is not None:
+            raise ModelError("a device map says where every part goes: leave --device out, or --device-map")
         _need_accelerate()
         kwargs["device_map"] = device_map
     kwargs |= _dequantising(_stored(place, "config.json", hub_revision), id_or_path, options.dequantise)
@@ -144,6 +148,8 @@ def load_model(
     refuse_placeholders(hf, id_or_path)
     check_finite(hf, id_or_path)
     model = Model(hf, tokenizer, id_or_path, revision, row, options.allow_longer)
+    if model.device.type == "cpu":
+        keep_freed_memory()
     model.adapter = adapter
     require(model, "regions")
     return model
@@ -158,16 +164,7 @@ def _place(id_or_path: str, revision: str | None) -> tuple[str, str | None]:
         return str(path(name, at or revision)), None
     folder = Path(id_or_path)
     if folder.is_dir():
-        if revision is not None:
-            # a folder of checkpoints has one subfolder for each; a model's own folder has no history
-            if not (folder / revision / "config.json").is_file():
-                raise ModelError(f"{id_or_path} is a folder and has no revision {revision!r}: leave --revision out")
-            return str(folder / revision), None
-        if (folder / "adapter_config.json").is_file():
-            return id_or_path, None
-        if not (folder / "config.json").is_file():
-            raise ModelError(f"{id_or_path} has no config.json: a model folder is what save_pretrained writes")
-        return id_or_path, None
+        return _folder(folder, id_or_path, revision), None
     if folder.is_file():
         kind = "GGUF is not read" if folder.suffix == ".gguf" else "give the folder that it is in"
         raise ModelError(f"{id_or_path} is a file: {kind}")
@@ -179,6 +176,24 @@ def _place(id_or_path: str, revision: str | None) -> tuple[str, str | None]:
     return id_or_path, revision
 
 
+def _folder(folder: Path, name: str, revision: str | None) -> str:
+    """A folder of checkpoints has one subfolder for each revision; a model's own folder has no history."""
+    if revision is not None:
+        if not (folder / revision / "config.json").is_file():
+            there = sorted(path.parent.name for path in folder.glob("*/config.json"))
+            hint = f"; it has {', '.join(there[:8])}" if there else ": leave --revision out"
+            raise ModelError(f"{name} is a folder and has no revision {revision!r}{hint}")
+        folder = folder / revision
+    elif not (folder / "config.json").is_file() and not (folder / CONFIG).is_file():
+        inner = sorted(path.parent.name for path in folder.glob("*/config.json"))
+        if inner:
+            raise ModelError(f"{name} holds models in {', '.join(inner[:8])}: give one of them, or --revision")
+        refuse_files(folder, name)
+        raise ModelError(f"{name} has no config.json: a model folder is what save_pretrained writes")
+    refuse_files(folder, name)
+    return str(folder)
+
+
 def _tokenizer(place: str, name: str, settings: dict[str, Any]) -> Any:
     from transformers import AutoTokenizer
 
@@ -187,7 +202,7 @@ def _tokenizer(place: str, name: str, settings: dict[str, Any]) -> Any:
     try:
         return AutoTokenizer.from_pretrained(place, **settings)
     except Exception as error:
-        raise ModelError(f"the tokenizer of {name} cannot be loaded: {_first_line(error)}") from error
+        raise ModelError(f"the tokenizer of {name} cannot be loaded: {in_our_words(error, name)}") from error
 
 
 def _weights(place: str, name: str, kwargs: dict[str, Any]) -> Any:
@@ -196,7 +211,7 @@ def _weights(place: str, name: str, kwargs: dict[str, Any]) -> Any:
         loaded: Any = maker.from_pretrained(place, output_loading_info=True, **kwargs)
         hf, report = loaded
     except Exception as error:
-        raise ModelError(f"{name} cannot be loaded: {_first_line(error)}") from error
+        raise ModelError(f"{name} cannot be loaded: {in_our_words(error, name)}") from error
     missing = sorted(report.get("missing_keys", ()))
     if missing:
         raise ModelError(f"{name}: {len(missing)} weights are missing from the checkpoint, the first is {missing[0]}")
@@ -227,8 +242,11 @@ def _maker(place: str, name: str, kwargs: dict[str, Any]) -> Any:
     try:
         config = AutoConfig.from_pretrained(place, **settings)
     except Exception as error:
-        raise ModelError(f"{name} cannot be loaded: {_first_line(error)}") from error
+        raise ModelError(f"{name} cannot be loaded: {in_our_words(error, name)}") from error
     kind = config.model_type
+    chosen = kwargs["dtype"]
+    spread = "device_map" in kwargs  # over several devices and the disk
+    refuse_sizes(config, name, getattr(chosen, "itemsize", 1), 1 << 62 if spread else None)
     if getattr(config, "is_encoder_decoder", False):
         return AutoModelForSeq2SeqLM
     causal = kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
@@ -238,11 +256,6 @@ def _maker(place: str, name: str, kwargs: dict[str, Any]) -> Any:
         return AutoModelForMaskedLM
     images = kind in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES and not causal
     return AutoModelForImageTextToText if images else AutoModelForCausalLM
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
 
 
 def _stored(place: str, file: str, revision: str | None) -> Path | None:
@@ -271,6 +284,8 @@ def _dequantising(config: Path | None, name: str, wanted: bool) -> dict[str, Any
     """
     quantised = _quantisation(config)
     if quantised is None:
+        if wanted and config is not None:
+            raise ModelError(f"{name} holds no quantised weights: leave --dequantise out")
         return {}
     method = str(quantised.get("quant_method", "unknown"))
     if not wanted:
@@ -288,10 +303,7 @@ def _dequantising(config: Path | None, name: str, wanted: bool) -> dict[str, Any
 def _quantisation(file: Path | None) -> dict[str, Any] | None:
     if file is None:
         return None
-    try:
-        config = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError:
-        return None  # transformers says what is wrong with it
+    config: Any = read_json(file, error=ModelError, non_finite=True)
     found = config.get("quantization_config") if isinstance(config, dict) else None
     return found if isinstance(found, dict) else None
 

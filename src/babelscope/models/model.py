@@ -1,4 +1,4 @@
-"""A causal language model with its tokenizer, and the places in it that the rest of the package reads and edits.
+"""A causal language model with its tokenizer: what it is, and how it is run.
 
 B batch · T position · D model width · N neuron · H query head · K key/value head · E head width · V vocabulary
 """
@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -19,20 +18,17 @@ from babelscope.errors import InputError, ModelError, UnsupportedModel
 from babelscope.models.adapters import adapter_parts
 from babelscope.models.context import Context, context_of
 from babelscope.models.encoders import is_encoder, own_tokens, refuse_next_word, with_own_tokens
-from babelscope.models.families import Family, find
+from babelscope.models.families import Family
 from babelscope.models.hashing import weight_hash
-from babelscope.models.hooks import Kind, Location, Site, foreign_hooks
-from babelscope.models.mixtures import Mixture, mixture_of
-from babelscope.models.neuron_layout import NeuronLayout
-from babelscope.models.offload import execution_device, weight_of
+from babelscope.models.hooks import foreign_hooks
+from babelscope.models.places import Places
 from babelscope.models.registry import digest
-from babelscope.models.routers import mixture_location
 from babelscope.models.scales import Scales, measure
-from babelscope.models.structure import family_of, trunk_of
+from babelscope.models.structure import family_of, trunk_of, why_no_neurons
 from babelscope.terms import SpecialTokens
 
 
-class Model:
+class Model(Places):
     """Any Hugging Face causal language model and its tokenizer, unmodified, on any device or device map.
 
     Raises UnsupportedModel when the structure is unknown or wrong, ModelError when model and tokenizer do not fit.
@@ -67,6 +63,10 @@ class Model:
         self.trunk_module: Any = trunk.module
         self._trunk_path, self._inside = trunk.path, trunk.inside
         self.family: Family = family_of(hf, self.config, trunk, family)
+        self.no_neurons = "" if self.family.neurons or self.mixtures else why_no_neurons(hf, self.config, trunk)
+        """why none are known; the residual stream can be recorded all the same"""
+        if getattr(hf.get_input_embeddings(), "weight", None) is None:
+            raise UnsupportedModel(f"{self.id} has no embedding of tokens: {type(hf).__name__} reads something else")
         self._check_tokenizer()
         self.scales = Scales.plain(self.layers)
         self.scales = measure(self)
@@ -92,91 +92,8 @@ class Model:
     # -- what it is -------------------------------------------------------------------------------------------------
 
     @property
-    def device(self) -> torch.device:
-        """Where token ids go: the device of the input embedding."""
-        return execution_device(self.hf.get_input_embeddings())
-
-    @property
     def dtype(self) -> torch.dtype:
         return self.hf.dtype
-
-    @property
-    def blocks(self) -> nn.ModuleList:
-        blocks = find(self.hf, self.family.blocks)
-        assert isinstance(blocks, nn.ModuleList)
-        return blocks
-
-    @property
-    def layers(self) -> int:
-        return len(self.blocks)
-
-    @property
-    def width(self) -> int:
-        """D, the width of the residual stream."""
-        for path in (self.family.attention_output, self.family.neurons):
-            part = next((part for block in self.blocks if path and (part := find(block, path)) is not None), None)
-            if part is not None:
-                return _width(part, output=True)
-        return int(self.config.hidden_size)
-
-    @property
-    def offsets(self) -> tuple[int, ...]:
-        """Where each layer's neurons begin in the whole model's, layer-major; the last entry is their number."""
-        return self.layout.offsets
-
-    @cached_property
-    def mixtures(self) -> dict[int, Mixture]:
-        """The mixture of experts of each layer that is one."""
-        found = {layer: mixture_of(block, layer, self.id) for layer, block in enumerate(self.blocks)}
-        return {layer: mixture for layer, mixture in found.items() if mixture is not None}
-
-    @cached_property
-    def neuron_layers(self) -> tuple[int, ...]:
-        """Layers that have neurons; all of them but in mixed stacks."""
-        dense = {layer for layer, block in enumerate(self.blocks) if find(block, self.family.neurons) is not None}
-        skipped = {layer for layer, block in enumerate(self.blocks) if find(block, self.family.skipped) is not None}
-        return tuple(sorted((dense | set(self.mixtures)) - skipped))
-
-    @cached_property
-    def widths(self) -> tuple[int, ...]:
-        """Neurons of each layer: inputs of the MLP's output projection; of all experts in a mixture; 0 without MLP."""
-        return tuple(self._neurons_of(layer) if layer in self.neuron_layers else 0 for layer in range(self.layers))
-
-    @cached_property
-    def layout(self) -> NeuronLayout:
-        """How neurons are laid out over layers."""
-        return NeuronLayout(self.widths)
-
-    def _neurons_of(self, layer: int) -> int:
-        if layer in self.mixtures:
-            return self.mixtures[layer].width
-        return _width(self._part(self.family.neurons, layer), output=False)
-
-    @property
-    def neurons_per_layer(self) -> int:
-        """Neurons of the widest layer."""
-        return max(self.widths)
-
-    @property
-    def neurons(self) -> int:
-        """Neurons in the whole model."""
-        return sum(self.widths)
-
-    @property
-    def heads(self) -> int:
-        """Query heads of a layer; 0 under a row for regions only."""
-        return int(self.config.num_attention_heads) if self.family.attention_output else 0
-
-    @property
-    def kv_heads(self) -> int:
-        """Key/value heads: fewer than heads under grouped-query attention."""
-        if self.family.kv_heads is not None:
-            return self.family.kv_heads
-        return int(getattr(self.config, "num_key_value_heads", None) or self.heads)
-
-    @property
-    def head_width(self) -> int:
-        return _width(self._part(self.family.attention_output, 0), output=False) // self.heads
 
     @property
     def soft_cap(self) -> float | None:
@@ -267,148 +184,6 @@ class Model:
             **({"adapter": self.adapter} if self.adapter else {}),
             **({"allow_longer": True} if self.allow_longer else {}),
         }
-
-    # -- where its parts are ----------------------------------------------------------------------------------------
-
-    def locate(self, site: Site) -> Location:
-        """The module and side at which a site is hooked.
-
-        Raises InputError for a layer out of range.
-        """
-        family, layer = self.family, site.layer
-        limit = self.layers + (site.kind == "residual")
-        if not 0 <= layer < limit:
-            raise InputError(f"{site.kind} of layer {layer}: this model has layers 0 to {self.layers - 1}")
-        if site.kind == "residual":
-            return self._residual(layer)
-        if layer in self.mixtures and site.kind in ("neurons", "router", "mlp_in", "mlp_write"):
-            place = mixture_location(self.mixtures[layer], site.kind, find(self.blocks[layer], family.mlp_write))
-            return replace(place, factor=self.scales.mlp[layer]) if site.kind == "mlp_write" else place
-        if site.kind == "router":
-            raise InputError(f"layer {layer} of {self.id} is no mixture of experts: it has no router")
-        if "circuits" not in family.levels and site.kind not in ("neurons", "router", "mlp_in", "mlp_write"):
-            raise UnsupportedModel(
-                f"{site.kind}: the attention of {self.id} is not known; regions work, circuits do not"
-            )
-        if site.kind in ("q", "k", "v"):
-            place = self._projection(site.kind, layer)
-            if site.kind != "v" and family.qk_norms:
-                return Location(self._part(family.qk_norms["qk".index(site.kind)], layer), "output", place.rows)
-            if site.kind == "v" and family.value_norm:
-                return Location(self._part(family.value_norm, layer), "output")
-            return place
-        if site.kind == "z":
-            rows = torch.arange(self.heads * self.head_width).reshape(self.heads, self.head_width)
-            return Location(self._part(family.attention_output, layer), "input", rows)
-        paths: dict[str, tuple[str, Literal["input", "output"]]] = {
-            "neurons": (family.neurons, "input"),
-            "attention_write": (family.attention_write, "output"),
-            "mlp_write": (family.mlp_write, "output"),
-            "attention_in": (family.qkv[0] if family.qkv else "", "input"),
-            "mlp_in": (family.mlp_read, "input"),
-        }
-        path, side = paths[site.kind]
-        flat = family.flattens and site.kind in ("neurons", "mlp_in", "mlp_write")
-        factors = {"attention_write": self.scales.attention, "mlp_write": self.scales.mlp}.get(site.kind)
-        return Location(
-            self._part(path, layer),
-            side,
-            block=self.blocks[layer] if flat else None,
-            factor=factors[layer] if factors else 1.0,
-        )
-
-    def sites(self) -> list[Site]:
-        """Every site, layer by layer."""
-        mlp: tuple[Kind, ...] = ("mlp_in", "neurons", "mlp_write")
-        router: tuple[Kind, ...] = ("router",)
-        attention: tuple[Kind, ...] = ("q", "k", "v", "z", "attention_write") if self.heads else ()
-        found: list[Site] = []
-        for layer in range(self.layers):
-            kinds: list[Kind] = ["residual", *attention, *(mlp if layer in self.neuron_layers else ())]
-            kinds += router if layer in self.mixtures else ()
-            found += [Site(kind, layer) for kind in kinds]
-        return [*found, Site("residual", self.layers)]
-
-    def norm(self, which: Literal["attention", "mlp", "final"], layer: int = 0) -> nn.Module | None:
-        """The norm through which attention, the MLP or the unembedding reads the residual; None if it reads it bare."""
-        family = self.family
-        if which == "final":
-            return find(self.hf, family.final_norm) if family.final_norm else None
-        path = family.attention_norm if which == "attention" else family.mlp_norm
-        return self._part(path, layer) if path else None
-
-    def output_weight(self, layer: int) -> Float[Tensor, "H E D"]:
-        """W_O of each head: z_h @ W_O[h] is what the head writes (before a post-norm, without the bias)."""
-        weight = matrix(self._part(self.family.attention_output, layer))
-        return weight.T.reshape(self.heads, self.head_width, -1)
-
-    def projection_weight(self, kind: Literal["q", "k", "v"], layer: int) -> Float[Tensor, "heads E D"]:
-        """W_Q, W_K or W_V by (key/value) head: x @ W[h].T is the head's projection, without the bias."""
-        place = self._projection(kind, layer)
-        assert place.rows is not None
-        return matrix(place.module)[place.rows.to(self.device)]
-
-    def projection_bias(self, kind: Literal["q", "k", "v"], layer: int) -> Float[Tensor, "heads E"] | None:
-        """Bias of the q, k or v projection by head, or None."""
-        place = self._projection(kind, layer)
-        assert place.rows is not None
-        bias = weight_of(place.module, "bias")
-        return None if bias is None else bias[place.rows.to(self.device)]
-
-    def bias(self, kind: Literal["attention_output", "neurons"], layer: int) -> Float[Tensor, " D"] | None:
-        """Bias of an output projection, or None."""
-        path = self.family.attention_output if kind == "attention_output" else self.family.neurons
-        return weight_of(self._part(path, layer), "bias")
-
-    def neuron_weight(self, layer: int) -> Float[Tensor, "N D"]:
-        """Output direction of each neuron."""
-        return matrix(self._part(self.family.neurons, layer)).T
-
-    @property
-    def unembedding(self) -> Float[Tensor, "V D"]:
-        found = weight_of(self.hf.get_output_embeddings())
-        assert found is not None
-        return found
-
-    @property
-    def unembedding_bias(self) -> Float[Tensor, " V"] | None:
-        """What the unembedding adds to each word's logit, or None."""
-        return weight_of(self.hf.get_output_embeddings(), "bias")
-
-    def _part(self, path: str, layer: int) -> nn.Module:
-        part = find(self.blocks[layer], path)
-        if part is None:
-            has = [other for other, block in enumerate(self.blocks) if find(block, path) is not None]
-            where = f"; layers {', '.join(map(str, has))} have one" if has else ""
-            raise UnsupportedModel(f"layer {layer} of {self.id} has no module {path}{where}")
-        return part
-
-    def _residual(self, layer: int) -> Location:
-        if layer < self.layers:
-            return Location(self.blocks[layer], "input")
-        final = self.norm("final")
-        return Location(final, "input") if final is not None else Location(self.blocks[-1], "output")
-
-    def _projection(self, kind: Literal["q", "k", "v"], layer: int) -> Location:
-        order = "qkv".index(kind)
-        queries, keys, width = self.heads, self.kv_heads, self.head_width
-        counts = (queries, keys, keys)
-        if self.family.layout == "separate":
-            rows = torch.arange(counts[order] * width).reshape(counts[order], width)
-            return Location(self._part(self.family.qkv[order], layer), "output", rows)
-        fused = self._part(self.family.qkv[0], layer)
-        if self.family.layout == "blocks":
-            start = sum(counts[:order]) * width
-            return Location(fused, "output", start + torch.arange(counts[order] * width).reshape(counts[order], width))
-        if self.family.layout == "codegen":
-            # four parts, each with its quarter of the heads: all their q, then v, then k
-            quarter = queries // 4
-            parts = torch.arange(queries * 3 * width).reshape(4, 3, quarter, width)
-            return Location(fused, "output", parts[:, (0, 2, 1)[order]].reshape(queries, width))
-        group = queries // keys
-        slots = torch.arange(keys * (group + 2) * width).reshape(keys, group + 2, width)
-        rows = (slots[:, :group].reshape(queries, width), slots[:, group], slots[:, group + 1])[order]
-        return Location(fused, "output", rows)
 
     @cached_property
     def block_returns_tuple(self) -> bool:
@@ -581,23 +356,3 @@ class Model:
                 f"the tokenizer does not belong to {self.id}: its highest token id is {highest}, "
                 f"the model has {self.vocabulary} embeddings"
             )
-
-
-def matrix(module: nn.Module) -> Float[Tensor, "out in"]:
-    """Weight of a linear map as [out, in], also of GPT-2's transposed Conv1D; UnsupportedModel if it is packed."""
-    weight = weight_of(module)
-    if not isinstance(weight, Tensor) or not weight.is_floating_point():
-        raise UnsupportedModel(
-            f"the weights of {type(module).__name__} are quantised and cannot be compared with what is recorded; "
-            "load the model unquantised, or call its dequantize() first"
-        )
-    return weight.T if type(module).__name__ == "Conv1D" else weight
-
-
-def _width(module: nn.Module, output: bool) -> int:
-    weight = getattr(module, "weight", None)
-    if weight is None or not weight.is_floating_point():
-        return matrix(module).shape[0 if output else 1]
-    # a placeholder of an offloaded weight has the right shape
-    transposed = type(module).__name__ == "Conv1D"
-    return int(weight.shape[1 if output == transposed else 0])

@@ -19,6 +19,7 @@ from typing import Any
 from babelscope.errors import InputError
 from babelscope.models.families import ROWS, Family, complete
 from babelscope.outside import blaming, entry_named, loaded, origin
+from babelscope.wording import first_line
 
 Row = Family | Callable[[Any], Family]
 _registered: dict[str, Row] = {}
@@ -85,8 +86,8 @@ def family_from_file(path: str | os.PathLike[str]) -> Family:
         content = tomllib.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"the family file {file} cannot be read: {error.strerror or error}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{file} is not TOML: {error}") from error
+    except (ValueError, RecursionError) as error:  # also what is no UTF-8, too deep, or a number without end
+        raise InputError(f"{file} is not TOML: {first_line(error)}") from error
     return row_from_data(content, str(file))
 
 

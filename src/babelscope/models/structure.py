@@ -121,14 +121,26 @@ def family_of(hf: Any, config: Any, trunk: Trunk, given: Family | None = None) -
     if found is not None:
         refuse_unreadable(hf, found)
         return found
-    refuse_unreadable(hf, Family(config.model_type, blocks=_blocks_of(trunk) or "", neurons=""))
-    raise UnsupportedModel(_unknown(hf, config, trunk, candidates))
+    return _without_neurons(hf, config, trunk)
+
+
+def _without_neurons(hf: Any, config: Any, trunk: Trunk) -> Family:
+    """A row of blocks alone: their residual stream can be recorded, and no neurons.
+
+    Raises UnsupportedModel where there are no blocks either, or experts that cannot be read.
+    """
+    path = _blocks_of(trunk)
+    if path is None:
+        raise UnsupportedModel(why_no_neurons(hf, config, trunk))
+    row = Family(config.model_type, blocks=path, neurons="", origin="structure")
+    refuse_unreadable(hf, row)
+    return row
 
 
 def _encoder_row(hf: Any, config: Any, trunk: Trunk) -> Family:
     found = _regions_row(hf, config, trunk)
     if found is None:
-        raise UnsupportedModel(_unknown(hf, config, trunk, []))
+        return _without_neurons(hf, config, trunk)
     refuse_unreadable(hf, found)
     return found
 
@@ -299,20 +311,14 @@ def _is_projection(module: nn.Module | None, config: Any) -> bool:
     return weight is not None and weight.dim() == 2 and (width is None or int(width) in weight.shape)
 
 
-def _unknown(hf: nn.Module, config: Any, trunk: Trunk, candidates: list[Family]) -> str:
+def why_no_neurons(hf: Any, config: Any, trunk: Trunk) -> str:
+    """Why no neurons of a model are known."""
     path = _blocks_of(trunk)
     blocks = find(hf, path) if path else None
-    if path is not None and isinstance(blocks, nn.ModuleList):
-        parts = ", ".join(name for name, _ in blocks[0].named_children())
-        return (
-            f"unknown architecture {config.model_type!r}: no MLP at a place that is known in its blocks ({path}: "
-            f"{type(blocks[0]).__name__} of {parts}); add a row with register_family or --family"
-        )
-    if not candidates:
+    if path is None or not isinstance(blocks, nn.ModuleList):
         return f"unknown architecture {config.model_type!r}: it has no list of blocks; add a row with register_family"
-    gaps = [(row, missing_paths(hf, row, config.model_type)) for row in candidates]
-    row, missing = min(gaps, key=lambda pair: len(pair[1]))
+    parts = ", ".join(name for name, _ in blocks[0].named_children())
     return (
-        f"unknown architecture {config.model_type!r}: the nearest row, {row.name!r}, finds no module at "
-        f"{_told(missing)}; add one with register_family or --family"
+        f"unknown architecture {config.model_type!r}: no MLP at a place that is known in its blocks ({path}: "
+        f"{type(blocks[0]).__name__} of {parts}); add a row with register_family or --family"
     )

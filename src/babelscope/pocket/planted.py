@@ -14,6 +14,9 @@ Three languages, each with its own word for every concept, one token a word. The
     geometry    rows of the other languages have cosine 0.6 with the first one's; only the answer is written, in part
                 already by block 2
     entangled   a word says nothing but in its own language: block 2 reads the words of the named source language alone
+    early       as none, but the wanted language comes to the last position in block 1 and the concept in block 3
+    noisy       as none, but what block 1 makes of a word leans towards other concepts, those of each language towards
+                others: only a mean over languages is the concept itself
 
 Attention sees positions only (constant queries and keys, turned by the rotary embedding); a gate is a product of
 one-hot parts of the residual. One large constant in every token's vector keeps the norms from changing anything.
@@ -33,8 +36,8 @@ from torch import Tensor
 from babelscope.errors import ModelError
 from babelscope.languages import own_name
 
-Kind = Literal["pivot", "none", "frequency", "geometry", "entangled"]
-KINDS: tuple[Kind, ...] = ("pivot", "none", "frequency", "geometry", "entangled")
+Kind = Literal["pivot", "none", "frequency", "geometry", "entangled", "early", "noisy"]
+KINDS: tuple[Kind, ...] = ("pivot", "none", "frequency", "geometry", "entangled", "early", "noisy")
 PREFIX = "planted-"
 LANGUAGES = ("en", "fr", "zh")
 """the first one is the pivot"""
@@ -54,6 +57,8 @@ LARGE, OPEN = 100.0, 20.0
 MARK, ANSWER, COMMON, EARLY = 9.0, 12.0, 2.0, 4.0
 """logits: of a pivot's word, of the answer, of each word of a language, of the answer's part that comes early"""
 COSINE = 0.6
+LEANING = 0.36
+"""how far a word leans towards each other concept in `noisy`, as a standard deviation"""
 NOISE = 0.03
 """logits that marks and concepts add to all words at random, so that no two concepts are quite alike"""
 
@@ -118,7 +123,12 @@ def planted(kind: Kind, seed: int = 0) -> tuple[Any, Any]:
             # hardly anything, but not nothing: a projection of zeros cannot be checked
             for projection in (block.self_attn.q_proj, block.self_attn.k_proj):
                 projection.weight.normal_(0, 1e-3, generator=generator)
-        _look_back(model.model.layers[1].self_attn, kind)
+        if kind == "early":
+            _look_back(model.model.layers[0].self_attn, [(WANTED_BACK, NAME, WANTED, len(LANGUAGES))])
+            _look_back(model.model.layers[2].self_attn, _concept_heads(kind))
+        else:
+            names = [(WANTED_BACK, NAME, WANTED, len(LANGUAGES)), (GIVEN_BACK, NAME, GIVEN, len(LANGUAGES))]
+            _look_back(model.model.layers[1].self_attn, [*names, *_concept_heads(kind)])
         _write(model, kind, rows, strength, NOISE * torch.randn(CONCEPTS, WORDS, generator=generator))
     return model, _tokenizer(vocabulary)
 
@@ -156,14 +166,16 @@ def _embed(model: Any, generator: torch.Generator) -> None:
     weight[names + len(LANGUAGES) :, :WORDS] = NOISE * torch.randn(len(MARKS), WORDS, generator=generator)
 
 
-def _look_back(attention: Any, kind: Kind) -> None:
-    """Heads of block 2: a distance, and which room they carry to which."""
-    moved = (CODES, WORDS) if kind == "entangled" else (CONCEPT, CONCEPTS)
-    jobs = [(WANTED_BACK, NAME, WANTED, len(LANGUAGES)), (GIVEN_BACK, NAME, GIVEN, len(LANGUAGES))]
-    start, width = moved
-    for part in range(0, width, HEAD_WIDTH):
-        place = start + part
-        jobs.append((WORD_BACK, place, place, min(HEAD_WIDTH, width - part)))
+def _concept_heads(kind: Kind) -> list[tuple[int, int, int, int]]:
+    """Heads that carry the concept (of entangled models: the word) from where it stands to the last position."""
+    start, width = (CODES, WORDS) if kind == "entangled" else (CONCEPT, CONCEPTS)
+    return [
+        (WORD_BACK, start + part, start + part, min(HEAD_WIDTH, width - part)) for part in range(0, width, HEAD_WIDTH)
+    ]
+
+
+def _look_back(attention: Any, jobs: list[tuple[int, int, int, int]]) -> None:
+    """Heads of one block: each has a distance, the room it reads, the room it writes, and how many units."""
     half = HEAD_WIDTH // 2
     turns = 10_000.0 ** (-torch.arange(half) / half)
     for head, (distance, source, target, count) in enumerate(jobs):
@@ -208,7 +220,12 @@ def _write(model: Any, kind: Kind, rows: Tensor, strength: Tensor, noise: Tensor
             made[:WORDS] = noise[concept]
             second.copy(CODES + word, made, gate=GIVEN + number)
         else:
-            first.copy(CODES + word, _room(CONCEPT + concept))
+            made = _room(CONCEPT + concept)
+            if kind == "noisy":
+                lean = torch.randn(CONCEPTS, generator=torch.Generator().manual_seed(1000 + word))
+                lean[concept] = 0
+                made[CONCEPT : CONCEPT + CONCEPTS] += LEANING * lean
+            first.copy(CODES + word, made)
         early = EARLY if kind == "geometry" else 0.0
         if early:
             second.copy(CONCEPT + concept, early * strength[concept] * row, gate=WANTED + number)

@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from babelscope.stats import percentile, wilson
+
 BATCH_TOKENS = 2048
 """tokens run at once, padding included"""
-Z = 1.959964
 RESAMPLES = 1000
 
 
@@ -104,13 +105,8 @@ def accuracy(right: Iterable[bool]) -> Share:
     0.75
     """
     answers = list(right)
-    n = len(answers)
-    if not n:
-        return Share(0, float("nan"), float("nan"), float("nan"))
-    p = sum(answers) / n
-    centre, scale = p + Z**2 / (2 * n), 1 + Z**2 / n
-    half = Z * np.sqrt(p * (1 - p) / n + Z**2 / (4 * n**2))
-    return Share(n, p, max(0.0, float((centre - half) / scale)), min(1.0, float((centre + half) / scale)))
+    found = wilson(sum(answers), len(answers))
+    return Share(len(answers), found.value, found.low, found.high)
 
 
 def perplexity(losses: Sequence[NDArray[np.float64]], texts: Sequence[str], seed: int = 0) -> Perplexity:
@@ -118,7 +114,7 @@ def perplexity(losses: Sequence[NDArray[np.float64]], texts: Sequence[str], seed
     sums = np.array([loss.sum() for loss in losses])
     counts = np.array([len(loss) for loss in losses])
     drawn = np.random.default_rng(seed).integers(0, len(sums), (RESAMPLES, len(sums)))
-    low, high = np.quantile(np.exp(sums[drawn].sum(1) / counts[drawn].sum(1)), (0.025, 0.975))
+    low, high = percentile(np.exp(sums[drawn].sum(1) / counts[drawn].sum(1)))
     size = sum(len(text.encode()) for text in texts)
     return Perplexity(
         documents=len(sums),

@@ -13,7 +13,6 @@ from babelscope.regions.pseudo_likelihood import PseudoLoss, pseudo_loss
 from babelscope.regions.recording import Recording, record
 from babelscope.regions.similarity import gram, layer_means, pair_means, whole_means
 from babelscope.regions.stability import bootstrap_regions, split_half_regions
-from babelscope.regions.steering import steer
 from babelscope.regions.table import deactivation_table
 from babelscope.regions.treatments import dose_response, treated, treatment
 
@@ -47,7 +46,6 @@ __all__ = [
     "sentence_null",
     "split_half_regions",
     "standard_scores",
-    "steer",
     "treated",
     "treatment",
     "whole_means",

@@ -16,6 +16,7 @@ from babelscope.errors import InputError
 from babelscope.json_text import read_json
 from babelscope.models.neuron_layout import NeuronLayout
 from babelscope.regions.masks import RegionSet
+from babelscope.results.csv_cells import inert
 from babelscope.results.whole import whole_file, write_whole
 
 _LARGEST, _MOST_LAYERS, _LARGEST_SET = 2 * 10**7, 2000, 10**9
@@ -109,7 +110,7 @@ def export_regions(regions: RegionSet, path: Path | str) -> None:
             writer = csv.writer(stream, lineterminator="\n")
             writer.writerow(("language", "layer", "neuron"))
             for code, mask in regions.masks.items():
-                writer.writerows((code, layer, neuron) for layer, neuron in mask.nonzero().tolist())
+                writer.writerows((inert(code), layer, neuron) for layer, neuron in mask.nonzero().tolist())
     else:
         raise InputError(f"{path}: regions are exported as .json or .csv")
 

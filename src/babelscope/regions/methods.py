@@ -8,6 +8,7 @@
     average-precision   how well the neuron alone tells the language from the rest (Kojima et al. 2024)
     eta-squared         share of the neuron's variance that lies between languages
     mean-difference     one language against the rest, Welch's t, Benjamini–Hochberg
+    relevance           gradient × activation of the language's loss, beyond that of the others (after CRANE)
     random, random-layer   controls of the same size (and depth) as another method's regions
 
 An installed package adds further ones (docs/extending.md).
@@ -49,7 +50,7 @@ class Choices:
     rate: float = 0.05
     """false discovery rate (fdr, fdr-effect, mean-difference)"""
     share: float = 0.01
-    """of all neurons: per language (average-precision), in all (eta-squared, lape)"""
+    """of all neurons: per language (average-precision, relevance), in all (eta-squared, lape)"""
     quantile: float = 0.95
     """an activation probability above this quantile of all counts as active (lape)"""
     effect: float = 0.0
@@ -78,6 +79,8 @@ class Given:
     """regions whose size random ones take"""
     null: ScoreNull | None = None
     """permutations already made"""
+    relevance: Float[Tensor, "L D"] | None = None
+    """selective relevance of every neuron for each language's loss (`regions.relevance`)"""
 
 
 Method = Callable[[Recording, Choices, Given], Found]
@@ -90,12 +93,13 @@ def localise(
     like: RegionSet | None = None,
     null: ScoreNull | None = None,
     facts: Mapping[str, Any] | None = None,
+    relevance: Float[Tensor, "L D"] | None = None,
     **changes: Any,
 ) -> RegionSet:
     """Regions of every language by one method, with each neuron's score; `changes` are Choices by name.
 
-    Raises InputError for an unknown method, for lape without recorded activity, for random without `like`, and
-    UnattainableThreshold for z.
+    Raises InputError for an unknown method, for lape without recorded activity, for random without `like`, for
+    relevance that was not measured, and UnattainableThreshold for z.
 
     >>> localise(recording, "lape", share=0.02).sizes                  # doctest: +SKIP
     {'en': 14, 'zh': 22, 'fr': 11}
@@ -105,7 +109,7 @@ def localise(
     chosen = replace(choices or Choices(), **changes)
     run = METHODS[method]
     with METHODS.running(method):
-        found = _checked(run(recording, chosen, Given(like, null)), recording)
+        found = _checked(run(recording, chosen, Given(like, null, relevance)), recording)
     members = exclusive(found.scores, found.members) if chosen.disjoint else found.members
     return from_matrix(
         members,
@@ -218,6 +222,15 @@ def random_layer(recording: Recording, choices: Choices, given: Given) -> Found:
     return _random(masks, recording, choices.seed)
 
 
+def by_relevance(recording: Recording, choices: Choices, given: Given) -> Found:
+    """The share of neurons of each language whose switching off costs it most, beyond what it costs the others."""
+    if given.relevance is None:
+        raise InputError(
+            "relevance is measured on text: localise(…, relevance=…), or regions --methods relevance --texts"
+        )
+    return Found(given.relevance, largest(given.relevance, round(choices.share * recording.neurons)))
+
+
 def _like(given: Given) -> RegionSet:
     if given.like is None:
         raise InputError("random regions need regions to take their sizes from: localise(..., like=regions)")
@@ -247,6 +260,7 @@ _METHODS: dict[str, Method] = {
     "average-precision": average_precision,
     "eta-squared": eta_squared,
     "mean-difference": mean_difference,
+    "relevance": by_relevance,
     "random": random,
     "random-layer": random_layer,
 }

@@ -27,6 +27,8 @@ from babelscope.stats import Interval, documents_why, group_items, no_interval, 
 
 CHUNK = 128
 """neurons at a time: their table of row pairs stays in the processor's cache"""
+CHUNK_ON_GPU = 4096
+"""the same where memory is far from the cache, and many threads wait for work"""
 DRAWS_AT_ONCE = 64
 
 
@@ -79,8 +81,11 @@ def score_null(
     threshold: float = 2.0,
     seed: int = 0,
     progress: Callable[[int], None] | None = None,
+    device: torch.device | str = "cpu",
 ) -> ScoreNull:
     """Permute language labels within each document, `draws` times; `progress` is told of neurons done.
+
+    `device`: where the draws are added up; the permutations are the same on every one.
 
     All sentences of a document are given the same permutation of languages, since they are not exchangeable one by one.
 
@@ -97,7 +102,8 @@ def score_null(
     languages, sentences = len(recording.languages), len(recording.ids)
     if sentences < 2 or draws < 1:
         raise InputError(f"a null needs two sentences and one draw; there are {sentences} and {draws}")
-    rows = _rows(permutations(draws, sentences, languages, seed, _owners(recording.documents)))
+    rows = _rows(permutations(draws, sentences, languages, seed, _owners(recording.documents))).to(device)
+    width = CHUNK if rows.device.type == "cpu" else CHUNK_ON_GPU
     observed = torch.zeros(languages, dtype=torch.long)
     sizes = torch.zeros(draws, languages, dtype=torch.long)
     p, p_effect = (torch.empty(languages, recording.neurons) for _ in range(2))
@@ -105,9 +111,9 @@ def score_null(
     # wide blocks are read from the disk, narrow ones worked on
     for block in recording.chunks():
         x = recording.values(block).double() / norms
-        for start in range(0, x.shape[-1], CHUNK):
-            part = x[..., start : start + CHUNK]
-            own, found, counts, counts_effect = _chunk(part, rows, threshold)
+        for start in range(0, x.shape[-1], width):
+            part = x[..., start : start + width]
+            own, found, counts, counts_effect = (made.cpu() for made in _chunk(part.to(device), rows, threshold))
             columns = slice(block.start + start, block.start + start + part.shape[-1])
             observed += own
             sizes += found
@@ -166,7 +172,7 @@ def _chunk(
     languages = len(x)
     table = _pair_table(_terms(x))
     identity = torch.arange(languages).expand(1, x.shape[1], languages)
-    z, effect = _statistics(_rows(identity), table)
+    z, effect = _statistics(_rows(identity).to(x.device), table)
     own = (z[0] > threshold).sum(1)
     # the observed values are counted among those that reach them
     counts, counts_effect = _reaching(z, z[0]), _reaching(effect, effect[0])

@@ -21,17 +21,18 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from babelscope.corpora import ParallelCorpus
-from babelscope.errors import CorpusError, InputError, NonFinite
+from babelscope.errors import CorpusError, InputError, NonFinite, UnsupportedModel
 from babelscope.models import Batch, Model, Site, capture, over_batches
 from babelscope.models.gate import require
 from babelscope.models.hooks import hook_count
 from babelscope.models.neuron_layout import NeuronLayout
+from babelscope.models.stream_checks import require_stream
 from babelscope.regions.expert_pooling import mixtures_pooled
 from babelscope.regions.pooling import Enough, Pool
 from babelscope.regions.routed import Routing
 from babelscope.regions.routing_recording import RoutingTally
 from babelscope.stats import MOST_GROUPS, group_items
-from babelscope.terms import First, Norm, Pooled, SpecialTokens
+from babelscope.terms import First, Norm, Pooled, RecordedSite, SpecialTokens
 
 NEURON_CHUNK = 16384
 """neurons per block when a recording is streamed"""
@@ -47,6 +48,8 @@ class Span:
     """shortest: only as many tokens as the sentence has in the language where it has fewest"""
     weighted: bool = False
     """neurons of routed experts are taken times their routing weight"""
+    site: RecordedSite = "neurons"
+    """residual: dimensions of the stream before each block and behind the last, in the place of neurons"""
 
 
 @dataclass(frozen=True, repr=False)
@@ -224,7 +227,9 @@ def record(
     whole = len(corpus)
     if span.first == "drop":
         corpus = _longer_than_one(model, corpus, special)
-    if span.weighted and not model.mixtures:
+    if span.site == "neurons" and model.no_neurons:
+        raise UnsupportedModel(f"{model.no_neurons}; or record its residual stream: --site residual")
+    if span.weighted and not (model.mixtures and span.site == "neurons"):
         raise InputError(f"{model.id} is no mixture of experts: there is no routing weight to take neurons times")
     pooled = _Pooled(model, corpus, special, activity, store, span)
     with torch.inference_mode():
@@ -257,6 +262,8 @@ class _Pooled:
     ) -> None:
         self.model, self.corpus, self.weighted = model, corpus, span.weighted
         require(model, "regions")
+        if span.site == "residual":
+            require_stream(model)
         self.sequences = _token_ids(model, corpus, special)
         self.begin, after = model.special_ends(special)
         """the first pooled position"""
@@ -266,19 +273,23 @@ class _Pooled:
             shortest = self.end.reshape(len(corpus.languages), -1).amin(0)
             self.end = shortest.repeat(len(corpus.languages))
         self.dtype = torch.float64 if model.dtype == torch.float64 else torch.float32
-        shape = (len(corpus.languages), len(corpus), model.neurons)
+        residual = span.site == "residual"
+        self.layout = NeuronLayout((model.width,) * (model.layers + 1)) if residual else model.layout
+        shape = (len(corpus.languages), len(corpus), self.layout.neurons)
         kind = np.float64 if self.dtype == torch.float64 else np.float32
         self.means: Any = (
             np.empty(shape, kind) if store is None else np.lib.format.open_memmap(store, "w+", kind, shape)
         )
         self.first = torch.zeros(len(self.sequences), dtype=torch.float64)
-        self.first_part = torch.zeros(model.neurons, dtype=torch.float64)
+        self.first_part = torch.zeros(self.layout.neurons, dtype=torch.float64)
         self.pooled_tokens = torch.zeros(len(self.sequences), dtype=torch.long)
-        self.active = torch.zeros(len(corpus.languages), model.neurons) if activity else None
+        self.active = torch.zeros(len(corpus.languages), self.layout.neurons) if activity else None
         # experts are pooled where they are computed, and their routers read in the same pass
         self.sites = [Site("neurons", layer) for layer in model.neuron_layers if layer not in model.mixtures]
-        self.tally = RoutingTally(model, len(self.sequences)) if model.mixtures else None
-        self.last = _stopping_place(model)
+        if residual:
+            self.sites = [Site("residual", layer) for layer in range(model.layers + 1)]
+        self.tally = RoutingTally(model, len(self.sequences)) if model.mixtures and not residual else None
+        self.last = _stopping_place(model, len(self.layout.with_neurons))
 
     def add(self, batch: Batch) -> None:
         rows = list(batch.rows)
@@ -295,7 +306,7 @@ class _Pooled:
         means = torch.cat([part[0] for part in parts], dim=1).cpu()
         self._check(means, rows)
         # one copy to the host per batch
-        self.means.reshape(-1, self.model.neurons)[rows] = means.numpy()
+        self.means.reshape(-1, self.layout.neurons)[rows] = means.numpy()
         first = torch.cat([part[1] for part in parts], dim=1).double().cpu()
         self.first[rows] = first.sum(1) / means.double().square().sum(1)
         self.first_part += first.sum(0)
@@ -322,7 +333,7 @@ class _Pooled:
         wrong = (~torch.isfinite(means[place])).nonzero()
         if len(wrong) == 0:
             raise NonFinite(f"all activations are zero: {where}")
-        raise NonFinite(f"an activation is NaN or infinite: {where}, layer {self.model.layout.name(int(wrong[0]))[0]}")
+        raise NonFinite(f"an activation is NaN or infinite: {where}, layer {self.layout.name(int(wrong[0]))[0]}")
 
     def finish(self) -> Recording:
         shape = (len(self.corpus.languages), len(self.corpus))
@@ -331,7 +342,7 @@ class _Pooled:
         return Recording(
             self.corpus.languages,
             self.corpus.ids,
-            self.model.layers,
+            self.layout.layers,
             self.means,
             tokens,
             float(self.first.mean()),
@@ -339,14 +350,14 @@ class _Pooled:
             documents=tuple(self.corpus.groups.get(id, id) for id in self.corpus.ids) if self.corpus.groups else (),
             first_part=self.first_part / len(self.sequences),
             routing=None if self.tally is None else self.tally.finish(self.corpus.languages, self.corpus.ids),
-            widths=() if self.model.layout.alike else self.model.widths,
+            widths=() if self.layout.alike else self.layout.widths,
         )
 
 
-def _stopping_place(model: Model) -> int | None:
+def _stopping_place(model: Model, layers: int) -> int | None:
     """Number of layers after which a pass may be broken off, or None where others watch or place the model's parts."""
     watched = hook_count(model.hf) > 0 or getattr(model.hf, "hf_device_map", None) is not None
-    return None if watched else len(model.neuron_layers)
+    return None if watched else layers
 
 
 def _token_ids(model: Model, corpus: ParallelCorpus, special: SpecialTokens) -> list[list[int]]:

@@ -9,10 +9,9 @@ from typing import Any
 import pandas as pd
 
 from babelscope.errors import BabelscopeError
-from babelscope.languages import language as language_of
-from babelscope.plots.style import draw
-from babelscope.report.embed import columns, picture
+from babelscope.report.embed import columns
 from babelscope.results import Run
+from babelscope.wording import first_line
 
 
 @dataclass
@@ -32,9 +31,9 @@ class Chart:
     title: str
     caption: str
     kind: str = "plot"
-    variants: list[Variant] = field(default_factory=list)
+    variants: list[Variant] = field(default_factory=list[Variant])
     choose: str = "Show"
-    spec: dict[str, Any] = field(default_factory=dict)
+    spec: dict[str, Any] = field(default_factory=dict[str, Any])
     frame: pd.DataFrame | None = None
     twin: str | None = None
     height: int = 380
@@ -43,8 +42,8 @@ class Chart:
     def min_width(self) -> int:
         """Pixels below which the numbers in its cells would be printed over each other; 0 where there are none."""
         traces = [trace for view in self.variants for trace in view.figure.get("data", ())]
-        written = [len(trace["x"]) for trace in traces if trace.get("type") == "heatmap" and "text" in trace]
-        return 150 + 52 * max(written) if written else 0
+        written = [trace["x"] for trace in traces if trace.get("mode") == "text"]
+        return 150 + 52 * max(len(set(places)) for places in written) if written else 0
 
     def data(self) -> dict[str, Any]:
         """What the script gets."""
@@ -93,45 +92,13 @@ class Section:
 
 
 def gather(run: Run, *makers: tuple[str, Callable[[Run], Block | None]]) -> list[Block]:
-    """The blocks that a run gives; a table of another shape than we know costs its own chart, not the page."""
+    """The blocks that a run gives; an unexpected table disables only its own chart."""
     found: list[Block] = []
     for title, make in makers:
         try:
             block = make(run)
         except (KeyError, ValueError, AttributeError, TypeError, IndexError, BabelscopeError) as error:
-            found.append(Problem(title, f"{type(error).__name__}: {error}".splitlines()[0][:300]))
+            found.append(Problem(title, f"{type(error).__name__}: {first_line(error)}"[:300]))
         else:
             found += [block] if block is not None else []
     return found
-
-
-def static_twin(run: Run, chart: Chart) -> str | None:
-    """The chart as matplotlib draws it for papers, as an image inside the page."""
-    if chart.twin is None:
-        return None
-    try:
-        return picture(draw(run, chart.twin))
-    except (BabelscopeError, KeyError, ValueError):
-        return None
-
-
-def language_place(run: Run, code: str) -> int:
-    """The place of a language among the run's: it decides its colour, which is one on the whole page."""
-    known = run.languages
-    return known.index(code) if code in known else len(known)
-
-
-def language_name(code: str) -> str:
-    """English name of a language, or its code when it is unknown."""
-    try:
-        return language_of(code).name
-    except BabelscopeError:
-        return code
-
-
-def language_tag(code: str) -> str:
-    """What the `lang` attribute says; empty when the language is unknown."""
-    try:
-        return language_of(code).tag
-    except BabelscopeError:
-        return ""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.resources import files
@@ -11,15 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-import matplotlib
-import numpy as np
-import pandas as pd
 from pandas.api.types import is_numeric_dtype
 
 from babelscope.errors import InputError, RunError
+from babelscope.figures.names import language_tag
+from babelscope.figures.paper import styled
 from babelscope.findings import Finding, findings_of
-from babelscope.plots.fonts import families
-from babelscope.report.blocks import Block, Chart, Section, Table, language_tag, static_twin
+from babelscope.report.blocks import Block, Chart, Section, Table
+from babelscope.report.charts import more_figures, static_twin
 from babelscope.report.circuits import circuits_sections
 from babelscope.report.embed import content_policy, inline_script, safe_json
 from babelscope.report.latent import latent_sections
@@ -27,7 +24,8 @@ from babelscope.report.regions import regions_sections
 from babelscope.report.steering import confusion_sections, steering_sections
 from babelscope.report.sweep import sweep_sections
 from babelscope.results import Run, open_run
-from babelscope.results.display import number
+from babelscope.results.whole import home, write_whole
+from babelscope.wording import number, visible
 
 _SECTIONS = {
     "regions": regions_sections,
@@ -52,25 +50,12 @@ _PRINTED_ROWS = 24
 def write_report(
     runs: Sequence[Run | str | os.PathLike[str]], out: str | os.PathLike[str], static: bool = True
 ) -> Path:
-    """Writes the page of one or several runs to `out`; returns its path. Raises RunError when it cannot be
-    written."""
-    target = Path(os.path.expanduser(out))
-    if target.is_dir():
-        raise RunError(f"{target} is a directory; give the name of an HTML file")
-    page = build_page(runs, static)
-    partial = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("w", encoding="utf-8", newline="\n") as stream:
-            stream.write(page)
-            stream.flush()
-            os.fsync(stream.fileno())
-        partial.replace(target)
-    except OSError as error:
-        raise RunError(f"cannot write {target}: {error.strerror or error}") from error
-    finally:
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
+    """Writes the page of one or several runs to `out`; returns its path.
+
+    Raises InputError when the place cannot be written.
+    """
+    target = home(out)
+    write_whole(target, build_page(runs, static))
     return target
 
 
@@ -96,8 +81,8 @@ def build_page(runs: Sequence[Run | str | os.PathLike[str]], static: bool = True
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters.update(cell=_cell, visible=visible, language_tag=language_tag, safe_json=safe_json)
-    with matplotlib.rc_context({"font.family": list(families()), "svg.fonttype": "none", "svg.hashsalt": "babelscope"}):
+    environment.filters.update(cell=cell, visible=visible, language_tag=language_tag, safe_json=safe_json)
+    with styled():
         described = [_run(run, index, static) for index, run in enumerate(opened)]
     return environment.from_string(_static("page.html")).render(
         title=f"babelscope: {', '.join(dict.fromkeys(run.model_name for run in opened))}",
@@ -114,7 +99,8 @@ def build_page(runs: Sequence[Run | str | os.PathLike[str]], static: bool = True
 def _run(run: Run, index: int, static: bool) -> dict[str, Any]:
     if run.kind not in _SECTIONS:
         raise RunError(f"there is no report for a run of kind {run.kind!r}: {run.source}")
-    sections = [_section(run, section, f"r{index}", static) for section in _SECTIONS[run.kind](run)]
+    every = [*_SECTIONS[run.kind](run), *more_figures(run)]
+    sections = [_section(run, section, f"r{index}", static) for section in every]
     return {
         "id": f"r{index}",
         "title": f"{_KINDS[run.kind]}: {run.model_name}",
@@ -223,6 +209,8 @@ def _facts(run: Run) -> Iterator[tuple[str, str]]:
     yield "Neurons, layers", _joined([run.summary.get("neurons"), run.summary.get("layers")], ", ")
     yield "Task", _joined([manifest.get("task"), manifest.get("corruption")], ", corruption ")
     yield "Corpus", _joined([corpus.get("spec"), _short(corpus.get("hash"))], ", hash ")
+    noted = corpus.get("notes") or manifest.get("corpus_notes")
+    yield "What was changed or left out of the corpus", "; ".join(map(str, noted)) if isinstance(noted, list) else ""
     yield "Languages", ", ".join(run.languages)
     sentences = run.summary.get("n") or len(corpus.get("sentence_ids") or []) or None
     yield "Sentences per language (n)", _joined([sentences], "")
@@ -265,21 +253,9 @@ def _comparison(runs: list[Run]) -> dict[str, Any] | None:
     return {"columns": ["model", "LRDS", "SADS", "SKLR", "neurons", "n"], "rows": rows}
 
 
-def visible(text: Any) -> str:
-    """Text with the invisible marks that turn its direction around written out, so that it reads as it is stored."""
-    return "".join(f"[U+{ord(letter):04X}]" if _turns(letter) else letter for letter in str(text))
-
-
-def _turns(letter: str) -> bool:
-    code = ord(letter)
-    return 0x202A <= code <= 0x202E or 0x2066 <= code <= 0x2069 or code in {0x200E, 0x200F, 0x061C}
-
-
-def _cell(value: Any) -> str:
-    if isinstance(value, np.generic):
-        value = value.item()
-    missing = value is None or (isinstance(value, float) and math.isnan(value)) or value is pd.NA
-    return "–" if missing else visible(number(value))
+def cell(value: Any) -> str:
+    """What a table writes of one value: a number as people read it, a text with nothing in it that acts."""
+    return visible(number(value))
 
 
 def _joined(parts: list[Any], between: str) -> str:

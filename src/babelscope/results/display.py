@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from babelscope.notebook import table
+from babelscope.wording import number
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -70,16 +71,3 @@ def facts(run: Shown) -> Iterator[tuple[str, str]]:
 def _interval(ends: Any) -> str:
     """95 % interval behind a number, where there is one."""
     return f" ({number(ends[0])} to {number(ends[1])})" if isinstance(ends, list | tuple) and len(ends) == 2 else ""
-
-
-def number(value: Any) -> str:
-    """Counts with narrow separators that do not break, measures with four significant digits, anything else as text.
-
-    >>> number(491520), number(0.123456)
-    ('491\\u202f520', '0.1235')
-    """
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return str(value)
-    if isinstance(value, int) or (value.is_integer() and abs(value) >= 1000):
-        return f"{int(value):,}".replace(",", "\u202f")
-    return f"{value:.4g}"

@@ -12,9 +12,11 @@ from babelscope.errors import RunError
 from babelscope.json_text import read_json
 from babelscope.results.checksums import files_of, inside, refuse_problems, stated, verify, verify_files
 from babelscope.results.display import run_html
+from babelscope.results.hub import is_shared, pull
 from babelscope.results.layout import CHECKSUMS, MANIFEST, is_url
 from babelscope.results.manifest import FORMAT
 from babelscope.results.store import get_run
+from babelscope.results.whole import home
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -157,7 +159,8 @@ class Run:
 
 
 def open_run(path: str | os.PathLike[str], validate: bool = True) -> Run:
-    """Opens a run directory, or fetches one from an fsspec URL into a temporary folder that lives as long as the Run.
+    """Opens a run directory, or fetches one, from an fsspec URL or from the hub (`hf://user/name`), into a temporary
+    folder that lives as long as the Run.
 
     That every file is there, and run.json as it was written, is looked at now; each other file is compared with its
     checksum when it is first read. `validate=False` trusts them all, which saves reading big arrays twice. Raises
@@ -165,7 +168,7 @@ def open_run(path: str | os.PathLike[str], validate: bool = True) -> Run:
     """
     if is_url(path):
         return _fetch(os.fspath(path), validate)
-    root = Path(os.path.expanduser(path))
+    root = home(path)
     try:
         there, told = root.exists(), (root / MANIFEST).is_file()
     except (OSError, ValueError) as error:
@@ -183,7 +186,8 @@ def open_run(path: str | os.PathLike[str], validate: bool = True) -> Run:
 
 def _fetch(url: str, validate: bool) -> Run:
     folder = TemporaryDirectory(prefix="babelscope-")
-    run = open_run(get_run(url, Path(folder.name) / "run"), validate)
+    bring = pull if is_shared(url) else get_run
+    run = open_run(bring(url, Path(folder.name) / "run"), validate)
     run.source, run._fetched = url, folder  # pyright: ignore[reportPrivateUsage]
     return run
 

@@ -44,7 +44,7 @@ class StepStore:
         self.out = out
         token = hashlib.sha256(os.fsencode(out.name)).hexdigest()[:8]
         self.folder = out.with_name(f".{out.name}.steps-{token}")
-        self._lock = RunLock(self.folder.with_name(f"{self.folder.name}.lock"), self.folder)
+        self._lock = RunLock(self.folder.with_name(f"{self.folder.name}.lock"), out)
         self._inside = 0
         """rooms of this store that are open, one within another"""
 
@@ -105,6 +105,14 @@ class StepStore:
             self.keep(name, key, folder, value)
         return value
 
+    def hold(self) -> None:
+        """Keeps other studies of the same run out until `let_go`, also between steps; RunError where one is at work."""
+        self._enter()
+
+    def let_go(self) -> None:
+        """The end of `hold`."""
+        self._leave()
+
     def remove(self) -> None:
         """Forgets all steps; raises RunError where the folder is another's, or another study has a step at work."""
         if os.path.lexists(self.folder):
@@ -115,17 +123,23 @@ class StepStore:
     @contextmanager
     def _alone(self) -> Generator[None]:
         """Keeps other studies of the same run out; a step may open rooms for its parts within its own."""
+        self._enter()
+        try:
+            yield
+        finally:
+            self._leave()
+
+    def _enter(self) -> None:
         if not self._inside:
             with self._one_line():
                 self.folder.parent.mkdir(parents=True, exist_ok=True)
                 self._lock.acquire()
         self._inside += 1
-        try:
-            yield
-        finally:
-            self._inside -= 1
-            if not self._inside:
-                self._lock.release()
+
+    def _leave(self) -> None:
+        self._inside -= 1
+        if not self._inside:
+            self._lock.release()
 
     def _place(self, name: str, key: str) -> Path:
         return self.folder / f"{re.sub(r'[^A-Za-z0-9]+', '-', name).strip('-')}-{key}"

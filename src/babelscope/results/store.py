@@ -15,12 +15,13 @@ from babelscope.errors import MissingExtra, RunError, Unwritable
 from babelscope.results.checksums import files_of, inside, verify
 from babelscope.results.hidden import HiddenFolder
 from babelscope.results.layout import CHECKSUMS, MANIFEST, is_run
+from babelscope.results.whole import home
 
 
 def put_run(path: str | os.PathLike[str], url: str, overwrite: bool = False) -> str:
     """Copies a finished run folder to a URL; returns the URL. Raises RunError when it is no finished run, when it is
     damaged, or when a run is there and `overwrite` is off."""
-    root = Path(os.path.expanduser(path))
+    root = home(path)
     if not is_run(root):
         raise RunError(f"{root} is not a finished run")
     verify(root, additions=False)

@@ -1,4 +1,4 @@
-"""Tidy tables of a run, each as Parquet (exact types) and as CSV (for everything else)."""
+"""Tidy tables of a run, each as Parquet (exact types) and as CSV (for everything else), where no cell is a formula."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from babelscope.errors import RunError
+from babelscope.results.csv_cells import write_csv
 
 TABLES = "tables"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
@@ -19,7 +20,7 @@ def write_table(root: Path, name: str, frame: pd.DataFrame) -> None:
     path.parent.mkdir(exist_ok=True)
     frame = frame.reset_index(drop=True)
     frame.to_parquet(path, index=False)
-    frame.to_csv(path.with_suffix(".csv"), index=False, encoding="utf-8", lineterminator="\n")
+    write_csv(frame, path.with_suffix(".csv"))
 
 
 def read_table(root: Path, name: str) -> pd.DataFrame:

@@ -67,8 +67,19 @@ def _made(target: Path, folder: bool = False) -> Generator[Path]:
         hidden.close()
 
 
+def home(path: str | os.PathLike[str]) -> Path:
+    """The path with `~` and `~name` as homes; raises InputError for the home of nobody here."""
+    text = os.fspath(path)
+    found = os.path.expanduser(text)
+    first = Path(text).parts[:1]
+    if found.startswith("~") and not os.path.lexists(*first):
+        raise InputError(f"{text}: nobody here is called {first[0][1:]!r}; write ./{text} for a folder of that name")
+    return Path(found)
+
+
 def _named(target: Path) -> Path:
-    """The path with a name of its own; raises InputError for one without, such as '' or '/'."""
+    """The path with a name of its own, homes filled in; raises InputError for one without, such as '' or '/'."""
+    target = home(target)
     if not target.name or target.name == "..":
         raise InputError(f"{str(target)!r} names no file; give the path of a new one")
     return target

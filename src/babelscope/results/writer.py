@@ -18,6 +18,7 @@ from babelscope.results.layout import CHECKSUMS, MANIFEST, is_run, is_url
 from babelscope.results.lock import RunLock
 from babelscope.results.manifest import initial, to_json
 from babelscope.results.room import no_room
+from babelscope.results.whole import home
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -40,7 +41,7 @@ class RunWriter:
         self.manifest: dict[str, Any] = initial(kind)
         self.remote = os.fspath(path) if is_url(path) else None
         self._remote_folder: TemporaryDirectory[str] | None = None
-        self.path = Path() if self.remote else Path(os.path.abspath(os.path.expanduser(path)))
+        self.path = Path() if self.remote else Path(os.path.abspath(home(path)))
         self._hidden: HiddenFolder | None = None
         self._lock: RunLock | None = None
         self._seen: set[str] = set()

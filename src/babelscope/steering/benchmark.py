@@ -13,6 +13,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from babelscope.errors import InputError
+from babelscope.languages import language
 
 TASKS = ("monolingual", "crosslingual")
 OWN = "everyday"
@@ -60,7 +61,7 @@ def read_benchmark(folder: str | Path, tasks: Iterable[str] = TASKS) -> list[Pro
 
 
 def _prompts(file: Path, task: str) -> list[Prompt]:
-    name, code = file.parent.name, file.stem
+    name, code = file.parent.name, _code(file.stem, str(file))
     rows = _rows(file, ("prompt",))
     return [Prompt(task, name, code, row["prompt"], f"{task}/{name}/{code}/{place}") for place, row in enumerate(rows)]
 
@@ -72,22 +73,37 @@ def read_answers(file: str | Path) -> list[Completion]:
     """
     return [
         Completion(
-            row.get("model") or "", row.get("task") or "", row.get("source") or "", row["language"], row["completion"]
+            row.get("model") or "",
+            row.get("task") or "",
+            row.get("source") or "",
+            _code(row["language"], f"{file}, record {number}"),
+            row["completion"],
         )
-        for row in _rows(Path(file), ("completion", "language"))
+        for number, row in enumerate(_rows(Path(file), ("completion", "language")), 1)
     ]
 
 
 def _rows(file: Path, needed: Sequence[str]) -> list[dict[str, str]]:
     try:
-        with file.open(encoding="utf-8", newline="") as stream:
+        with file.open(encoding="utf-8-sig", newline="") as stream:
             rows = list(csv.DictReader(stream))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{file} cannot be read as CSV: {error}") from error
     missing = [name for name in needed if rows and name not in rows[0]]
     if missing or not rows:
         raise InputError(f"{file}: " + (f"no column {missing[0]}" if missing else "no rows"))
+    for number, row in enumerate(rows, 1):
+        if None in row or None in row.values():
+            raise InputError(f"{file}, record {number}: its fields are not as many as the header's")
     return rows
+
+
+def _code(name: str, where: str) -> str:
+    """The canonical code of a language; raises InputError that says where another name stands."""
+    try:
+        return language(name).code
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from None
 
 
 def own_prompts(languages: Sequence[str] | None = None) -> dict[str, list[str]]:
@@ -124,8 +140,6 @@ REQUESTS = (
 
 def own_crosslingual(languages: Sequence[str]) -> list[Prompt]:
     """The English questions, each with a request to answer in another language; the wording of requests takes turns."""
-    from babelscope.languages import language
-
     english = own_prompts(["en"])["en"]
     return [
         Prompt(

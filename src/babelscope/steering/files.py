@@ -11,18 +11,20 @@ from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 import torch
 from torch import Tensor
 
 from babelscope._version import __version__
 from babelscope.errors import InputError
+from babelscope.json_text import parse_json
 from babelscope.models import Model
 from babelscope.models.rows import WHERES, Flow, RowEdit, edited_rows
 from babelscope.steering.directions import Direction
-from babelscope.steering.edits import direction_edit, region_edit
-from babelscope.terms import Edit, Unit, Where
+from babelscope.steering.edits import arithmetic_changes, direction_edit, region_edit
+from babelscope.terms import Arithmetic, Edit, Unit, Where
+from babelscope.wording import first_line
 
 FORMAT = 1
 KEY = "babelscope"
@@ -37,6 +39,12 @@ class SavedEdit:
     """[layer, neuron]"""
     values: Tensor | None = None
     """what the masked neurons are set to; None: their activations times `alpha`"""
+    off: Tensor | None = None
+    """of language arithmetic: the source's neurons, set to 0; `mask` are the target's, `values` its means"""
+    others: Tensor | None = None
+    """of language arithmetic: means in the other languages"""
+    arithmetic: Arithmetic | None = None
+    """how language arithmetic raises the target's neurons; None: this is none"""
     alpha: float = 1.0
     edit: Edit = "add"
     keep: bool = False
@@ -48,6 +56,11 @@ class SavedEdit:
 
     def row_edit(self) -> RowEdit | None:
         """The edit of one condition in a batch of several; None where it leaves the model as it is."""
+        if self.arithmetic is not None:
+            if self.mask is None or self.off is None or self.values is None or self.others is None:
+                raise InputError("language arithmetic needs neurons of both languages and means of all")
+            changes = arithmetic_changes(self.off, self.mask, self.values, self.others, self.alpha, self.arithmetic)
+            return RowEdit(changes, self.where, self.first)
         if self.mask is not None:
             return region_edit(self.mask, self.values, self.alpha, self.where, self.first)
         return direction_edit(self.directions, self.alpha, self.edit, self.keep, self.unit, self.where, self.first)
@@ -91,11 +104,16 @@ def save_edit(saved: SavedEdit, path: str | Path) -> None:
             tensors[f"basis/{place}"] = one.basis.contiguous()
         numbers = {name: getattr(one, name) for name in ("gap", "at_source", "at_target", "norm")}
         told.append({"source": one.source, "target": one.target, "layer": one.layer, "method": one.method, **numbers})
-    if saved.mask is not None:
-        tensors["mask"] = saved.mask.to(torch.uint8).contiguous()
+    for name, part in (("mask", saved.mask), ("off", saved.off)):
+        if part is not None:
+            tensors[name] = part.to(torch.uint8).contiguous()
+    if saved.others is not None:
+        tensors["others"] = saved.others.contiguous()
     if saved.values is not None:
         tensors["values"] = saved.values.contiguous()
-    settings = {name: getattr(saved, name) for name in ("alpha", "edit", "keep", "unit", "where", "first")}
+    settings = {
+        name: getattr(saved, name) for name in ("alpha", "edit", "keep", "unit", "where", "first", "arithmetic")
+    }
     head = {"format": FORMAT, "version": __version__, "directions": told, **settings, "facts": dict(saved.facts)}
     save_file(tensors, str(path), {KEY: json.dumps(head, ensure_ascii=False, sort_keys=True)})
 
@@ -106,33 +124,68 @@ def load_edit(path: str | Path) -> SavedEdit:
 
     try:
         with safe_open(str(path), framework="pt") as file:
-            head = json.loads((file.metadata() or {})[KEY])
+            head = parse_json((file.metadata() or {})[KEY], "its header")
             tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         return _made(head, tensors)
-    except (OSError, SafetensorError, json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{path} is not a file of a steering edit: {type(error).__name__} {error}") from error
+    except KeyError as error:
+        raise InputError(f"{path} is not a file of a steering edit: it has no {error.args[0]!r}") from error
+    # RuntimeError and OverflowError: tensors of types and sizes that torch does not have
+    except (InputError, OSError, SafetensorError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        raise InputError(f"{path} is not a file of a steering edit: {first_line(error)}") from error
 
 
 def _made(head: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> SavedEdit:
     if head["format"] != FORMAT:
         raise ValueError(f"format {head['format']}, not {FORMAT}")
-    if head["where"] not in WHERES or head["edit"] not in ("add", "move"):
-        raise ValueError(f"edit {head['edit']!r} at {head['where']!r}")
+    for name, allowed in (("where", WHERES), ("edit", get_args(Edit)), ("unit", get_args(Unit))):
+        if head[name] not in allowed:
+            raise ValueError(f"{name} is {str(head[name])[:40]!r}, none of {', '.join(allowed)}")
+    for name in ("keep", "first"):
+        if not isinstance(head[name], bool):
+            raise ValueError(f"{name} is {str(head[name])[:40]!r}, neither true nor false")
     if not all(bool(torch.isfinite(one.float()).all()) for one in tensors.values()):
         raise ValueError("values that are not numbers")
-    directions = tuple(
-        Direction(
-            str(one["source"]), str(one["target"]), int(one["layer"]), str(one["method"]), tensors[f"unit/{place}"],
-            float(one["gap"]), float(one["at_source"]), float(one["at_target"]), float(one["norm"]),
-            tensors.get(f"basis/{place}"),
-        )
-        for place, one in enumerate(head["directions"])
-    )  # fmt: skip
-    mask = tensors.get("mask")
+    directions = tuple(_direction(one, place, tensors) for place, one in enumerate(head["directions"]))
+    mask, values = tensors.get("mask"), tensors.get("values")
     if not directions and mask is None:
         raise ValueError("neither a direction nor a region")
+    if mask is not None and (mask.ndim != 2 or mask.is_floating_point() or bool(((mask != 0) & (mask != 1)).any())):
+        raise ValueError("the mask is no [layer, neuron] of 0 and 1")
+    off, others = tensors.get("off"), tensors.get("others")
+    for name, part in (("values", values), ("others", others)):
+        if part is not None and (mask is None or not part.is_floating_point() or part.shape != mask.shape):
+            raise ValueError(f"the {name} do not belong to the mask")
+    if off is not None and (mask is None or off.is_floating_point() or off.shape != mask.shape):
+        raise ValueError("the neurons that are off do not belong to the mask")
+    if head["arithmetic"] not in (None, *get_args(Arithmetic)):
+        raise ValueError(f"arithmetic is {str(head['arithmetic'])[:40]!r}, none of {', '.join(get_args(Arithmetic))}")
     return SavedEdit(
-        directions, None if mask is None else mask.bool(), tensors.get("values"), float(head["alpha"]),
-        head["edit"], bool(head["keep"]), cast("Unit", head["unit"]), head["where"],
-        bool(head["first"]), dict(head["facts"]),
+        directions, None if mask is None else mask.bool(), values, None if off is None else off.bool(), others,
+        head["arithmetic"], _number(head, "alpha"), head["edit"], bool(head["keep"]), cast("Unit", head["unit"]),
+        head["where"], bool(head["first"]), dict(head["facts"]),
     )  # fmt: skip
+
+
+def _direction(one: Mapping[str, Any], place: int, tensors: Mapping[str, Tensor]) -> Direction:
+    unit, basis, layer = tensors[f"unit/{place}"], tensors.get(f"basis/{place}"), one["layer"]
+    if unit.ndim != 1 or not unit.is_floating_point() or not abs(float(unit.double().norm()) - 1) < 1e-3:
+        raise ValueError(f"direction {place} is no unit vector")
+    if basis is not None and (basis.ndim != 2 or basis.shape[1] != len(unit) or not basis.is_floating_point()):
+        raise ValueError(f"the components of direction {place} have another width")
+    if type(layer) is not int or layer < 0:
+        raise ValueError(f"layer {str(layer)[:40]!r} is no whole number from 0")
+    for name in ("source", "target", "method"):
+        if not isinstance(one[name], str):
+            raise ValueError(f"the {name} of direction {place} is no text")
+    gap, at_source, at_target, norm = (_number(one, name) for name in ("gap", "at_source", "at_target", "norm"))
+    return Direction(
+        one["source"], one["target"], layer, one["method"], unit, gap, at_source, at_target, norm, basis
+    )  # fmt: skip
+
+
+def _number(given: Mapping[str, Any], name: str) -> float:
+    """A finite number; true, false and texts are none."""
+    value = given[name]
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < 1e300:
+        raise ValueError(f"{name} is {str(value)[:40]!r}, which is no number")
+    return float(value)

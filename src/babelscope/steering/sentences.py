@@ -8,6 +8,9 @@ import pandas as pd
 
 from babelscope.steering.controls import NEURONS, PROMPTED, RANDOM, STEERED, UNSTEERED
 
+LOOPING = 0.25
+"""share of answers in the target that loop, from which a success is called broken"""
+
 
 def first_sentence(rows: pd.DataFrame, damage: pd.DataFrame, fidelity: pd.DataFrame) -> str:
     """One method on one pair: success with interval and n, its controls, damage and fidelity.
@@ -25,6 +28,12 @@ def first_sentence(rows: pd.DataFrame, damage: pd.DataFrame, fidelity: pd.DataFr
         f"prompts are in {steered.target} ({beside}, told to {_of(rows, PROMPTED)} %); {_damage(steered, damage)}, "
         f"{_fidelity(steered, fidelity)}."
     )
+    looping = steered.get("looping", math.nan)
+    if not _nan(looping) and looping >= LOOPING:
+        text += (
+            f" {_percent(looping)} % of the answers in {steered.target} say one stretch twice over half of their "
+            "length: broken text that only looks like the language."
+        )
     p, draws = steered.get("p", math.nan), steered.get("draws", math.nan)
     if _nan(p) or p <= 0.05:
         return text

@@ -36,6 +36,11 @@ class Judged:
     repeat: int
     """tokens of the longest stretch that stands twice"""
 
+    @property
+    def loops(self) -> bool:
+        """Whether a stretch of half the answer or more stands twice: text that looks like a language, and is none."""
+        return self.tokens > 0 and 2 * self.repeat >= self.tokens
+
 
 def judged(judge: Judge, text: str, target: str, source: str, tokens: Sequence[int] = (), reason: str = "") -> Judged:
     """An answer to a prompt in `source` that was to be in `target`."""

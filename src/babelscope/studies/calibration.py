@@ -101,10 +101,12 @@ def write_steadiness(run: RunWriter, found: Steadiness, recording: Recording, th
     return told
 
 
-def null_of(recording: Recording, draws: int, settings: RegionsSettings, progress: Progress) -> ScoreNull:
-    """Region sizes and p-values with languages permuted."""
+def null_of(
+    recording: Recording, draws: int, settings: RegionsSettings, progress: Progress, device: torch.device
+) -> ScoreNull:
+    """Region sizes and p-values with languages permuted, added up where the model is."""
     with progress("permutations", recording.neurons, "neurons") as step:
-        return nulls.score_null(recording, draws, settings.threshold, settings.seed, step)
+        return nulls.score_null(recording, draws, settings.threshold, settings.seed, step, device)
 
 
 def write_calibration(
@@ -210,7 +212,9 @@ def _excess(null: ScoreNull, place: int, steadiness: Steadiness, documents: int)
     }
 
 
-def method_sets(found: RegionScores, null: ScoreNull | None, settings: RegionsSettings) -> dict[str, masks.RegionSet]:
+def method_sets(
+    found: RegionScores, null: ScoreNull | None, settings: RegionsSettings, relevance: torch.Tensor | None = None
+) -> dict[str, masks.RegionSet]:
     """Regions by every method asked for, the main one first."""
     recording, like = found.recording, found.main
     choices = Choices(threshold=settings.threshold, rate=settings.fdr, seed=settings.seed, contrast=settings.contrast)
@@ -222,7 +226,7 @@ def method_sets(found: RegionScores, null: ScoreNull | None, settings: RegionsSe
             continue
         facts: Mapping[str, Any] = {key: value for key, value in like.facts.items() if key not in own}
         draws = settings.permutations or choices.permutations
-        sets[name] = localise(recording, name, choices, like, null, facts, permutations=draws)
+        sets[name] = localise(recording, name, choices, like, null, facts, relevance, permutations=draws)
     return sets
 
 

@@ -10,10 +10,11 @@ import torch
 
 from babelscope.circuits.core.effects import Effects
 from babelscope.circuits.core.metrics import Behaviour
-from babelscope.circuits.core.nodes import Head, receivers
+from babelscope.circuits.core.nodes import Head, Receiver, Sender, heads_of, reaches, receivers
 from babelscope.circuits.heads.lens import Lens
 from babelscope.circuits.heads.roles import Roles
 from babelscope.circuits.patching.methods import Between, path_patching
+from babelscope.circuits.patching.screen import Screen, screened
 from babelscope.circuits.patching.search import Search
 from babelscope.errors import TaskError
 from babelscope.models import Model
@@ -140,7 +141,7 @@ def repeated(model: Model, settings: CircuitsSettings, code: str) -> tuple[dict[
 
 
 def decomposed(
-    model: Model, settings: CircuitsSettings, found: Search, code: str, between: Between
+    model: Model, settings: CircuitsSettings, found: Search, code: str, between: Between, screen: Screen | None = None
 ) -> dict[str, Effects]:
     """What each head tells the receivers when only one side of its message is corrupted (IOI: tokens, or positions)."""
     task = task_named(settings.task)
@@ -156,5 +157,12 @@ def decomposed(
             ).pairs
         except TaskError:
             continue
-        effects[corruption] = path_patching(model, pairs, receivers(model, movers, "q"), mlps=between)
+        into = receivers(model, movers, "q")
+
+        def sweep(some: Sequence[PromptPair], senders: Sequence[Sender], into: Sequence[Receiver] = into) -> Effects:
+            return path_patching(model, some, into, senders, mlps=between)
+
+        every = heads_of(model)
+        free = [node for node in every if not any(reaches(model, node, receiver) for receiver in into)]
+        effects[corruption] = screened(sweep, pairs, every, screen, free) if screen else sweep(pairs, every)
     return effects

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, get_args
+from typing import Any, ClassVar, get_args
 
 from babelscope.errors import InputError
 from babelscope.languages import parse_languages
-from babelscope.settings import Settings
+from babelscope.settings import Settings, Use
 from babelscope.terms import SLOPES, Ablation, Between, Construction, Counted, Half, Matching, Rule, Slope, Split
 
 
@@ -64,6 +64,26 @@ class Searched(Settings):
             raise InputError(f"MLPs between sender and receiver are recomputed or frozen, not {self.mlps!r}")
         if not 0 < self.q < 1:
             raise InputError(f"--q {self.q:g}: a false discovery rate lies between 0 and 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Screened(Settings):
+    """Screen: which heads are patched one by one; the others are estimated not to matter."""
+
+    exact: bool = False
+    """patch every head, also those that a cheap screen passes over (models of fewer than 64 heads always are)"""
+    screen_sample: float = 0.1
+    """of the heads that the screen passes over, patched all the same: they bound what it missed"""
+
+    def check(self) -> None:
+        """Raises InputError for a share that is none."""
+        if not 0 < self.screen_sample <= 1:
+            raise InputError(f"--screen-sample {self.screen_sample:g}: a share of heads lies in (0, 1]")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScreenedSearch(Searched, Screened):
+    """What the search depends on."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,8 +167,16 @@ class Matched(Settings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class CircuitsSettings(Matched, Edged, Described, Ablated, Searched, Prompted):
+class CircuitsSettings(Matched, Edged, Described, Ablated, ScreenedSearch, Prompted):
     """Settings of `study_circuits`; every one is recorded with the run."""
+
+    ONLY: ClassVar[Mapping[str, Use]] = {
+        **{
+            name: (lambda own: own.edges, "edges (--no-edges was given)")
+            for name in ("edge_share", "counted", "construction", "half")
+        },
+        "stratum": (lambda own: own.task.startswith("past-tense"), "--task past-tense"),
+    }
 
 
 @dataclass(frozen=True)

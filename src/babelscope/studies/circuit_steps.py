@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -11,21 +11,26 @@ from numpy.typing import NDArray
 
 from babelscope.circuits.core.effects import Effects
 from babelscope.circuits.core.metrics import Behaviour, behaviour
-from babelscope.circuits.core.nodes import heads_of, mlps_of
+from babelscope.circuits.core.nodes import Sender, heads_of, mlps_of
 from babelscope.circuits.heads.lens import Lens, logit_lens
 from babelscope.circuits.heads.roles import Roles, role_scores
 from babelscope.circuits.patching.methods import activation_patching, path_patching
+from babelscope.circuits.patching.screen import Screen, activation_estimates, screened, spread_over
 from babelscope.circuits.patching.search import Search, SearchSettings, find_circuit
 from babelscope.models import Model
 from babelscope.results.manifest import run_key
+from babelscope.studies import circuit_costs as costs
+from babelscope.studies.circuit_costs import Sizes
 from babelscope.studies.circuit_measures import Measured, Prompts, decomposed, pool_of, repeated
 from babelscope.studies.circuit_settings import (
     CircuitsSettings,
     Described,
+    Screened,
+    ScreenedSearch,
     Searched,
 )
 from babelscope.studies.steps import Cost, Given, Results, Step
-from babelscope.tasks import task_named
+from babelscope.tasks import PromptPair, task_named
 
 Array = NDArray[np.float64]
 Patched = dict[str, Effects]
@@ -47,15 +52,20 @@ class LanguageSteps:
             None,
             lambda _, given: behaviour(model, prompts.everything.pairs),
             inputs=texts,
-            cost=lambda _: Cost(tokens=2 * self.tokens, scored=2 * len(prompts.everything), passes=2),
+            cost=lambda _: Cost(tokens=self.sizes.tokens, scored=2 * len(prompts.everything), passes=2),
         )
         # what each head and FFN does to the answer, with everything behind it recomputed
-        self.activation = Step[None, Patched](
+        self.activation = Step[Screened, Patched](
             f"{code}: activation patching",
-            None,
+            settings.part(Screened),
             self._activation,
             inputs=texts,
-            cost=lambda _: self._patching((1 + len(self._roles)) * ACTIVATION, "--n"),
+            cost=lambda own: costs.patched(
+                self.sizes,
+                screen_of(own, settings.seed),
+                [self.sizes.span(role) for role in (None, *self._roles)],
+                "--n",
+            ),
         )
         # what each of them says to the logits directly
         self.path = Step[Searched, Effects](
@@ -63,15 +73,16 @@ class LanguageSteps:
             searched,
             self._paths,
             inputs=texts,
-            cost=lambda _: self._patching(DIRECT, "--n"),
+            cost=lambda _: costs.patched(self.sizes, None, [1.0], "--n"),
         )
         # down the circuit, from the logits to what reads the names; each question of it is kept on its own
-        self.search = Step[Searched, Search](
+        self.search = Step[ScreenedSearch, Search](
             f"{code}: search",
-            searched,
+            settings.part(ScreenedSearch),
             self._search,
+            needs=(self.path,),
             inputs=texts,
-            cost=lambda own: self._patching(SEARCH * len(self.task.steps) * (2 if own.null else 1), "--no-null, --n"),
+            cost=lambda own: costs.searched(self.sizes, screen_of(own, settings.seed), self.task.steps, own.null),
             kept=False,
         )
         # what heads attend to and copy
@@ -82,7 +93,7 @@ class LanguageSteps:
                 model, prompts.main, *repeated(model, settings, code), settings.seed, self.task.copied_roles
             ),
             inputs=texts,
-            cost=lambda _: self._copying(),
+            cost=lambda own: costs.copying(self.sizes, own.repeats),
         )
         # what the logits would be after each layer
         self.lens = Step[None, Lens](
@@ -90,16 +101,24 @@ class LanguageSteps:
             None,
             lambda _, given: logit_lens(model, prompts.main),
             inputs=texts,
-            cost=lambda _: Cost(tokens=self.tokens, scored=2 * model.layers * len(prompts.main), passes=1),
+            cost=lambda _: Cost(tokens=self.sizes.tokens, scored=2 * model.layers * len(prompts.main), passes=1),
         )
         # what each head tells when only one side of its message is corrupted
-        self.decomposed = Step[Searched, Patched](
+        self.decomposed = Step[ScreenedSearch, Patched](
             f"{code}: messages",
-            searched,
-            lambda own, given: decomposed(model, settings, given[self.search], code, own.mlps),
+            settings.part(ScreenedSearch),
+            lambda own, given: decomposed(
+                model, settings, given[self.search], code, own.mlps, screen_of(own, settings.seed)
+            ),
             needs=(self.search,),
             inputs=texts,
-            cost=lambda _: self._patching(2 * SEARCH if self.task.decomposing else 0, "--n"),
+            cost=lambda own: (
+                costs.patched(
+                    self.sizes, screen_of(own, settings.seed), [1.0, 1.0] * len(self.task.decomposing[2]), "--n"
+                )
+                if self.task.decomposing
+                else Cost()
+            ),
         )
 
     @property
@@ -121,67 +140,84 @@ class LanguageSteps:
         )
 
     @property
-    def tokens(self) -> int:
-        """Of the prompts that are patched, clean and corrupted."""
-        return sum(len(pair.clean) + len(pair.corrupted) for pair in self.prompts.main)
-
-    @property
     def _roles(self) -> list[str]:
         return [role for role in self.task.patched_roles if all(role in pair.roles for pair in self.prompts.main)]
 
-    def _activation(self, _own: None, given: Given) -> Patched:
-        pairs, nodes = self.prompts.main, [*heads_of(self.model), *mlps_of(self.model)]
-        total = len(pairs) * len(nodes) * (1 + len(self._roles))
-        with given.progress(f"{self.code}: activation patching", total, "patches") as step:
-            found = {"": activation_patching(self.model, pairs, nodes, done=step)}
-            for role in self._roles:
-                found[role] = activation_patching(self.model, pairs, nodes, at=role, done=step)
-        return found
+    def _activation(self, own: Screened, given: Given) -> Patched:
+        model, pairs, screen = self.model, self.prompts.main, screen_of(own, self.settings.seed)
+        nodes = [*heads_of(model), *mlps_of(model)]
+        roles: list[str | None] = [None, *self._roles]
+        exact = screen is None or model.layers * model.heads < screen.fewest
+        estimates: dict[str | None, Array] = {}
+        with given.progress(f"{self.code}: activation patching", 0, "patches") as step:
+            if screen is not None and not exact:  # one backward pass serves all roles
+                estimates = activation_estimates(model, spread_over(pairs, screen.pairs), roles, screen)
+
+            def patched(role: str | None) -> Effects:
+                def sweep(some: Sequence[PromptPair], senders: Sequence[Sender]) -> Effects:
+                    return activation_patching(model, some, senders, at=role, done=step)
+
+                if screen is None or exact:
+                    return sweep(pairs, nodes)
+                return screened(sweep, pairs, nodes, screen, estimate=lambda _: estimates[role])
+
+            return {role or "": patched(role) for role in roles}
 
     def _paths(self, own: Searched, given: Given) -> Effects:
         pairs, nodes = self.prompts.main, [*heads_of(self.model), *mlps_of(self.model)]
         with given.progress(f"{self.code}: paths to the logits", len(pairs) * len(nodes), "patches") as step:
             return path_patching(self.model, pairs, senders=nodes, mlps=own.mlps, done=step)
 
-    def _search(self, own: Searched, given: Given) -> Search:
+    def _search(self, own: ScreenedSearch, given: Given) -> Search:
         settings, steps = self.settings, self.task.steps
         if settings.corruption:  # one corruption was asked for, so every step runs under it
             steps = tuple(replace(step, corruption=settings.corruption) for step in steps)
-        asked = SearchSettings(own.rule, own.sigmas, own.q, own.null, own.mlps, self.task.answer_roles, settings.seed)
+        screen = screen_of(own, settings.seed)
+        asked = SearchSettings(
+            own.rule, own.sigmas, own.q, own.null, own.mlps, self.task.answer_roles, settings.seed, screen
+        )
         told: dict[str, int] = {}
+        main = next(iter(self.prompts.patched))
+        # the paths to the logits were taken before, for the map of all heads
+        known = {
+            step.name: given[self.path].only([*heads_of(self.model), *(mlps_of(self.model) if step.mlps else ())])
+            for step in steps
+            if step.through == "logits" and not step.knocked_out and step.corruption in ("", main)
+        }
+
+        def once(name: str, key: str, make: Callable[[], Effects]) -> Effects:
+            return known[name] if name in known else given.once(name, key, make)
+
         with given.progress(f"{self.code}: search in {len(steps)} steps", 0, "patches") as step:
 
             def tell(name: str, count: int, _total: int) -> None:
-                step(count - told.get(name, 0))
+                step(count - told.get(name, 0) if count > told.get(name, 0) else count)
                 told[name] = count
 
             pool = pool_of(self.model, settings, self.code) if own.null else ()
-            return find_circuit(self.model, self.prompts.patched, steps, asked, given.once, tell, pool)
+            return find_circuit(self.model, self.prompts.patched, steps, asked, once, tell, pool)
 
     # -- sizes, for the plan -------------------------------------------------------------------------------------------
 
-    def _patching(self, sweeps: float, cheaper: str) -> Cost:
-        """`sweeps`: trunk passes of all prompts for each head and FFN, guessed, not measured."""
-        nodes = self.model.layers * (self.model.heads + 1)
-        tokens = int(sweeps * nodes * self.tokens / 2)
-        return Cost(tokens=tokens, passes=-(-tokens // 1024), scored=0, cheaper=cheaper)
-
-    def _copying(self) -> Cost:
-        drawn = sum(2 * 20 * half for half in self.settings.repeats)
-        heads, width = self.model.layers * self.model.heads, self.model.width
-        words = int(self.model.config.vocab_size)
-        return Cost(
-            tokens=self.tokens + drawn,
-            passes=1 + len(self.settings.repeats),
-            elements=heads * width * words * COPYING // 1000,
-            cheaper="--repeats",
-        )
+    @property
+    def sizes(self) -> Sizes:
+        """Of this language's prompts and the model."""
+        return Sizes(self.model, self.prompts.main, len(self.prompts.everything))
 
 
-# trunk passes for each head and FFN that a sweep costs, everything shared counted: guessed, not measured
-ACTIVATION, DIRECT, SEARCH = 0.35, 0.12, 0.25
-COPYING = 50
-"""thousandths of a multiply-add in float64 that one of a float32 matrix product costs"""
+def screen_of(own: Screened, seed: int) -> Screen | None:
+    """The screen that the settings ask for; None where every head is patched."""
+    return None if own.exact else Screen(sample=own.screen_sample, seed=seed)
+
+
+def screen_facts(model: Model, settings: CircuitsSettings) -> dict[str, Any]:
+    """How heads were chosen for patching, for the record: every one of them, and why, or the screen's settings."""
+    screen, heads = screen_of(settings, settings.seed), model.layers * model.heads
+    if screen is None:
+        return {"patched": "every head, as asked"}
+    if heads < screen.fewest:
+        return {"patched": f"every head: {heads} are fewer than the {screen.fewest} from which a screen costs less"}
+    return {"patched": "heads that a screen kept, and a sample of the others", **asdict(screen)}
 
 
 def prompts_key(prompts: Prompts) -> str:

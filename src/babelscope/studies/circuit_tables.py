@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import combinations
 from typing import Any
 
@@ -15,18 +14,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from babelscope.circuits.core.ablation import Reference, reference
-from babelscope.circuits.core.batching import Rows as PatchRows
 from babelscope.circuits.core.cache import run
-from babelscope.circuits.core.changes import Part, node_changes
+from babelscope.circuits.core.changes import Part
 from babelscope.circuits.core.faithfulness import score
-from babelscope.circuits.core.metrics import Behaviour, behaviour
+from babelscope.circuits.core.metrics import Behaviour
 from babelscope.circuits.core.nodes import Head
 from babelscope.circuits.core.statistics import correlate, drawn_ends, resampled_weights
-from babelscope.circuits.heads.ablation import NodeSpace, ablated_differences
+from babelscope.circuits.heads.ablation import NodeSpace, ablated_answers
 from babelscope.circuits.heads.dla import promoted
 from babelscope.models import Model
-from babelscope.models.hooks import Change, Site
 from babelscope.stats import bootstrap_mean, wilson
 from babelscope.tasks import PromptPair
 
@@ -69,23 +65,17 @@ def ablation_rows(
     Mean probabilities of target and foil (in tense: of the past and the base form) are taken for the sets that are
     not random draws.
     """
-    other = reference(model, pairs, kind)
-    scores = ablated_differences(model, pairs, [(), *(each.nodes for each in sets)], kind)
+    told = [place for place, each in enumerate(sets, start=1) if each.draw < 0]
+    scores, logged = ablated_answers(model, pairs, [(), *(each.nodes for each in sets)], kind, told)
     strata = sorted({pair.stratum for pair in pairs})
     rows: Rows = []
-    for each, after in zip(sets, scores[1:]):
-        said = behaviour(model, pairs, edits=partial(_without, model, other, each.nodes)) if each.draw < 0 else None
+    for each, after, answers in zip(sets, scores[1:], logged[1:]):
         for stratum in strata:
             at = [place for place, pair in enumerate(pairs) if pair.stratum == stratum]
             row = _ablation_row(each, language, stratum, scores[0][at], after[at], seed)
-            row["target_probability"] = np.nan if said is None else float(np.exp(said.target[at]).mean())
-            row["foil_probability"] = np.nan if said is None else float(np.exp(said.foil[at]).mean())
+            row["target_probability"], row["foil_probability"] = np.exp(answers[:, at]).mean(1).tolist()
             rows.append(row)
     return rows, scores
-
-
-def _without(model: Model, other: Reference, nodes: Sequence[Part], rows: PatchRows) -> Mapping[Site, Change]:
-    return node_changes(model, other(rows), nodes)
 
 
 def _ablation_row(each: AblationSet, language: str, stratum: str, before: Array, after: Array, seed: int) -> Any:
@@ -206,7 +196,7 @@ def correlation_rows(matrices: Mapping[str, Mapping[str, Array]], permutations: 
     """Per measure and pair of languages: Pearson and Spearman with the layer-stratified permutation null."""
     rows: Rows = []
     for measure, by_language in matrices.items():
-        codes = [code for code, matrix in by_language.items() if np.isfinite(matrix).all()]
+        codes = [code for code, matrix in by_language.items() if np.isfinite(matrix).any()]
         for first, second in ((a, b) for i, a in enumerate(codes) for b in codes[i + 1 :]):
             found = correlate(by_language[first], by_language[second], permutations, seed)
             for name, value, null, p in (

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from babelscope._version import __version__
 from babelscope.circuits.comparison.head_matching import match_heads, random_twin, shuffled
 from babelscope.circuits.core.nodes import Head, check_model
-from babelscope.circuits.heads.ablation import matched_random, windows
+from babelscope.circuits.heads.ablation import matched_random
 from babelscope.circuits.heads.roles import Roles, role_scores
 from babelscope.models import Model
 from babelscope.models.batches import token_budget
@@ -23,16 +23,17 @@ from babelscope.results import Run, RunWriter, open_run, run_key
 from babelscope.results.manifest import versions
 from babelscope.results.step_store import StepStore
 from babelscope.studies import circuit_tables as tables
+from babelscope.studies.circuit_ablations import write_ablations
 from babelscope.studies.circuit_arrays import head_arrays
 from babelscope.studies.circuit_edges import Edges, EdgeSettings, control_prompts, find_edges
 from babelscope.studies.circuit_measures import Measured, Prompts, prompts_of, repeated
-from babelscope.studies.circuit_roles import ALSO, CANDIDATE, ffn_rows, role_rows
+from babelscope.studies.circuit_roles import ALSO, ffn_rows, role_rows
+from babelscope.studies.circuit_screen import screen_rows
 from babelscope.studies.circuit_settings import PRESETS, CircuitsSettings, Prompted, preset
-from babelscope.studies.circuit_steps import LanguageSteps
-from babelscope.studies.circuit_tables import AblationSet
+from babelscope.studies.circuit_steps import LanguageSteps, screen_facts
 from babelscope.studies.progress import Progress, silent
-from babelscope.studies.steps import run_steps, store_beside
-from babelscope.tasks import PromptPair, task_named
+from babelscope.studies.steps import KeptSteps, run_steps
+from babelscope.tasks import task_named
 
 __all__ = ["PRESETS", "CircuitsSettings", "preset", "study_circuits"]
 
@@ -64,8 +65,11 @@ def study_circuits(
     if against is not None:
         sides.append(Side.of(against, settings, (settings.against_language or settings.languages[-1],)))
     tables: dict[str, list[pd.DataFrame]] = {}
-    with RunWriter(out, kind="circuits", overwrite=overwrite) as run:
-        store = store_beside(out, fresh)
+    with (
+        KeptSteps(out, "fresh" if fresh else "resume") as beside,
+        RunWriter(out, kind="circuits", overwrite=overwrite) as run,
+    ):
+        store = beside.open()
         for side in sides:
             side.measure(settings, store, progress)
             for code, language in side.done.items():
@@ -93,8 +97,6 @@ def study_circuits(
         for name, frames in tables.items():
             run.table(name, pd.concat(frames, ignore_index=True))
         _manifest(run, first.model, settings, first.prompts, summary, against)
-    if store is not None:
-        store.remove()
     return open_run(out)
 
 
@@ -112,9 +114,12 @@ class Side:
         check_model(model)
         return cls(model, {code: prompts_of(model, settings, code) for code in languages})
 
+    def languages(self, settings: CircuitsSettings) -> dict[str, LanguageSteps]:
+        """The steps of each language."""
+        return {code: LanguageSteps(self.model, settings, code, own) for code, own in self.prompts.items()}
+
     def measure(self, settings: CircuitsSettings, store: StepStore | None, progress: Progress) -> None:
         """Behaviour, patching, search and roles in every language, each a step that is kept until the run is whole."""
-        languages = {code: LanguageSteps(self.model, settings, code, own) for code, own in self.prompts.items()}
         inputs = {
             "weights": self.model.weight_hash,
             "tokenizer": self.model.tokenizer_hash,
@@ -122,7 +127,7 @@ class Side:
             "device": str(self.model.device),
             "asked": run_key({**asdict(settings.part(Prompted)), "languages": None}),
         }
-        for code, one in languages.items():
+        for code, one in self.languages(settings).items():
             self.done[code] = one.measured(run_steps(one.steps, inputs, store, progress))
 
 
@@ -159,6 +164,7 @@ def _write_tables(
     halves = [row for c, x in done.items() for row in tables.behaviour_rows(c, everything[c], x.behaviour, True)]
     run.table("behaviour_heldout", pd.DataFrame(halves))
     run.table("census", pd.concat([each.everything.census.frame() for each in prompts.values()], ignore_index=True))
+    _table(run, "screen", screen_rows(done, settings.sigmas))
     _table(run, "roles", [row for c, x in done.items() for row in role_rows(c, x.found, x.roles, task)])
     _table(run, "ffn", [row for c, x in done.items() for row in ffn_rows(c, x.found)])
     _table(run, "role_scores", [row for c, x in done.items() for row in _score_rows(c, x.roles)])
@@ -167,7 +173,7 @@ def _write_tables(
         row for code in done for row in tables.promoted_rows(model, code, prompts[code].main, heads[code], settings.top)
     ]
     _table(run, "promoted", promoted)
-    _write_ablations(run, model, settings, everything, done, progress)
+    write_ablations(run, model, settings, everything, done, progress)
     correlations = _correlations(settings, done)
     if not settings.edges:
         _table(run, "overlap", correlations)
@@ -224,60 +230,6 @@ def _edges(side: Side, settings: CircuitsSettings, progress: Progress) -> Edges:
         controls,
         progress,
     )
-
-
-def _write_ablations(
-    run: _Collected,
-    model: Model,
-    settings: CircuitsSettings,
-    everything: Mapping[str, list[PromptPair]],
-    done: Mapping[str, Measured],
-    progress: Progress,
-) -> None:
-    sets = _ablation_sets(model, settings, done)
-    scores: dict[str, Array] = {}
-    rows: list[dict[str, Any]] = []
-    with progress("ablation", len(everything) * len(sets), "sets") as step:
-        for code, pairs in everything.items():
-            found, scores[code] = tables.ablation_rows(model, code, pairs, sets, settings.ablation, settings.seed)
-            rows += found
-            step(len(sets))
-    frame = pd.DataFrame(rows)
-    wide = frame["set"].str.startswith("ffn window")
-    for name, chosen in (("ablation", ~wide), ("ffn_windows", wide)):
-        if chosen.any():
-            run.table(name, frame.loc[chosen].reset_index(drop=True))
-    _table(run, "selectivity", tables.selectivity_rows(sets, scores, everything, settings.seed))
-
-
-def _ablation_sets(model: Model, settings: CircuitsSettings, done: Mapping[str, Measured]) -> list[AblationSet]:
-    """Each step's heads and the whole circuit of each language, random sets like it, FFNs and windows of them."""
-    sets: list[AblationSet] = []
-    task = task_named(settings.task)
-    dissociated = {label.role for label in task.dissociation.labels} if task.dissociation else set[str]()
-    for code, language in done.items():
-        suffix = f" ({code})" if len(done) > 1 else ""
-        named: dict[str, list[Head]] = {}
-        for row in role_rows(code, language.found, language.roles, task):
-            if row["role"] != ALSO:
-                named.setdefault(str(row["role"]), []).append(Head(row["layer"], row["head"]))
-        for role, heads in named.items():
-            chosen = tuple(dict.fromkeys(heads))
-            sets.append(AblationSet(f"{role}{suffix}", chosen, code))
-            # section 6: each of these sets beside random heads of its own layers
-            if role.removeprefix(CANDIDATE) in dissociated:
-                like = matched_random(model, chosen, settings.draws, settings.seed)
-                sets += [AblationSet(f"random like {role}{suffix}", tuple(n), code, d) for d, n in enumerate(like)]
-        circuit = language.found.heads
-        if circuit:
-            sets.append(AblationSet(f"circuit{suffix}", circuit, code))
-            draws = matched_random(model, circuit, settings.draws, settings.seed)
-            sets += [AblationSet(f"random{suffix}", tuple(nodes), code, draw) for draw, nodes in enumerate(draws)]
-    for width in settings.windows:
-        for centre, nodes in enumerate(windows(model, width)):
-            name = f"ffn {centre}" if width == 1 else f"ffn window of {width} at {centre}"
-            sets.append(AblationSet(name, tuple(nodes)))
-    return sets
 
 
 def _write_faithfulness(
@@ -400,6 +352,7 @@ def _manifest(
         defaults={"token_budget": token_budget(model.device), "patched_stratum": summary["patched_stratum"]},
         model=facts,
         tokenizer_hash=model.tokenizer_hash,
+        screen=screen_facts(model, settings),
         task=settings.task,
         languages=list(settings.languages),
         corruption=settings.corruption or next(iter(next(iter(prompts.values())).patched)),

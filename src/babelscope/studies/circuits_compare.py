@@ -1,9 +1,5 @@
 """Two circuits runs side by side: edges they share where the model is one, heads that do the same where it is not."""
 
-# pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportCallIssue=false, reportReturnType=false
-# pyright: reportGeneralTypeIssues=false
-# pandas declares what a selection returns as a union that no single frame is; the shapes are checked by tests.
-
 from __future__ import annotations
 
 from itertools import product
@@ -17,6 +13,8 @@ from babelscope.circuits.comparison.head_matching import match_heads, shuffled
 from babelscope.circuits.edges.circuit import Circuit
 from babelscope.circuits.heads.roles import Roles
 from babelscope.results import Run
+from babelscope.results.rows import read_rows
+from babelscope.results.schemas.circuits import RoleScores
 
 Array = NDArray[np.float64]
 OVERLAP = ["language", "language2", "measure", "value", "null", "p", "why"]
@@ -101,12 +99,19 @@ def _role_scores(run: Run) -> dict[str, Roles]:
     if "role_scores" not in run.tables:
         return {}
     found: dict[str, Roles] = {}
-    for code, rows in run.table("role_scores").groupby("language", sort=False):
-        rows = rows.sort_values(["layer", "head"])
-        shape = int(rows.layer.max()) + 1, int(rows["head"].max()) + 1
-        names = [name for name in rows.columns if name not in ("language", "layer", "head")]
-        scores = {name: rows[name].to_numpy(dtype=float).reshape(shape) for name in names}
-        found[str(code)] = _roles(scores)
+    table = run.table("role_scores")
+    heads = read_rows(run, RoleScores)
+    names = [str(name) for name in table.columns if name not in ("language", "layer", "head", "model")]
+    for code in dict.fromkeys(row.language for row in heads):
+        model = next(row.model for row in heads if row.language == code)
+        places = [place for place, row in enumerate(heads) if (row.language, row.model) == (code, model)]
+        shape = max(heads[place].layer for place in places) + 1, max(heads[place].head for place in places) + 1
+        scores = {name: np.full(shape, np.nan) for name in names}
+        for name in names:
+            values = table[name].tolist()
+            for place in places:
+                scores[name][heads[place].layer, heads[place].head] = values[place]
+        found[code] = _roles(scores)
     return found
 
 

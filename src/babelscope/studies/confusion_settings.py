@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from babelscope.errors import InputError
 from babelscope.languages import parse_languages
+from babelscope.settings import Use
 from babelscope.studies.writing_settings import Writing
 from babelscope.terms import ConfusionRule
 
@@ -33,6 +36,14 @@ class ConfusionSettings(Writing):
     """prompts of each set and language [all]"""
     seed: int = 0
     """of sampling"""
+
+    ONLY: ClassVar[Mapping[str, Use]] = {
+        "words": (lambda own: own.rule == "lcb", "--rule lcb"),
+        "identifier": (lambda own: own.rule == "lcb", "--rule lcb"),
+        "top_p": (lambda own: own.temperature is not None, "--temperature"),
+        "seed": (lambda own: own.temperature is not None, "--temperature"),
+        "system": (lambda own: own.chat != "off", "a chat template"),
+    }
 
     def check(self) -> None:
         """Raises InputError for what cannot be asked."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from babelscope._version import __version__
 from babelscope.corpora import ParallelCorpus, TextCollection, load_corpus, load_texts
 from babelscope.errors import InputError
 from babelscope.latent.census import refuse_empty
+from babelscope.latent.frequencies import counts_by_item, read_counts
 from babelscope.latent.geometry import MatchedRows, target_projection
 from babelscope.latent.judging import Pair, Rules
 from babelscope.latent.lens import Readings, averaging, check_lens, items_of, read, solved, states
@@ -30,7 +31,7 @@ from babelscope.latent.separation import separation
 from babelscope.latent.tokens import TokenSets, token_sets
 from babelscope.latent.trials import asked_tokens, languages_of, trials
 from babelscope.latent.tuned import TunedLens, fit_kl, fit_ridge, scored, warning
-from babelscope.latent.verdict import sentence
+from babelscope.latent.verdict import sentence, thinks_in
 from babelscope.latent.words import WordList, load_words
 from babelscope.models import Model
 from babelscope.regions.residual import record_residual
@@ -38,11 +39,13 @@ from babelscope.results import Run, RunWriter, open_run, run_key
 from babelscope.studies import latent_tables as tables
 from babelscope.studies.latent_settings import Asking, Judgement, LatentSettings, LensKind, Patching, Tuning, Words
 from babelscope.studies.progress import Progress, silent
-from babelscope.studies.steps import Given, Step, run_steps, store_beside
+from babelscope.studies.steps import Given, KeptSteps, Step, run_steps
 
 __all__ = ["LatentSettings", "census_of", "study_latent"]
 
 LENS_TABLES = ("census", "curves", "entropy", "verdicts", "controls")
+PIVOT = "en"
+"""the language that every page answers for first"""
 TUNED_FILE = "tuned_lens.safetensors"
 
 
@@ -99,11 +102,13 @@ def study_latent(
     corpus: ParallelCorpus | None = None,
     texts: Mapping[str, TextCollection] | None = None,
     progress: Progress = silent,
+    fresh: bool = False,
 ) -> Run:
     """Lens by language with controls and verdicts, patching and residual alignment; writes a run and opens it.
 
-    `corpus` and `texts` take the place of the settings' specifications when already loaded. Raises InputError for a
-    word list, language or text that does not serve, with the census where no concept can be compared.
+    `corpus` and `texts` take the place of the settings' specifications when already loaded; `fresh` forgets the steps
+    that a stopped study left. Raises InputError for a word list, language or text that does not serve, with the census
+    where no concept can be compared.
 
     >>> study_latent(model, LatentSettings(words="planted"), "runs/latent").summary["sentences"][0]  # doctest: +SKIP
     'Translating French to Chinese, pocket:planted-pivot solves 40 of 40 concepts and passes through English: …'
@@ -113,12 +118,17 @@ def study_latent(
     parallel = corpus
     if parallel is None and settings.parallel:
         parallel = load_corpus(settings.parallel, [code for code in words.languages if code in wanted])
+    if parallel is not None and settings.normalise:
+        parallel = parallel.normalised(settings.normalise)
     running = texts
     if running is None and settings.text and "tuned" in settings.lens:
         running = load_texts(settings.text, words.languages)
     steps = _Steps(model, settings, words, parallel, running)
-    with RunWriter(out, kind="latent", overwrite=overwrite) as run:
-        store = store_beside(out)
+    with (
+        KeptSteps(out, "fresh" if fresh else "resume") as beside,
+        RunWriter(out, kind="latent", overwrite=overwrite) as run,
+    ):
+        store = beside.open()
         results = run_steps(steps.all, steps.inputs, store, progress)
         found = [results[step] for step in steps.lenses]
         lens: TunedLens | None = results[steps.tuned] if steps.tuned else None
@@ -135,8 +145,12 @@ def study_latent(
         if steps.alignment is not None:
             run.table("alignment", results[steps.alignment])
         run.manifest.update(_manifest(model, settings, words, steps.inputs))
+        run.manifest["corpus_notes"] = [] if parallel is None else list(parallel.notes)
         run.manifest["summary"] = {
-            "sentences": [one.sentence for one in found] + [one.sentence for one in patched],
+            "sentences": [
+                *headline(model.id, found, settings.lens[0]),
+                *(one.sentence for one in (*found, *patched)),
+            ],
             "languages": list(words.languages),
             "layers": model.layers,
             "pairs": ["→".join(pair) for pair in settings.pairs],
@@ -144,9 +158,19 @@ def study_latent(
             "least": settings.least,
             "tuned_lens": None if lens is None else (warning(model, lens) or "fitted on enough text"),
         }
-    if store is not None:
-        store.remove()
     return open_run(out)
+
+
+def headline(model: str, found: Sequence[LensFound], lens: str) -> list[str]:
+    """Whether the model thinks in English, over all pairs of other languages; nothing for a single pair, which says it.
+
+    Read off the first lens, on solved concepts.
+    """
+    rows = tables.joined([one.frames["verdicts"] for one in found if one.lens == lens])
+    if not len(rows):
+        return []
+    own = rows[(rows.language == PIVOT) & (rows.scope == "solved") & (rows.source != PIVOT) & (rows.target != PIVOT)]
+    return [thinks_in(model, own.outcome.tolist(), PIVOT)] if len(own) > 1 else []
 
 
 def chosen_words(settings: LatentSettings) -> WordList:
@@ -207,7 +231,8 @@ class _Steps:
         candidates = settings.candidates or self.words.languages
         question = Question(settings.part(Words), self._asking(pair), settings.part(Judgement), tuple(candidates), lens)
         needs = (self.tuned,) if lens == "tuned" and self.tuned else ()
-        return Step(f"{lens} lens {'-'.join(pair)}", question, self._look, needs, dict(aligned))
+        inputs = {**aligned, **({"counts": _file_hash(settings.counts)} if settings.counts is not None else {})}
+        return Step(f"{lens} lens {'-'.join(pair)}", question, self._look, needs, inputs)
 
     def _tuned_step(self) -> Step[Tuning, TunedLens]:
         hashes = {code: text.hash for code, text in (self.running or {}).items()}
@@ -320,7 +345,9 @@ def pair_of(
     moved = hidden if translate is None else translate.moved(hidden)
     matched = MatchedRows(model, moved, averaging(items, len(tokens.concepts))) if question.judgement.matched else None
     right = solved(readings, items, tokens, target)
-    return Pair(words, tokens, source, target, readings, right, projected, matched)
+    counts = question.judgement.counts
+    known = {} if counts is None else counts_by_item(words, tokens, read_counts(counts))
+    return Pair(words, tokens, source, target, readings, right, projected, matched, known)
 
 
 def census_of(model: Model, settings: LatentSettings, corpus: ParallelCorpus | None = None) -> pd.DataFrame:
@@ -368,4 +395,4 @@ def _file_hash(path: Path) -> str:
     try:
         return hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError as error:
-        raise InputError(f"the tuned lens {path} cannot be read: {error.strerror}") from None
+        raise InputError(f"{path} cannot be read: {error.strerror}") from None

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import ClassVar, Literal, get_args
 
+from babelscope.corpora.spec import with_form
 from babelscope.errors import InputError
 from babelscope.languages import parse_languages
-from babelscope.settings import Settings
-from babelscope.terms import SpecialTokens
+from babelscope.settings import Settings, Use
+from babelscope.terms import Form, SpecialTokens
 
 Task = Literal["translation", "repetition", "cloze", "sentence"]
 LensKind = Literal["logit", "tuned"]
 Part = Literal["lens", "patch", "align"]
 WordReading = Literal["first", "prefixes"]
 Fit = Literal["ridge", "kl"]
+MOST_PROMPTS = 1000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +56,8 @@ class Asking(Settings):
     """a word behind demonstrations, the same word again, a definition with a gap, a sentence up to the word"""
     parallel: str | None = None
     """parallel text for the task sentence and the part align, such as pocket:heldout"""
+    normalise: Form | None = None
+    """bring the parallel text into one Unicode form, such as nfc, in which the words are [as it is]"""
     prompts: int = 1
     """prompts a concept, averaged: other demonstrations, or other sentences"""
     demonstrations: int | None = None
@@ -64,11 +69,13 @@ class Asking(Settings):
 
     def check(self) -> None:
         """Raises InputError for a task that cannot be asked."""
+        if self.parallel is not None:
+            self._put(parallel=with_form(self.parallel, self.normalise))
         self._put(from_=tuple(parse_languages(self.from_)), to=tuple(parse_languages(self.to)))
         if self.special not in ("auto", "none", "bos"):
             raise InputError(f"--special {self.special}: nothing is averaged over tokens here; use none or bos")
-        if self.prompts < 1 or (self.demonstrations or 0) < 0:
-            raise InputError("--prompts: at least one; --demonstrations cannot be negative")
+        if not 1 <= self.prompts <= MOST_PROMPTS or not 0 <= (self.demonstrations or 0) <= MOST_PROMPTS:
+            raise InputError(f"--prompts: 1 to {MOST_PROMPTS} a concept; --demonstrations: 0 to {MOST_PROMPTS}")
         if self.task == "sentence" and not self.parallel:
             raise InputError("--task sentence needs --parallel with sentences in both languages")
         if self.task in ("translation", "sentence") and not self.pairs:
@@ -140,6 +147,8 @@ class Judgement(Settings):
     """draws of rows of matched spectrum"""
     least: float = 0.01
     """excess below which nothing is called a sign"""
+    counts: Path | None = None
+    """word counts for the control of frequency: a TSV of language, word, count [the lens's own mean]"""
 
     def check(self) -> None:
         """Raises InputError for draws that give no interval."""
@@ -173,6 +182,28 @@ class LatentSettings(Patching, Judgement, Tuning, Parts, Asking, Words):
     >>> LatentSettings(to=("zh", "es"), from_=("fr",)).pairs
     [('fr', 'zh'), ('fr', 'es')]
     """
+
+    ONLY: ClassVar[Mapping[str, Use]] = {
+        "kinds": (lambda own: own.words != "planted", "a word list that has kinds"),
+        "from_": (lambda own: own.task in ("translation", "sentence"), "--task translation or sentence"),
+        "parallel": (lambda own: own.task == "sentence" or "align" in own.parts, "--task sentence or --parts align"),
+        "normalise": (lambda own: own.parallel is not None, "--parallel"),
+        "demonstrations": (lambda own: own.task != "sentence", "a task with demonstrations"),
+        "lens": (lambda own: "lens" in own.parts, "--parts lens"),
+        "candidates": (lambda own: "lens" in own.parts, "--parts lens"),
+        **{name: (lambda own: "lens" in own.parts, "--parts lens") for name in ("permutations", "matched", "least")},
+        "draws": (lambda own: own.parts != ("align",), "--parts lens or patch"),
+        "tuned": (lambda own: "tuned" in own.lens, "--lens tuned"),
+        **{
+            name: (lambda own: "tuned" in own.lens and own.tuned is None, "--lens tuned that is fitted here")
+            for name in ("text", "text_tokens", "window", "fit")
+        },
+        **{
+            name: (lambda own: "tuned" in own.lens and own.tuned is None and own.fit == "kl", "--fit kl")
+            for name in ("steps", "step_tokens")
+        },
+        **{name: (lambda own: "patch" in own.parts, "--parts patch") for name in ("trials", "patch_from", "patch_to")},
+    }
 
     def check(self) -> None:
         """Raises InputError for settings that cannot go together."""

@@ -9,11 +9,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 
-from babelscope.models import Model
+from babelscope.models import Model, Site, capture
 from babelscope.studies.steps import Cost, Step
 
 PROBE_TOKENS = 1024
@@ -36,37 +37,42 @@ class Probe:
     """the whole vocabulary for one token, beyond the blocks"""
     element: float
     """one float64 multiply-add on arrays that lie in memory"""
+    begun: float = 0.0
+    """what a forward pass costs however short it is, with the hooks that read every block"""
 
     def seconds(self, cost: Cost) -> float:
         """Time of a cost."""
-        return cost.tokens * self.token + cost.scored * self.scored + cost.elements * self.element + cost.seconds
+        work = cost.tokens * self.token + cost.scored * self.scored + cost.elements * self.element
+        return work + cost.passes * self.begun + cost.seconds
 
 
-def probe(model: Model, seconds: float = SECONDS) -> Probe:
-    """Times the kinds of work on random tokens; a few seconds, and nothing but the numbers is kept."""
+def probe(model: Model, seconds: float = SECONDS, clock: Callable[[], float] = time.perf_counter) -> Probe:
+    """Times the kinds of work on random tokens, by the clock on the wall unless another is given; nothing is kept."""
+    least = partial(_least, seconds=seconds, clock=clock)
     generator = torch.Generator().manual_seed(0)
     words = int(model.config.vocab_size)
     ids = torch.randint(0, words, (PROBE_TOKENS // SENTENCE, SENTENCE), generator=generator).to(model.device)
     with torch.inference_mode():
-        token = _least(lambda: model.trunk(ids), seconds, model) / ids.numel()
+        token = least(lambda: model.trunk(ids), model) / ids.numel()
+        with capture(model, [Site("residual", layer) for layer in range(model.layers)]):
+            begun = max(0.0, least(lambda: model.trunk(ids[:1, :1]), model) - token)
+        token = max(token - begun / ids.numel(), token / 2)
         hidden = model.trunk(ids[:2])
-        scored = (
-            _least(lambda: torch.logsumexp(model.logits(hidden).float(), -1), seconds, model) / hidden[..., 0].numel()
-        )
+        scored = least(lambda: torch.logsumexp(model.logits(hidden).float(), -1), model) / hidden[..., 0].numel()
     array = torch.rand(ELEMENTS, dtype=torch.float64, generator=generator)
-    element = _least(lambda: (array * 1.5 + 0.5).sum(), seconds / 2, None) / ELEMENTS
-    return Probe(token, scored, element)
+    element = least(lambda: (array * 1.5 + 0.5).sum(), None) / ELEMENTS
+    return Probe(token, scored, element, begun)
 
 
-def _least(work: Callable[[], object], seconds: float, model: Model | None) -> float:
+def _least(work: Callable[[], object], model: Model | None, seconds: float, clock: Callable[[], float]) -> float:
     """Median time of one call, after one that warms up."""
 
     def once() -> float:
-        started = time.perf_counter()
+        started = clock()
         work()
         if model is not None and model.device.type == "cuda":
             torch.cuda.synchronize(model.device)
-        return time.perf_counter() - started
+        return clock() - started
 
     once()
     times, until = [once()], time.perf_counter() + seconds
@@ -148,14 +154,22 @@ def _mebibytes(size: int) -> str:
 
 def plan_steps(steps: Sequence[Step[Any, Any]], measured: Probe) -> StudyPlan:
     """The cost of each step, in time of this machine."""
-    costs = [step.cost(step.settings) for step in steps]
-    times = [measured.seconds(cost) for cost in costs]
+    return plan_costs([(step.name, step.cost(step.settings)) for step in steps], measured)
+
+
+def plan_costs(named: Sequence[tuple[str, Cost]], measured: Probe) -> StudyPlan:
+    """The cost of each part by name, in time of this machine.
+
+    >>> plan_costs([("a", Cost(tokens=30)), ("b", Cost(tokens=10))], Probe(1.0, 0.0, 0.0)).steps[0].share
+    0.75
+    """
+    times = [measured.seconds(cost) for _, cost in named]
     whole = sum(times) or 1.0
     return StudyPlan(
         tuple(
             PlannedStep(
-                step.name, cost.passes, cost.tokens, took, took / whole, cost.peak_bytes, cost.disk_bytes, cost.cheaper
+                name, cost.passes, cost.tokens, took, took / whole, cost.peak_bytes, cost.disk_bytes, cost.cheaper
             )
-            for step, cost, took in zip(steps, costs, times)
+            for (name, cost), took in zip(named, times)
         )
     )

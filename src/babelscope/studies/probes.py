@@ -1,9 +1,9 @@
-"""The parts of a regions study that ask for more: alignment metrics, alignment neurons, doses, writing and steering."""
+"""The parts of a regions study that ask for more: alignment metrics, alignment neurons, doses and writing."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import Any
 
 import pandas as pd
@@ -11,7 +11,7 @@ import torch
 
 from babelscope.corpora import ParallelCorpus
 from babelscope.models import Model
-from babelscope.regions import alignment, confounds, generation, steering
+from babelscope.regions import alignment, confounds, generation
 from babelscope.regions.alignment_neurons import Removals, Task, deactivate_alignment
 from babelscope.regions.masks import RegionSet, random_region_by_layer
 from babelscope.regions.methods import PERMUTED
@@ -147,35 +147,18 @@ def write_generations(
     corpus: ParallelCorpus,
     settings: RegionsSettings,
     progress: Progress,
-) -> dict[str, Any]:
-    """Tables `generations`, `generation_shares` and `steering`; raises MissingExtra without py3langid."""
+) -> None:
+    """Tables `generations` and `generation_shares`; raises MissingExtra without py3langid."""
     sampling = generation.Sampling(settings.generate_tokens, seed=settings.seed)
-    count = settings.generate or 16
-    wanted = recording.languages if settings.generate else [settings.steer[0]] if settings.steer else []
     prompts = {
-        code: generation.cut_prompts(model, corpus.texts[code], settings.prompt_tokens, count) for code in wanted
+        code: generation.cut_prompts(model, corpus.texts[code], settings.prompt_tokens, settings.generate)
+        for code in recording.languages
     }
-    rows: list[generation.Continuation] = []
-    if settings.generate:
-        conditions = _conditions(regions, settings)
-        with progress("generations", len(conditions) * sum(map(len, prompts.values())), "texts") as step:
-            rows += generation.generations(model, prompts, conditions, sampling, recording.languages, step)
-        run.table("generation_shares", pd.DataFrame(_shares(rows)))
-    told: dict[str, Any] = {}
-    if settings.steer:
-        source, target = settings.steer
-        push = steering.Push(
-            source, target, settings.steer_way, settings.steer_factor, settings.controls, settings.seed
-        )
-        table, texts = steering.steer(model, recording, regions, push, prompts[source], sampling)
-        run.table("steering", pd.DataFrame(asdict(row) for row in table))
-        told = {row.condition: row.success for row in table}
-        for row in texts:
-            if row.deactivated != generation.BASE or not settings.generate:
-                name = row.deactivated if row.deactivated == generation.BASE else f"{row.deactivated} to {target}"
-                rows.append(replace(row, deactivated=name))
+    conditions = _conditions(regions, settings)
+    with progress("generations", len(conditions) * sum(map(len, prompts.values())), "texts") as step:
+        rows = generation.generations(model, prompts, conditions, sampling, recording.languages, step)
+    run.table("generation_shares", pd.DataFrame(_shares(rows)))
     run.table("generations", pd.DataFrame(asdict(row) for row in rows))
-    return told
 
 
 def _conditions(regions: RegionSet, settings: RegionsSettings) -> list[tuple[str, int, Treatment | None]]:

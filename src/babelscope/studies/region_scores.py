@@ -29,6 +29,7 @@ from babelscope.studies.region_settings import RegionsSettings
 
 MAP_SENTENCES = 100
 """sentences per language whose pairs are kept for the map"""
+SITES = {"neurons": "input of the MLP output projection", "residual": "residual stream"}
 FIRST_SHARE = 0.1
 """of ‖v‖² in the first position, above which captions name --first drop"""
 CURVES = ("lrds", "sads", "same_language", "same_sentence", "neither")
@@ -66,7 +67,7 @@ class RegionScores:
 
     @property
     def main(self) -> masks.RegionSet:
-        """The regions that are switched off, steered and drawn."""
+        """The regions that are switched off and drawn."""
         return next(iter(self.sets.values()))
 
 
@@ -144,7 +145,7 @@ def _sets(
         "model": model.id,
         "revision": model.revision,
         "weight_hash": model.weight_hash,
-        "site": "input of the MLP output projection",
+        "site": SITES[recording.span.site],
         "corpus_hash": sample.hash,
         "sentences": len(recording.ids),
         "documents": recording.document_count,
@@ -340,6 +341,11 @@ def notes(found: RegionScores) -> list[str]:
     """Sentences that a reader needs beside the numbers."""
     recording = found.recording
     told: list[str] = []
+    if recording.span.site == "residual":
+        told.append(
+            "What is called a neuron here is a dimension of the residual stream: layer l is the stream before block l, "
+            "the last one that behind all blocks."
+        )
     if not recording.documents:
         told.append("Sentences are taken as independent: the corpus names no documents, or they were not asked for.")
     sinks = sum(one.scope == "model" for one in found.sinks)

@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
+from babelscope.corpora.spec import with_form
 from babelscope.errors import InputError
-from babelscope.languages import language, parse_languages
-from babelscope.settings import Settings
-from babelscope.terms import Documents, First, Joint, Kind, Norm, Pooled, RegionMethod, Sign, SpecialTokens, Way
+from babelscope.languages import parse_languages
+from babelscope.settings import Settings, Use
+from babelscope.terms import (
+    Documents,
+    First,
+    Form,
+    Joint,
+    Kind,
+    Norm,
+    Pooled,
+    RecordedSite,
+    RegionMethod,
+    Sign,
+    SpecialTokens,
+)
 
 if TYPE_CHECKING:
     from babelscope.regions.contrast import ContrastSettings
@@ -26,9 +40,12 @@ class Sample(Settings):
     """parallel sentences"""
     seed: int = 0
     """of the sample, the controls and the bootstrap"""
+    normalise: Form | None = None
+    """bring every text into one Unicode form, such as nfc; how many texts that changed is recorded [as they are]"""
 
     def check(self) -> None:
         """Raises InputError for a sample in which nothing can be compared."""
+        self._put(corpus=with_form(self.corpus, self.normalise))
         if self.languages is not None:
             self._put(languages=tuple(parse_languages(self.languages)))
         if self.samples < 2:
@@ -46,6 +63,8 @@ class Recorded(Settings):
     """drop: the first pooled token stays out of the mean"""
     tokens: Pooled = "all"
     """shortest: as many tokens of a sentence as the language with the fewest has"""
+    site: RecordedSite = "neurons"
+    """residual: dimensions of the residual stream in the place of neurons (models without known MLPs: Mamba)"""
     weighted: bool = False
     """mixtures of experts: neurons of routed experts times their routing weight"""
 
@@ -63,7 +82,7 @@ class Localisation(Settings):
     documents: Documents = "auto"
     """auto: sentences of one document of the corpus are not independent; none: they are"""
     method: RegionMethod = "contrast"
-    """regions that are switched off, steered and drawn; z-score needs six languages"""
+    """regions that are switched off and drawn; z-score needs six languages"""
     effect: float = 0.5
     """of contrast, in standard deviations within languages"""
     sign: Sign = "raised"
@@ -105,6 +124,8 @@ class Deactivation(Settings):
     """tokens of text per language; 0: all of it"""
     controls: int = 5
     """random draws of each control"""
+    edits: tuple[str, ...] = ()
+    """files of steering edits, by commas, under which the text is read too (runs/steer/edits/…)"""
 
     def check(self) -> None:
         """Raises InputError for what cannot be measured."""
@@ -138,6 +159,10 @@ class Calibration(Settings):
                     raise InputError(f"--methods {name}: there are {', '.join(METHODS)}")
 
 
+SITES = ("residual", "router")
+"""sites beside the neurons on which alignment is measured"""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Alignment(Settings):
     """Alignment: how translations meet."""
@@ -146,11 +171,18 @@ class Alignment(Settings):
     """all alignment metrics, by layer and pair of languages"""
     alignment_neurons: tuple[float, ...] = ()
     """shares of all neurons, those that carry SADS, to switch off, such as 0.01,0.05"""
+    alignment_sites: tuple[str, ...] = ()
+    """the same metrics on further sites, by commas: residual (pooled three ways), router (of a mixture)"""
     stories: str | None = None
     """story cloze beside the alignment neurons, such as pocket:"""
 
     def check(self) -> None:
-        """Raises InputError for shares that are none, and for a metric from outside that cannot be had."""
+        """Raises InputError for shares that are none, unknown sites, and a metric from outside that cannot be had."""
+        unknown = [name for name in self.alignment_sites if name not in SITES]
+        if unknown:
+            raise InputError(
+                f"--alignment-sites {', '.join(unknown)}: there are {', '.join(SITES)}; neurons are always measured"
+            )
         _check_shares("--alignment-neurons", self.alignment_neurons)
         if self.alignment:
             from babelscope.regions.alignment import METRICS
@@ -187,12 +219,6 @@ class Generation(Settings):
     """tokens of each continuation"""
     prompt_tokens: int = 8
     """tokens of each prompt"""
-    steer: tuple[str, str] | None = None
-    """steer generation from one language to another, such as en:zh"""
-    steer_way: Way = "mean"
-    """the region's neurons at their means in the target language, or scaled"""
-    steer_factor: float = 1.0
-    """times the means, or the activations"""
 
     def check(self) -> None:
         """Raises InputError for what cannot be written, MissingExtra where languages could not be told apart."""
@@ -200,12 +226,7 @@ class Generation(Settings):
             raise InputError("--generate cannot be negative")
         if min(self.generate_tokens, self.prompt_tokens) < 1:
             raise InputError("--generate-tokens and --prompt-tokens: at least one token")
-        if self.steer_way not in ("mean", "scale"):
-            raise InputError(f"--steer-way {self.steer_way}: use mean or scale")
-        if self.steer is not None:
-            source, target = self.steer
-            self._put(steer=(language(source).code, language(target).code))
-        if self.generate or self.steer:
+        if self.generate:
             from babelscope.regions.identification import check_identifier
 
             check_identifier()
@@ -219,19 +240,49 @@ class RegionsSettings(Generation, Dosing, Alignment, Calibration, Deactivation, 
     Calibration(permutations=0, fdr=0.05, methods=())
     """
 
+    ONLY: ClassVar[Mapping[str, Use]] = {
+        "sink_share": (lambda own: own.norm == "robust", "--norm robust"),
+        **{name: (lambda own: own.texts is not None, "--texts") for name in ("window", "joint", "text_tokens")},
+        "controls": (
+            lambda own: bool(own.texts or own.alignment_neurons or own.generate),
+            "--texts, --alignment-neurons or --generate",
+        ),
+        "stories": (lambda own: bool(own.alignment_neurons), "--alignment-neurons"),
+        "kinds": (lambda own: bool(own.doses), "--doses"),
+        **{name: (lambda own: bool(own.generate), "--generate") for name in ("generate_tokens", "prompt_tokens")},
+    }
+
     def check(self) -> None:
         """Raises InputError for settings that cannot go together."""
+        if self.texts is not None:
+            self._put(texts=with_form(self.texts, self.normalise))
         if self.paper:
+            if self.first != "keep" or self.tokens != "all":
+                raise InputError("--paper is --first keep --tokens all: leave out the others, or --paper")
             self._put(norm="paper", first="keep", tokens="all", method="z-score")
-        if self.weighted and (self.steer or (self.doses and any(kind.startswith("mean") for kind in self.kinds))):
+        if self.site == "residual":
+            self._refuse_neurons_only()
+        for name, wanted in (("--doses", self.doses), ("--edits", self.edits),
+                             ("--methods relevance", "relevance" in self.methods)):  # fmt: skip
+            if wanted and not self.texts:
+                raise InputError(f"{name} needs --texts to measure on")
+        if self.weighted and self.doses and any(kind.startswith("mean") for kind in self.kinds):
             raise InputError("--weighted: neurons cannot be set to means of themselves times a routing weight")
-        if self.doses and not self.texts:
-            raise InputError("--doses needs --texts to measure on")
         if self.languages is not None:
             self.check_languages(self.languages)
-            absent = [code for code in self.steer or () if code not in self.languages]
-            if absent:
-                raise InputError(f"--steer: {', '.join(absent)} is not among --languages")
+
+    def _refuse_neurons_only(self) -> None:
+        """Raises InputError for what is defined of neurons alone."""
+        only: dict[str, object] = {
+            "--texts": self.texts, "--doses": self.doses, "--generate": self.generate,
+            "--alignment-neurons": self.alignment_neurons, "--weighted": self.weighted,
+            "--methods lape": {"lape", "lape-routed"} & set(self.methods),
+            "--methods relevance": "relevance" in self.methods,
+            "--alignment-sites router": "router" in self.alignment_sites,
+        }  # fmt: skip
+        asked = [name for name, value in only.items() if value]
+        if asked:
+            raise InputError(f"{', '.join(asked)}: of neurons alone, not of --site residual")
 
     def check_languages(self, languages: tuple[str, ...]) -> None:
         """Raises InputError for one language, an unknown reference, and z-scores that no neuron can reach."""

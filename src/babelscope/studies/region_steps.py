@@ -6,15 +6,23 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
 
+import pandas as pd
+import torch
+from torch import Tensor
+
 from babelscope.corpora import ParallelCorpus
 from babelscope.models import Model
 from babelscope.models.batches import token_budget
 from babelscope.regions.expert_deactivation import WAYS
+from babelscope.regions.masks import RegionSet
 from babelscope.regions.perplexity import Windows
 from babelscope.regions.recording import Recording, Span, record
+from babelscope.regions.relevance import relevances, selective
 from babelscope.regions.table import DeactivationTable, deactivation_table
 from babelscope.results.manifest import run_key
 from babelscope.studies import calibration, probes
+from babelscope.studies.alignment_sites import write_alignment_sites
+from babelscope.studies.edited_text import edited_text, file_hash
 from babelscope.studies.region_scores import score_regions
 from babelscope.studies.region_settings import (
     Alignment,
@@ -77,6 +85,15 @@ class RegionsStudy:
             inputs=self.texts,
             cost=lambda own: self._scoring(1 + self.languages + 2 * own.controls, "--text-tokens, --controls"),
         )
+        # what saved edits of steering do to each language
+        self.edited = Step(
+            "text under edits",
+            asked.part(Deactivation),
+            self._edited,
+            needs=(),
+            inputs={**self.texts, **{f"edit {place}": file_hash(path) for place, path in enumerate(asked.edits)}},
+            cost=lambda own: self._scoring(1 + len(own.edits) * (1 + own.controls), "--text-tokens, --controls"),
+        )
         # the same regions in resampled documents and in halves
         self.steadiness = Step(
             "stability",
@@ -93,7 +110,7 @@ class RegionsStudy:
             "permutations",
             asked.part(Calibration),
             lambda own, given: calibration.null_of(
-                given[self.regions].recording, own.permutations, asked, given.progress
+                given[self.regions].recording, own.permutations, asked, given.progress, model.device
             ),
             needs=(self.regions,),
             cost=lambda own: Cost(
@@ -106,10 +123,9 @@ class RegionsStudy:
         self.methods = Step(
             "methods",
             asked.part(Calibration),
-            lambda own, given: calibration.method_sets(
-                given[self.regions], given[self.null] if own.permutations else None, asked
-            ),
+            self._methods,
             needs=(self.regions, *([self.null] if asked.permutations else [])),
+            inputs=self.texts if "relevance" in asked.methods else {},
             cost=lambda own: Cost(elements=20 * len(own.methods) * self.values),
             kept=False,
         )
@@ -129,6 +145,16 @@ class RegionsStudy:
             self._alignment,
             needs=(self.recording, self.regions),
             cost=lambda _: Cost(elements=ALIGNING * self.values, cheaper="without --alignment"),
+        )
+        # the same on the residual stream and on routers
+        self.sites = Step(
+            "alignment on other sites",
+            asked.part(Alignment),
+            self._sites,
+            needs=(self.recording, self.regions),
+            cost=lambda own: Cost(
+                tokens=self.tokens * ("residual" in own.alignment_sites), elements=ALIGNING * self.values
+            ),
         )
         self.alignment_neurons = Step(
             "alignment neurons",
@@ -150,7 +176,7 @@ class RegionsStudy:
                 "--doses, --kinds, --text-tokens",
             ),
         )
-        # what the model writes with and without a region, and when it is steered
+        # what the model writes with and without a region
         self.writing = Step(
             "writing",
             asked.part(Generation),
@@ -168,14 +194,16 @@ class RegionsStudy:
             (self.recording, True),
             (self.regions, True),
             (self.table, self.windows),
+            (self.edited, asked.edits),
             (self.steadiness, True),
             (self.null, asked.permutations),
             (self.methods, True),
-            (self.routing, self.model.mixtures),
+            (self.routing, self.model.mixtures and asked.site == "neurons"),
             (self.alignment, asked.alignment),
+            (self.sites, asked.alignment_sites),
             (self.alignment_neurons, asked.alignment_neurons),
             (self.doses, asked.doses),
-            (self.writing, asked.generate or asked.steer),
+            (self.writing, asked.generate),
         ]
         return [step for step, wanted in every if wanted]
 
@@ -206,7 +234,7 @@ class RegionsStudy:
         with given.progress("recording", count, "sentences") as step:
             return record(
                 self.model, self.corpus, own.special, self.activity, store=store, progress=step,
-                span=Span(own.first, own.tokens, own.weighted),
+                span=Span(own.first, own.tokens, own.weighted, own.site),
             )  # fmt: skip
 
     def _deactivate(self, own: Deactivation, given: Given) -> DeactivationTable:
@@ -218,6 +246,21 @@ class RegionsStudy:
                 self.model, self.windows, regions, own.controls, self.settings.seed, progress=step
             )
 
+    def _methods(self, own: Calibration, given: Given) -> dict[str, RegionSet]:
+        found = given[self.regions]
+        scores: Tensor | None = None
+        if "relevance" in own.methods:
+            by_language = selective(relevances(self.model, self.windows))
+            scores = torch.stack([self.model.layout.in_a_row(by_language[code]) for code in found.recording.languages])
+        return calibration.method_sets(found, given[self.null] if own.permutations else None, self.settings, scores)
+
+    def _edited(self, own: Deactivation, given: Given) -> Tables:
+        into = Tables()
+        with given.progress("text under edits", len(own.edits), "files") as step:
+            rows = edited_text(self.model, self.windows, own.edits, own.controls, self.settings.seed, step)
+        into.table("edited_text", pd.DataFrame(rows))
+        return into
+
     def _routing(self, _own: object, given: Given) -> Tables:
         into = Tables()
         told = write_routing(into, self.model, given[self.recording], self.windows, self.settings)
@@ -228,6 +271,19 @@ class RegionsStudy:
         into = Tables()
         into.summary["matched_negatives"] = probes.write_alignment(
             into, self.model, given[self.regions].recording, self.sample(given)
+        )
+        return into
+
+    def _sites(self, own: Alignment, given: Given) -> Tables:
+        into = Tables()
+        write_alignment_sites(
+            into,
+            self.model,
+            given[self.recording],
+            self.sample(given),
+            own.alignment_sites,
+            self.settings.seed,
+            given.progress,
         )
         return into
 
@@ -245,11 +301,9 @@ class RegionsStudy:
 
     def _writing(self, _own: Generation, given: Given) -> Tables:
         into, found = Tables(), given[self.regions]
-        steered = probes.write_generations(
+        probes.write_generations(
             into, self.model, found.recording, found.main, self.sample(given), self.settings, given.progress
         )
-        if steered:
-            into.summary["steering"] = steered
         return into
 
     # -- sizes, for the plan -------------------------------------------------------------------------------------------
@@ -266,7 +320,9 @@ class RegionsStudy:
     @property
     def values(self) -> int:
         """Numbers of a recording: L · n · D."""
-        return self.languages * len(self.corpus) * self.model.neurons
+        residual = self.model.width * (self.model.layers + 1)
+        places = residual if self.settings.site == "residual" else self.model.neurons
+        return self.languages * len(self.corpus) * places
 
     @cached_property
     def texts(self) -> dict[str, str]:
@@ -295,7 +351,7 @@ class RegionsStudy:
 
     def _generating(self, own: Generation) -> Cost:
         conditions = 1 + self.languages + min(self.settings.controls, 2) if own.generate else 0
-        prompts = (own.generate or 16) * (conditions * self.languages + (4 + self.settings.controls) * bool(own.steer))
+        prompts = own.generate * conditions * self.languages
         # a token that is generated costs a pass of its own, in which few rows share the weights
         tokens = prompts * (own.prompt_tokens + 4 * own.generate_tokens)
         return Cost(tokens=tokens, scored=prompts * own.generate_tokens, passes=tokens // 64, cheaper="--generate")

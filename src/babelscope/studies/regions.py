@@ -25,7 +25,7 @@ from babelscope.studies.progress import Progress, silent
 from babelscope.studies.region_scores import summary, write_headlines, write_scores
 from babelscope.studies.region_settings import RegionsSettings
 from babelscope.studies.region_steps import RegionsStudy
-from babelscope.studies.steps import Kept, Results, run_steps, store_beside
+from babelscope.studies.steps import Kept, KeptSteps, Results, run_steps
 
 __all__ = ["RegionsSettings", "study_regions"]
 
@@ -52,12 +52,10 @@ def study_regions(
     1312
     """
     study = regions_study(model, settings, corpus, texts)
-    with RunWriter(out, kind="regions", overwrite=overwrite) as run:
-        store = None if kept == "off" else store_beside(out, kept == "fresh")
+    with KeptSteps(out, kept) as beside, RunWriter(out, kind="regions", overwrite=overwrite) as run:
+        store = beside.open()
         results = run_steps(study.steps, study.inputs, store, progress)
         _write(run, study, results)
-    if store is not None:
-        store.remove()
     return open_run(out)
 
 
@@ -68,9 +66,11 @@ def regions_study(
     texts: Mapping[str, TextCollection] | None = None,
 ) -> RegionsStudy:
     """The steps of a study, its text read; raises what `study_regions` raises before it measures."""
-    if settings.texts or texts or settings.generate or settings.steer:
+    if settings.texts or texts or settings.generate:
         refuse_next_word(model.encoder, model.id)
     whole = corpus or load_corpus(settings.corpus, settings.languages)
+    if settings.normalise:
+        whole = whole.normalised(settings.normalise)  # what came in memory; nothing is left to change in the rest
     sample = whole.sample(settings.samples, settings.seed)
     settings.check_languages(sample.languages)
     if settings.texts and texts is None:
@@ -90,7 +90,15 @@ def _write(run: RunWriter, study: RegionsStudy, results: Results) -> None:
         _write_table(run, table)
         told["perplexity"] = table.perplexities()
     _write_calibration(run, study, results, told)
-    for step in (study.routing, study.alignment, study.alignment_neurons, study.doses, study.writing):
+    for step in (
+        study.edited,
+        study.routing,
+        study.alignment,
+        study.sites,
+        study.alignment_neurons,
+        study.doses,
+        study.writing,
+    ):
         if step in study.steps:
             results[step].write(run)
             told |= results[step].summary
@@ -181,6 +189,7 @@ def _manifest(
         "languages": list(sample.languages),
         "sentence_ids": list(sample.ids),
         "dropped": dict(sample.dropped),
+        "notes": list(sample.notes),
     }
     decided = {
         "settings": asdict(settings),

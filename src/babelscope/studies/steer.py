@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
+import torch
 
 from babelscope.corpora import ParallelCorpus, load_corpus
 from babelscope.errors import InputError
@@ -33,14 +34,14 @@ from babelscope.steering.sentences import first_sentence
 from babelscope.studies.progress import Progress, silent
 from babelscope.studies.steer_pair import Asked, Pair, PairTables, asked_of, how_of, told_of
 from babelscope.studies.steer_settings import BENCHMARK, CORPUS, EVERYDAY, SteerSettings
-from babelscope.studies.steps import Given, Step, run_steps, store_beside
+from babelscope.studies.steps import Given, KeptSteps, Step, run_steps
 
 if TYPE_CHECKING:
     from babelscope.results import Run
 
 SHARES = (0.5, 0.2)
 """of the documents: fit, choose; the rest is reported on"""
-TABLES = ("steering", "answers", "damage", "fidelity", "controls", "front", "directions")
+TABLES = ("steering", "answers", "damage", "fidelity", "continuation", "controls", "front", "directions")
 
 
 @dataclass(frozen=True)
@@ -78,8 +79,9 @@ def study_steering(
     overwrite: bool = False,
     corpus: ParallelCorpus | None = None,
     progress: Progress = silent,
+    fresh: bool = False,
 ) -> Run:
-    """Steer every pair by every method and write the run.
+    """Steer every pair by every method and write the run; `fresh` forgets the steps that a stopped study left.
 
     Raises InputError for a corpus of too few documents, MissingExtra without py3langid.
 
@@ -88,6 +90,8 @@ def study_steering(
     from babelscope.results import open_run
 
     found = corpus or load_corpus(settings.corpus, list(settings.languages) or None)
+    if settings.normalise:
+        found = found.normalised(settings.normalise)
     if settings.samples:
         found = found.sample(min(settings.samples, len(found)), settings.seed)
     split = split_documents(found, settings.seed)
@@ -96,8 +100,11 @@ def study_steering(
     study = _Study(model, settings, split, judge, progress)
     steps = study.steps(pairs)
     inputs = {"weights": model.weight_hash, "tokenizer": model.tokenizer_hash, "corpus": found.hash}
-    with RunWriter(out, kind="steering", overwrite=overwrite) as run:
-        store = store_beside(str(out))
+    with (
+        KeptSteps(out, "fresh" if fresh else "resume") as beside,
+        RunWriter(out, kind="steering", overwrite=overwrite) as run,
+    ):
+        store = beside.open()
         results = run_steps(steps, inputs, store, progress)
         tables = [results[step] for step in steps[1:]]
         frames = {name: pd.DataFrame([row for one in tables for row in getattr(one, name)]) for name in TABLES}
@@ -116,13 +123,12 @@ def study_steering(
         ]
         run.manifest.update(
             asked=asdict(settings), model=model.facts(), tokenizer_hash=model.tokenizer_hash, corpus_hash=found.hash,
+            corpus_notes=list(found.notes),
             splits={name: len(getattr(split, name)) for name in ("fit", "choose", "report")}, edits=files,
             generation={"ignored": ignored_settings(model), "stop": list(stop_ids(model)), **study.prompted},
             seeds=[settings.seed], languages=list(found.languages),
             summary={"first": sentences[:1], "sentences": sentences},
         )  # fmt: skip
-    if store is not None:
-        store.remove()
     return open_run(out)
 
 
@@ -172,12 +178,15 @@ class _Study:
         base = text_loss(self.model, chosen_texts)
         pair.measure_reference(self.split.report, settings.report_prompts)
         unsteered = pair.baselines(report, told)
+        pair.continue_text(None, self.split.report, settings.report_prompts)
         with self.progress(f"{pair.source} to {pair.target}", len(settings.method), "methods") as step:
             for method in settings.method:
                 pair.describe(method)
                 for place, (setting, why) in enumerate(pair.choose(method, choose, chosen_texts, base)):
                     pair.report(setting, why, report, unsteered, full=place == 0)
                     pair.report_damage(setting, report_texts, losses)
+                    if place == 0:
+                        pair.continue_text(setting, self.split.report, settings.report_prompts)
                 step(1)
 
     def _measured(self, pair: Pair) -> list[str]:
@@ -290,7 +299,15 @@ def _save_edits(
                 tuple(fitted.directions(setting)), alpha=setting.alpha, edit=how.edit, keep=how.keep, unit=how.unit,
                 where=how.where, first=how.first, facts=facts,
             )  # fmt: skip
-        elif fitted.neurons is not None and setting.method != "arithmetic":
+        elif fitted.neurons is not None and setting.method == "arithmetic":
+            known = fitted.neurons
+            others = [known.means[code] for code in known.means if code != setting.target]
+            saved = SavedEdit(
+                mask=known.lape[setting.target], values=known.means[setting.target], alpha=setting.alpha,
+                off=known.lape[setting.source] & ~known.lape[setting.target], others=torch.stack(others).mean(0),
+                arithmetic=how.mode, where=how.where, first=how.first, facts=facts,
+            )  # fmt: skip
+        elif fitted.neurons is not None:
             mask, means = fitted.neurons.regions[setting.target], fitted.neurons.means[setting.target]
             values = setting.alpha * means if setting.method == "neurons" else None
             saved = SavedEdit(mask=mask, values=values, alpha=1.0 if values is not None else setting.alpha,

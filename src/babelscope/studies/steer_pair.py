@@ -34,11 +34,12 @@ from babelscope.steering.inference import (
     best_within,
     document_interval,
     front_shares,
+    harmonic,
     on_front,
     p_of_draws,
     paired_interval,
 )  # fmt: skip
-from babelscope.steering.losses import TextLoss, damage, fidelity, retrieval_gains, text_loss
+from babelscope.steering.losses import TextLoss, continuation, damage, fidelity, retrieval_gains, text_loss
 from babelscope.steering.writing import Judged, judged
 from babelscope.studies.steer_settings import SteerSettings
 
@@ -68,6 +69,7 @@ class PairTables:
     fidelity: list[Row] = field(default_factory=list[Row])
     controls: list[Row] = field(default_factory=list[Row])
     front: list[Row] = field(default_factory=list[Row])
+    continuation: list[Row] = field(default_factory=list[Row])
     directions: list[Row] = field(default_factory=list[Row])
 
 
@@ -209,9 +211,21 @@ class Pair:
             self.model, [one.text if use else "" for one, use in zip(plain, usable)], [one.text for one in found],
             seed=self.settings.seed,
         )  # fmt: skip
-        self.tables.fidelity.append(
-            {**self.head, **_of(setting), **asdict(fidelity(gains, asked.documents, self.reference))}
-        )
+        judged_by = fidelity(gains, asked.documents, self.reference)
+        success = _scores(found, asked).mean()
+        self.tables.fidelity.append({
+            **self.head, **_of(setting), **asdict(judged_by), "success": success,
+            "harmonic": harmonic(success, judged_by.value),
+        })  # fmt: skip
+
+    def continue_text(self, setting: Setting | None, corpus: ParallelCorpus, count: int) -> None:
+        """Whether the model, steered or not, still finds which translation comes next (table `continuation`)."""
+        contexts, following = next_translations(corpus, self.source, self.target, count)
+        edit = None if setting is None else self.fitted.edit(setting)
+        found = continuation(self.model, contexts, following, edit, seed=self.settings.seed)
+        told = {} if setting is None else _of(setting)
+        condition = UNSTEERED if setting is None else STEERED
+        self.tables.continuation.append({**self.head, "condition": condition, **told, **asdict(found)})
 
     def measure_reference(self, corpus: ParallelCorpus, count: int) -> None:
         """r*: what a translation tells about a held-out sentence."""
@@ -305,6 +319,19 @@ class Pair:
         ]
 
 
+def next_translations(corpus: ParallelCorpus, source: str, target: str, count: int) -> tuple[list[str], list[str]]:
+    """Sentences in the source, and the target's translation of what follows each in its document.
+
+    Where a sentence is a document of its own, its translation is what follows it.
+    """
+    said, told = corpus.texts[source], corpus.texts[target]
+    groups = [corpus.groups.get(one, one) for one in corpus.ids]
+    pairs = [(place, place + 1) for place in range(len(groups) - 1) if groups[place] == groups[place + 1]]
+    pairs = pairs or [(place, place) for place in range(len(groups))]
+    chosen = pairs[:count]
+    return [said[first] for first, _ in chosen], [told[second] for _, second in chosen]
+
+
 _RANDOM = (RANDOM, RANDOM_COV, SHUFFLED, NEURONS)
 
 
@@ -330,6 +357,7 @@ def _means(rows: Sequence[Judged]) -> Row:
 
     return {
         "all_target": sum(one.all_target for one in rows) / n,
+        "looping": mean([float(one.loops) for one in rows if one.all_target]),
         "all_source": sum(one.all_source for one in rows) / n,
         "all_other": sum(one.all_other for one in rows) / n,
         "unknown": sum(one.unknown for one in rows) / n,

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import ClassVar
 
+from babelscope.corpora.spec import with_form
 from babelscope.errors import InputError
 from babelscope.languages import language
+from babelscope.settings import Use
 from babelscope.studies.writing_settings import Writing
-from babelscope.terms import BY_NEURONS, DIRECTIONS, Arithmetic, Edit, Unit, Weighting, Where
+from babelscope.terms import BY_NEURONS, DIRECTIONS, Arithmetic, Edit, Form, Unit, Weighting, Where
 
 CORPUS, EVERYDAY, BENCHMARK = "corpus", "everyday", "lcb:"
 
@@ -20,6 +24,8 @@ class SteerSettings(Writing):
     """parallel text, such as bible:FOLDER (babelscope corpus list)"""
     pairs: tuple[str, ...] = ("en:fr",)
     """from which language to which, by commas: en:fr,fr:en; all: every pair of --languages"""
+    normalise: Form | None = None
+    """bring every text of the corpus into one Unicode form, such as nfc [as they are]"""
     languages: tuple[str, ...] = ()
     """languages of the text that means are taken over, by commas [all in the corpus]"""
     method: tuple[str, ...] = ("diffmean",)
@@ -63,6 +69,19 @@ class SteerSettings(Writing):
     seed: int = 0
     """of splits, controls and sampling"""
 
+    ONLY: ClassVar[Mapping[str, Use]] = {
+        "beta": (lambda own: "centred" in own.method, "--method centred"),
+        "arithmetic": (lambda own: "arithmetic" in own.method, "--method arithmetic"),
+        "lape_share": (lambda own: own.by_neurons(), f"--method {', '.join(BY_NEURONS)}"),
+        **{
+            name: (lambda own: bool({*DIRECTIONS} & {*own.method}), f"--method {', '.join(DIRECTIONS)}")
+            for name in ("edit", "keep", "unit", "layer")
+        },
+        "top_p": (lambda own: own.temperature is not None, "--temperature"),
+        "chat": (lambda own: own.prompts != CORPUS, "--prompts that are requests"),
+        "system": (lambda own: own.prompts != CORPUS and own.chat != "off", "--prompts that are requests"),
+    }
+
     def check(self) -> None:
         """Raises InputError for what cannot be asked."""
         unknown = [name for name in self.method if name not in (*DIRECTIONS, *BY_NEURONS)]
@@ -74,6 +93,7 @@ class SteerSettings(Writing):
             raise InputError("numbers of controls, samples and prompts cannot be negative")
         if not (self.layer.isdigit() or self.layer in ("sweep", "all", "intersection", "separation")):
             raise InputError(f"--layer {self.layer}: a number, sweep, all, intersection or separation")
+        self._put(corpus=with_form(self.corpus, self.normalise))
         if self.pairs != ("all",):
             self.wanted(())
 

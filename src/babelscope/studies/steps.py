@@ -16,10 +16,12 @@ of the steps it needs, what it reads from outside (weights, corpus), and the ver
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, is_dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import TracebackType
 from typing import Any, Generic, Literal, Protocol, TypeVar, cast, runtime_checkable
 
 import pandas as pd
@@ -29,6 +31,7 @@ from babelscope._version import __version__
 from babelscope.errors import InputError
 from babelscope.results.manifest import run_key, versions
 from babelscope.results.step_store import StepStore
+from babelscope.results.whole import home
 from babelscope.studies.progress import Progress, silent
 
 S = TypeVar("S")
@@ -203,7 +206,7 @@ def run_steps(
                     _run(step, keys[step.name], results, kept, store, progress)
                 except KeyboardInterrupt as stop:
                     if store is not None and store.folder.is_dir():
-                        stop.add_note(AGAIN)
+                        _say_kept(stop)
                     raise
             heard(step.name, not finished)
         return results
@@ -219,11 +222,51 @@ def _run(
             store.keep(step.name, key, folder, value)
 
 
-def store_beside(out: str | Path, fresh: bool = False) -> StepStore | None:
-    """The kept steps of the run at `out`, emptied where it is to begin anew; None where `out` is no folder."""
-    if "://" in str(out):
-        return None
-    store = StepStore(Path(out).expanduser().absolute())
-    if fresh:
-        store.remove()
-    return store
+class KeptSteps:
+    """The steps of one study, kept beside its run: nobody else's from `open` on, gone when the study ends well.
+
+    Stands around the RunWriter, so that the steps are removed when the run has its name and before anybody else may
+    write it; an interruption says that they are kept.
+
+    >>> with KeptSteps("runs/a", "off") as steps:
+    ...     steps.open()
+    """
+
+    def __init__(self, out: str | os.PathLike[str], kept: Kept = "resume") -> None:
+        self._out, self._kept = os.fspath(out), kept
+        self._store: StepStore | None = None
+
+    def open(self) -> StepStore | None:
+        """The store, emptied where the study begins anew; None where the run is no folder or nothing is to be kept.
+
+        Called inside the RunWriter, which has looked at the place. Raises RunError where another study is at work.
+        """
+        if self._kept != "off" and "://" not in self._out:
+            store = StepStore(home(self._out).absolute())
+            store.hold()
+            self._store = store
+            if self._kept == "fresh":
+                store.remove()
+        return self._store
+
+    def __enter__(self) -> KeptSteps:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        store, self._store = self._store, None
+        if store is None:
+            return
+        try:
+            if error is None:
+                store.remove()
+            elif isinstance(error, KeyboardInterrupt) and store.folder.is_dir():
+                _say_kept(error)
+        finally:
+            store.let_go()
+
+
+def _say_kept(stop: KeyboardInterrupt) -> None:
+    if AGAIN not in getattr(stop, "__notes__", ()):
+        stop.add_note(AGAIN)

@@ -8,6 +8,7 @@ from itertools import islice
 from pathlib import Path
 
 from babelscope.errors import TaskError
+from babelscope.languages import three_letters
 from babelscope.tasks import ioi, tense
 from babelscope.tasks.candidates import assemble
 from babelscope.tasks.census import Tally
@@ -147,9 +148,16 @@ def collect_minimal_pairs(request: Request, encoder: Encoder, tally: Tally) -> C
     """Minimal pairs of a file or folder, in its order."""
     if request.source is None:
         raise TaskError(f"{request.task} needs a file of minimal pairs: {request.task}:PATH, or source=PATH")
-    pairs = read_minimal_pairs(request.source.replace(LANGUAGE, request.language))
+    pairs = read_minimal_pairs(_of_language(request.source, request.language))
     found = prompt_pairs(pairs, encoder, request.language, request.split, tally, request.whole)
     return found[: request.n], "exact"
+
+
+def _of_language(path: str, code: str) -> str:
+    """The path with the language's code in it, of two letters or, where only that is there, of three (MultiBLiMP)."""
+    plain = path.replace(LANGUAGE, code)
+    other = path.replace(LANGUAGE, three_letters(code))
+    return other if not Path(plain).exists() and Path(other).exists() else plain
 
 
 def collect_random(request: Request, encoder: Encoder, tally: Tally) -> Collected:

@@ -6,13 +6,13 @@ rests are target and foil, and whole sentences are scored exactly.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from babelscope.errors import TaskError
+from babelscope.json_text import parse_json
 from babelscope.tasks.census import Tally
 from babelscope.tasks.encoding import Encoder
 from babelscope.tasks.prompts import PromptPair
@@ -23,6 +23,7 @@ _FIELDS = (
     ("good", "bad"),
     ("correct", "incorrect"),
     ("grammatical", "ungrammatical"),
+    ("sen", "wrong_sen"),
 )
 
 
@@ -45,8 +46,9 @@ class _Parted:
 
 
 def read_minimal_pairs(path: str | Path) -> list[MinimalPair]:
-    """Pairs from JSONL (sentence_good and sentence_bad, or good/bad, correct/incorrect), or from lines "True<tab>…",
-    "False<tab>…" in turn (CLAMS); a folder is read file by file. Raises TaskError with file and line.
+    """Pairs from JSONL or TSV with a header (sentence_good and sentence_bad, good/bad, correct/incorrect, MultiBLiMP's
+    sen/wrong_sen), or from lines "True<tab>…", "False<tab>…" in turn (CLAMS); a folder is read file by file. Raises
+    TaskError with file and line.
     """
     source = Path(path)
     if source.is_dir():
@@ -62,6 +64,9 @@ def read_minimal_pairs(path: str | Path) -> list[MinimalPair]:
         raise TaskError(f"{path} is empty")
     if lines[0].lstrip().startswith("{"):
         return [_from_json(line, number, source) for number, line in enumerate(lines, 1)]
+    header = lines[0].split("\t")
+    if any(good in header and bad in header for good, bad in _FIELDS):
+        return [_from_row(header, line.split("\t"), number, source) for number, line in enumerate(lines[1:], 1)]
     return _from_judgements(lines, source)
 
 
@@ -145,15 +150,24 @@ def _pair(entry: _Parted, twin: _Parted, encoder: Encoder, language: str, split:
 
 
 def _from_json(line: str, number: int, source: Path) -> MinimalPair:
-    try:
-        row: Any = json.loads(line)
-    except ValueError as error:
-        raise TaskError(f"{source}, line {number} is not JSON: {error}") from error
-    fields: Mapping[str, Any] = row if isinstance(row, dict) else {}
+    row: Any = parse_json(line, f"{source}, line {number}", TaskError)
+    return _of_fields(row if isinstance(row, dict) else {}, number, source)
+
+
+def _from_row(header: Sequence[str], cells: Sequence[str], number: int, source: Path) -> MinimalPair:
+    if len(cells) != len(header):
+        raise TaskError(f"{source}, line {number + 1}: {len(cells)} fields, but the header has {len(header)}")
+    return _of_fields(dict(zip(header, cells)), number, source)
+
+
+def _of_fields(fields: Mapping[str, Any], number: int, source: Path) -> MinimalPair:
     for good, bad in _FIELDS:
         if good in fields and bad in fields:
+            for name in (good, bad):
+                if not isinstance(fields[name], str) or not fields[name].strip():
+                    raise TaskError(f"{source}, line {number}: {name} is no sentence but {str(fields[name])[:40]!r}")
             paradigm = str(fields.get("paradigm") or fields.get("UID") or source.stem)
-            return MinimalPair(number - 1, str(fields[good]), str(fields[bad]), paradigm)
+            return MinimalPair(number - 1, fields[good], fields[bad], paradigm)
     known = " or ".join(f"{good}/{bad}" for good, bad in _FIELDS)
     raise TaskError(f"{source}, line {number}: a minimal pair needs {known}; it has {', '.join(fields) or 'no fields'}")
 
@@ -161,14 +175,24 @@ def _from_json(line: str, number: int, source: Path) -> MinimalPair:
 def _from_judgements(lines: Sequence[str], source: Path) -> list[MinimalPair]:
     rows = [line.split("\t")[-2:] for line in lines]
     pairs: list[MinimalPair] = []
-    good = ""
+    good, unpaired = "", False
     for number, row in enumerate(rows, 1):
         if len(row) != 2 or row[0] not in ("True", "False"):
-            raise TaskError(f'{source}, line {number}: expected "True" or "False", a tab, and a sentence')
-        if row[0] == "True":
+            raise TaskError(
+                f'{source}, line {number}: expected "True" or "False", a tab, and a sentence; '
+                "or a header with sen and wrong_sen"
+            )
+        if not row[1].strip():
+            raise TaskError(f"{source}, line {number}: there is no sentence behind {row[0]}")
+        if row[0] == "True" and unpaired:
+            raise TaskError(f"{source}, line {number}: a second good sentence, and no bad one for the first")
+        if row[0] == "False" and not good:
+            raise TaskError(f"{source}, line {number}: a bad sentence, and no good one before it")
+        unpaired = row[0] == "True"
+        if unpaired:
             good = row[1]
-        elif good:
+        else:
             pairs.append(MinimalPair(len(pairs), good, row[1], source.stem))
-    if not pairs:
-        raise TaskError(f"{source} holds no bad sentence after a good one")
+    if unpaired:
+        raise TaskError(f"{source} ends with a good sentence and no bad sentence after it")
     return pairs

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from typing import Any
 
 from babelscope.errors import TaskError
+from babelscope.json_text import read_json
 from babelscope.tasks.reading import rows_of
 from babelscope.tasks.templates import IoiLexicon, Template, Verb
 
@@ -28,7 +28,7 @@ def unimorph_verbs(path: str | Path) -> tuple[Verb, ...]:
     if not rows:
         raise TaskError(f"{path} is empty")
     if "lemma" in rows[0] and "past" in rows[0]:
-        return _from_columns(rows)
+        return _from_columns(rows, path)
     return _from_triples(rows, path)
 
 
@@ -65,28 +65,22 @@ _MIB_PARTS = ("names", "objects", "places", "templates")
 
 
 def _json(path: Path) -> tuple[str, ...]:
-    try:
-        data: Any = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise TaskError(
-            f"no {path.name} in {path.parent}: an IOI folder of MIB holds {', '.join(_MIB_PARTS)}"
-        ) from None
-    except ValueError as error:
-        raise TaskError(f"{path} is not JSON: {error}") from error
+    if not path.is_file():
+        raise TaskError(f"no {path.name} in {path.parent}: an IOI folder of MIB holds {', '.join(_MIB_PARTS)}")
+    data: Any = read_json(path, error=TaskError)
     if not isinstance(data, list) or not data or not all(isinstance(entry, str) for entry in data):
         raise TaskError(f"{path} must be a list of texts")
     return tuple(str(entry) for entry in data)
 
 
-def _from_columns(rows: list[list[str]]) -> tuple[Verb, ...]:
+def _from_columns(rows: list[list[str]], path: str | Path) -> tuple[Verb, ...]:
     header, *body = rows
     lemma, past = header.index("lemma"), header.index("past")
     kind = header.index("kind") if "kind" in header else None
-    return tuple(
-        _verb(row[lemma], row[past], row[kind] if kind is not None else None)
-        for row in body
-        if len(row) > max(lemma, past, kind or 0)
-    )
+    for row in body:
+        if len(row) != len(header):
+            raise TaskError(f"{path}: {len(row)} fields in {row[:3]!r}, and the header names {len(header)}")
+    return tuple(_verb(row[lemma], row[past], row[kind] if kind is not None else None) for row in body)
 
 
 def _from_triples(rows: list[list[str]], path: str | Path) -> tuple[Verb, ...]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from babelscope.errors import TaskError
+from babelscope.json_text import parse_json
 from babelscope.tasks.reading import records_of, text_of
 
 
@@ -61,18 +61,34 @@ def _reader(row: Mapping[str, Any], file: Path) -> Callable[[Mapping[str, Any]],
 
 def _cloze(row: Mapping[str, Any]) -> Story:
     fields = {key.lower().replace("_", ""): value for key, value in row.items()}
-    sentences = [str(fields[f"inputsentence{number}"]).strip() for number in range(1, 5)]
-    endings = (str(fields["sentencequiz1"]), str(fields["sentencequiz2"])) if "sentencequiz1" in fields else (
-        str(fields["randomfifthsentencequiz1"]),
-        str(fields["randomfifthsentencequiz2"]),
-    )  # fmt: skip
+    sentences = [_text(fields, f"inputsentence{number}").strip() for number in range(1, 5)]
+    quiz = "sentencequiz" if "sentencequiz1" in fields else "randomfifthsentencequiz"
     story = str(fields.get("inputstoryid") or fields.get("storyid") or "")
-    return Story(story, " ".join(sentences), endings, int(fields["answerrightending"]) - 1)
+    endings = (_text(fields, f"{quiz}1"), _text(fields, f"{quiz}2"))
+    return Story(story, " ".join(sentences), endings, _whole(fields, "answerrightending") - 1)
 
 
 def _copa(row: Mapping[str, Any]) -> Story:
-    endings = (str(row["choice1"]), str(row["choice2"]))
-    return Story(str(row["idx"]), str(row["premise"]), endings, int(row["label"]), str(row["question"]))
+    endings = (_text(row, "choice1"), _text(row, "choice2"))
+    question = _text(row, "question")
+    if question not in ("cause", "effect"):
+        raise ValueError(f"the question is {question[:40]!r}, not cause or effect")
+    return Story(str(row["idx"]), _text(row, "premise"), endings, _whole(row, "label"), question)
+
+
+def _text(row: Mapping[str, Any], name: str) -> str:
+    value = row[name]
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError(f"{name} is no text but {str(value)[:40]!r}")
+    return value
+
+
+def _whole(row: Mapping[str, Any], name: str) -> int:
+    """A whole number as JSON or a table holds it; nothing is rounded, and true is no 1."""
+    value = row[name]
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        raise ValueError(f"{name} is no whole number but {str(value)[:40]!r}")
+    return int(value)
 
 
 def _json_rows(file: Path) -> list[Mapping[str, Any]]:
@@ -80,10 +96,7 @@ def _json_rows(file: Path) -> list[Mapping[str, Any]]:
     for number, line in enumerate(text_of(file).splitlines(), 1):
         if not line.strip():
             continue
-        try:
-            row: Any = json.loads(line)
-        except ValueError as error:
-            raise TaskError(f"{file}, line {number} is not JSON: {error}") from error
+        row: Any = parse_json(line, f"{file}, line {number}", TaskError)
         if not isinstance(row, dict):
             raise TaskError(f"{file}, line {number} is not a JSON object")
         rows.append(row)

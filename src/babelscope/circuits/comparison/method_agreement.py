@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from babelscope.circuits.core.ablation import Ablation, reference
 from babelscope.circuits.edges.atp import attribution_patching, input_effects
 from babelscope.circuits.edges.eap import Attribution
-from babelscope.circuits.edges.edge_ablation import edge_effects
+from babelscope.circuits.edges.single_edges import edge_effects
 from babelscope.stats import pearson, spearman
 
 if TYPE_CHECKING:
@@ -44,22 +44,26 @@ def agreements(
 ) -> list[dict[str, Any]]:
     """Every pair of methods that scored the same things: Spearman of absolute scores, Pearson, recall of the top k.
 
-    `method2` is the truth in a row of recall; pairs are given in the order of `scores`, so put patching last.
+    `method2` is the truth in a row of recall; pairs are given in the order of `scores`, so put patching last. What one
+    of them has no number for (NaN) is left out; `n` says how many were compared.
     """
     return [
-        {
-            **labels,
-            "what": what,
-            "method": first,
-            "method2": second,
-            "spearman": spearman(np.abs(scores[first]), np.abs(scores[second])),
-            "pearson": pearson(scores[first], scores[second]),
-            "top_k_recall": top_k_recall(scores[first], scores[second], k),
-            "k": min(k, scores[first].size),
-            "n": int(scores[first].size),
-        }
+        {**labels, "what": what, "method": first, "method2": second, **_agreement(scores[first], scores[second], k)}
         for first, second in combinations(scores, 2)
     ]
+
+
+def _agreement(first: Array, second: Array, k: int) -> dict[str, Any]:
+    """Of what both have a number for: a screen leaves heads unpatched."""
+    known = np.isfinite(first) & np.isfinite(second)
+    a, b = first[known], second[known]
+    return {
+        "spearman": spearman(np.abs(a), np.abs(b)),
+        "pearson": pearson(a, b),
+        "top_k_recall": top_k_recall(a, b, k),
+        "k": min(k, a.size),
+        "n": int(a.size),
+    }
 
 
 def confirmed(

@@ -17,7 +17,7 @@ from babelscope.circuits.core.batching import Rows
 from babelscope.circuits.core.nodes import check_model
 from babelscope.models.families import find
 from babelscope.models.hooks import Change, Site, capture, edit
-from babelscope.models.model import matrix
+from babelscope.models.places import matrix
 
 if TYPE_CHECKING:
     from babelscope.models import Model

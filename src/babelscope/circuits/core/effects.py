@@ -5,7 +5,8 @@ S sender · P pair · L layer · H head
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Collection
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,23 @@ from babelscope.errors import NonFinite
 from babelscope.stats import mean_ends
 
 Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Screening:
+    """How the heads of a sweep were chosen, where not every one was patched."""
+
+    asked: int
+    """heads that might have been patched"""
+    kept: int
+    """by the screen"""
+    sampled: tuple[Sender, ...]
+    """of the others, at random; each stands for as many of those as were left out"""
+
+    @property
+    def left(self) -> int:
+        """Heads that nobody patched."""
+        return self.asked - self.kept - len(self.sampled)
 
 
 @dataclass(frozen=True)
@@ -35,6 +53,8 @@ class Effects:
     """every choice that determined the numbers"""
     unit: Float[Array, " P"] | None = None
     """logit differences whose mean the effects are shares of, where that is not the run's own (after a knock-out)"""
+    screening: Screening | None = None
+    """None: every sender was patched"""
 
     @property
     def base(self) -> Float[Array, " P"]:
@@ -65,6 +85,33 @@ class Effects:
         effect, scale = self.effect, self._scale
         parts = effect[:, None] + (self.differences - effect[:, None] * scale) / scale.mean()
         return mean_ends(parts, draws, seed)
+
+    @property
+    def mean(self) -> float:
+        """Mean effect of all senders; where some were sampled, each stands for those that were left out."""
+        return float(np.average(self.effect, weights=self._standing))
+
+    @property
+    def deviation(self) -> float:
+        """Standard deviation of the effects of all senders, estimated likewise."""
+        return float(np.average((self.effect - self.mean) ** 2, weights=self._standing) ** 0.5)
+
+    @property
+    def _standing(self) -> Float[Array, " S"]:
+        """How many senders each one stands for."""
+        standing = np.ones(len(self.senders))
+        if self.screening is not None and self.screening.sampled:
+            sampled = set(self.screening.sampled)
+            each = 1 + self.screening.left / len(sampled)
+            standing[[place for place, node in enumerate(self.senders) if node in sampled]] = each
+        return standing
+
+    def only(self, senders: Collection[Sender]) -> Effects:
+        """The same sweep of some of its senders alone, in the sweep's order."""
+        places = [place for place, node in enumerate(self.senders) if node in senders]
+        kl = None if self.divergence is None else self.divergence[places]
+        chosen = tuple(self.senders[place] for place in places)
+        return replace(self, senders=chosen, patched=self.patched[places], divergence=kl)
 
     def heads(self, values: Float[Array, " S"] | None = None) -> Float[Array, "L H"]:
         """Values (the effects, unless given) of the heads as a layer × head matrix; NaN where a head was no sender."""

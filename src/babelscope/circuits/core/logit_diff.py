@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from jaxtyping import Float
+from numpy.typing import NDArray
 from torch import Tensor
 
 from babelscope.circuits.core.batching import Rows
@@ -17,6 +19,7 @@ from babelscope.terms import Slope
 if TYPE_CHECKING:
     from babelscope.models import Model
 
+Array = NDArray[np.float64]
 LOGIT_ELEMENTS = 2**24
 """At most this many logits are held at once where a whole distribution is needed."""
 
@@ -63,6 +66,22 @@ def answer_log_probability(model: Model, rows: Rows, final: Float[Tensor, "S N A
         for start in range(0, len(flat), step)
     ]
     return torch.cat(parts).reshape(final.shape[:3]).sum(-1)
+
+
+def add_answers(model: Model, rows: Rows, final: Float[Tensor, "N A D"], into: Float[Array, "2 P"]) -> None:
+    """Adds log p of each pair's target and foil; the two rows of a pair with longer answers bring one each."""
+    step = max(1, LOGIT_ELEMENTS // (model.vocabulary * rows.answer))
+    for start in range(0, len(rows), step):
+        logits = model.logits(final[start : start + step]).float()  # [n, A, V]
+        whole = logits.logsumexp(-1)
+        words = rows.words[start : start + step, :, None].to(logits.device)
+        own = (logits.gather(2, words)[..., 0] - whole).sum(1).double().cpu().numpy()
+        index, signs = (list(values[start : start + step]) for values in (rows.index, rows.signs))
+        np.add.at(into, ([0 if sign >= 0 else 1 for sign in signs], index), own)
+        if rows.foils is not None:
+            foils = rows.foils[start : start + step, None].to(logits.device)
+            other = logits[:, 0].gather(1, foils)[:, 0] - whole[:, 0]
+            np.add.at(into[1], index, other.double().cpu().numpy())
 
 
 def divergence(model: Model, base: Float[Tensor, "N D"], final: Float[Tensor, "S N D"]) -> Float[Tensor, "S N"]:

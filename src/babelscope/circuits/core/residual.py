@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from babelscope.circuits.core.cache import Recorded, attention_output
 from babelscope.models.families import find
-from babelscope.models.model import matrix
 from babelscope.models.norms import NormMap, plain
+from babelscope.models.places import matrix
 
 if TYPE_CHECKING:
     from babelscope.models import Model
@@ -109,7 +109,12 @@ def read(
 ) -> Float[Tensor, "R *batch E"]:
     """Each head's query, key or value when head r sees the stream `seen[r]` (native projections, with their norm)."""
     norm = model.norm("attention", layer)
-    value = plain(norm, seen) if norm is not None else seen
+    if norm is None:
+        value = seen
+    elif seen.stride(0) == 0:  # all heads see the same stream
+        value = plain(norm, seen[:1]).expand(seen.shape)
+    else:
+        value = plain(norm, seen)
     if kind != "v" and model.family.qk_norms:
         return _read_through_shared_norm(model, kind, layer, value)
     result = torch.einsum("r...d,red->r...e", value, model.projection_weight(kind, layer).to(value.device))
@@ -117,6 +122,19 @@ def read(
     if bias is None:
         return result
     return result + bias.to(value.device).reshape(len(bias), *[1] * (value.dim() - 2), -1)
+
+
+def read_head(
+    model: Model, kind: AttentionKind, layer: int, head: int, seen: Float[Tensor, "*batch D"]
+) -> Float[Tensor, "*batch E"]:
+    """One head's query, key or value when it sees the stream `seen`."""
+    weight = model.projection_weight(kind, layer)
+    if kind != "v" and model.family.qk_norms:
+        return read(model, kind, layer, seen.expand(len(weight), *seen.shape))[head]
+    norm = model.norm("attention", layer)
+    value = plain(norm, seen) if norm is not None else seen
+    bias = model.projection_bias(kind, layer)
+    return nn.functional.linear(value, weight[head].to(value), None if bias is None else bias[head].to(value))
 
 
 def _read_through_shared_norm(model: Model, kind: AttentionKind, layer: int, value: Tensor) -> Tensor:

@@ -79,18 +79,30 @@ def correlate(
 ) -> Correlation:
     """Pearson and Spearman correlation of two L × H matrices against the layer-stratified permutation null.
 
-    Heads of late layers score higher everywhere; the null keeps the layer and shuffles the heads in it.
+    Heads of late layers score higher everywhere; the null keeps the layer and shuffles the heads in it. Heads that have
+    no number in one of them (no screen kept them) are in neither.
     """
     from scipy.stats import rankdata
 
+    known = np.isfinite(first) & np.isfinite(second)
+    own, layers = first[known], np.nonzero(known)[0]
+
     def both(other: Array) -> tuple[float, float]:
-        return pearson(first, other), pearson(rankdata(first), rankdata(other))
+        return pearson(own, other), pearson(rankdata(own), rankdata(other))
+
+    def shuffled(generator: np.random.Generator) -> Array:
+        if known.all():
+            return generator.permuted(second, axis=1)[known]
+        drawn = second[known]
+        for layer in np.unique(layers):
+            drawn[layers == layer] = generator.permutation(drawn[layers == layer])
+        return drawn
 
     generator = np.random.default_rng(seed)
-    own = both(second)
-    null = np.array([both(generator.permuted(second, axis=1)) for _ in range(permutations)])
-    p, spearman_p = (permutation_p(value, null[:, place]) for place, value in enumerate(own))
-    return Correlation(*own, float(null[:, 0].mean()), float(null[:, 1].mean()), p, spearman_p)
+    seen = both(second[known])
+    null = np.array([both(shuffled(generator)) for _ in range(permutations)])
+    p, spearman_p = (permutation_p(value, null[:, place]) for place, value in enumerate(seen))
+    return Correlation(*seen, float(null[:, 0].mean()), float(null[:, 1].mean()), p, spearman_p)
 
 
 def permutation_p(value: float, null: Float[Array, " draws"]) -> float:

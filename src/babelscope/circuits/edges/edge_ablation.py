@@ -89,10 +89,14 @@ class _Pass:
         late = first.kind == "logits" or (first.kind == "mlp" and not self.wiring.parallel)
         stream = self.stream if late else self.entering
         missing = self.missing[:before, column : column + count]
-        if not bool(missing.any()):
-            return stream.expand(count, *stream.shape)
         differences = self.differences[:before]
-        return stream - torch.tensordot(missing.T.to(differences.dtype), differences, dims=1)
+        everywhere = missing.all(1)
+        some = missing.any(1) & ~everywhere
+        if bool(everywhere.any()):  # what none of these readers sees is taken away once for all of them
+            stream = stream - torch.tensordot(everywhere.to(differences.dtype), differences, dims=1)
+        if not bool(some.any()):
+            return stream.expand(count, *stream.shape)
+        return stream - torch.tensordot(missing[some].T.to(differences.dtype), differences[some], dims=1)
 
     def project(self, kind: AttentionKind, layer: int) -> Float[Tensor, "N T R E"]:
         count = self.model.heads if kind == "q" else self.model.kv_heads
@@ -141,19 +145,36 @@ def logit_differences(
     >>> whole = logit_differences(model, prompts, [Wiring.of(model).allowed], zero)      # doctest: +SKIP
     """
     wiring = Wiring.of(model)
-    masks = [_checked(wiring, edges) for edges in circuits]
+    masks, places = _distinct([_checked(wiring, edges) for edges in circuits])
     _ = model.block_returns_tuple
     found = np.zeros((len(masks), len(pairs)))
     budget = min(budget or token_budget(model.device), max(1, ELEMENTS // (len(wiring.writers) * model.width)))
     for rows in batches(pairs, budget, model.device):
         ablated = reference(rows)
         for place, mask in enumerate(masks):
-            final = masked_final(model, wiring, mask.to(model.device), rows, ablated)
+            if bool((mask | ~torch.from_numpy(wiring.allowed)).all()):  # nothing is ablated
+                final = model.trunk(rows.clean)[:, rows.length - rows.answer :]
+            else:
+                final = masked_final(model, wiring, mask.to(model.device), rows, ablated)
             scores = logit_diff.scores(model, rows, final[None])[0]
             np.add.at(found[place], list(rows.index), scores.double().cpu().numpy())
             if done:
                 done(len(rows))
-    return found
+    return found[places]
+
+
+def _distinct(masks: Sequence[Tensor]) -> tuple[list[Tensor], list[int]]:
+    """Masks without repetitions (rankings of few edges are often pruned to the same), and where each one went."""
+    seen: dict[bytes, int] = {}
+    kept: list[Tensor] = []
+    places: list[int] = []
+    for mask in masks:
+        key = mask.numpy().tobytes()
+        if key not in seen:
+            seen[key] = len(kept)
+            kept.append(mask)
+        places.append(seen[key])
+    return kept, places
 
 
 def _checked(wiring: Wiring, edges: Mask) -> Tensor:
@@ -163,24 +184,6 @@ def _checked(wiring: Wiring, edges: Mask) -> Tensor:
             f"{wiring.allowed.shape[0]} and {wiring.allowed.shape[1]}"
         )
     return torch.from_numpy(np.ascontiguousarray(edges & wiring.allowed))
-
-
-def edge_effects(
-    model: Model,
-    pairs: Sequence[PromptPair],
-    edges: Sequence[tuple[int, int]],
-    reference: Reference,
-    budget: int | None = None,
-) -> Float[Array, "edges P"]:
-    """True change of LD when one edge at a time is ablated: what attribution estimates."""
-    wiring = Wiring.of(model)
-    masks = [wiring.allowed]
-    for row, column in edges:
-        mask = wiring.allowed.copy()
-        mask[row, column] = False
-        masks.append(mask)
-    found = logit_differences(model, pairs, masks, reference, budget)
-    return found[1:] - found[0]
 
 
 def optimal_reference(

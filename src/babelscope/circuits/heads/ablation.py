@@ -53,37 +53,59 @@ def ablated_differences(
     these very pairs. Every pass is resumed at the first ablated layer, and under resampling at the first position that
     differs. Raises InputError for nodes that do not exist, UnsupportedModel where writes do not add up.
     """
+    return ablated_answers(model, pairs, sets, ablation, (), budget, done)[0]
+
+
+@torch.no_grad()
+def ablated_answers(
+    model: Model,
+    pairs: Sequence[PromptPair],
+    sets: Sequence[Collection[Part]],
+    ablation: Ablation | str | Reference = Ablation.MEAN,
+    told: Collection[int] = (),
+    budget: int | None = None,
+    done: Callable[[int], None] | None = None,
+) -> tuple[Float[Array, "sets P"], Float[Array, "sets 2 P"]]:
+    """The same, and log p of target and foil under the sets `told` (by number), from the same passes; NaN elsewhere.
+
+    Those need all logits, the difference only two of them.
+    """
     check_model(model)
     for nodes in sets:
         check_nodes(model, nodes)
     resample = not callable(ablation) and ablation_kind(ablation) is Ablation.RESAMPLE
     if not callable(ablation) and ablation_kind(ablation) is Ablation.OPTIMAL:
         fitted = [optimal_values(model, pairs, nodes, budget=budget)[0] for nodes in sets]
-        return np.concatenate(
-            [ablated_differences(model, pairs, [nodes], own, budget, done) for nodes, own in zip(sets, fitted)]
-        )
+        parts = [
+            ablated_answers(model, pairs, [nodes], own, (0,) if place in told else (), budget, done)
+            for place, (nodes, own) in enumerate(zip(sets, fitted))
+        ]
+        return np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])
     other = ablation if callable(ablation) else reference(model, pairs, ablation, budget)
     found = np.zeros((len(sets), len(pairs)))
+    logged = np.full((len(sets), 2, len(pairs)), np.nan)
+    logged[list(told)] = 0.0
     _ = model.block_returns_tuple
     for rows in batches(pairs, budget or token_budget(model.device), model.device):
         base, values = run(model, rows.clean, mlps=False, keys=resample), other(rows)
         runs = Runs(rows, base, base)
         first = int(rows.span(None, rows.clean, rows.corrupted).min()) if resample else 0
         for place, nodes in enumerate(sets):
-            np.add.at(found[place], list(rows.index), _scores(model, runs, first, nodes, values))
+            final = _final(model, runs, first, nodes, values)
+            scores = logit_diff.scores(model, rows, final[None])[0].cpu().double().numpy()
+            np.add.at(found[place], list(rows.index), scores)
+            if place in told:
+                logit_diff.add_answers(model, rows, final, logged[place])
             if done:
                 done(len(rows))
-    return found
+    return found, logged
 
 
-def _scores(model: Model, runs: Runs, first: int, nodes: Collection[Part], values: Values) -> Array:
-    rows = runs.rows
+def _final(model: Model, runs: Runs, first: int, nodes: Collection[Part], values: Values) -> Float[Tensor, "N A D"]:
     if not nodes:
-        final = runs.base.final[None, :, rows.length - rows.answer :]
-    else:
-        start = min(node.layer for node in nodes)
-        final = to_the_end(model, runs, start, 1, first, node_changes(model, values, nodes))
-    return logit_diff.scores(model, rows, final)[0].cpu().double().numpy()
+        return runs.base.final[:, runs.rows.length - runs.rows.answer :]
+    start = min(node.layer for node in nodes)
+    return to_the_end(model, runs, start, 1, first, node_changes(model, values, nodes))[0]
 
 
 def optimal_values(

@@ -7,26 +7,25 @@ L layer · H head · P pair · N row · D width · V vocabulary
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
 from babelscope.circuits.core.batching import span_of
 from babelscope.circuits.core.cache import run
-from babelscope.circuits.core.nodes import Head, check_model, check_nodes, heads_of, kv_head
+from babelscope.circuits.core.nodes import check_model
+from babelscope.circuits.heads.copying import copying
 from babelscope.circuits.heads.dla import head_writes
 from babelscope.circuits.heads.labels import Null
 from babelscope.circuits.heads.patterns import attention_at_offsets, attention_between, equal_length
 from babelscope.errors import InputError
 from babelscope.models.batches import token_budget
-from babelscope.models.families import find
-from babelscope.models.hooks import Site, capture
 from babelscope.models.norms import frozen_norm
 
 if TYPE_CHECKING:
@@ -36,138 +35,6 @@ if TYPE_CHECKING:
 Array = NDArray[np.float64]
 COPIED = ("IO", "S1", "S2", "VERB1")
 """roles whose words heads may copy, in the tasks of the package"""
-
-
-@dataclass(frozen=True)
-class Copying:
-    """What heads do with a word they read, over a sample of words in context."""
-
-    copy: Float[Array, "L H"]
-    """share of words that are among the head's top k"""
-    negative: Float[Array, "L H"]
-    """the same with the head's sign turned"""
-    diagonal: Float[Array, "L H"]
-    """mean standard score of the word's own logit among all words: strongly negative in copy-suppression heads"""
-    nulls: dict[str, Null] = field(default_factory=dict[str, Null])
-    """of "copy" and "negative copy": the same shares for words that are not in the prompt"""
-
-
-@torch.no_grad()
-def copying(
-    model: Model,
-    pairs: Sequence[PromptPair],
-    roles: Sequence[str],
-    heads: Sequence[Head] | None = None,
-    top: int = 5,
-    sample: int = 64,
-    seed: int = 0,
-    own_layer: bool = False,
-) -> Copying:
-    """Copy scores: the residual after MLP 0 at each role's token, through the head's norm, W_V, W_O, the final norm and
-    the unembedding (Wang et al. 2022, section 3.1); at most `sample` tokens. NaN for heads that were not asked for.
-    `own_layer`: the residual that the head itself reads instead, for models that go on working on names after MLP 0.
-    """
-    check_model(model)
-    chosen = heads_of(model) if heads is None else list(heads)
-    check_nodes(model, chosen)
-    layers = list(range(model.layers)) if own_layer else [1]
-    words, states, owners = _words_in_context(model, pairs, roles, sample, seed, layers)
-    by_layer = {layer: states[place] for place, layer in enumerate(layers)}
-    others = words.unique()
-    absent = torch.tensor([[int(word) not in pairs[place].clean for word in others] for place in owners])
-    return _copying(
-        model, words, lambda layer: by_layer.get(layer, states[0]), chosen, top, (others, absent.to(words.device))
-    )
-
-
-@torch.no_grad()
-def token_copying(
-    model: Model, tokens: Int[Tensor, " tokens"], heads: Sequence[Head] | None = None, top: int = 5
-) -> Copying:
-    """The same over the vocabulary: each token alone as a prompt. `diagonal` is the OV circuit's own diagonal."""
-    check_model(model)
-    chosen = heads_of(model) if heads is None else list(heads)
-    tokens = tokens.to(model.device)
-    parts = [_streams(model, part[:, None], [1])[0, :, 0] for part in tokens.split(token_budget(model.device))]
-    states = torch.cat(parts)
-    return _copying(model, tokens, lambda _: states, chosen, top)
-
-
-def _copying(
-    model: Model,
-    words: Int[Tensor, " N"],
-    states: Callable[[int], Tensor],
-    heads: Sequence[Head],
-    top: int,
-    absent: tuple[Int[Tensor, " W"], Bool[Tensor, "N W"]] | None = None,
-) -> Copying:
-    """`absent`: words of other prompts, and which of them each row's own prompt does not hold."""
-    shape = model.layers, model.heads
-    found = [np.full(shape, np.nan) for _ in range(3)]
-    shares = {name: np.full((2, *shape, len(words)), np.nan) for name in ("copy", "negative copy")}
-    for node in heads:
-        logits = ov_logits(model, node, states(node.layer)).float()
-        own = logits.gather(1, words[:, None])
-        spread = logits.std(1).clamp_min(1e-12)
-        hits: list[Tensor] = []
-        for name, sign in (("copy", 1), ("negative copy", -1)):
-            # among the top k: no smaller than the k-th largest
-            edge = (sign * logits).topk(min(top, logits.shape[1])).values[:, -1:]
-            hits.append((sign * own >= edge)[:, 0])
-            shares[name][0, node.layer, node.head] = hits[-1].double().cpu().numpy()
-            if absent is not None:
-                drawn = (sign * logits[:, absent[0]] >= edge) & absent[1]
-                shares[name][1, node.layer, node.head] = (drawn.sum(1) / absent[1].sum(1)).double().cpu().numpy()
-        values = (*(hit.float().mean() for hit in hits), ((own[:, 0] - logits.mean(1)) / spread).mean())
-        for matrix, value in zip(found, values):
-            matrix[node.layer, node.head] = float(value)
-    nulls = {name: Null.of(own, other, len(words)) for name, (own, other) in shares.items()} if absent else {}
-    return Copying(found[0], found[1], found[2], nulls)
-
-
-def ov_logits(model: Model, node: Head, states: Float[Tensor, "N D"]) -> Float[Tensor, "N V"]:
-    """Logits that a head would give to every word if it attended to nothing but `states`, alone in the stream."""
-    norm = model.norm("attention", node.layer)
-    read = norm(states) if norm is not None else states
-    key = kv_head(model, node.head)
-    value = read @ model.projection_weight("v", node.layer)[key].T
-    bias = model.projection_bias("v", node.layer)
-    written = (value if bias is None else value + bias[key]) @ model.output_weight(node.layer)[node.head]
-    if model.family.post_norms:
-        post = find(model.blocks[node.layer], model.family.attention_write)
-        assert post is not None
-        written = post(written)
-    written = written * model.scales.attention[node.layer]
-    final = model.norm("final")
-    return model.logits(final(written) if final is not None else written)
-
-
-def _words_in_context(
-    model: Model, pairs: Sequence[PromptPair], roles: Sequence[str], sample: int, seed: int, layers: Sequence[int]
-) -> tuple[Int[Tensor, " N"], Float[Tensor, "layers N D"], list[int]]:
-    places = [(place, span_of(pair, role)[0]) for place, pair in enumerate(pairs) for role in roles]
-    generator = np.random.default_rng(seed)
-    if len(places) > sample:
-        places = [places[index] for index in sorted(generator.choice(len(places), sample, replace=False))]
-    states: dict[tuple[int, int], Tensor] = {}
-    wanted = {place for place, _ in places}
-    for group in equal_length(pairs, token_budget(model.device)):
-        group = [place for place in group if place in wanted]
-        if not group:
-            continue
-        ids = torch.tensor([pairs[place].clean for place in group], device=model.device)
-        seen = _streams(model, ids, layers)
-        states |= {(place, at): seen[:, group.index(place), at] for place, at in places if place in group}
-    words = torch.tensor([pairs[place].clean[at] for place, at in places], device=model.device)
-    return words, torch.stack([states[key] for key in places], dim=1), [place for place, _ in places]
-
-
-def _streams(model: Model, ids: Int[Tensor, "N T"], layers: Sequence[int]) -> Float[Tensor, "layers N T D"]:
-    """What enters these layers (1: after MLP 0)."""
-    sites = [Site("residual", layer) for layer in layers]
-    with capture(model, sites) as seen:
-        model.trunk(ids)
-    return torch.stack([seen[site] for site in sites])
 
 
 def repetition(

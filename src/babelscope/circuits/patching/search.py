@@ -13,13 +13,16 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from babelscope._version import __version__
 from babelscope.circuits.core.ablation import reference
 from babelscope.circuits.core.changes import node_changes
 from babelscope.circuits.core.effects import Effects
-from babelscope.circuits.core.nodes import FINAL, MLP, Head, Receiver, Sender, heads_of, mlps_of, receivers
+from babelscope.circuits.core.nodes import FINAL, MLP, Head, Receiver, Sender, heads_of, mlps_of, reaches, receivers
 from babelscope.circuits.patching.counterfactual import ANSWER_ROLES, same_answer
 from babelscope.circuits.patching.methods import Between, Sweep, path_patching
+from babelscope.circuits.patching.screen import Missed, Screen, missed, path_estimates, screened
 from babelscope.circuits.patching.selection import Growth, Rule, Selection, growth, select
 from babelscope.errors import InputError
 from babelscope.results.manifest import versions
@@ -52,6 +55,9 @@ class SearchSettings:
     answer_roles: tuple[str, ...] = ANSWER_ROLES
     """roles that same-answer counterfactuals keep"""
     seed: int = 0
+    screen: Screen | None = None
+    """how heads are chosen for exact patching, and only what reaches the threshold is held against the null; None:
+    every head is patched, under the null too"""
 
 
 @dataclass(frozen=True)
@@ -67,6 +73,13 @@ class Found:
     """after a knock-out: what grew; only that is selected"""
     also: tuple[Sender, ...] = ()
     """after a knock-out: senders that act then too, but no more than before"""
+
+    @property
+    def missed(self) -> Missed | None:
+        """What the screen of this step may have missed; None where every head was patched."""
+        if self.effects is None or self.selection is None:
+            return None
+        return missed(self.effects, self.selection.nodes)
 
     @property
     def supporting(self) -> tuple[Sender, ...]:
@@ -125,7 +138,7 @@ class Search:
         for found in self.steps:
             if found.effects is None:
                 continue
-            spread = float(found.effects.effect.std()) or 1.0
+            spread = found.effects.deviation or 1.0
             for node, effect in zip(found.effects.senders, found.effects.effect):
                 if isinstance(node, Head):
                     strength[node] = max(strength.get(node, 0.0), abs(float(effect)) / spread)
@@ -227,8 +240,7 @@ class _Work:
             return Found(self.step, None, None, f"nothing to knock out: {self.step.knocked_out} found no head")
         effects = self._effects(self.pairs, into, gone, "")
         asked = self.settings
-        twins = same_answer(self.pairs, asked.answer_roles, asked.seed, self.pool) if asked.null else None
-        nothing = self._effects(twins, into, gone, "-null") if twins else None
+        nothing = self._nothing(effects, into, gone)
         distance = {node: _distance(self.model, node, into) for node in effects.senders}
         choose = partial(select, rule=asked.rule, sigmas=asked.sigmas, q=asked.q, null=nothing, distance=distance)
         if not gone:
@@ -239,6 +251,21 @@ class _Work:
         grown = growth(before, effects, gone, asked.q)
         also = tuple(node for node in chosen.nodes if node not in grown.backups and node not in gone)
         return Found(self.step, effects, replace(chosen, nodes=grown.backups), "", nothing, grown, also)
+
+    def _nothing(self, effects: Effects, into: Sequence[Receiver], gone: Sequence[Head]) -> Effects | None:
+        """The same paths under counterfactuals with the same answer: of senders that may be selected, or of all."""
+        asked = self.settings
+        if not asked.null:
+            return None
+        strong: Sequence[Sender] | None = None
+        if asked.screen is not None:
+            strength = np.abs(effects.effect)
+            least = asked.sigmas * effects.deviation if asked.rule == "significance" else np.inf
+            strong = [node for node, value in zip(effects.senders, strength) if value >= least and value > 0]
+            if not strong:
+                return None
+        twins = same_answer(self.pairs, asked.answer_roles, asked.seed, self.pool)
+        return self._effects(twins, into, gone, "-null", strong) if twins else None
 
     def _before(self, found: Mapping[str, Found], into: Sequence[Receiver]) -> Effects:
         """The same paths with nothing knocked out: an earlier step's, where one asked the same."""
@@ -263,20 +290,50 @@ class _Work:
         return chosen or f"{self.step.into} found no {'FFN' if through == 'mlp' else 'head'} to receive"
 
     def _effects(
-        self, pairs: Sequence[PromptPair], into: Sequence[Receiver], gone: Sequence[Head], suffix: str
-    ) -> Effects:
-        senders: list[Sender] = [*heads_of(self.model), *(mlps_of(self.model) if self.step.mlps else [])]
-        key = self._key(pairs, into, gone)
-        if self.once is not None:
-            return self.once(self.step.name + suffix, key, lambda: self._patched(pairs, into, gone, suffix, senders))
-        return self._patched(pairs, into, gone, suffix, senders)
-
-    def _patched(
         self,
         pairs: Sequence[PromptPair],
         into: Sequence[Receiver],
         gone: Sequence[Head],
         suffix: str,
+        only: Sequence[Sender] | None = None,
+    ) -> Effects:
+        """Effects of all senders (of those that a screen keeps, on the way to anything but the logits), or of some."""
+        every: list[Sender] = [*heads_of(self.model), *(mlps_of(self.model) if self.step.mlps else [])]
+        senders = every if only is None else only
+        key = self._key(pairs, into, gone, only)
+        make = partial(self._made, pairs, into, gone, suffix, senders, only is None)
+        return make() if self.once is None else self.once(self.step.name + suffix, key, make)
+
+    def _made(
+        self,
+        pairs: Sequence[PromptPair],
+        into: Sequence[Receiver],
+        gone: Sequence[Head],
+        suffix: str,
+        senders: Sequence[Sender],
+        all_asked: bool,
+    ) -> Effects:
+        screen, model = self.settings.screen, self.model
+        # paths to the logits cost so little that all are patched: one position, nothing behind it
+        if screen is None or not all_asked or FINAL in into:
+            return self._patched(into, gone, suffix, pairs, senders)
+        free = [node for node in senders if not any(reaches(model, node, receiver) for receiver in into)]
+        at, mlps = self.step.at, self.settings.mlps
+        return screened(
+            partial(self._patched, into, gone, suffix),
+            pairs,
+            senders,
+            screen,
+            free,
+            lambda some: path_estimates(model, some, into, at, mlps, screen),
+        )
+
+    def _patched(
+        self,
+        into: Sequence[Receiver],
+        gone: Sequence[Head],
+        suffix: str,
+        pairs: Sequence[PromptPair],
         senders: Sequence[Sender],
     ) -> Effects:
         edits = None
@@ -294,11 +351,18 @@ class _Work:
             self.model, pairs, into, senders, self.step.at, self.settings.mlps, done=done, sweep=Sweep(edits=edits)
         )
 
-    def _key(self, pairs: Sequence[PromptPair], into: Sequence[Receiver], gone: Sequence[Head]) -> str:
+    def _key(
+        self,
+        pairs: Sequence[PromptPair],
+        into: Sequence[Receiver],
+        gone: Sequence[Head],
+        only: Sequence[Sender] | None,
+    ) -> str:
         prompts = [[pair.clean, pair.corrupted, pair.target, pair.foil, sorted(pair.roles.items())] for pair in pairs]
         facts = [__version__, versions(), self.model.weight_hash, str(self.model.dtype)]
         facts += [_asked(self.step), self.settings.mlps, prompts]
         facts += [[str(receiver) for receiver in into], [str(node) for node in gone]]
+        facts += [asdict(self.settings.screen) if self.settings.screen else None, [str(node) for node in only or ()]]
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 

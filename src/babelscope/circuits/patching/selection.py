@@ -51,23 +51,32 @@ def select(
     `significance` (default): per-pair differences less those under `null` (a counterfactual with the same answer),
     paired t, Benjamini–Hochberg at `q`, and |S| ≥ `sigmas`·σ; with fewer than six pairs nothing is selected. Of a head
     that carries nothing of the answer both have one distribution, so their difference is symmetric and t holds however
-    skewed effects are. Without a null, against zero, skewness is reckoned with (`skewed_test`).
+    skewed effects are. Without a null, against zero, skewness is reckoned with (`skewed_test`). Senders that `null`
+    leaves out, and those that a screen left unpatched, count as tests that were not passed.
     Raises InputError for an unknown rule, or a null over other senders or pairs.
     """
     strength = np.abs(effects.effect)
-    sigma = float(effects.effect.std())
+    sigma = effects.deviation
     p = np.full(len(strength), np.nan)
     if rule == "deviation":
         layers = _distances(effects, distance)
-        threshold = np.maximum(abs(float(effects.effect.mean())) + (2 + 0.1 * layers) * sigma, floor)
+        threshold = np.maximum(abs(effects.mean) + (2 + 0.1 * layers) * sigma, floor)
         passed = strength > threshold
     elif rule == "significance":
         threshold = np.full(len(strength), sigmas * sigma)
         differences = effects.differences
-        if null and (null.senders != effects.senders or null.differences.shape != differences.shape):
-            raise InputError("the null has other senders or another number of pairs than the effects")
-        p = skewed_test(differences) if null is None else prompt_test(differences - null.differences)
-        passed = benjamini_hochberg(p, q) & (strength >= threshold) & (strength > 0)
+        tested = np.ones(len(strength), dtype=bool)
+        if null is not None:
+            tested = np.array([node in null.senders for node in effects.senders])
+            same = [node for node, there in zip(effects.senders, tested) if there] == list(null.senders)
+            if not same or null.differences.shape[1] != differences.shape[1]:
+                raise InputError("the null has other senders or another number of pairs than the effects")
+            differences = differences[tested] - null.differences
+        p[tested] = skewed_test(differences) if null is None else prompt_test(differences)
+        # heads that nobody patched, or tested, count as tests that were not passed
+        untested = effects.screening.left if effects.screening else 0
+        found = benjamini_hochberg(np.append(p, np.full(untested, np.nan)), q)[: len(p)]
+        passed = found & (strength >= threshold) & (strength > 0)
     else:
         raise InputError(f"no selection rule {rule!r}; there are deviation and significance")
     order = [int(place) for place in np.argsort(-strength) if passed[place]]

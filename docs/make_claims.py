@@ -1,0 +1,128 @@
+"""Write `docs/claims.md`: every published claim on the pocket family, from runs of `babelscope replicate`.
+
+babelscope replicate all --quick --seeds 3 --out runs/claims
+python docs/make_claims.py runs/claims              # seeds may also lie in folders of their own: runs/claims/s0/CLAIM
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import defaultdict
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+from babelscope.claims import packaged_claims
+
+PAGE = Path(__file__).with_name("claims.md")
+BEGIN, END = "<!-- table: begin -->", "<!-- table: end -->"
+
+
+def found(folder: Path) -> dict[str, dict[int, dict[str, Any]]]:
+    """Facts by claim and seed, of the claim files as they are now."""
+    facts: dict[str, dict[int, dict[str, Any]]] = defaultdict(dict)
+    for path in sorted(folder.rglob("verdict.json")):
+        one = json.loads(path.read_text(encoding="utf-8"))
+        claim = packaged_claims().get(one["claim"])
+        if claim is not None and not claim.needs:
+            facts[one["claim"]][one["case"]["seed"]] = one
+    return facts
+
+
+def number(value: float) -> str:
+    return "–" if not isfinite(value) else f"{value:.3g}".replace("-", "−")
+
+
+def ours(facts: dict[str, Any]) -> str:
+    """Up to three parts with intervals, then how many more there are."""
+    told = [
+        f"{part['name']} {number(part['estimate'])} ({number(part['low'])} to {number(part['high'])})"
+        if isfinite(part["low"])
+        else f"{part['name']} –: {part['reason']}"
+        for part in facts["parts"]
+    ]
+    rest = f"; {len(told) - 3} more" if len(told) > 3 else ""
+    return "; ".join(told[:3]) + rest
+
+
+def bars(facts: dict[str, Any]) -> str:
+    """What the intervals have to pass: the larger of least effect and control."""
+    values: list[float] = []
+    for part in facts["parts"]:
+        sign = -1 if part["rule"] == "less" else 1
+        values.append(sign * max(part["least_effect"], sign * part["control"] if part["rule"] != "equal" else 0))
+    low, high = min(values), max(values)
+    return number(low) if low == high else f"{number(low)} to {number(high)}"
+
+
+def theirs(facts: dict[str, Any]) -> str:
+    """The first value that may be compared: read in the text, counted in the authors' files, or in their code."""
+    known = [
+        one for one in facts["reported"] if one["sure"] in ("text", "artefact", "code") and one["value"] is not None
+    ]
+    if not known:
+        return "no number that was read in the paper"
+    first, more = known[0], f" (+{len(known) - 1})" if len(known) > 1 else ""
+    value = first["value"]
+    if isinstance(value, dict):
+        value = ", ".join(f"{name} {one}" for name, one in value.items())
+    elif isinstance(value, list):
+        value = " to ".join(map(str, value)) if len(value) == 2 else ", ".join(map(str, value))
+    return f"{first['what']}: {value} {first.get('unit') or ''}".strip() + more
+
+
+def verdicts(seeds: dict[int, dict[str, Any]]) -> tuple[str, str]:
+    """Verdict and twin over the seeds."""
+
+    def counted(answers: list[str]) -> str:
+        kinds = sorted(set(answers), key=answers.count, reverse=True)
+        return kinds[0] if len(kinds) == 1 else ", ".join(f"{kind} ({answers.count(kind)})" for kind in kinds)
+
+    every = [seeds[seed] for seed in sorted(seeds)]
+    return (
+        counted([one["verdict"]["answer"] for one in every]),
+        counted([one["twin"]["verdict"]["answer"] for one in every]),
+    )
+
+
+def table(folder: Path) -> str:
+    facts = found(folder)
+    head = "| claim | theirs | ours (seed 0) | to pass | verdict | twin | seeds | wall, processor |"
+    lines = [head, "|---|---|---|---|---|---|---|---|"]
+    for claim in packaged_claims().values():
+        seeds = facts.get(claim.id)
+        if not seeds:
+            continue
+        first = seeds[min(seeds)]
+        verdict, twin = verdicts(seeds)
+        cost = first["cost"].values()
+        wall, processor = (sum(side[kind] for side in cost) for kind in ("wall_s", "processor_s"))
+        cells = (
+            f"**{claim.id}**: {claim.claim} ({claim.arxiv})", theirs(first), ours(first), bars(first), verdict, twin,
+            str(len(seeds)), f"{wall:.0f} s, {processor:.0f} s",
+        )  # fmt: skip
+        lines.append("| " + " | ".join(cell.replace("|", "/") for cell in cells) + " |")
+    missing = [one.id for one in packaged_claims().values() if not one.needs and one.id not in facts]
+    as_said = sum(
+        one["verdict"]["answer"] == packaged_claims()[name].expected
+        for name, seeds in facts.items()
+        for one in seeds.values()
+    )
+    count = sum(len(seeds) for seeds in facts.values())
+    lines += ["", f"{as_said} of {count} runs came out as the claim's file expects."]
+    if missing:
+        lines.append(f"Not run for this page: {', '.join(missing)}.")
+    lines += ["", "## What the others wait for", "", "| claim | waits for |", "|---|---|"]
+    lines += [f"| {one.id}: {one.claim} | {'; '.join(one.needs)} |" for one in packaged_claims().values() if one.needs]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    text = PAGE.read_text(encoding="utf-8")
+    start, end = text.index(BEGIN) + len(BEGIN), text.index(END)
+    PAGE.write_text(f"{text[:start]}\n{table(Path(sys.argv[1]))}\n{text[end:]}", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

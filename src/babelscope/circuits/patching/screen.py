@@ -1,0 +1,281 @@
+"""Which heads are worth patching: a cheap screen, exact patching of what it keeps, and a bound on what it missed.
+
+Two estimates of every head's effect decide, each in deviations over all heads; the larger one counts:
+
+    gradient   first-order estimates on some prompts (attribution patching, Kramár et al. 2024), at three points between
+               the clean and the corrupted input, and with the gradient through single layers dropped: two paths that
+               cancel at first order do not cancel in both
+    trial      exact patching of every head on a few prompts: what no gradient sees, such as saturated attention
+
+Kept heads are patched exactly on all prompts, and so is a random sample of the others: what passes among the sampled
+bounds what passes among those that nobody patched (hypergeometric, exactly).
+
+S sender · N row · T position · L layer · H head · V view
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from numpy.typing import NDArray
+from torch import Tensor
+
+from babelscope.circuits.core import logit_diff
+from babelscope.circuits.core.batching import Rows, batches
+from babelscope.circuits.core.cache import Recorded, run
+from babelscope.circuits.core.effects import Effects, Screening
+from babelscope.circuits.core.nodes import FINAL, Head, Receiver, Sender
+from babelscope.circuits.patching.path_passes import site_of
+from babelscope.models.batches import token_budget
+from babelscope.models.hooks import Change, Site, capture, edit, resume
+from babelscope.stats import hypergeometric_upper
+from babelscope.terms import Between
+
+if TYPE_CHECKING:
+    from babelscope.models import Model
+    from babelscope.tasks import PromptPair
+
+Array = NDArray[np.float64]
+Pairs = Sequence["PromptPair"]
+Sweep = Callable[[Pairs, Sequence[Sender]], Effects]
+POINTS = (0.0, 0.5, 1.0)
+"""shares of the way from the clean input to the corrupted one at which gradients are taken"""
+
+
+@dataclass(frozen=True)
+class Screen:
+    """How heads are chosen for exact patching."""
+
+    pairs: int = 32
+    """prompts on which gradients are taken"""
+    drops: int = 4
+    """layers that the gradient is kept from passing through, one at a time"""
+    trial: int = 8
+    """prompts on which every head is patched"""
+    above: float = 0.5
+    """least estimate of a head that is kept, in deviations over all heads; the search selects from two on"""
+    share: float = 0.1
+    """of the heads, strongest first, that are kept in any case"""
+    sample: float = 0.1
+    """of the other heads, patched to see what the screen missed"""
+    least: int = 8
+    """heads that are sampled at least"""
+    fewest: int = 64
+    """heads below which all are patched: a screen with its sample would cost as much"""
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Missed:
+    """What a screen may have missed: how many heads it left that would have passed, at most (95 %)."""
+
+    heads: int
+    """that could be patched"""
+    kept: int
+    sampled: int
+    passed: int
+    """heads that passed, all in all"""
+    sampled_passed: int
+    """of those sampled"""
+    at_most: int
+    """upper bound on those that pass among the heads that were not patched"""
+
+    @property
+    def share(self) -> float:
+        """That bound as a share of all that pass."""
+        return self.at_most / (self.at_most + self.passed) if self.at_most else 0.0
+
+
+def screened(
+    sweep: Sweep,
+    pairs: Pairs,
+    senders: Sequence[Sender],
+    screen: Screen,
+    free: Collection[Sender] = (),
+    estimate: Callable[[Pairs], Float[Array, "V L H"]] | None = None,
+) -> Effects:
+    """Effects of the senders that the screen keeps and of a random sample of the others, all of them exact.
+
+    `sweep` patches exactly; `free`: senders that cost nothing, and everything that is no head, are always patched. With
+    fewer heads than `screen.fewest` everything is.
+    """
+    asked = [node for node in senders if isinstance(node, Head) and node not in free]
+    if len(asked) < screen.fewest:
+        return sweep(pairs, senders)
+    strength = np.abs(_standard(sweep(spread_over(pairs, screen.trial), asked).differences.mean(1)))
+    if estimate is not None:
+        views = estimate(spread_over(pairs, screen.pairs))
+        told = np.array([[view[node.layer, node.head] for node in asked] for view in views])
+        largest = np.take_along_axis(told, np.abs(told).argmax(0)[None], 0)[0]
+        strength = np.maximum(strength, np.abs(_standard(largest)))
+    order = np.argsort(-strength, kind="stable")
+    count = max(int((strength >= screen.above).sum()), round(screen.share * len(asked)))
+    kept, rest = order[:count], order[count:]
+    size = min(len(rest), max(screen.least, round(screen.sample * len(rest))))
+    drawn = np.random.default_rng(screen.seed).choice(rest, size, replace=False)
+    sampled = tuple(asked[place] for place in sorted(drawn))
+    chosen = {*(asked[place] for place in kept), *sampled}
+    effects = sweep(pairs, [node for node in senders if node in chosen or node not in asked])
+    return replace(effects, screening=Screening(len(asked), count, sampled))
+
+
+def missed(effects: Effects, passed: Collection[Sender]) -> Missed | None:
+    """The bound for one sweep, given the senders that passed; None where every head was patched."""
+    made = effects.screening
+    if made is None:
+        return None
+    found = sum(node in passed for node in made.sampled)
+    at_most = hypergeometric_upper(found, len(made.sampled), made.asked - made.kept) - found
+    selected = sum(isinstance(node, Head) for node in passed)
+    return Missed(made.asked, made.kept, len(made.sampled), selected, found, at_most)
+
+
+def _standard(values: Float[Array, " S"]) -> Float[Array, " S"]:
+    spread = float(values.std())
+    return values / spread if spread > 0 else np.zeros_like(values)
+
+
+def spread_over(pairs: Pairs, count: int) -> list[PromptPair]:
+    """At most `count` of the pairs, evenly spaced, so that templates and orders are among them."""
+    if len(pairs) <= count:
+        return list(pairs)
+    return [pairs[place] for place in np.linspace(0, len(pairs) - 1, count).round().astype(int)]
+
+
+# -- gradients -----------------------------------------------------------------------------------------------------
+
+
+def activation_estimates(
+    model: Model, pairs: Pairs, roles: Sequence[str | None], screen: Screen
+) -> dict[str | None, Float[Array, "V L H"]]:
+    """First-order effects of patching every head at each role (None: everywhere), by view, from one backward each."""
+    views = _views(model, screen)
+    total = {role: np.zeros((len(views), model.layers, model.heads)) for role in roles}
+    sites = [Site("z", layer) for layer in range(model.layers)]
+    with torch.no_grad():
+        for rows in batches(pairs, token_budget(model.device), model.device):
+            clean, corrupted = (run(model, ids, mlps=False) for ids in (rows.clean, rows.corrupted))
+            masks = {role: _mask(rows, role, clean, corrupted) for role in roles}
+            for place, (point, dropped) in enumerate(views):
+                found = _gradients(model, rows, clean, corrupted, point, dropped, sites)
+                for layer, site in enumerate(sites):
+                    told = ((corrupted.z[layer] - clean.z[layer]) * found[site]).sum(-1)  # [N, T, H]
+                    for role, mask in masks.items():
+                        total[role][place, layer] += (told * mask[..., None]).double().sum((0, 1)).cpu().numpy()
+    return {role: values / len(pairs) for role, values in total.items()}
+
+
+def path_estimates(
+    model: Model, pairs: Pairs, receivers: Sequence[Receiver], at: str | None, mlps: Between, screen: Screen
+) -> Float[Array, "V L H"]:
+    """First-order effects of every head along the direct paths into `receivers`, by view."""
+    views = _views(model, screen)
+    total = np.zeros((len(views), model.layers, model.heads))
+    into = sorted({site_of(receiver) for receiver in receivers if receiver != FINAL})
+    with torch.no_grad():
+        for rows in batches(pairs, token_budget(model.device), model.device):
+            clean, corrupted = (run(model, ids, mlps=False) for ids in (rows.clean, rows.corrupted))
+            mask = _mask(rows, at, clean, corrupted)
+            gradients = [_gradients(model, rows, clean, corrupted, *view, into) for view in views]
+            for place, found in enumerate(_through_frozen(model, rows, clean, receivers, mask, gradients, mlps)):
+                for layer, gradient in enumerate(found):
+                    told = ((corrupted.z[layer] - clean.z[layer]) * gradient).sum((-1,)) * mask[..., None]
+                    total[place, layer] += told.double().sum((0, 1)).cpu().numpy()
+    return total / len(pairs)
+
+
+def _views(model: Model, screen: Screen) -> list[tuple[float, int]]:
+    """Where gradients are taken: points between the runs, and at the clean one with a layer dropped."""
+    count = min(screen.drops, model.layers)
+    layers = np.random.default_rng(screen.seed).choice(model.layers, count, replace=False)
+    return [*((point, -1) for point in POINTS), *((0.0, int(layer)) for layer in sorted(layers))]
+
+
+def _mask(rows: Rows, role: str | None, clean: Recorded, corrupted: Recorded) -> Float[Tensor, "N T"]:
+    positions = rows.span(role, clean.ids, corrupted.ids)
+    return torch.zeros(len(rows), rows.length, device=clean.ids.device).scatter_(1, positions, 1.0)
+
+
+def _gradients(
+    model: Model,
+    rows: Rows,
+    clean: Recorded,
+    corrupted: Recorded,
+    point: float,
+    dropped: int,
+    sites: Sequence[Site],
+) -> dict[Site, Tensor]:
+    """∂LD/∂value at `sites` in the run that starts at a share `point` of the way from clean to corrupted input."""
+    kept: dict[Site, Tensor] = {}
+
+    def keep(site: Site) -> Change:
+        def change(value: Tensor) -> Tensor:
+            kept[site] = value.view_as(value)
+            return kept[site]
+
+        return change
+
+    changes = {site: keep(site) for site in sites}
+    if dropped >= 0:
+        changes |= {Site("attention_write", dropped): _held, Site("mlp_write", dropped): _held}
+    base = clean.residual[0]
+    start = base + point * (corrupted.residual[0] - base)
+    with torch.enable_grad():
+        start = start.detach().clone().requires_grad_()
+        with resume(model, 0, start), edit(model, changes):
+            final = model.trunk(rows.clean)
+        score = logit_diff.scores(model, rows, final[None, :, rows.length - rows.answer :]).sum()
+        found = torch.autograd.grad(score, [kept[site] for site in sites], allow_unused=True)
+    return {
+        site: torch.zeros_like(kept[site]) if grad is None else grad.detach()  # pyright: ignore[reportUnnecessaryComparison]
+        for site, grad in zip(sites, found)
+    }
+
+
+def _held(value: Tensor) -> Tensor:
+    return value.detach()
+
+
+def _through_frozen(
+    model: Model,
+    rows: Rows,
+    clean: Recorded,
+    receivers: Sequence[Receiver],
+    mask: Float[Tensor, "N T"],
+    gradients: Sequence[dict[Site, Tensor]],
+    mlps: Between,
+) -> list[list[Float[Tensor, "N T H E"]]]:
+    """Gradients at every head's output of what the receivers read, with all attention held, for each view."""
+    leaves: dict[int, Tensor] = {}
+
+    def leaf(layer: int) -> Change:
+        def change(value: Tensor) -> Tensor:
+            leaves[layer] = value.detach().requires_grad_()
+            return leaves[layer]
+
+        return change
+
+    changes = {Site("z", layer): leaf(layer) for layer in range(model.layers)}
+    if mlps == "frozen":
+        changes |= {Site("mlp_write", layer): _held for layer in range(model.layers)}
+    sites = sorted({site_of(receiver) for receiver in receivers})
+    with torch.enable_grad(), edit(model, changes), capture(model, sites, gradients=True) as seen:
+        model.trunk(rows.clean)
+        at = mask.to(clean.final.dtype)
+        found: list[list[Tensor]] = []
+        for view in gradients:
+            told = clean.final.new_zeros(())
+            for receiver in receivers:
+                site = site_of(receiver)
+                value, slope = seen[site], view[site]
+                if receiver.kind != "mlp":
+                    value, slope = value[..., receiver.head, :], slope[..., receiver.head, :]
+                told = told + ((value * slope).sum(-1) * at).sum()
+            parts = torch.autograd.grad(told, list(leaves.values()), retain_graph=True, allow_unused=True)
+            found.append([torch.zeros_like(z) if g is None else g for z, g in zip(leaves.values(), parts)])  # pyright: ignore[reportUnnecessaryComparison]
+    return found

@@ -1,0 +1,82 @@
+"""A claim's question put to a model and data: the original, or its twin.
+
+The twin of a case destroys what the claim is about and leaves all else: labels permuted within sentences, ids permuted
+within languages, one point at every place of a sweep.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+
+from babelscope.corpora import ParallelCorpus, load_corpus
+from babelscope.errors import InputError
+from babelscope.models import Model, load_model
+
+
+@dataclass(frozen=True)
+class Case:
+    """Models, data, sizes and seed of one side of a replication."""
+
+    models: tuple[str, ...]
+    """one model, or the points of a sweep in order, first to last"""
+    corpus: str
+    texts: str
+    """running text for perplexity"""
+    n: int = 60
+    """parallel sentences (prompts for circuits, concepts for the lens, pairs of prompts for patching)"""
+    seed: int = 0
+    draws: int = 40
+    """of each control"""
+    bootstrap: int = 500
+    tokens: int = 512
+    """of running text per language"""
+    window: int = 64
+    """tokens of a window of running text"""
+    twin: str = ""
+    """what is destroyed; empty: nothing"""
+    languages: tuple[str, ...] = ()
+    """of the corpus; empty: all that it has"""
+    weight_hash: str = ""
+    """of the run that the case is taken from; empty: of none"""
+
+    def sentences(self) -> ParallelCorpus:
+        """The parallel sentences, in the twin with what it destroys destroyed."""
+        corpus = load_corpus(self.corpus, list(self.languages) or None).sample(self.n, self.seed)
+        if self.twin == "labels":
+            return permuted_labels(corpus, self.seed)
+        return permuted_ids(corpus, self.seed) if self.twin == "ids" else corpus
+
+    def loaded(self) -> Model:
+        """The case's model. Raises InputError where it has several, or other weights than the run it is taken from."""
+        if len(self.models) != 1:
+            raise InputError(f"this claim takes one model, not {len(self.models)}")
+        model = load_model(self.models[0])
+        if self.weight_hash and model.weight_hash != self.weight_hash:
+            raise InputError(f"{self.models[0]} has other weights than the run was made with")
+        return model
+
+    def ordered(self) -> tuple[str, ...]:
+        """The points; in the twin the last one stands at every place: without an order nothing can grow or shrink."""
+        return (self.models[-1],) * len(self.models) if self.twin == "order" else self.models
+
+
+def permuted_labels(corpus: ParallelCorpus, seed: int) -> ParallelCorpus:
+    """The same sentences with the labels of the languages permuted within each."""
+    rng = random.Random(f"labels {seed}")
+    texts: dict[str, list[str]] = {code: [] for code in corpus.languages}
+    for place in range(len(corpus)):
+        order = rng.sample(corpus.languages, len(corpus.languages))
+        for code, other in zip(corpus.languages, order):
+            texts[code].append(corpus.texts[other][place])
+    return ParallelCorpus.from_texts(texts, ids=corpus.ids, spec=f"{corpus.spec} with labels permuted")
+
+
+def permuted_ids(corpus: ParallelCorpus, seed: int) -> ParallelCorpus:
+    """The same sentences with their order permuted in each language, so that no two are translations."""
+    rng = random.Random(f"ids {seed}")
+    texts = {code: rng.sample(corpus.texts[code], len(corpus)) for code in corpus.languages}
+    return ParallelCorpus.from_texts(texts, ids=corpus.ids, spec=f"{corpus.spec} with ids permuted")
+
+
+__all__ = ["Case", "permuted_ids", "permuted_labels"]

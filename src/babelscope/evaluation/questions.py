@@ -1,0 +1,279 @@
+"""Multiple choice in each language's own words, from published files: reading, stories, cause and effect, and facts.
+
+    belebele:PATH      one JSONL a language: a passage, a question, four answers
+    xcopa:PATH         one JSONL a language: a premise, its cause or effect, two choices
+    xstorycloze:PATH   one TSV a language (both published schemes of names): four sentences, two endings
+    klar:FOLDER        a folder a language with a JSON file a relation: facts; the choices are the relation's objects
+    bmlama:PATH        one TSV a language: a sentence with <mask>, candidates of which the last is right
+    mkqa:FILE          one JSONL for all: questions; the choices are its answer and three of others of its type (ours)
+
+PATH holds {language} where the code stands. A question has the same id in every language.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from babelscope.corpora.files import decode, read_bytes
+from babelscope.corpora.folders import named_language
+from babelscope.corpora.long_table import LANGUAGE, language_files
+from babelscope.corpora.table import parse_table
+from babelscope.errors import CorpusError, TaskError
+from babelscope.languages import parse_languages
+from babelscope.tasks.stories import read_stories
+
+MASK, SUBJECT = ("<mask>", "<MASK>"), "<subject>"
+OTHERS = 3
+"""answers to other questions beside MKQA's own"""
+
+
+@dataclass(frozen=True)
+class Question:
+    """A text, what may follow it, and which of these is right."""
+
+    id: str
+    prompt: str
+    choices: tuple[str, ...]
+    """with the blank in front, where there is one"""
+    label: int
+    group: str = ""
+    """relation, or type of question"""
+
+
+Rows = Sequence[Mapping[str, Any]]
+
+
+def load_questions(spec: str, languages: Sequence[str] | str | None = None) -> dict[str, list[Question]]:
+    """Questions by language. Raises TaskError for an unknown set, a missing language, and a file of another shape.
+
+    >>> load_questions("klar:klar/{language}", ["en", "ja"])["ja"][0].label              # doctest: +SKIP
+    3
+    """
+    name, colon, place = spec.partition(":")
+    if not colon or name not in SETS or not place:
+        raise TaskError(f"{spec}: questions are named {', '.join(f'{one}:PATH' for one in SETS)}")
+    wanted = None if languages is None else parse_languages(languages)
+    try:
+        return SETS[name](place, wanted, spec)
+    except CorpusError as error:
+        raise TaskError(str(error)) from error
+
+
+def _chosen(files: Mapping[str, Path], languages: list[str] | None, spec: str) -> dict[str, Path]:
+    missing = [code for code in languages or () if code not in files]
+    if missing:
+        raise TaskError(f"{spec}: nothing in {', '.join(missing)}; there are {', '.join(sorted(files))}")
+    return {code: files[code] for code in languages or sorted(files)}
+
+
+def _files(place: str, languages: list[str] | None, spec: str) -> dict[str, Path]:
+    if LANGUAGE not in place:
+        raise TaskError(f"{spec}: write {LANGUAGE} in the path, where the language's code stands")
+    return _chosen(language_files(place, spec), languages, spec)
+
+
+def _rows(path: Path, kind: str, needed: Iterable[str]) -> Rows:
+    table = parse_table(read_bytes(path), kind, path)
+    missing = [name for name in needed if name not in table.columns]
+    if missing:
+        raise TaskError(
+            f"{path} has the fields {', '.join(table.columns)}; expected {', '.join(needed)} ({missing[0]} is missing)"
+        )
+    return [dict(row) for row in table.rows]
+
+
+def _label(value: object, count: int, first: int, where: str) -> int:
+    """A right answer's place, counted from `first`, as a number or as text."""
+    text = str(value).strip()
+    if not text.isdigit() or not first <= int(text) < count + first:
+        raise TaskError(f"{where}: the right answer is {value!r}, not a number from {first} to {count + first - 1}")
+    return int(text) - first
+
+
+# -- the sets ----------------------------------------------------------------------------------------------------------
+
+_BELEBELE = ("link", "question_number", "flores_passage", "question", "correct_answer_num")
+
+
+def _belebele(place: str, languages: list[str] | None, spec: str) -> dict[str, list[Question]]:
+    found: dict[str, list[Question]] = {}
+    answers = tuple(f"mc_answer{number}" for number in range(1, 5))
+    for code, path in _files(place, languages, spec).items():
+        found[code] = [
+            Question(
+                f"{row['link']}/{row['question_number']}",
+                f"{row['flores_passage']}\n{row['question']}\n",
+                tuple(str(row[answer]) for answer in answers),
+                _label(row["correct_answer_num"], 4, 1, f"{path}, row {number}"),
+            )
+            for number, row in enumerate(_rows(path, "jsonl", (*_BELEBELE, *answers)), 1)
+        ]
+    return found
+
+
+def _stories(kind: str) -> Callable[[str, list[str] | None, str], dict[str, list[Question]]]:
+    def read(place: str, languages: list[str] | None, spec: str) -> dict[str, list[Question]]:
+        found: dict[str, list[Question]] = {}
+        for code, path in _files(place, languages, spec).items():
+            stories = read_stories(path)
+            if kind == "xcopa" and not all(story.question for story in stories):
+                raise TaskError(f"{path} holds stories, not XCOPA's premise, choice1, choice2, question, label")
+            if kind == "xstorycloze" and any(story.question for story in stories):
+                raise TaskError(f"{path} holds premises and choices, not the four sentences of a story")
+            found[code] = [
+                Question(
+                    story.item or str(number), story.context, tuple(f" {ending}" for ending in story.endings),
+                    story.label, story.question,
+                )
+                for number, story in enumerate(stories)
+            ]  # fmt: skip
+        return found
+
+    return read
+
+
+def _klar(place: str, languages: list[str] | None, spec: str) -> dict[str, list[Question]]:
+    folders = _folders(place if LANGUAGE in place else f"{place}/{LANGUAGE}", spec)
+    found: dict[str, list[Question]] = {}
+    for code, folder in _chosen(folders, languages, spec).items():
+        files = sorted(folder.glob("*.json"))
+        if not files:
+            raise TaskError(f"{folder} holds no relation: expected RELATION.json with prompt_templates and samples")
+        found[code] = [question for file in files for question in _relation(file)]
+    return found
+
+
+def _folders(pattern: str, spec: str) -> dict[str, Path]:
+    before, _, behind = pattern.partition(LANGUAGE)
+    start = Path(before or ".")
+    parent, prefix = (start, "") if before.endswith("/") or not before else (start.parent, start.name)
+    if not parent.is_dir():
+        raise TaskError(f"{spec}: {parent} is no folder")
+    found: dict[str, Path] = {}
+    for folder in sorted(one for one in parent.iterdir() if one.is_dir() and one.name.startswith(prefix)):
+        code = named_language(folder.name.removeprefix(prefix))
+        place = Path(f"{folder}{behind}")
+        if code is not None and place.is_dir():
+            found.setdefault(code, place)
+    if not found:
+        raise TaskError(f"{spec}: no folder in {parent} is named after a language")
+    return found
+
+
+def _relation(file: Path) -> list[Question]:
+    try:
+        data: Any = json.loads(decode(read_bytes(file), file))
+    except ValueError as error:
+        raise TaskError(f"{file} is not JSON: {error}") from error
+    shape = "an object with prompt_templates and samples (subject, object, index)"
+    if not isinstance(data, dict) or not data.get("prompt_templates") or not data.get("samples"):
+        raise TaskError(f"{file}: expected {shape}")
+    template = str(data["prompt_templates"][0])
+    mask = next((one for one in MASK if one in template), None)
+    if mask is None or SUBJECT not in template or template.split(mask, 1)[1].strip():
+        raise TaskError(f"{file}: expected a template with {SUBJECT} that ends with <mask>, not {template!r}")
+    try:
+        samples = [(str(one["subject"]), str(one["object"]), str(one["index"])) for one in data["samples"]]
+    except (KeyError, TypeError) as error:
+        raise TaskError(f"{file}: expected {shape}; {error} is missing") from error
+    objects = list(dict.fromkeys(answer for _, answer, _ in samples))
+    before = template.split(mask, 1)[0]
+    gap = " " if before.endswith(" ") else ""
+    return [
+        Question(
+            f"{file.stem}/{index}",
+            before.rstrip().replace(SUBJECT, subject),
+            tuple(gap + one for one in objects),
+            objects.index(answer),
+            file.stem,
+        )
+        for subject, answer, index in samples
+    ]
+
+
+_LAMA = ("Prompt", "Ans", "Candidate Ans", "Subject")
+
+
+def _bmlama(place: str, languages: list[str] | None, spec: str) -> dict[str, list[Question]]:
+    found: dict[str, list[Question]] = {}
+    for code, path in _files(place, languages, spec).items():
+        questions: list[Question] = []
+        for number, row in enumerate(_rows(path, "tsv", _LAMA), 1):
+            text, candidates = str(row["Prompt"]), str(row["Candidate Ans"]).split(", ")
+            mask = next((one for one in MASK if one in text), None)
+            if mask is None or str(row["Ans"]) not in candidates:
+                raise TaskError(
+                    f"{path}, row {number}: expected a prompt with <mask> and its answer among the candidates"
+                )
+            before, behind = text.split(mask, 1)
+            gap = before[len(before.rstrip()) :]
+            # the mask may stand anywhere: what follows it is a part of every choice
+            choices = tuple(f"{gap}{one}{behind}" for one in candidates)
+            prompt = before.rstrip()
+            questions.append(Question(str(number), prompt, choices, candidates.index(str(row["Ans"]))))
+        found[code] = questions
+    return found
+
+
+_MKQA = ("example_id", "queries", "answers")
+
+
+def _mkqa(place: str, languages: list[str] | None, spec: str) -> dict[str, list[Question]]:
+    rows = _rows(Path(place), "jsonl", _MKQA)
+    there: dict[str, str] = {}
+    for name in rows[0]["queries"]:
+        code = named_language(str(name).replace("_", "-"))
+        if code is not None:
+            there.setdefault("zh" if name == "zh_cn" else code, str(name))
+    codes = languages or sorted(there)
+    missing = [code for code in codes if code not in there]
+    if missing:
+        raise TaskError(f"{spec}: nothing in {', '.join(missing)}; there are {', '.join(sorted(there))}")
+    return {code: _asked(rows, there[code], place) for code in codes}
+
+
+def _asked(rows: Rows, name: str, where: str) -> list[Question]:
+    """Questions that have an answer in words; unanswerable ones and long answers are left out."""
+    known: list[tuple[str, str, str, str]] = []
+    for number, row in enumerate(rows, 1):
+        try:
+            query, answers = str(row["queries"][name]), row["answers"][name]
+            answer = next((one for one in answers if one["type"] not in ("unanswerable", "long_answer")), None)
+        except (KeyError, TypeError) as error:
+            raise TaskError(
+                f"{where}, row {number}: expected queries and answers in {name}; {error} is missing"
+            ) from error
+        if answer is not None and answer.get("text"):
+            known.append((str(row["example_id"]), query, str(answer["text"]), str(answer["type"])))
+    by_type: dict[str, list[str]] = {}
+    for _, _, text, kind in known:
+        by_type.setdefault(kind, []).append(text)
+    found: list[Question] = []
+    for identifier, query, text, kind in known:
+        others = sorted({one for one in by_type[kind] if one != text})
+        if not others:
+            continue
+        drawn = random.Random(identifier).sample(others, min(OTHERS, len(others)))
+        choices = [text, *drawn]
+        random.Random(f"{identifier} order").shuffle(choices)
+        found.append(
+            Question(identifier, f"{query}?\n" if not query.endswith("?") else f"{query}\n", tuple(choices),
+                     choices.index(text), kind)
+        )  # fmt: skip
+    return found
+
+
+SETS: Mapping[str, Callable[[str, list[str] | None, str], dict[str, list[Question]]]] = {
+    "belebele": _belebele,
+    "xcopa": _stories("xcopa"),
+    "xstorycloze": _stories("xstorycloze"),
+    "klar": _klar,
+    "bmlama": _bmlama,
+    "mkqa": _mkqa,
+}
+"""name in `evaluate --tasks NAME:PATH` → reader"""

@@ -1,0 +1,24 @@
+"""Colours, markers and dashes, the same in print and on a page; a language's place in its run decides its colour."""
+
+from __future__ import annotations
+
+from babelscope.results import Run
+
+# Okabe and Ito's eight, told apart by every common colour vision; black, which vanishes on a dark page, is grey.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#8A7F00", "#808080")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "p", "h")
+SYMBOLS = ("circle", "square", "triangle-up", "diamond", "triangle-down", "cross", "x", "star", "pentagon", "hexagon")
+HATCHES = ("", "///", "...", "xxx", "---")
+PATTERNS = ("", "/", ".", "x", "-")
+FAINT = "#cccccc"
+
+
+def colour(place: int | None) -> str:
+    """The colour at a place of the palette; a quiet one for None."""
+    return FAINT if place is None else COLOURS[place % len(COLOURS)]
+
+
+def language_place(run: Run, code: str) -> int:
+    """The place of a language among the run's: it decides its colour, which is one on the whole page."""
+    known = run.languages
+    return known.index(code) if code in known else len(known)

@@ -1,0 +1,40 @@
+"""What a study of circuits will cost on this machine, part by part: nothing is run but a probe."""
+
+from __future__ import annotations
+
+from babelscope.models import Model
+from babelscope.studies import circuit_costs as costs
+from babelscope.studies.circuit_settings import CircuitsSettings
+from babelscope.studies.circuits import Side
+from babelscope.studies.plan import Probe, StudyPlan, plan_costs, probe
+from babelscope.studies.steps import Cost
+
+ROLES = 6
+"""roles that a search names in a language, about"""
+SIZES = 14
+"""sizes at which faithfulness over heads is taken"""
+
+
+def plan_circuits(
+    model: Model, settings: CircuitsSettings, against: Model | None = None, measured: Probe | None = None
+) -> StudyPlan:
+    """Passes, tokens and time of each part, from sizes and a probe of a few seconds; nothing is written.
+
+    Raises NoPromptSurvives with the census, and UnsupportedModel, as the study itself would.
+    """
+    sides = [Side.of(model, settings, settings.languages)]
+    if against is not None:
+        sides.append(Side.of(against, settings, (settings.against_language or settings.languages[-1],)))
+    named: list[tuple[str, Cost]] = []
+    for side in sides:
+        languages = side.languages(settings)
+        for one in languages.values():
+            named += [(step.name, step.cost(step.settings)) for step in one.steps]
+        sets = len(languages) * (ROLES + 1 + settings.draws) + side.model.layers * len(settings.windows)
+        for code, one in languages.items():
+            named.append((f"{code}: ablation", costs.ablated(one.sizes, sets)))
+            circuits = 2 * SIZES + len(languages) + settings.draws
+            named.append((f"{code}: faithfulness over heads", one.sizes.whole(circuits)))
+        if settings.edges and side is sides[0]:
+            named += [(f"{code}: edges", costs.edges(one.sizes, len(languages))) for code, one in languages.items()]
+    return plan_costs(named, measured or probe(model))
