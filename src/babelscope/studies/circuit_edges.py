@@ -20,7 +20,7 @@ from babelscope.circuits.comparison import head_frequency, overlap, transfer
 from babelscope.circuits.comparison.method_agreement import agreements, confirmed, input_agreements
 from babelscope.circuits.core.faithfulness import BUDGETS, Area, Curve
 from babelscope.circuits.core.graph import Wiring
-from babelscope.circuits.core.nodes import MLP, Head
+from babelscope.circuits.core.nodes import MLP, Head, Mixer
 from babelscope.circuits.edges.atp import NodeScores, attribution_patching
 from babelscope.circuits.edges.circuit import Circuit, greedy_edges, top_edges
 from babelscope.circuits.edges.eap import Attribution, Variant, edge_attribution
@@ -290,10 +290,11 @@ def ranked_by(slope: Slope) -> str:
     return "eap-ig" if slope == "ld" else f"eap-ig {slope}"
 
 
-def node_effects(nodes: NodeScores) -> dict[Head | MLP, float]:
-    """Estimated effects of heads and MLPs, by which circuits of nodes are ranked."""
-    heads = {Head(layer, head): float(value) for (layer, head), value in np.ndenumerate(nodes.heads)}
-    return {**heads, **{MLP(layer): float(value) for layer, value in enumerate(nodes.mlps)}}
+def node_effects(nodes: NodeScores) -> dict[Head | MLP | Mixer, float]:
+    """Estimated effects of heads, other mixers and MLPs, by which circuits of nodes are ranked."""
+    found: dict[Head | MLP | Mixer, float] = {Head(x, y): float(v) for (x, y), v in np.ndenumerate(nodes.heads)}
+    found |= {Mixer(layer): float(value) for layer, value in enumerate(nodes.mixers)}
+    return found | {MLP(layer): float(value) for layer, value in enumerate(nodes.mlps)}
 
 
 def _curve_rows(code: str, found: _Language, settings: EdgeSettings, wiring: Wiring) -> list[dict[str, Any]]:

@@ -92,10 +92,18 @@ def input_agreements(
     rows: list[dict[str, Any]] = []
     kinds: tuple[tuple[Literal["q", "k"], str], ...] = (("q", "queries"), ("k", "keys"))
     for kind, what in kinds:
+        if kind not in model.readings:
+            continue
         scores: dict[str, Array] = {"atp": getattr(plain, what), "atp, QK fix": getattr(fixed, what)}
-        places = sorted({int(place) for each in scores.values() for place in np.argsort(-np.abs(each).ravel())[:top]})
+        places = sorted({int(place) for each in scores.values() for place in _strongest(each, top)})
         nodes = [divmod(place, scores["atp"].shape[1]) for place in places]
         said = {name: each.ravel()[places] for name, each in scores.items()}
         said["patching"] = input_effects(model, testing, kind, nodes)
         rows += agreements(said, top, what, **labels)
     return rows
+
+
+def _strongest(scores: Float[Array, "L H"], top: int) -> NDArray[np.int64]:
+    """Places of the largest absolute scores, without layers that have none."""
+    flat = np.abs(scores).ravel()
+    return np.argsort(-np.nan_to_num(flat, nan=-1.0))[: min(top, int(np.isfinite(flat).sum()))]
