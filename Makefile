@@ -5,7 +5,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 # One pinned thread beats two contended ones (docs/benchmarks.md).
 QUIET := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
 
-.PHONY: demo test test-fast test-kernels coverage mutants lint types docs docs-version bench wheel clean fuzz faults audit \
+.PHONY: notebooks demo test test-fast test-kernels coverage mutants lint types docs docs-version bench wheel clean fuzz faults audit \
   test-oldest test-newest test-pythons
 
 demo: .venv/installed
@@ -52,6 +52,11 @@ types: .venv/installed-dev
 docs: .venv/installed-dev
 	$(PIP) -e '.[docs]'
 	$(BIN)/mkdocs build --strict --quiet
+
+# nightly: the six notebooks from top to bottom, held against the outputs that are committed
+notebooks: .venv/installed-dev
+	$(PIP) -e '.[notebooks]'
+	$(QUIET) $(BIN)/python docs/make_notebooks.py --check
 
 # This release's pages beside those of earlier ones (docs/version.py).
 docs-version: .venv/installed-dev

@@ -121,6 +121,12 @@ def write_regions(
             "excess_sklr": observed * 0.6,
         }
         run.table("stability", _stability())
+        run.table("routing_layer", pd.DataFrame([
+            {"layer": layer, "language": x, "reference": "en", "divergence": 0.2, "divergence_low": 0.1,
+             "divergence_high": 0.3, "divergence_null_low": 0.0, "divergence_null_high": 0.1, "other_sentence": 0.5,
+             "n": n, "why": ""}
+            for x in languages[1:] for layer in range(layers)
+        ]))  # fmt: skip
         if texts:
             run.table("dose", _dose())
             frame = _perplexity(rng, languages)

@@ -167,9 +167,9 @@ def test_a_part_of_the_prompts_is_spread_over_them():
 def test_a_study_says_what_its_screen_kept_and_may_have_missed(tmp_path):
     from transformers import BloomConfig, BloomForCausalLM
 
+    from babelscope.figures import draw
     from babelscope.findings import findings_of
     from babelscope.models import load_model
-    from babelscope.plots.circuits import head_difference, head_heatmap, head_scatter
     from babelscope.report import write_report
     from babelscope.studies.circuits import CircuitsSettings, study_circuits
 
@@ -197,8 +197,8 @@ def test_a_study_says_what_its_screen_kept_and_may_have_missed(tmp_path):
     assert len(run.table("overlap"))
     page = write_report([run.path], tmp_path / "page.html").read_text(encoding="utf-8")
     assert "Screen of heads" in page
-    for drawn in (head_heatmap, head_scatter, head_difference):
-        assert drawn(run, measure="activation_patching").axes
+    for drawn in ("head_heatmap", "head_scatter", "head_difference"):
+        assert draw(run, drawn, measure="activation_patching").axes
     searched = rows.sweep.str.startswith("search")
     assert any("screened" in one.text for one in findings_of(run)) == bool(searched.any())
 

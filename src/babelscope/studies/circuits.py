@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from babelscope._version import __version__
 from babelscope.circuits.comparison.head_matching import match_heads, random_twin, shuffled
 from babelscope.circuits.core.nodes import Head, check_model
-from babelscope.circuits.heads.ablation import matched_random, windows
+from babelscope.circuits.heads.ablation import matched_random
 from babelscope.circuits.heads.roles import Roles, role_scores
 from babelscope.models import Model
 from babelscope.models.batches import token_budget
@@ -23,17 +23,17 @@ from babelscope.results import Run, RunWriter, open_run, run_key
 from babelscope.results.manifest import versions
 from babelscope.results.step_store import StepStore
 from babelscope.studies import circuit_tables as tables
+from babelscope.studies.circuit_ablations import write_ablations
 from babelscope.studies.circuit_arrays import head_arrays
 from babelscope.studies.circuit_edges import EdgeSettings, control_prompts, find_edges
 from babelscope.studies.circuit_measures import Measured, Prompts, prompts_of, repeated
-from babelscope.studies.circuit_roles import ALSO, CANDIDATE, ffn_rows, role_rows
+from babelscope.studies.circuit_roles import ALSO, ffn_rows, role_rows
 from babelscope.studies.circuit_screen import screen_rows
 from babelscope.studies.circuit_settings import PRESETS, CircuitsSettings, Prompted, preset
 from babelscope.studies.circuit_steps import LanguageSteps, screen_facts
-from babelscope.studies.circuit_tables import AblationSet
 from babelscope.studies.progress import Progress, silent
 from babelscope.studies.steps import KeptSteps, run_steps
-from babelscope.tasks import PromptPair, task_named
+from babelscope.tasks import task_named
 
 __all__ = ["PRESETS", "CircuitsSettings", "preset", "study_circuits"]
 
@@ -169,7 +169,7 @@ def _write_tables(
         row for code in done for row in tables.promoted_rows(model, code, prompts[code].main, heads[code], settings.top)
     ]
     _table(run, "promoted", promoted)
-    _write_ablations(run, model, settings, everything, done, progress)
+    write_ablations(run, model, settings, everything, done, progress)
     correlations = _correlations(settings, done)
     if not settings.edges:
         _table(run, "overlap", correlations)
@@ -236,60 +236,6 @@ def _write_edges(
     found.write(run, overlap=_correlations(settings, done))
     run.manifest["edges"] = found.settings
     return found.summary
-
-
-def _write_ablations(
-    run: _Collected,
-    model: Model,
-    settings: CircuitsSettings,
-    everything: Mapping[str, list[PromptPair]],
-    done: Mapping[str, Measured],
-    progress: Progress,
-) -> None:
-    sets = _ablation_sets(model, settings, done)
-    scores: dict[str, Array] = {}
-    rows: list[dict[str, Any]] = []
-    with progress("ablation", len(everything) * len(sets), "sets") as step:
-        for code, pairs in everything.items():
-            found, scores[code] = tables.ablation_rows(model, code, pairs, sets, settings.ablation, settings.seed)
-            rows += found
-            step(len(sets))
-    frame = pd.DataFrame(rows)
-    wide = frame["set"].str.startswith("ffn window")
-    for name, chosen in (("ablation", ~wide), ("ffn_windows", wide)):
-        if chosen.any():
-            run.table(name, frame.loc[chosen].reset_index(drop=True))
-    _table(run, "selectivity", tables.selectivity_rows(sets, scores, everything, settings.seed))
-
-
-def _ablation_sets(model: Model, settings: CircuitsSettings, done: Mapping[str, Measured]) -> list[AblationSet]:
-    """Each step's heads and the whole circuit of each language, random sets like it, FFNs and windows of them."""
-    sets: list[AblationSet] = []
-    task = task_named(settings.task)
-    dissociated = {label.role for label in task.dissociation.labels} if task.dissociation else set[str]()
-    for code, language in done.items():
-        suffix = f" ({code})" if len(done) > 1 else ""
-        named: dict[str, list[Head]] = {}
-        for row in role_rows(code, language.found, language.roles, task):
-            if row["role"] != ALSO:
-                named.setdefault(str(row["role"]), []).append(Head(row["layer"], row["head"]))
-        for role, heads in named.items():
-            chosen = tuple(dict.fromkeys(heads))
-            sets.append(AblationSet(f"{role}{suffix}", chosen, code))
-            # section 6: each of these sets beside random heads of its own layers
-            if role.removeprefix(CANDIDATE) in dissociated:
-                like = matched_random(model, chosen, settings.draws, settings.seed)
-                sets += [AblationSet(f"random like {role}{suffix}", tuple(n), code, d) for d, n in enumerate(like)]
-        circuit = language.found.heads
-        if circuit:
-            sets.append(AblationSet(f"circuit{suffix}", circuit, code))
-            draws = matched_random(model, circuit, settings.draws, settings.seed)
-            sets += [AblationSet(f"random{suffix}", tuple(nodes), code, draw) for draw, nodes in enumerate(draws)]
-    for width in settings.windows:
-        for centre, nodes in enumerate(windows(model, width)):
-            name = f"ffn {centre}" if width == 1 else f"ffn window of {width} at {centre}"
-            sets.append(AblationSet(name, tuple(nodes)))
-    return sets
 
 
 def _write_faithfulness(

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 
 from babelscope.circuits.core.cache import Direction
-from babelscope.circuits.core.nodes import MLP, Head, Sender
+from babelscope.circuits.core.nodes import MLP, Head, Mixer, Sender
 from babelscope.circuits.core.statistics import resampled_weights
 from babelscope.errors import NonFinite
 
@@ -132,6 +132,15 @@ class Effects:
         vector = np.full(int(self.settings["layers"]), np.nan)
         for node, value in zip(self.senders, values):
             if isinstance(node, MLP):
+                vector[node.layer] = value
+        return vector
+
+    def mixers(self, values: Float[Array, " S"] | None = None) -> Float[Array, " L"]:
+        """Values of the linear mixers by layer; NaN where one was no sender."""
+        values = self.effect if values is None else values
+        vector = np.full(int(self.settings["layers"]), np.nan)
+        for node, value in zip(self.senders, values):
+            if isinstance(node, Mixer):
                 vector[node.layer] = value
         return vector
 

@@ -27,7 +27,7 @@ from babelscope.circuits.core.batching import batches
 from babelscope.circuits.core.cache import run
 from babelscope.circuits.core.graph import Wiring
 from babelscope.circuits.core.nodes import MLP, Head
-from babelscope.circuits.core.residual import AttentionKind, Values, all_parts, pulled_back, pulled_back_mlp
+from babelscope.circuits.core.residual import Values, all_parts, pulled_back, pulled_back_mlp
 from babelscope.circuits.edges.backward import Gradients, gradients
 from babelscope.circuits.edges.relp import relevance_rules
 from babelscope.errors import InputError, NonFinite
@@ -61,19 +61,21 @@ class Attribution:
 
     @property
     def heads(self) -> Float[Array, "L H"]:
-        """Writers' sums of the heads, by layer."""
-        wiring, values = self.wiring, self.writers
-        return np.array(
-            [
-                [values[wiring.writer(Head(layer, head))] for head in range(wiring.heads)]
-                for layer in range(wiring.layers)
-            ]
-        )
+        """Writers' sums of the heads, by layer; NaN in layers without heads."""
+        found = np.full((self.wiring.layers, self.wiring.heads), np.nan)
+        for node, value in zip(self.wiring.writers, self.writers):
+            if isinstance(node, Head):
+                found[node.layer, node.head] = value
+        return found
 
     @property
     def mlps(self) -> Float[Array, " L"]:
-        """Writers' sums of the MLPs."""
-        return np.array([self.writers[self.wiring.writer(MLP(layer))] for layer in range(self.wiring.layers)])
+        """Writers' sums of the MLPs; NaN in layers without one."""
+        found = np.full(self.wiring.layers, np.nan)
+        for node, value in zip(self.wiring.writers, self.writers):
+            if isinstance(node, MLP):
+                found[node.layer] = value
+        return found
 
     def strongest(self, count: int) -> list[tuple[int, int]]:
         """Row and column of the edges with the largest absolute scores, strongest first."""
@@ -174,14 +176,14 @@ def _layer_products(
     model: Model, wiring: Wiring, change: Tensor, found: Gradients, layer: int, part: slice, scores: Tensor
 ) -> None:
     stream = found.attention_stream[layer].flatten(0, 1)[part]
-    kinds: tuple[AttentionKind, ...] = ("q", "k", "v")
     for receiver in wiring.first_readers(layer):
         column, seen = wiring.reader(receiver), wiring.before(receiver)
         if receiver.kind == "mlp":
             gradient = found.at[Site("mlp_in", layer)].flatten(0, 1)[part]
             pulled = pulled_back_mlp(model, layer, found.mlp_stream[layer].flatten(0, 1)[part], gradient)
         else:
-            kind = kinds["qkv".index(receiver.kind)]
+            assert receiver.kind != "logits"
+            kind = receiver.kind
             if Site(kind, layer) not in found.at:
                 continue  # patterns are held: nothing passes through queries and keys
             gradient = found.at[Site(kind, layer)].flatten(0, 1)[part]

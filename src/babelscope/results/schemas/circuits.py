@@ -89,6 +89,8 @@ class CrossFaithfulness(Row):
     random_high: float = nan
     heads: float = nan
     why: str = ""
+    model: str = ""
+    """where the run has a second model"""
 
 
 @dataclass(frozen=True)
