@@ -219,7 +219,7 @@ def test_z_needs_six_languages_and_contrast_two(tmp_path):
 
 
 def test_the_papers_numbers_keep_their_names(tmp_path):
-    settings = RegionsSettings("memory", samples=10, threshold=1.9, paper=True, first="drop")
+    settings = RegionsSettings("memory", samples=10, threshold=1.9, paper=True)
     run = study_regions(model("bloom"), settings, tmp_path / "a", corpus=corpus(6, 10))
     assert (run.summary["norm"], run.summary["method"], run.summary["too_short"]) == ("paper", "z-score", 0)
     assert run.summary["sklr"] == sum(run.summary["region_size"].values())

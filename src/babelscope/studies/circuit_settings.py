@@ -101,6 +101,8 @@ class Ablated(Settings):
         """Raises InputError for an unknown ablation, and windows that have no centre."""
         if self.ablation not in get_args(Ablation):
             raise InputError(f"a study ablates by zero, mean or resample, not {self.ablation!r}")
+        if self.draws < 0:
+            raise InputError(f"--draws {self.draws}: random sets are counted from 0")
         even = [width for width in self.windows if width < 1 or width % 2 == 0]
         if even:
             raise InputError(f"an FFN window is centred on a layer, so its width is odd: got {even[0]}")
@@ -116,6 +118,11 @@ class Described(Settings):
     """promoted tokens listed per head"""
     permutations: int = 1000
     """draws of permuted heads for correlations between languages"""
+
+    def check(self) -> None:
+        """Raises InputError for numbers that count nothing."""
+        if self.permutations < 0 or self.top < 0 or any(length < 1 for length in self.repeats):
+            raise InputError("--permutations and --top are counted from 0, lengths of --repeats from 1")
 
 
 @dataclass(frozen=True, kw_only=True)
