@@ -114,7 +114,7 @@ def main() -> None:
                     hours = at_depth(arguments.layers, seconds) / 3600
                     print(f"extrapolated to 24 layers, {name}: {hours:.1f} processor hours")
         finally:
-            subprocess.run([*git, "remove", "--force", str(old)], check=False)
+            subprocess.run(["git", "-C", str(here), "worktree", "remove", "--force", str(old)], check=False)
     tell(results, arguments.json)
 
 

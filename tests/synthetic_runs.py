@@ -102,7 +102,9 @@ def write_regions(
                 ]
             ),
         )
-        run.table("alignment", _alignment(rng, languages, layers))
+        run.table("alignment", pairs := _alignment(rng, languages, layers))
+        means = pairs.groupby(["metric", "layer"], sort=False)[["value", "low", "high"]].mean().reset_index()
+        run.table("alignment_means", means.assign(interval="leave-one-document-out t", why="", n=n))
         summary = {
             "lrds": 0.21,
             "sads": 0.064,
@@ -121,6 +123,12 @@ def write_regions(
             "excess_sklr": observed * 0.6,
         }
         run.table("stability", _stability())
+        run.table("routing_layer", pd.DataFrame([
+            {"layer": layer, "language": x, "reference": "en", "divergence": 0.2, "divergence_low": 0.1,
+             "divergence_high": 0.3, "divergence_null_low": 0.0, "divergence_null_high": 0.1, "other_sentence": 0.5,
+             "n": n, "why": ""}
+            for x in languages[1:] for layer in range(layers)
+        ]))  # fmt: skip
         if texts:
             run.table("dose", _dose())
             frame = _perplexity(rng, languages)

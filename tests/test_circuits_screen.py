@@ -167,8 +167,10 @@ def test_a_part_of_the_prompts_is_spread_over_them():
 def test_a_study_says_what_its_screen_kept_and_may_have_missed(tmp_path):
     from transformers import BloomConfig, BloomForCausalLM
 
+    from babelscope.figures import draw
     from babelscope.findings import findings_of
     from babelscope.models import load_model
+    from babelscope.report import write_report
     from babelscope.studies.circuits import CircuitsSettings, study_circuits
 
     given = load_model("pocket:pocket-bloom-s")
@@ -177,7 +179,9 @@ def test_a_study_says_what_its_screen_kept_and_may_have_missed(tmp_path):
         vocab_size=given.vocabulary, hidden_size=48, n_layer=8, n_head=8, initializer_range=0.2, bos_token_id=None
     )
     model = Model(BloomForCausalLM(config), given.tokenizer, id="random")
-    settings = CircuitsSettings(languages=("en",), n=8, draws=2, repeats=(10,), windows=(1,), edges=False)
+    settings = CircuitsSettings(
+        languages=("en", "zh"), n=6, draws=2, repeats=(10,), windows=(1,), edges=False, permutations=20
+    )
     run = study_circuits(model, settings, tmp_path / "screened")
     run.validate()
     assert run.manifest["screen"]["sample"] == 0.1
@@ -185,9 +189,16 @@ def test_a_study_says_what_its_screen_kept_and_may_have_missed(tmp_path):
     assert set(rows.sweep) >= {"activation patching", "activation patching at S2"}
     assert (rows.kept + rows.sampled + rows.left == rows.heads).all()
     arrays = run.arrays()
-    missing = int(np.isnan(arrays.activation_patching.values).sum())
-    assert missing == int(rows.set_index("sweep").left["activation patching"]) > 0
+    missing = np.isnan(arrays.activation_patching.values).sum((1, 2))
+    left = rows[rows.sweep == "activation patching"].set_index("language").left
+    assert missing.tolist() == [left["en"], left["zh"]]
+    assert left.min() > 0
     assert np.isfinite(arrays.path_logits.values).all()
+    assert len(run.table("overlap"))
+    page = write_report([run.path], tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "Screen of heads" in page
+    for drawn in ("head_heatmap", "head_scatter", "head_difference"):
+        assert draw(run, drawn, measure="activation_patching").axes
     searched = rows.sweep.str.startswith("search")
     assert any("screened" in one.text for one in findings_of(run)) == bool(searched.any())
 

@@ -427,6 +427,21 @@ def test_the_hub_needs_an_extra(monkeypatch):
         load_corpus("hub:some/set?split=test&en=a")
 
 
+def test_hub_with_a_configuration_a_language_and_with_a_language_column(hub):
+    corpus = load_corpus("hub:some/set?config={language}&split=test&text=text&id=id", ["en", "zh"])
+    assert corpus.ids == ("0", "1", "2")
+    assert corpus.texts["zh"][0] == "cmn_Hans 0"
+    assert [name for _, name, _, _ in hub] == ["eng_Latn", "cmn_Hans"]
+    for spec, message in [
+        ("hub:some/set?config=x-{language}&split=test&text=text", "no configuration of some/set fits x-{language}"),
+        ("hub:some/set?split=test&language=lang&text=translation", "has no column 'lang'"),
+    ]:
+        with pytest.raises(CorpusError, match=message):
+            load_corpus(spec, ["en"])
+    with pytest.raises(CorpusError, match="name the languages to download"):
+        load_corpus("hub:some/set?config={language}&split=test&text=text")
+
+
 # -- text as people have it --------------------------------------------------------------------------------------------
 
 

@@ -377,3 +377,10 @@ def test_faithfulness_stands_beside_heads_drawn_at_random(runs):
     assert (ranking.y, ranking.dash, random.dash) == ([0.0, 0.6, 0.9], "solid", "dashed")
     assert random.y == pytest.approx([0.0, 0.12, 0.18])
     assert ranking.colour == random.colour
+
+
+def test_routing_of_one_language_stands_beside_its_null(runs):
+    lines = figures.specify(runs["regions"], "routing_by_layer", language="fr").panels[0].marks
+    assert [drawn.name for drawn in lines] == ["fr", ("fr", "unrelated sentences"), "by chance"]
+    assert lines[0].banded() == lines[2].banded() == [0, 1, 2, 3]
+    assert lines[2].y == [0.05] * 4

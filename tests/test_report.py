@@ -48,7 +48,7 @@ def data_of(html, name):
 def test_every_section_that_the_runs_hold_is_there(html):
     headings = re.findall(r"<h3[^>]*>([^<]*)</h3>", html)
     assert headings == [
-        "What switching off does", "Similarity", "Alignment by layer", "Regions",
+        "What switching off does", "Similarity", "Alignment by layer", "Experts", "Regions",
         "Behaviour", "Circuit", "Heads", "Across languages", "Ablation",
         "Evolution over training", "Model sizes", "Depth", "Points",
     ]  # fmt: skip
@@ -405,8 +405,8 @@ def test_show_prints_the_numbers(runs, capsys):
         assert "toy/babel" in out
     code, out, _ = command(capsys, "show", runs[0].path)
     assert "180" in out
-    assert "region sizes" in out
-    assert json.loads(command(capsys, "show", runs[0].path, "--json")[1]) == runs[0].manifest
+    assert "neurons" in out
+    assert json.loads(command(capsys, "show", runs[0].path, "--format", "json")[1]) == runs[0].manifest
 
 
 def test_show_keeps_control_characters_off_the_terminal(runs, capsys):

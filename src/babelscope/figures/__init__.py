@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from babelscope.figures import circuits, deactivation, heads, latent, patching, regions, steering, sweep
+from babelscope.figures import circuits, deactivation, heads, latent, patching, regions, routing, steering, sweep
 from babelscope.figures.paper import draw, printed, save_figure
 from babelscope.figures.published import Published, published, published_for
 from babelscope.figures.register import FIGURES, Drawing, figure, figure_names, holds, specify
@@ -13,5 +13,5 @@ __all__ = [
     "published_for", "save_figure", "specify",
 ]  # fmt: skip
 
-FAMILIES = (circuits, deactivation, heads, latent, patching, regions, steering, sweep)
+FAMILIES = (circuits, deactivation, heads, latent, patching, regions, routing, steering, sweep)
 """modules whose figures are registered by being imported"""

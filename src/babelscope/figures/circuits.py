@@ -151,21 +151,24 @@ def _of_size(rows: list[tuple[str, str, list[tuple[float, float, float, float]]]
 def head_faithfulness(run: Run) -> Figure:
     """Faithfulness of the first k heads of each language's ranking, beside k heads drawn at random."""
     rows = rows_of(run, HeadFaithfulness)
-    lines = _of_size(
-        [
+    models = distinct(row.model for row in rows)
+    panels: list[Panel] = []
+    for model in models:
+        own = [row for row in rows if row.model == model]
+        curves = [
             (code, "random" if order == "random" else "",
-             [(float(one.heads), one.faithfulness, one.low, one.high) for one in sorted(own, key=lambda x: x.heads)])
-            for (code, order), own in grouped(rows, lambda row: (row.language, row.order))
-        ], run,
-    )  # fmt: skip
+             [(float(one.heads), one.faithfulness, one.low, one.high) for one in sorted(its, key=lambda x: x.heads)])
+            for (code, order), its in grouped(own, lambda row: (row.language, row.order))
+        ]  # fmt: skip
+        marks = (*_of_size(curves, run), Rule(1.0, dash="dotted"), Rule(0.0))
+        axes = Axis("heads kept", whole=True), Axis("faithfulness")
+        panels.append(Panel(marks, *axes, model if len(models) > 1 else "", data=frame_of(own)))
     caption = (
         f"How much of the task is left when all heads but the first k of a language's ranking are ablated "
         f"({task_text(run)}): 1 is the whole model, 0 the empty circuit. Dashed: k heads drawn at random. Bands: 95 % "
         "intervals over prompts."
     )
-    marks = (*lines, Rule(1.0, dash="dotted"), Rule(0.0))
-    panel = Panel(marks, Axis("heads kept", whole=True), Axis("faithfulness"), data=run.table("faithfulness"))
-    return Figure("Faithfulness of heads by size", caption, (panel,), about=run.model_name)
+    return Figure("Faithfulness of heads by size", caption, tuple(panels), about=run.model_name)
 
 
 @figure("circuits", "table:edge_curve", choose="Ranking")
@@ -204,19 +207,22 @@ def edge_faithfulness(run: Run) -> Figure:
 def cross_matrices(run: Run) -> dict[str, tuple[list[str], Matrix]]:
     """Faithfulness across languages with its controls, and each measure of overlap with its null: language matrices."""
     found: dict[str, tuple[list[str], Matrix]] = {}
-    heads, edges = rows_of(run, CrossFaithfulness), rows_of(run, CrossEdges)
-    for name, rows, controls in (
-        ("faithfulness", heads, ("random",)), ("faithfulness of edges", edges, ("random", "control")),
-    ):  # fmt: skip
-        for part in ("faithfulness", *controls):
-            cells = [(row.found_in, row.run_on, float(getattr(row, part))) for row in rows]
-            said = {"random": f"{name}, random circuits", "control": f"{name}, control task"}.get(part, name)
-            found[said] = square(cells, run.languages)
-    for measure, own in grouped(rows_of(run, Overlap), lambda row: row.measure):
+    own = run.summary.get("model")  # a study against another model holds both in the same tables
+    heads = rows_of(run, CrossFaithfulness)
+    edges = [row for row in rows_of(run, CrossEdges) if row.model in ("", own)]
+    overlaps = [row for row in rows_of(run, Overlap) if row.model in ("", own)]
+    for model, rows in grouped(heads, lambda row: row.model):
+        name = "faithfulness" if len({row.model for row in heads}) < 2 else f"faithfulness, {model}"
+        for said, part in ((name, "faithfulness"), (f"{name}, random circuits", "random")):
+            found[said] = square([(row.found_in, row.run_on, float(getattr(row, part))) for row in rows], run.languages)
+    for said, part in (("", "faithfulness"), (", random circuits", "random"), (", control task", "control")):
+        cells = [(row.found_in, row.run_on, float(getattr(row, part))) for row in edges]
+        found[f"faithfulness of edges{said}"] = square(cells, run.languages)
+    for measure, shared in grouped(overlaps, lambda row: row.measure):
         name = measure.replace("_", " ")
         for part, said in (("value", name), ("null", f"{name}, by chance")):
             languages, matrix = square(
-                [(row.language, row.language2, getattr(row, part)) for row in own], run.languages
+                [(row.language, row.language2, getattr(row, part)) for row in shared], run.languages
             )
             found[said] = languages, np.where(np.isnan(matrix), matrix.T, matrix)
     return {name: (languages, matrix) for name, (languages, matrix) in found.items() if np.isfinite(matrix).any()}

@@ -36,6 +36,18 @@ _STEERING = table(
     "intervals; random regions of the same size stand for chance.",
 )
 
+_ROUTED = table(
+    "routing_deactivation",
+    "Experts switched off",
+    "What becomes of the loss of each language when the experts of one language are switched off, beside random "
+    "experts.",
+)
+_SIMILAR = table(
+    "routing_similarity",
+    "Routing as an activation",
+    "LRDS and SADS of routing weights, whole model and by layer, with intervals and what permuted labels give.",
+)
+
 
 def regions_sections(run: Run) -> list[Section]:
     """Those sections that the run holds anything of."""
@@ -47,6 +59,7 @@ def regions_sections(run: Run) -> list[Section]:
         ),
         Section("Similarity", gather(run, ("Similarity map", similarity), chart("language_pairs"))),
         Section("Alignment by layer", gather(run, chart("layer_curves"), chart("alignment_curves"))),
+        Section("Experts", gather(run, chart("routing_by_layer"), _ROUTED, _SIMILAR)),
         Section(
             "Regions",
             gather(run, chart("region_sizes"), chart("regions_by_layer"), chart("calibration"), chart("stability"),

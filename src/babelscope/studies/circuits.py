@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from babelscope._version import __version__
 from babelscope.circuits.comparison.head_matching import match_heads, random_twin, shuffled
 from babelscope.circuits.core.nodes import Head, check_model
-from babelscope.circuits.heads.ablation import matched_random, windows
+from babelscope.circuits.heads.ablation import matched_random
 from babelscope.circuits.heads.roles import Roles, role_scores
 from babelscope.models import Model
 from babelscope.models.batches import token_budget
@@ -23,17 +23,17 @@ from babelscope.results import Run, RunWriter, open_run, run_key
 from babelscope.results.manifest import versions
 from babelscope.results.step_store import StepStore
 from babelscope.studies import circuit_tables as tables
+from babelscope.studies.circuit_ablations import write_ablations
 from babelscope.studies.circuit_arrays import head_arrays
-from babelscope.studies.circuit_edges import EdgeSettings, control_prompts, find_edges
+from babelscope.studies.circuit_edges import Edges, EdgeSettings, control_prompts, find_edges
 from babelscope.studies.circuit_measures import Measured, Prompts, prompts_of, repeated
-from babelscope.studies.circuit_roles import ALSO, CANDIDATE, ffn_rows, role_rows
+from babelscope.studies.circuit_roles import ALSO, ffn_rows, role_rows
 from babelscope.studies.circuit_screen import screen_rows
 from babelscope.studies.circuit_settings import PRESETS, CircuitsSettings, Prompted, preset
 from babelscope.studies.circuit_steps import LanguageSteps, screen_facts
-from babelscope.studies.circuit_tables import AblationSet
 from babelscope.studies.progress import Progress, silent
 from babelscope.studies.steps import KeptSteps, run_steps
-from babelscope.tasks import PromptPair, task_named
+from babelscope.tasks import task_named
 
 __all__ = ["PRESETS", "CircuitsSettings", "preset", "study_circuits"]
 
@@ -83,15 +83,19 @@ def study_circuits(
         for side in sides:
             writer = _Collected(tables, side.model.id)
             summaries.append(_write_tables(writer, side.model, settings, side.prompts, side.done, progress))
-        edges = _write_edges(run, first.model, settings, first.prompts, first.done, progress)
-        summary = summaries[0] | edges
+        for place, side in enumerate(sides if settings.edges else ()):
+            found = _edges(side, settings, progress)
+            names = {code: _file(side, code, sides) for code in side.done}
+            found.write(run, _Collected(tables, side.model.id).table, names, arrays=side is first)
+            summaries[place] |= found.summary
+            run.manifest["edges"] = found.settings
+        summary = summaries[0]
         if len(sides) > 1:
             summary["against"] = {"model": sides[1].model.id, **summaries[1]}
             matched = _matching(settings, first, sides[1])
             tables["matching"] = [pd.DataFrame(matched)]
         for name, frames in tables.items():
-            if name != "overlap" or not settings.edges:
-                run.table(name, pd.concat(frames, ignore_index=True))
+            run.table(name, pd.concat(frames, ignore_index=True))
         _manifest(run, first.model, settings, first.prompts, summary, against)
     return open_run(out)
 
@@ -169,7 +173,7 @@ def _write_tables(
         row for code in done for row in tables.promoted_rows(model, code, prompts[code].main, heads[code], settings.top)
     ]
     _table(run, "promoted", promoted)
-    _write_ablations(run, model, settings, everything, done, progress)
+    write_ablations(run, model, settings, everything, done, progress)
     correlations = _correlations(settings, done)
     if not settings.edges:
         _table(run, "overlap", correlations)
@@ -197,17 +201,9 @@ def _correlations(settings: CircuitsSettings, done: Mapping[str, Measured]) -> l
     return tables.correlation_rows(matrices, settings.permutations, settings.seed)
 
 
-def _write_edges(
-    run: RunWriter,
-    model: Model,
-    settings: CircuitsSettings,
-    prompts: Mapping[str, Prompts],
-    done: Mapping[str, Measured],
-    progress: Progress,
-) -> dict[str, Any]:
-    """The second half: routes, edges, and circuits as masks, compared across languages."""
-    if not settings.edges:
-        return {}
+def _edges(side: Side, settings: CircuitsSettings, progress: Progress) -> Edges:
+    """The second half: routes, edges, and circuits as masks, compared across the languages of one model."""
+    model, done = side.model, side.done
     chosen = EdgeSettings(
         share=settings.edge_share,
         permutations=settings.permutations,
@@ -215,6 +211,7 @@ def _write_edges(
         counted=settings.counted,
         construction=settings.construction,
         half=settings.half,
+        slopes=settings.slopes,
     )
     controls = control_prompts(
         model, settings.task, list(done), max(2, settings.n // 2), seed=settings.seed, split=settings.split
@@ -224,72 +221,15 @@ def _write_edges(
         for row in role_rows(code, language.found, language.roles, task_named(settings.task)):
             if row["role"] != ALSO:
                 roles.setdefault(code, {}).setdefault(f"{row['layer']}.{row['head']}", str(row["role"]))
-    found = find_edges(
+    return find_edges(
         model,
-        {code: each.main for code, each in prompts.items()},
+        {code: each.main for code, each in side.prompts.items()},
         chosen,
         {code: language.activation.heads() for code, language in done.items()},
         roles,
         controls,
         progress,
     )
-    found.write(run, overlap=_correlations(settings, done))
-    run.manifest["edges"] = found.settings
-    return found.summary
-
-
-def _write_ablations(
-    run: _Collected,
-    model: Model,
-    settings: CircuitsSettings,
-    everything: Mapping[str, list[PromptPair]],
-    done: Mapping[str, Measured],
-    progress: Progress,
-) -> None:
-    sets = _ablation_sets(model, settings, done)
-    scores: dict[str, Array] = {}
-    rows: list[dict[str, Any]] = []
-    with progress("ablation", len(everything) * len(sets), "sets") as step:
-        for code, pairs in everything.items():
-            found, scores[code] = tables.ablation_rows(model, code, pairs, sets, settings.ablation, settings.seed)
-            rows += found
-            step(len(sets))
-    frame = pd.DataFrame(rows)
-    wide = frame["set"].str.startswith("ffn window")
-    for name, chosen in (("ablation", ~wide), ("ffn_windows", wide)):
-        if chosen.any():
-            run.table(name, frame.loc[chosen].reset_index(drop=True))
-    _table(run, "selectivity", tables.selectivity_rows(sets, scores, everything, settings.seed))
-
-
-def _ablation_sets(model: Model, settings: CircuitsSettings, done: Mapping[str, Measured]) -> list[AblationSet]:
-    """Each step's heads and the whole circuit of each language, random sets like it, FFNs and windows of them."""
-    sets: list[AblationSet] = []
-    task = task_named(settings.task)
-    dissociated = {label.role for label in task.dissociation.labels} if task.dissociation else set[str]()
-    for code, language in done.items():
-        suffix = f" ({code})" if len(done) > 1 else ""
-        named: dict[str, list[Head]] = {}
-        for row in role_rows(code, language.found, language.roles, task):
-            if row["role"] != ALSO:
-                named.setdefault(str(row["role"]), []).append(Head(row["layer"], row["head"]))
-        for role, heads in named.items():
-            chosen = tuple(dict.fromkeys(heads))
-            sets.append(AblationSet(f"{role}{suffix}", chosen, code))
-            # section 6: each of these sets beside random heads of its own layers
-            if role.removeprefix(CANDIDATE) in dissociated:
-                like = matched_random(model, chosen, settings.draws, settings.seed)
-                sets += [AblationSet(f"random like {role}{suffix}", tuple(n), code, d) for d, n in enumerate(like)]
-        circuit = language.found.heads
-        if circuit:
-            sets.append(AblationSet(f"circuit{suffix}", circuit, code))
-            draws = matched_random(model, circuit, settings.draws, settings.seed)
-            sets += [AblationSet(f"random{suffix}", tuple(nodes), code, draw) for draw, nodes in enumerate(draws)]
-    for width in settings.windows:
-        for centre, nodes in enumerate(windows(model, width)):
-            name = f"ffn {centre}" if width == 1 else f"ffn window of {width} at {centre}"
-            sets.append(AblationSet(name, tuple(nodes)))
-    return sets
 
 
 def _write_faithfulness(

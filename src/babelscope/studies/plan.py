@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -45,34 +46,33 @@ class Probe:
         return work + cost.passes * self.begun + cost.seconds
 
 
-def probe(model: Model, seconds: float = SECONDS) -> Probe:
-    """Times the kinds of work on random tokens; a few seconds, and nothing but the numbers is kept."""
+def probe(model: Model, seconds: float = SECONDS, clock: Callable[[], float] = time.perf_counter) -> Probe:
+    """Times the kinds of work on random tokens, by the clock on the wall unless another is given; nothing is kept."""
+    least = partial(_least, seconds=seconds, clock=clock)
     generator = torch.Generator().manual_seed(0)
     words = int(model.config.vocab_size)
     ids = torch.randint(0, words, (PROBE_TOKENS // SENTENCE, SENTENCE), generator=generator).to(model.device)
     with torch.inference_mode():
-        token = _least(lambda: model.trunk(ids), seconds, model) / ids.numel()
+        token = least(lambda: model.trunk(ids), model) / ids.numel()
         with capture(model, [Site("residual", layer) for layer in range(model.layers)]):
-            begun = max(0.0, _least(lambda: model.trunk(ids[:1, :1]), seconds / 2, model) - token)
+            begun = max(0.0, least(lambda: model.trunk(ids[:1, :1]), model) - token)
         token = max(token - begun / ids.numel(), token / 2)
         hidden = model.trunk(ids[:2])
-        scored = (
-            _least(lambda: torch.logsumexp(model.logits(hidden).float(), -1), seconds, model) / hidden[..., 0].numel()
-        )
+        scored = least(lambda: torch.logsumexp(model.logits(hidden).float(), -1), model) / hidden[..., 0].numel()
     array = torch.rand(ELEMENTS, dtype=torch.float64, generator=generator)
-    element = _least(lambda: (array * 1.5 + 0.5).sum(), seconds / 2, None) / ELEMENTS
+    element = least(lambda: (array * 1.5 + 0.5).sum(), None) / ELEMENTS
     return Probe(token, scored, element, begun)
 
 
-def _least(work: Callable[[], object], seconds: float, model: Model | None) -> float:
+def _least(work: Callable[[], object], model: Model | None, seconds: float, clock: Callable[[], float]) -> float:
     """Median time of one call, after one that warms up."""
 
     def once() -> float:
-        started = time.perf_counter()
+        started = clock()
         work()
         if model is not None and model.device.type == "cuda":
             torch.cuda.synchronize(model.device)
-        return time.perf_counter() - started
+        return clock() - started
 
     once()
     times, until = [once()], time.perf_counter() + seconds

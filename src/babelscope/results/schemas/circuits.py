@@ -89,6 +89,8 @@ class CrossFaithfulness(Row):
     random_high: float = nan
     heads: float = nan
     why: str = ""
+    model: str = ""
+    """where the run has a second model"""
 
 
 @dataclass(frozen=True)
@@ -108,6 +110,7 @@ class CrossEdges(Row):
     """on the control task"""
     edges: float = nan
     prompts: float = nan
+    model: str = ""
 
 
 @dataclass(frozen=True)
@@ -123,6 +126,7 @@ class Overlap(Row):
     """mean of the null"""
     p: float = nan
     why: str = ""
+    model: str = ""
 
 
 @dataclass(frozen=True)

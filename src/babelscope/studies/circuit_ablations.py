@@ -1,0 +1,81 @@
+"""The part of a circuits study that takes out what was found: each role's heads, the circuit, random sets, FFNs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from babelscope.circuits.core.nodes import Head
+from babelscope.circuits.heads.ablation import matched_random, windows
+from babelscope.models import Model
+from babelscope.studies import circuit_tables as tables
+from babelscope.studies.circuit_measures import Measured
+from babelscope.studies.circuit_roles import ALSO, CANDIDATE, role_rows
+from babelscope.studies.circuit_settings import CircuitsSettings
+from babelscope.studies.circuit_tables import AblationSet
+from babelscope.studies.progress import Progress
+from babelscope.studies.steps import Sink
+from babelscope.tasks import PromptPair, task_named
+
+Array = NDArray[np.float64]
+
+
+def write_ablations(
+    run: Sink,
+    model: Model,
+    settings: CircuitsSettings,
+    everything: Mapping[str, list[PromptPair]],
+    done: Mapping[str, Measured],
+    progress: Progress,
+) -> None:
+    """Tables `ablation`, `ffn_windows` and `selectivity`: every set of heads and FFNs taken out, in every language."""
+    sets = _ablation_sets(model, settings, done)
+    scores: dict[str, Array] = {}
+    rows: list[dict[str, Any]] = []
+    with progress("ablation", len(everything) * len(sets), "sets") as step:
+        for code, pairs in everything.items():
+            found, scores[code] = tables.ablation_rows(model, code, pairs, sets, settings.ablation, settings.seed)
+            rows += found
+            step(len(sets))
+    frame = pd.DataFrame(rows)
+    wide = frame["set"].str.startswith("ffn window")
+    for name, chosen in (("ablation", ~wide), ("ffn_windows", wide)):
+        if chosen.any():
+            run.table(name, frame.loc[chosen].reset_index(drop=True))
+    selective = tables.selectivity_rows(sets, scores, everything, settings.seed)
+    if selective:
+        run.table("selectivity", pd.DataFrame(selective))
+
+
+def _ablation_sets(model: Model, settings: CircuitsSettings, done: Mapping[str, Measured]) -> list[AblationSet]:
+    """Each step's heads and the whole circuit of each language, random sets like it, FFNs and windows of them."""
+    sets: list[AblationSet] = []
+    task = task_named(settings.task)
+    dissociated = {label.role for label in task.dissociation.labels} if task.dissociation else set[str]()
+    for code, language in done.items():
+        suffix = f" ({code})" if len(done) > 1 else ""
+        named: dict[str, list[Head]] = {}
+        for row in role_rows(code, language.found, language.roles, task):
+            if row["role"] != ALSO:
+                named.setdefault(str(row["role"]), []).append(Head(row["layer"], row["head"]))
+        for role, heads in named.items():
+            chosen = tuple(dict.fromkeys(heads))
+            sets.append(AblationSet(f"{role}{suffix}", chosen, code))
+            # section 6: each of these sets beside random heads of its own layers
+            if role.removeprefix(CANDIDATE) in dissociated:
+                like = matched_random(model, chosen, settings.draws, settings.seed)
+                sets += [AblationSet(f"random like {role}{suffix}", tuple(n), code, d) for d, n in enumerate(like)]
+        circuit = language.found.heads
+        if circuit:
+            sets.append(AblationSet(f"circuit{suffix}", circuit, code))
+            draws = matched_random(model, circuit, settings.draws, settings.seed)
+            sets += [AblationSet(f"random{suffix}", tuple(nodes), code, draw) for draw, nodes in enumerate(draws)]
+    for width in settings.windows:
+        for centre, nodes in enumerate(windows(model, width)):
+            name = f"ffn {centre}" if width == 1 else f"ffn window of {width} at {centre}"
+            sets.append(AblationSet(name, tuple(nodes)))
+    return sets
