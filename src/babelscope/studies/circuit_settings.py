@@ -10,7 +10,7 @@ from typing import Any, ClassVar, get_args
 from babelscope.errors import InputError
 from babelscope.languages import parse_languages
 from babelscope.settings import Settings, Use
-from babelscope.terms import Ablation, Between, Construction, Counted, Half, Matching, Rule, Split
+from babelscope.terms import SLOPES, Ablation, Between, Construction, Counted, Half, Matching, Rule, Slope, Split
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,6 +137,8 @@ class Edged(Settings):
     """edges into keys and values: by the model's key/value heads, or by query-heads as the MIB benchmark counts them"""
     construction: Construction = "greedy"
     """circuits grow from the logits upwards, or hold the strongest edges anywhere (top, as in MIB); both are pruned"""
+    slopes: tuple[Slope, ...] = ("ld",)
+    """what edges are attributed by, by commas: ld, loss, kl; the first ranks circuits, all stand in table agreement"""
     half: Half = "test"
     """prompts of CPR and CMD: those not used for ranking, or the very same (ranking: in-sample)"""
 
@@ -144,6 +146,9 @@ class Edged(Settings):
         """Raises InputError for a share that is none."""
         if self.edge_share is not None and not 0 < self.edge_share <= 1:
             raise InputError(f"a circuit's share of the edges lies in (0, 1], got {self.edge_share:g}")
+        strange = [slope for slope in self.slopes if slope not in SLOPES]
+        if strange or not self.slopes:
+            raise InputError(f"--slopes {','.join(self.slopes)}: there are {', '.join(SLOPES)}")
         for name, known in (("counted", Counted), ("construction", Construction), ("half", Half)):
             if getattr(self, name) not in get_args(known):
                 raise InputError(f"--{name} {getattr(self, name)}: there are {', '.join(get_args(known))}")
