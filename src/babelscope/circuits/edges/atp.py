@@ -14,8 +14,9 @@ L layer · H query head · K key/value head · N row · T position
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -23,11 +24,12 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
+from babelscope.circuits.core import logit_diff
 from babelscope.circuits.core.batching import Rows, batches
 from babelscope.circuits.core.nodes import check_model
 from babelscope.circuits.edges.backward import gradients
 from babelscope.models.batches import token_budget
-from babelscope.models.hooks import Kind, Reading, Site, capture, edit
+from babelscope.models.hooks import Change, Kind, Reading, Site, capture, edit
 
 if TYPE_CHECKING:
     from babelscope.models import Model
@@ -108,6 +110,38 @@ def attribution_patching(
         embedding / count,
         dict(method="atp", qk_fix=qk_fix, pairs=count),
     )
+
+
+@torch.no_grad()
+def input_effects(
+    model: Model, pairs: Sequence[PromptPair], kind: Literal["q", "k"], nodes: Sequence[tuple[int, int]]
+) -> Float[Array, " nodes"]:
+    """True mean change of LD when the queries (or keys) of one head come from the corrupted prompt, at all positions.
+
+    `nodes`: (layer, head), for keys by key/value head. What `attribution_patching` estimates.
+    """
+    totals = np.zeros(len(nodes))
+    for rows in batches(pairs, token_budget(model.device), model.device):
+
+        def score(changes: dict[Site, Change], rows: Rows = rows) -> float:
+            with edit(model, changes) if changes else nullcontext():
+                final = model.trunk(rows.clean)[None, :, rows.length - rows.answer :]
+            return float(logit_diff.scores(model, rows, final).double().sum())
+
+        corrupted, base = _seen(model, rows.corrupted), score({})
+        for place, (layer, head) in enumerate(nodes):
+            site = Site(kind, layer)
+            totals[place] += score({site: _put_head(corrupted[site], head)}) - base
+    return totals / len(pairs)
+
+
+def _put_head(value: Tensor, head: int) -> Change:
+    def change(own: Tensor) -> Tensor:
+        mixed = own.clone()
+        mixed[:, :, head] = value[:, :, head]
+        return mixed
+
+    return change
 
 
 def _seen(model: Model, ids: Tensor) -> dict[Site, Tensor]:

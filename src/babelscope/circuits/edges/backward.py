@@ -8,7 +8,7 @@ N row · T position · D width · E head width
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
@@ -44,10 +44,12 @@ def gradients(
     sites: Sequence[Site] | None = None,
     frozen_patterns: bool = False,
     ids: Tensor | None = None,
+    value: Callable[[Float[Tensor, "S N A D"]], Float[Tensor, "S N"]] | None = None,
 ) -> Gradients:
     """Gradients at `sites` (everywhere a node reads, unless given) of a run that starts from `embedding`.
 
-    `frozen_patterns`: attention patterns are constants, so q and k get no gradient.
+    `frozen_patterns`: attention patterns are constants, so q and k get no gradient. `value`: what is followed, of the
+    final hidden states at the answer's positions; None: the logit difference.
     """
     kept: dict[Site, Tensor] = {}
     layers = range(model.layers)
@@ -73,7 +75,8 @@ def gradients(
         start = embedding.detach().clone().requires_grad_()
         with resume(model, 0, start), capture(model, streams) as seen, edit(model, changes):
             final = model.trunk(rows.clean if ids is None else ids)
-        scores = logit_diff.scores(model, rows, final[None, :, rows.length - rows.answer :])[0]
+        ends = final[None, :, rows.length - rows.answer :]
+        scores = (logit_diff.scores(model, rows, ends) if value is None else value(ends))[0]
         wanted = [site for site in sites if site in kept]
         found = torch.autograd.grad(scores.sum(), [kept[site] for site in wanted], allow_unused=True)
     at = {

@@ -22,8 +22,9 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
+from babelscope.circuits.core import logit_diff
 from babelscope.circuits.core.ablation import Ablation, ablation_kind, reference
-from babelscope.circuits.core.batching import batches
+from babelscope.circuits.core.batching import Rows, batches
 from babelscope.circuits.core.cache import run
 from babelscope.circuits.core.graph import Wiring
 from babelscope.circuits.core.nodes import MLP, Head
@@ -33,6 +34,7 @@ from babelscope.circuits.edges.relp import relevance_rules
 from babelscope.errors import InputError, NonFinite
 from babelscope.models.batches import token_budget
 from babelscope.models.hooks import Site
+from babelscope.terms import SLOPES, Slope
 
 if TYPE_CHECKING:
     from babelscope.models import Model
@@ -92,6 +94,8 @@ class Variant:
     """of eap-ig: gradients in the middle of each part of the way, or at its left end"""
     frozen_patterns: bool = True
     """of relp: no coefficient passes through the patterns, so that no edge into a query or key gets a score"""
+    slope: Slope = "ld"
+    """what gradients are of (logit_diff.followed); negative scores work for the answer under each"""
 
 
 @torch.no_grad()
@@ -109,35 +113,51 @@ def edge_attribution(
 
     "eap" takes the gradient on the clean prompt (Syed et al. 2023), "eap-ig" its mean over `steps` runs whose input
     node goes from corrupted to clean (Hanna et al. 2024), "relp" the coefficients of relevance propagation. Raises
-    InputError, UnsupportedModel, TaskError for bad pairs.
+    InputError (for kl too, unless with eap-ig: its slope at the clean run is 0), UnsupportedModel, TaskError for bad
+    pairs.
 
     >>> edges = edge_attribution(model, prompts)                                         # doctest: +SKIP
     >>> edges.heads.shape                                                                # doctest: +SKIP
     (4, 8)
     """
     wiring = Wiring.of(model)
-    rule, frozen_patterns = (variant or Variant()).rule, (variant or Variant()).frozen_patterns
+    variant = variant or Variant()
+    rule, frozen_patterns = variant.rule, variant.frozen_patterns
     points = _points(method, steps, rule)
+    if variant.slope not in SLOPES:
+        raise InputError(f"attribution follows {', '.join(SLOPES)}, not {variant.slope!r}")
+    if variant.slope == "kl" and method != "eap-ig":
+        raise InputError(f"{method}: the divergence from the clean run has no slope there; take eap-ig")
     other = reference(model, pairs, ablation, budget)
     total = torch.zeros(len(wiring.writers), len(wiring.readers), dtype=torch.float64)
     cut = method == "relp" and frozen_patterns
     _ = model.block_returns_tuple
     for rows in batches(pairs, budget or token_budget(model.device), model.device):
         clean, ablated = Values.of(run(model, rows.clean)), other(rows)
+        value = _followed(model, rows, variant.slope)
         with relevance_rules(model) if method == "relp" else nullcontext():
             for point in points:
                 start = ablated.embedding + point * (clean.embedding - ablated.embedding)
-                found = gradients(model, rows, start, frozen_patterns=cut)
+                found = gradients(model, rows, start, frozen_patterns=cut, value=value)
                 total += _inner_products(model, wiring, clean, ablated, found) / len(points)
         if done:
             done(len(rows))
     scores = (total / len(pairs)).numpy()
     if not np.isfinite(scores).all():
         raise NonFinite(f"{method}: a score of {model.id} is not finite; try float32")
-    settings = dict(method=method, ablation=str(ablation_kind(ablation)), pairs=len(pairs))
+    settings: dict[str, Any] = dict(
+        method=method, slope=variant.slope, ablation=str(ablation_kind(ablation)), pairs=len(pairs)
+    )
     settings |= dict(steps=steps, rule=rule) if method == "eap-ig" else {}
     settings |= dict(frozen_patterns=frozen_patterns) if method == "relp" else {}
     return Attribution(wiring, scores, settings)
+
+
+def _followed(model: Model, rows: Rows, slope: Slope) -> Callable[[Tensor], Tensor] | None:
+    if slope == "ld":
+        return None
+    clean = model.trunk(rows.clean)[:, rows.length - rows.answer] if slope == "kl" else None
+    return lambda final: logit_diff.followed(model, rows, final, slope, clean)
 
 
 def _points(method: Method, steps: int, rule: Rule) -> list[float]:
