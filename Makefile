@@ -5,7 +5,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 # One pinned thread beats two contended ones (docs/benchmarks.md).
 QUIET := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
 
-.PHONY: notebooks demo test test-fast test-kernels test-shapes coverage mutants lint types docs docs-version bench wheel clean fuzz faults audit \
+.PHONY: notebooks demo test test-fast test-kernels test-shapes coverage calibration mutants lint types docs docs-version bench wheel clean fuzz faults audit \
   test-oldest test-newest test-pythons
 
 demo: .venv/installed
@@ -82,6 +82,11 @@ fuzz: .venv/installed-dev
 # nightly: every command that writes, killed at forty of its own moments, by name and by the clock
 faults: .venv/installed-dev
 	$(QUIET) BABELSCOPE_FAULTS=40 $(BIN)/python -m pytest -q tests/test_faults_*.py --timeout 7200
+
+# nightly: how often every kind of interval holds the truth, a thousand runs each, and false calls of a circuits study
+calibration: .venv/installed-dev
+	$(QUIET) $(BIN)/python -m benchmarks.coverage
+	$(QUIET) $(BIN)/python -m benchmarks.circuit_calls
 
 audit:
 	$(PYTHON) .ci/audit constraints.txt

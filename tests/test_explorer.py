@@ -163,6 +163,9 @@ def test_a_neuron_is_looked_at(session, model):
     assert found["z"].max() <= 5**0.5 + 1e-9
     layer, neuron = int(found["layer"][0]), int(found["neuron"][0])
     card = neurons.look_at(session, layer, neuron, Work())
+    means = card.by_language["mean activation"]
+    assert card.by_language.direction.tolist() == ["raised" if mean > means.mean() else "lowered" for mean in means]
+    assert set(found.direction) <= {"raised", "lowered"}
     assert card.by_language["language"].tolist() == list(TEXTS)
     corpus = session.corpus
     row = card.sentences.iloc[0]

@@ -86,6 +86,8 @@ def _overview(run: Run, form: Form) -> None:
             print(f"{name:<10} {visible(value)}")
         if first is not None:
             _print(*first)
+        if run.kind == "regions" and "alignment_means" in run.tables:
+            _print("alignment, mean over pairs of languages (95 %, leaving one document out)", _alignment(run))
         if run.tables:
             print("More: babelscope show RUN --table NAME, with NAME one of " + ", ".join(run.tables))
         return
@@ -143,6 +145,27 @@ def _write(title: str, frame: pd.DataFrame, form: Form) -> None:
     else:
         caption = title.replace("_", " ")
         print(text_tables.latex(text_tables.cells(frame), text_tables.numeric_columns(frame), caption))
+
+
+def _alignment(run: Run) -> pd.DataFrame:
+    """Each metric of alignment in the first, the middle and the last layer, with its interval."""
+    import pandas as pd
+
+    from babelscope.figures.facts import rows_of
+    from babelscope.results.schemas.regions import AlignmentMean
+    from babelscope.wording import number
+
+    rows = rows_of(run, AlignmentMean)
+    layers = sorted({row.layer for row in rows})
+    shown = dict.fromkeys([layers[0], layers[(len(layers) - 1) // 2], layers[-1]])
+    told: dict[str, dict[str, str]] = {}
+    for row in rows:
+        if row.layer in shown:
+            ends = f" ({number(row.low)} to {number(row.high)})" if row.low == row.low else ""
+            cell = f"{number(row.value)}{ends}" if row.value == row.value else "–"
+            told.setdefault(row.metric, {"metric": row.metric})[f"layer {row.layer}"] = cell
+            told[row.metric]["why"] = row.why
+    return pd.DataFrame(told.values())
 
 
 def _print(title: str, frame: pd.DataFrame, most: int | None = _MOST_ROWS) -> None:
