@@ -5,7 +5,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 # One pinned thread beats two contended ones (docs/benchmarks.md).
 QUIET := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
 
-.PHONY: demo test test-fast test-kernels coverage mutants lint types docs docs-version bench wheel clean fuzz faults audit \
+.PHONY: notebooks demo test test-fast test-kernels coverage calibration mutants lint types docs docs-version bench wheel clean fuzz faults audit \
   test-oldest test-newest test-pythons
 
 demo: .venv/installed
@@ -53,6 +53,11 @@ docs: .venv/installed-dev
 	$(PIP) -e '.[docs]'
 	$(BIN)/mkdocs build --strict --quiet
 
+# nightly: the six notebooks from top to bottom, held against the outputs that are committed
+notebooks: .venv/installed-dev
+	$(PIP) -e '.[notebooks]'
+	$(QUIET) $(BIN)/python docs/make_notebooks.py --check
+
 # This release's pages beside those of earlier ones (docs/version.py).
 docs-version: .venv/installed-dev
 	$(PIP) -e '.[docs]'
@@ -72,6 +77,11 @@ fuzz: .venv/installed-dev
 # nightly: every command that writes, killed at forty of its own moments, by name and by the clock
 faults: .venv/installed-dev
 	$(QUIET) BABELSCOPE_FAULTS=40 $(BIN)/python -m pytest -q tests/test_faults_*.py --timeout 7200
+
+# nightly: how often every kind of interval holds the truth, a thousand runs each, and false calls of a circuits study
+calibration: .venv/installed-dev
+	$(QUIET) $(BIN)/python -m benchmarks.coverage
+	$(QUIET) $(BIN)/python -m benchmarks.circuit_calls
 
 audit:
 	$(PYTHON) .ci/audit constraints.txt

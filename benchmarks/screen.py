@@ -99,7 +99,7 @@ def main() -> None:
         model = model_of(seed, given, strength=(2.0, 4.0, 8.0)[seed % 3])
         pairs, nodes = pairs_of(seed, given.vocabulary), heads_of(model)
         into = [Receiver("q", LAYERS - 1, head) for head in range(3)]
-        screen = Screen(seed=seed)
+        screen = Screen(seed=seed, fewest=1)
         sweeps = {
             "activation": (
                 lambda some, senders, model=model: activation_patching(model, some, senders),

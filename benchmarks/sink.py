@@ -2,8 +2,12 @@
 
     python -m benchmarks.sink pocket:pocket-llama pocket:heldout 60
 
-The activation is added to one neuron of the second layer at the first position, at the input of the output projection,
-so that it is part of what is recorded. Every row is held against the same model without it, under the paper's norm.
+Planted in two ways. By a hook: the activation is added to one neuron of the second layer at the first position, at the
+input of the output projection, so that it is part of what is recorded. By weights: the gate and the up projection of
+that neuron are fitted (ridge, on other sentences of the corpus) so that it fires where the text begins, as far as a
+linear reading of the stream can tell; it then also fires a little elsewhere, and by itself in any text, as a sink of
+training does. Its column of the output projection is set to zero, so that the rest of the model stays as it was. Every
+row is held against the same model without it, under the paper's norm.
 """
 
 from __future__ import annotations
@@ -16,8 +20,8 @@ from typing import Any
 
 import torch
 
-from babelscope.corpora import load_corpus
-from babelscope.models import Model, load_model
+from babelscope.corpora import ParallelCorpus, load_corpus
+from babelscope.models import Model, Site, capture, load_model
 from babelscope.regions.contrast import contrast
 from babelscope.regions.document_means import whole_intervals
 from babelscope.regions.headlines import headlines
@@ -42,6 +46,37 @@ def planted(model: Model, amplitude: float) -> Generator[None]:
         yield
     finally:
         hook.remove()
+
+
+@contextmanager
+def planted_by_weights(model: Model, corpus: ParallelCorpus, amplitude: float) -> Generator[str]:
+    """The model with a neuron of the third layer fitted to fire at the first position; tells how well it does."""
+    layer = model.hf.model.layers[2].mlp
+    sentences = [ids for code in corpus.languages for ids in model.tokenize(corpus.texts[code])]
+    with torch.no_grad(), capture(model, [Site("mlp_in", 2), Site("neurons", 2)]) as seen:
+        inputs = [model.trunk(torch.tensor([ids])) is not None and seen[Site("mlp_in", 2)][0] for ids in sentences]
+    x = torch.cat(inputs).double()
+    starts = torch.zeros(len(x), dtype=torch.bool)
+    starts[torch.tensor([0, *[len(ids) for ids in sentences[:-1]]]).cumsum(0)] = True
+    weight = torch.where(starts, 1 / starts.sum(), 1 / (~starts).sum())[:, None]
+    gram = x.T @ (weight * x) + 1e-4 * torch.eye(x.shape[1], dtype=torch.float64)
+    # gate: 8 at the first position and −8 elsewhere, so that SiLU closes it; up: amplitude / 8, and 0
+    rows = {"gate_proj": torch.where(starts, 8.0, -8.0), "up_proj": torch.where(starts, amplitude / 8, 0.0)}
+    kept = {name: getattr(layer, name).weight.detach().clone() for name in ("gate_proj", "up_proj", "down_proj")}
+    with torch.no_grad():
+        for name, target in rows.items():
+            solved = torch.linalg.solve(gram, x.T @ (weight[:, 0] * target.double()))
+            getattr(layer, name).weight[NEURON] = solved.to(layer.gate_proj.weight.dtype)
+        layer.down_proj.weight[:, NEURON] = 0
+        fired = torch.nn.functional.silu(x.float() @ layer.gate_proj.weight[NEURON]) * (
+            x.float() @ layer.up_proj.weight[NEURON]
+        )
+    try:
+        yield f"{fired[starts].mean():.0f} at the first position, {fired[~starts].abs().mean():.1f} elsewhere"
+    finally:
+        with torch.no_grad():
+            for name, value in kept.items():
+                getattr(layer, name).weight.copy_(value)
 
 
 def jaccard(one: torch.Tensor, other: torch.Tensor) -> float:
@@ -78,17 +113,28 @@ def main(name: str, spec: str, sentences: int) -> None:
     print(row("no sink, robust", plain, "robust", base))
     for amplitude in AMPLITUDES:
         with planted(model, amplitude):
-            kept = record(model, corpus)
-            dropped = record(model, corpus, span=Span(first="drop"))
-            shortest = record(model, corpus, span=Span(tokens="shortest"))
-        for label, recording, norm in (
-            ("paper", kept, "paper"),
-            ("robust", kept, "robust"),
-            ("drop, paper", dropped, "paper"),
-            ("shortest, paper", shortest, "paper"),
-            ("shortest, robust", shortest, "robust"),
-        ):
-            print(row(f"sink of {amplitude:g}, {label}", recording, norm, base), flush=True)
+            rows(f"sink of {amplitude:g}", model, corpus, base)
+    rest = load_corpus(spec)
+    others = rest.select([one for one in rest.ids if one not in set(corpus.ids)][:sentences])
+    with planted_by_weights(model, others, AMPLITUDES[-1]) as told:
+        rows("sink by weights", model, corpus, base)
+    print(f"\nBy weights, on the sentences that it was fitted on: {told}.")
+
+
+def rows(name: str, model: Model, corpus: ParallelCorpus, base: tuple[torch.Tensor, torch.Tensor]) -> None:
+    """Every norm and choice of tokens, side by side."""
+    kept = record(model, corpus)
+    dropped = record(model, corpus, span=Span(first="drop"))
+    shortest = record(model, corpus, span=Span(tokens="shortest"))
+    for label, recording, norm in (
+        ("paper", kept, "paper"),
+        ("robust", kept, "robust"),
+        ("drop, paper", dropped, "paper"),
+        ("drop, robust", dropped, "robust"),
+        ("shortest, paper", shortest, "paper"),
+        ("shortest, robust", shortest, "robust"),
+    ):
+        print(row(f"{name}, {label}", recording, norm, base), flush=True)
 
 
 if __name__ == "__main__":

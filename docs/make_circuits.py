@@ -33,6 +33,12 @@ STUDIES: dict[str, dict[str, Any]] = {
 PARTS = {"ioi": ("ioi",), "mono": ("gpt2-en", "gpt2-zh"), "tense": ("tense", "tense-aspect"), "nine": ()}
 
 
+def of_own_model(run: Run, name: str) -> pd.DataFrame:
+    """A table's rows of the run's own model: a study against another one holds both in the same tables."""
+    table = run.table(name)
+    return table[table.model == run.summary["model"]] if "model" in table else table
+
+
 def command(name: str, n: int, out: Path) -> str:
     """The study as it is typed."""
     given = dict(STUDIES[name])
@@ -71,9 +77,9 @@ def tell_behaviour(run: Run) -> None:
     rows = [
         [r.language, r.stratum or "–", r.n, span(r.accuracy, r.low, r.high),
          span(r.logit_difference, r.logit_difference_low, r.logit_difference_high), r.exact, r.foil_probability]
-        for r in run.table("behaviour").itertuples()
+        for r in of_own_model(run, "behaviour").itertuples()
     ]  # fmt: skip
-    head = ["language", "stratum", "n", "accuracy (Wilson)", "logit difference (bootstrap)", "exact", "P(foil)"]
+    head = ["language", "stratum", "n", "accuracy (Wilson)", "logit difference (bootstrap t)", "exact", "P(foil)"]
     print(f"Behaviour:\n\n{table(head, rows)}")
 
 
@@ -82,15 +88,17 @@ def tell_roles(run: Run) -> None:
         print("No head passed the cut-off.\n")
         return
     rows = [
-        [r.language, f"{r.layer}.{r.head}", r.role, span(r.effect, r.effect_low, r.effect_high), r.score_name, r.score]
-        for r in run.table("roles").itertuples()
-    ]
-    print(f"Roles:\n\n{table(['language', 'head', 'role', 'effect (95 % interval)', 'score', 'its value'], rows)}")
+        [r.language, f"{r.layer}.{r.head}", r.step, r.role, span(r.effect, r.effect_low, r.effect_high),
+         span(r.growth, r.growth_low, r.growth_high) if r.growth == r.growth else "", r.score_name, r.score, r.why]
+        for r in of_own_model(run, "roles").itertuples()
+    ]  # fmt: skip
+    head = ["language", "head", "step", "role", "effect (95 %)", "growth (95 %)", "score", "its value", "why not more"]
+    print(f"Roles:\n\n{table(head, rows)}")
 
 
 def tell_scores(run: Run, names: Sequence[str]) -> None:
     """Role scores of every head that was found in any language, beside the mean over all heads."""
-    scores = run.table("role_scores")
+    scores = of_own_model(run, "role_scores")
     names = [name for name in names if name in scores]
     rows = []
     for code in run.languages:
@@ -105,7 +113,7 @@ def tell_scores(run: Run, names: Sequence[str]) -> None:
 
 def tell_ablation(run: Run, which: str) -> None:
     """Accuracy and change of LD without each set of heads (or FFN); random draws as their mean and range."""
-    found = run.table("ablation")
+    found = of_own_model(run, "ablation")
     found = found[found["set"].str.startswith("ffn") == (which == "ffn")]
     rows = []
     for (name, code, stratum), each in found.groupby(["set", "language", "stratum"], sort=False):
@@ -125,7 +133,7 @@ def tell_ablation(run: Run, which: str) -> None:
 def tell_selectivity(run: Run, which: str) -> None:
     if "selectivity" not in run.tables:
         return
-    found = run.table("selectivity")
+    found = of_own_model(run, "selectivity")
     ffn = found["set"].str.startswith("ffn ") & ~found["set"].str.startswith("ffn window")
     found = found[ffn if which == "ffn" else ~found["set"].str.startswith("ffn")]
     rows = []
@@ -144,7 +152,7 @@ def tell_selectivity(run: Run, which: str) -> None:
 def tell_crossed(run: Run) -> None:
     for name in ("cross_faithfulness", "cross_edges"):
         if name in run.tables:
-            found = run.table(name)
+            found = of_own_model(run, name)
             rows = [[r.found_in, r.run_on, span(r.faithfulness, r.low, r.high), r.random] for r in found.itertuples()]
             print(f"{name}:\n\n{table(['found in', 'run on', 'faithfulness', 'random, same size'], rows)}")
 
@@ -154,14 +162,17 @@ def tell_promoted(run: Run, top: int = 6) -> None:
         return
     rows = [
         [code, f"{layer}.{head}", " ".join(f"`{token}`" for token in each.sort_values("rank").token[:top])]
-        for (code, layer, head), each in run.table("promoted").groupby(["language", "layer", "head"], sort=False)
+        for (code, layer, head), each in of_own_model(run, "promoted").groupby(
+            ["language", "layer", "head"], sort=False
+        )
     ]
     print(f"Promoted tokens, mean over prompts at END:\n\n{table(['language', 'head', 'tokens'], rows)}")
 
 
 def tell_overlap(run: Run) -> None:
     rows = [
-        [r.language, r.language2, r.measure, r.value, r.null, p_value(r.p)] for r in run.table("overlap").itertuples()
+        [r.language, r.language2, r.measure, r.value, r.null, p_value(r.p)]
+        for r in of_own_model(run, "overlap").itertuples()
     ]
     print(f"Overlap:\n\n{table(['language', 'language2', 'measure', 'value', 'null', 'p'], rows)}")
     heads = {code: {tuple(node) for node in found} for code, found in run.summary["heads"].items()}
@@ -221,15 +232,16 @@ def tell_mono(runs: Sequence[Run]) -> None:
         matched = run.table("matching")
         close = float((matched.distance < matched.null_distance).mean())
         print(f"Heads of {run.model_name} matched by role with {matched.model2[0]}: mean distance "
-              f"{matched.distance.mean():.2f}, of random-weights twins {matched.null_distance.mean():.2f}, "
-              f"p = {p_value(float(matched.p[0]))}; {close:.0%} of ranks nearer than the twins'\n")  # fmt: skip
+              f"{matched.distance.mean():.2f}, of shuffled scores {matched.null_distance.mean():.2f}, "
+              f"p of the matching = {p_value(float(matched.matching_p[0]))}; {close:.0%} of ranks nearer than "
+              f"shuffled ones\n")  # fmt: skip
         chosen = {tuple(node) for each in run.summary["heads"].values() for node in each}
         rows = [
-            [f"{r.layer}.{r.head}", f"{r.layer2}.{r.head2}", r.distance, r.null_distance]
+            [f"{r.layer}.{r.head}", f"{r.layer2}.{r.head2}", r.distance, r.null_distance, p_value(r.p)]
             for r in matched.itertuples()
             if (r.layer, r.head) in chosen
         ]
-        print(table(["head with a role", "its match", "distance", "twins' at this rank"], rows))
+        print(table(["head with a role", "its match", "distance", "shuffled, at this rank", "p of the pair"], rows))
 
 
 def tell_tense(runs: Sequence[Run]) -> None:
@@ -237,7 +249,7 @@ def tell_tense(runs: Sequence[Run]) -> None:
         tell_behaviour(run)
         tell_roles(run)
         if "ffn" in run.tables:
-            rows = [[r.language, r.step, f"m{r.layer}", r.effect] for r in run.table("ffn").itertuples()]
+            rows = [[r.language, r.step, f"m{r.layer}", r.effect] for r in of_own_model(run, "ffn").itertuples()]
             print(f"FFNs found:\n\n{table(['language', 'step', 'FFN', 'effect'], rows)}")
         _dissociation(run)
         tell_scores(run, TENSE_SCORES)
@@ -300,7 +312,7 @@ def _selectivity_picture(run: Run) -> None:
     from babelscope.figures import Figure, printed
     from babelscope.figures.spec import Axis, Panel, Points, Rule
 
-    found = run.table("selectivity")
+    found = of_own_model(run, "selectivity")
     found = found[found["set"].str.fullmatch(r"ffn \d+")]
     found = found.assign(layer=found["set"].str.extract(r"(\d+)")[0].astype(int))
     pairs = list(found.groupby(["stratum", "stratum2"], sort=False))

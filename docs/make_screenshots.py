@@ -168,7 +168,7 @@ def photograph_reports(folder: Path) -> None:
             page.get_by_role("button", name="Zoom in").first.click()
         pin(page, 0.30, 0.38)
         shot(page, "#r0-similarity", "report-map-meaning")
-        shot(page, "#r0-perplexity", "report-perplexity")
+        shot(page, "#r0-perplexity-heatmap", "report-perplexity")
         shot(page, "#r0-calibration", "report-calibration")
         if page.locator("#r1-circuit-graph").count():
             page.locator("#r1-circuit-graph .node[data-id^='4']").first.click()

@@ -55,13 +55,21 @@ def sender_edits(model, seen, sender, positions):
 
     if hasattr(sender, "head"):
         return put(Site("z", sender.layer), sender.head)
+    if str(sender).startswith("s"):
+        return put(Site("state_write", sender.layer))
     return put(Site("mlp_write", sender.layer) if hasattr(sender, "layer") else Site("residual", 0))
+
+
+def between_positions(model):
+    """What moves anything between positions: heads, and linear mixers."""
+    mixers = [Site("state_write", layer) for layer in model.mixer_layers]
+    return [Site("z", layer) for layer in model.attention_layers] + mixers
 
 
 def naive_activation_patching(model, pair, sender, role=None):
     """LD of the clean prompt with one sender's output taken from the corrupted one; whole forward passes only."""
-    sites = [Site("residual", 0)]
-    sites += [Site(kind, layer) for layer in range(model.layers) for kind in ("z", "mlp_write")]
+    sites = [Site("residual", 0), *between_positions(model)]
+    sites += [Site("mlp_write", layer) for layer in model.neuron_layers]
     finals = []
     for ids, corrupted, answer in zip(
         prompts_of(pair, "clean"), prompts_of(pair, "corrupted"), (pair.target, pair.foil)
@@ -86,11 +94,12 @@ def naive_path_patching(model, pair, sender, receivers, role="END", mlps="recomp
 
 
 def four_passes(model, ids, corrupted, positions, sender, receivers, mlps):
-    heads = [Site("z", layer) for layer in range(model.layers)]
-    ffns = [Site("mlp_write", layer) for layer in range(model.layers)]
-    names = {"q": "q", "k": "k", "v": "v", "mlp": "mlp_in"}
+    heads = between_positions(model)
+    ffns = [Site("mlp_write", layer) for layer in model.neuron_layers]
     end = Site("residual", model.layers)
-    sites = {r: end if r.kind == "logits" else Site(names[r.kind], r.layer) for r in receivers}
+    sites = {
+        r: end if r.kind == "logits" else Site("mlp_in" if r.kind == "mlp" else r.kind, r.layer) for r in receivers
+    }
     with capture(model, [Site("residual", 0), *heads, *ffns]) as a:
         model.trunk(corrupted)
     with capture(model, [*heads, *ffns]) as b:
@@ -107,7 +116,7 @@ def four_passes(model, ids, corrupted, positions, sender, receivers, mlps):
             value = value.clone()
             for receiver in receivers:
                 for position in positions if sites[receiver] == site else []:
-                    if receiver.kind in ("q", "k", "v"):
+                    if receiver.kind not in ("mlp", "logits"):
                         value[:, position, receiver.head] = c[site][:, position, receiver.head]
                     else:
                         value[:, position] = c[site][:, position]

@@ -102,7 +102,9 @@ def write_regions(
                 ]
             ),
         )
-        run.table("alignment", _alignment(rng, languages, layers))
+        run.table("alignment", pairs := _alignment(rng, languages, layers))
+        means = pairs.groupby(["metric", "layer"], sort=False)[["value", "low", "high"]].mean().reset_index()
+        run.table("alignment_means", means.assign(interval="leave-one-document-out t", why="", n=n))
         summary = {
             "lrds": 0.21,
             "sads": 0.064,

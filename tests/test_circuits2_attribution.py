@@ -9,7 +9,7 @@ import torch
 from babelscope.circuits.core.ablation import reference
 from babelscope.circuits.core.graph import Wiring
 from babelscope.circuits.core.nodes import EMBEDDING, FINAL, MLP, Head, Receiver, heads_of
-from babelscope.circuits.edges.atp import attribution_patching
+from babelscope.circuits.edges.atp import attribution_patching, input_effects
 from babelscope.circuits.edges.eap import Variant, edge_attribution
 from babelscope.circuits.edges.edge_ablation import logit_differences
 from babelscope.circuits.edges.relp import relevance_rules
@@ -262,9 +262,64 @@ def test_the_model_is_left_as_it_was(llama, pairs):
     assert all(parameter.grad is None for parameter in llama.hf.parameters())
 
 
+def test_what_is_followed_adds_up_to_its_change_from_clean_to_corrupted(llama, pairs):
+    """Integrated gradients are complete: edges out of the embedding add up to log p, or −KL, of x′ less that of x."""
+    single = [pair for pair in pairs if len(pair.target) == len(pair.foil) == 1]
+    several = [pair for pair in pairs if len(pair.target) > 1][:1]
+
+    def plain(ids, answer):
+        row = torch.tensor([[*ids, *answer[:-1]]])
+        return llama.hf(input_ids=row).logits[0, -len(answer) :].float().log_softmax(-1)
+
+    with torch.no_grad():
+        wanted = {"loss": 0.0, "kl": 0.0}
+        for pair in [*single, *several]:
+            before, after = (plain(ids, pair.target) for ids in (pair.clean, pair.corrupted))
+            target = torch.tensor(pair.target)[:, None]
+            wanted["loss"] += float((after - before).gather(1, target).sum())
+            wanted["kl"] -= float((before[0].exp() * (before[0] - after[0])).sum())
+    for slope, change in wanted.items():
+        found = edge_attribution(llama, [*single, *several], steps=64, variant=Variant(slope=slope))
+        count = len(single) + len(several)
+        assert found.writers[0] == pytest.approx(change / count, rel=0.02, abs=1e-4), slope
+        assert found.settings["slope"] == slope
+    eap = edge_attribution(llama, single, "eap", variant=Variant(slope="loss"))
+    assert np.abs(eap.scores).max() > 0
+
+
+def test_the_fix_for_queries_and_keys_is_nearer_to_patching_them(llama, pairs):
+    fixed, plain = (attribution_patching(llama, pairs, qk_fix=fix) for fix in (True, False))
+    for kind, name, heads in (("q", "queries", llama.heads), ("k", "keys", llama.kv_heads)):
+        nodes = [(layer, head) for layer in range(llama.layers) for head in range(heads)]
+        true = input_effects(llama, pairs, kind, nodes)
+        errors = [np.abs(getattr(found, name).ravel() - true).mean() for found in (fixed, plain)]
+        assert errors[0] < errors[1] + 1e-6
+    # by hand: the first pair alone, one head's queries from the corrupted prompt
+    pair = next(one for one in pairs if len(one.target) == len(one.foil) == 1)
+    with torch.no_grad(), capture(llama, [Site("q", 1)]) as seen:
+        llama.trunk(torch.tensor([pair.corrupted]))
+    other = seen[Site("q", 1)].clone()
+
+    def put(value):
+        mixed = value.clone()
+        mixed[:, :, 2] = other[:, :, 2]
+        return mixed
+
+    with torch.no_grad():
+        base = llama.hf(input_ids=torch.tensor([pair.clean])).logits[0, -1]
+        with edit(llama, {Site("q", 1): put}):
+            moved = llama.hf(input_ids=torch.tensor([pair.clean])).logits[0, -1]
+    change = (moved - base)[pair.target[0]] - (moved - base)[pair.foil[0]]
+    assert input_effects(llama, [pair], "q", [(1, 2)])[0] == pytest.approx(float(change), abs=1e-5)
+
+
 def test_bad_input_is_one_clear_line(llama, pairs):
     with pytest.raises(InputError, match="no attribution method 'acdc'"):
         edge_attribution(llama, pairs, "acdc")
+    with pytest.raises(InputError, match="has no slope there"):
+        edge_attribution(llama, pairs, "eap", variant=Variant(slope="kl"))
+    with pytest.raises(InputError, match="follows ld, loss, kl, not 'accuracy'"):
+        edge_attribution(llama, pairs, variant=Variant(slope="accuracy"))
     with pytest.raises(InputError, match="1 or more steps"):
         edge_attribution(llama, pairs, steps=0)
     with pytest.raises(InputError, match="no ablation 'none'"):

@@ -236,8 +236,8 @@ def test_means_are_of_the_same_template_order_and_position(llama):
         from babelscope.circuits.core.cache import run
 
         recorded = run(llama, ids)
-        final = recorded.residual[0].mean(0) + sum(part.mean(0) for part in recorded.mlp)
-        for layer, z in enumerate(recorded.z):
+        final = recorded.residual[0].mean(0) + sum(part.mean(0) for part in recorded.mlp.values())
+        for layer, z in recorded.z.items():
             final = final + torch.einsum("the,hed->td", z.mean(0), llama.output_weight(layer))
         logits = llama.logits(llama.norm("final")(final[-1]))
     expected = [float(logits[pair.target[0]] - logits[pair.foil[0]]) for pair in few]

@@ -129,25 +129,33 @@ def test_the_whole_second_half_of_a_study(tmp_path):
     pairs = {code: [*sets["verb-swap"], *sets["tense-flip"]] for code, sets in prompts.items()}
     pairs["zh"] = prompts["zh"]["verb-swap"]
     settings = EdgeSettings(
-        thresholds=(0.01, 0.04), steps=4, budgets=(0.01, 0.1, 1.0), permutations=20, random=2, confirm=6
-    )
+        thresholds=(0.01, 0.04), steps=4, budgets=(0.01, 0.1, 1.0), permutations=20, random=2, confirm=6,
+        slopes=("kl", "ld", "loss"),
+    )  # fmt: skip
     patching = {code: np.random.default_rng(0).normal(size=(3, 4)) for code in pairs}
     found = find_edges(model, pairs, settings, patching, {"en": {"0.1": "copy"}}, controls={"zh": pairs["en"]})
     with RunWriter(tmp_path / "run", kind="circuits") as run:
         run.file("circuits/en.json").write_text(json.dumps({"steps": [1]}))
-        found.write(run, overlap=[{"language": "en", "language2": "zh", "measure": "other", "value": 1.0}])
+        found.write(run, run.table, {"en": "en", "zh": "zh"})
         run.manifest.update(task="t", languages=list(pairs), summary=found.summary)
     stored = open_run(tmp_path / "run")
     stored.validate()
     assert stored.arrays().head_frequency.dims == ("language", "layer", "head")
-    assert {"agreement", "overlap", "cross_edges", "classification", "edge_curve"} <= set(stored.tables)
-    assert set(stored.table("overlap").measure) >= {"other", "edge_iou", "head_frequency_pearson"}
+    assert {"agreement", "overlap", "cross_edges", "classification", "edge_curve", "node_curve"} <= set(stored.tables)
+    assert set(stored.table("overlap").measure) >= {"edge_iou", "head_frequency_pearson"}
     told = json.loads((tmp_path / "run" / "circuits" / "en.json").read_text())
     assert told["steps"] == [1]
     assert {"sender", "receiver", "score"} == told["edges"][0].keys()
     assert Circuit.load(tmp_path / "run" / "circuits" / "zh").size == stored.summary["edges"]["zh"]
     assert stored.summary["cross_faithfulness_edges"]["zh"]["zh"] == pytest.approx(1, abs=0.3)
-    assert "patching" in set(stored.table("agreement").method2)
+    agreement = stored.table("agreement")
+    assert "patching" in set(agreement.method2)
+    assert {"eap-ig", "eap-ig kl", "eap-ig loss"} <= set(agreement[agreement.what == "edges"].method)
+    assert set(agreement[agreement.what == "queries"].method) == {"atp", "atp, QK fix"}
+    assert Circuit.load(tmp_path / "run" / "circuits" / "zh").about["method"] == "eap-ig kl"
+    nodes = stored.table("node_curve")
+    assert set(nodes.area) == {"cpr", "cmd"}
+    assert nodes[nodes.budget == 1].faithfulness.tolist() == pytest.approx([1] * 4)
 
 
 @pytest.fixture

@@ -7,18 +7,19 @@ import threading
 import pytest
 import torch
 
-from babelscope.app import facts, heads, neurons, sentences, switches
+from babelscope.app import facts, heads, layers, neurons, sentences, steered, switches
 from babelscope.app.identify import identify
-from babelscope.app.markup import Tint, heat_table, shown
+from babelscope.app.markup import Tint, differing, heat_table, shown, side_by_side
 from babelscope.app.session import Loading, Session, open_for_viewing, open_session
 from babelscope.app.work import Work, bounded
 from babelscope.corpora import ParallelCorpus
 from babelscope.errors import InputError, Interrupted, ModelError, RunError
-from babelscope.models import Model, Site, capture
+from babelscope.models import Model, Site, capture, edit
 from babelscope.models.hooks import hook_count
 from babelscope.models.norms import frozen_norm
 from babelscope.regions import record
 from babelscope.regions.similarity import gram
+from babelscope.steering import collect, direction
 from tests.tiny_models import tiny_model, tiny_tokenizer
 
 NASTY = '<script>alert(1)</script> "><img src=x onerror=alert(1)> ${alert(1)} {{value}} \u202eabc'
@@ -162,6 +163,9 @@ def test_a_neuron_is_looked_at(session, model):
     assert found["z"].max() <= 5**0.5 + 1e-9
     layer, neuron = int(found["layer"][0]), int(found["neuron"][0])
     card = neurons.look_at(session, layer, neuron, Work())
+    means = card.by_language["mean activation"]
+    assert card.by_language.direction.tolist() == ["raised" if mean > means.mean() else "lowered" for mean in means]
+    assert set(found.direction) <= {"raised", "lowered"}
     assert card.by_language["language"].tolist() == list(TEXTS)
     corpus = session.corpus
     row = card.sentences.iloc[0]
@@ -311,3 +315,52 @@ def test_languages_are_told_apart():
     assert code == "en"
     assert 0.5 < probability <= 1
     assert identify("ab", ["en", "zh"]) is None
+
+
+def test_what_differs_is_marked_and_what_is_typed_stays_text():
+    before, after = differing("we <b>go</b> home", "we <b>stay</b> home")
+    assert before == (
+        '<bdi dir="auto">we </bdi><mark><bdi dir="auto">&lt;b&gt;go&lt;/b&gt;</bdi></mark><bdi dir="auto"> home</bdi>'
+    )
+    assert "stay" in after
+    assert differing("我们去学校", "我们去公园")[1].count("<mark>") == 1
+    assert differing("same", "same") == ('<bdi dir="auto">same</bdi>',) * 2
+    assert "<script" not in side_by_side(["<script>"] * 2, ["<script>", "b"], ["<script>"] * 2)
+
+
+def test_the_lens_of_the_last_layer_is_the_models_own_answer(session, model):
+    found = layers.read_layers(session, "The children go to", "", Work())
+    assert found.by_language == {}
+    assert len(found.top) == model.layers + 1
+    [ids] = model.tokenize(["The children go to"])
+    with torch.inference_mode():
+        chance = model.hf(torch.tensor([ids])).logits[0, -1].softmax(-1)
+    best = int(chance.argmax())
+    told = found.top.iloc[-1]["1."]
+    assert layers.seen(model.tokenizer.decode([best])) in told
+    assert told.endswith(f" {100 * float(chance[best]):.0f} %")
+
+
+def test_a_steered_continuation_is_that_of_the_same_edit_by_hand(session, model):
+    found = steered.steer(session, "The children go to", "en", "fr", 2, 3.0, 8, Work())
+    plain = steered.steer(session, "The children go to", "en", "fr", 2, 0.0, 8, Work())
+    assert plain.before == plain.after == found.before
+    corpus = session.need_corpus()
+    few = corpus.sample(min(steered.SENTENCES, len(corpus)), seed=0)
+    towards = direction(collect(model, few), "en", "fr", 2)
+    text = model.tokenizer("The children go to", return_tensors="pt", add_special_tokens=False)
+    move = lambda h: h + 3.0 * towards.gap * towards.unit.to(h)  # noqa: E731
+    with edit(model, {Site("residual", 2): move}):
+        ids = model.hf.generate(**text, max_new_tokens=8, do_sample=False)
+    by_hand = model.tokenizer.decode(ids[0, text["input_ids"].shape[1] :], skip_special_tokens=True)
+    assert found.after.text.strip() == by_hand.strip()
+
+
+@pytest.mark.parametrize(("change", "said"), [
+    ({"source": "fr"}, "two languages"), ({"layer": 99}, "no layer 99"), ({"alpha": 99.0}, "strengths between"),
+    ({"prompt": " "}, "is empty"), ({"new_tokens": 0}, "tokens are written"),
+])  # fmt: skip
+def test_steering_refuses_what_makes_no_sense(session, change, said):
+    asked = {"prompt": "The", "source": "en", "target": "fr", "layer": 2, "alpha": 1.0, "new_tokens": 5} | change
+    with pytest.raises(InputError, match=said):
+        steered.steer(session, **asked, work=Work())

@@ -80,7 +80,7 @@ def page(browser, address):
     page.on("pageerror", lambda error: wrong.append(str(error)))
     page.on("console", lambda message: wrong.append(message.text) if message.type == "error" else None)
     page.goto(address)
-    page.get_by_role("button", name="Compare").wait_for()
+    page.get_by_role("button", name="Continue").wait_for()
     page.wrong = wrong
     yield page
     assert wrong == []
@@ -103,6 +103,46 @@ def _filled(page, label):
 def test_the_token_has_left_the_address(page):
     assert "token" not in page.url
     assert page.evaluate("document.cookie") == ""
+
+
+def test_the_page_opens_on_something(page):
+    assert "pocket" in page.locator(".bs-open").inner_text() or "bible" in page.locator(".bs-open").inner_text()
+    assert _filled(page, "Prompt")
+    _tab(page, "Sentences")
+    assert len(_filled(page, "Sentences").splitlines()) == 3
+    page.locator(".bs-heat").first.wait_for()  # compared without a click
+
+
+def test_every_layer_is_read(page):
+    _tab(page, "Latent language")
+    page.get_by_role("button", name="Take a word").click()
+    assert _filled(page, "Prompt").count("\n") == 2
+    page.get_by_role("button", name="Read the layers").click()
+    table = page.locator(".bs-heat", has_text="Probability of the word").locator("visible=true")
+    table.wait_for()
+    shares = [float(cell) for cell in table.locator("tbody td").all_inner_texts()]
+    assert all(0 <= share <= 100 for share in shares)
+    assert table.locator("tbody tr").count() > 3
+
+
+def test_steering_is_shown_beside_plain_writing(page):
+    _tab(page, "Steering")
+    assert _filled(page, "Prompt")
+    page.get_by_role("button", name="Write", exact=True).click()
+    page.locator(".bs-side h3", has_text="strength 2").wait_for()
+    assert "adds" in page.locator(".bs-side .bs-note").locator("visible=true").last.inner_text()
+    page.wait_for_function("location.search.includes('view=steering')")
+
+
+def test_a_view_is_opened_from_its_address(page):
+    other = page.context.new_page()
+    home = page.url.split("?")[0]
+    other.goto(f"{home}?view=circuits&circuit=%3Cb%3EWhen&right=Mary&wrong=John")
+    field = other.get_by_label("Right answer", exact=True)
+    playwright.expect(field).to_have_value("Mary", timeout=60_000)
+    prompt = other.get_by_label("Prompt", exact=True).locator("visible=true").first
+    playwright.expect(prompt).to_have_value("<b>When", timeout=60_000)
+    other.close()
 
 
 def test_translations_typed_are_compared(page):
@@ -142,9 +182,11 @@ def test_switching_chinese_off_changes_the_continuation(page):
     _field(page, "Prompt").fill("今天早上佳慧" if "pocket" in _model()[0] else "耶穌對他們說")
     page.get_by_label("zh", exact=True).check()
     page.get_by_role("button", name="Continue").click()
-    after = _filled(page, "With the regions off")
-    before = _filled(page, "With all neurons")
-    assert before != after
+    page.locator(".bs-side h3", has_text="With the regions off").wait_for()
+    before, after = page.locator(".bs-side").locator("visible=true").all_inner_texts()
+    assert before.split("\n")[1:] != after.split("\n")[1:]
+    assert page.locator(".bs-side mark").count() > 0
+    page.wait_for_function("location.search.includes('view=regions')")
     page.get_by_role("button", name="Measure perplexity").click()
     row = page.get_by_role("row").filter(has=page.get_by_text("zh", exact=True)).locator("visible=true").first
     row.wait_for()

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import pandas as pd
 import pytest
 
 from babelscope.findings import circuits, regions, sweep
 from babelscope.findings.circuits import Behaviour, Transfer
 from babelscope.findings.regions import Deactivated
 from babelscope.findings.sentence import Estimate, Finding, ordered
+from babelscope.results.schemas.sweep import PointRow, SweepPoint
 
 NAN = float("nan")
 
@@ -121,8 +121,13 @@ def test_whether_the_model_does_the_task(lows, kind):
 
 def points(second):
     first = {"sads": 0.002, "sads_low": 0.001, "sads_high": 0.003}
-    facts = [{"label": "step16", "step": 16}, {"label": "main", "step": 8000}]
-    return pd.DataFrame([{"model": "m", **fact, **row} for fact, row in zip(facts, (first, second))])
+    facts = [("step16", 16.0), ("main", 8000.0)]
+    found = []
+    for (label, step), values in zip(facts, (first, second)):
+        row = PointRow("m", "k", label=label, step=step)
+        ends = {"sads": (values["sads_low"], values["sads_high"])}
+        found.append(SweepPoint(row, {"sads": values["sads"]}, ends))
+    return found
 
 
 def test_growth_is_said_where_intervals_do_not_meet():

@@ -148,6 +148,57 @@ def test_the_command_line_refuses_them_too_before_a_model_is_looked_for(tmp_path
     assert [path.name for path in tmp_path.iterdir()] == ["answers.csv"]
 
 
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: LatentSettings(least=float("nan")), "--least nan"),
+        (lambda: LatentSettings(least=float("inf")), "--least inf"),
+        (lambda: SteerSettings("lines:x", limit=float("nan")), "--limit nan"),
+        (lambda: SteerSettings("lines:x", alpha=(1.0, float("nan"))), "--alpha nan"),
+        (lambda: RegionsSettings("lines:x", threshold=float("nan")), "--threshold nan"),
+        (lambda: CircuitsSettings(sigmas=float("inf")), "--sigmas inf"),
+        (lambda: LatentSettings(parts=("lens", "lens")), "--parts: lens is named twice"),
+        (lambda: LatentSettings(lens=("logit", "logit")), "--lens: logit is named twice"),
+        (lambda: ConfusionSettings(tasks=("monolingual", "monolingual")), "--tasks: monolingual is named twice"),
+        (lambda: SteerSettings("lines:x", method=("lda", "lda")), "--method: lda is named twice"),
+        (lambda: SteerSettings("lines:x", pairs=("en:fr", "en:fr")), "--pairs: en:fr is named twice"),
+        (lambda: SteerSettings("lines:x", alpha=(1.0, 1)), "--alpha: 1 is named twice"),
+        (lambda: RegionsSettings("lines:x", texts="lines:x", doses=(0.1, 0.1)), "--doses: 0.1 is named twice"),
+        (lambda: RegionsSettings("lines:x", methods=("lape", "lape")), "--methods: lape is named twice"),
+        (lambda: CircuitsSettings(windows=(3, 3)), "--windows: 3 is named twice"),
+        (lambda: EvaluationSettings(tasks=("x", "x")), "--tasks: x is named twice"),
+        (lambda: LatentSettings(seed=-1), "--seed -1"),
+        (lambda: SteerSettings("lines:x", seed=-1), "--seed -1"),
+        (lambda: SteerSettings("lines:x", method=("neurons",), lape_share=-1.0), "--lape-share -1"),
+        (lambda: CircuitsSettings(draws=-1), "--draws -1"),
+        (lambda: CircuitsSettings(permutations=-1), "counted from 0"),
+        (lambda: CircuitsSettings(repeats=(0,)), "counted from 0"),
+    ],
+)
+def test_no_option_is_nan_infinite_or_listed_twice(make, said):
+    with pytest.raises(InputError, match=said):
+        make()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["replicate", "nosuch", "--quick"], ["replicate", "zeng-same-meaning"], ["replicate", "all", "--model", "x"],
+        ["replicate", "zeng-same-meaning", "--quick", "--seed", "-1"],
+        ["tasks", "sample", "ioi", "pocket:pocket-bloom-s", "--verbs", "unimorph:x"],
+        ["tasks", "sample", "ioi", "pocket:pocket-bloom-s", "--seed", "-1"],
+    ],
+)  # fmt: skip
+def test_replications_and_samples_refuse_in_one_line(words):
+    ended = command(*words)
+    assert (ended.exit_code, ended.stderr.count("\n")) == (2, 1), ended
+
+
+def test_a_claim_file_is_read_on_the_command_line():
+    ended = command("replicate", "zeng-same-meaning", "--check")
+    assert (ended.exit_code, "a claim file" in ended.stdout) == (0, True), ended
+
+
 # -- columns and languages ---------------------------------------------------------------------------------------------
 
 

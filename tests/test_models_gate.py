@@ -482,7 +482,7 @@ def check(capsys, *words: str) -> tuple[int, str]:
 def test_check_says_what_a_model_can_be_used_for(saved, capsys):
     code, said = check(capsys, str(saved))
     assert code == 0
-    assert "can be used for regions and circuits." in said
+    assert "supported: regions, circuits." in said
 
 
 def test_check_of_a_model_for_regions_alone(tmp_path, capsys):
@@ -490,7 +490,7 @@ def test_check_of_a_model_for_regions_alone(tmp_path, capsys):
     tiny_tokenizer().save_pretrained(tmp_path)
     code, said = check(capsys, str(tmp_path))
     assert code == 1
-    assert "can be used for regions, not for circuits: embedding + writes miss the final residual by" in said
+    assert "supported: regions; not supported: circuits (embedding + writes miss the final residual by" in said
     code, said = check(capsys, str(tmp_path), "--for", "regions")
     assert code == 0
 

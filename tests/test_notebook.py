@@ -119,4 +119,4 @@ def test_long_tables_say_what_they_leave_out():
 
 def test_a_figure_has_words_for_who_cannot_see_it(tmp_path):
     html = figures.draw(write_regions(tmp_path / "r"), "similarity_map")._repr_html_()
-    assert 'alt="Similarity of activations, toy/babel, 6 sentences per language"' in html
+    assert 'alt="Similarity map, toy/babel, 6 sentences a language"' in html

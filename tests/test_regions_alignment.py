@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 import torch
 
 from babelscope.errors import InputError
 from babelscope.regions import gram, pair_means
-from babelscope.regions.alignment import METRICS, alignment, inner_products, plain
+from babelscope.regions.alignment import Metric, alignment, cosine
+from babelscope.regions.alignment_measures import MEASURES, Cosines, Layer, ranks
 from babelscope.regions.confounds import length_matched, overlap_matched, same_script, token_overlap
+from babelscope.stats import documents_why
 
 from . import reference
 from .region_data import noise, recording
@@ -29,17 +34,22 @@ def found(toy):
 
 
 def test_every_metric_has_every_layer_and_pair_with_intervals(found):
-    assert set(found) == set(METRICS)
+    assert set(found) == set(MEASURES)
     for one in found.values():
         assert one.values.shape == (2, 3, 3)
         off = ~torch.eye(3, dtype=torch.bool).expand(2, 3, 3)
+        if one.metric == "mexa-at-25":  # of 12 sentences
+            assert one.values.isnan().all()
+            assert one.why == "fewer than 25 sentences"
+            continue
         assert one.values[off].isfinite().all(), one.metric
-        assert (one.low[off] <= one.values[off]).all()
-        assert (one.values[off] <= one.high[off]).all()
+        known = off & one.low.isfinite()  # the share of neighbours may be the same without any sentence
+        assert (one.low[known] <= one.values[known]).all()
+        assert (one.values[known] <= one.high[known]).all()
         assert torch.allclose(one.values, one.values.transpose(1, 2), equal_nan=True)
 
 
-@pytest.mark.parametrize("metric", [name for name in METRICS if name != "lrds"])
+@pytest.mark.parametrize("metric", [name for name in MEASURES if name not in ("lrds", "mexa-at-25")])
 def test_meaning_shows_where_it_is(found, metric):
     off = ~torch.eye(3, dtype=torch.bool)
     first, second = (found[metric].values[layer][off].mean() for layer in range(2))
@@ -61,19 +71,97 @@ def test_mexa_anc_and_cka_equal_their_definitions(toy, found):
     wanted = reference.loop_hsic(k, m) / (reference.loop_hsic(k, k) * reference.loop_hsic(m, m)) ** 0.5
     assert float(found["cka"].values[0, 0, 2]) == pytest.approx(wanted, rel=1e-9)
     # the estimate is blind to where the origin lies
-    moved = METRICS["cka"].reduce(inner_products(toy.layer(0)))
-    assert torch.allclose(moved, METRICS["cka"].reduce(inner_products(plain(toy.layer(0)))), equal_nan=True)
+    moved = recording(toy.values() + torch.arange(3.0)[:, None, None], layers=2)
+    assert torch.allclose(alignment(moved, ["cka"])[0].values, found["cka"].values, equal_nan=True)
 
 
 def test_the_variants_are_what_their_names_say(toy):
-    v = toy.layer(0)
-    states, ranks = METRICS["sads-binary"].prepare(v), METRICS["sads-rank"].prepare(v)
-    assert torch.equal(states > 0, v > 0)
     from scipy.stats import spearmanr
 
+    v = toy.layer(0)
     wanted = spearmanr(v[0, 1].numpy(), v[1, 4].numpy()).statistic
-    assert float(ranks[0, 1] @ ranks[1, 4]) == pytest.approx(wanted, rel=1e-9)
-    assert METRICS["sads-language-centred"].prepare(v).shape == v.shape
+    cosines = Cosines(Layer(v, torch.zeros(12, dtype=torch.long)), ranks(v), "none")
+    assert float(cosines.of_pair(0, 1, 0)[1, 4]) == pytest.approx(wanted, rel=1e-9)
+
+
+def documents(toy, size=3):
+    return replace(toy, documents=tuple(str(place // size) for place in range(len(toy.ids))))
+
+
+@pytest.mark.parametrize("centre", ["none", "all", "language"])
+@pytest.mark.parametrize("name", list(MEASURES))
+def test_a_document_left_out_is_a_recording_without_it(name, centre):
+    """Whatever is centred is centred anew: every number equals that of the sentences that are left, measured alone."""
+    generator = torch.Generator().manual_seed(3)
+    v = torch.randn(3, 40, 12, generator=generator, dtype=torch.float64) + 2
+    v = v + torch.randn(1, 40, 12, generator=generator, dtype=torch.float64)
+    groups = torch.arange(40) % 10  # uneven: every fourth sentence of a document goes
+    keep = [place for place in range(40) if place % 10 != 4 and place < 36]
+    measure = MEASURES[name].of
+    whole = measure(Layer(v[:, :36], groups[:36], centre))
+    alone = measure(Layer(v[:, keep], torch.zeros(len(keep), dtype=torch.long), centre))
+    assert torch.allclose(whole[5], alone[0], rtol=1e-9, atol=1e-12, equal_nan=True)
+    assert whole[0, 0, 1].isfinite()
+
+
+def test_a_metric_read_off_the_whole_map_has_the_same_numbers(toy):
+    """The way of metrics from outside: everything is prepared anew for every document that is left out."""
+    whole = Metric(cosine, lambda similarity: pair_means(similarity).sads)
+    layer = Layer(documents(toy).layer(0), documents(toy).groups())
+    assert torch.allclose(whole.of(layer), MEASURES["sads"].of(layer), equal_nan=True)
+    alone = Layer(toy.layer(0), torch.zeros(12, dtype=torch.long))
+    assert whole.of(alone)[1].isnan().all()
+
+
+def test_mexa_at_fewer_sentences_is_the_mean_over_subsets():
+    generator = torch.Generator().manual_seed(0)
+    v = torch.randn(2, 30, 8, generator=generator, dtype=torch.float64)
+    v = v + 1.5 * torch.randn(1, 30, 8, generator=generator, dtype=torch.float64)
+    exact = float(alignment(recording(v), ["mexa-at-25"])[0].values[0, 0, 1])
+    rng = np.random.default_rng(0)
+    drawn = [
+        reference.loop_mexa(v[0, chosen], v[1, chosen])
+        for chosen in (torch.from_numpy(rng.choice(30, 25, replace=False)) for _ in range(300))
+    ]
+    assert exact == pytest.approx(np.mean(drawn), abs=4 * np.std(drawn) / 300**0.5)
+    assert exact > float(alignment(recording(v), ["mexa"])[0].values[0, 0, 1])
+
+
+def test_intervals_are_over_documents(toy):
+    one = alignment(documents(toy), ["sads"])[0]
+    left = []
+    for document in range(4):
+        kept = [place for place in range(12) if place // 3 != document]
+        left.append(float(pair_means(gram(toy.subset(kept), 0)).sads[0, 1]))
+    from scipy.stats import t
+
+    error = (3 / 4 * np.square(np.array(left) - np.mean(left)).sum()) ** 0.5
+    assert float(one.high[0, 0, 1] - one.values[0, 0, 1]) == pytest.approx(t.ppf(0.975, 3) * error)
+    assert one.why == documents_why(4)
+    alone = alignment(documents(toy, 12), ["sads"])[0]
+    assert alone.why == "one document"
+    assert alone.low.isnan().all()
+    assert alignment(documents(toy, 10), ["cka"])[0].why == documents_why(2)
+
+
+def test_intervals_cover_by_document():
+    """Meaning is stronger in some documents than in others: by document the intervals hold what they say."""
+    rng = np.random.default_rng(0)
+    fixed = torch.from_numpy(rng.normal(size=(3, 1, 16)))
+
+    def one_run(documents: int):
+        strength = torch.from_numpy(np.repeat(1 + 0.5 * rng.normal(size=(documents, 1)), 4, axis=0))
+        v = torch.from_numpy(rng.normal(size=(3, 4 * documents, 16))) + fixed
+        v = v + strength * torch.from_numpy(rng.normal(size=(1, 4 * documents, 16)))
+        labels = tuple(str(place // 4) for place in range(4 * documents))
+        return alignment(replace(recording(v), documents=labels), ["sads-centred", "anc"])
+
+    truth = [float(one.mean[0]) for one in one_run(2000)]
+    runs = [one_run(10) for _ in range(120)]
+    for place, value in enumerate(truth):
+        bias = np.mean([float(run[place].mean[0]) for run in runs]) - value
+        held = [float(run[place].mean_low[0]) <= value + bias <= float(run[place].mean_high[0]) for run in runs]
+        assert 0.90 <= np.mean(held) <= 0.99
 
 
 def test_a_neuron_constant_in_a_language_leaves_the_mean_correlation():
@@ -85,8 +173,10 @@ def test_a_neuron_constant_in_a_language_leaves_the_mean_correlation():
 
 
 def test_few_sentences_and_unknown_metrics_are_refused(toy):
-    with pytest.raises(InputError, match="4 sentences are too few for cka"):
-        alignment(noise(3, 4, 8), ["cka"])
+    with pytest.raises(InputError, match="3 sentences are too few for cka: it needs 4"):
+        alignment(noise(3, 3, 8), ["cka"])
+    # three are left without one: no interval, and why
+    assert alignment(noise(3, 4, 8), ["cka"])[0].why == "too few sentences are left without a document"
     with pytest.raises(InputError, match="no alignment metric 'sad'; there are lrds, sads"):
         alignment(toy, ["sad"])
 
@@ -110,8 +200,9 @@ def test_stand_ins_are_never_the_translation_itself():
     tokens = torch.tensor([[1, 2, 3, 4], [1, 2, 3, 4]])
     overlap = token_overlap([[1], [2], [1, 2], [3]] * 2, 2)
     for control in (length_matched(tokens, 2), overlap_matched(overlap, 2)):
-        assert not control.chosen.diagonal(dim1=1, dim2=3).any()
-        assert (control.chosen.sum(3) == 2).all()
+        chosen = control.chosen(0, 1)
+        assert not chosen.diagonal().any()
+        assert (chosen.sum(1) == 2).all()
 
 
 def test_the_gap_of_overlap_is_told_of_translations_alone():
@@ -122,10 +213,10 @@ def test_the_gap_of_overlap_is_told_of_translations_alone():
 
 def test_token_overlap_is_a_jaccard_index():
     overlap = token_overlap([[1, 2, 2], [5], [2, 3], [9]], 2)
-    assert overlap.shape == (2, 2, 2, 2)
-    assert float(overlap[0, 0, 1, 0]) == pytest.approx(1 / 3)
-    assert float(overlap[0, 1, 1, 1]) == 0
-    assert float(overlap[0, 0, 0, 0]) == 1
+    assert float(overlap.of_pair(0, 1)[0, 0]) == pytest.approx(1 / 3)
+    assert float(overlap.of_pair(0, 1)[1, 1]) == 0
+    assert float(overlap.of_pair(0, 0)[1, 1]) == 1
+    assert float(overlap.translations()[0, 1]) == pytest.approx(1 / 6)
 
 
 def test_scripts():

@@ -67,8 +67,8 @@ def test_a_run_holds_what_the_contract_says(run):
     for name in ("lrds_pair", "sads_pair", "similarity_pair"):
         assert arrays[name].shape == (6, 6)
     wanted = {
-        "agreement", "alignment", "alignment_neurons", "calibration", "dose", "generation_shares", "generations",
-        "headlines", "methods", "perplexity", "region_size", "selectivity", "sentences", "stability",
+        "agreement", "alignment", "alignment_means", "alignment_neurons", "calibration", "dose", "generation_shares",
+        "generations", "headlines", "methods", "perplexity", "region_size", "selectivity", "sentences", "stability",
     }  # fmt: skip
     assert set(run.tables) == wanted
     assert all("n" in run.table(name) for name in ("alignment", "calibration", "stability", "methods"))
@@ -123,6 +123,12 @@ def test_alignment_has_controls_and_confounds(run):
     beside = table[table.layer.isna()]
     assert set(beside.metric) == {"token-overlap", "same-script"}
     assert set(run.summary["matched_negatives"]) == {"length-matched", "overlap-matched"}
+    means = run.table("alignment_means").set_index(["metric", "layer"])
+    pairs = table[(table.metric == "anc") & (table.layer == 1)].value
+    assert means.loc[("anc", 1), "value"] == pytest.approx(pairs.mean())
+    assert means.loc[("anc", 1), "low"] < pairs.mean() < means.loc[("anc", 1), "high"]
+    assert (means.loc["mexa-at-25"].why == "fewer than 25 sentences").all()
+    assert means.loc["mexa-at-25"].value.isna().all()
 
 
 def test_writing_is_tabled(run):
@@ -213,7 +219,7 @@ def test_z_needs_six_languages_and_contrast_two(tmp_path):
 
 
 def test_the_papers_numbers_keep_their_names(tmp_path):
-    settings = RegionsSettings("memory", samples=10, threshold=1.9, paper=True, first="drop")
+    settings = RegionsSettings("memory", samples=10, threshold=1.9, paper=True)
     run = study_regions(model("bloom"), settings, tmp_path / "a", corpus=corpus(6, 10))
     assert (run.summary["norm"], run.summary["method"], run.summary["too_short"]) == ("paper", "z-score", 0)
     assert run.summary["sklr"] == sum(run.summary["region_size"].values())

@@ -405,8 +405,8 @@ def test_show_prints_the_numbers(runs, capsys):
         assert "toy/babel" in out
     code, out, _ = command(capsys, "show", runs[0].path)
     assert "180" in out
-    assert "region sizes" in out
-    assert json.loads(command(capsys, "show", runs[0].path, "--json")[1]) == runs[0].manifest
+    assert "neurons" in out
+    assert json.loads(command(capsys, "show", runs[0].path, "--format", "json")[1]) == runs[0].manifest
 
 
 def test_show_keeps_control_characters_off_the_terminal(runs, capsys):

@@ -119,6 +119,62 @@ CONFIGS |= {
 }
 RECENT = tuple(name for name in CONFIGS if name not in FAMILIES)
 """families with rows of a later date, checked where rows are checked"""
+_LINEAR = dict(
+    layer_types=["linear_attention", "full_attention", "linear_attention"],
+    linear_num_key_heads=2,
+    linear_num_value_heads=4,
+    linear_key_head_dim=8,
+    linear_value_head_dim=8,
+)
+_MAMBA = dict(mamba_d_state=8, mamba_expand=2, mamba_n_heads=8, mamba_d_head=8, mamba_n_groups=1)
+_LATENT: dict[str, Any] = {
+    **dict(hidden_size=32, intermediate_size=48, num_hidden_layers=3, num_attention_heads=4, num_key_value_heads=4),
+    **dict(q_lora_rank=16, kv_lora_rank=16, qk_nope_head_dim=6, qk_rope_head_dim=4, v_head_dim=8),
+    **_ROPE,
+}
+_EXPERTS = dict(moe_intermediate_size=16, num_experts_per_tok=2)
+_BART = dict(d_model=32, decoder_layers=3, decoder_attention_heads=4, decoder_ffn_dim=48, max_position_embeddings=128)
+CONFIGS |= {
+    "qwen3_5": ("qwen3_5_text", {**_GQA, **_ROPE, **_LINEAR}),
+    "qwen3_next": (
+        "qwen3_next",
+        {**_GQA, **_ROPE, **_LINEAR, **_EXPERTS, "num_experts": 4, "shared_expert_intermediate_size": 16},
+    ),
+    "lfm2": ("lfm2", {**_GQA, **_ROPE, "layer_types": ["conv", "full_attention", "full_attention"]}),
+    "lfm3": ("lfm3", {**_GQA, **_ROPE, "layer_types": ["full_attention", "conv", "full_attention"]}),
+    "falcon_h1": ("falcon_h1", {**_GQA, **_ROPE, **_MAMBA, "mamba_d_ssm": 64, "ssm_out_multiplier": 0.7}),
+    "bamba": ("bamba", {**_GQA, **_ROPE, **_MAMBA, "attn_layer_indices": [0, 2]}),
+    "jamba": (
+        "jamba",
+        {**_GQA, **_ROPE, "attn_layer_period": 2, "attn_layer_offset": 1, "num_experts": 4, "mamba_d_state": 8},
+    ),
+    "recurrent_gemma": (
+        "recurrent_gemma",
+        {**_GQA, "lru_width": 32, "attention_window_size": 64, "block_types": ["recurrent", "attention", "recurrent"]},
+    ),
+    "deepseek_v3": (
+        "deepseek_v3",
+        {**_LATENT, **_EXPERTS, "n_routed_experts": 4, "n_group": 1, "topk_group": 1, "first_k_dense_replace": 1},
+    ),
+    "minicpm3": ("minicpm3", _LATENT),
+    "bailing_hybrid": (
+        "bailing_hybrid",
+        {
+            **_LATENT,
+            **_EXPERTS,
+            **dict(num_experts=4, n_group=1, topk_group=1, layer_types=["linear_attention", "full_attention"] * 2),
+            **dict(num_hidden_layers=4, q_lora_rank=None, head_dim=8),
+        },
+    ),
+    "laguna": ("laguna", {**_GQA, **_ROPE, **_EXPERTS, "num_experts": 4, "shared_expert_intermediate_size": 16}),
+    "afmoe": ("afmoe", {**_GQA, **_ROPE, **_EXPERTS, "num_experts": 4, "num_shared_experts": 1, "sliding_window": 64}),
+    "mbart": ("mbart", _BART),
+    "moshi": ("moshi", {**_GQA, **_ROPE, "sliding_window": 64, "ffn_dim": 48}),
+    "ctrl": ("ctrl", dict(n_embd=32, dff=48, n_layer=3, n_head=4, n_positions=128)),
+    "nanochat": ("nanochat", {**_GQA, **_ROPE}),
+}
+LAYERED = tuple(name for name in CONFIGS if name not in (*FAMILIES, *RECENT))
+"""families whose layers are not one attention of plain projections and one MLP: mixers, latents, gates, experts"""
 
 
 def tiny_config(family: str, **changes: Any) -> Any:

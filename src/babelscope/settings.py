@@ -9,11 +9,12 @@ from __future__ import annotations
 import ast
 import dataclasses
 import inspect
+import math
 import textwrap
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, ClassVar, TypeVar, get_type_hints
+from typing import Any, ClassVar, TypeVar, cast, get_type_hints
 
 from babelscope.errors import InputError
 
@@ -41,9 +42,10 @@ class Settings:
     """option → when it changes anything; one that would be accepted and not used is refused"""
 
     def __post_init__(self) -> None:
+        refuse_no_numbers(self)
         for group in reversed(type(self).__mro__):
-            if "check" in vars(group):
-                vars(group)["check"](self)
+            if callable(check := vars(group).get("check")):  # a field may be called so, too
+                check(self)
         refuse_idle(
             self, {name: use for group in type(self).__mro__ for name, use in vars(group).get("ONLY", {}).items()}
         )
@@ -56,6 +58,22 @@ class Settings:
         """Values in their canonical form, for use in `check`."""
         for name, value in values.items():
             object.__setattr__(self, name, value)
+
+
+def refuse_no_numbers(settings: Settings) -> None:
+    """Raises InputError for NaN and infinities, which pass any comparison, seeds below 0, and entries listed twice."""
+    for one in dataclasses.fields(settings):
+        value = getattr(settings, one.name)
+        parts = list(cast("Sequence[object]", value)) if isinstance(value, tuple | list) else [value]
+        option = f"--{one.name.strip('_').replace('_', '-')}"
+        for part in parts:
+            if isinstance(part, float) and not math.isfinite(part):
+                raise InputError(f"{option} {part:g}: a finite number is needed")
+        if one.name.endswith("seed") and isinstance(value, int) and value < 0:
+            raise InputError(f"{option} {value}: a seed is a whole number from 0")
+        twice = next((part for place, part in enumerate(parts) if part in parts[:place]), None)
+        if twice is not None:
+            raise InputError(f"{option}: {twice} is named twice; name it once")
 
 
 def refuse_idle(settings: Settings, uses: Mapping[str, Use]) -> None:

@@ -165,21 +165,6 @@ def bootstrap_counts(items: int, draws: int, seed: int = 0) -> Int[NDArray[np.in
     return np.random.default_rng(seed).multinomial(items, np.full(items, 1 / items), size=draws)
 
 
-def bootstrap_mean(values: Sequence[float] | Float[Array, " n"], draws: int = 2000, seed: int = 0) -> Interval:
-    """Mean over independent items with its percentile interval; NaN ends of fewer than two items.
-
-    >>> bootstrap_mean([1.0, 2.0, 3.0]).value
-    2.0
-    """
-    array = np.asarray(values, dtype=np.float64)
-    if array.size < 2:
-        return no_interval(float(array.mean()) if array.size else NAN, "fewer than two items", "percentile")
-    if np.ptp(array) == 0:
-        return no_interval(float(array[0]), "all items equal", "percentile")
-    means = bootstrap_counts(array.size, draws, seed) @ array / array.size
-    return Interval(float(array.mean()), *percentile(means), "percentile")
-
-
 def group_items(labels: Sequence[str | int], most: int = MOST_GROUPS, seed: int = 0) -> Int[NDArray[np.int64], " n"]:
     """Group of each item: its document, or, where there are more than `most`, a seeded share of whole documents.
 
@@ -222,7 +207,7 @@ def jackknife_t(value: float, left_out: ArrayLike) -> Interval:
     """value ± t(G − 1) times its leave-one-group-out standard error.
 
     >>> jackknife_t(2.0, [1.5, 2.0, 2.5]).why
-    'few documents'
+    'few documents: too narrow where they are skewed'
     """
     draws = np.asarray(left_out, dtype=np.float64)
     if draws.size < 2:
@@ -240,29 +225,76 @@ def documents_why(groups: int) -> str:
     """What so few documents mean for an interval over them; empty for enough.
 
     >>> documents_why(1), documents_why(3), documents_why(30)
-    ('one document', 'few documents', '')
+    ('one document', 'few documents: too narrow where they are skewed', '')
     """
     if groups < 2:
         return "one document"
-    return "few documents" if groups < FEW_DOCUMENTS else ""
+    return "few documents: too narrow where they are skewed" if groups < FEW_DOCUMENTS else ""
 
 
 # -- means -------------------------------------------------------------------------------------------------------------
 
 
-def mean_t(values: ArrayLike) -> Interval:
-    """Mean of independent items with its interval by Student's t; NaN ends of fewer than two or of equal items.
+BOOTSTRAP_T = "bootstrap t"
+LEAST_DRAWN = 5
+"""items below which a resample repeats too few of them to have a t of its own"""
 
-    >>> mean_t([1.0, 2.0, 3.0]).low < 0
-    True
+
+def mean_ends(
+    values: Float[Array, "*some n"], draws: int = 1000, seed: int = 0
+) -> tuple[Float[Array, "*some"], Float[Array, "*some"]]:
+    """Ends of the 95 % interval of a mean over independent items: bootstrap t, and nowhere narrower than Student's.
+
+    x̄ − q.975(T*) s/√n … x̄ − q.025(T*) s/√n with T* = (x̄* − x̄)/(s*/√n) over `draws` samples. Student's t alone is too
+    narrow on skewed items (0.88 at five, 0.91 at ten), T* alone on some symmetric ones (0.91 at twenty); it stands
+    alone with fewer than five. NaN for fewer than two items, or equal ones.
+
+    >>> low, high = mean_ends(np.array([1.0, 2.0, 3.0]))
+    >>> round(float(high), 3)
+    4.484
+    """
+    array = np.asarray(values, dtype=np.float64)
+    count = array.shape[-1]
+    if count < 2:
+        unknown = np.full(array.shape[:-1], NAN)
+        return unknown, unknown
+    mean, error = array.mean(-1), array.std(-1, ddof=1) / count**0.5
+    low, high = t_ends(mean, error, count - 1)
+    if count < LEAST_DRAWN or not array.size:
+        return low, high
+    weights = bootstrap_counts(count, draws, seed).astype(np.float64).T / count
+    centred = array - mean[..., None]
+    drawn = centred @ weights
+    errors = np.sqrt(np.maximum(np.square(centred) @ weights - np.square(drawn), 0) / (count - 1))
+    return _widened(mean, error, drawn, errors, low, high)
+
+
+def _widened(
+    value: Array, error: Array, drawn: Float[Array, "*some R"], errors: Float[Array, "*some R"], low: Array, high: Array
+) -> tuple[Array, Array]:
+    """Ends by the quantiles of T* = drawn/errors, nowhere inside `low` and `high`; NaN stays."""
+    varied = errors > 1e-9 * np.asarray(error)[..., None]
+    t = np.divide(drawn, errors, out=np.full_like(drawn, NAN), where=varied)
+    known = varied.any(-1)
+    t[~known] = 0.0
+    lower, upper = np.nanquantile(t, [0.025, 0.975], axis=-1)
+    return np.minimum(low, value - upper * error), np.maximum(high, value - lower * error)
+
+
+def bootstrap_mean(values: ArrayLike, draws: int = 1000, seed: int = 0) -> Interval:
+    """Mean over independent items with its interval (`mean_ends`); NaN ends of fewer than two items, or equal ones.
+
+    >>> bootstrap_mean([1.0, 2.0, 3.0]).value
+    2.0
     """
     array = np.asarray(values, dtype=np.float64).ravel()
+    method = "t" if array.size < LEAST_DRAWN else BOOTSTRAP_T
     if array.size < 2:
-        return no_interval(float(array.mean()) if array.size else NAN, "fewer than two items", "t")
-    low, high = t_ends(array.mean(), array.std(ddof=1) / array.size**0.5, array.size - 1)
+        return no_interval(float(array.mean()) if array.size else NAN, "fewer than two items", method)
+    low, high = mean_ends(array, draws, seed)
     if np.isnan(low):
-        return no_interval(float(array.mean()), "all items equal", "t")
-    return Interval(float(array.mean()), float(low), float(high), "t")
+        return no_interval(float(array.mean()), "all items equal", method)
+    return Interval(float(array.mean()), float(low), float(high), method)
 
 
 def t_test(values: Float[Array, "*tests n"], least: int = 2) -> Float[Array, "*tests"]:
@@ -289,7 +321,8 @@ def ratio_t(totals: ArrayLike, sizes: ArrayLike, draws: int = 1000, seed: int = 
     """Σ totals / Σ sizes over documents, such as loss over tokens, with its bootstrap-t interval (spec 6).
 
     From five documents: θ − q.975(T*) se … θ − q.025(T*) se, with T* = (θ* − θ)/se* over `draws` samples of documents
-    and every se by leaving one document out. Three or four: leave-one-document-out t. Fewer: NaN.
+    and every se by leaving one document out, nowhere narrower than leave-one-document-out t. Three or four: that alone.
+    Fewer: NaN.
 
     >>> ratio_t([1.0, 2.0], [1.0, 1.0]).why
     'fewer than three documents'
@@ -299,20 +332,20 @@ def ratio_t(totals: ArrayLike, sizes: ArrayLike, draws: int = 1000, seed: int = 
     groups = len(total)
     value = float(total.sum() / size.sum()) if groups else NAN
     if groups < 3:
-        return no_interval(value, "fewer than three documents", "bootstrap t")
+        return no_interval(value, "fewer than three documents", BOOTSTRAP_T)
     ones = np.ones((1, groups))
     error = _ratio_error(ones, total, size)[0]
     left = (total.sum() - total) / (size.sum() - size)
     if groups < FEW_DOCUMENTS:
         return jackknife_t(value, left)
     if not error > 1e-12 * abs(value):
-        return no_interval(value, "documents do not differ", "bootstrap t")
+        return no_interval(value, "documents do not differ", BOOTSTRAP_T)
     counts = bootstrap_counts(groups, draws, seed).astype(np.float64)
     drawn = (counts @ total) / (counts @ size)
     errors = _ratio_error(counts, total, size)
-    varied = errors > 1e-9 * error
-    low, high = np.quantile((drawn - value)[varied] / errors[varied], [0.025, 0.975])
-    return Interval(value, float(value - high * error), float(value - low * error), "bootstrap t")
+    low, high = t_ends(value, error, groups - 1)
+    low, high = _widened(np.array(value), error, drawn - value, errors, low, high)
+    return Interval(value, float(low), float(high), BOOTSTRAP_T)
 
 
 def _ratio_error(counts: Float[Array, "R G"], total: Float[Array, " G"], size: Float[Array, " G"]) -> Array:
@@ -332,8 +365,11 @@ def document_parts(totals: ArrayLike, sizes: ArrayLike) -> Float[Array, " G"]:
     return ratio + (total - ratio * size) / size.mean()
 
 
-def welch_t(own: ArrayLike, others: Sequence[ArrayLike]) -> Interval:
-    """Mean of `own` minus the mean of the means of `others`, independent samples, by Welch's t (spec 6).
+def welch_t(own: ArrayLike, others: Sequence[ArrayLike], draws: int = 1000, seed: int = 0) -> Interval:
+    """Mean of `own` minus the mean of the means of `others`, independent samples (spec 6).
+
+    By Welch's t, widened by the quantiles of T* = (θ* − θ)/se* over `draws` resamples of every sample where each has
+    five items or more, as in `mean_ends`.
 
     >>> round(welch_t([3.0, 4.0, 5.0], [[1.0, 2.0, 3.0], [2.0, 3.0, 4.0]]).value, 2)
     1.5
@@ -341,13 +377,23 @@ def welch_t(own: ArrayLike, others: Sequence[ArrayLike]) -> Interval:
     samples = [np.asarray(one, dtype=np.float64).ravel() for one in (own, *others)]
     means = np.array([one.mean() if one.size else NAN for one in samples])
     value = float(means[0] - means[1:].mean())
-    if min(one.size for one in samples) < 3:
+    least = min(one.size for one in samples)
+    if least < 3:
         return no_interval(value, "fewer than three documents", "Welch t")
-    weight = np.array([1.0, *[1 / len(others)] * len(others)])
+    weight = np.array([1.0, *[-1 / len(others)] * len(others)])
     parts = np.array([one.var(ddof=1) / one.size for one in samples]) * weight**2
     whole = parts.sum()
     if whole == 0:
         return no_interval(value, "documents do not differ", "Welch t")
     freedom = whole**2 / sum(part**2 / (one.size - 1) for part, one in zip(parts, samples))
     low, high = t_ends(value, whole**0.5, freedom)
-    return Interval(value, float(low), float(high), "Welch t")
+    if least < LEAST_DRAWN:
+        return Interval(value, float(low), float(high), "Welch t")
+    drawn, squares = np.zeros(draws), np.zeros(draws)
+    for place, (one, factor) in enumerate(zip(samples, weight)):
+        counts = bootstrap_counts(one.size, draws, seed + place) / one.size
+        moved = counts @ (one - one.mean())
+        spread = np.maximum(counts @ np.square(one - one.mean()) - moved**2, 0) / (one.size - 1)
+        drawn, squares = drawn + factor * moved, squares + factor**2 * spread
+    low, high = _widened(np.array(value), np.array(whole**0.5), drawn, np.sqrt(squares), low, high)
+    return Interval(value, float(low), float(high), BOOTSTRAP_T)

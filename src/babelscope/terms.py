@@ -39,6 +39,10 @@ Counted = Literal["native", "query-heads"]
 """edges into keys and values: of the model's own key/value heads, or of every query head (as the MIB benchmark does)"""
 Construction = Literal["greedy", "top"]
 """circuits of edges: grown from the logits upwards, or the strongest edges anywhere (as in MIB); both are pruned"""
+Slope = Literal["ld", "loss", "kl"]
+SLOPES: tuple[Slope, ...] = ("ld", "loss", "kl")
+"""what attribution follows: the logit difference; the answer's log-probability (minus its loss); minus the next word's
+divergence from the clean run"""
 Half = Literal["test", "ranking"]
 """prompts that faithfulness over budgets is taken on: those not used for ranking, or the very same (in-sample)"""
 Matching = Literal["shuffle", "twins"]

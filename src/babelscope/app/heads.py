@@ -10,16 +10,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import pandas as pd
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from babelscope.app.layers import seen
 from babelscope.app.session import Session
 from babelscope.app.work import ATTENTION_LIMIT, TOKENS_LIMIT, Work, bounded
 from babelscope.circuits.core.nodes import check_model
+from babelscope.circuits.heads.patterns import patterns_by_layer
 from babelscope.circuits.patching.path_passes import attention_output
 from babelscope.errors import InputError
 from babelscope.languages import script_of
@@ -135,9 +136,9 @@ def attention(session: Session, prompt: str, layer: int, head: int, work: Work) 
             if kernel:
                 model.hf.set_attn_implementation(kernel)
         step(1)
-    maps: Any = output.attentions
-    if not maps or maps[layer] is None:
-        raise InputError(f"{model.id} gives no attention weights")
+    maps = patterns_by_layer(model, output.attentions)
+    if layer not in maps:
+        raise InputError(f"layer {layer} of {model.id} has no heads: layers {', '.join(map(str, maps))} have")
     return Pattern(_words(encoder, prompt, ids[0].tolist()), maps[layer][0, head].float().cpu())
 
 
@@ -178,7 +179,7 @@ def _next_words(model: Model, encoder: Encoder, final: Float[Tensor, " D"], top:
     best = logits.log_softmax(-1).topk(min(top, len(logits)))
     return pd.DataFrame(
         {
-            "next token": [encoder.decode((word,)) for word in best.indices.tolist()],
+            "next token": [seen(encoder.decode((word,))) for word in best.indices.tolist()],
             "probability": best.values.exp().tolist(),
             "logit": logits[best.indices].tolist(),
         }

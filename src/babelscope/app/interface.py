@@ -1,29 +1,32 @@
-"""The page of the explorer: five tabs, laid out with Gradio; everything that is computed comes from the other files.
+"""The page of the explorer: seven tabs, laid out with Gradio; everything that is computed comes from the other files.
 
 Text of the user's and of a corpus goes into text fields and plain tables, or through `markup`, never into Markdown.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
-from babelscope.app import facts, heads, neurons, sentences, switches
-from babelscope.app.markup import Tint, heat_table
+from babelscope.app import facts, heads, latent_view, neurons, sentences, steering_view, switches
+from babelscope.app.markup import Tint, heat_table, side_by_side
 from babelscope.app.page import (
     ANY,
     PROGRESS,
     QUEUE,
     QUICK,
+    VIEWS,
     WHOLE,
     Jobs,
     Page,
     button,
+    guess,
     html_field,
     plain,
+    quietly,
     text_field,
     text_table,
     told,
@@ -41,27 +44,36 @@ def make_interface(
     page = Page(session, Jobs(session), folders, typed_paths, loading or Loading())
     with ANY.Blocks(title="babelscope explorer", analytics_enabled=False, fill_width=True) as blocks:
         ANY.Markdown("# babelscope explorer")
-        with ANY.Tab("Sentences"):
-            _sentences(page)
-        with ANY.Tab("Regions"):
-            _regions(page)
-        with ANY.Tab("Neurons"):
-            _neurons(page)
-        with ANY.Tab("Circuits"):
-            _circuits(page)
-        with ANY.Tab("Run"):
-            _run(page)
-        blocks.load(page.updates, None, list(page.fresh.values()), **QUICK)
+        page.fresh["open"] = html_field()
+        with ANY.Tabs(selected=VIEWS[0]) as tabs:
+            page.fresh["tabs"] = tabs
+            with ANY.Tab("Regions", id="regions"):
+                begin_regions = _regions(page)
+            with ANY.Tab("Sentences", id="sentences"):
+                begin_sentences = _sentences(page)
+            with ANY.Tab("Neurons", id="neurons"):
+                _neurons(page)
+            with ANY.Tab("Circuits", id="circuits"):
+                _circuits(page)
+            with ANY.Tab("Latent language", id="layers"):
+                latent_view.lay_out(page)
+            with ANY.Tab("Steering", id="steering"):
+                steering_view.lay_out(page)
+            with ANY.Tab("Run", id="run"):
+                _run(page)
+        loaded = blocks.load(page.updates, None, list(page.fresh.values()), **QUICK)
+        # something to look at before anything was clicked
+        begin_sentences(begin_regions(loaded))
     blocks.queue(max_size=16, default_concurrency_limit=1, api_open=False)
     return blocks
 
 
-def _sentences(page: Page) -> None:
+def _sentences(page: Page) -> Callable[[Any], Any]:
     ANY.Markdown(
         "How alike are these sentences to the model, and which neurons make them so? One sentence on each line."
     )
     place = ANY.State(0)
-    text = text_field("Sentences", lines=6, max_length=TEXT_LIMIT * SENTENCES_LIMIT)
+    page.fresh["sentences"] = text = text_field("Sentences", lines=6, max_length=TEXT_LIMIT * SENTENCES_LIMIT)
     with ANY.Row():
         go = button("Compare", main=True)
         another = button("Take translations")
@@ -102,14 +114,16 @@ def _sentences(page: Page) -> None:
         )
 
     another.click(take, place, [place, text], **QUEUE)
-    go.click(compare, [text, layer], [matrix, by_layer, shared, own], **QUEUE)
+    wanted = ([text, layer], [matrix, by_layer, shared, own])
+    page.remember(go.click(compare, *wanted, **QUEUE), "sentences", sentences=text)
+    return lambda before: before.then(quietly(compare), *wanted, **QUEUE)
 
 
-def _regions(page: Page) -> None:
+def _regions(page: Page) -> Callable[[Any], Any]:
     ANY.Markdown("Switch the neurons of one or more languages off, and watch what the model writes.")
     page.fresh["regions"] = off = ANY.CheckboxGroup([], label="Switch off the regions of", elem_id="bs-off")
     place = ANY.State(0)
-    prompt = text_field("Prompt", lines=2)
+    page.fresh["prompt"] = prompt = text_field("Prompt", lines=2)
     with ANY.Row():
         page.fresh["beginning"] = language = ANY.Dropdown([], label="Beginnings in", min_width=140)
         tokens = ANY.Slider(5, NEW_TOKENS_LIMIT, 30, step=1, label="Tokens to write", min_width=260)
@@ -118,13 +132,7 @@ def _regions(page: Page) -> None:
         another = button("Take a beginning")
         measure = button("Measure perplexity")
         page.stop_button()
-    with ANY.Row():
-        with ANY.Column():
-            before = text_field("With all neurons", lines=4, interactive=False)
-            before_language = text_field("Looks like", interactive=False)
-        with ANY.Column():
-            after = text_field("With the regions off", lines=4, interactive=False)
-            after_language = text_field("Looks like", interactive=False)
+    written = html_field()
     table = text_table(
         "Perplexity on the parallel text; “random” is as many neurons drawn from the same layers",
         *("language", "all neurons", "off", "off %", "random", "random %", "tokens"),
@@ -138,7 +146,11 @@ def _regions(page: Page) -> None:
     def go_on(off: list[str], prompt: str, tokens: int, request: gr.Request, progress: Any = PROGRESS) -> Any:
         with page.jobs.begin(request, progress) as work:
             found = switches.switch_off(page.session, prompt, off, tokens, work)
-        return found.before.text, _guess(found.before), found.after.text, _guess(found.after, found.neurons)
+        return side_by_side(
+            ["With all neurons", f"With the regions off: {', '.join(off)}"],
+            [found.before.text, found.after.text],
+            [f"looks like {guess(found.before)}", f"looks like {guess(found.after)}; {found.neurons} neurons off"],
+        )
 
     @told
     def change(off: list[str], request: gr.Request, progress: Any = PROGRESS) -> Any:
@@ -146,16 +158,24 @@ def _regions(page: Page) -> None:
             return plain(switches.perplexity_change(page.session, off, work))
 
     another.click(take, [language, place], [place, prompt], **QUEUE)
-    go.click(go_on, [off, prompt, tokens], [before, before_language, after, after_language], **QUEUE)
+    wanted = ([off, prompt, tokens], written)
+    page.remember(go.click(go_on, *wanted, **QUEUE), "regions", prompt=prompt, off=off)
     measure.click(change, off, table, **QUEUE)
+
+    @told
+    def at_once(off: list[str], prompt: str, tokens: int, request: gr.Request, progress: Any = PROGRESS) -> Any:
+        # regions that a run brought are there at once; finding them would keep the page waiting
+        return ANY.skip() if page.session.known_regions is None else go_on(off, prompt, tokens, request, progress)
+
+    return lambda before: before.then(quietly(at_once), *wanted, **QUEUE)
 
 
 def _neurons(page: Page) -> None:
     ANY.Markdown("Find the neurons that stand out for a language; click a row, or name a neuron, to look at it.")
     with ANY.Row():
         page.fresh["neuron language"] = language = ANY.Dropdown([], label="Language", min_width=140)
-        layer = ANY.Number(0, label="Layer", precision=0, minimum=0, min_width=110)
-        neuron = ANY.Number(0, label="Neuron", precision=0, minimum=0, min_width=110)
+        page.fresh["neuron layer"] = layer = ANY.Number(0, label="Layer", precision=0, minimum=0, min_width=110)
+        page.fresh["neuron"] = neuron = ANY.Number(0, label="Neuron", precision=0, minimum=0, min_width=110)
     with ANY.Row():
         find = button("Find the strongest", main=True)
         look = button("Look at one")
@@ -191,20 +211,25 @@ def _neurons(page: Page) -> None:
         return int(row[0]), int(row[1])
 
     find.click(strongest, language, found, **QUEUE)
-    look.click(show, [layer, neuron], [card, scores, top], **QUEUE)
-    found.select(pick, None, [layer, neuron], **QUICK).then(show, [layer, neuron], [card, scores, top], **QUEUE)
+    wanted = ([layer, neuron], [card, scores, top])
+    page.remember(look.click(show, *wanted, **QUEUE), "neurons", layer=layer, neuron=neuron)
+    picked = found.select(pick, None, [layer, neuron], **QUICK).then(show, *wanted, **QUEUE)
+    page.remember(picked, "neurons", layer=layer, neuron=neuron)
 
 
 def _circuits(page: Page) -> None:
     ANY.Markdown(
-        "Which heads give the right answer? Take a prompt of indirect object identification, or type your own."
+        "Which heads give the right answer? Take a prompt of indirect object identification, or type your own. What is "
+        "shown is direct attribution: what a head itself writes towards the answer. A circuit found by patching also "
+        "has the heads that act through later heads, and leaves out heads that write the same whatever the names are; "
+        "so the two lists differ, and neither is wrong."
     )
     place = ANY.State(0)
-    prompt = text_field("Prompt", lines=2)
+    page.fresh["circuit prompt"] = prompt = text_field("Prompt", lines=2)
     with ANY.Row():
         page.fresh["ioi"] = language = ANY.Dropdown([], label="Prompts in", min_width=140)
-        target = text_field("Right answer", max_length=100)
-        foil = text_field("Wrong answer", max_length=100)
+        page.fresh["right"] = target = text_field("Right answer", max_length=100)
+        page.fresh["wrong"] = foil = text_field("Wrong answer", max_length=100)
     with ANY.Row():
         go = button("Run", main=True)
         another = button("Take a prompt")
@@ -253,7 +278,8 @@ def _circuits(page: Page) -> None:
         return heat_table(percent, names, names, caption, Tint(0, 100, 0, quiet=5), upright=False, names=titles)
 
     another.click(take, [language, place], [place, prompt, target, foil], **QUEUE)
-    go.click(run, [prompt, target, foil], [said, parts, words, layer, head], **QUEUE)
+    ran = go.click(run, [prompt, target, foil], [said, parts, words, layer, head], **QUEUE)
+    page.remember(ran, "circuits", circuit=prompt, right=target, wrong=foil)
     watch.click(attend, [prompt, layer, head], pattern, **QUEUE)
 
 
@@ -316,11 +342,6 @@ def _attribution(found: heads.Answer) -> str:
     return heat_table(
         together, [f"layer {layer}" for layer in range(len(together))], columns, caption, Tint(-most, most), names=names
     )
-
-
-def _guess(written: switches.Continuation, off: int | None = None) -> str:
-    known = f"{written.language} ({written.probability:.0%})" if written.language else "cannot be told"
-    return known if off is None else f"{known}; {off} neurons off"
 
 
 def _visible(word: str) -> str:

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import html
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from difflib import SequenceMatcher
 
 from babelscope.wording import decimals
 
 _TEMPLATE_SIGNS = {ord(sign): f"&#{ord(sign)};" for sign in "{}$`\\"}
 """The page's HTML component reads its content as a template; as numbers, these signs are text to it, too."""
+
+
+_PIECES = re.compile("\\s+|[\u3040-\u30ff\u3400-\u9fff]|[^\\s\u3040-\u30ff\u3400-\u9fff]+")
+"""Words with blanks between them, and single signs of scripts without"""
 
 
 def shown(value: object) -> str:
@@ -72,6 +78,32 @@ def heat_table(
     )
 
 
+def differing(before: str, after: str) -> tuple[str, str]:
+    """Two texts as HTML, with what differs marked.
+
+    >>> differing("we go home", "we stay home")
+    ('<bdi dir="auto">we </bdi><mark><bdi dir="auto">go</bdi></mark><bdi dir="auto"> home</bdi>', \
+'<bdi dir="auto">we </bdi><mark><bdi dir="auto">stay</bdi></mark><bdi dir="auto"> home</bdi>')
+    """
+    pieces = [_PIECES.findall(text) for text in (before, after)]
+    sides: tuple[list[str], list[str]] = ([], [])
+    for kind, a, b, c, d in SequenceMatcher(None, *pieces, autojunk=False).get_opcodes():
+        for side, part in zip(sides, (pieces[0][a:b], pieces[1][c:d]), strict=True):
+            if part:
+                told = words("".join(part))
+                side.append(told if kind == "equal" else f"<mark>{told}</mark>")
+    return "".join(sides[0]), "".join(sides[1])
+
+
+def side_by_side(titles: Sequence[str], texts: Sequence[str], notes: Sequence[str]) -> str:
+    """Two texts beside each other, differences marked; a title above each, a note below."""
+    cards = "".join(
+        f'<section class="bs-side"><h3>{shown(title)}</h3><p>{text}</p><p class="bs-note">{words(note)}</p></section>'
+        for title, text, note in zip(titles, differing(*texts), notes, strict=True)
+    )
+    return f'<div class="bs-sides">{cards}</div>'
+
+
 def _cell(value: float, share: float, digits: int, quiet: float | None, name: str) -> str:
     if math.isnan(value):
         return "<td></td>"
@@ -87,6 +119,15 @@ def facts_table(facts: Sequence[tuple[str, str]], caption: str) -> str:
     body = "".join(f'<tr><th scope="row">{shown(name)}</th><td>{words(value)}</td></tr>' for name, value in facts)
     table = f'<table class="bs-facts"><caption>{shown(caption)}</caption><tbody>{body}</tbody></table>'
     return f'<div class="bs-scroll">{table}</div>'
+
+
+_FIRST = ("Model", "Size", "Run: Where", "Parallel text")
+
+
+def facts_line(facts: Sequence[tuple[str, str]]) -> str:
+    """What is open in one line, for the top of the page."""
+    told = " · ".join(f"{shown(name.removeprefix('Run: '))}: {words(value)}" for name, value in facts if name in _FIRST)
+    return f'<p class="bs-open">{told}</p>'
 
 
 STYLE = """
@@ -108,6 +149,14 @@ STYLE = """
 .bs-heat.turned thead td {border: 0}
 .bs-heat td.above {background: color-mix(in srgb, #3b82c4 calc(var(--tint) * .62), transparent)}
 .bs-heat td.below {background: color-mix(in srgb, #d9822b calc(var(--tint) * .62), transparent)}
+.bs-open {margin: 0; font-size: .9rem; overflow-wrap: anywhere; color: var(--body-text-color)}
+.bs-sides {display: flex; flex-wrap: wrap; gap: 1rem}
+.bs-side {flex: 1 1 18rem; border: 1px solid color-mix(in srgb, currentColor 25%, transparent); border-radius: 6px;
+  padding: .6rem .8rem; min-width: 0; overflow-wrap: anywhere; color: var(--body-text-color)}
+.bs-side h3 {font-size: .9rem; margin: 0 0 .3rem}
+.bs-side p {margin: 0 0 .3rem; white-space: pre-wrap}
+.bs-side .bs-note {font-size: .8rem; opacity: .8}
+.bs-side mark {background: color-mix(in srgb, #d9a72b 45%, transparent); color: inherit; border-radius: 2px}
 .bs-facts td {padding: .15rem .5rem; border: 0; overflow-wrap: anywhere; max-width: 60rem}
 button.bs-button {white-space: nowrap; flex: 0 0 auto !important; width: auto !important; padding-inline: 1rem}
 .bs-plain textarea, .bs-plain input {unicode-bidi: plaintext}

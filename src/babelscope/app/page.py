@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
@@ -13,8 +14,8 @@ from typing import Any
 import gradio as gr
 import pandas as pd
 
-from babelscope.app import facts, heads
-from babelscope.app.markup import facts_table, shown
+from babelscope.app import facts, heads, layers, switches
+from babelscope.app.markup import facts_line, facts_table, shown
 from babelscope.app.session import Loading, Session
 from babelscope.app.work import TEXT_LIMIT, Work
 from babelscope.errors import BabelscopeError, Interrupted
@@ -24,6 +25,8 @@ _log = logging.getLogger(__name__)
 ANY: Any = gr  # Gradio's own types change from release to release; what it takes and gives is not checked here
 PROGRESS = ANY.Progress()
 WHOLE = "whole model"
+VIEWS = ("regions", "sentences", "neurons", "circuits", "layers", "steering", "run")
+"""tabs by the name that they have in the address, the first one open at the beginning"""
 QUEUE = {"concurrency_limit": 1, "concurrency_id": "model", "api_visibility": "private"}
 """of every event that runs the model: one at a time, whoever asks"""
 QUICK = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
@@ -71,18 +74,18 @@ class Page:
         """A button that ends what this browser tab has asked for."""
         button("Stop").click(self.jobs.stop, None, None, **QUICK)
 
-    def updates(self) -> list[Any]:
-        """New choices for everything in `fresh`, in its order."""
+    def updates(self, request: gr.Request) -> list[Any]:
+        """New choices for everything in `fresh`, in its order; what the address asks for is put into its fields."""
         session = self.session
+        asked = {name: str(value)[:TEXT_LIMIT] for name, value in dict(request.query_params or {}).items()}
         languages = list(session.languages)
         model = session.model
-        layers = [WHOLE, *map(str, range(model.layers if model else 0))]
+        depths = [WHOLE, *map(str, range(model.layers if model else 0))]
         first = "en" if "en" in languages else languages[0] if languages else None
         ioi = [code for code in heads.ioi_languages() if code in languages] or list(heads.ioi_languages())
         names = facts.table_names(session)
         choices: dict[str, Any] = {
-            "layers": ANY.update(choices=layers, value=WHOLE),
-            "regions": ANY.update(choices=languages, value=[]),
+            "layers": ANY.update(choices=depths, value=WHOLE),
             "beginning": ANY.update(choices=languages, value=first),
             "neuron language": ANY.update(choices=languages, value=first),
             "ioi": ANY.update(choices=ioi, value="en" if "en" in ioi else ioi[0]),
@@ -90,7 +93,54 @@ class Page:
             "tables": ANY.update(choices=names, value=names[0] if names else None),
             "runs": ANY.update(choices=facts.runs_beside(self.folders)),
         }
+        choices |= self._examples(languages, asked)
         return [choices[name] for name in self.fresh]
+
+    def _examples(self, languages: list[str], asked: dict[str, str]) -> dict[str, Any]:
+        """What stands in the fields at the beginning: what the address says, else something to look at."""
+        session, able = self.session, layers.languages(self.session)
+        source, target = ("fr" if "fr" in able else able[0]), ("zh" if "zh" in able else able[-1])
+        start = "en" if "en" in languages else languages[0] if languages else ""
+        text, prompt, example = "", "", None
+        try:
+            corpus = session.need_corpus()
+            text = "\n".join(corpus.texts[code][0].replace("\n", " ") for code in corpus.languages[:3])
+            prompt = switches.beginning(session, start, 0)
+            example = heads.ioi_example(session, "en", 0) if session.model is not None else None
+        except BabelscopeError:
+            pass  # without a text or a task the fields are empty
+        off = [code for code in asked.get("off", "").split(",") if code in languages]
+        view = asked.get("view", "")
+        return {
+            "tabs": ANY.Tabs(selected=view if view in VIEWS else VIEWS[0]),
+            "open": facts_line(facts.session_facts(session)),
+            "sentences": asked.get("sentences", text),
+            "regions": ANY.update(choices=languages, value=off or [code for code in languages if code == start]),
+            "prompt": asked.get("prompt", prompt),
+            "steered prompt": asked.get("steered", prompt),
+            "neuron layer": _number(asked.get("layer")),
+            "neuron": _number(asked.get("neuron")),
+            "circuit prompt": asked.get("circuit", example.prompt if example else ""),
+            "right": asked.get("right", example.target if example else ""),
+            "wrong": asked.get("wrong", example.foil if example else ""),
+            "from": ANY.update(choices=able, value=source),
+            "to": ANY.update(choices=able, value=target),
+            "question": asked.get("question", ""),
+            "steer from": ANY.update(choices=languages, value=start or None),
+            "steer to": ANY.update(choices=languages, value=next((one for one in languages if one != start), None)),
+            "steer layer": (session.model.layers // 2) if session.model else 0,
+        }
+
+    def remember(self, event: Any, view: str, **fields: Any) -> Any:
+        """After `event`, the address says what is looked at, so that the view can be kept and shared."""
+        names = ", ".join(fields)
+        query = f"new URLSearchParams({{view: {json.dumps(view)}, {names}}})"
+        write = f"({names}) => {{ history.replaceState(null, '', '?' + {query}); return []; }}"
+        return event.success(None, list(fields.values()), None, js=write, **QUICK)
+
+
+def _number(text: str | None) -> int:
+    return int(text) if text is not None and text.isdecimal() and len(text) < 9 else 0
 
 
 def make_theme() -> Any:
@@ -179,3 +229,22 @@ def told(event: Callable[..., Any]) -> Callable[..., Any]:
         return ANY.skip()
 
     return run
+
+
+def quietly(event: Callable[..., Any]) -> Callable[..., Any]:
+    """An event made by `told`, for when nobody asked for it: what it cannot do it leaves undone, without a notice."""
+    plain_event: Callable[..., Any] = getattr(event, "__wrapped__", event)
+
+    @wraps(plain_event)
+    def run(*inputs: Any) -> Any:
+        try:
+            return plain_event(*inputs)
+        except BabelscopeError:
+            return ANY.skip()
+
+    return run
+
+
+def guess(written: switches.Continuation) -> str:
+    """The language that a text looks like, in words."""
+    return f"{written.language} ({written.probability:.0%})" if written.language else "a language that cannot be told"

@@ -149,7 +149,7 @@ class Session:
 
     def replace(self, other: Session) -> None:
         """Look at something else from now on."""
-        for name in ("corpus", "_recording", "_scores", "_regions", "_losses"):
+        for name in ("corpus", "_recording", "_scores", "_regions", "_losses", "_moments"):
             self.__dict__.pop(name, None)
         for name in ("model", "run", "corpus_spec", "codes", "note"):
             setattr(self, name, getattr(other, name))

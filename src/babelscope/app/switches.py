@@ -67,9 +67,9 @@ def switch_off(session: Session, prompt: str, off: Sequence[str], new_tokens: in
     if not 1 <= new_tokens <= NEW_TOKENS_LIMIT:
         raise InputError(f"between 1 and {NEW_TOKENS_LIMIT} tokens are written here, not {new_tokens}")
     mask = chosen_mask(session, off, work)
-    before = _continue(session, model, prompt, new_tokens, "writing with all neurons", work)
+    before = continued(session, model, prompt, new_tokens, "writing with all neurons", work)
     with deactivate(model, mask):
-        after = _continue(session, model, prompt, new_tokens, "writing without the region", work)
+        after = continued(session, model, prompt, new_tokens, "writing without the region", work)
     return Switched(before, after, int(mask.sum()))
 
 
@@ -122,7 +122,8 @@ def _windows(session: Session, model: Model) -> dict[str, Windows]:
     return found
 
 
-def _continue(session: Session, model: Model, prompt: str, new_tokens: int, title: str, work: Work) -> Continuation:
+def continued(session: Session, model: Model, prompt: str, new_tokens: int, title: str, work: Work) -> Continuation:
+    """What the model writes after a prompt, greedily; raises InputError for a prompt that is too long."""
     [ids] = model.tokenize([prompt])
     most = min(TOKENS_LIMIT, model.context.window - new_tokens)
     if len(ids) > most:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
@@ -10,8 +11,13 @@ from babelscope.cli.command import verb, verb_app
 from babelscope.cli.options import Loading, ModelName, note
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from rich.table import Table
+
     from babelscope.models import Check, Model, Site
 
+_UNBOUNDED = 400
 app = verb_app("check")
 Use = Annotated[
     Literal["regions", "circuits"], Parameter(name="--for", help="What it is wanted for; decides the exit code.")
@@ -51,27 +57,60 @@ def check(model: ModelName, *, use: Use = "circuits", loading: Loading) -> None:
 def _verdict(model: Model, checks: list[Check]) -> str:
     failed = [one for one in checks if not one.passed]
     if not failed:
-        return f"{model.id} can be used for regions and circuits."
+        return f"{model.id}: supported: regions, circuits."
     if model.no_neurons and all(one.passed for one in checks if one.level == "regions"):
-        return f"{model.id} can be used with --site residual alone: {model.no_neurons}."
+        return f"{model.id}: supported: regions with --site residual alone ({model.no_neurons})."
     reasons = "; ".join(one.problem for one in failed)
     if all(one.level == "circuits" for one in failed):
-        return f"{model.id} can be used for regions, not for circuits: {reasons}."
-    return f"{model.id} cannot be used: {reasons}."
+        return f"{model.id}: supported: regions; not supported: circuits ({reasons})."
+    return f"{model.id}: not supported: {reasons}."
 
 
 def _print_sites(model: Model) -> None:
     from rich.console import Console
-    from rich.table import Table
 
     names = {id(module): name for name, module in model.hf.named_modules()}
-    table = Table("site", "module", "side", "shape (batch 1, 3 tokens)", title=f"{model.id}: {model.family.name}")
-    shapes = _shapes(model)
-    for site, shape in shapes.items():
+    rows: dict[tuple[str, str, str, str], list[int]] = {}
+    for site, shape in _shapes(model).items():
         place = model.locate(site)
-        table.add_row(f"{site.kind} {site.layer}", names.get(id(place.module), "?"), place.side, shape)
-    Console().print(table)
+        name = names.get(id(place.module), "?").split(".")
+        module = ".".join("{layer}" if part == str(site.layer) else part for part in name)
+        rows.setdefault((site.kind, module, place.side, shape), []).append(site.layer)
+    console = Console()
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console = Console(width=_UNBOUNDED)
+    console.print(
+        _site_table(f"{model.id}: {model.family.name} (shapes: batch × tokens × …, 1 batch of 3 tokens)", rows)
+    )
     print("; ".join(_traits(model)))
+
+
+def _site_table(title: str, rows: Mapping[tuple[str, str, str, str], Sequence[int]]) -> Table:
+    """One line for all layers in which a site is the same."""
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE, title=title, title_justify="left", padding=(0, 1), pad_edge=False)
+    for name in ("site", "layers", "module", "side", "shape"):
+        table.add_column(name, overflow="fold")
+    for (kind, module, side, shape), layers in rows.items():
+        table.add_row(kind, _runs(layers), module, side, shape)
+    return table
+
+
+def _runs(layers: Sequence[int]) -> str:
+    """Numbers, runs of them as first–last.
+
+    >>> _runs([0, 1, 2, 5])
+    '0–2, 5'
+    """
+    found: list[list[int]] = []
+    for layer in sorted(layers):
+        if found and layer == found[-1][-1] + 1:
+            found[-1].append(layer)
+        else:
+            found.append([layer])
+    return ", ".join(f"{run[0]}–{run[-1]}" if len(run) > 1 else str(run[0]) for run in found)
 
 
 def _shapes(model: Model) -> dict[Site, str]:

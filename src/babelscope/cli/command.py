@@ -17,9 +17,12 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 
 from cyclopts import App, Group, Parameter, Token
 
+from babelscope.repeat import asked_for
 from babelscope.settings import Option, Settings, options_of
 
 CONFIG = "config"
+_NOT_AGAIN = {"out", "overwrite", "fresh", "plan"}
+"""options that say where and how a run is made, not which"""
 
 
 def verb_app(name: str, help: str = "") -> App:
@@ -50,18 +53,30 @@ def verb(function: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(function)
     def called(*given: Any, **named: Any) -> Any:
         named.pop(CONFIG, None)
+        again = _again(signature, given, named)
         made: dict[str, Settings | Mapping[str, Any]] = {}
         for name, (kind, raw) in kinds.items():
             own = {field.name for field in dataclasses.fields(kind)} & set(named)
             values = {key: named.pop(key) for key in own}
             made[name] = values if raw else kind(**values)
-        return function(*given, **named, **made)
+        with asked_for(function.__name__, again):
+            return function(*given, **named, **made)
 
     del called.__wrapped__
     signature = inspect.Signature([*words, *options])
     called.__signature__ = signature  # pyright: ignore[reportAttributeAccessIssue]
     called.__annotations__ = {name: one.annotation for name, one in signature.parameters.items()}
     return called
+
+
+def _again(signature: inspect.Signature, given: Sequence[Any], named: Mapping[str, Any]) -> dict[str, str | bool]:
+    """What was asked for and is not the default, as a file of options says it; the place of the run is left out."""
+    asked = signature.bind_partial(*given, **named).arguments
+    return {
+        name: value if isinstance(value, bool) else _as_written(value)
+        for name, value in asked.items()
+        if name not in _NOT_AGAIN and value is not None and value != signature.parameters[name].default
+    }
 
 
 def _settings_of(hint: Any) -> tuple[type[Settings] | None, bool]:

@@ -8,11 +8,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from babelscope.cli.command import verb, verb_app
+from babelscope.wording import visible
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import pandas as pd
 
+    from babelscope.results import Run
+
 _MOST = 40
+_NOT_SETTINGS = ("summary.", "corpus.sentence_ids")
 
 
 app = verb_app("compare")
@@ -26,7 +32,7 @@ def compare(
     *,
     out: Annotated[Path | None, Parameter(help="New folder for all tables as CSV.")] = None,
 ) -> None:
-    """Put two runs side by side: settings, headline numbers, regions, maps, and circuits.
+    """Put two runs side by side: what differs in their findings, then in regions, maps and circuits, then in settings.
 
     Example:  babelscope compare runs/bloom-560m runs/bloom-1b1
     """
@@ -40,7 +46,6 @@ def compare(
     for run in (one, two):
         run.validate(additions=False)
     tables: dict[str, pd.DataFrame] = {
-        "settings": compare_runs(one, two),
         "headlines": differences.compare_headlines(one, two),
         "regions": differences.compare_regions(one, two),
         "points": differences.compare_points(one, two),
@@ -51,21 +56,38 @@ def compare(
     if one.manifest.get("kind") == two.manifest.get("kind") == "circuits":
         tables["circuit overlap"] = circuits_compare.compare_circuit_edges(one, two)
         tables["heads by role"] = circuits_compare.compare_head_roles(one, two)
+    tables["settings"] = compare_runs(one, two)
     tables = {name: frame for name, frame in tables.items() if len(frame)}
-    console = Console()
-    console.print(f"first:  {one!r}\nsecond: {two!r}", markup=False, highlight=False)
-    for name, frame in tables.items():
-        if name == "settings":
-            frame = frame[~frame.entry.str.startswith(("summary.", "corpus.sentence_ids"))]
-        console.print(_table(name, frame))
+    print(f"first:  {visible(repr(one))}\nsecond: {visible(repr(two))}\n")
+    for line in _findings(one, two):
+        print(line)
     found = differences.compare_map(one, two)
     if found is not None:
         print(
             f"map: Pearson {found['pearson']:.4f} over the pairs of {found['items']:.0f} shared items, "
-            f"mean difference {found['mean_difference']:.4f}, largest {found['largest_difference']:.4f}"
+            f"mean difference {found['mean_difference']:.4f}, largest {found['largest_difference']:.4f}\n"
         )
+    console = Console()
+    for name, frame in tables.items():
+        if name == "settings":
+            frame = frame[~frame.entry.str.startswith(_NOT_SETTINGS)]
+        console.print(_table(name, frame))
     if out is not None:
         _write(tables, out)
+
+
+def _findings(one: Run, two: Run) -> Iterator[str]:
+    """The sentences that stand in one of the two alone, and how many they share."""
+    from babelscope.findings import findings_of
+
+    said = [[finding.text for finding in findings_of(run)] for run in (one, two)]
+    shared = [text for text in said[0] if text in said[1]]
+    for name, texts in zip(("first", "second"), said, strict=True):
+        for text in texts:
+            if text not in shared:
+                yield f"• {name}: {visible(text)}\n"
+    if shared:
+        yield f"Findings that both state word for word: {len(shared)}.\n"
 
 
 def _table(name: str, frame: Any) -> Any:

@@ -33,7 +33,7 @@ def confusion(model: What, *, settings: ConfusionSettings, loading: Loading, pla
     from babelscope.cli.options import load, refuse_existing
     from babelscope.settings import refuse_idle
     from babelscope.steering.benchmark import read_answers
-    from babelscope.studies.confusion import judge_of, study_answers, study_confusion
+    from babelscope.studies.confusion import judge_of, prompts_of, study_answers, study_confusion
     from babelscope.studies.progress import shown
 
     refuse_existing(place.out, place.overwrite)
@@ -48,6 +48,7 @@ def confusion(model: What, *, settings: ConfusionSettings, loading: Loading, pla
         run = study_answers(answers, settings, place.out, place.overwrite)
     else:
         judge_of(settings, ())
+        prompts_of(settings)  # what there is nothing to ask in is refused before a model is loaded
         run = study_confusion(load(model, loading), settings, place.out, place.overwrite, progress=shown)
     for sentence in run.manifest["summary"]["sentences"]:
         print(sentence)

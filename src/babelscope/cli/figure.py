@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
 from cyclopts import Parameter, validators
 
 from babelscope.cli.command import verb, verb_app
+from babelscope.settings import Settings
 
 app = verb_app("figure")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chosen(Settings):
+    """What some figures can be asked for."""
+
+    pair: str | None = None
+    """for figures of one pair of languages: en→fr"""
+    measure: str | None = None
+    """for figures of heads: which measure"""
+    beside: str | None = None
+    """published model to show beside: bloom-7b1 or llama-2-7b"""
 
 
 @app.default
@@ -20,11 +34,9 @@ def figure(
     *,
     out: Annotated[Path | None, Parameter(help="The file: .pdf, .png or .svg.")] = None,
     labels: Annotated[Literal["code", "name", "own"], Parameter(help="How languages are written.")] = "code",
-    pair: Annotated[str | None, Parameter(help="For figures of one pair of languages: en→fr.")] = None,
-    measure: Annotated[str | None, Parameter(help="For figures of heads: which measure.")] = None,
     languages: Annotated[tuple[str, ...], Parameter(alias="-l", help="For two languages: en,zh.")] = (),
-    beside: Annotated[str | None, Parameter(help="Published model to show beside: bloom-7b1 or llama-2-7b.")] = None,
     dpi: Annotated[int, Parameter(validator=validators.Number(gte=30, lte=1200), help="Dots per inch (.png).")] = 300,
+    chosen: Chosen,
 ) -> None:
     """Draw one figure of a run into a file.
 
@@ -43,7 +55,7 @@ def figure(
     if out is None:
         raise InputError(f"say where to write the figure: --out {name}.pdf")
     sweep_leftovers(out)
-    given = _options(name, languages, pair=pair, measure=measure, beside=beside)
+    given = _options(name, languages, **vars(chosen))
     print(save_figure(draw(run, name, labels, **given), out, dpi))
 
 

@@ -1,9 +1,9 @@
-"""`babelscope show`: the tables of a run, in the terminal."""
+"""`babelscope show`: what a run found, and its tables, in the terminal or as Markdown, LaTeX or JSON."""
 
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
@@ -15,12 +15,18 @@ if TYPE_CHECKING:
 
     from babelscope.results import Run
 
+Form = Literal["text", "markdown", "latex", "json"]
 _MOST_ROWS, _UNBOUNDED = 40, 400
-_TABLES = {
-    "regions": ("calibration", "selectivity"),
-    "circuits": ("behaviour", "roles", "ablation", "cross_faithfulness", "agreement"),
-    "sweep": ("points",),
-}
+_HEADLINES = {
+    "circuits": ("circuits across languages", "cross_faithfulness", {
+        "found_in": "circuit of", "run_on": "in", "heads": "heads", "faithfulness": "faithfulness", "low": "low",
+        "high": "high", "random": "random heads", "random_low": "random heads_low", "random_high": "random heads_high",
+    }),
+    "sweep": ("points", "points", {
+        name: name for name in ("model", "revision", "status", "parameters", "step", "lrds", "sads", "sklr")
+    }),
+}  # fmt: skip
+"""kind of run → title, table and columns (with the names they are shown under) of the one table that comes first"""
 
 
 app = verb_app("show")
@@ -31,99 +37,164 @@ app = verb_app("show")
 def show(
     run_dir: Annotated[str, Parameter(help="A run directory, or a URL of one.")],
     *,
-    table: Annotated[str | None, Parameter(help="Print one table of the run, whole.")] = None,
-    json: Annotated[bool, Parameter(help="Print run.json instead, for other programs.")] = False,
+    table: Annotated[str | None, Parameter(help="One table of the run, whole.")] = None,
+    format: Annotated[Form, Parameter(help="For papers and other programs.")] = "text",
     check: Annotated[bool, Parameter(help="Compare every file with its checksum first.")] = False,
 ) -> None:
-    """Print the headline numbers and the tables of a run.
+    """Print what a run found, in sentences, and the table that goes with it; or any table of the run.
 
-    Example:  babelscope show runs/bible
+    Without --table, --format json is the run's run.json.
+
+    For example:
+
+      babelscope show runs/bible
+
+      babelscope show runs/bible --table selectivity --format latex
     """
-    show_run(run_dir, table, json, check)
-
-
-def show_run(run_dir: str, table: str | None = None, json: bool = False, check: bool = False) -> None:
-    """Print a run, or one table of it, or its run.json."""
     from babelscope.results import open_run
-    from babelscope.results.manifest import to_json
 
     run = open_run(run_dir)
     if check:
         run.validate()
-    if json:
-        print(to_json(run.manifest), end="")
-    elif table is not None:
-        _print(table, run.table(table), most=None)
+    if table is not None:
+        _write(table, run.table(table), format)
     else:
-        _overview(run)
+        _overview(run, format)
 
 
-def _overview(run: Run) -> None:
+def show_run(run_dir: str) -> None:
+    """Print what a run found."""
+    from babelscope.results import open_run
+
+    _overview(open_run(run_dir), "text")
+
+
+def _overview(run: Run, form: Form) -> None:
     from babelscope.findings import findings_of
     from babelscope.results.display import facts
+    from babelscope.results.manifest import to_json
+    from babelscope.wording import visible
 
-    for finding in findings_of(run):
-        print(f"• {_clean(finding.text)}\n")
-    for name, value in facts(run):
-        print(f"{name:<10} {_clean(value)}")
+    if form == "json":
+        print(to_json(run.manifest), end="")
+        return
+    first = _headline(run)
+    if form == "text":
+        for finding in findings_of(run):
+            print(f"• {visible(finding.text)}\n")
+        for name, value in facts(run):
+            print(f"{name:<10} {visible(value)}")
+        if first is not None:
+            _print(*first)
+        if run.kind == "regions" and "alignment_means" in run.tables:
+            _print("alignment, mean over pairs of languages (95 %, leaving one document out)", _alignment(run))
+        if run.tables:
+            print("More: babelscope show RUN --table NAME, with NAME one of " + ", ".join(run.tables))
+        return
+    mark = "- {}" if form == "markdown" else "% {}"
+    print("\n".join(mark.format(visible(finding.text)) for finding in findings_of(run)), end="\n\n")
+    if first is not None:
+        _write(*first, form)
+
+
+def _headline(run: Run) -> tuple[str, pd.DataFrame] | None:
+    """The one table that comes first, with its title."""
     if run.kind == "regions":
-        _regions(run)
-    for name in _TABLES.get(run.kind, ()):
-        if name in run.tables:
-            _print(name, run.table(name))
-    if run.tables:
-        print("More: babelscope show RUN --table NAME, with NAME one of " + ", ".join(run.tables))
+        return _regions(run)
+    title, name, columns = _HEADLINES.get(run.kind, ("", "", {}))
+    if name not in run.tables:
+        return None
+    whole = run.table(name)
+    import pandas as pd
+
+    return title, pd.DataFrame({shown: whole[column] for column, shown in columns.items() if column in whole})
 
 
-def _regions(run: Run) -> None:
+def _regions(run: Run) -> tuple[str, pd.DataFrame] | None:
     import pandas as pd
 
     from babelscope.figures.deactivation import cell, perplexity_grid
     from babelscope.figures.regions import region_sizes
     from babelscope.wording import number
 
-    if run.summary.get("region_size"):
-        _print("region sizes", region_sizes(run).panels[0].table())
+    neurons: dict[str, int] = run.summary.get("region_size") or {}
     if "perplexity" not in run.tables:
-        return
+        return ("region sizes", region_sizes(run).panels[0].table()) if neurons else None
     grid = perplexity_grid(run)
-    columns: dict[str, list[str]] = {"": list(grid.base), "base": [number(base) for base in grid.base.values()]}
+    columns: dict[str, list[str]] = {"language": list(grid.base)}
+    if neurons:
+        columns["neurons"] = [number(neurons.get(code)) for code in grid.base]
+    columns["base"] = [number(base) for base in grid.base.values()]
     for name, values, spreads in zip(grid.columns, grid.increase.T.tolist(), grid.spread.T.tolist()):
         drawn = grid.draws.get(name, 1) > 1
         told = [f"{cell(value)}±{cell(spread)}" if drawn else cell(value) for value, spread in zip(values, spreads)]
         columns["by layer" if name == "random-layer" else name] = told
-    increase = pd.DataFrame(columns)
-    _print(
-        "perplexity, and its increase in % without each region (random: of its size; by layer: and layers)", increase
-    )
+    title = "perplexity (base), and its increase in % without each region (random: of its size; by layer: and layers)"
+    return title, pd.DataFrame(columns)
+
+
+def _write(title: str, frame: pd.DataFrame, form: Form) -> None:
+    from babelscope.results import text_tables
+
+    if form == "text":
+        _print(title, frame, most=None)
+    elif form == "json":
+        print(frame.to_json(orient="records", indent=2, force_ascii=False))
+    elif form == "markdown":
+        print(text_tables.markdown(text_tables.cells(frame), text_tables.numeric_columns(frame)))
+    else:
+        caption = title.replace("_", " ")
+        print(text_tables.latex(text_tables.cells(frame), text_tables.numeric_columns(frame), caption))
+
+
+def _alignment(run: Run) -> pd.DataFrame:
+    """Each metric of alignment in the first, the middle and the last layer, with its interval."""
+    import pandas as pd
+
+    from babelscope.figures.facts import rows_of
+    from babelscope.results.schemas.regions import AlignmentMean
+    from babelscope.wording import number
+
+    rows = rows_of(run, AlignmentMean)
+    layers = sorted({row.layer for row in rows})
+    shown = dict.fromkeys([layers[0], layers[(len(layers) - 1) // 2], layers[-1]])
+    told: dict[str, dict[str, str]] = {}
+    for row in rows:
+        if row.layer in shown:
+            ends = f" ({number(row.low)} to {number(row.high)})" if row.low == row.low else ""
+            cell = f"{number(row.value)}{ends}" if row.value == row.value else "–"
+            told.setdefault(row.metric, {"metric": row.metric})[f"layer {row.layer}"] = cell
+            told[row.metric]["why"] = row.why
+    return pd.DataFrame(told.values())
 
 
 def _print(title: str, frame: pd.DataFrame, most: int | None = _MOST_ROWS) -> None:
     from rich.console import Console
 
+    from babelscope.results.text_tables import cells, numeric_columns
+
     shown = frame if most is None else frame.head(most)
     console = Console()
     if not console.is_terminal and "COLUMNS" not in os.environ:  # a pipe or a file has no edge to cut numbers at
         console = Console(width=_UNBOUNDED)
-    cells = {str(name): [_clean(_cell(value)) for value in shown[name]] for name in shown.columns}
-    numeric = {str(name): frame[name].dtype.kind in "iuf" for name in frame.columns}
-    for number, names in enumerate(_pieces(cells, numeric, console.width)):
-        console.print(_table("" if number else title, {name: cells[name] for name in names}, numeric))
+    columns, right = cells(shown), set(numeric_columns(frame))
+    for number, names in enumerate(_pieces(columns, right, console.width)):
+        console.print(_table("" if number else title, {name: columns[name] for name in names}, right))
     if len(shown) < len(frame):
         print(f"… and {len(frame) - len(shown)} more rows")
 
 
-def _pieces(cells: dict[str, list[str]], numeric: dict[str, bool], width: int) -> list[list[str]]:
+def _pieces(columns: dict[str, list[str]], right: set[str], width: int) -> list[list[str]]:
     """Columns in as many tables as it takes for each to fit, each beginning with what names the rows."""
     from rich.cells import cell_len
 
-    names = list(cells)
-    labels = next((place for place, name in enumerate(names) if numeric[name]), len(names))
+    names = list(columns)
+    labels = next((place for place, name in enumerate(names) if name in right), len(names))
     keys = names[: min(labels, 3)]
     # a header may be broken between its words, a cell never
     needs = {
-        name: max([cell_len(text) for text in (*name.replace("_", " ").split(), *column)], default=0) + 3
-        for name, column in cells.items()
+        name: max([cell_len(text) for text in (*name.split(), *column)], default=0) + 3
+        for name, column in columns.items()
     }
     room = width - 2 - sum(needs[name] for name in keys)
     pieces, used = [list(keys)], 0
@@ -136,7 +207,7 @@ def _pieces(cells: dict[str, list[str]], numeric: dict[str, bool], width: int) -
     return pieces
 
 
-def _table(title: str, cells: dict[str, list[str]], numeric: dict[str, bool]) -> Table:
+def _table(title: str, columns: dict[str, list[str]], right: set[str]) -> Table:
     from rich import box
     from rich.table import Table
     from rich.text import Text
@@ -149,23 +220,8 @@ def _table(title: str, cells: dict[str, list[str]], numeric: dict[str, bool]) ->
         collapse_padding=True,
         pad_edge=False,
     )
-    for name in cells:
-        table.add_column(Text(name.replace("_", " ")), justify="right" if numeric[name] else "left")
-    for row in zip(*cells.values()):
+    for name in columns:
+        table.add_column(Text(name), justify="right" if name in right else "left")
+    for row in zip(*columns.values()):
         table.add_row(*map(Text, row))
     return table
-
-
-def _cell(value: Any) -> str:
-    from babelscope.wording import number
-
-    if value is None or value != value:
-        return "–"
-    return number(value.item() if hasattr(value, "item") else value)
-
-
-def _clean(text: str) -> str:
-    """Text without the characters that could steer a terminal or turn its direction around."""
-    from babelscope.wording import visible
-
-    return visible(text)

@@ -10,7 +10,7 @@ from cyclopts import Parameter, validators
 
 from babelscope.cli.command import verb, verb_app
 from babelscope.cli.options import note
-from babelscope.settings import Settings
+from babelscope.settings import Settings, refuse_idle
 from babelscope.terms import Split
 
 if TYPE_CHECKING:
@@ -77,6 +77,7 @@ def census(
     from babelscope.tasks import REASONS, Encoder, load_tokenizer
     from babelscope.tasks.registry import count_all
 
+    _refuse_verbs(task, offered)
     options = {**asdict(offered), "split": offered.split or "strict"}
     counted = count_all(task, Encoder(load_tokenizer(tokenizer)), list(languages) or None, n=n, **options)
     if csv is not None:
@@ -111,6 +112,7 @@ def sample(
     from babelscope.languages import parse_languages
     from babelscope.tasks import Encoder, build, load_tokenizer
 
+    _refuse_verbs(task, offered)
     encoder = Encoder(load_tokenizer(tokenizer))
     options: dict[str, Any] = {**asdict(offered), "split": offered.split or "auto"}
     for language in parse_languages(languages):
@@ -120,6 +122,10 @@ def sample(
         for pair in prompts:
             _print_pair(pair, encoder)
         note(f"{len(prompts)} pairs, {prompts.split} split, {prompts.scenes} scenes; {prompts.census.line()}")
+
+
+def _refuse_verbs(task: str, offered: Offered) -> None:
+    refuse_idle(offered, {"verbs": (lambda _: task.startswith("past-tense"), "the task past-tense")})
 
 
 def _print_pair(pair: PromptPair, encoder: Encoder) -> None:

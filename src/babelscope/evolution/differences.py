@@ -109,6 +109,9 @@ def compare_alignment(first: Run, second: Run) -> pd.DataFrame:
             continue
         one, two = xr.align(one, two, join="inner")
         frame = pd.DataFrame({"first": one.to_series(), "second": two.to_series()})
+        if one.ndim == 2 and all(np.allclose(it, it.T, equal_nan=True) for it in (one.values, two.values)):
+            order = {label: place for place, label in enumerate(one[one.dims[0]].values.tolist())}
+            frame = frame[[order[a] <= order[b] for a, b in frame.index]]  # both orders of a pair say the same
         items = [" – ".join(map(str, item)) if isinstance(item, tuple) else str(item) for item in frame.index]
         frame = frame.assign(measure=name, item=items, difference=frame["second"] - frame["first"])
         frame = frame.dropna(subset=["first", "second"], how="all")  # a language with itself is no pair

@@ -207,7 +207,10 @@ def edge_faithfulness(run: Run) -> Figure:
 def cross_matrices(run: Run) -> dict[str, tuple[list[str], Matrix]]:
     """Faithfulness across languages with its controls, and each measure of overlap with its null: language matrices."""
     found: dict[str, tuple[list[str], Matrix]] = {}
-    heads, edges = rows_of(run, CrossFaithfulness), rows_of(run, CrossEdges)
+    own = run.summary.get("model")  # a study against another model holds both in the same tables
+    heads = rows_of(run, CrossFaithfulness)
+    edges = [row for row in rows_of(run, CrossEdges) if row.model in ("", own)]
+    overlaps = [row for row in rows_of(run, Overlap) if row.model in ("", own)]
     for model, rows in grouped(heads, lambda row: row.model):
         name = "faithfulness" if len({row.model for row in heads}) < 2 else f"faithfulness, {model}"
         for said, part in ((name, "faithfulness"), (f"{name}, random circuits", "random")):
@@ -215,11 +218,11 @@ def cross_matrices(run: Run) -> dict[str, tuple[list[str], Matrix]]:
     for said, part in (("", "faithfulness"), (", random circuits", "random"), (", control task", "control")):
         cells = [(row.found_in, row.run_on, float(getattr(row, part))) for row in edges]
         found[f"faithfulness of edges{said}"] = square(cells, run.languages)
-    for measure, own in grouped(rows_of(run, Overlap), lambda row: row.measure):
+    for measure, shared in grouped(overlaps, lambda row: row.measure):
         name = measure.replace("_", " ")
         for part, said in (("value", name), ("null", f"{name}, by chance")):
             languages, matrix = square(
-                [(row.language, row.language2, getattr(row, part)) for row in own], run.languages
+                [(row.language, row.language2, getattr(row, part)) for row in shared], run.languages
             )
             found[said] = languages, np.where(np.isnan(matrix), matrix.T, matrix)
     return {name: (languages, matrix) for name, (languages, matrix) in found.items() if np.isfinite(matrix).any()}

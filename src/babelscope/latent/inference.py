@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
 
-from babelscope.stats import Interval, bootstrap_counts, bootstrap_mean, no_interval
+from babelscope.stats import BOOTSTRAP_T, Interval, bootstrap_counts, bootstrap_mean, no_interval
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -30,14 +30,14 @@ class Band:
 
 
 def mean_interval(values: Float[Array, " n"], draws: int = DRAWS, seed: int = 0) -> Interval:
-    """Mean over concepts (NaN left out) with its percentile bootstrap interval; none of fewer than three.
+    """Mean over concepts (NaN left out) with its bootstrap t interval; none of fewer than three.
 
     >>> mean_interval(np.array([1.0, 2.0])).why
     'under 3 concepts'
     """
     known = values[~np.isnan(values)]
     if known.size < LEAST:
-        return no_interval(float(known.mean()) if known.size else float("nan"), f"under {LEAST} concepts", "percentile")
+        return no_interval(float(known.mean()) if known.size else float("nan"), f"under {LEAST} concepts", BOOTSTRAP_T)
     return bootstrap_mean(known, draws, seed)
 
 

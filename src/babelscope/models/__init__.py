@@ -2,9 +2,10 @@
 
 from babelscope.models.batches import Batch, over_batches, token_budget
 from babelscope.models.conformance import Check, run_checks
-from babelscope.models.families import ROWS, Family
+from babelscope.models.families import Family
 from babelscope.models.gate import require
 from babelscope.models.hooks import Site, capture, edit, resume
+from babelscope.models.known import ROWS
 from babelscope.models.loading import LoadOptions, load_model
 from babelscope.models.model import Model
 from babelscope.models.registry import register_family, unregister_family

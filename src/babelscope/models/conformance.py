@@ -20,11 +20,14 @@ from torch import Tensor
 from babelscope.errors import AlreadyEdited, NonFinite, UnsupportedModel
 from babelscope.models.batches import out_of_memory
 from babelscope.models.families import Level, find
-from babelscope.models.hooks import Change, Site, capture, edit, hook_count, resume
+from babelscope.models.hooks import Change, Location, Reading, Site, capture, edit, hook_count, hooked, resume
 from babelscope.models.mixture_checks import MIXTURE_SUITE, difference
 from babelscope.models.model import Model
+from babelscope.models.norms import plain
 from babelscope.models.offload import offloaded
 from babelscope.models.places import matrix
+from babelscope.models.projections import project
+from babelscope.models.scales import writes_of
 from babelscope.models.stream_checks import NAME, PROBLEM, handed_on
 
 
@@ -135,9 +138,7 @@ def additivity(model: Model, ids: Tensor) -> float:
         raise UnsupportedModel(
             f"the stream is multiplied by {model.scales.stream[stream[0]]:g} after layer {stream[0]}"
         )
-    writes = [
-        site for layer in range(model.layers) for site in (Site("attention_write", layer), Site("mlp_write", layer))
-    ]
+    writes = [site for layer in range(model.layers) for site in writes_of(model, layer)]
     first, last = Site("residual", 0), Site("residual", model.layers)
     with capture(model, [first, *writes, last]) as seen:
         model.trunk(ids)
@@ -168,7 +169,7 @@ def answer_rows(model: Model, ids: Tensor) -> float:
 def head_weights(model: Model, ids: Tensor) -> float:
     """Heads times W_O plus the bias are what attention's output projection puts out: its weight is its linear map."""
     errors: list[float] = []
-    for layer in range(model.layers):
+    for layer in _attending(model):
         projection = find(model.blocks[layer], model.family.attention_output)
         assert projection is not None
         outputs: list[Tensor] = []
@@ -185,22 +186,42 @@ def head_weights(model: Model, ids: Tensor) -> float:
 
 
 def projection_weights(model: Model, ids: Tensor) -> float:
-    """What a block's attention reads, times W_Q, W_K, W_V, is what its heads are hooked at (but norms)."""
-    kinds: list[Literal["q", "k", "v"]] = [] if model.family.value_norm else ["v"]
-    if not model.family.qk_norms:
-        kinds.extend(("q", "k"))
+    """What a block's attention reads, times W_Q, W_K, W_V (by way of the latents, if any), is what its heads are hooked
+    at (but norms)."""
+    behind = (("v",) if model.family.value_norm else ()) + (("q", "k") if model.family.qk_norms else ())
+    kinds: list[Reading] = [kind for kind in model.readings if kind not in behind]
     errors: list[float] = []
-    for layer in range(model.layers):
+    for layer in _attending(model):
         sites = [Site("attention_in", layer), *(Site(kind, layer) for kind in kinds)]
         with capture(model, sites) as seen:
             model.trunk(ids)
         for kind in kinds:
-            made = torch.einsum(
-                "ntd,hed->nthe", seen[Site("attention_in", layer)], model.projection_weight(kind, layer)
-            )
-            bias = model.projection_bias(kind, layer)
-            errors.append(difference(made if bias is None else made + bias, seen[Site(kind, layer)]))
+            made = project(model, kind, layer, seen[Site("attention_in", layer)])
+            errors.append(difference(made, seen[Site(kind, layer)]))
     return max(errors)
+
+
+def norms(model: Model, ids: Tensor) -> float:
+    """What attention and MLP read is their norm of the stream, which a reader's own input is put through."""
+    errors: list[float] = []
+    for layer in range(model.layers):
+        attends, feeds = layer in model.attention_layers, layer in model.neuron_layers
+        before = [] if model.family.parallel else [site for site in writes_of(model, layer) if site.kind != "mlp_write"]
+        read = [Site("attention_in", layer)] * attends + [Site("mlp_in", layer)] * feeds
+        with capture(model, [Site("residual", layer), *before, *read]) as seen:
+            model.trunk(ids)
+        entering = seen[Site("residual", layer)]
+        if attends:
+            errors.append(difference(_normed(model, "attention", layer, entering), seen[Site("attention_in", layer)]))
+        if feeds:
+            stream = sum((seen[site] for site in before), entering)
+            errors.append(difference(_normed(model, "mlp", layer, stream), seen[Site("mlp_in", layer)]))
+    return max(errors)
+
+
+def _normed(model: Model, which: Literal["attention", "mlp"], layer: int, stream: Tensor) -> Tensor:
+    norm = model.norm(which, layer)
+    return stream if norm is None else plain(norm, stream)
 
 
 def residency(model: Model, _: Tensor) -> float:
@@ -214,16 +235,38 @@ def residency(model: Model, _: Tensor) -> float:
 def value_layout(model: Model, ids: Tensor) -> float:
     """With one token, every head's output is its (shared) value vector, or a share of it where attention may also
     look at nothing (a sink): the v rows and the grouping are right."""
-    sites = [site for layer in range(model.layers) for site in (Site("v", layer), Site("z", layer))]
+    if model.family.head_gates:
+        return _gated_value_layout(model, ids)
+    sites = [site for layer in _attending(model) for site in (Site("v", layer), Site("z", layer))]
     with capture(model, sites) as seen:
         model.trunk(ids[:, :1])
     group = model.heads // model.kv_heads
     errors: list[float] = []
-    for layer in range(model.layers):
+    for layer in model.attention_layers:
         values = seen[Site("v", layer)].float().repeat_interleave(group, dim=-2)
         heads = seen[Site("z", layer)].float()
         share = (heads * values).sum(-1, keepdim=True) / values.square().sum(-1, keepdim=True).clamp_min(1e-30)
         errors.append(difference(values * share.clamp(0, 1), heads))
+    return max(errors)
+
+
+def _gated_value_layout(model: Model, ids: Tensor) -> float:
+    """Behind gates, a head's output follows its (shared) value unit by unit: other values, z′/z = v′/v at every unit.
+
+    Gates are made of what attention reads, which other values in its own layer leave alone.
+    """
+    group = model.heads // model.kv_heads
+    errors: list[float] = []
+    for layer in _attending(model):
+        own, site = Site("v", layer), Site("z", layer)
+        found: list[tuple[Tensor, Tensor]] = []
+        for phase in (3.0, 4.0):
+            noise = _noise(phase)
+            with edit(model, {own: noise}), capture(model, [own, site]) as seen:
+                model.trunk(ids[:, :1])
+            found.append((noise(seen[own]).float().repeat_interleave(group, dim=-2), seen[site].float()))
+        (value, head), (other, changed) = found
+        errors.append(difference(head * other, changed * value))
     return max(errors)
 
 
@@ -232,9 +275,9 @@ def query_key_layout(model: Model, ids: Tensor) -> float:
 
     In a layer whose queries, keys and values are noise, so that heads that were never trained answer too.
     """
-    group, layer = model.heads // model.kv_heads, model.layers - 1
+    group, layer = model.heads // model.kv_heads, _attending(model)[-1]
     site = Site("z", layer)
-    phases: dict[Literal["q", "k", "v"], float] = {"q": 1.0, "k": 2.0, "v": 3.0}
+    phases: dict[Reading, float] = {"q": 1.0, "k": 2.0, "v": 3.0}
     noise: dict[Site, Change] = {Site(kind, layer): _noise(phase) for kind, phase in phases.items()}
     with edit(model, noise), capture(model, [site]) as base:
         model.trunk(ids)
@@ -270,7 +313,7 @@ def _noise(phase: float, before: Change | None = None, head: int | None = None) 
 
 def head_ablation(model: Model, ids: Tensor) -> float:
     """Zeroing a head by a hook equals zeroing its columns of W_O in a copy of the block's projection."""
-    layer, head = model.layers // 2, model.heads - 1
+    layer, head = _attending(model)[len(model.attention_layers) // 2], model.heads - 1
 
     def zero(value: Tensor) -> Tensor:
         value = value.clone()
@@ -279,21 +322,49 @@ def head_ablation(model: Model, ids: Tensor) -> float:
 
     with edit(model, {Site("z", layer): zero}):
         hooked = model.trunk(ids)
-    projection = find(model.blocks[layer], model.family.attention_output)
+    columns = slice(head * model.head_width, (head + 1) * model.head_width)
+    return difference(hooked, _without(model, layer, model.family.attention_output, ids, columns))
+
+
+def mixer_ablation(model: Model, ids: Tensor) -> float:
+    """Zeroing what a linear mixer puts out by a hook equals zeroing the weights of its output projection."""
+    errors = [0.0]
+    for layer in model.mixer_layers:
+        row = model.family
+        # before a norm that stands behind it, which may make something of nothing
+        place = Location(model.part(row.state_output, layer), "output")
+        with hooked([(place, torch.zeros_like, True)]):
+            silent = model.trunk(ids)
+        errors.append(difference(silent, _without(model, layer, row.state_output, ids)))
+    return max(errors)
+
+
+def _without(model: Model, layer: int, path: str, ids: Tensor, columns: slice | None = None) -> Tensor:
+    """The trunk with some input columns of a projection zeroed (all of them and its bias, unless given)."""
+    projection = find(model.blocks[layer], path)
     assert projection is not None
-    whole = projection.weight
+    whole, bias = projection.weight, getattr(projection, "bias", None)
     assert isinstance(whole, torch.nn.Parameter)
     edited = copy.deepcopy(whole)
-    columns = slice(head * model.head_width, (head + 1) * model.head_width)
     with torch.no_grad():
         view = edited.T if matrix(projection) is not whole else edited
-        view[:, columns] = 0
+        view[:, slice(None) if columns is None else columns] = 0
     projection.weight = edited
+    if columns is None and bias is not None:
+        setattr(projection, "bias", None)  # noqa: B010 - its declared type knows no None
     try:
-        weighted = model.trunk(ids)
+        return model.trunk(ids)
     finally:
         projection.weight = whole
-    return difference(hooked, weighted)
+        if bias is not None:
+            projection.bias = bias
+
+
+def _attending(model: Model) -> tuple[int, ...]:
+    """Layers with heads; raises UnsupportedModel where there are none, as a circuit is one of heads."""
+    if not model.attention_layers:
+        raise UnsupportedModel("no layer has heads")
+    return model.attention_layers
 
 
 def padding(model: Model, ids: Tensor) -> float:
@@ -364,6 +435,12 @@ SUITE: tuple[Test, ...] = (
         "embedding + writes miss the final residual by {error}",
     ),
     Test(
+        "norm of the stream = what is read",
+        norms,
+        "circuits",
+        "norms of the stream miss what attention or the MLP reads by {error}",
+    ),
+    Test(
         "answer rows = own logits", answer_rows, "circuits", "answer rows of the unembedding miss the logits by {error}"
     ),
     Test(
@@ -390,6 +467,12 @@ SUITE: tuple[Test, ...] = (
         head_ablation,
         "circuits",
         "zeroing a head by hook misses zeroing its weights by {error}",
+    ),
+    Test(
+        "mixer by hook = mixer by weights",
+        mixer_ablation,
+        "circuits",
+        "zeroing a linear mixer by hook misses zeroing its weights by {error}",
     ),
     Test("rows may join within a pass", growing, "circuits", "rows that join within a pass end elsewhere, by {error}"),
     Test("resumed pass = whole pass", resuming, "circuits", "resumed passes miss the whole pass by {error}"),

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from torch import nn
 
-Layout = Literal["separate", "blocks", "grouped", "codegen"]
+Layout = Literal["separate", "blocks", "grouped", "codegen", "latent"]
 Origin = Literal["built in", "structure", "registered", "file"]
 Level = Literal["regions", "circuits"]
 
@@ -36,14 +36,30 @@ class Family:
     """one fused projection or three separate ones"""
     layout: Layout = "separate"
     """rows of a fused projection: `blocks` = all q, all k, all v; `grouped` = per key/value head its queries, k, v;
-    `codegen` = in four parts, each all its q, v, k"""
+    `codegen` = in four parts, each all its q, v, k; `latent` = two projections out of latents, of q and of each head's
+    k and v together (DeepSeek)"""
+    query_latent: tuple[str, ...] = ()
+    """projection and norm that make the queries' latent; empty: the query projection reads the stream"""
+    key_latent: tuple[str, ...] = ()
+    """the same of the keys' and values' latent; behind its rows the projection holds the rotary key of all heads"""
     attention_norm: str | None = None
     """the norm through which q, k and v read the residual; None where they read it bare"""
     mlp_norm: str | None = None
     final_norm: str | None = None
     """from the model; None where the last block's output goes on as it is"""
+    norms_embedding: bool = False
+    """the final norm also stands behind the embedding (nanochat), so the last stream is hooked at the last block"""
     attention_write: str = ""
     """the module whose output joins the residual; the output projection unless a post-norm follows"""
+    attention: str = ""
+    """the module that computes attention; the one that holds the output projection unless stated"""
+    head_gates: str = ""
+    """projection that makes gates, by which heads' outputs are multiplied after attention (AFMoE); where it is the
+    query projection, its rows of each head's query are followed by those of its gate (Qwen 3.5)"""
+    state_output: str = ""
+    """output projection of the linear mixer (state space, gated delta rule, convolution) of layers that have one"""
+    state_write: str = ""
+    """the module whose output joins the residual; the mixer's output projection unless a post-norm follows"""
     mlp_write: str = ""
     parallel: bool = False
     """attention and MLP read the same residual"""
@@ -80,6 +96,11 @@ class Family:
         return self.attention_write != self.attention_output
 
     @property
+    def query_gates(self) -> bool:
+        """Gates come out of the query projection."""
+        return bool(self.head_gates) and self.head_gates == self.qkv[0]
+
+    @property
     def discovered(self) -> bool:
         """Found by structure, not known by name."""
         return self.origin == "structure"
@@ -87,7 +108,8 @@ class Family:
     @property
     def levels(self) -> tuple[Level, ...]:
         """What a row says enough for."""
-        return ("regions", "circuits") if self.attention_output and not self.mixed else ("regions",)
+        known = self.attention_output and (self.state_output or not self.mixed)
+        return ("regions", "circuits") if known else ("regions",)
 
 
 def complete(row: Family) -> Family:
@@ -95,6 +117,8 @@ def complete(row: Family) -> Family:
     return replace(
         row,
         attention_write=row.attention_write or row.attention_output,
+        attention=row.attention or row.attention_output.rpartition(".")[0],
+        state_write=row.state_write or row.state_output,
         mlp_write=row.mlp_write or row.neurons,
         mlp_read=row.mlp_read or row.neurons.rpartition(".")[0],
     )
@@ -105,7 +129,7 @@ def _row(name: str, **row: Any) -> Family:
 
 
 _QKV = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")
-_LLAMA = _row(
+LLAMA = _row(
     "llama",
     blocks="model.layers",
     neurons="mlp.down_proj",
@@ -119,14 +143,14 @@ _LLAMA = _row(
     gated=True,
 )
 _GEMMA = replace(
-    _LLAMA,
+    LLAMA,
     name="gemma",
     mlp_norm="pre_feedforward_layernorm",
     attention_write="post_attention_layernorm",
     mlp_write="post_feedforward_layernorm",
 )
 _OLMO2 = replace(
-    _LLAMA,
+    LLAMA,
     name="olmo2",
     qk_norms=("self_attn.q_norm", "self_attn.k_norm"),
     attention_norm=None,
@@ -134,15 +158,15 @@ _OLMO2 = replace(
     attention_write="post_attention_layernorm",
     mlp_write="post_feedforward_layernorm",
 )
-_COHERE = replace(_LLAMA, name="cohere", mlp_norm="input_layernorm", parallel=True)
-_PHI3 = replace(_LLAMA, name="phi3", qkv=("self_attn.qkv_proj",), layout="blocks", mlp_read="mlp")
+_COHERE = replace(LLAMA, name="cohere", mlp_norm="input_layernorm", parallel=True)
+_PHI3 = replace(LLAMA, name="phi3", qkv=("self_attn.qkv_proj",), layout="blocks", mlp_read="mlp")
 _APERTUS = replace(
-    _LLAMA, name="apertus", attention_norm="attention_layernorm", mlp_norm="feedforward_layernorm", gated=False
+    LLAMA, name="apertus", attention_norm="attention_layernorm", mlp_norm="feedforward_layernorm", gated=False
 )
-_GLM4 = replace(_LLAMA, name="glm4", attention_write="post_self_attn_layernorm", mlp_write="post_mlp_layernorm")
+_GLM4 = replace(LLAMA, name="glm4", attention_write="post_self_attn_layernorm", mlp_write="post_mlp_layernorm")
 _EXAONE4 = replace(_OLMO2, name="exaone4", qk_norms=None)
-_MLLAMA = replace(_LLAMA, name="mllama", attention_output="", attention_write="", qkv=(), skipped="cross_attn")
-_STARCODER2 = replace(_LLAMA, name="starcoder2", neurons="mlp.c_proj", mlp_write="mlp.c_proj", gated=False)
+_MLLAMA = replace(LLAMA, name="mllama", attention_output="", attention_write="", qkv=(), skipped="cross_attn")
+_STARCODER2 = replace(LLAMA, name="starcoder2", neurons="mlp.c_proj", mlp_write="mlp.c_proj", gated=False)
 _PHI = _row(
     "phi",
     blocks="model.layers",
@@ -254,6 +278,30 @@ _PERSIMMON = _row(
     final_norm="model.final_layernorm",
 )
 _BIOGPT = replace(_OPT, name="biogpt", flattens=False, blocks="biogpt.layers", final_norm="biogpt.layer_norm")
+_MBART = replace(_OPT, name="mbart", flattens=False, final_norm="model.decoder.layer_norm")
+"""decoders of encoder–decoders by themselves, norms before each part; their attention to the other side is idle"""
+_MOSHI = _row(
+    "moshi",
+    blocks="model.layers",
+    neurons="mlp.fc2",
+    attention_output="self_attn.o_proj.linear",
+    attention="self_attn",
+    qkv=("self_attn.q_proj.linear", "self_attn.k_proj.linear", "self_attn.v_proj.linear"),
+    attention_norm="input_layernorm",
+    mlp_norm="post_attention_layernorm",
+    final_norm="model.norm",
+    gated=True,
+)
+_CTRL = _row(
+    "ctrl",
+    blocks="transformer.h",
+    neurons="ffn.2",
+    attention_output="multi_head_attention.dense",
+    qkv=("multi_head_attention.Wq", "multi_head_attention.Wk", "multi_head_attention.Wv"),
+    attention_norm="layernorm1",
+    mlp_norm="layernorm2",
+    final_norm="transformer.layernorm",
+)
 _XGLM = replace(_OPT, name="xglm", flattens=False, blocks="model.layers", final_norm="model.layer_norm", left_pad=False)
 
 
@@ -294,7 +342,7 @@ def _bigcode(config: Any) -> Family:
 
 
 def _hyperclovax(config: Any) -> Family:
-    row = replace(_LLAMA, name="hyperclovax")
+    row = replace(LLAMA, name="hyperclovax")
     return replace(row, attention_write="post_norm1", mlp_write="post_norm2") if config.use_post_norm else row
 
 
@@ -310,10 +358,10 @@ def _codegen(config: Any) -> Family:
 
 ROWS: dict[str, Family | Callable[[Any], Family]] = {
     "bloom": _BLOOM,
-    "llama": _LLAMA,
-    "mistral": replace(_LLAMA, name="mistral"),
-    "qwen2": replace(_LLAMA, name="qwen2"),
-    "qwen3": replace(_LLAMA, name="qwen3"),
+    "llama": LLAMA,
+    "mistral": replace(LLAMA, name="mistral"),
+    "qwen2": replace(LLAMA, name="qwen2"),
+    "qwen3": replace(LLAMA, name="qwen3"),
     "gemma2": replace(_GEMMA, name="gemma2"),
     "gemma3_text": replace(_GEMMA, name="gemma3"),
     "gpt2": _GPT2,
@@ -332,14 +380,25 @@ ROWS: dict[str, Family | Callable[[Any], Family]] = {
     "gpt_bigcode": _bigcode,
     "hyperclovax": _hyperclovax,
     "mllama_text_model": _MLLAMA,
-    "granite": replace(_LLAMA, name="granite"),
+    "granite": replace(LLAMA, name="granite"),
     "starcoder2": _STARCODER2,
+    "vaultgemma": replace(LLAMA, name="vaultgemma", mlp_norm="pre_feedforward_layernorm"),
     "gptj": _GPTJ,
     "codegen": _codegen,
     "gpt_neo": _GPT_NEO,
     "mpt": _mpt,
     "persimmon": _PERSIMMON,
     "biogpt": _BIOGPT,
+    "mbart": _MBART,
+    "pegasus": replace(_MBART, name="pegasus"),
+    "blenderbot": replace(_MBART, name="blenderbot"),
+    "whisper": replace(_MBART, name="whisper"),
+    "bigbird_pegasus": replace(_MBART, name="bigbird_pegasus", final_norm="model.decoder.layernorm_embedding"),
+    "moshi": _MOSHI,
+    "ctrl": _CTRL,
+    "nanochat": replace(
+        LLAMA, name="nanochat", neurons="mlp.fc2", mlp_write="mlp.fc2", gated=False, norms_embedding=True
+    ),
 }
 """the families known by name (`config.model_type`)"""
 

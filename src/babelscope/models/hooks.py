@@ -24,8 +24,12 @@ if TYPE_CHECKING:
     from babelscope.models.model import Model
 
 Kind = Literal[
-    "residual", "neurons", "z", "q", "k", "v", "attention_write", "mlp_write", "attention_in", "mlp_in", "router"
+    "residual", "neurons", "z", "q", "k", "v", "shared_key", "gate", "attention_write", "state_write", "mlp_write",
+    "attention_in", "mlp_in", "router",
 ]  # fmt: skip
+Reading = Literal["q", "k", "v", "shared_key", "gate"]
+"""kinds that attention makes of what it reads"""
+READINGS: tuple[Reading, ...] = get_args(Reading)
 Change = Callable[[Tensor], Tensor]
 
 
@@ -35,7 +39,10 @@ class Site:
 
     `residual` l: the stream entering block l, [B, T, D]; l = layers: entering the final norm. `neurons`: [B, T, N].
     `z`: heads before the output projection, [B, T, H, E]. `q`, `k`, `v`: native projections before rotary embedding
-    and per-head norms, [B, T, H or K, E]. `attention_write`, `mlp_write`: what joins the stream. `attention_in`,
+    and per-head norms, [B, T, H or K, E]; out of a latent `k` is without the part that turns with the position, which
+    all heads share: `shared_key`, [B, T, 1, ·]. `gate`: what heads are multiplied by is made of this, [B, T, H, ·].
+    `attention_write`, `state_write` (of a linear mixer), `mlp_write`: what joins
+    the stream. `attention_in`,
     `mlp_in`: what q, k, v or the MLP read, after the norm, [B, T, D] (`attention_in` is for reading only). `router`:
     the logits by which a mixture of experts chooses, [B, T, experts].
     """
@@ -102,7 +109,7 @@ def capture(
 
         return read
 
-    with _hooked([(location, reader(site, location), False) for site in sites for location in [model.locate(site)]]):
+    with hooked([(location, reader(site, location), False) for site in sites for location in [model.locate(site)]]):
         yield seen
 
 
@@ -127,7 +134,7 @@ def edit(model: Model, changes: Mapping[Site, Change], exclusive: bool = False) 
         for site, change in changes.items()
         for location in [model.locate(site)]
     ]
-    with _claimed(model.hf, exclusive), _hooked(entries):
+    with _claimed(model.hf, exclusive), hooked(entries):
         yield fired
     silent = [site for site, count in fired.items() if count == 0]
     if silent:
@@ -148,7 +155,7 @@ def resume(model: Model, layer: int, hidden: Tensor) -> Generator[None]:
         try:
             for block in skipped:
                 block.forward = _passed_over(block.forward, model.block_returns_tuple)
-            with _hooked([(entry, lambda _: hidden, True)]):
+            with hooked([(entry, lambda _: hidden, True)]):
                 yield
         finally:
             for block, forward in zip(skipped, own):
@@ -170,7 +177,8 @@ def _passed_over(forward: Callable[..., Any], returns_tuple: bool) -> Callable[.
 
 
 @contextmanager
-def _hooked(entries: Sequence[tuple[Location, Change, bool]]) -> Generator[None]:
+def hooked(entries: Sequence[tuple[Location, Change, bool]]) -> Generator[None]:
+    """Inside, `act` is shown what flows at each location; what it returns takes that place where it `replaces`."""
     handles: list[Any] = []
     try:
         for location, act, replaces in entries:

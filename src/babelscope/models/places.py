@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from babelscope.errors import InputError, UnsupportedModel
 from babelscope.models.families import Family, find
-from babelscope.models.hooks import Kind, Location, Site
+from babelscope.models.hooks import READINGS, Kind, Location, Reading, Site
 from babelscope.models.mixtures import Mixture, mixture_of
 from babelscope.models.neuron_layout import NeuronLayout
 from babelscope.models.offload import execution_device, weight_of
@@ -78,6 +78,40 @@ class Places:
         return tuple(sorted((dense | set(self.mixtures)) - skipped))
 
     @cached_property
+    def attention_layers(self) -> tuple[int, ...]:
+        """Layers that have heads: all of them but in hybrids; none under a row for regions only."""
+        family = self.family
+        gates = (family.head_gates,) if family.head_gates else ()
+        paths = (family.attention_output, *family.qkv, *family.query_latent, *family.key_latent, *gates)
+        if "circuits" not in family.levels:
+            return ()
+        return tuple(
+            layer for layer, block in enumerate(self.blocks) if all(find(block, path) is not None for path in paths)
+        )
+
+    @cached_property
+    def mixer_layers(self) -> tuple[int, ...]:
+        """Layers with a linear mixer (state space, gated delta rule, convolution)."""
+        family = self.family
+        if not family.state_output:
+            return ()
+        shared = self.attention_layers if family.state_output == family.attention_output else ()
+        found = (layer for layer, block in enumerate(self.blocks) if find(block, family.state_output) is not None)
+        return tuple(layer for layer in found if layer not in shared)
+
+    @property
+    def readings(self) -> tuple[Reading, ...]:
+        """What attention makes of what it reads, one kind of receiver each: q, k, v, and what some families add."""
+        found: tuple[Reading, ...] = ("q", "k", "v")
+        found = (*found, "shared_key") if self.family.key_latent else found
+        return (*found, "gate") if self.family.head_gates else found
+
+    @property
+    def keeps_keys(self) -> bool:
+        """Keys and values of a prefix are all that a pass over what follows needs: no states, no latents."""
+        return not self.mixer_layers and not self.family.key_latent
+
+    @cached_property
     def widths(self) -> tuple[int, ...]:
         """Neurons of each layer: inputs of the MLP's output projection; of all experts in a mixture; 0 without MLP."""
         return tuple(self._neurons_of(layer) if layer in self.neuron_layers else 0 for layer in range(self.layers))
@@ -90,7 +124,7 @@ class Places:
     def _neurons_of(self, layer: int) -> int:
         if layer in self.mixtures:
             return self.mixtures[layer].width
-        return _width(self._part(self.family.neurons, layer), output=False)
+        return _width(self.part(self.family.neurons, layer), output=False)
 
     @property
     def neurons_per_layer(self) -> int:
@@ -105,18 +139,32 @@ class Places:
     @property
     def heads(self) -> int:
         """Query heads of a layer; 0 under a row for regions only."""
-        return int(self.config.num_attention_heads) if self.family.attention_output else 0
+        if not self.family.attention_output:
+            return 0
+        # of an encoder–decoder's decoder by itself the other name means the encoder's
+        return int(getattr(self.config, "decoder_attention_heads", None) or self.config.num_attention_heads)
 
     @property
     def kv_heads(self) -> int:
         """Key/value heads: fewer than heads under grouped-query attention."""
         if self.family.kv_heads is not None:
             return self.family.kv_heads
+        if self.family.layout == "latent":
+            return self.heads
         return int(getattr(self.config, "num_key_value_heads", None) or self.heads)
 
     @property
     def head_width(self) -> int:
-        return _width(self._part(self.family.attention_output, 0), output=False) // self.heads
+        return _width(self.part(self.family.attention_output, self._attending), output=False) // self.heads
+
+    @property
+    def latent_width(self) -> int:
+        """Width of the keys' and values' latent."""
+        return _width(self.part(self.family.qkv[1], self._attending), output=False)
+
+    @property
+    def _attending(self) -> int:
+        return next(iter(self.attention_layers), 0)
 
     # -- where its parts are ----------------------------------------------------------------------------------------
 
@@ -140,28 +188,40 @@ class Places:
             raise UnsupportedModel(
                 f"{site.kind}: the attention of {self.id} is not known; regions work, circuits do not"
             )
-        if site.kind in ("q", "k", "v"):
+        if site.kind in ("z", "attention_write", "attention_in", *READINGS):
+            self._needs_heads(site.kind, layer)
+        if site.kind in ("shared_key", "gate") and site.kind not in self.readings:
+            raise InputError(f"the attention of {self.id} has no {site.kind}")
+        if site.kind == "state_write" and layer not in self.mixer_layers:
+            raise InputError(f"layer {layer} of {self.id} has no linear mixer")
+        if site.kind == "shared_key":
+            module = self.part(family.key_latent[0], layer)
+            return Location(module, "output", torch.arange(self.latent_width, _width(module, output=True))[None])
+        if site.kind in ("q", "k", "v", "gate"):
             place = self._projection(site.kind, layer)
-            if site.kind != "v" and family.qk_norms:
-                return Location(self._part(family.qk_norms["qk".index(site.kind)], layer), "output", place.rows)
+            if site.kind in ("q", "k") and family.qk_norms:
+                return Location(self.part(family.qk_norms["qk".index(site.kind)], layer), "output", place.rows)
             if site.kind == "v" and family.value_norm:
-                return Location(self._part(family.value_norm, layer), "output")
+                return Location(self.part(family.value_norm, layer), "output")
             return place
         if site.kind == "z":
             rows = torch.arange(self.heads * self.head_width).reshape(self.heads, self.head_width)
-            return Location(self._part(family.attention_output, layer), "input", rows)
+            return Location(self.part(family.attention_output, layer), "input", rows)
         paths: dict[str, tuple[str, Literal["input", "output"]]] = {
             "neurons": (family.neurons, "input"),
             "attention_write": (family.attention_write, "output"),
+            "state_write": (family.state_write, "output"),
             "mlp_write": (family.mlp_write, "output"),
-            "attention_in": (family.qkv[0] if family.qkv else "", "input"),
+            "attention_in": ((*family.query_latent, *family.qkv, "")[0], "input"),
             "mlp_in": (family.mlp_read, "input"),
         }
         path, side = paths[site.kind]
         flat = family.flattens and site.kind in ("neurons", "mlp_in", "mlp_write")
-        factors = {"attention_write": self.scales.attention, "mlp_write": self.scales.mlp}.get(site.kind)
+        scales = self.scales
+        multiplied = {"attention_write": scales.attention, "state_write": scales.state, "mlp_write": scales.mlp}
+        factors = multiplied.get(site.kind)
         return Location(
-            self._part(path, layer),
+            self.part(path, layer),
             side,
             block=self.blocks[layer] if flat else None,
             factor=factors[layer] if factors else 1.0,
@@ -170,12 +230,18 @@ class Places:
     def sites(self) -> list[Site]:
         """Every site, layer by layer."""
         mlp: tuple[Kind, ...] = ("mlp_in", "neurons", "mlp_write")
-        router: tuple[Kind, ...] = ("router",)
-        attention: tuple[Kind, ...] = ("q", "k", "v", "z", "attention_write") if self.heads else ()
+        attention: tuple[Kind, ...] = (*self.readings, "z", "attention_write")
         found: list[Site] = []
         for layer in range(self.layers):
-            kinds: list[Kind] = ["residual", *attention, *(mlp if layer in self.neuron_layers else ())]
-            kinds += router if layer in self.mixtures else ()
+            kinds: list[Kind] = ["residual"]
+            if layer in self.attention_layers:
+                kinds += attention
+            if layer in self.mixer_layers:
+                kinds.append("state_write")
+            if layer in self.neuron_layers:
+                kinds += mlp
+            if layer in self.mixtures:
+                kinds.append("router")
             found += [Site(kind, layer) for kind in kinds]
         return [*found, Site("residual", self.layers)]
 
@@ -185,20 +251,23 @@ class Places:
         if which == "final":
             return find(self.hf, family.final_norm) if family.final_norm else None
         path = family.attention_norm if which == "attention" else family.mlp_norm
-        return self._part(path, layer) if path else None
+        return self.part(path, layer) if path else None
 
     def output_weight(self, layer: int) -> Float[Tensor, "H E D"]:
         """W_O of each head: z_h @ W_O[h] is what the head writes (before a post-norm, without the bias)."""
-        weight = matrix(self._part(self.family.attention_output, layer))
+        weight = matrix(self.part(self.family.attention_output, layer))
         return weight.T.reshape(self.heads, self.head_width, -1)
 
-    def projection_weight(self, kind: Literal["q", "k", "v"], layer: int) -> Float[Tensor, "heads E D"]:
-        """W_Q, W_K or W_V by (key/value) head: x @ W[h].T is the head's projection, without the bias."""
+    def projection_weight(self, kind: Literal["q", "k", "v", "gate"], layer: int) -> Float[Tensor, "heads E D"]:
+        """W_Q, W_K or W_V by (key/value) head: x @ W[h].T is the head's projection, without the bias.
+
+        Out of a latent, x is the latent behind its norm.
+        """
         place = self._projection(kind, layer)
         assert place.rows is not None
         return matrix(place.module)[place.rows.to(self.device)]
 
-    def projection_bias(self, kind: Literal["q", "k", "v"], layer: int) -> Float[Tensor, "heads E"] | None:
+    def projection_bias(self, kind: Literal["q", "k", "v", "gate"], layer: int) -> Float[Tensor, "heads E"] | None:
         """Bias of the q, k or v projection by head, or None."""
         place = self._projection(kind, layer)
         assert place.rows is not None
@@ -208,11 +277,11 @@ class Places:
     def bias(self, kind: Literal["attention_output", "neurons"], layer: int) -> Float[Tensor, " D"] | None:
         """Bias of an output projection, or None."""
         path = self.family.attention_output if kind == "attention_output" else self.family.neurons
-        return weight_of(self._part(path, layer), "bias")
+        return weight_of(self.part(path, layer), "bias")
 
     def neuron_weight(self, layer: int) -> Float[Tensor, "N D"]:
         """Output direction of each neuron."""
-        return matrix(self._part(self.family.neurons, layer)).T
+        return matrix(self.part(self.family.neurons, layer)).T
 
     @property
     def unembedding(self) -> Float[Tensor, "V D"]:
@@ -225,7 +294,8 @@ class Places:
         """What the unembedding adds to each word's logit, or None."""
         return weight_of(self.hf.get_output_embeddings(), "bias")
 
-    def _part(self, path: str, layer: int) -> nn.Module:
+    def part(self, path: str, layer: int) -> nn.Module:
+        """The module at a path of a block; raises UnsupportedModel, with the layers that have one."""
         part = find(self.blocks[layer], path)
         if part is None:
             has = [other for other, block in enumerate(self.blocks) if find(block, path) is not None]
@@ -237,16 +307,42 @@ class Places:
         if layer < self.layers:
             return Location(self.blocks[layer], "input")
         final = self.norm("final")
-        return Location(final, "input") if final is not None else Location(self.blocks[-1], "output")
+        if final is None or self.family.norms_embedding:
+            return Location(self.blocks[-1], "output")
+        return Location(final, "input")
 
-    def _projection(self, kind: Literal["q", "k", "v"], layer: int) -> Location:
+    def _needs_heads(self, kind: str, layer: int) -> None:
+        if layer in self.attention_layers:
+            return
+        what = find(self.blocks[layer], self.family.state_output.rpartition(".")[0]) if self.family.state_output else ""
+        told = f" ({type(what).__name__})" if what else ""
+        have = ", ".join(map(str, self.attention_layers))
+        raise InputError(f"layer {layer} of {self.id} has no heads{told}: {kind} exists in layers {have}")
+
+    def _projection(self, kind: Literal["q", "k", "v", "gate"], layer: int) -> Location:
+        if kind == "gate":
+            module, skipped = self.part(self.family.head_gates, layer), self.head_width * self.family.query_gates
+            rows = torch.arange(_width(module, output=True)).reshape(self.heads, -1)[:, skipped:]
+            return Location(module, "output", rows)
         order = "qkv".index(kind)
         queries, keys, width = self.heads, self.kv_heads, self.head_width
         counts = (queries, keys, keys)
+        if self.family.layout == "latent":
+            module = self.part(self.family.qkv[min(order, 1)], layer)
+            rows = torch.arange(_width(module, output=True)).reshape(queries, -1)
+            if kind == "q":
+                return Location(module, "output", rows)
+            # keys and values come as [B, 1, T, ·], as a cache of latents gives them
+            block = self.blocks[layer]
+            return Location(module, "output", rows[:, :-width] if kind == "k" else rows[:, -width:], block)
+        if self.family.query_gates and kind == "q":
+            rows = torch.arange(2 * queries * width).reshape(queries, 2 * width)[:, :width]
+            return Location(self.part(self.family.qkv[0], layer), "output", rows)
         if self.family.layout == "separate":
-            rows = torch.arange(counts[order] * width).reshape(counts[order], width)
-            return Location(self._part(self.family.qkv[order], layer), "output", rows)
-        fused = self._part(self.family.qkv[0], layer)
+            module = self.part(self.family.qkv[order], layer)
+            # values may be wider or narrower than queries and keys
+            return Location(module, "output", torch.arange(_width(module, output=True)).reshape(counts[order], -1))
+        fused = self.part(self.family.qkv[0], layer)
         if self.family.layout == "blocks":
             start = sum(counts[:order]) * width
             return Location(fused, "output", start + torch.arange(counts[order] * width).reshape(counts[order], width))

@@ -14,16 +14,17 @@ import tomllib
 from collections.abc import Callable
 from dataclasses import asdict, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from babelscope.errors import InputError
-from babelscope.models.families import ROWS, Family, complete
+from babelscope.models.families import Family, Layout, complete
+from babelscope.models.known import ROWS
 from babelscope.outside import blaming, entry_named, loaded, origin
 from babelscope.wording import first_line
 
 Row = Family | Callable[[Any], Family]
 _registered: dict[str, Row] = {}
-_LAYOUTS = ("separate", "blocks", "grouped", "codegen")
+_LAYOUTS = get_args(Layout)
 _OURS = ("origin",)
 """fields that a row's author does not set"""
 
@@ -114,7 +115,7 @@ def _value(name: str, kind: str, value: Any, where: str) -> Any:
     if kind.startswith("tuple"):
         if not isinstance(value, list) or not all(isinstance(part, str) for part in value):
             raise wrong
-        if name == "qk_norms" and len(value) != 2:
+        if name in ("qk_norms", "query_latent", "key_latent") and len(value) != 2:
             raise wrong
         return tuple(value)
     if kind == "bool":

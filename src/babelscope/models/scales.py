@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from babelscope.models.hooks import Site, capture
+from babelscope.models.hooks import Kind, Site, capture
 
 if TYPE_CHECKING:
     from babelscope.models.model import Model
@@ -28,6 +28,8 @@ class Scales:
 
     attention: tuple[float, ...]
     """c of each layer's attention"""
+    state: tuple[float, ...]
+    """c of each layer's linear mixer"""
     mlp: tuple[float, ...]
     stream: tuple[float, ...]
     """a of each layer"""
@@ -37,13 +39,13 @@ class Scales:
     @classmethod
     def plain(cls, layers: int, logits: float | None = 1.0) -> Scales:
         ones = (1.0,) * layers
-        return cls(ones, ones, ones, logits)
+        return cls(ones, ones, ones, ones, logits)
 
     @property
     def facts(self) -> dict[str, Any]:
         """Those that are not 1, for a run's record."""
         found = {"logits": self.logits} if self.logits != 1 else {}
-        parts = (("attention", self.attention), ("mlp", self.mlp), ("stream", self.stream))
+        parts = (("attention", self.attention), ("state", self.state), ("mlp", self.mlp), ("stream", self.stream))
         return found | {name: list(values) for name, values in parts if any(value != 1 for value in values)}
 
 
@@ -53,13 +55,20 @@ def measure(model: Model) -> Scales:
         return Scales.plain(model.layers, None)
     ids = torch.randint(0, model.vocabulary, (2, LENGTH), generator=torch.Generator().manual_seed(1)).to(model.device)
     sites = [Site("residual", layer) for layer in range(model.layers + 1)]
-    sites += [Site(kind, layer) for layer in range(model.layers) for kind in ("attention_write", "mlp_write")]
-    whole = "circuits" in model.family.levels and not model.family.mixed and model.family.residual_sum
+    sites += [site for layer in range(model.layers) for site in writes_of(model, layer)]
+    whole = "circuits" in model.family.levels and model.family.residual_sum
     mask = torch.ones_like(ids)
     try:
         return _measured(model, ids, mask, sites if whole else [])
     except Exception:  # what cannot run here cannot run in the checks either, which say why
         return Scales.plain(model.layers, None)
+
+
+def writes_of(model: Model, layer: int) -> list[Site]:
+    """Everything that a layer writes to the stream, in its order."""
+    found = [Site("attention_write", layer)] if layer in model.attention_layers else []
+    found += [Site("state_write", layer)] if layer in model.mixer_layers else []
+    return found + ([Site("mlp_write", layer)] if layer in model.neuron_layers else [])
 
 
 def _measured(model: Model, ids: Tensor, mask: Tensor, sites: list[Site]) -> Scales:
@@ -72,8 +81,10 @@ def _measured(model: Model, ids: Tensor, mask: Tensor, sites: list[Site]) -> Sca
     if not sites:
         return found
     layers = [_layer(model, seen, layer) for layer in range(model.layers)]
-    first, second, whole = (tuple(layer[part] for layer in layers) for part in (1, 2, 0))
-    return Scales(first, second, whole, logits)
+    attention, state, mlp = (
+        tuple(layer.get(kind, 1.0) for layer in layers) for kind in ("attention_write", "state_write", "mlp_write")
+    )
+    return Scales(attention, state, mlp, tuple(layer.get("residual", 1.0) for layer in layers), logits)
 
 
 def _tolerance(model: Model) -> float:
@@ -81,29 +92,31 @@ def _tolerance(model: Model) -> float:
     return AGREEMENT if model.dtype in (torch.float32, torch.float64) else 0.02
 
 
-def _layer(model: Model, seen: dict[Site, Tensor], layer: int) -> tuple[float, float, float]:
-    """a, c of attention and c of the MLP of one block; 1, 1, 1 where they are that, or cannot be told."""
+def _layer(model: Model, seen: dict[Site, Tensor], layer: int) -> dict[Kind, float]:
+    """a (under `residual`) and c of each write of one block that are not 1; none where they cannot be told."""
     tolerance = _tolerance(model)
-    parts = [Site("residual", layer), Site("attention_write", layer), Site("mlp_write", layer)]
+    parts = [Site("residual", layer), *writes_of(model, layer)]
     columns = [seen[site].double() for site in parts]
     out = seen[Site("residual", layer + 1)].double()
     if not all(bool(one.isfinite().all()) for one in (*columns, out)):
-        return 1.0, 1.0, 1.0
+        return {}
     scale = out.abs().max().clamp_min(1e-12)
     if float((sum(columns[1:], columns[0]) - out).abs().max() / scale) <= tolerance:
-        return 1.0, 1.0, 1.0
+        return {}
     fits = [_fit([column[row] for column in columns], out[row]) for row in range(2)]
     agree = bool((fits[0] - fits[1]).abs().max() <= tolerance * fits[0].abs().max())
     both = (fits[0] + fits[1]) / 2
     made = sum((value * column for value, column in zip(both, columns)), torch.zeros_like(out))
     if not agree or float((made - out).abs().max() / scale) > tolerance or float(both[0]) == 0:
-        return 1.0, 1.0, 1.0
-    a, attention, mlp = (float(value) for value in both)
+        return {}
+    a = float(both[0])
     # the fit gives nothing but zeros a 0, and what is never written has no multiplier
-    told = [
-        _near(model, value / a) if bool(column.any()) else 1.0 for value, column in zip((attention, mlp), columns[1:])
-    ]
-    return _near(model, a), told[0], told[1]
+    told: dict[Kind, float] = {
+        site.kind: _near(model, float(value) / a)
+        for site, value, column in zip(parts[1:], both[1:], columns[1:])
+        if bool(column.any())
+    }
+    return {"residual": _near(model, a), **told}
 
 
 def _fit(columns: list[Tensor], out: Tensor) -> Tensor:

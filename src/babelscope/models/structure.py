@@ -13,7 +13,8 @@ from torch import nn
 
 from babelscope.errors import UnsupportedModel
 from babelscope.models.encoders import is_encoder
-from babelscope.models.families import ROWS, Family, find
+from babelscope.models.families import Family, find
+from babelscope.models.known import ROWS
 from babelscope.models.mixtures import mixture_of
 from babelscope.models.registry import outside_row
 
@@ -110,9 +111,11 @@ def family_of(hf: Any, config: Any, trunk: Trunk, given: Family | None = None) -
             raise UnsupportedModel(f"{config.model_type}: the row {row.name!r} finds no module at {_told(missing)}")
         refuse_unreadable(hf, row)
         return row
-    candidates = [placed(row, trunk) for row in ROWS.values() if isinstance(row, Family)]
+    # a row that leaves paths out, of attention or of some layers, would fit what it says nothing of
+    rows = [row for row in ROWS.values() if isinstance(row, Family) and "circuits" in row.levels and not row.mixed]
+    candidates = [placed(row, trunk) for row in rows]
     # rows with more norms are more specific: a Gemma-like block also has every path of a LLaMA block
-    candidates.sort(key=lambda row: -len({row.attention_write, row.mlp_norm, row.mlp_write}))
+    candidates.sort(key=lambda row: -_norm_count(row))
     for row in candidates:
         if not missing_paths(hf, row, config.model_type) and _norms_fit(hf, row, config):
             found = replace(row, name=config.model_type, origin="structure", gated=_gated(hf, row))
@@ -135,6 +138,16 @@ def _without_neurons(hf: Any, config: Any, trunk: Trunk) -> Family:
     row = Family(config.model_type, blocks=path, neurons="", origin="structure")
     refuse_unreadable(hf, row)
     return row
+
+
+def _norm_count(row: Family) -> int:
+    """How many norms of a block a row knows."""
+    behind = {row.attention_write, row.mlp_write, row.state_write} - {
+        row.attention_output,
+        row.neurons,
+        row.state_output,
+    }
+    return len({row.attention_norm, row.mlp_norm, *behind} - {None})
 
 
 def _encoder_row(hf: Any, config: Any, trunk: Trunk) -> Family:
@@ -169,10 +182,11 @@ def paths_in_block(row: Family) -> list[str]:
     """The paths of a row that every block shall have."""
     inside = [row.neurons]
     if "circuits" in row.levels:
-        inside += [row.attention_output, *row.qkv, row.attention_write, row.mlp_write, row.mlp_read]
+        inside += [row.attention_output, *row.qkv, row.attention_write, row.mlp_write, row.mlp_read, row.attention]
+        inside += [*row.query_latent, *row.key_latent, row.state_output, row.state_write, row.head_gates]
         inside += [path for path in (row.attention_norm, row.mlp_norm, row.value_norm) if path]
         inside += row.qk_norms or ()
-    return list(dict.fromkeys(inside))
+    return [path for path in dict.fromkeys(inside) if path]
 
 
 def missing_paths(model: nn.Module, row: Family, name: str = "") -> dict[str, list[int]]:

@@ -6,6 +6,8 @@ L language · n sentence
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -14,6 +16,9 @@ from torch import Tensor
 
 from babelscope.languages import language
 from babelscope.regions.alignment import Negatives
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
 
 NEAREST = 5
 """stand-ins for each translation"""
@@ -24,53 +29,77 @@ def length_matched(tokens: Int[Tensor, "L n"], nearest: int = NEAREST) -> Negati
 
     What is left of SADS against them is not length.
     """
-    # distance from the translation of sentence i to sentence j, in the second language: the same for every first one
-    distance = (tokens[:, :, None] - tokens[:, None]).abs().double()
-    chosen = _nearest(distance, nearest)
-    languages, sentences = tokens.shape
-    whole = chosen.permute(1, 0, 2)[None].expand(languages, sentences, languages, sentences)
-    mean = float((distance * chosen).sum() / chosen.sum())
-    return Negatives("length-matched", whole, {"mean_difference_tokens": mean})
+
+    def distance(other: int) -> Float[Tensor, "n n"]:
+        # from the translation of sentence i to sentence j, in the second language: the same for every first one
+        return (tokens[other][:, None] - tokens[other]).abs().double()
+
+    def chosen(_one: int, other: int) -> Float[Tensor, "n n"]:
+        return _nearest(distance(other), nearest)
+
+    apart = sum(float((distance(other) * chosen(0, other)).sum()) for other in range(len(tokens)))
+    count = sum(float(chosen(0, other).sum()) for other in range(len(tokens)))
+    return Negatives("length-matched", chosen, {"mean_difference_tokens": apart / count})
 
 
-def overlap_matched(overlap: Float[Tensor, "L n L n"], nearest: int = NEAREST) -> Negatives:
+def overlap_matched(overlap: Overlap, nearest: int = NEAREST) -> Negatives:
     """For each sentence, the others that share the most tokens with it, as near as can be to what the translation does.
 
     What is left of SADS against them is not shared tokens, as far as such sentences exist: the facts say how far.
     """
-    same = overlap.diagonal(dim1=1, dim2=3)  # [L, L, n]
-    gap = (overlap.permute(0, 2, 1, 3) - same[..., None]).abs()
-    chosen = _nearest(gap, nearest)
+
+    def gap(one: int, other: int) -> Float[Tensor, "n n"]:
+        shared = overlap.of_pair(one, other)
+        return (shared - shared.diagonal()[:, None]).abs()
+
+    def chosen(one: int, other: int) -> Float[Tensor, "n n"]:
+        return _nearest(gap(one, other), nearest)
+
     # a sentence is its own translation in its own language: nothing is compared there
-    other = ~torch.eye(len(overlap), dtype=torch.bool)
-    facts = {
-        "mean_overlap_translation": float(same[other].mean()),
-        "mean_overlap_gap": float((gap * chosen)[other].sum() / chosen[other].sum()),
-    }
-    return Negatives("overlap-matched", chosen.permute(0, 2, 1, 3), facts)
+    pairs = [(one, other) for one in range(overlap.languages) for other in range(overlap.languages) if one != other]
+    apart = sum(float((gap(*pair) * chosen(*pair)).sum()) for pair in pairs)
+    count = sum(float(chosen(*pair).sum()) for pair in pairs)
+    same = sum(float(overlap.of_pair(*pair).diagonal().mean()) for pair in pairs) / len(pairs)
+    return Negatives("overlap-matched", chosen, {"mean_overlap_translation": same, "mean_overlap_gap": apart / count})
 
 
-def _nearest(distance: Float[Tensor, "*batch n n"], nearest: int) -> Float[Tensor, "*batch n n"]:
+def _nearest(distance: Float[Tensor, "n n"], nearest: int) -> Float[Tensor, "n n"]:
     sentences = distance.shape[-1]
     itself = torch.eye(sentences, dtype=torch.bool)
     picks = distance.masked_fill(itself, torch.inf).topk(min(nearest, sentences - 1), dim=-1, largest=False).indices
     return torch.zeros_like(distance).scatter_(-1, picks, 1.0)
 
 
-def token_overlap(sequences: Sequence[Sequence[int]], languages: int) -> Float[Tensor, "L n L n"]:
-    """Jaccard index of the sets of token ids of every two sentences; rows language-major."""
+@dataclass(frozen=True)
+class Overlap:
+    """Sets of token ids of sentences, row by row, language by language."""
+
+    table: csr_matrix
+    languages: int
+
+    def of_pair(self, one: int, other: int) -> Float[Tensor, "n n"]:
+        """Jaccard index of the sets of every sentence of one language with every one of another."""
+        sentences = self.table.get_shape()[0] // self.languages
+        first, second = (self.table[place * sentences : (place + 1) * sentences] for place in (one, other))
+        shared = torch.from_numpy((first @ second.T).toarray()).double()
+        sizes = [torch.from_numpy(np.asarray(part.sum(1)).ravel()).double() for part in (first, second)]
+        return shared / (sizes[0][:, None] + sizes[1] - shared).clamp(min=1)
+
+    def translations(self) -> Float[Tensor, "L L"]:
+        """Mean Jaccard index of translations."""
+        places = range(self.languages)
+        return torch.tensor([[float(self.of_pair(a, b).diagonal().mean()) for b in places] for a in places])
+
+
+def token_overlap(sequences: Sequence[Sequence[int]], languages: int) -> Overlap:
+    """Which tokens every two sentences share; sequences language-major."""
     from scipy.sparse import csr_matrix
 
     sets = [sorted(set(ids)) for ids in sequences]
     starts = np.cumsum([0, *[len(one) for one in sets]])
     columns = np.array([token for one in sets for token in one], dtype=np.int64)
     width = int(columns.max(initial=0)) + 1
-    table = csr_matrix((np.ones(len(columns)), columns, starts), shape=(len(sets), width))
-    shared = torch.from_numpy((table @ table.T).toarray())
-    sizes = torch.tensor([len(one) for one in sets], dtype=torch.float64)
-    either = sizes[:, None] + sizes - shared
-    sentences = len(sets) // languages
-    return (shared / either.clamp(min=1)).reshape(languages, sentences, languages, sentences)
+    return Overlap(csr_matrix((np.ones(len(columns)), columns, starts), shape=(len(sets), width)), languages)
 
 
 def same_script(languages: Sequence[str]) -> Float[Tensor, "L L"]:

@@ -22,7 +22,7 @@ from babelscope.corpora import TextCollection
 from babelscope.errors import InputError, NonFinite
 from babelscope.models import Batch, Model, over_batches
 from babelscope.models.encoders import refuse_next_word
-from babelscope.stats import Interval, document_parts, documents_why, mean_t, no_interval, ratio_t, welch_t
+from babelscope.stats import Interval, bootstrap_mean, document_parts, documents_why, no_interval, ratio_t, welch_t
 from babelscope.terms import Joint
 
 VOCABULARY_CHUNK, ACCELERATOR_CHUNK = 2048, 16384
@@ -241,8 +241,8 @@ def increase_percent(change: Interval) -> Interval:
 def selectivity(own: Loss, own_base: Loss, others: Mapping[str, tuple[Loss, Loss]]) -> Interval:
     """Own ΔNLL minus the mean ΔNLL of the other languages under the same region, with its 95 % interval (spec 6).
 
-    Parallel documents: the difference within each document, by Student's t. Else Welch's t over the documents of each
-    language. NaN ends with fewer than three documents.
+    Parallel documents: the mean over documents of the difference within each. Else the difference of the languages'
+    own means, with Welch's error. By bootstrap t from five documents, by t of three or four; NaN ends with fewer.
     """
     pairs = [(own, own_base), *others.values()]
     value = (own.nll - own_base.nll) - sum(changed.nll - base.nll for changed, base in pairs[1:]) / len(others)
@@ -250,8 +250,8 @@ def selectivity(own: Loss, own_base: Loss, others: Mapping[str, tuple[Loss, Loss
     shared = [name for name in parts[0] if all(name in one for one in parts)]
     if all(changed.names for changed, _ in pairs) and len(shared) >= 3:
         matrix = np.array([[one[name] for name in shared] for one in parts])
-        found = mean_t(matrix[0] - matrix[1:].mean(0))
-        method = "t over parallel documents"
+        found = bootstrap_mean(matrix[0] - matrix[1:].mean(0))
+        method = f"{found.method} over parallel documents"
     else:
         found = welch_t([*parts[0].values()], [[*one.values()] for one in parts[1:]])
         method = found.method

@@ -25,13 +25,15 @@ from babelscope.errors import InputError, NonFinite
 from babelscope.models import Batch, Model, Site, capture, over_batches
 from babelscope.models.model import SpecialTokens
 from babelscope.regions.alignment import Alignment, alignment
+from babelscope.regions.alignment_measures import Centre
 from babelscope.regions.confounds import length_matched
 from babelscope.regions.recording import Recording
 
 Pooling = Literal["mean", "last", "weighted"]
 POOLINGS: tuple[Pooling, ...] = ("mean", "last", "weighted")
 Treatment = Literal["plain", "centred", "language-centred"]
-TREATMENTS: tuple[Treatment, ...] = ("plain", "centred", "language-centred")
+TREATMENTS: dict[Treatment, Centre] = {"plain": "none", "centred": "all", "language-centred": "language"}
+"""what is taken off every residual, over the sentences that are compared"""
 MEASURES = ("lrds", "sads", "mexa", "cka", "anc")
 MOVED_BY_CENTRING = ("lrds", "sads", "mexa")
 """the others take each language's mean off by themselves"""
@@ -114,6 +116,7 @@ def record_residual(
             values.reshape(*shape, -1).numpy(),
             tokens.reshape(shape),
             float("nan"),
+            documents=tuple(corpus.groups.get(id, id) for id in corpus.ids) if corpus.groups else (),
         )
         for name, values in means.items()
     }
@@ -136,15 +139,6 @@ def _unpunctuated(text: str) -> str:
     while len(kept) > 1 and (unicodedata.category(kept[-1])[0] == "P" or kept[-1].isspace()):
         kept = kept[:-1]
     return kept
-
-
-def centred(recording: Recording, treatment: Treatment) -> Recording:
-    """A recording with the mean over everything, or each language's own mean, taken off in every layer."""
-    if treatment == "plain":
-        return recording
-    values = recording.values().double()
-    mean = values.mean((0, 1)) if treatment == "centred" else values.mean(1, keepdim=True)
-    return replace(recording, means=(values - mean).numpy())
 
 
 def anisotropy(recording: Recording) -> list[float]:
@@ -180,12 +174,14 @@ def residual_alignment(recording: Recording, seed: int = 0, shuffles: int = SHUF
     beside each the mean of the same number over shuffled sentences."""
     found: list[ResidualAlignment] = []
     negatives = [length_matched(recording.tokens)]
-    for treatment in TREATMENTS:
+    for treatment, centre in TREATMENTS.items():
         names = MEASURES if treatment == "plain" else MOVED_BY_CENTRING
-        moved = centred(recording, treatment)
         against = negatives if treatment == "plain" else []
-        nulls = [alignment(shuffled(moved, seed + draw), names, against) for draw in range(shuffles)]
-        for place, one in enumerate(alignment(moved, names, against)):
+        nulls = [
+            alignment(shuffled(recording, seed + draw), names, against, centre=centre, intervals=False)
+            for draw in range(shuffles)
+        ]
+        for place, one in enumerate(alignment(recording, names, against, centre=centre)):
             null = torch.stack([drawn[place].values for drawn in nulls]).mean(0)
             found.append(ResidualAlignment(treatment, one, null))
     return found

@@ -11,6 +11,7 @@ from tempfile import TemporaryDirectory
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from babelscope import repeat
 from babelscope.errors import RunError, Unwritable
 from babelscope.results.checksums import checksums, files_of, inside
 from babelscope.results.hidden import HiddenFolder, refuse_hidden_name
@@ -146,6 +147,8 @@ class RunWriter:
         self.manifest["kind"] = self.kind
         consolidate(self.folder)
         (self.folder / MANIFEST).write_text(to_json(self.manifest), encoding="utf-8")
+        if (asked := repeat.asked_now()) is not None:
+            (self.folder / repeat.FILE).write_text(asked, encoding="utf-8")
         self._look()
         (self.folder / CHECKSUMS).write_text(to_json(checksums(self.folder)), encoding="utf-8")
         _flush(self.folder)

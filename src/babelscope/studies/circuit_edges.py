@@ -6,7 +6,7 @@ Edges are ranked on one half of a language's prompts and everything is tested on
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import combinations
 from typing import Any
@@ -17,21 +17,23 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from babelscope.circuits.comparison import head_frequency, overlap, transfer
-from babelscope.circuits.comparison.method_agreement import agreements, confirmed
+from babelscope.circuits.comparison.method_agreement import agreements, confirmed, input_agreements
 from babelscope.circuits.core.faithfulness import BUDGETS, Area, Curve
 from babelscope.circuits.core.graph import Wiring
-from babelscope.circuits.edges.atp import attribution_patching
+from babelscope.circuits.core.nodes import MLP, Head, Mixer
+from babelscope.circuits.edges.atp import NodeScores, attribution_patching
 from babelscope.circuits.edges.circuit import Circuit, greedy_edges, top_edges
-from babelscope.circuits.edges.eap import Attribution, edge_attribution
+from babelscope.circuits.edges.eap import Attribution, Variant, edge_attribution
 from babelscope.circuits.edges.faithfulness import EdgeSpace, edge_curve
 from babelscope.circuits.edges.ungrouping import ungrouped
+from babelscope.circuits.heads.ablation import NodeSpace, node_curve
 from babelscope.circuits.heads.routes import SWEEP, THRESHOLD, Routes, flow_routes
 from babelscope.errors import InputError, TaskError
 from babelscope.models import Model
 from babelscope.results import RunWriter
 from babelscope.studies.progress import Progress, silent
 from babelscope.tasks import PromptPair, build, task_named
-from babelscope.terms import Construction, Counted, Half
+from babelscope.terms import Construction, Counted, Half, Slope
 
 Array = NDArray[np.float64]
 Pairs = Sequence[PromptPair]
@@ -59,6 +61,8 @@ class EdgeSettings:
     """edges into keys and values are counted by native key/value head, or by query head as MIB does"""
     construction: Construction = "greedy"
     """circuits grow from the logits upwards, or (top, as in MIB) hold the strongest edges; both are pruned"""
+    slopes: tuple[Slope, ...] = ("ld",)
+    """what edges are attributed by: the first ranks circuits, all stand in the table of agreement"""
     half: Half = "test"
     """prompts that faithfulness over budgets is taken on: those not used for ranking, or the very same (in-sample)"""
     confirm: int = 30
@@ -85,16 +89,17 @@ class Edges:
     summary: dict[str, Any]
     settings: dict[str, Any] = field(default_factory=dict[str, Any])
 
-    def write(self, run: RunWriter, overlap: Sequence[Mapping[str, Any]] = ()) -> None:
-        """Put everything into a run; `overlap`: rows of others for the table of that name."""
-        run.arrays(self.arrays)
+    def write(
+        self, run: RunWriter, table: Callable[[str, pd.DataFrame], None], files: Mapping[str, str], arrays: bool = True
+    ) -> None:
+        """Put everything into a run; `table` takes its tables, `files` names each language's circuit."""
+        if arrays:
+            run.arrays(self.arrays)
         for name, frame in self.tables.items():
-            if name == "overlap" and overlap:
-                frame = pd.concat([pd.DataFrame(list(overlap)), frame], ignore_index=True)
             if len(frame):
-                run.table(name, frame)
+                table(name, frame)
         for code, circuit in self.circuits.items():
-            path = run.file(f"circuits/{code}.json")
+            path = run.file(f"circuits/{files[code]}.json")
             known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
             circuit.save(path)
             told = json.loads(path.read_text(encoding="utf-8"))
@@ -111,6 +116,8 @@ class _Language:
     """every method's scores of heads"""
     curves: dict[Area, Curve]
     """by signed scores for CPR, by absolute ones for CMD"""
+    by_node: dict[Area, Curve]
+    """the same for circuits of heads and MLPs"""
     half: Half
     """prompts that the curves were taken on"""
     sizing: Curve
@@ -157,11 +164,13 @@ def find_edges(
         rows += agreements(found[code].heads, settings.k, "heads", language=code)
         said, _ = confirmed(model, testing, found[code].methods, settings.confirm, settings.ablation)
         rows += agreements(said, settings.k, "edges", language=code)
+        rows += input_agreements(model, ranking, testing, settings.k, language=code)
     size = circuit_size(settings, wiring, {code: each.sizing for code, each in found.items()})
     make = greedy_edges if settings.construction == "greedy" else top_edges
-    about = dict(method="eap-ig", steps=settings.steps, ablation=settings.ablation, model=model.id)
+    ranked = ranked_by(settings.slopes[0])
+    about = dict(method=ranked, steps=settings.steps, ablation=settings.ablation, model=model.id)
     circuits = {
-        code: make(wiring, each.methods["eap-ig"].scores, size, about={**about, "language": code}).with_roles(
+        code: make(wiring, each.methods[ranked].scores, size, about={**about, "language": code}).with_roles(
             (roles or {}).get(code, {})
         )
         for code, each in found.items()
@@ -174,6 +183,7 @@ def find_edges(
     tables = {
         "agreement": rows,
         "edge_curve": [row for code, each in found.items() for row in _curve_rows(code, each, settings, wiring)],
+        "node_curve": [row for code, each in found.items() for row in _node_rows(code, each, settings)],
         "overlap": _overlap_rows(settings, found, circuits),
         "cross_edges": crossed,
         "classification": [
@@ -240,48 +250,82 @@ def _language(
         beside = flow_routes(model, control, settings.thresholds, done=step) if control else None
     runs = (settings.steps + 3) * len(ranking) + (settings.steps * len(control) if control else 0)
     with progress(f"{code}: attribution", runs, "prompts") as step:
+        given: dict[str, Any] = dict(ablation=settings.ablation, done=step)
         methods = {
-            "eap": edge_attribution(model, ranking, "eap", ablation=settings.ablation, done=step),
-            "eap-ig": edge_attribution(model, ranking, "eap-ig", settings.steps, ablation=settings.ablation, done=step),
-            "relp": edge_attribution(model, ranking, "relp", ablation=settings.ablation, done=step),
+            "eap": edge_attribution(model, ranking, "eap", **given),
+            "eap-ig": edge_attribution(model, ranking, "eap-ig", settings.steps, **given),
+            "relp": edge_attribution(model, ranking, "relp", **given),
         }
+        for slope in settings.slopes:
+            if slope != "ld":
+                variant = Variant(slope=slope)
+                methods[ranked_by(slope)] = edge_attribution(
+                    model, ranking, "eap-ig", settings.steps, variant=variant, **given
+                )
         nodes = attribution_patching(model, ranking, done=step)
-        other = edge_attribution(model, control, "eap-ig", settings.steps, done=step) if control else None
+        variant = Variant(slope=settings.slopes[0])
+        other = (
+            edge_attribution(model, control, "eap-ig", settings.steps, done=step, variant=variant) if control else None
+        )
     with progress(f"{code}: faithfulness over budgets", 0, "prompts"):
         half: Half = settings.half if ranking is not testing else "ranking"
         space = EdgeSpace(model, testing if half == "test" else ranking, settings.ablation)
-        scores, how, budgets = methods["eap-ig"].scores, settings.construction, settings.budgets
+        scores, how, budgets = methods[ranked_by(settings.slopes[0])].scores, settings.construction, settings.budgets
         curves: dict[Area, Curve] = {area: edge_curve(space, scores, area, how, budgets) for area in ("cpr", "cmd")}
         sizing = curves["cmd"]
         if half == "test" and settings.share is None:  # the size is not chosen on the prompts that judge the circuits
             sizing = edge_curve(EdgeSpace(model, ranking, settings.ablation), scores, "cmd", how, budgets)
+        parts = NodeSpace(model, space.pairs, settings.ablation, mlps=True)
+        effects = node_effects(nodes)
+        by_node: dict[Area, Curve] = {area: node_curve(parts, effects, area, budgets) for area in ("cpr", "cmd")}
     heads: dict[str, Array] = {"routes": routes.frequency(settings.threshold), "atp": nodes.heads}
     heads |= {name: edges.heads for name, edges in methods.items()}
     if patching is not None:
         heads["patching"] = patching
-    return _Language(routes, beside, methods, other, heads, curves, half, sizing)
+    return _Language(routes, beside, methods, other, heads, curves, by_node, half, sizing)
+
+
+def ranked_by(slope: Slope) -> str:
+    """The name that integrated gradients of something go by in a run."""
+    return "eap-ig" if slope == "ld" else f"eap-ig {slope}"
+
+
+def node_effects(nodes: NodeScores) -> dict[Head | MLP | Mixer, float]:
+    """Estimated effects of heads, other mixers and MLPs, by which circuits of nodes are ranked."""
+    found: dict[Head | MLP | Mixer, float] = {Head(x, y): float(v) for (x, y), v in np.ndenumerate(nodes.heads)}
+    found |= {Mixer(layer): float(value) for layer, value in enumerate(nodes.mixers)}
+    return found | {MLP(layer): float(value) for layer, value in enumerate(nodes.mlps)}
 
 
 def _curve_rows(code: str, found: _Language, settings: EdgeSettings, wiring: Wiring) -> list[dict[str, Any]]:
-    """f at each budget of both rankings, with the area that the ranking is made for and its interval."""
+    """f at each budget of both rankings of edges, with the area that the ranking is made for and its interval."""
     grouped = wiring.heads != wiring.kv_heads
     counted = f"{settings.counted}: not comparable with MIB" if grouped else settings.counted
+    told = {"construction": settings.construction, "edges_counted": counted, "half": found.half}
+    return _areas(code, found.curves, "edges", told, settings.seed)
+
+
+def _node_rows(code: str, found: _Language, settings: EdgeSettings) -> list[dict[str, Any]]:
+    """The same of circuits of heads and MLPs, ranked by attribution patching."""
+    return _areas(code, found.by_node, "nodes", {"half": found.half}, settings.seed)
+
+
+def _areas(
+    code: str, curves: Mapping[Area, Curve], counted: str, told: Mapping[str, str], seed: int
+) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
-    for area, curve in found.curves.items():
-        whole = curve.interval(seed=settings.seed)
-        scored = curve.scored
-        for share, edges, f in zip(curve.budgets, curve.sizes, scored.intervals(seed=settings.seed)):
+    for area, curve in curves.items():
+        whole, scored = curve.interval(seed=seed), curve.scored
+        for share, size, f in zip(curve.budgets, curve.sizes, scored.intervals(seed=seed)):
             rows.append(
                 {
                     "language": code,
                     "area": area,
                     "ranked_by": "signed scores" if area == "cpr" else "absolute scores",
-                    "construction": settings.construction,
-                    "edges_counted": counted,
-                    "half": found.half,
+                    **told,
                     "prompts": len(scored.whole),
                     "budget": share,
-                    "edges": edges,
+                    counted: size,
                     "faithfulness": f.value,
                     "low": f.low,
                     "high": f.high,

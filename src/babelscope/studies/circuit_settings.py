@@ -10,7 +10,7 @@ from typing import Any, ClassVar, get_args
 from babelscope.errors import InputError
 from babelscope.languages import parse_languages
 from babelscope.settings import Settings, Use
-from babelscope.terms import Ablation, Between, Construction, Counted, Half, Matching, Rule, Split
+from babelscope.terms import SLOPES, Ablation, Between, Construction, Counted, Half, Matching, Rule, Slope, Split
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,6 +101,8 @@ class Ablated(Settings):
         """Raises InputError for an unknown ablation, and windows that have no centre."""
         if self.ablation not in get_args(Ablation):
             raise InputError(f"a study ablates by zero, mean or resample, not {self.ablation!r}")
+        if self.draws < 0:
+            raise InputError(f"--draws {self.draws}: random sets are counted from 0")
         even = [width for width in self.windows if width < 1 or width % 2 == 0]
         if even:
             raise InputError(f"an FFN window is centred on a layer, so its width is odd: got {even[0]}")
@@ -117,6 +119,11 @@ class Described(Settings):
     permutations: int = 1000
     """draws of permuted heads for correlations between languages"""
 
+    def check(self) -> None:
+        """Raises InputError for numbers that count nothing."""
+        if self.permutations < 0 or self.top < 0 or any(length < 1 for length in self.repeats):
+            raise InputError("--permutations and --top are counted from 0, lengths of --repeats from 1")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Edged(Settings):
@@ -130,6 +137,8 @@ class Edged(Settings):
     """edges into keys and values: by the model's key/value heads, or by query-heads as the MIB benchmark counts them"""
     construction: Construction = "greedy"
     """circuits grow from the logits upwards, or hold the strongest edges anywhere (top, as in MIB); both are pruned"""
+    slopes: tuple[Slope, ...] = ("ld",)
+    """what edges are attributed by, by commas: ld, loss, kl; the first ranks circuits, all stand in table agreement"""
     half: Half = "test"
     """prompts of CPR and CMD: those not used for ranking, or the very same (ranking: in-sample)"""
 
@@ -137,6 +146,9 @@ class Edged(Settings):
         """Raises InputError for a share that is none."""
         if self.edge_share is not None and not 0 < self.edge_share <= 1:
             raise InputError(f"a circuit's share of the edges lies in (0, 1], got {self.edge_share:g}")
+        strange = [slope for slope in self.slopes if slope not in SLOPES]
+        if strange or not self.slopes:
+            raise InputError(f"--slopes {','.join(self.slopes)}: there are {', '.join(SLOPES)}")
         for name, known in (("counted", Counted), ("construction", Construction), ("half", Half)):
             if getattr(self, name) not in get_args(known):
                 raise InputError(f"--{name} {getattr(self, name)}: there are {', '.join(get_args(known))}")

@@ -25,7 +25,7 @@ from babelscope.results.step_store import StepStore
 from babelscope.studies import circuit_tables as tables
 from babelscope.studies.circuit_ablations import write_ablations
 from babelscope.studies.circuit_arrays import head_arrays
-from babelscope.studies.circuit_edges import EdgeSettings, control_prompts, find_edges
+from babelscope.studies.circuit_edges import Edges, EdgeSettings, control_prompts, find_edges
 from babelscope.studies.circuit_measures import Measured, Prompts, prompts_of, repeated
 from babelscope.studies.circuit_roles import ALSO, ffn_rows, role_rows
 from babelscope.studies.circuit_screen import screen_rows
@@ -83,15 +83,19 @@ def study_circuits(
         for side in sides:
             writer = _Collected(tables, side.model.id)
             summaries.append(_write_tables(writer, side.model, settings, side.prompts, side.done, progress))
-        edges = _write_edges(run, first.model, settings, first.prompts, first.done, progress)
-        summary = summaries[0] | edges
+        for place, side in enumerate(sides if settings.edges else ()):
+            found = _edges(side, settings, progress)
+            names = {code: _file(side, code, sides) for code in side.done}
+            found.write(run, _Collected(tables, side.model.id).table, names, arrays=side is first)
+            summaries[place] |= found.summary
+            run.manifest["edges"] = found.settings
+        summary = summaries[0]
         if len(sides) > 1:
             summary["against"] = {"model": sides[1].model.id, **summaries[1]}
             matched = _matching(settings, first, sides[1])
             tables["matching"] = [pd.DataFrame(matched)]
         for name, frames in tables.items():
-            if name != "overlap" or not settings.edges:
-                run.table(name, pd.concat(frames, ignore_index=True))
+            run.table(name, pd.concat(frames, ignore_index=True))
         _manifest(run, first.model, settings, first.prompts, summary, against)
     return open_run(out)
 
@@ -197,17 +201,9 @@ def _correlations(settings: CircuitsSettings, done: Mapping[str, Measured]) -> l
     return tables.correlation_rows(matrices, settings.permutations, settings.seed)
 
 
-def _write_edges(
-    run: RunWriter,
-    model: Model,
-    settings: CircuitsSettings,
-    prompts: Mapping[str, Prompts],
-    done: Mapping[str, Measured],
-    progress: Progress,
-) -> dict[str, Any]:
-    """The second half: routes, edges, and circuits as masks, compared across languages."""
-    if not settings.edges:
-        return {}
+def _edges(side: Side, settings: CircuitsSettings, progress: Progress) -> Edges:
+    """The second half: routes, edges, and circuits as masks, compared across the languages of one model."""
+    model, done = side.model, side.done
     chosen = EdgeSettings(
         share=settings.edge_share,
         permutations=settings.permutations,
@@ -215,6 +211,7 @@ def _write_edges(
         counted=settings.counted,
         construction=settings.construction,
         half=settings.half,
+        slopes=settings.slopes,
     )
     controls = control_prompts(
         model, settings.task, list(done), max(2, settings.n // 2), seed=settings.seed, split=settings.split
@@ -224,18 +221,15 @@ def _write_edges(
         for row in role_rows(code, language.found, language.roles, task_named(settings.task)):
             if row["role"] != ALSO:
                 roles.setdefault(code, {}).setdefault(f"{row['layer']}.{row['head']}", str(row["role"]))
-    found = find_edges(
+    return find_edges(
         model,
-        {code: each.main for code, each in prompts.items()},
+        {code: each.main for code, each in side.prompts.items()},
         chosen,
         {code: language.activation.heads() for code, language in done.items()},
         roles,
         controls,
         progress,
     )
-    found.write(run, overlap=_correlations(settings, done))
-    run.manifest["edges"] = found.settings
-    return found.summary
 
 
 def _write_faithfulness(

@@ -24,28 +24,47 @@ from babelscope.studies.steps import Sink
 
 
 def write_alignment(run: Sink, model: Model, recording: Recording, corpus: ParallelCorpus) -> dict[str, Any]:
-    """Table `alignment`: every metric by layer and pair, SADS against matched negatives, token overlap and script."""
+    """Table `alignment`: every metric by layer and pair, SADS against matched negatives, token overlap and script.
+
+    Table `alignment_means`: the mean over pairs of languages by layer, with an interval of its own.
+    """
     languages = recording.languages
     sequences = [ids for code in languages for ids in model.tokenize(corpus.texts[code])]
     overlap = confounds.token_overlap(sequences, len(languages))
     controls = [confounds.length_matched(recording.tokens), confounds.overlap_matched(overlap)]
     found = alignment.alignment(recording, negatives=controls)
     rows: list[dict[str, Any]] = [
-        {**pair, "metric": one.metric, "layer": float(layer), "value": value, "low": low, "high": high}
+        {**pair, "metric": one.metric, "layer": float(layer), "value": value, "low": low, "high": high,
+         "interval": one.interval, "why": _why(one, low)}
         for one in found
         for place, layer in enumerate(recording.layout.with_neurons)
         for pair, value, low, high in _pairs(languages, one.values[place], one.low[place], one.high[place])
-    ]
+    ]  # fmt: skip
     # no layer: these are facts of texts, not of activations
-    same = overlap.diagonal(dim1=1, dim2=3).mean(-1)
-    for name, matrix in {"token-overlap": same, "same-script": confounds.same_script(languages)}.items():
+    facts = {"token-overlap": overlap.translations(), "same-script": confounds.same_script(languages)}
+    for name, matrix in facts.items():
         rows += [
-            {**pair, "metric": name, "layer": None, "value": value, "low": None, "high": None}
+            {**pair, "metric": name, "layer": None, "value": value, "low": None, "high": None, "interval": "",
+             "why": "a fact of the texts"}
             for pair, value, _, _ in _pairs(languages, matrix, matrix, matrix)
-        ]
-    columns = ["metric", "layer", "language", "language2", "value", "low", "high", "n"]
-    run.table("alignment", pd.DataFrame([{**row, "n": len(recording.ids)} for row in rows], columns=columns))
+        ]  # fmt: skip
+    n, documents = len(recording.ids), recording.document_count if recording.documents else None
+    columns = ["metric", "layer", "language", "language2", "value", "low", "high", "interval", "why", "n"]
+    run.table("alignment", pd.DataFrame([{**row, "n": n} for row in rows], columns=columns))
+    means = [
+        {"metric": one.metric, "layer": layer, "value": value, "low": low, "high": high, "interval": one.interval,
+         "why": _why(one, low), "n": n, "documents": documents}
+        for one in found
+        for layer, value, low, high in zip(
+            recording.layout.with_neurons, one.mean.tolist(), one.mean_low.tolist(), one.mean_high.tolist()
+        )
+    ]  # fmt: skip
+    run.table("alignment_means", pd.DataFrame(means))
     return {control.name: dict(control.facts) for control in controls}
+
+
+def _why(one: alignment.Alignment, low: float) -> str:
+    return one.why or ("" if low == low else "documents do not differ")
 
 
 def _pairs(languages: Sequence[str], *matrices: torch.Tensor) -> list[tuple[dict[str, str], float, float, float]]:

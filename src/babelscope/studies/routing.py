@@ -99,7 +99,7 @@ def _layers(found: Routing, reference: str, null: RoutingNull | None) -> list[di
                 continue
             each = pairs[place, :, own, language]
             row: dict[str, Any] = {"layer": layer, "language": code, "reference": reference}
-            row |= stats.mean_t(each[each.isfinite()].numpy()).columns("divergence")
+            row |= stats.bootstrap_mean(each[each.isfinite()].numpy()).columns("divergence")
             row["other_sentence"] = float(distances.other_sentence[place, language])
             row["alignment"] = float(distances.alignment[place, language])
             row["pooled_js"] = float(distances.pooled[place, language])

@@ -93,7 +93,7 @@ def study_steering(
     if settings.normalise:
         found = found.normalised(settings.normalise)
     if settings.samples:
-        found = found.sample(min(settings.samples, len(found)), settings.seed)
+        found = found.sample(settings.samples, settings.seed)
     split = split_documents(found, settings.seed)
     pairs = settings.wanted(tuple(found.languages))
     judge = OfflineRule(found.languages)

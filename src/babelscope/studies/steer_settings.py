@@ -87,6 +87,8 @@ class SteerSettings(Writing):
         unknown = [name for name in self.method if name not in (*DIRECTIONS, *BY_NEURONS)]
         if unknown or not self.method:
             raise InputError(f"--method {', '.join(unknown)}: there are {', '.join((*DIRECTIONS, *BY_NEURONS))}")
+        if not 0 < self.lape_share <= 1:
+            raise InputError(f"--lape-share {self.lape_share:g}: a share lies above 0 and is at most 1")
         if not self.alpha:
             raise InputError("--alpha: give at least one strength")
         if min(self.controls, self.third, self.samples) < 0 or min(self.choose_prompts, self.report_prompts) < 1:

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import combinations
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from jaxtyping import Float
 from numpy.typing import NDArray
 
 from babelscope.circuits.core.ablation import Ablation, reference
+from babelscope.circuits.edges.atp import attribution_patching, input_effects
 from babelscope.circuits.edges.eap import Attribution
 from babelscope.circuits.edges.single_edges import edge_effects
 from babelscope.stats import pearson, spearman
@@ -81,3 +82,28 @@ def confirmed(
     true = edge_effects(model, pairs, edges, reference(model, pairs, ablation, budget), budget).mean(1)
     said = {name: np.array([found.scores[edge] for edge in edges]) for name, found in attributions.items()}
     return {**said, "edge patching": true}, edges
+
+
+def input_agreements(
+    model: Model, ranking: Sequence[PromptPair], testing: Sequence[PromptPair], top: int, **labels: Any
+) -> list[dict[str, Any]]:
+    """AtP of queries and keys with its QK fix, and without, against patching those that either finds strongest."""
+    fixed, plain = (attribution_patching(model, ranking, qk_fix=fix) for fix in (True, False))
+    rows: list[dict[str, Any]] = []
+    kinds: tuple[tuple[Literal["q", "k"], str], ...] = (("q", "queries"), ("k", "keys"))
+    for kind, what in kinds:
+        if kind not in model.readings:
+            continue
+        scores: dict[str, Array] = {"atp": getattr(plain, what), "atp, QK fix": getattr(fixed, what)}
+        places = sorted({int(place) for each in scores.values() for place in _strongest(each, top)})
+        nodes = [divmod(place, scores["atp"].shape[1]) for place in places]
+        said = {name: each.ravel()[places] for name, each in scores.items()}
+        said["patching"] = input_effects(model, testing, kind, nodes)
+        rows += agreements(said, top, what, **labels)
+    return rows
+
+
+def _strongest(scores: Float[Array, "L H"], top: int) -> NDArray[np.int64]:
+    """Places of the largest absolute scores, without layers that have none."""
+    flat = np.abs(scores).ravel()
+    return np.argsort(-np.nan_to_num(flat, nan=-1.0))[: min(top, int(np.isfinite(flat).sum()))]

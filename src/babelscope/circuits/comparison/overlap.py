@@ -225,16 +225,17 @@ def _renaming(wiring: Wiring, generator: np.random.Generator) -> tuple[Int[Order
     """New row of every writer and new column of every reader."""
     group = wiring.heads // wiring.kv_heads
     rows, columns = np.arange(len(wiring.writers)), np.arange(len(wiring.readers))
-    for layer in range(wiring.layers):
+    for layer in (layer for layer in range(wiring.layers) if wiring.has(layer, "a")):
         groups = generator.permutation(wiring.kv_heads)
         inside = np.array([generator.permutation(group) for _ in range(wiring.kv_heads)])
         heads = (groups[:, None] * group + inside).ravel()  # new name of head g·group + i
         first = wiring.writer(Head(layer, 0))
         rows[first : first + wiring.heads] = first + heads
-        q, k, v, _ = (wiring.reader(reader) for reader in wiring.first_readers(layer))
-        columns[q : q + wiring.heads] = q + heads
-        columns[k : k + wiring.kv_heads] = k + groups
-        columns[v : v + wiring.kv_heads] = v + groups
+        for reader in wiring.first_readers(layer):
+            if reader.kind in ("q", "k", "v", "gate"):
+                own = groups if reader.kind in ("k", "v") else heads
+                start = wiring.reader(reader)
+                columns[start : start + len(own)] = start + own
     return rows, columns
 
 

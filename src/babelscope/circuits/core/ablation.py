@@ -86,23 +86,26 @@ def zeros(model: Model, ids: Tensor) -> Values:
     def empty(*shape: int) -> Tensor:
         return torch.zeros(*ids.shape, *shape, dtype=model.dtype, device=ids.device)
 
-    layers = range(model.layers)
     return Values(
         empty(model.width),
-        [empty(model.heads, model.head_width) for _ in layers],
-        [empty(model.width) for _ in layers],
+        {layer: empty(model.heads, model.head_width) for layer in model.attention_layers},
+        {layer: empty(model.width) for layer in model.neuron_layers},
+        {layer: empty(model.width) for layer in model.mixer_layers},
     )
 
 
 @torch.no_grad()
 def _means(model: Model, pairs: Sequence[PromptPair], budget: int | None, over: Over) -> Reference:
     sums: dict[Key, tuple[list[Tensor], int]] = {}
+    shape: Values | None = None
     for rows in batches(pairs, budget or token_budget(model.device), model.device):
-        values = Values.of(run(model, getattr(rows, over)))
+        values = shape = Values.of(run(model, getattr(rows, over)))
         for key, members in _by_key(rows).items():
             parts = [part[members].sum(0) for part in values.listed()]
             before, count = sums.get(key, ([torch.zeros_like(part) for part in parts], 0))
             sums[key] = [old + new for old, new in zip(before, parts)], count + len(members)
+    assert shape is not None
+    like = shape.tokens(0, 0)
     means = {key: [part / count for part in parts] for key, (parts, count) in sums.items()}
 
     def at(rows: Rows) -> Values:
@@ -110,7 +113,7 @@ def _means(model: Model, pairs: Sequence[PromptPair], budget: int | None, over: 
         missing = next((key for key in keys if key not in means), None)
         if missing is not None:
             raise InputError(f"no mean for template {missing[0]} in order {missing[1]!r}: it was not among the prompts")
-        return Values.from_list([torch.stack(parts) for parts in zip(*(means[key] for key in keys))])
+        return like.with_list([torch.stack(parts) for parts in zip(*(means[key] for key in keys))])
 
     return at
 
@@ -142,7 +145,8 @@ def fitted_constants(
     means over prompts and positions; `steps` of Adam on KL(model ‖ circuit), each constant moving by up to `rate` of
     its own root mean square a step (Li and Janson 2024). Returns the constants and the loss before every step.
     """
-    parameters = [part.clone().requires_grad_() for part in _mean_constants(model, pairs, budget).listed()]
+    begun = _mean_constants(model, pairs, budget)
+    parameters = [part.clone().requires_grad_() for part in begun.listed()]
     sizes = [rate * float(part.detach().square().mean().sqrt().clamp_min(1e-4)) for part in parameters]
     optimiser = torch.optim.Adam([{"params": [part], "lr": size} for part, size in zip(parameters, sizes)])
     _ = model.block_returns_tuple
@@ -154,7 +158,7 @@ def fitted_constants(
             with torch.no_grad():
                 whole = model.trunk(rows.clean)[:, rows.length - rows.answer]
             with torch.enable_grad():
-                changed = final(rows, Values.from_list(parameters))
+                changed = final(rows, begun.with_list(parameters))
                 loss = logit_diff.divergence(model, whole, changed[None]).sum() / len(pairs)
                 # gradients of the constants alone: the model's own .grad is the user's
                 found = torch.autograd.grad(loss, parameters, allow_unused=True)
@@ -163,16 +167,18 @@ def fitted_constants(
                 if gradient is not None:
                     parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
         optimiser.step()
-    constants = Values.from_list([parameter.detach() for parameter in parameters])
+    constants = begun.with_list([parameter.detach() for parameter in parameters])
     return (lambda _: constants), losses
 
 
 @torch.no_grad()
 def _mean_constants(model: Model, pairs: Sequence[PromptPair], budget: int | None) -> Values:
     total: list[Tensor] = []
-    tokens = 0
+    tokens, like = 0, None
     for rows in batches(pairs, budget or token_budget(model.device), model.device):
-        parts = [part.sum((0, 1)) for part in Values.of(run(model, rows.corrupted)).listed()]
+        values = Values.of(run(model, rows.corrupted))
+        parts, like = [part.sum((0, 1)) for part in values.listed()], values.tokens(0, 0)
         total = [old + new for old, new in zip(total, parts)] if total else parts
         tokens += rows.corrupted.numel()
-    return Values.from_list([part / tokens for part in total])
+    assert like is not None
+    return like.with_list([part / tokens for part in total])

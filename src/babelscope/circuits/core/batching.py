@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from babelscope.tasks import PromptPair
 
 END = "END"
+PROMPT = "a prompt with its answer"
+"""what is too long, in errors"""
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from babelscope.circuits.core.batching import Rows
+from babelscope.circuits.core.batching import PROMPT, Rows
 from babelscope.circuits.core.nodes import check_model
 from babelscope.models.families import find
-from babelscope.models.hooks import Change, Site, capture, edit
+from babelscope.models.hooks import Change, Reading, Site, capture, edit
 from babelscope.models.places import matrix
 
 if TYPE_CHECKING:
@@ -32,13 +32,16 @@ class Recorded:
     ids: Int[Tensor, "N T"]
     residual: list[Float[Tensor, "N T D"]]
     """entering each block, and entering the final norm"""
-    z: list[Float[Tensor, "N T H E"]]
-    mlp: list[Float[Tensor, "N T D"]]
-    """what each MLP writes to the stream; empty when not asked for"""
+    z: dict[int, Float[Tensor, "N T H E"]]
+    """by layer, of those that have heads"""
+    mlp: dict[int, Float[Tensor, "N T D"]]
+    """what each MLP writes to the stream, by layer; empty when not asked for"""
+    state: dict[int, Float[Tensor, "N T D"]]
+    """what each linear mixer writes to the stream, by layer"""
     final: Float[Tensor, "N T D"]
     """after the final norm"""
     keys: list[tuple[Float[Tensor, "N K T E"], Float[Tensor, "N K T E"]]]
-    """keys and values as attention reads them; empty when not asked for"""
+    """keys and values as attention reads them; empty when not asked for, or where they are not all that is kept"""
 
 
 @dataclass(frozen=True)
@@ -74,39 +77,52 @@ def record(
 
 
 def run(model: Model, ids: Int[Tensor, "N T"], mlps: bool = True, keys: bool = False) -> Recorded:
-    """One pass over a batch, with everything kept that patching needs."""
+    """One pass over a batch, with everything kept that patching needs.
+
+    Raises UnsupportedModel where circuits cannot be computed, InputError for prompts longer than the model's context.
+    """
     from transformers import DynamicCache
 
     check_model(model)
-    layers = range(model.layers)
-    sites = [Site("residual", layer) for layer in range(model.layers + 1)] + [Site("z", layer) for layer in layers]
-    sites += [Site("mlp_write", layer) for layer in layers] if mlps else []
-    cache: Any = DynamicCache() if keys else None
+    model.check_length(ids.shape[1], PROMPT)
+    sites = [Site("residual", layer) for layer in range(model.layers + 1)]
+    sites += [Site("z", layer) for layer in model.attention_layers]
+    sites += [Site("state_write", layer) for layer in model.mixer_layers]
+    sites += [Site("mlp_write", layer) for layer in model.neuron_layers] if mlps else []
+    cache: Any = DynamicCache() if keys and model.keeps_keys else None
     with capture(model, sites) as seen:
         final = model.trunk(ids, cache=cache)
     return Recorded(
         ids=ids,
         residual=[seen[Site("residual", layer)] for layer in range(model.layers + 1)],
-        z=[seen[Site("z", layer)] for layer in layers],
-        mlp=[seen[Site("mlp_write", layer)] for layer in layers] if mlps else [],
+        z={layer: seen[Site("z", layer)] for layer in model.attention_layers},
+        mlp={layer: seen[Site("mlp_write", layer)] for layer in model.neuron_layers} if mlps else {},
+        state={layer: seen[Site("state_write", layer)] for layer in model.mixer_layers},
         final=final,
-        keys=[(part.keys, part.values) for part in cache.layers] if keys else [],
+        keys=[(part.keys, part.values) for part in cache.layers] if cache is not None else [],
     )
 
 
-def _under_patterns(model: Model, base: Recorded, source_ids: Int[Tensor, "N T"]) -> list[Tensor]:
+def first_position(model: Model, positions: Int[Tensor, "N P"]) -> int:
+    """Where a pass has to start when values stand at `positions`: at the first of them, or at 0 where a cache of keys
+    does not give back what came before."""
+    return int(positions.min()) if model.keeps_keys else 0
+
+
+def _under_patterns(model: Model, base: Recorded, source_ids: Int[Tensor, "N T"]) -> dict[int, Tensor]:
     """Head outputs of the base run with every pattern taken from the source: its queries and keys, the base's values.
 
     Every block is fed the base's own residual, so one pass serves all layers without mixing them.
     """
-    layers = range(model.layers)
-    with capture(model, [Site(kind, layer) for layer in layers for kind in ("q", "k")]) as seen:
+    layers = model.attention_layers
+    kinds: list[Reading] = [kind for kind in model.readings if kind in ("q", "k", "shared_key")]
+    with capture(model, [Site(kind, layer) for layer in layers for kind in kinds]) as seen:
         model.trunk(source_ids)
     changes = {site: _constant(value) for site, value in seen.items()}
-    changes |= {Site("residual", layer): _constant(base.residual[layer]) for layer in layers}
+    changes |= {Site("residual", layer): _constant(base.residual[layer]) for layer in range(model.layers)}
     with edit(model, changes), capture(model, [Site("z", layer) for layer in layers]) as mixed:
         model.trunk(base.ids)
-    return [mixed[Site("z", layer)] for layer in layers]
+    return {layer: mixed[Site("z", layer)] for layer in layers}
 
 
 def _constant(value: Tensor) -> Any:

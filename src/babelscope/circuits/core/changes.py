@@ -1,4 +1,4 @@
-"""Edits that put other values in the place of what heads and MLPs put out.
+"""Edits that put other values in the place of what heads, linear mixers and MLPs put out.
 
 H head · E head width · D width
 """
@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 from jaxtyping import Float
 from torch import Tensor
 
-from babelscope.circuits.core.nodes import MLP, Head, check_nodes
+from babelscope.circuits.core.nodes import MLP, Head, Mixer, check_nodes
 from babelscope.circuits.core.residual import Values
 from babelscope.models.hooks import Change, Site
 
 if TYPE_CHECKING:
     from babelscope.models import Model
 
-Part = Head | MLP
+Part = Head | Mixer | MLP
 
 
 def node_changes(model: Model, values: Values, nodes: Collection[Part]) -> dict[Site, Change]:
@@ -29,7 +29,9 @@ def node_changes(model: Model, values: Values, nodes: Collection[Part]) -> dict[
         heads.setdefault(node.layer, []).append(node.head)
     changes = {Site("z", layer): _heads_changed(values.z[layer], own) for layer, own in heads.items()}
     mlps = {node.layer for node in nodes if isinstance(node, MLP)}
-    return changes | {Site("mlp_write", layer): _mlp_changed(values.mlp[layer]) for layer in mlps}
+    mixers = {node.layer for node in nodes if isinstance(node, Mixer)}
+    changes |= {Site("state_write", layer): _write_changed(values.state[layer]) for layer in mixers}
+    return changes | {Site("mlp_write", layer): _write_changed(values.mlp[layer]) for layer in mlps}
 
 
 def _heads_changed(value: Float[Tensor, "*batch H E"], heads: list[int]) -> Change:
@@ -43,7 +45,7 @@ def _heads_changed(value: Float[Tensor, "*batch H E"], heads: list[int]) -> Chan
     return change
 
 
-def _mlp_changed(value: Float[Tensor, "*batch D"]) -> Change:
+def _write_changed(value: Float[Tensor, "*batch D"]) -> Change:
     def change(written: Tensor) -> Tensor:
         other = value if value.dim() == 1 else value[:, -written.shape[1] :]
         return other.to(written).expand(written.shape).clone()

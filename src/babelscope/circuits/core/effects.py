@@ -14,9 +14,9 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 
 from babelscope.circuits.core.cache import Direction
-from babelscope.circuits.core.nodes import MLP, Head, Sender
-from babelscope.circuits.core.statistics import resampled_weights
+from babelscope.circuits.core.nodes import MLP, Head, Mixer, Sender
 from babelscope.errors import NonFinite
+from babelscope.stats import mean_ends
 
 Array = NDArray[np.float64]
 
@@ -80,14 +80,11 @@ class Effects:
         span = float((self.clean - self.corrupted).mean())
         return (self.patched - self.corrupted).mean(1) / _nonzero(span, "clean and corrupted runs score the same")
 
-    def interval(self, draws: int = 2000, seed: int = 0) -> tuple[Float[Array, " S"], Float[Array, " S"]]:
-        """Ends of the 95 % bootstrap interval (over pairs) of `effect`."""
-        weights = resampled_weights(len(self.clean), draws, seed)
-        scale = weights @ self._scale
-        with np.errstate(divide="ignore", invalid="ignore"):
-            drawn = (self.differences @ weights.T) / np.where(scale == 0, np.nan, scale)
-        low, high = np.nanquantile(drawn, [0.025, 0.975], axis=1)
-        return low, high
+    def interval(self, draws: int = 1000, seed: int = 0) -> tuple[Float[Array, " S"], Float[Array, " S"]]:
+        """Ends of the 95 % bootstrap-t interval of `effect`, a ratio of means, by each pair's part in it."""
+        effect, scale = self.effect, self._scale
+        parts = effect[:, None] + (self.differences - effect[:, None] * scale) / scale.mean()
+        return mean_ends(parts, draws, seed)
 
     @property
     def mean(self) -> float:
@@ -132,6 +129,15 @@ class Effects:
         vector = np.full(int(self.settings["layers"]), np.nan)
         for node, value in zip(self.senders, values):
             if isinstance(node, MLP):
+                vector[node.layer] = value
+        return vector
+
+    def mixers(self, values: Float[Array, " S"] | None = None) -> Float[Array, " L"]:
+        """Values of the linear mixers by layer; NaN where one was no sender."""
+        values = self.effect if values is None else values
+        vector = np.full(int(self.settings["layers"]), np.nan)
+        for node, value in zip(self.senders, values):
+            if isinstance(node, Mixer):
                 vector[node.layer] = value
         return vector
 

@@ -19,7 +19,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 
 from babelscope.circuits.core.statistics import drawn_ends, resampled_weights
-from babelscope.stats import Interval
+from babelscope.stats import BOOTSTRAP_T, Interval, mean_ends
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -64,9 +64,11 @@ class Scored:
         return (weights @ (self.circuits - self.empty).T) / span[..., None]
 
     def intervals(self, draws: int = 1000, seed: int = 0) -> list[Interval]:
-        """f of each circuit with its 95 % bootstrap interval over pairs."""
-        drawn = self.faithfulness(resampled_weights(len(self.whole), draws, seed))
-        return [Interval(float(f), *drawn_ends(column)) for f, column in zip(self.faithfulness(), drawn.T)]
+        """f of each circuit with its 95 % bootstrap-t interval: a ratio of means, by each pair's part in it."""
+        f, span = self.faithfulness(), self.whole - self.empty
+        parts = f[:, None] + (self.circuits - self.empty - f[:, None] * span) / (span.mean() or np.nan)
+        low, high = mean_ends(parts, draws, seed)
+        return [Interval(*map(float, ends), BOOTSTRAP_T) for ends in zip(f, low, high)]
 
 
 def score(space: Space, circuits: Sequence[Mask]) -> Scored:

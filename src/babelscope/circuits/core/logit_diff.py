@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from babelscope.circuits.core.batching import Rows
+from babelscope.terms import Slope
 
 if TYPE_CHECKING:
     from babelscope.models import Model
@@ -36,6 +37,23 @@ def scores(model: Model, rows: Rows, final: Float[Tensor, "S N A D"]) -> Float[T
         return both[..., 0] - both[..., 1]
     signs = torch.tensor(rows.signs, device=final.device)
     return answer_log_probability(model, rows, final) * signs
+
+
+def followed(
+    model: Model, rows: Rows, final: Float[Tensor, "S N A D"], slope: Slope, clean: Float[Tensor, "N D"] | None = None
+) -> Float[Tensor, "S N"]:
+    """What attribution follows, large where a run does as the clean one: LD, log p(target), −KL(clean ‖ run) at END.
+
+    `clean`: final hidden states at END, for kl. Of answers of several tokens, the foil's row counts for LD alone.
+    """
+    if slope == "ld":
+        return scores(model, rows, final)
+    if slope == "kl":
+        assert clean is not None
+        found = -divergence(model, clean, final[:, :, 0])
+    else:
+        found = answer_log_probability(model, rows, final)
+    return found * torch.tensor([float(sign >= 0) for sign in rows.signs], device=found.device)
 
 
 def answer_log_probability(model: Model, rows: Rows, final: Float[Tensor, "S N A D"]) -> Float[Tensor, "S N"]:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from babelscope.circuits.core import logit_diff
-from babelscope.circuits.core.batching import Rows, batches
+from babelscope.circuits.core.batching import PROMPT, Rows, batches
 from babelscope.models.batches import token_budget
 from babelscope.models.hooks import Change, Site, edit
 from babelscope.stats import bootstrap_mean, wilson
@@ -93,6 +93,7 @@ def behaviour(
     target, foil, exact = np.zeros(count), np.zeros(count), np.zeros(count, dtype=bool)
     rank = np.zeros(count, dtype=np.int64)
     for rows in batches(pairs, budget or token_budget(model.device), model.device):
+        model.check_length(rows.length, PROMPT)
         with edit(model, edits(rows) if edits else {}):
             final = model.trunk(getattr(rows, which))
         scored = _scored(model, rows, final[:, rows.length - rows.answer :])
@@ -138,6 +139,7 @@ def logit_differences(
     """LD of each pair, from the answer's rows of the unembedding alone."""
     found = np.zeros(len(pairs))
     for rows in batches(pairs, budget or token_budget(model.device), model.device):
+        model.check_length(rows.length, PROMPT)
         with edit(model, edits(rows) if edits else {}):
             final = model.trunk(getattr(rows, which))
         scores = logit_diff.scores(model, rows, final[None, :, rows.length - rows.answer :])[0]

@@ -8,9 +8,9 @@ W writer · R reader · C token · D width · H query head · K key/value head �
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float
@@ -18,13 +18,15 @@ from torch import Tensor, nn
 
 from babelscope.circuits.core.cache import Recorded, attention_output
 from babelscope.models.families import find
+from babelscope.models.hooks import Reading
 from babelscope.models.norms import NormMap, plain
 from babelscope.models.places import matrix
+from babelscope.models.projections import latent, project
 
 if TYPE_CHECKING:
     from babelscope.models import Model
 
-AttentionKind = Literal["q", "k", "v"]
+AttentionKind = Reading
 
 
 # -- writers --------------------------------------------------------------------------------------------------------
@@ -38,29 +40,33 @@ class Values:
     """
 
     embedding: Float[Tensor, "*batch D"]
-    z: list[Float[Tensor, "*batch H E"]]
-    mlp: list[Float[Tensor, "*batch D"]]
+    z: Mapping[int, Float[Tensor, "*batch H E"]]
+    """by layer, of those that have heads"""
+    mlp: Mapping[int, Float[Tensor, "*batch D"]]
+    state: Mapping[int, Float[Tensor, "*batch D"]]
+    """of linear mixers"""
 
     @classmethod
     def of(cls, run: Recorded) -> Values:
-        return cls(run.residual[0], run.z, run.mlp)
+        return cls(run.residual[0], run.z, run.mlp, run.state)
 
     def listed(self) -> list[Tensor]:
-        """The embedding's, every layer's heads', every layer's MLP's."""
-        return [self.embedding, *self.z, *self.mlp]
+        """The embedding's, every layer's heads', every layer's MLP's, every layer's mixer's."""
+        return [self.embedding, *self.z.values(), *self.mlp.values(), *self.state.values()]
 
-    @classmethod
-    def from_list(cls, parts: Sequence[Tensor]) -> Values:
-        """What `listed` gave, put together again."""
-        layers = (len(parts) - 1) // 2
-        return cls(parts[0], list(parts[1 : layers + 1]), list(parts[layers + 1 :]))
+    def with_list(self, parts: Sequence[Tensor]) -> Values:
+        """Others in the order of `listed`, of the same layers."""
+        rest = iter(parts[1:])
+        z, mlp, state = ({layer: next(rest) for layer in part} for part in (self.z, self.mlp, self.state))
+        return Values(parts[0], z, mlp, state)
 
     def tokens(self, start: int, end: int) -> Values:
         """Some of the tokens, all rows laid end to end."""
         return Values(
             self.embedding.flatten(0, -2)[start:end],
-            [value.flatten(0, -3)[start:end] for value in self.z],
-            [value.flatten(0, -2)[start:end] for value in self.mlp],
+            {layer: value.flatten(0, -3)[start:end] for layer, value in self.z.items()},
+            {layer: value.flatten(0, -2)[start:end] for layer, value in self.mlp.items()},
+            {layer: value.flatten(0, -2)[start:end] for layer, value in self.state.items()},
         )
 
 
@@ -97,7 +103,8 @@ def all_parts(model: Model, values: Values) -> Float[Tensor, "W *batch D"]:
     """What every writer puts on the stream, in the order of the wiring."""
     found = [values.embedding[None]]
     for layer in range(model.layers):
-        found += [head_parts(model, layer, values.z[layer]), values.mlp[layer][None]]
+        found += [head_parts(model, layer, values.z[layer])] if layer in values.z else []
+        found += [part[layer][None] for part in (values.state, values.mlp) if layer in part]
     return torch.cat(found)
 
 
@@ -115,8 +122,11 @@ def read(
         value = plain(norm, seen[:1]).expand(seen.shape)
     else:
         value = plain(norm, seen)
-    if kind != "v" and model.family.qk_norms:
+    if kind in ("q", "k") and model.family.qk_norms:
         return _read_through_shared_norm(model, kind, layer, value)
+    if kind == "shared_key":
+        return project(model, kind, layer, value)[..., 0, :]
+    value = latent(model, kind, layer, value)
     result = torch.einsum("r...d,red->r...e", value, model.projection_weight(kind, layer).to(value.device))
     bias = model.projection_bias(kind, layer)
     if bias is None:
@@ -128,11 +138,13 @@ def read_head(
     model: Model, kind: AttentionKind, layer: int, head: int, seen: Float[Tensor, "*batch D"]
 ) -> Float[Tensor, "*batch E"]:
     """One head's query, key or value when it sees the stream `seen`."""
+    if kind == "shared_key":
+        return read(model, kind, layer, seen[None])[0]
     weight = model.projection_weight(kind, layer)
-    if kind != "v" and model.family.qk_norms:
+    if kind in ("q", "k") and model.family.qk_norms:
         return read(model, kind, layer, seen.expand(len(weight), *seen.shape))[head]
     norm = model.norm("attention", layer)
-    value = plain(norm, seen) if norm is not None else seen
+    value = latent(model, kind, layer, plain(norm, seen) if norm is not None else seen)
     bias = model.projection_bias(kind, layer)
     return nn.functional.linear(value, weight[head].to(value), None if bias is None else bias[head].to(value))
 

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import NDArray
 
-from babelscope.stats import bootstrap_counts, pearson, percentile, t_ends
+from babelscope.stats import bootstrap_counts, mean_ends, pearson, percentile
 
 Array = NDArray[np.float64]
 FEWEST = 6
@@ -56,13 +56,8 @@ def prompt_test(
 
 
 def prompt_interval(values: Float[Array, "*some P"]) -> tuple[Float[Array, "*some"], Float[Array, "*some"]]:
-    """Ends of the 95 % t interval of a mean over prompts; NaN for a single prompt, or equal ones."""
-    values = np.asarray(values, dtype=np.float64)
-    count = values.shape[-1]
-    if count < 2:
-        unknown = np.full(values.shape[:-1], np.nan)
-        return unknown, unknown
-    return t_ends(values.mean(-1), values.std(-1, ddof=1) / np.sqrt(count), count - 1)
+    """Ends of the 95 % interval of a mean over prompts (`stats.mean_ends`); NaN for a single prompt, or equal ones."""
+    return mean_ends(values)
 
 
 @dataclass(frozen=True)

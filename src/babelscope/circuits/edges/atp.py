@@ -14,8 +14,9 @@ L layer · H query head · K key/value head · N row · T position
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -23,11 +24,12 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
+from babelscope.circuits.core import logit_diff
 from babelscope.circuits.core.batching import Rows, batches
 from babelscope.circuits.core.nodes import check_model
 from babelscope.circuits.edges.backward import gradients
 from babelscope.models.batches import token_budget
-from babelscope.models.hooks import Kind, Site, capture, edit
+from babelscope.models.hooks import Change, Kind, Reading, Site, capture, edit
 
 if TYPE_CHECKING:
     from babelscope.models import Model
@@ -41,10 +43,12 @@ class NodeScores:
     """Estimated change of the mean logit difference when one node's value comes from the corrupted prompt."""
 
     heads: Float[Array, "L H"]
+    """here and below NaN in layers that have none"""
     queries: Float[Array, "L H"]
     keys: Float[Array, "L K"]
     values: Float[Array, "L K"]
     mlps: Float[Array, " L"]
+    mixers: Float[Array, " L"]
     embedding: float
     settings: dict[str, Any]
 
@@ -59,6 +63,8 @@ def attribution_patching(
 ) -> NodeScores:
     """Scores of all nodes from one backward pass (and two more forward passes with `qk_fix`).
 
+    Keys out of a latent: the rotary part that all heads share counts for each of them, but not without `qk_fix`.
+
     Raises UnsupportedModel where writes do not add up, TaskError for bad pairs.
 
     >>> attribution_patching(model, prompts).queries.shape                               # doctest: +SKIP
@@ -68,19 +74,25 @@ def attribution_patching(
     _ = model.block_returns_tuple
     layers, heads, keys = model.layers, model.heads, model.kv_heads
     sums: dict[str, Array] = {
-        name: np.zeros((layers, count)) for name, count in (("z", heads), ("q", heads), ("k", keys), ("v", keys))
+        name: np.full((layers, count), np.nan) for name, count in (("z", heads), ("q", heads), ("k", keys), ("v", keys))
     }
-    mlps, embedding = np.zeros(layers), 0.0
+    for sum_ in sums.values():
+        sum_[list(model.attention_layers)] = 0
+    mlps, mixers, embedding = np.full(layers, np.nan), np.full(layers, np.nan), 0.0
+    mlps[list(model.neuron_layers)] = mixers[list(model.mixer_layers)] = 0
     for rows in batches(pairs, budget or token_budget(model.device), model.device):
         clean, corrupted = _seen(model, rows.clean), _seen(model, rows.corrupted)
         start = clean[Site("residual", 0)]
         sites = [site for site in clean if site != Site("residual", 0) and site.kind != "residual"]
         found = gradients(model, rows, start, [*sites, Site("residual", 0)])
-        for layer in range(layers):
+        for layer in model.attention_layers:
             for kind in ("z", "v") if qk_fix else ("z", "q", "k", "v"):
                 sums[kind][layer] += _by_head(clean, corrupted, found.at, Site(kind, layer))
-            site = Site("mlp_write", layer)
-            mlps[layer] += float(((corrupted[site] - clean[site]) * found.at[site]).double().sum())
+        writes: list[tuple[Array, Kind]] = [(mlps, "mlp_write"), (mixers, "state_write")]
+        for into, kind in writes:
+            for layer in np.flatnonzero(np.isfinite(into)).tolist():
+                site = Site(kind, layer)
+                into[layer] += float(((corrupted[site] - clean[site]) * found.at[site]).double().sum())
         first = Site("residual", 0)
         embedding += float(((corrupted[first] - clean[first]) * found.at[first]).double().sum())
         for kind in ("q", "k") if qk_fix else ():
@@ -94,14 +106,47 @@ def attribution_patching(
         sums["k"] / count,
         sums["v"] / count,
         mlps / count,
+        mixers / count,
         embedding / count,
         dict(method="atp", qk_fix=qk_fix, pairs=count),
     )
 
 
+@torch.no_grad()
+def input_effects(
+    model: Model, pairs: Sequence[PromptPair], kind: Literal["q", "k"], nodes: Sequence[tuple[int, int]]
+) -> Float[Array, " nodes"]:
+    """True mean change of LD when the queries (or keys) of one head come from the corrupted prompt, at all positions.
+
+    `nodes`: (layer, head), for keys by key/value head. What `attribution_patching` estimates.
+    """
+    totals = np.zeros(len(nodes))
+    for rows in batches(pairs, token_budget(model.device), model.device):
+
+        def score(changes: dict[Site, Change], rows: Rows = rows) -> float:
+            with edit(model, changes) if changes else nullcontext():
+                final = model.trunk(rows.clean)[None, :, rows.length - rows.answer :]
+            return float(logit_diff.scores(model, rows, final).double().sum())
+
+        corrupted, base = _seen(model, rows.corrupted), score({})
+        for place, (layer, head) in enumerate(nodes):
+            site = Site(kind, layer)
+            totals[place] += score({site: _put_head(corrupted[site], head)}) - base
+    return totals / len(pairs)
+
+
+def _put_head(value: Tensor, head: int) -> Change:
+    def change(own: Tensor) -> Tensor:
+        mixed = own.clone()
+        mixed[:, :, head] = value[:, :, head]
+        return mixed
+
+    return change
+
+
 def _seen(model: Model, ids: Tensor) -> dict[Site, Tensor]:
-    kinds: tuple[Kind, ...] = ("residual", "q", "k", "v", "z", "mlp_write")
-    with capture(model, [Site(kind, layer) for layer in range(model.layers) for kind in kinds]) as seen:
+    kinds: tuple[Kind, ...] = ("residual", *model.readings, "z", "state_write", "mlp_write")
+    with capture(model, [site for site in model.sites()[:-1] if site.kind in kinds]) as seen:
         model.trunk(ids)
     return dict(seen)
 
@@ -121,15 +166,17 @@ def _add_fixed(
     into: Array,
 ) -> None:
     """One pass in which every block is fed its own clean stream, with queries (or keys) of the corrupted run."""
-    layers = range(model.layers)
-    changes = {Site(kind, layer): _put(corrupted[Site(kind, layer)]) for layer in layers}
-    changes |= {Site("residual", layer): _put(clean[Site("residual", layer)]) for layer in layers}
+    layers = model.attention_layers
+    # out of a latent the part that all heads share belongs to each head's key
+    kinds: list[Reading] = [one for one in model.readings if one == kind or (kind == "k" and one == "shared_key")]
+    changes = {Site(one, layer): _put(corrupted[Site(one, layer)]) for layer in layers for one in kinds}
+    changes |= {Site("residual", layer): _put(clean[Site("residual", layer)]) for layer in range(model.layers)}
     sites = [Site("z", layer) for layer in layers]
     with edit(model, changes), capture(model, sites) as mixed:
         model.trunk(rows.clean)
-    for layer, site in enumerate(sites):
+    for site in sites:
         products = ((mixed[site] - clean[site]) * at[site]).double().sum((0, 1, 3)).cpu().numpy()
-        into[layer] += products.reshape(into.shape[1], -1).sum(1)
+        into[site.layer] += products.reshape(into.shape[1], -1).sum(1)
 
 
 def _put(value: Tensor) -> Callable[[Tensor], Tensor]:

@@ -8,7 +8,7 @@ N row · T position · D width · E head width
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
@@ -19,12 +19,10 @@ from torch import Tensor
 from babelscope.circuits.core import logit_diff
 from babelscope.circuits.core.batching import Rows
 from babelscope.circuits.core.residual import attention_write
-from babelscope.models.hooks import Change, Kind, Site, capture, edit, resume
+from babelscope.models.hooks import Change, Site, capture, edit, resume
 
 if TYPE_CHECKING:
     from babelscope.models import Model
-
-READ: tuple[Kind, ...] = ("q", "k", "v", "mlp_in")
 
 
 @dataclass(frozen=True)
@@ -46,15 +44,17 @@ def gradients(
     sites: Sequence[Site] | None = None,
     frozen_patterns: bool = False,
     ids: Tensor | None = None,
+    value: Callable[[Float[Tensor, "S N A D"]], Float[Tensor, "S N"]] | None = None,
 ) -> Gradients:
     """Gradients at `sites` (everywhere a node reads, unless given) of a run that starts from `embedding`.
 
-    `frozen_patterns`: attention patterns are constants, so q and k get no gradient.
+    `frozen_patterns`: attention patterns are constants, so q and k get no gradient. `value`: what is followed, of the
+    final hidden states at the answer's positions; None: the logit difference.
     """
     kept: dict[Site, Tensor] = {}
     layers = range(model.layers)
     if sites is None:
-        sites = [Site(kind, layer) for layer in layers for kind in READ] + [Site("residual", model.layers)]
+        sites = [*reading_sites(model), Site("residual", model.layers)]
 
     def keep(site: Site) -> Change:
         def change(value: Tensor) -> Tensor:
@@ -66,13 +66,17 @@ def gradients(
 
     changes = {site: keep(site) for site in sites}
     if frozen_patterns:
-        changes |= {Site(kind, layer): _cut for layer in layers for kind in ("q", "k")}
-    streams = [Site("residual", layer) for layer in layers] + [Site("z", layer) for layer in layers]
+        cut = [site for site in reading_sites(model) if site.kind in ("q", "k", "shared_key")]
+        changes |= dict.fromkeys(cut, _cut)
+    streams = [Site("residual", layer) for layer in layers]
+    streams += [Site("z", layer) for layer in model.attention_layers]
+    streams += [Site("state_write", layer) for layer in model.mixer_layers]
     with torch.enable_grad():
         start = embedding.detach().clone().requires_grad_()
         with resume(model, 0, start), capture(model, streams) as seen, edit(model, changes):
             final = model.trunk(rows.clean if ids is None else ids)
-        scores = logit_diff.scores(model, rows, final[None, :, rows.length - rows.answer :])[0]
+        ends = final[None, :, rows.length - rows.answer :]
+        scores = (logit_diff.scores(model, rows, ends) if value is None else value(ends))[0]
         wanted = [site for site in sites if site in kept]
         found = torch.autograd.grad(scores.sum(), [kept[site] for site in wanted], allow_unused=True)
     at = {
@@ -83,8 +87,25 @@ def gradients(
     if model.family.parallel:
         return Gradients(at, attention, attention, scores.detach())
     with torch.no_grad():
-        mlp = [attention[layer] + attention_write(model, layer, seen[Site("z", layer)]) for layer in layers]
+        mlp = [_before_mlp(model, layer, attention[layer], seen) for layer in layers]
     return Gradients(at, attention, mlp, scores.detach())
+
+
+def reading_sites(model: Model) -> list[Site]:
+    """Where nodes read, layer by layer."""
+    found: list[Site] = []
+    for layer in range(model.layers):
+        found += [Site(kind, layer) for kind in model.readings] if layer in model.attention_layers else []
+        found += [Site("mlp_in", layer)] if layer in model.neuron_layers else []
+    return found
+
+
+def _before_mlp(model: Model, layer: int, entering: Tensor, seen: Mapping[Site, Tensor]) -> Tensor:
+    for site in (Site("z", layer), Site("state_write", layer)):
+        if site in seen:
+            write = attention_write(model, layer, seen[site]) if site.kind == "z" else seen[site]
+            entering = entering + write
+    return entering
 
 
 def _cut(value: Tensor) -> Tensor:

@@ -145,6 +145,9 @@ class Circuit:
         return [float(sums[self.wiring.writer(node)]) for node in self.nodes]
 
     def _reading(self, receiver: Receiver, present: set[Sender]) -> list[str]:
+        if receiver.kind == "shared_key":
+            every = [Head(receiver.layer, head) for head in range(self.wiring.heads)]
+            return [f"{node}.shared_key" for node in every if node in present]
         if receiver.kind not in ("k", "v"):
             return [str(receiver)]
         group = self.wiring.heads // self.wiring.kv_heads

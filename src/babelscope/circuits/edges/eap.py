@@ -22,17 +22,19 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
+from babelscope.circuits.core import logit_diff
 from babelscope.circuits.core.ablation import Ablation, ablation_kind, reference
-from babelscope.circuits.core.batching import batches
+from babelscope.circuits.core.batching import Rows, batches
 from babelscope.circuits.core.cache import run
 from babelscope.circuits.core.graph import Wiring
 from babelscope.circuits.core.nodes import MLP, Head
-from babelscope.circuits.core.residual import AttentionKind, Values, all_parts, pulled_back, pulled_back_mlp
+from babelscope.circuits.core.residual import Values, all_parts, pulled_back, pulled_back_mlp
 from babelscope.circuits.edges.backward import Gradients, gradients
 from babelscope.circuits.edges.relp import relevance_rules
 from babelscope.errors import InputError, NonFinite
 from babelscope.models.batches import token_budget
 from babelscope.models.hooks import Site
+from babelscope.terms import SLOPES, Slope
 
 if TYPE_CHECKING:
     from babelscope.models import Model
@@ -61,19 +63,21 @@ class Attribution:
 
     @property
     def heads(self) -> Float[Array, "L H"]:
-        """Writers' sums of the heads, by layer."""
-        wiring, values = self.wiring, self.writers
-        return np.array(
-            [
-                [values[wiring.writer(Head(layer, head))] for head in range(wiring.heads)]
-                for layer in range(wiring.layers)
-            ]
-        )
+        """Writers' sums of the heads, by layer; NaN in layers without heads."""
+        found = np.full((self.wiring.layers, self.wiring.heads), np.nan)
+        for node, value in zip(self.wiring.writers, self.writers):
+            if isinstance(node, Head):
+                found[node.layer, node.head] = value
+        return found
 
     @property
     def mlps(self) -> Float[Array, " L"]:
-        """Writers' sums of the MLPs."""
-        return np.array([self.writers[self.wiring.writer(MLP(layer))] for layer in range(self.wiring.layers)])
+        """Writers' sums of the MLPs; NaN in layers without one."""
+        found = np.full(self.wiring.layers, np.nan)
+        for node, value in zip(self.wiring.writers, self.writers):
+            if isinstance(node, MLP):
+                found[node.layer] = value
+        return found
 
     def strongest(self, count: int) -> list[tuple[int, int]]:
         """Row and column of the edges with the largest absolute scores, strongest first."""
@@ -90,6 +94,8 @@ class Variant:
     """of eap-ig: gradients in the middle of each part of the way, or at its left end"""
     frozen_patterns: bool = True
     """of relp: no coefficient passes through the patterns, so that no edge into a query or key gets a score"""
+    slope: Slope = "ld"
+    """what gradients are of (logit_diff.followed); negative scores work for the answer under each"""
 
 
 @torch.no_grad()
@@ -107,35 +113,51 @@ def edge_attribution(
 
     "eap" takes the gradient on the clean prompt (Syed et al. 2023), "eap-ig" its mean over `steps` runs whose input
     node goes from corrupted to clean (Hanna et al. 2024), "relp" the coefficients of relevance propagation. Raises
-    InputError, UnsupportedModel, TaskError for bad pairs.
+    InputError (for kl too, unless with eap-ig: its slope at the clean run is 0), UnsupportedModel, TaskError for bad
+    pairs.
 
     >>> edges = edge_attribution(model, prompts)                                         # doctest: +SKIP
     >>> edges.heads.shape                                                                # doctest: +SKIP
     (4, 8)
     """
     wiring = Wiring.of(model)
-    rule, frozen_patterns = (variant or Variant()).rule, (variant or Variant()).frozen_patterns
+    variant = variant or Variant()
+    rule, frozen_patterns = variant.rule, variant.frozen_patterns
     points = _points(method, steps, rule)
+    if variant.slope not in SLOPES:
+        raise InputError(f"attribution follows {', '.join(SLOPES)}, not {variant.slope!r}")
+    if variant.slope == "kl" and method != "eap-ig":
+        raise InputError(f"{method}: the divergence from the clean run has no slope there; take eap-ig")
     other = reference(model, pairs, ablation, budget)
     total = torch.zeros(len(wiring.writers), len(wiring.readers), dtype=torch.float64)
     cut = method == "relp" and frozen_patterns
     _ = model.block_returns_tuple
     for rows in batches(pairs, budget or token_budget(model.device), model.device):
         clean, ablated = Values.of(run(model, rows.clean)), other(rows)
+        value = _followed(model, rows, variant.slope)
         with relevance_rules(model) if method == "relp" else nullcontext():
             for point in points:
                 start = ablated.embedding + point * (clean.embedding - ablated.embedding)
-                found = gradients(model, rows, start, frozen_patterns=cut)
+                found = gradients(model, rows, start, frozen_patterns=cut, value=value)
                 total += _inner_products(model, wiring, clean, ablated, found) / len(points)
         if done:
             done(len(rows))
     scores = (total / len(pairs)).numpy()
     if not np.isfinite(scores).all():
         raise NonFinite(f"{method}: a score of {model.id} is not finite; try float32")
-    settings = dict(method=method, ablation=str(ablation_kind(ablation)), pairs=len(pairs))
+    settings: dict[str, Any] = dict(
+        method=method, slope=variant.slope, ablation=str(ablation_kind(ablation)), pairs=len(pairs)
+    )
     settings |= dict(steps=steps, rule=rule) if method == "eap-ig" else {}
     settings |= dict(frozen_patterns=frozen_patterns) if method == "relp" else {}
     return Attribution(wiring, scores, settings)
+
+
+def _followed(model: Model, rows: Rows, slope: Slope) -> Callable[[Tensor], Tensor] | None:
+    if slope == "ld":
+        return None
+    clean = model.trunk(rows.clean)[:, rows.length - rows.answer] if slope == "kl" else None
+    return lambda final: logit_diff.followed(model, rows, final, slope, clean)
 
 
 def _points(method: Method, steps: int, rule: Rule) -> list[float]:
@@ -174,14 +196,14 @@ def _layer_products(
     model: Model, wiring: Wiring, change: Tensor, found: Gradients, layer: int, part: slice, scores: Tensor
 ) -> None:
     stream = found.attention_stream[layer].flatten(0, 1)[part]
-    kinds: tuple[AttentionKind, ...] = ("q", "k", "v")
     for receiver in wiring.first_readers(layer):
         column, seen = wiring.reader(receiver), wiring.before(receiver)
         if receiver.kind == "mlp":
             gradient = found.at[Site("mlp_in", layer)].flatten(0, 1)[part]
             pulled = pulled_back_mlp(model, layer, found.mlp_stream[layer].flatten(0, 1)[part], gradient)
         else:
-            kind = kinds["qkv".index(receiver.kind)]
+            assert receiver.kind != "logits"
+            kind = receiver.kind
             if Site(kind, layer) not in found.at:
                 continue  # patterns are held: nothing passes through queries and keys
             gradient = found.at[Site(kind, layer)].flatten(0, 1)[part]

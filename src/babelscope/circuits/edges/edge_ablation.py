@@ -26,7 +26,7 @@ from babelscope.circuits.core import logit_diff
 from babelscope.circuits.core.ablation import Reference, fitted_constants
 from babelscope.circuits.core.batching import Rows, batches
 from babelscope.circuits.core.graph import Mask, Wiring
-from babelscope.circuits.core.nodes import Receiver
+from babelscope.circuits.core.nodes import EMBEDDING, MLP, Head, Mixer, Receiver, Sender, reader_counts
 from babelscope.circuits.core.residual import AttentionKind, Values, attention_write, head_parts, read, read_mlp
 from babelscope.errors import InputError
 from babelscope.models.batches import token_budget
@@ -48,40 +48,48 @@ class _Pass:
         self.model, self.wiring, self.ablated = model, wiring, ablated
         self.missing = ~edges
         self.differences = torch.empty(0)  # z_u − ablated_u of each writer, [W, N, T, D]
-        self.known = 0  # how many of them have been computed
+        self.parts: dict[int, Tensor] = {}  # the same by first row, where they must be differentiated through
         self.stream = torch.empty(0)
         self.entering = torch.empty(0)  # the stream as it was when the block began
 
     def changes(self) -> dict[Site, Change]:
         found: dict[Site, Change] = {Site("residual", self.model.layers): lambda _: self.seen_by(Receiver("logits"))[0]}
         for layer in range(self.model.layers):
-            found |= {
-                Site("residual", layer): lambda value, layer=layer: self.enter(value, layer),
-                Site("q", layer): lambda _, layer=layer: self.project("q", layer),
-                Site("k", layer): lambda _, layer=layer: self.project("k", layer),
-                Site("v", layer): lambda _, layer=layer: self.project("v", layer),
-                Site("z", layer): lambda value, layer=layer: self.attend(value, layer),
-                Site("mlp_in", layer): lambda _, layer=layer: self.feed(layer),
-                Site("mlp_write", layer): lambda value, layer=layer: self.written(value, layer),
-            }
+            found[Site("residual", layer)] = lambda value, layer=layer: self.enter(value, layer)
+            for receiver in self.wiring.first_readers(layer):
+                if receiver.kind != "mlp" and receiver.kind != "logits":
+                    kind = receiver.kind
+                    found[Site(kind, layer)] = lambda _, kind=kind, layer=layer: self.project(kind, layer)
+            if self.wiring.has(layer, "a"):
+                found[Site("z", layer)] = lambda value, layer=layer: self.attend(value, layer)
+            if self.wiring.has(layer, "s"):
+                found[Site("state_write", layer)] = lambda value, layer=layer: self.written(
+                    Mixer(layer), value, self.ablated.state[layer]
+                )
+            if self.wiring.has(layer, "m"):
+                found[Site("mlp_in", layer)] = lambda _, layer=layer: self.feed(layer)
+                found[Site("mlp_write", layer)] = lambda value, layer=layer: self.written(
+                    MLP(layer), value, self.ablated.mlp[layer]
+                )
         return found
 
     def enter(self, value: Tensor, layer: int) -> Tensor:
         if layer == 0:
             self.stream = value.clone()
-            self.add((value - self.ablated.embedding)[None])
+            self.add(EMBEDDING, (value - self.ablated.embedding)[None])
         self.entering = self.stream
         return value
 
-    def add(self, parts: Float[Tensor, "w N T D"]) -> None:
-        """Keep the differences of the next writers."""
+    def add(self, first: Sender, parts: Float[Tensor, "w N T D"]) -> None:
+        """Keep the differences of neighbouring writers; those of a layer come in whatever order the model has."""
+        row = self.wiring.writer(first)
         if torch.is_grad_enabled():  # a buffer written in place cannot be differentiated through
-            self.differences = torch.cat([self.differences[: self.known], parts]) if self.known else parts
-        else:
-            if not self.known:
-                self.differences = parts.new_empty(len(self.wiring.writers), *parts.shape[1:])
-            self.differences[self.known : self.known + len(parts)] = parts
-        self.known += len(parts)
+            self.parts[row] = parts
+            self.differences = torch.cat([self.parts[place] for place in sorted(self.parts)])
+            return
+        if not row:
+            self.differences = parts.new_empty(len(self.wiring.writers), *parts.shape[1:])
+        self.differences[row : row + len(parts)] = parts
 
     def seen_by(self, first: Receiver, count: int = 1) -> Float[Tensor, "R N T D"]:
         """The streams that `count` neighbouring readers see."""
@@ -99,22 +107,22 @@ class _Pass:
         return stream - torch.tensordot(missing[some].T.to(differences.dtype), differences[some], dims=1)
 
     def project(self, kind: AttentionKind, layer: int) -> Float[Tensor, "N T R E"]:
-        count = self.model.heads if kind == "q" else self.model.kv_heads
+        count = reader_counts(self.model)[kind]
         return read(self.model, kind, layer, self.seen_by(Receiver(kind, layer, 0), count)).movedim(0, -2)
 
     def attend(self, z: Tensor, layer: int) -> Tensor:
         parts = head_parts(self.model, layer, z)
         ablated = head_parts(self.model, layer, self.ablated.z[layer])
         constant = [1] * (parts.dim() - ablated.dim())
-        self.add(parts - ablated.reshape(len(parts), *constant, *ablated.shape[1:]))
+        self.add(Head(layer, 0), parts - ablated.reshape(len(parts), *constant, *ablated.shape[1:]))
         self.stream = self.stream + attention_write(self.model, layer, z)
         return z
 
     def feed(self, layer: int) -> Tensor:
         return read_mlp(self.model, layer, self.seen_by(Receiver("mlp", layer))[0])
 
-    def written(self, value: Tensor, layer: int) -> Tensor:
-        self.add((value - self.ablated.mlp[layer])[None])
+    def written(self, node: Sender, value: Tensor, ablated: Tensor) -> Tensor:
+        self.add(node, (value - ablated)[None])
         self.stream = self.stream + value
         return value
 

@@ -37,6 +37,7 @@ def to_graph(circuit: Circuit, width: int = 0) -> dict[str, Any]:
     ['input->a0.h0<q>', 'input->a0.h0<k>', 'input->a0.h0<v>']
     """
     wiring, nodes = circuit.wiring, set(circuit.nodes)
+    _check_known(wiring)
     group = wiring.heads // wiring.kv_heads
     edges: dict[str, dict[str, Any]] = {}
     for column, receiver in enumerate(wiring.readers):
@@ -85,6 +86,7 @@ def from_graph(graph: Any, wiring: Wiring | None = None) -> Circuit:
         if isinstance(node, dict) and node.get("neurons") is not None:  # pyright: ignore[reportUnknownMemberType]
             raise InputError(f"node {name} of the graph holds a mask of neurons; circuits here are of whole nodes")
     wiring = wiring or own
+    _check_known(wiring)
     if (own.layers, own.heads, own.parallel) != (wiring.layers, wiring.heads, wiring.parallel):
         raise InputError(
             f"the graph is of {own.layers} layers of {own.heads} heads{', parallel' if own.parallel else ''}; "
@@ -117,6 +119,13 @@ def _number(value: Any) -> float:
     if type(value) not in (int, float) or not abs(value) < 1e300:
         raise ValueError(f"{value!r} is no score")
     return float(value)
+
+
+def _check_known(wiring: Wiring) -> None:
+    if wiring.kinds or wiring.shared_key or wiring.gates:
+        strange = "linear mixers" if "s" in "".join(wiring.kinds) else "layers of several kinds"
+        strange = strange if wiring.kinds else "shared keys" if wiring.shared_key else "gates of heads"
+        raise InputError(f"the format of EAP-IG knows heads and MLPs in every layer, and no {strange}")
 
 
 def write_graph(circuit: Circuit, path: Path, width: int = 0) -> None:

@@ -29,6 +29,10 @@ def relevance_rules(model: Model) -> Generator[None]:
 
     Raises UnsupportedModel where a block has no activation module to apply the identity rule to.
     """
+    if model.mixer_layers or model.family.head_gates:
+        mixers = [f"layer {layer} has a linear mixer" for layer in model.mixer_layers]
+        where = (*mixers, "heads are gated in layer 0")[0]
+        raise UnsupportedModel(f"{model.id}: {where}, for which RelP has no rule")
     forwards: dict[nn.Module, Callable[..., Any]] = {}
     for module in model.hf.modules():
         weight = getattr(module, "weight", None)
@@ -39,7 +43,7 @@ def relevance_rules(model: Model) -> Generator[None]:
         if not found:
             raise UnsupportedModel(f"{model.id}: block {layer} has no activation module, so RelP's rules do not apply")
         forwards |= {part: _held_ratio(part) for part in found}
-    halves = {Site("neurons", layer): _halved for layer in range(model.layers)} if model.family.gated else {}
+    halves = {Site("neurons", layer): _halved for layer in model.neuron_layers} if model.family.gated else {}
     with replaced(forwards), edit(model, halves):
         yield
 

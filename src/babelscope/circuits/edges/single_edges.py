@@ -23,7 +23,7 @@ from babelscope.circuits.core.ablation import Reference
 from babelscope.circuits.core.batching import Rows, batches
 from babelscope.circuits.core.cache import Recorded, Runs, run
 from babelscope.circuits.core.graph import Wiring
-from babelscope.circuits.core.nodes import MLP, Head, Receiver, Sender
+from babelscope.circuits.core.nodes import MLP, Head, Mixer, Receiver, Sender
 from babelscope.circuits.core.residual import (
     AttentionKind,
     Values,
@@ -67,7 +67,7 @@ def edge_effects(
         runs = Runs(rows, base, base)
         ablated = reference(rows)
         differences = _differences(model, base, ablated, {wiring.writers[row] for row, _ in edges})
-        first = _first(rows, differences)
+        first = _first(rows, differences) if model.keeps_keys else 0
         own = logit_diff.scores(model, rows, base.final[None, :, rows.length - rows.answer :])[0]
         size = max(1, budget // max(1, len(rows) * (rows.length - first)))
         for _, group in groupby(order, key=lambda place: _layer(wiring, edges[place])):
@@ -106,6 +106,8 @@ def _differences(
     for node in writers:
         if isinstance(node, MLP):
             found[node] = base.mlp[node.layer] - ablated.mlp[node.layer]
+        elif isinstance(node, Mixer):
+            found[node] = base.state[node.layer] - ablated.state[node.layer]
         elif not isinstance(node, Head):
             found[node] = base.residual[0] - ablated.embedding
     return found
@@ -122,8 +124,11 @@ def _final(model: Model, runs: Runs, asked: Sequence[tuple[Receiver, Tensor]], f
     puts: dict[Site, list[tuple[int, int, Tensor]]] = {}
     for copy, (reader, gone) in enumerate(asked):
         if reader.kind == "mlp":
-            late = attention_write(model, layer, base.z[layer]) if not model.family.parallel else 0.0
-            value = read_mlp(model, layer, base.residual[layer] + late - gone)
+            stream = base.residual[layer] - gone
+            if not model.family.parallel:
+                stream = stream + attention_write(model, layer, base.z[layer]) if layer in base.z else stream
+                stream = stream + base.state[layer] if layer in base.state else stream
+            value = read_mlp(model, layer, stream)
         else:
             value = read_head(model, _kind(reader), layer, reader.head, base.residual[layer] - gone)
         puts.setdefault(site_of(reader), []).append((copy, reader.head, value[:, first:]))
@@ -132,8 +137,8 @@ def _final(model: Model, runs: Runs, asked: Sequence[tuple[Receiver, Tensor]], f
 
 
 def _kind(reader: Receiver) -> AttentionKind:
-    kinds: dict[str, AttentionKind] = {"q": "q", "k": "k", "v": "v"}
-    return kinds[reader.kind]
+    assert reader.kind not in ("mlp", "logits")
+    return reader.kind
 
 
 def _put(entries: Sequence[tuple[int, int, Tensor]], copies: int) -> Change:

@@ -31,6 +31,9 @@ def ungrouped(model: Model) -> Model:
     from babelscope.models import Model as Wrapped
     from babelscope.models.families import find
 
+    if model.mixer_layers:
+        layer = model.mixer_layers[0]
+        raise UnsupportedModel(f"{model.id}: edges cannot be counted by query head, layer {layer} has a linear mixer")
     if model.heads == model.kv_heads:
         return model
     group = model.heads // model.kv_heads

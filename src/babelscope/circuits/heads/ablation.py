@@ -21,10 +21,10 @@ from torch import Tensor
 from babelscope.circuits.core import logit_diff
 from babelscope.circuits.core.ablation import Ablation, Reference, ablation_kind, fitted_constants, reference
 from babelscope.circuits.core.batching import Rows, batches
-from babelscope.circuits.core.cache import Runs, run
+from babelscope.circuits.core.cache import Runs, first_position, run
 from babelscope.circuits.core.changes import Part, node_changes
 from babelscope.circuits.core.faithfulness import BUDGETS, Area, Curve, Mask, curve
-from babelscope.circuits.core.nodes import MLP, Head, check_model, check_nodes, heads_of, mlps_of
+from babelscope.circuits.core.nodes import MLP, Head, check_model, check_nodes, heads_of, mixers_of, mlps_of
 from babelscope.circuits.core.residual import Values
 from babelscope.circuits.patching.path_passes import to_the_end
 from babelscope.errors import InputError
@@ -89,7 +89,7 @@ def ablated_answers(
     for rows in batches(pairs, budget or token_budget(model.device), model.device):
         base, values = run(model, rows.clean, mlps=False, keys=resample), other(rows)
         runs = Runs(rows, base, base)
-        first = int(rows.span(None, rows.clean, rows.corrupted).min()) if resample else 0
+        first = first_position(model, rows.span(None, rows.clean, rows.corrupted)) if resample else 0
         for place, nodes in enumerate(sets):
             final = _final(model, runs, first, nodes, values)
             scores = logit_diff.scores(model, rows, final[None])[0].cpu().double().numpy()
@@ -126,7 +126,7 @@ def optimal_values(
 
 @dataclass(frozen=True)
 class NodeSpace:
-    """Heads, and MLPs with `mlps`, as what a circuit is chosen from; without, MLPs always stay."""
+    """Heads, and with `mlps` MLPs and linear mixers, as what a circuit is chosen from; without, these always stay."""
 
     model: Model
     pairs: Sequence[PromptPair]
@@ -137,7 +137,8 @@ class NodeSpace:
     @cached_property
     def nodes(self) -> tuple[Part, ...]:
         """The parts, in the order of the mask."""
-        return (*heads_of(self.model), *(mlps_of(self.model) if self.mlps else ()))
+        rest = (*mixers_of(self.model), *mlps_of(self.model)) if self.mlps else ()
+        return (*heads_of(self.model), *rest)
 
     @property
     def whole(self) -> Bool[Mask, " nodes"]:
@@ -185,11 +186,8 @@ def windows(model: Model, width: int) -> list[list[MLP]]:
     """The MLPs in a window of `width` layers (1, 3, 5) around each layer, cut at the ends; raises InputError."""
     if width < 1 or width % 2 == 0:
         raise InputError(f"a window is centred on a layer, so its width is odd: got {width}")
-    reach = width // 2
-    return [
-        [MLP(layer) for layer in range(max(0, centre - reach), min(model.layers, centre + reach + 1))]
-        for centre in range(model.layers)
-    ]
+    reach, mlps = width // 2, mlps_of(model)
+    return [[node for node in mlps if abs(node.layer - centre) <= reach] for centre in range(model.layers)]
 
 
 def matched_random(model: Model, heads: Collection[Head], draws: int = 20, seed: int = 0) -> list[list[Head]]:

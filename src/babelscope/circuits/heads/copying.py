@@ -26,6 +26,7 @@ from babelscope.circuits.heads.patterns import equal_length
 from babelscope.models.batches import token_budget
 from babelscope.models.families import find
 from babelscope.models.hooks import Site, capture
+from babelscope.models.projections import latent
 
 if TYPE_CHECKING:
     from babelscope.models import Model
@@ -281,9 +282,12 @@ def ov_logits(model: Model, node: Head, states: Float[Tensor, "N D"]) -> Float[T
 
 
 def ov_final(model: Model, node: Head, states: Float[Tensor, "N D"]) -> Float[Tensor, "N D"]:
-    """The final hidden state, after the final norm, of a stream that holds nothing but what the head writes."""
+    """The final hidden state, after the final norm, of a stream that holds nothing but what the head writes.
+
+    A head behind a gate (Qwen 3.5) is taken with its gate open, as the gate belongs to the position that reads.
+    """
     norm = model.norm("attention", node.layer)
-    read = norm(states) if norm is not None else states
+    read = latent(model, "v", node.layer, norm(states) if norm is not None else states)
     key = kv_head(model, node.head)
     value = read @ model.projection_weight("v", node.layer)[key].T
     bias = model.projection_bias("v", node.layer)

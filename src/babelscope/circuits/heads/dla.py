@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from babelscope.circuits.core.cache import Recorded, attention_output
-from babelscope.circuits.core.nodes import EMBEDDING, MLP, Head, Sender
+from babelscope.circuits.core.nodes import EMBEDDING, MLP, Head, Mixer, Sender
 from babelscope.models.families import find
 from babelscope.models.norms import frozen_norm
 
@@ -56,10 +56,15 @@ def attributions(
     parts = [recorded.residual[0][:, position][None]]
     rest = torch.zeros_like(parts[0][0], dtype=frozen.bias.dtype)
     for layer in range(model.layers):
-        heads, bias = head_writes(model, recorded, layer, position)
-        rest = rest + bias
-        parts += [heads, recorded.mlp[layer][:, position][None]]
-        senders += [*(Head(layer, index) for index in range(model.heads)), MLP(layer)]
+        if layer in recorded.z:
+            heads, bias = head_writes(model, recorded, layer, position)
+            rest = rest + bias
+            parts.append(heads)
+            senders += [Head(layer, index) for index in range(model.heads)]
+        for kind, written in ((Mixer, recorded.state), (MLP, recorded.mlp)):
+            if layer in written:
+                parts.append(written[layer][:, position][None])
+                senders.append(kind(layer))
     direction = model.unembedding[words].T.to(frozen.bias.dtype)
     scale = model.logit_scale
     constant = (frozen.part(rest) + frozen.bias) @ direction

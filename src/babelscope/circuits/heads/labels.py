@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float
 from numpy.typing import NDArray
 
 from babelscope.circuits.core.nodes import Head
-from babelscope.circuits.core.statistics import prompt_test
+from babelscope.circuits.core.skew import skewed_test
 from babelscope.stats import benjamini_hochberg
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ class Null:
     chance: Float[Array, "L H"]
     """mean score for the others"""
     p: Float[Array, "L H"]
-    """one-sided paired t; NaN for fewer than six prompts"""
+    """one-sided paired t, skewness reckoned with; NaN for fewer than six prompts"""
     positions: int
     """how many distinct positions the role has among the prompts"""
 
@@ -44,7 +44,7 @@ class Null:
         known = (np.isfinite(own) & np.isfinite(others))[asked].all(0)
         if not asked.any() or not known.any():
             return cls(unknown, unknown, positions)
-        chance, p = others[..., known].mean(-1), prompt_test((own - others)[..., known], "greater")
+        chance, p = others[..., known].mean(-1), skewed_test((own - others)[..., known], "greater")
         return cls(np.where(asked, chance, np.nan), np.where(asked, p, np.nan), positions)
 
     @cached_property

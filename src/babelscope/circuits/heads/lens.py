@@ -32,7 +32,7 @@ class Lens:
     """LD of target against foil (past against base) read off the stream by the final norm and the unembedding."""
 
     before: Float[Array, "L P"]
-    """before the layer's FFN has written"""
+    """before the layer's FFN has written; NaN where a layer has none"""
     after: Float[Array, "L P"]
     """after it has; the last layer's is the model's own LD"""
 
@@ -46,10 +46,11 @@ def logit_lens(model: Model, pairs: Sequence[PromptPair], which: str = "clean") 
     """
     check_model(model)
     norm = model.norm("final")
-    before, after = np.zeros((model.layers, len(pairs))), np.zeros((model.layers, len(pairs)))
+    before, after = np.full((2, model.layers, len(pairs)), np.nan)
+    before[list(model.neuron_layers)] = after[list(model.neuron_layers)] = 0
     for rows in batches(pairs, token_budget(model.device), model.device):
         seen = run(model, getattr(rows, which))
-        for layer in range(model.layers):
+        for layer in model.neuron_layers:
             stream = seen.residual[layer + 1][:, rows.length - rows.answer :]
             written = seen.mlp[layer][:, rows.length - rows.answer :]
             for place, value in ((before, stream - written), (after, stream)):

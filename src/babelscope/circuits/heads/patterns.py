@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
-from babelscope.circuits.core.batching import span_of
+from babelscope.circuits.core.batching import PROMPT, span_of
 from babelscope.circuits.core.nodes import check_model
 from babelscope.errors import UnsupportedModel
 from babelscope.models.batches import token_budget
@@ -42,18 +42,24 @@ def eager(model: Model) -> Generator[None]:
 
 
 @torch.no_grad()
-def attention_patterns(model: Model, ids: Int[Tensor, "N T"]) -> list[Float[Tensor, "N H T T"]]:
-    """Attention of each layer, [to, from]: row t holds the weights with which position t reads positions ≤ t.
+def attention_patterns(model: Model, ids: Int[Tensor, "N T"]) -> dict[int, Float[Tensor, "N H T T"]]:
+    """Attention of each layer with heads, [to, from]: row t is the weights with which position t reads positions ≤ t.
 
     Raises UnsupportedModel when the model does not give them out.
     """
     check_model(model)
+    model.check_length(ids.shape[1], PROMPT)
     with eager(model):
         output: Any = model.trunk_module(input_ids=ids, output_attentions=True, use_cache=False, return_dict=True)
-    found = output.attentions
-    if not found or any(part is None for part in found):
+    return patterns_by_layer(model, output.attentions)
+
+
+def patterns_by_layer(model: Model, found: Sequence[Tensor | None] | None) -> dict[int, Float[Tensor, "N H T T"]]:
+    """What a model gives out as its attentions, by layer: hybrids leave out layers without heads, or say None there."""
+    known = [part for part in found or () if part is not None]
+    if len(known) != len(model.attention_layers):
         raise UnsupportedModel(f"{model.id} does not give out its attention patterns")
-    return list(found)
+    return dict(zip(model.attention_layers, known))
 
 
 @torch.no_grad()
@@ -67,7 +73,7 @@ def attention_between(
     found = np.full((len(readers), len(read), model.layers, model.heads, len(pairs)), np.nan)
     for group in equal_length(pairs, token_budget(model.device)):
         ids = torch.tensor([pairs[place].clean for place in group], device=model.device)
-        for layer, weights in enumerate(attention_patterns(model, ids)):
+        for layer, weights in attention_patterns(model, ids).items():
             weights = weights.float().cpu().double().numpy()
             for row, place in enumerate(group):
                 for i, reader in enumerate(readers):
@@ -99,12 +105,12 @@ def attention_at_offsets(
 
     And beside it the mean attention of the same queries to one of their other positions.
     """
-    found = np.zeros((2, len(offsets), model.layers, model.heads, len(ids)))
+    found = np.full((2, len(offsets), model.layers, model.heads, len(ids)), np.nan)
     budget = max(1, token_budget(model.device) // ids.shape[1])
     for first in range(0, len(ids), budget):
         chunk = ids[first : first + budget].to(model.device)
         where = slice(first, first + len(chunk))
-        for layer, weights in enumerate(attention_patterns(model, chunk)):
+        for layer, weights in attention_patterns(model, chunk).items():
             for place, offset in enumerate(offsets):
                 # entry i of this diagonal is position i − offset reading position i, one of i − offset others it sees
                 skipped = max(0, start + offset)

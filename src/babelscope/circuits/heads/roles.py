@@ -79,7 +79,7 @@ def direct(model: Model, pairs: Sequence[PromptPair]) -> Direct:
     """Direct attribution of every head to target and foil (their first tokens), and to those of other prompts."""
     check_model(model)
     shape = (model.layers, model.heads, len(pairs))
-    target, foil, elsewhere = np.zeros(shape), np.zeros(shape), np.zeros(shape)
+    target, foil, elsewhere = np.full((3, *shape), np.nan)
     first = torch.tensor([[pair.target[0], pair.foil[0]] for pair in pairs], device=model.device)
     rows = model.unembedding[first].to(torch.promote_types(model.dtype, torch.float32))  # [P, 2, D]
     overall = (rows[:, 0] - rows[:, 1]).sum(0)
@@ -88,7 +88,7 @@ def direct(model: Model, pairs: Sequence[PromptPair]) -> Direct:
         seen = run(model, torch.tensor([pairs[place].clean for place in group], device=model.device), mlps=False)
         frozen = frozen_norm(model.norm("final"), seen.residual[-1][:, -1])
         own = rows[group]
-        for layer in range(model.layers):
+        for layer in model.attention_layers:
             parts = frozen.part(head_writes(model, seen, layer, -1)[0])  # [H, N, D]
             both = torch.einsum("hnd,nwd->hnw", parts, own).float().cpu().double().numpy() * scale
             target[layer][:, group], foil[layer][:, group] = both[..., 0], both[..., 1]

@@ -24,6 +24,7 @@ from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
+from babelscope.circuits.core.batching import PROMPT
 from babelscope.circuits.core.cache import attention_output
 from babelscope.circuits.core.nodes import check_model
 from babelscope.circuits.core.residual import attention_write, post_norm
@@ -124,12 +125,14 @@ def flow_routes(
     (4, 8)
     """
     check_model(model)
+    _check_attention(model)
     taus = tuple(sorted(thresholds))
     if not taus or not all(0 < tau < 1 for tau in taus):
         raise InputError(f"thresholds of routes lie between 0 and 1, got {', '.join(map(str, thresholds)) or 'none'}")
     sequences = [list(prompt if isinstance(prompt, Sequence) else prompt.clean) for prompt in prompts]
     if not sequences:
         raise TaskError("no prompt was given")
+    model.check_length(max(map(len, sequences)), PROMPT)
     count = len(sequences)
     heads = np.zeros((len(taus), count, model.layers, model.heads), dtype=bool)
     mlps = np.zeros((len(taus), count, model.layers), dtype=bool)
@@ -144,6 +147,20 @@ def flow_routes(
         over_batches(sequences, work, model.device, budget, done)
     settings = dict(epsilon=epsilon, prompts=count, thresholds=list(taus))
     return Routes(heads, mlps, strength, taus, settings)
+
+
+def _check_attention(model: Model) -> None:
+    """Routes take the attention of every layer apart into heads × positions, which not every layer allows."""
+    if model.mixer_layers:
+        layer = model.mixer_layers[0]
+        raise UnsupportedModel(f"routes need heads in every layer: layer {layer} of {model.id} has a linear mixer")
+    without = sorted({*range(model.layers)} - {*model.neuron_layers})
+    if without:
+        raise UnsupportedModel(f"routes need an MLP in every layer: layer {without[0]} of {model.id} has none")
+    if model.family.head_gates:
+        raise UnsupportedModel(
+            f"routes are sums of patterns times values: heads of {model.id} are multiplied by gates in layer 0"
+        )
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from babelscope.circuits.core.cache import (
     Direction,
     Runs,
     attention_output,
+    first_position,
     output_changes,
     record,
     stream_changes,
@@ -35,6 +36,7 @@ from babelscope.circuits.core.nodes import (
     FINAL,
     MLP,
     Head,
+    Mixer,
     Receiver,
     Sender,
     check_model,
@@ -124,7 +126,7 @@ def path_patching(
         if to_logits:
             return runs.rows.answer
         positions = runs.rows.span(at, runs.base.ids, runs.source.ids)
-        return max(positions.shape[1], runs.rows.length - int(positions.min()))
+        return max(positions.shape[1], runs.rows.length - first_position(model, positions))
 
     settings = dict(
         receivers=[str(receiver) for receiver in receivers],
@@ -162,7 +164,7 @@ def activation_patching(
         return activation_finals(model, runs, group, runs.rows.span(at, runs.base.ids, runs.source.ids))
 
     def width(runs: Runs, group: Group) -> int:
-        return runs.rows.length - int(runs.rows.span(at, runs.base.ids, runs.source.ids).min())
+        return runs.rows.length - first_position(model, runs.rows.span(at, runs.base.ids, runs.source.ids))
 
     settings = dict(at=at, what=what, direction=sweep.direction)
     return _sweep(model, pairs, senders, finals, width, sweep, done, settings, patterns=what == "pattern")
@@ -172,8 +174,13 @@ def activation_finals(
     model: Model, runs: Runs, group: Group, positions: Int[Tensor, "N P"]
 ) -> Float[Tensor, "S N A D"]:
     """Final hidden states at the answer positions after patching each sender of one layer by itself at `positions`."""
-    first = int(positions.min())
+    first = first_position(model, positions)
     span = runs.rows.length - first
+    if isinstance(group[0], Mixer):
+        layer = group[0].layer
+        value = take(runs.source.state[layer], positions)[None]
+        put = {Site("state_write", layer): setter(value, positions, first, None)}
+        return to_the_end(model, runs, layer, 1, first, put)
     if isinstance(group[0], Head):
         layer = group[0].layer
         heads = [node.head for node in group if isinstance(node, Head)]
@@ -222,17 +229,21 @@ def _entry(model: Model, runs: Runs, group: Group, positions: Tensor, at_attenti
     """The change that senders of one layer make, at their attention's output or on the stream."""
     node = group[0]
     if not isinstance(node, Head):
-        return Entry(*_write_change(runs, group, positions), False)
+        if isinstance(node, Mixer):
+            change = take(runs.source.state[node.layer], positions) - take(runs.base.state[node.layer], positions)
+            return Entry(node.layer, change[None], "state" if at_attention else "stream")
+        return Entry(*_write_change(runs, group, positions), "stream")
     heads = [node.head for node in group if isinstance(node, Head)]
     changes = output_changes if at_attention else stream_changes
-    return Entry(node.layer, changes(model, runs, node.layer, heads, positions), at_attention)
+    change = changes(model, runs, node.layer, heads, positions)
+    return Entry(node.layer, change, "attention" if at_attention else "stream")
 
 
 def _downstream(
     model: Model, runs: Runs, received: dict[Receiver, Tensor], positions: Int[Tensor, "N P"]
 ) -> Float[Tensor, "S N A D"]:
     """Pass D."""
-    first = int(positions.min())
+    first = first_position(model, positions)
     puts: dict[Site, list[Change]] = {}
     for receiver, value in received.items():
         head = None if receiver.kind == "mlp" else receiver.head
@@ -305,10 +316,11 @@ def _sweep(
 
 
 def _groups(senders: Sequence[Sender]) -> Iterator[list[Sender]]:
-    """Senders that enter the stream at one place: the heads of a layer, or one MLP, or the embedding."""
+    """Senders that enter the stream at one place: the heads of a layer, or one mixer or MLP, or the embedding."""
 
-    def place(node: Sender) -> tuple[int, bool]:
-        return getattr(node, "layer", -1), isinstance(node, MLP)  # an MLP's write enters the next layer
+    def place(node: Sender) -> tuple[int, int]:
+        # an MLP's write enters the next layer
+        return getattr(node, "layer", -1), 2 if isinstance(node, MLP) else int(isinstance(node, Mixer))
 
     for _, members in groupby(sorted(senders, key=place), key=place):
         group = list(members)

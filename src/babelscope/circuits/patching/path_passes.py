@@ -15,7 +15,7 @@ import weakref
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -25,7 +25,7 @@ from transformers.cache_utils import Cache, DynamicLayer
 from babelscope.circuits.core.cache import Recorded, Runs, attention_output, projection, take
 from babelscope.circuits.core.nodes import Receiver
 from babelscope.models.families import find
-from babelscope.models.hooks import Change, Kind, Site, capture, edit, resume
+from babelscope.models.hooks import Change, Site, capture, edit, resume
 
 if TYPE_CHECKING:
     from babelscope.models import Model
@@ -33,11 +33,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Entry:
-    """Where stacked changes enter the stream: added to what enters `layer`, or to its attention's output projection."""
+    """Where stacked changes enter the stream: added to what enters `layer`, to its attention's output projection, or to
+    what its linear mixer writes."""
 
     layer: int
     change: Float[Tensor, "S N P D"]
-    at_attention: bool
+    at: Literal["stream", "attention", "state"]
 
 
 class _Prefix(DynamicLayer):
@@ -89,33 +90,44 @@ def frozen_attention(model: Model, outputs: Mapping[int, Tensor], reading: set[i
             forwards[projection(model, layer)] = _constant(output)
         else:
             module = attention_module(model, layer)
-            forwards[module] = _putting_out(output, module, model.family.adds_residual, attention_returns(model))
+            forwards[module] = _putting_out(output, module, model.family.adds_residual, returned(model, module))
+    return forwards
+
+
+def frozen_mixers(model: Model, writes: Mapping[int, Tensor]) -> dict[nn.Module, Any]:
+    """Forwards under which each layer's linear mixer writes `writes` to the stream and computes nothing."""
+    forwards: dict[nn.Module, Any] = {}
+    for layer, write in writes.items():
+        module = model.part(model.family.state_output.rpartition(".")[0], layer)
+        factor = model.scales.state[layer]
+        output = write if factor == 1 else write / factor
+        forwards[module] = _putting_out(output, module, False, returned(model, module))
+        if model.family.state_write != model.family.state_output:
+            forwards[model.part(model.family.state_write, layer)] = _constant(output)
     return forwards
 
 
 def attention_module(model: Model, layer: int) -> nn.Module:
-    """The attention of a layer: the parent of its output projection."""
-    module = find(model.blocks[layer], model.family.attention_output.rpartition(".")[0])
-    assert module is not None
-    return module
+    """The attention of a layer: by default the parent of its output projection."""
+    return model.part(model.family.attention, layer)
 
 
 _returns: weakref.WeakKeyDictionary[nn.Module, int] = weakref.WeakKeyDictionary()
 
 
-def attention_returns(model: Model) -> int:
-    """How many things an attention module returns (0: a bare tensor), learned from one pass over one token."""
-    if model.hf not in _returns:
+def returned(model: Model, module: nn.Module) -> int:
+    """How many things an attention or mixer returns (0: a bare tensor), learned from one pass over one token."""
+    if module not in _returns:
         seen: list[int] = []
-        handle = attention_module(model, 0).register_forward_hook(
+        handle = module.register_forward_hook(
             lambda _m, _a, output: seen.append(len(output) if isinstance(output, tuple) else 0)
         )
         try:
             model.trunk(torch.zeros(1, 1, dtype=torch.long, device=model.device))
         finally:
             handle.remove()
-        _returns[model.hf] = seen[0]
-    return _returns[model.hf]
+        _returns[module] = seen[0]
+    return _returns[module]
 
 
 def _constant(output: Tensor) -> Callable[[Tensor], Tensor]:
@@ -153,7 +165,9 @@ def answers_only(model: Model, answer: int) -> dict[nn.Module, Any]:
     paths = (
         [family.attention_output] if family.flattens or family.mlp_read != "mlp" else [family.attention_output, "mlp"]
     )
-    if family.layout == "separate":
+    if model.layers - 1 not in model.attention_layers:
+        paths = paths[1:]
+    elif family.layout in ("separate", "latent"):
         paths.append(family.qkv[0])
     modules = [find(block, path) for path in paths]
     return {module: _last_positions(module.forward, answer) for module in modules if module is not None}
@@ -182,22 +196,21 @@ def through_mlps(
     """
     base, start = runs.base, entries[0].layer
     last = max(model.layers if receiver.kind == "logits" else receiver.layer for receiver in wanted)
-    copies, outputs, joining = 0, dict[int, Tensor](), dict[int, list[Tensor]]()
+    copies, joining = 0, dict[int, list[Tensor]]()
+    outputs, states = dict[int, Tensor](), dict[int, Tensor]()
     for layer in range(start, min(last, model.layers) + 1):
-        added: list[Tensor] = []
-        for entry in (entry for entry in entries if entry.layer == layer):
-            change = entry.change.flatten(0, 1)
+        here = [entry for entry in entries if entry.layer == layer]
+        for entry in here:
             joining.setdefault(layer, []).append(_entering(runs, entry, positions))
-            added.append(change if entry.at_attention else torch.zeros_like(change))
             copies += len(entry.change)
-        if layer < model.layers:
+        if layer in base.z:
             output = stacked(attention_output(model, layer, take(base.z[layer], positions)), copies)
-            if added:
-                new = sum(len(part) for part in added)
-                output[len(output) - new :] += torch.cat(added)
-            outputs[layer] = output
-    reading = {receiver.layer for receiver in wanted if receiver.kind in ("q", "k", "v")}
+            outputs[layer] = _added(output, here, "attention")
+        if layer in base.state:
+            states[layer] = _added(stacked(take(base.state[layer], positions), copies), here, "state")
+    reading = {receiver.layer for receiver in wanted if receiver.kind not in ("mlp", "logits")}
     forwards = frozen_attention(model, outputs, reading) | passed_over(model, range(last + 1, model.layers))
+    forwards |= frozen_mixers(model, states)
     ids = stacked(take(base.ids, positions), sum(len(entry.change) for entry in entries if entry.layer == start))
     sites = {site_of(receiver) for receiver in wanted if receiver.kind != "logits"}
     grow = {Site("residual", layer): _joined(parts) for layer, parts in joining.items() if layer > start}
@@ -212,7 +225,15 @@ def through_mlps(
 
 def _entering(runs: Runs, entry: Entry, positions: Int[Tensor, "N P"]) -> Float[Tensor, "S*N P D"]:
     hidden = stacked(take(runs.base.residual[entry.layer], positions), len(entry.change))
-    return hidden if entry.at_attention else hidden + entry.change.flatten(0, 1)
+    return hidden + entry.change.flatten(0, 1) if entry.at == "stream" else hidden
+
+
+def _added(output: Tensor, entries: Sequence[Entry], at: str) -> Tensor:
+    """The changes that enter here, in the last rows of a stack; nothing in those that enter elsewhere."""
+    parts = [entry.change.flatten(0, 1) if entry.at == at else 0 * entry.change.flatten(0, 1) for entry in entries]
+    if parts:
+        output[len(output) - sum(map(len, parts)) :] += torch.cat(parts)
+    return output
 
 
 def _joined(parts: Sequence[Tensor]) -> Change:
@@ -236,9 +257,12 @@ def without_mlps(
             final = model.norm("final")
             found |= {here[0]: (final(hidden) if final else hidden).unflatten(0, (copies, -1))}
             continue
-        output = stacked(attention_output(model, layer, take(base.z[layer], positions)), copies)
+        z = {layer: base.z[layer]} if layer in base.z else {}
+        outputs = {at: stacked(attention_output(model, at, take(value, positions)), copies) for at, value in z.items()}
         reading = {layer} if any(receiver.kind != "mlp" for receiver in here) else set[int]()
-        forwards = frozen_attention(model, {layer: output}, reading)
+        forwards = frozen_attention(model, outputs, reading)
+        if layer in base.state:
+            forwards |= frozen_mixers(model, {layer: stacked(take(base.state[layer], positions), copies)})
         forwards |= passed_over(model, range(layer + 1, model.layers))
         # added to the stream before the block: for the sender's own layer only its MLP is a receiver, which reads the
         # same sum there as after attention, and attention itself is frozen
@@ -251,8 +275,8 @@ def without_mlps(
 
 def site_of(receiver: Receiver) -> Site:
     """Where a receiver (other than the final residual) is hooked."""
-    kinds: dict[str, Kind] = {"q": "q", "k": "k", "v": "v", "mlp": "mlp_in"}
-    return Site(kinds[receiver.kind], receiver.layer)
+    assert receiver.kind != "logits"
+    return Site("mlp_in" if receiver.kind == "mlp" else receiver.kind, receiver.layer)
 
 
 def _received(receiver: Receiver, seen: Mapping[Site, Tensor], final: Tensor, copies: int) -> Tensor:

@@ -33,6 +33,7 @@ from babelscope.circuits.core.nodes import FINAL, Head, Receiver, Sender
 from babelscope.circuits.patching.path_passes import site_of
 from babelscope.models.batches import token_budget
 from babelscope.models.hooks import Change, Site, capture, edit, resume
+from babelscope.models.scales import writes_of
 from babelscope.stats import hypergeometric_upper
 from babelscope.terms import Between
 
@@ -156,14 +157,14 @@ def activation_estimates(
     """First-order effects of patching every head at each role (None: everywhere), by view, from one backward each."""
     views = _views(model, screen)
     total = {role: np.zeros((len(views), model.layers, model.heads)) for role in roles}
-    sites = [Site("z", layer) for layer in range(model.layers)]
+    sites = [Site("z", layer) for layer in model.attention_layers]
     with torch.no_grad():
         for rows in batches(pairs, token_budget(model.device), model.device):
             clean, corrupted = (run(model, ids, mlps=False) for ids in (rows.clean, rows.corrupted))
             masks = {role: _mask(rows, role, clean, corrupted) for role in roles}
             for place, (point, dropped) in enumerate(views):
                 found = _gradients(model, rows, clean, corrupted, point, dropped, sites)
-                for layer, site in enumerate(sites):
+                for layer, site in zip(model.attention_layers, sites):
                     told = ((corrupted.z[layer] - clean.z[layer]) * found[site]).sum(-1)  # [N, T, H]
                     for role, mask in masks.items():
                         total[role][place, layer] += (told * mask[..., None]).double().sum((0, 1)).cpu().numpy()
@@ -183,7 +184,7 @@ def path_estimates(
             mask = _mask(rows, at, clean, corrupted)
             gradients = [_gradients(model, rows, clean, corrupted, *view, into) for view in views]
             for place, found in enumerate(_through_frozen(model, rows, clean, receivers, mask, gradients, mlps)):
-                for layer, gradient in enumerate(found):
+                for layer, gradient in found.items():
                     told = ((corrupted.z[layer] - clean.z[layer]) * gradient).sum((-1,)) * mask[..., None]
                     total[place, layer] += told.double().sum((0, 1)).cpu().numpy()
     return total / len(pairs)
@@ -222,7 +223,7 @@ def _gradients(
 
     changes = {site: keep(site) for site in sites}
     if dropped >= 0:
-        changes |= {Site("attention_write", dropped): _held, Site("mlp_write", dropped): _held}
+        changes |= dict.fromkeys(writes_of(model, dropped), _held)
     base = clean.residual[0]
     start = base + point * (corrupted.residual[0] - base)
     with torch.enable_grad():
@@ -249,8 +250,8 @@ def _through_frozen(
     mask: Float[Tensor, "N T"],
     gradients: Sequence[dict[Site, Tensor]],
     mlps: Between,
-) -> list[list[Float[Tensor, "N T H E"]]]:
-    """Gradients at every head's output of what the receivers read, with all attention held, for each view."""
+) -> list[dict[int, Float[Tensor, "N T H E"]]]:
+    """Gradients at every head's output, by layer, of what receivers read, with all attention held, for each view."""
     leaves: dict[int, Tensor] = {}
 
     def leaf(layer: int) -> Change:
@@ -260,14 +261,15 @@ def _through_frozen(
 
         return change
 
-    changes = {Site("z", layer): leaf(layer) for layer in range(model.layers)}
+    changes = {Site("z", layer): leaf(layer) for layer in model.attention_layers}
+    changes |= {Site("state_write", layer): _held for layer in model.mixer_layers}
     if mlps == "frozen":
-        changes |= {Site("mlp_write", layer): _held for layer in range(model.layers)}
+        changes |= {Site("mlp_write", layer): _held for layer in model.neuron_layers}
     sites = sorted({site_of(receiver) for receiver in receivers})
     with torch.enable_grad(), edit(model, changes), capture(model, sites, gradients=True) as seen:
         model.trunk(rows.clean)
         at = mask.to(clean.final.dtype)
-        found: list[list[Tensor]] = []
+        found: list[dict[int, Tensor]] = []
         for view in gradients:
             told = clean.final.new_zeros(())
             for receiver in receivers:
@@ -277,5 +279,10 @@ def _through_frozen(
                     value, slope = value[..., receiver.head, :], slope[..., receiver.head, :]
                 told = told + ((value * slope).sum(-1) * at).sum()
             parts = torch.autograd.grad(told, list(leaves.values()), retain_graph=True, allow_unused=True)
-            found.append([torch.zeros_like(z) if g is None else g for z, g in zip(leaves.values(), parts)])  # pyright: ignore[reportUnnecessaryComparison]
+            found.append(
+                {
+                    layer: torch.zeros_like(z) if g is None else g  # pyright: ignore[reportUnnecessaryComparison]
+                    for (layer, z), g in zip(leaves.items(), parts)
+                }
+            )
     return found

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from babelscope.circuits.core.effects import Effects
 from babelscope.circuits.core.nodes import Sender
+from babelscope.circuits.core.skew import skewed_test
 from babelscope.circuits.core.statistics import prompt_interval, prompt_test
 from babelscope.errors import InputError
 from babelscope.stats import benjamini_hochberg
@@ -30,7 +31,7 @@ class Selection:
     threshold: Float[Array, " S"]
     """smallest |effect| that passes, per sender"""
     p: Float[Array, " S"]
-    """two-sided t over pairs; NaN under the rule that has none, and for fewer than six pairs"""
+    """two-sided, over pairs; NaN under the rule that has none, and for fewer than six pairs"""
     rule: Rule
 
 
@@ -47,10 +48,11 @@ def select(
 
     `deviation`: |S| − |μ| > (2 + 0.1·distance)·σ and |S| ≥ floor, with μ and σ over all senders and `distance` the
     layers between sender and receiver (the paper's own rule; what distance means there is our reading).
-    `significance` (default): per-pair differences against those under `null` (a counterfactual with the same answer;
-    without one, against zero), paired t, Benjamini–Hochberg at `q`, and |S| ≥ `sigmas`·σ; with fewer than six pairs
-    nothing is selected. Senders that `null` leaves out, and those that a screen left unpatched, count as tests that
-    were not passed.
+    `significance` (default): per-pair differences less those under `null` (a counterfactual with the same answer),
+    paired t, Benjamini–Hochberg at `q`, and |S| ≥ `sigmas`·σ; with fewer than six pairs nothing is selected. Of a head
+    that carries nothing of the answer both have one distribution, so their difference is symmetric and t holds however
+    skewed effects are. Without a null, against zero, skewness is reckoned with (`skewed_test`). Senders that `null`
+    leaves out, and those that a screen left unpatched, count as tests that were not passed.
     Raises InputError for an unknown rule, or a null over other senders or pairs.
     """
     strength = np.abs(effects.effect)
@@ -70,7 +72,7 @@ def select(
             if not same or null.differences.shape[1] != differences.shape[1]:
                 raise InputError("the null has other senders or another number of pairs than the effects")
             differences = differences[tested] - null.differences
-        p[tested] = prompt_test(differences)
+        p[tested] = skewed_test(differences) if null is None else prompt_test(differences)
         # heads that nobody patched, or tested, count as tests that were not passed
         untested = effects.screening.left if effects.screening else 0
         found = benjamini_hochberg(np.append(p, np.full(untested, np.nan)), q)[: len(p)]
@@ -107,7 +109,7 @@ class Growth:
     high: Float[Array, " S"]
     """ends of the 95 % t interval of the growth"""
     p: Float[Array, " S"]
-    """one-sided t, in the direction of the effect after the knock-out; NaN for fewer than six pairs"""
+    """of the growth, in the direction of the effect after the knock-out, doubled; NaN for fewer than six pairs"""
     backups: tuple[Sender, ...]
     """those whose effect grew, strongest after the knock-out first"""
 
@@ -121,8 +123,9 @@ class Growth:
 def growth(before: Effects, after: Effects, gone: Collection[Sender], q: float = 0.05) -> Growth:
     """Backups: heads that were not knocked out, and whose effect grows when others are (Wang et al. 2022, section 3.4).
 
-    A backup passes a one-sided t on g (Benjamini–Hochberg at `q`), acts more after than before, and grows by at least
-    `GROWTH`. Raises InputError for effects of other senders or pairs.
+    A backup passes a t on g in the direction of its effect after the knock-out (skewness reckoned with, and p doubled,
+    because of a head that was silent before that direction is g's own; Benjamini–Hochberg at `q`), acts more after than
+    before, and grows by at least `GROWTH`. Raises InputError for effects of other senders or pairs.
     """
     if before.senders != after.senders or before.differences.shape != after.differences.shape:
         raise InputError("effects before and after a knock-out are of other senders or another number of pairs")
@@ -130,7 +133,7 @@ def growth(before: Effects, after: Effects, gone: Collection[Sender], q: float =
     scale = abs(unit) if unit else float("nan")
     g = after.differences - before.differences
     then, now, grown = (values.mean(1) / scale for values in (before.differences, after.differences, g))
-    p = prompt_test(g * np.sign(now)[:, None], "greater")
+    p = np.minimum(1, 2 * skewed_test(g * np.sign(now)[:, None], "greater"))
     asked = np.array([node not in gone for node in after.senders])
     p = np.where(asked, p, np.nan)
     significant = np.zeros(len(p), dtype=bool)

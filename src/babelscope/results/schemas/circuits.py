@@ -110,6 +110,7 @@ class CrossEdges(Row):
     """on the control task"""
     edges: float = nan
     prompts: float = nan
+    model: str = ""
 
 
 @dataclass(frozen=True)
@@ -125,6 +126,7 @@ class Overlap(Row):
     """mean of the null"""
     p: float = nan
     why: str = ""
+    model: str = ""
 
 
 @dataclass(frozen=True)
