@@ -18,10 +18,10 @@ def test_a_run_made_from_the_repeat_file_of_another_has_the_same_key(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     call(["regions", "pocket:pocket-bloom-s", "--corpus", "pocket:heldout", "--languages", "en,zh", "--samples", "10",
-         "--norm", "paper", "--kinds", "zero,mean", "--out", "one"])  # fmt: skip
+         "--norm", "paper", "--methods", "lape,fdr-effect", "--permutations", "9", "--out", "one"])  # fmt: skip
     asked = yaml.safe_load((tmp_path / "one" / "repeat.yaml").read_text())["regions"]
     assert asked == {"model": "pocket:pocket-bloom-s", "corpus": "pocket:heldout", "languages": "en,zh",
-                     "samples": "10", "norm": "paper", "kinds": "zero,mean"}  # fmt: skip
+                     "samples": "10", "norm": "paper", "methods": "lape,fdr-effect", "permutations": "9"}  # fmt: skip
     call(["regions", "--config", "one/repeat.yaml", "--out", "two"])
     keys = [json.loads((tmp_path / name / "run.json").read_text())["key"] for name in ("one", "two")]
     assert keys[0] == keys[1]

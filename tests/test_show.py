@@ -101,21 +101,29 @@ def test_markdown_and_latex_write_out_their_own_signs():
     assert r"\textbackslash{}input\{x\}\textasciitilde{}\textasciicircum{}" in hostile
 
 
+CROSSED = {
+    "found_in": ["en"], "run_on": ["zh"], "faithfulness": [0.5], "low": [0.4], "high": [0.6], "random": [0.01],
+    "random_low": [0.0], "random_high": [0.02], "random_sets": [20], "heads": [3], "why": [""], "model": ["m"],
+}  # fmt: skip
+
+
 @pytest.mark.parametrize("form", ["text", "markdown", "latex", "json"])
 def test_a_run_is_shown_in_every_form(form, tmp_path, capsys):
-    with RunWriter(tmp_path / "run", kind="sweep") as run:
+    with RunWriter(tmp_path / "run", kind="circuits") as run:
         run.manifest["summary"] = {"sentences": ["Nothing changed (n = 3)."]}
-        run.table("points", pd.DataFrame({"model": ["m"], "step": [1], "lrds": [0.5]}))
+        run.table("cross_faithfulness", pd.DataFrame(CROSSED))
     call(["show", str(tmp_path / "run"), "--format", form])
     said = capsys.readouterr().out
     assert "Nothing changed (n = 3)." in said
-    assert {"text": "0.5", "markdown": "| m | 1 | 0.5 |", "latex": r"m & 1 & 0.5 \\", "json": '"kind": "sweep"'}[
-        form
-    ] in said
-    call(["show", str(tmp_path / "run"), "--format", form, "--table", "points"])
+    first = {
+        "text": "0.5 (0.4 to 0.6)", "markdown": "| en | zh | 3 | 0.5 (0.4 to 0.6) | 0.01 (0 to 0.02) |",
+        "latex": r"en & zh & 3 & 0.5 (0.4 to 0.6) & 0.01 (0 to 0.02) \\", "json": '"kind": "circuits"',
+    }  # fmt: skip
+    assert first[form] in said
+    call(["show", str(tmp_path / "run"), "--format", form, "--table", "cross_faithfulness"])
     said = capsys.readouterr().out
     if form == "json":
-        assert json.loads(said) == [{"model": "m", "step": 1, "lrds": 0.5}]
+        assert json.loads(said) == [{name: value for name, [value] in CROSSED.items()}]
     assert "Nothing changed" not in said
 
 
