@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
+from babelscope.errors import InputError
 from babelscope.models import Site, capture
+from babelscope.models.experts import Routed, attach
 from babelscope.regions import localise, record
+from babelscope.regions.recording import Span
 from babelscope.regions.routed_lape import routed_activity, routed_lape, routed_means
 from babelscope.regions.routing_recording import record_routing
+from babelscope.regions.treatments import treatment
 
 from .region_data import corpus
+from .region_data import model as dense
 from .tiny_mixtures import mixture
 
 
@@ -87,3 +94,27 @@ def test_lape_over_routed_tokens_leaves_out_what_is_too_rare():
     assert scores.shape == members.shape == (6, recording.neurons)
     assert members.any()
     assert not members[:, ~routed_activity(recording, least=1)[1]].any()
+
+
+def test_weighted_neurons_are_neurons_times_their_routing_weight():
+    model, texts = mixture("qwen2_moe"), corpus(2, 2)
+    one = model.mixtures[1]
+    weighted, plain = record(model, texts, span=Span(weighted=True)), record(model, texts)
+    for row, code in enumerate(texts.languages):
+        for column, text in enumerate(texts.texts[code]):
+            seen: list[Routed] = []
+            handle = attach(one, lambda pairs, into=seen: into.append(pairs))
+            with torch.inference_mode():
+                model.trunk(torch.tensor(model.tokenize([text])))
+            handle.remove()
+            (pairs,) = seen
+            h = replace(pairs, values=pairs.values * pairs.weights[:, None]).dense()
+            torch.testing.assert_close(weighted.layer(1)[row, column, : one.routed], h.mean(0), atol=1e-6, rtol=1e-4)
+    # what every token passes has no routing weight
+    torch.testing.assert_close(weighted.layer(1)[..., one.routed :], plain.layer(1)[..., one.routed :])
+    assert not torch.allclose(weighted.layer(1)[..., : one.routed], plain.layer(1)[..., : one.routed])
+    mask = torch.zeros(model.layers, model.neurons_per_layer, dtype=torch.bool)
+    with pytest.raises(InputError, match="never its value times its routing weight"):
+        treatment(mask, "mean", weighted)
+    with pytest.raises(InputError, match="no mixture of experts"):
+        record(dense("bloom"), texts, span=Span(weighted=True))
