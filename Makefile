@@ -5,7 +5,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 # One pinned thread beats two contended ones (docs/benchmarks.md).
 QUIET := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
 
-.PHONY: notebooks demo test test-fast test-kernels coverage calibration mutants lint types docs docs-version bench wheel clean fuzz faults audit \
+.PHONY: notebooks demo test test-fast test-kernels test-shapes coverage calibration mutants lint types docs docs-version bench wheel clean fuzz faults audit \
   test-oldest test-newest test-pythons
 
 demo: .venv/installed
@@ -25,6 +25,11 @@ KERNELS := tests/test_regions_recording.py tests/test_circuits_ablation.py tests
   tests/test_regions_deactivation.py tests/test_models.py
 test-kernels: .venv/installed-dev
 	ATEN_CPU_CAPABILITY=default $(QUIET) $(BIN)/python -m pytest -q -n 2 --dist loadfile $(KERNELS)
+
+# nightly: the numeric tests with types and shapes checked at every call (tests/shapes.py)
+SHAPES := $(wildcard tests/test_regions_*.py tests/test_circuits*.py tests/test_models*.py) tests/test_stats.py
+test-shapes: .venv/installed-dev
+	$(QUIET) $(BIN)/python -m pytest -q -n 2 --dist loadfile --jaxtyping-packages=babelscope,tests.shapes.checked $(SHAPES)
 
 # nightly: which lines no test runs
 coverage: .venv/installed-dev

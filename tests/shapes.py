@@ -11,15 +11,32 @@ from collections.abc import Callable
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
 from beartype import BeartypeConf, beartype
+from beartype.door import is_bearable
+from beartype.roar import BeartypeDecorHintException
 
 F = TypeVar("F", bound=Callable[..., Any])
-_CHECK = beartype(conf=BeartypeConf(is_pep484_tower=True))
+_CONF = BeartypeConf(is_pep484_tower=True)
+_CHECK = beartype(conf=_CONF)
 
 
 def checked(function: F) -> F:
     """The function, with what goes in and comes out checked."""
-    function.__annotations__ = {name: _without_words(hint) for name, hint in function.__annotations__.items()}
-    return _CHECK(function)
+    hints = {name: _without_words(hint) for name, hint in function.__annotations__.items()}
+    function.__annotations__ = dict(hints)
+    try:
+        return _CHECK(function)
+    except BeartypeDecorHintException:
+        function.__annotations__ = {name: hint if _can_be_checked(hint) else object for name, hint in hints.items()}
+        return _CHECK(function)
+
+
+def _can_be_checked(hint: Any) -> bool:
+    """False of what says nothing at run time: protocols that are for type checkers alone, arrays of anything."""
+    try:
+        is_bearable(None, hint, conf=_CONF)
+    except BeartypeDecorHintException:
+        return False
+    return True
 
 
 def _without_words(hint: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from babelscope.circuits.edges.faithfulness import EdgeSpace, edge_curve, minima
 from babelscope.circuits.edges.mib import from_graph, read_graph, to_graph, write_graph
 from babelscope.errors import InputError, RunError
 from babelscope.models import Model, Site, edit
+from babelscope.stats import mean_ends
 from tests.random_pairs import random_pair, random_pairs
 from tests.tiny_models import tiny_model, tiny_tokenizer
 
@@ -293,11 +295,16 @@ def test_the_areas_of_a_curve():
     assert minimal_size(ramp, 2.0) is None
 
 
-def test_the_interval_of_an_area_resamples_prompts_and_redoes_the_trapezoids():
-    """Two prompts, f = 0 and 1 at the last budget: a bootstrap mean is 0, 1/2 or 1, the area half of it."""
-    curve = Curve("cpr", (0.0, 1.0), (0, 10), Scored(np.array([[0.0, 0.0], [0.0, 1.0]]), np.zeros(2), np.ones(2)))
-    interval = curve.interval(draws=400)
-    assert (interval.value, interval.low, interval.high) == pytest.approx((0.25, 0.0, 0.5))
+def test_the_interval_of_an_area_is_that_of_each_prompts_part_in_it():
+    """Prompts of one span: f of a prompt is its own, and the area is the mean of the prompts' areas."""
+    own = np.array([0.1, 0.9, 0.4, 0.7, 0.2, 1.0, 0.3])
+    scored = Scored(np.array([np.zeros(7), own]), np.zeros(7), np.ones(7))
+    curve = Curve("cpr", (0.0, 1.0), (0, 10), scored)
+    interval, (low, high) = curve.interval(draws=400), mean_ends(own / 2, 400)
+    assert (interval.value, interval.low, interval.high) == pytest.approx((own.mean() / 2, low, high))
+    interval, (low, high) = replace(curve, area="cmd").interval(draws=400), mean_ends(1 - own / 2, 400)
+    assert (interval.value, interval.low, interval.high) == pytest.approx((1 - own.mean() / 2, low, high))
+    assert np.isnan(Curve("cpr", (0.0, 1.0), (0, 10), Scored(scored.circuits[:, :1], *np.eye(2)[:, :1])).interval().low)
 
 
 def test_a_ranking_by_true_scores_gives_a_rising_curve(llama, pairs):

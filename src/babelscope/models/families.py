@@ -382,6 +382,7 @@ ROWS: dict[str, Family | Callable[[Any], Family]] = {
     "mllama_text_model": _MLLAMA,
     "granite": replace(LLAMA, name="granite"),
     "starcoder2": _STARCODER2,
+    "vaultgemma": replace(LLAMA, name="vaultgemma", mlp_norm="pre_feedforward_layernorm"),
     "gptj": _GPTJ,
     "codegen": _codegen,
     "gpt_neo": _GPT_NEO,

@@ -149,7 +149,7 @@ class Places:
         """Key/value heads: fewer than heads under grouped-query attention."""
         if self.family.kv_heads is not None:
             return self.family.kv_heads
-        if self.family.layout == "latent":
+        if self.family.layout == "latent" or getattr(self.config, "decoder_attention_heads", None):
             return self.heads
         return int(getattr(self.config, "num_key_value_heads", None) or self.heads)
 

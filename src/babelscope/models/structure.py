@@ -111,7 +111,9 @@ def family_of(hf: Any, config: Any, trunk: Trunk, given: Family | None = None) -
             raise UnsupportedModel(f"{config.model_type}: the row {row.name!r} finds no module at {_told(missing)}")
         refuse_unreadable(hf, row)
         return row
-    candidates = [placed(row, trunk) for row in ROWS.values() if isinstance(row, Family) and not row.mixed]
+    # a row that leaves paths out, of attention or of some layers, would fit what it says nothing of
+    rows = [row for row in ROWS.values() if isinstance(row, Family) and "circuits" in row.levels and not row.mixed]
+    candidates = [placed(row, trunk) for row in rows]
     # rows with more norms are more specific: a Gemma-like block also has every path of a LLaMA block
     candidates.sort(key=lambda row: -_norm_count(row))
     for row in candidates:

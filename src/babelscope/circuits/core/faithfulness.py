@@ -18,7 +18,6 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import NDArray
 
-from babelscope.circuits.core.statistics import drawn_ends, resampled_weights
 from babelscope.stats import BOOTSTRAP_T, Interval, mean_ends
 
 Array = NDArray[np.float64]
@@ -65,10 +64,13 @@ class Scored:
 
     def intervals(self, draws: int = 1000, seed: int = 0) -> list[Interval]:
         """f of each circuit with its 95 % bootstrap-t interval: a ratio of means, by each pair's part in it."""
-        f, span = self.faithfulness(), self.whole - self.empty
-        parts = f[:, None] + (self.circuits - self.empty - f[:, None] * span) / (span.mean() or np.nan)
-        low, high = mean_ends(parts, draws, seed)
-        return [Interval(*map(float, ends), BOOTSTRAP_T) for ends in zip(f, low, high)]
+        low, high = mean_ends(self.parts(), draws, seed)
+        return [Interval(*map(float, ends), BOOTSTRAP_T) for ends in zip(self.faithfulness(), low, high)]
+
+    def parts(self) -> Float[Array, "C P"]:
+        """Each pair's part in f, linearised: their mean is f, their spread its error."""
+        f, span = self.faithfulness()[:, None], self.whole - self.empty
+        return f + (self.circuits - self.empty - f * span) / (span.mean() or np.nan)
 
 
 def score(space: Space, circuits: Sequence[Mask]) -> Scored:
@@ -98,13 +100,18 @@ class Curve:
         return self.scored.faithfulness()
 
     def interval(self, draws: int = 1000, seed: int = 0) -> Interval:
-        """The area with its 95 % interval: prompts resampled, the trapezoids redone.
+        """The area with its 95 % bootstrap-t interval, by each prompt's part in it.
 
         CPR = ∫ f: large when few edges do much for the answer. CMD = ∫ |1 − f|: small when few edges behave as the
         model does.
         """
-        drawn = self._areas(self.scored.faithfulness(resampled_weights(len(self.scored.whole), draws, seed)))
-        return Interval(self.value, *drawn_ends(drawn))
+        from scipy.integrate import trapezoid
+
+        f, parts = self.faithfulness[:, None], self.scored.parts()
+        if self.area == "cmd":  # |1 − f| moves against f below 1 and with it above
+            parts = np.abs(1 - f) - np.sign(1 - f) * (parts - f)
+        low, high = mean_ends(np.asarray(trapezoid(parts, self.budgets, axis=0)), draws, seed)
+        return Interval(self.value, float(low), float(high), BOOTSTRAP_T)
 
     @property
     def value(self) -> float:
