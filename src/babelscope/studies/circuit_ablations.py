@@ -18,14 +18,14 @@ from babelscope.studies.circuit_roles import ALSO, CANDIDATE, role_rows
 from babelscope.studies.circuit_settings import CircuitsSettings
 from babelscope.studies.circuit_tables import AblationSet
 from babelscope.studies.progress import Progress
-from babelscope.studies.steps import Sink
+from babelscope.studies.steps import TableSink
 from babelscope.tasks import PromptPair, task_named
 
 Array = NDArray[np.float64]
 
 
 def write_ablations(
-    run: Sink,
+    run: TableSink,
     model: Model,
     settings: CircuitsSettings,
     everything: Mapping[str, list[PromptPair]],

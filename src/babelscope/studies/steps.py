@@ -64,13 +64,17 @@ class Cost:
     """the option that makes it cheaper, and how"""
 
 
-@runtime_checkable
-class Sink(Protocol):
-    """Where tables and arrays are put: a run in the making, or the result of a step."""
+class TableSink(Protocol):
+    """Where tables are put."""
 
     def table(self, name: str, frame: pd.DataFrame) -> None:
         """Adds a table."""
         ...
+
+
+@runtime_checkable
+class Sink(TableSink, Protocol):
+    """Where tables and arrays are put: a run in the making, or the result of a step."""
 
     def arrays(self, dataset: xr.Dataset, group: str | None = None) -> None:
         """Adds labelled arrays."""

@@ -65,7 +65,8 @@ class Scored:
     def intervals(self, draws: int = 1000, seed: int = 0) -> list[Interval]:
         """f of each circuit with its 95 % bootstrap-t interval: a ratio of means, by each pair's part in it."""
         low, high = mean_ends(self.parts(), draws, seed)
-        return [Interval(*map(float, ends), BOOTSTRAP_T) for ends in zip(self.faithfulness(), low, high)]
+        ends = zip(self.faithfulness(), low, high, strict=True)
+        return [Interval(float(f), float(least), float(most), BOOTSTRAP_T) for f, least, most in ends]
 
     def parts(self) -> Float[Array, "C P"]:
         """Each pair's part in f, linearised: their mean is f, their spread its error."""
