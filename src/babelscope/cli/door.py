@@ -76,7 +76,8 @@ def _exit_code(end: SystemExit, stop: Stop) -> int:
 
 def _told(error: BaseException) -> int:
     if isinstance(error, BabelscopeError):
-        _say(f"error: {error}")
+        # a reader may have wrapped the want of memory in an error of its own
+        _say(f"error: {_MEMORY if _is_memory(error) else error}")
         return 2
     if isinstance(error, OSError) and _closed_pipe(error):
         # the reader of a pipe has gone (… | head): not our error

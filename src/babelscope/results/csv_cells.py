@@ -6,6 +6,7 @@ with apostrophes before one) gets an apostrophe in front. Numbers stay as they a
 
 from __future__ import annotations
 
+import csv
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,7 +43,12 @@ def write_csv(frame: pd.DataFrame, path: Path) -> None:
         # categories and dates are left to pandas unless they hold text
         if column.dtype == object or str(column.dtype).startswith(("str", "category")):
             held.isetitem(place, column.astype(object).map(inert, na_action="ignore"))
-    held.to_csv(path, index=False, encoding="utf-8", lineterminator="\n")
+    # a carriage return without quotes would end the line for others, and what follows begin a cell
+    returns = any(
+        held.iloc[:, n].map(lambda cell: isinstance(cell, str) and "\r" in cell).any() for n in range(held.shape[1])
+    )
+    quoting = csv.QUOTE_NONNUMERIC if returns else csv.QUOTE_MINIMAL
+    held.to_csv(path, index=False, encoding="utf-8", lineterminator="\n", quoting=quoting)
 
 
 def read_csv(path: Path) -> pd.DataFrame:
