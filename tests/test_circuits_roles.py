@@ -61,8 +61,8 @@ def test_patterns_sum_to_one_and_the_kernel_is_put_back(family):
     found = attention_patterns(model, torch.arange(4, 13)[None])
     assert model.config._attn_implementation == before
     assert len(found) == model.layers
-    assert all(torch.allclose(part.sum(-1), torch.ones(1, model.heads, 9), atol=1e-5) for part in found)
-    assert all(float(part.triu(1).abs().max()) == 0 for part in found)
+    assert all(torch.allclose(part.sum(-1), torch.ones(1, model.heads, 9), atol=1e-5) for part in found.values())
+    assert all(float(part.triu(1).abs().max()) == 0 for part in found.values())
 
 
 def test_attention_between_roles_is_read_at_their_tokens(llama):
