@@ -250,7 +250,7 @@ def photograph_explorer(what: list[str], name: str) -> None:
         page.get_by_role("button", name="Take a beginning").click()
         filled(page, "Prompt")
         page.get_by_role("button", name="Continue").click()
-        filled(page, "With the regions off")
+        page.locator(".bs-side mark").first.wait_for()
         page.get_by_role("button", name="Measure perplexity").click()
         page.get_by_role("row").filter(has_text="zh").locator("visible=true").first.wait_for()
         snap(page, f"explorer-{name}-regions")

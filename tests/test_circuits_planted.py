@@ -137,7 +137,8 @@ def test_a_search_goes_on_where_it_was(tmp_path, monkeypatch):
     first = find_circuit(model, {"pabc": pairs}, IOI, once=store.once)
     asked = len(calls)
     assert len(list(store.folder.glob("*/step.json"))) == asked
-    assert find_circuit(model, {"pabc": pairs}, IOI, once=store.once).to_json() == first.to_json()
+    again = find_circuit(model, {"pabc": pairs}, IOI, once=store.once).to_json()
+    assert repr(again) == repr(first.to_json())  # effects without spread have no interval: NaN is not NaN
     assert len(calls) == asked
     find_circuit(model, {"pabc": pairs[:-1]}, IOI, once=store.once)  # other prompts: nothing is taken over
     assert len(calls) == 2 * asked

@@ -11,7 +11,7 @@ import torch
 from babelscope.circuits.comparison.head_matching import match_heads, random_twin, shuffled
 from babelscope.circuits.core.cache import run
 from babelscope.circuits.core.nodes import Head
-from babelscope.circuits.heads.copying import copying, token_copying
+from babelscope.circuits.heads.copy_scores import copying, token_copying
 from babelscope.circuits.heads.dla import attributions, promoted
 from babelscope.circuits.heads.labels import Null
 from babelscope.circuits.heads.patterns import attention_between, attention_patterns
@@ -225,7 +225,7 @@ def test_copying_is_held_against_words_that_are_not_in_the_prompt():
 
 @pytest.mark.parametrize("family", ["bloom", "llama", "gpt2"])
 def test_reading_the_vocabulary_by_parts_gives_what_all_logits_give(family, monkeypatch):
-    from babelscope.circuits.heads import copying as room
+    from babelscope.circuits.heads import copy_scores as room
 
     model = Model(tiny_model(family), tiny_tokenizer(), id=family)
     pairs = random_pairs()

@@ -66,7 +66,7 @@ def _models(text):
         (GOOD.replace("samples: 10", "sampels: 10"), "did you mean samples?"),
         (GOOD.replace("samples: 10", "samples: ten"), "line 4, measures.regions.samples: 'ten' is not a whole number"),
         (GOOD.replace("samples: 10", "samples: true"), "True is not a whole number"),
-        (GOOD.replace("samples: 10", "special: first"), "'first' is not one of none, bos, bos-excluded"),
+        (GOOD.replace("samples: 10", "special: first"), "'first' is not one of auto, none, bos, bos-excluded, own"),
         (GOOD + "dtype: auto\n", "line 5, dtype: 'auto' is not one of float32, bfloat16, float16, float64; auto"),
         (GOOD + "dtype: float32\ndtype: float16\n", "line 6, dtype: this key is given twice"),
         (GOOD + "languages: [en, '?!']\n", "line 5, languages"),
@@ -194,7 +194,7 @@ def test_circuits_take_the_settings_of_their_study(tmp_path):
         )
         return plan_points(measured)[0].key
 
-    assert len({key(), key(n=7), key(stratum={"en": "regular"})}) == 3
+    assert len({key(), key(n=7), key(seed=1)}) == 3
     with pytest.raises(PlanError, match=r"circuits\.m: unknown key; allowed here: task, languages, n"):
         key(m=3)
     with pytest.raises(PlanError, match="a mapping from a text to a text"):

@@ -149,7 +149,7 @@ def test_translations_typed_are_compared(page):
     _tab(page, "Sentences")
     _field(page, "Sentences").fill(f"{ENGLISH}\n{CHINESE}")
     page.get_by_role("button", name="Compare").click()
-    table = page.locator(".bs-heat").first
+    table = page.locator(".bs-heat", has_text=CHINESE).first
     table.wait_for()
     cells = table.locator("tbody td").all_inner_texts()
     assert cells[0] == cells[3] == "1.00"
@@ -264,7 +264,7 @@ def _used(page, name):
         _field(page, "Prompt").fill("Then Mary went to")
         page.get_by_label("zh", exact=True).check()
         page.get_by_role("button", name="Continue").click()
-        _filled(page, "With the regions off")
+        page.locator(".bs-side mark").first.wait_for()
     elif name == "Neurons":
         page.get_by_role("button", name="Look at one").click()
         page.locator(".bs-heat caption", has_text="Neuron").wait_for()

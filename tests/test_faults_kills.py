@@ -355,7 +355,8 @@ def test_every_verb_that_writes_is_struck():
     places = {"out", "csv", "json_file", "directory"}
     writes = {name for name, parameters in every_option() if places & {*parameters}}
     assert len(writes) > 15
-    assert writes - {"sweep status"} <= {*COMMANDS}, writes - {*COMMANDS}
+    # pull needs a hub: tests/test_hub.py holds what it leaves when it is cut off
+    assert writes - {"sweep status", "pull"} <= {*COMMANDS}, writes - {*COMMANDS}
 
 
 @pytest.mark.parametrize("name", ["regions", "sweep", "evaluate", "regions export"])

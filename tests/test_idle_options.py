@@ -36,7 +36,7 @@ STUDIES: dict[str, tuple[Make, dict[str, object]]] = {
     "regions": (
         lambda **given: RegionsSettings("lines:x", **given),
         {"window": 8, "joint": "eos", "text_tokens": 9, "controls": 2, "stories": "pocket:",
-         "kinds": ("mean",), "generate_tokens": 3, "prompt_tokens": 3, "steer_way": "scale", "steer_factor": 2.0},
+         "kinds": ("mean",), "generate_tokens": 3, "prompt_tokens": 3},
     ),
     "latent": (
         LatentSettings,
@@ -53,7 +53,7 @@ STUDIES: dict[str, tuple[Make, dict[str, object]]] = {
 }  # fmt: skip
 """options that change nothing unless another one is given, each with another value than its default"""
 WITH = {
-    "regions": {"texts": "lines:x", "alignment_neurons": (0.1,), "doses": (0.1,), "steer": ("en", "fr")},
+    "regions": {"texts": "lines:x", "alignment_neurons": (0.1,), "doses": (0.1,), "generate": 3},
     "latent": {"parts": ("lens", "patch", "align"), "lens": ("logit", "tuned"), "task": "sentence",
                "parallel": "lines:y", "text": "lines:y", "fit": "kl", "patch_from": "en", "patch_to": "zh"},
     "steer": {"method": ("centred", "arithmetic", "neurons"), "temperature": 1.0, "prompts": "everyday"},

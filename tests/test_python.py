@@ -68,7 +68,7 @@ def test_a_data_set_is_a_corpus_and_its_column_id_names_the_sentences():
         ({"en": ["a"], "eng_Latn": ["b"]}, "two columns are one language"),
         ([{"en": "a"}, {"fr": "b"}], "row 2 has fr; the first has en"),
         (["a", "b"], "row 1 is str, not a dictionary"),
-        (Path("texts"), "write the reader before the path, such as lines:texts"),
+        (Path("texts"), "write the reader before the path, such as lines:my-folder"),
         (7, "not int"),
     ],
 )

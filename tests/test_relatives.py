@@ -82,7 +82,7 @@ def test_formulas_in_a_corpus_reach_no_spreadsheet(tmp_path):
     assert "same as 1: =HYPERLINK" in cells
     frame = pd.DataFrame({"id": ["=1", -1.5, None]})
     write_csv(frame, tmp_path / "x.csv")
-    assert (tmp_path / "x.csv").read_text() == "id\n'=1\n-1.5\n\n"
+    assert (tmp_path / "x.csv").read_text() == 'id\n\'=1\n-1.5\n""\n'
     assert frame.id.tolist()[:2] == ["=1", -1.5]
 
 

@@ -100,7 +100,7 @@ def test_a_study_of_the_stream(tmp_path):
     ("changes", "told"),
     [
         ({"texts": "memory"}, "--texts: of neurons alone"), ({"generate": 2}, "--generate"),
-        ({"steer": ("en", "zh")}, "--steer"), ({"methods": ("lape",)}, "--methods lape"),
+        ({"methods": ("lape",)}, "--methods lape"),
         ({"weighted": True}, "--weighted"),
     ],
 )  # fmt: skip

@@ -20,7 +20,7 @@ from torch import Tensor
 from babelscope.circuits.core.batching import span_of
 from babelscope.circuits.core.cache import run
 from babelscope.circuits.core.nodes import check_model
-from babelscope.circuits.heads.copying import copying
+from babelscope.circuits.heads.copy_scores import copying
 from babelscope.circuits.heads.dla import head_writes
 from babelscope.circuits.heads.labels import Null
 from babelscope.circuits.heads.patterns import attention_at_offsets, attention_between, equal_length
