@@ -109,7 +109,7 @@ def compare_alignment(first: Run, second: Run) -> pd.DataFrame:
             continue
         one, two = xr.align(one, two, join="inner")
         frame = pd.DataFrame({"first": one.to_series(), "second": two.to_series()})
-        if one.ndim == 2 and all(np.allclose(it, it.T, equal_nan=True) for it in (one.values, two.values)):
+        if one.ndim == 2 and all(_symmetric(it.values) for it in (one, two)):
             order = {label: place for place, label in enumerate(one[one.dims[0]].values.tolist())}
             frame = frame[[order[a] <= order[b] for a, b in frame.index]]  # both orders of a pair say the same
         items = [" – ".join(map(str, item)) if isinstance(item, tuple) else str(item) for item in frame.index]
@@ -119,6 +119,10 @@ def compare_alignment(first: Run, second: Run) -> pd.DataFrame:
     if not rows:
         return pd.DataFrame(columns=["measure", "item", "first", "second", "difference"])
     return pd.concat(rows, ignore_index=True)
+
+
+def _symmetric(values: Any) -> bool:
+    return values.shape == values.T.shape and bool(np.allclose(values, values.T, equal_nan=True))
 
 
 def compare_map(first: Run, second: Run) -> dict[str, float] | None:
