@@ -79,8 +79,8 @@ def test_every_table_is_there_with_its_ends(run):
 
 
 def test_the_tuned_lens_is_kept_and_read_again(run, tmp_path):
-    from_file = replace(QUICK, parts=("lens",), lens=("tuned",), text=None, parallel=None, window=LatentSettings.window, trials=LatentSettings.trials,
-                        tuned=run.path / TUNED_FILE)  # fmt: skip
+    given = {"text": None, "parallel": None, "window": LatentSettings.window, "trials": LatentSettings.trials}
+    from_file = replace(QUICK, parts=("lens",), lens=("tuned",), tuned=run.path / TUNED_FILE, **given)
     again = study_latent(load_model("pocket:planted-pivot"), from_file, tmp_path / "again")
     first = run.table("curves")
     assert np.allclose(first[first.lens == "tuned"].excess, again.table("curves").excess, atol=1e-7)
