@@ -84,9 +84,9 @@ def naive(model: Model, runs: Runs, heads: list[Head], positions: slice, path: s
     for node in heads:
         changes: dict[Site, Callable[[torch.Tensor], torch.Tensor]] = {}
         if path is not None:
-            changes = {Site("z", layer): (lambda _, z=z: z) for layer, z in enumerate(runs.base.z)}
+            changes = {Site("z", layer): (lambda _, z=z: z) for layer, z in runs.base.z.items()}
         if path == "frozen":
-            changes |= {Site("mlp_write", layer): (lambda _, w=w: w) for layer, w in enumerate(runs.base.mlp)}
+            changes |= {Site("mlp_write", layer): (lambda _, w=w: w) for layer, w in runs.base.mlp.items()}
 
         def patched(value: torch.Tensor, node: Head = node) -> torch.Tensor:
             value = runs.base.z[node.layer].clone() if path is not None else value.clone()
@@ -109,9 +109,9 @@ def fast(model: Model, runs: Runs, positions: slice, path: str | None) -> np.nda
     finals, entries = [], []
     for layer in layers:
         if path == "recomputed":
-            entries.append(Entry(layer, output_changes(model, runs, layer, everyone, places), True))
+            entries.append(Entry(layer, output_changes(model, runs, layer, everyone, places), "attention"))
         elif path == "frozen":
-            entry = Entry(layer, stream_changes(model, runs, layer, everyone, places), False)
+            entry = Entry(layer, stream_changes(model, runs, layer, everyone, places), "stream")
             finals.append(without_mlps(model, runs, entry, places, [FINAL])[FINAL])
         else:
             size = max(1, token_budget(model.device) // (len(rows) * places.shape[1]))

@@ -66,6 +66,7 @@ def record(
     With `pattern`, the source's head outputs are those of the base run under the source's attention patterns.
     `changes` stand in the model during both (a knock-out).
     """
+    check_model(model)  # which a model under an edit is not asked
     _ = model.block_returns_tuple  # learned from a pass of its own, so before any module is replaced
     base_ids, source_ids = (rows.clean, rows.corrupted) if direction == "noising" else (rows.corrupted, rows.clean)
     with edit(model, changes or {}):
