@@ -1,4 +1,4 @@
-# babelscope on a processor: docker build -t babelscope . && docker run --rm -v "$PWD/runs:/work/runs" babelscope demo
+# babelscope on a processor: docker build -t babelscope . && docker run --rm -v "$PWD/runs:/home/scope/runs" babelscope demo
 FROM python:3.12-slim
 
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PYTHONUNBUFFERED=1
@@ -11,8 +11,8 @@ COPY src /src/src
 RUN pip install -c /tmp/constraints.txt "/src[hub,eval,lid,sentencepiece,zstd,adapters]" && rm -rf /src
 
 # nobody is root, and runs are written where the caller mounts a folder
-RUN useradd --create-home scope && mkdir /work && chown scope /work
+RUN useradd --create-home scope
 USER scope
-WORKDIR /work
+WORKDIR /home/scope
 ENTRYPOINT ["babelscope"]
 CMD ["--help"]

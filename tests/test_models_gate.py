@@ -22,7 +22,7 @@ from babelscope.evaluation.cloze import evaluate_cloze
 from babelscope.evaluation.items import ClozeStory
 from babelscope.models import Family, LoadOptions, Model, load_model, register_family, require, unregister_family
 from babelscope.models.experts import PassShape
-from babelscope.models.families import ROWS
+from babelscope.models.family_rows import ROWS
 from babelscope.models.gate import failures
 from babelscope.models.hooks import Site, capture, edit
 from babelscope.models.registry import family_from_file, row_from_data

@@ -8,11 +8,10 @@ B batch · T position · D model width · N neuron · H query head · K key/valu
 
 from __future__ import annotations
 
-import copy
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -20,13 +19,20 @@ from torch import Tensor
 from babelscope.errors import AlreadyEdited, NonFinite, UnsupportedModel
 from babelscope.models.batches import out_of_memory
 from babelscope.models.families import Level, find
-from babelscope.models.hooks import Change, Location, Reading, Site, capture, edit, hook_count, hooked, resume
+from babelscope.models.head_checks import (
+    head_ablation,
+    head_weights,
+    keep,
+    mixer_ablation,
+    projection_weights,
+    query_key_layout,
+    value_layout,
+)
+from babelscope.models.hooks import Site, capture, edit, hook_count, resume
 from babelscope.models.mixture_checks import MIXTURE_SUITE, difference
 from babelscope.models.model import Model
 from babelscope.models.norms import plain
 from babelscope.models.offload import offloaded
-from babelscope.models.places import matrix
-from babelscope.models.projections import project
 from babelscope.models.scales import writes_of
 from babelscope.models.stream_checks import NAME, PROBLEM, handed_on
 
@@ -109,7 +115,7 @@ def neuron_definition(model: Model, ids: Tensor) -> float:
         projection = find(model.blocks[layer], model.family.neurons)
         assert projection is not None
         outputs: list[Tensor] = []
-        handle = projection.register_forward_hook(_keep(outputs))
+        handle = projection.register_forward_hook(keep(outputs))
         try:
             with capture(model, [Site("neurons", layer)]) as seen:
                 model.trunk(ids)
@@ -122,13 +128,6 @@ def neuron_definition(model: Model, ids: Tensor) -> float:
         bias = model.bias("neurons", layer)
         errors.append(difference(made if bias is None else made + bias, outputs[0].reshape(made.shape)))
     return max(errors, default=0.0)
-
-
-def _keep(outputs: list[Tensor]) -> Callable[[Any, Any, Tensor], None]:
-    def hook(_module: Any, _inputs: Any, output: Tensor) -> None:
-        outputs.append(output.clone())
-
-    return hook
 
 
 def additivity(model: Model, ids: Tensor) -> float:
@@ -166,41 +165,6 @@ def answer_rows(model: Model, ids: Tensor) -> float:
     return difference(model.logits(model.trunk(ids), words), own[..., words])
 
 
-def head_weights(model: Model, ids: Tensor) -> float:
-    """Heads times W_O plus the bias are what attention's output projection puts out: its weight is its linear map."""
-    errors: list[float] = []
-    for layer in _attending(model):
-        projection = find(model.blocks[layer], model.family.attention_output)
-        assert projection is not None
-        outputs: list[Tensor] = []
-        handle = projection.register_forward_hook(_keep(outputs))
-        try:
-            with capture(model, [Site("z", layer)]) as seen:
-                model.trunk(ids)
-        finally:
-            handle.remove()
-        made = torch.einsum("nthe,hed->ntd", seen[Site("z", layer)], model.output_weight(layer))
-        bias = model.bias("attention_output", layer)
-        errors.append(difference(made if bias is None else made + bias, outputs[0].reshape(made.shape)))
-    return max(errors)
-
-
-def projection_weights(model: Model, ids: Tensor) -> float:
-    """What a block's attention reads, times W_Q, W_K, W_V (by way of the latents, if any), is what its heads are hooked
-    at (but norms)."""
-    behind = (("v",) if model.family.value_norm else ()) + (("q", "k") if model.family.qk_norms else ())
-    kinds: list[Reading] = [kind for kind in model.readings if kind not in behind]
-    errors: list[float] = []
-    for layer in _attending(model):
-        sites = [Site("attention_in", layer), *(Site(kind, layer) for kind in kinds)]
-        with capture(model, sites) as seen:
-            model.trunk(ids)
-        for kind in kinds:
-            made = project(model, kind, layer, seen[Site("attention_in", layer)])
-            errors.append(difference(made, seen[Site(kind, layer)]))
-    return max(errors)
-
-
 def norms(model: Model, ids: Tensor) -> float:
     """What attention and MLP read is their norm of the stream, which a reader's own input is put through."""
     errors: list[float] = []
@@ -230,141 +194,6 @@ def residency(model: Model, _: Tensor) -> float:
     if away:
         raise UnsupportedModel(f"{len(away)} weights are offloaded, the first is {away[0]}")
     return 0.0
-
-
-def value_layout(model: Model, ids: Tensor) -> float:
-    """With one token, every head's output is its (shared) value vector, or a share of it where attention may also
-    look at nothing (a sink): the v rows and the grouping are right."""
-    if model.family.head_gates:
-        return _gated_value_layout(model, ids)
-    sites = [site for layer in _attending(model) for site in (Site("v", layer), Site("z", layer))]
-    with capture(model, sites) as seen:
-        model.trunk(ids[:, :1])
-    group = model.heads // model.kv_heads
-    errors: list[float] = []
-    for layer in model.attention_layers:
-        values = seen[Site("v", layer)].float().repeat_interleave(group, dim=-2)
-        heads = seen[Site("z", layer)].float()
-        share = (heads * values).sum(-1, keepdim=True) / values.square().sum(-1, keepdim=True).clamp_min(1e-30)
-        errors.append(difference(values * share.clamp(0, 1), heads))
-    return max(errors)
-
-
-def _gated_value_layout(model: Model, ids: Tensor) -> float:
-    """Behind gates, a head's output follows its (shared) value unit by unit: other values, z′/z = v′/v at every unit.
-
-    Gates are made of what attention reads, which other values in its own layer leave alone.
-    """
-    group = model.heads // model.kv_heads
-    errors: list[float] = []
-    for layer in _attending(model):
-        own, site = Site("v", layer), Site("z", layer)
-        found: list[tuple[Tensor, Tensor]] = []
-        for phase in (3.0, 4.0):
-            noise = _noise(phase)
-            with edit(model, {own: noise}), capture(model, [own, site]) as seen:
-                model.trunk(ids[:, :1])
-            found.append((noise(seen[own]).float().repeat_interleave(group, dim=-2), seen[site].float()))
-        (value, head), (other, changed) = found
-        errors.append(difference(head * other, changed * value))
-    return max(errors)
-
-
-def query_key_layout(model: Model, ids: Tensor) -> float:
-    """Changing one head's query (or key) moves that head's output (or its group's), and no other's.
-
-    In a layer whose queries, keys and values are noise, so that heads that were never trained answer too.
-    """
-    group, layer = model.heads // model.kv_heads, _attending(model)[-1]
-    site = Site("z", layer)
-    phases: dict[Reading, float] = {"q": 1.0, "k": 2.0, "v": 3.0}
-    noise: dict[Site, Change] = {Site(kind, layer): _noise(phase) for kind, phase in phases.items()}
-    with edit(model, noise), capture(model, [site]) as base:
-        model.trunk(ids)
-    worst = 0.0
-    for place, count, members in ((Site("q", layer), model.heads, 1), (Site("k", layer), model.kv_heads, group)):
-        for head in {0, count - 1}:
-            with edit(model, noise | {place: _noise(5.0, noise[place], head)}), capture(model, [site]) as seen:
-                model.trunk(ids)
-            moved = (seen[site] - base[site]).abs().amax(dim=(0, 1, 3))
-            mine = torch.zeros_like(moved, dtype=torch.bool)
-            mine[head * members : (head + 1) * members] = True
-            worst = max(worst, float(moved[~mine].max()) if (~mine).any() else 0.0)
-            if not bool((moved[mine] > 1e-5).all()):
-                return float("inf")
-    return worst
-
-
-def _noise(phase: float, before: Change | None = None, head: int | None = None) -> Change:
-    """A change that puts numbers without pattern in the place of a value, or of one head after another change."""
-
-    def change(value: Tensor) -> Tensor:
-        steps = torch.arange(value[0].numel(), device=value.device, dtype=torch.float64)
-        made = (steps * 12.9898 + phase).sin().mul(43758.5453).frac().mul(2).reshape(value.shape[1:]).to(value.dtype)
-        made = made.expand_as(value)
-        if before is None or head is None:
-            return made.clone()
-        changed = before(value)
-        changed[..., head, :] = made[..., head, :]
-        return changed
-
-    return change
-
-
-def head_ablation(model: Model, ids: Tensor) -> float:
-    """Zeroing a head by a hook equals zeroing its columns of W_O in a copy of the block's projection."""
-    layer, head = _attending(model)[len(model.attention_layers) // 2], model.heads - 1
-
-    def zero(value: Tensor) -> Tensor:
-        value = value.clone()
-        value[..., head, :] = 0
-        return value
-
-    with edit(model, {Site("z", layer): zero}):
-        hooked = model.trunk(ids)
-    columns = slice(head * model.head_width, (head + 1) * model.head_width)
-    return difference(hooked, _without(model, layer, model.family.attention_output, ids, columns))
-
-
-def mixer_ablation(model: Model, ids: Tensor) -> float:
-    """Zeroing what a linear mixer puts out by a hook equals zeroing the weights of its output projection."""
-    errors = [0.0]
-    for layer in model.mixer_layers:
-        row = model.family
-        # before a norm that stands behind it, which may make something of nothing
-        place = Location(model.part(row.state_output, layer), "output")
-        with hooked([(place, torch.zeros_like, True)]):
-            silent = model.trunk(ids)
-        errors.append(difference(silent, _without(model, layer, row.state_output, ids)))
-    return max(errors)
-
-
-def _without(model: Model, layer: int, path: str, ids: Tensor, columns: slice | None = None) -> Tensor:
-    """The trunk with some input columns of a projection zeroed (all of them and its bias, unless given)."""
-    projection = find(model.blocks[layer], path)
-    assert projection is not None
-    whole, bias = projection.weight, getattr(projection, "bias", None)
-    assert isinstance(whole, torch.nn.Parameter)
-    edited = copy.deepcopy(whole)
-    with torch.no_grad():
-        view = edited.T if matrix(projection) is not whole else edited
-        view[:, slice(None) if columns is None else columns] = 0
-    projection.weight = edited
-    if columns is None and bias is not None:
-        setattr(projection, "bias", None)  # noqa: B010 - its declared type knows no None
-    try:
-        return model.trunk(ids)
-    finally:
-        projection.weight = whole
-        if bias is not None:
-            projection.bias = bias
-
-
-def _attending(model: Model) -> tuple[int, ...]:
-    """Layers with heads; raises UnsupportedModel where there are none, as a circuit is one of heads."""
-    if not model.attention_layers:
-        raise UnsupportedModel("no layer has heads")
-    return model.attention_layers
 
 
 def padding(model: Model, ids: Tensor) -> float:

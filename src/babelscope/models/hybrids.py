@@ -11,7 +11,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from babelscope.models.families import LLAMA, Family, complete
+from babelscope.models.families import Family, complete
+from babelscope.models.family_rows import LLAMA
 
 _LATENT = replace(
     LLAMA,
