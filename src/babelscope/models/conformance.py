@@ -18,12 +18,12 @@ from torch import Tensor
 
 from babelscope.errors import AlreadyEdited, NonFinite, UnsupportedModel
 from babelscope.models.batches import out_of_memory
-from babelscope.models.families import Level, find
+from babelscope.models.families import Level
 from babelscope.models.head_checks import (
     head_ablation,
     head_weights,
-    keep,
     mixer_ablation,
+    projected,
     projection_weights,
     query_key_layout,
     value_layout,
@@ -112,21 +112,10 @@ def neuron_definition(model: Model, ids: Tensor) -> float:
     for layer in model.neuron_layers:
         if layer in model.mixtures:
             continue  # the suite of mixtures has its own
-        projection = find(model.blocks[layer], model.family.neurons)
-        assert projection is not None
-        outputs: list[Tensor] = []
-        handle = projection.register_forward_hook(keep(outputs))
-        try:
-            with capture(model, [Site("neurons", layer)]) as seen:
-                model.trunk(ids)
-        finally:
-            handle.remove()
-        if len(outputs) != 1:
-            times = f"{len(outputs)} times" if outputs else "never"
-            raise UnsupportedModel(f"{model.family.neurons} of layer {layer} is computed {times} in a pass, not once")
-        made = seen[Site("neurons", layer)] @ model.neuron_weight(layer)
+        neurons, output = projected(model, model.family.neurons, Site("neurons", layer), ids)
+        made = neurons @ model.neuron_weight(layer)
         bias = model.bias("neurons", layer)
-        errors.append(difference(made if bias is None else made + bias, outputs[0].reshape(made.shape)))
+        errors.append(difference(made if bias is None else made + bias, output.reshape(made.shape)))
     return max(errors, default=0.0)
 
 

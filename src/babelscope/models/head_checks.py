@@ -8,7 +8,6 @@ B batch · T position · D model width · H query head · K key/value head · E 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -23,31 +22,38 @@ from babelscope.models.places import matrix
 from babelscope.models.projections import project
 
 
-def keep(outputs: list[Tensor]) -> Callable[[Any, Any, Tensor], None]:
-    """A hook that keeps what a module puts out."""
+def projected(model: Model, path: str, site: Site, ids: Tensor) -> tuple[Tensor, Tensor]:
+    """What stands at a site, and what the projection that reads it puts out.
 
-    def hook(_module: Any, _inputs: Any, output: Tensor) -> None:
+    Raises UnsupportedModel where the projection is computed more than once in a pass, or never.
+    """
+    projection = find(model.blocks[site.layer], path)
+    assert projection is not None
+    outputs: list[Tensor] = []
+
+    def keep(_module: Any, _inputs: Any, output: Tensor) -> None:
         outputs.append(output.clone())
 
-    return hook
+    handle = projection.register_forward_hook(keep)
+    try:
+        with capture(model, [site]) as seen:
+            model.trunk(ids)
+    finally:
+        handle.remove()
+    if len(outputs) != 1:
+        times = f"{len(outputs)} times" if outputs else "never"
+        raise UnsupportedModel(f"{path} of layer {site.layer} is computed {times} in a pass, not once")
+    return seen[site], outputs[0]
 
 
 def head_weights(model: Model, ids: Tensor) -> float:
     """Heads times W_O plus the bias are what attention's output projection puts out: its weight is its linear map."""
     errors: list[float] = []
     for layer in _attending(model):
-        projection = find(model.blocks[layer], model.family.attention_output)
-        assert projection is not None
-        outputs: list[Tensor] = []
-        handle = projection.register_forward_hook(keep(outputs))
-        try:
-            with capture(model, [Site("z", layer)]) as seen:
-                model.trunk(ids)
-        finally:
-            handle.remove()
-        made = torch.einsum("nthe,hed->ntd", seen[Site("z", layer)], model.output_weight(layer))
+        heads, output = projected(model, model.family.attention_output, Site("z", layer), ids)
+        made = torch.einsum("nthe,hed->ntd", heads, model.output_weight(layer))
         bias = model.bias("attention_output", layer)
-        errors.append(difference(made if bias is None else made + bias, outputs[0].reshape(made.shape)))
+        errors.append(difference(made if bias is None else made + bias, output.reshape(made.shape)))
     return max(errors)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -139,6 +139,22 @@ def edit(model: Model, changes: Mapping[Site, Change], exclusive: bool = False) 
     silent = [site for site, count in fired.items() if count == 0]
     if silent:
         raise EditNeverFired(f"{len(silent)} of {len(fired)} edits never fired, the first at {silent[0]}")
+
+
+def tracked(sites: Iterable[Site], kept: dict[Site, Tensor]) -> dict[Site, Change]:
+    """Changes that alter nothing and put each value into `kept`, as a node of the graph to take gradients at.
+
+    The value is handed on as a view, which is a node of its own: what else reads the same tensor does not count there.
+    """
+
+    def keep(site: Site) -> Change:
+        def change(value: Tensor) -> Tensor:
+            kept[site] = value.view_as(value)
+            return kept[site]
+
+        return change
+
+    return {site: keep(site) for site in sites}
 
 
 @contextmanager

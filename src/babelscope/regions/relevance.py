@@ -18,7 +18,7 @@ from torch import Tensor
 
 from babelscope.errors import InputError, UnsupportedModel
 from babelscope.models import Batch, Model, Site, edit, over_batches
-from babelscope.models.hooks import Change
+from babelscope.models.hooks import tracked
 from babelscope.regions.masks import RegionSet
 from babelscope.regions.perplexity import Windows, token_losses
 
@@ -38,26 +38,16 @@ def relevance(
     total = torch.zeros(model.layers, model.layout.widest, dtype=torch.float64)
 
     def work(batch: Batch) -> None:
-        kept: dict[int, Tensor] = {}
-
-        def keep(layer: int) -> Change:
-            def change(value: Tensor) -> Tensor:
-                # a view is a node of its own in the graph
-                kept[layer] = value.view_as(value)
-                return kept[layer]
-
-            return change
-
-        changes: dict[Site, Change] = {Site("neurons", layer): keep(layer) for layer in model.layout.with_neurons}
+        kept: dict[Site, Tensor] = {}
+        changes = tracked((Site("neurons", layer) for layer in model.layout.with_neurons), kept)
         changes[Site("residual", 0)] = lambda value: value.detach().requires_grad_()
         with torch.enable_grad(), edit(model, changes):
             hidden = model.trunk(batch.ids, batch.mask)
             loss = token_losses(model, hidden[:, :-1], batch.ids[:, 1:].to(hidden.device)).sum()
-            layers = sorted(kept)
-            found = torch.autograd.grad(loss, [kept[layer] for layer in layers])
-        for layer, gradient in zip(layers, found):
-            product = kept[layer].detach().double() * gradient.double()
-            total[layer, : product.shape[-1]] -= product.reshape(-1, product.shape[-1]).sum(0).cpu()
+            found = torch.autograd.grad(loss, [*kept.values()])
+        for (site, value), gradient in zip(kept.items(), found, strict=True):
+            product = value.detach().double() * gradient.double()
+            total[site.layer, : product.shape[-1]] -= product.reshape(-1, product.shape[-1]).sum(0).cpu()
         if progress:
             progress(batch.ids.numel())
 

@@ -18,9 +18,9 @@ from typing import Any
 
 from babelscope.errors import RunError, Unwritable
 from babelscope.results.checksums import checksums, files_of, inside, verify
-from babelscope.results.hidden import HiddenFolder
 from babelscope.results.layout import CHECKSUMS, MANIFEST, is_run
 from babelscope.results.manifest import to_json
+from babelscope.results.store import arriving
 
 PREFIX = "hf://"
 CARD = "README.md"
@@ -125,25 +125,15 @@ def pull(name: str, out: str | os.PathLike[str]) -> Path:
     from huggingface_hub.errors import HfHubHTTPError
 
     shared, target = Shared.of(name), Path(os.path.expanduser(out))
-    if target.exists():
-        raise RunError(f"{target} exists; give another folder")
-    hidden = HiddenFolder(target)
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        hidden.open()
-        with _no_bars():
-            snapshot_download(shared.repository, repo_type=KIND, revision=shared.revision, local_dir=hidden.new)
-        shutil.rmtree(hidden.new / ".cache", ignore_errors=True)
-        for other in NOT_OURS:
-            (hidden.new / other).unlink(missing_ok=True)
-        if not (hidden.new / CHECKSUMS).is_file():
-            raise RunError(f"{name} was not shared by babelscope: it has no {CHECKSUMS}")
-        verify(hidden.new)
-        hidden.commit(replace=False)
+        with arriving(target, f"{name} was not shared by babelscope") as folder:
+            with _no_bars():
+                snapshot_download(shared.repository, repo_type=KIND, revision=shared.revision, local_dir=folder)
+            shutil.rmtree(folder / ".cache", ignore_errors=True)
+            for other in NOT_OURS:
+                (folder / other).unlink(missing_ok=True)
     except (HfHubHTTPError, OSError, ValueError) as error:
         raise RunError(f"cannot read {name}: {said(error)}") from None
-    finally:
-        hidden.close()
     return target
 
 

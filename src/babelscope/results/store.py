@@ -6,6 +6,8 @@ Such places have no rename, so `run.json` is written last and removed first: a f
 from __future__ import annotations
 
 import os
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -48,25 +50,36 @@ def get_run(url: str, path: str | os.PathLike[str]) -> Path:
     if not system.exists(f"{source}/{MANIFEST}"):
         raise RunError(f"there is no run at {url}")
     target = Path(path)
+    try:
+        with arriving(target, f"the run {url} is unfinished") as folder:
+            for name in _names(system, source):
+                local = inside(folder, name)
+                local.parent.mkdir(parents=True, exist_ok=True)
+                system.get_file(f"{source}/{name}", str(local))
+    except OSError as error:
+        raise RunError(f"cannot read the run {url}: {error.strerror or error}") from error
+    return target
+
+
+@contextmanager
+def arriving(target: Path, unfinished: str) -> Generator[Path]:
+    """A hidden folder to copy a run or a shared file into, which takes its name once its checksums are verified.
+
+    Raises RunError where something is at `target`, without checksums (`unfinished` says of what), or when they differ.
+    """
     if target.exists():
         raise RunError(f"{target} exists; give another folder")
     hidden = HiddenFolder(target)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         hidden.open()
-        for name in _names(system, source):
-            local = inside(hidden.new, name)
-            local.parent.mkdir(parents=True, exist_ok=True)
-            system.get_file(f"{source}/{name}", str(local))
+        yield hidden.new
         if not (hidden.new / CHECKSUMS).is_file():
-            raise RunError(f"the run {url} is unfinished: it has no {CHECKSUMS}")
+            raise RunError(f"{unfinished}: it has no {CHECKSUMS}")
         verify(hidden.new)
         hidden.commit(replace=False)
-    except OSError as error:
-        raise RunError(f"cannot read the run {url}: {error.strerror or error}") from error
     finally:
         hidden.close()
-    return target
 
 
 def list_runs(url: str | os.PathLike[str]) -> list[str]:

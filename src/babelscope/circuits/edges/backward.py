@@ -19,7 +19,7 @@ from torch import Tensor
 from babelscope.circuits.core import logit_diff
 from babelscope.circuits.core.batching import Rows
 from babelscope.circuits.core.residual import attention_write
-from babelscope.models.hooks import Change, Site, capture, edit, resume
+from babelscope.models.hooks import Site, capture, edit, resume, tracked
 
 if TYPE_CHECKING:
     from babelscope.models import Model
@@ -56,15 +56,7 @@ def gradients(
     if sites is None:
         sites = [*reading_sites(model), Site("residual", model.layers)]
 
-    def keep(site: Site) -> Change:
-        def change(value: Tensor) -> Tensor:
-            # a view is a node of its own in the graph: what else reads the same tensor does not count here
-            kept[site] = value.view_as(value)
-            return kept[site]
-
-        return change
-
-    changes = {site: keep(site) for site in sites}
+    changes = tracked(sites, kept)
     if frozen_patterns:
         cut = [site for site in reading_sites(model) if site.kind in ("q", "k", "shared_key")]
         changes |= dict.fromkeys(cut, _cut)

@@ -32,7 +32,7 @@ from babelscope.circuits.core.effects import Effects, Screening
 from babelscope.circuits.core.nodes import FINAL, Head, Receiver, Sender
 from babelscope.circuits.patching.path_passes import site_of
 from babelscope.models.batches import token_budget
-from babelscope.models.hooks import Change, Site, capture, edit, resume
+from babelscope.models.hooks import Change, Site, capture, edit, resume, tracked
 from babelscope.models.scales import writes_of
 from babelscope.stats import hypergeometric_upper
 from babelscope.terms import Between
@@ -214,14 +214,7 @@ def _gradients(
     """∂LD/∂value at `sites` in the run that starts at a share `point` of the way from clean to corrupted input."""
     kept: dict[Site, Tensor] = {}
 
-    def keep(site: Site) -> Change:
-        def change(value: Tensor) -> Tensor:
-            kept[site] = value.view_as(value)
-            return kept[site]
-
-        return change
-
-    changes = {site: keep(site) for site in sites}
+    changes = tracked(sites, kept)
     if dropped >= 0:
         changes |= dict.fromkeys(writes_of(model, dropped), _held)
     base = clean.residual[0]
