@@ -16,7 +16,7 @@ from babelscope.errors import InputError, RunError
 from babelscope.figures import fonts
 from babelscope.figures.deactivation import perplexity_grid
 from babelscope.figures.page import luminance, panel_plot, plots, text
-from babelscope.figures.palette import COLOURS, language_place
+from babelscope.figures.palette import COLOURS, colour, language_place
 from babelscope.figures.spec import Axis, Bars, Cells, Code, Figure, Line, Panel, Points, Rule, Strip, drawn_numbers
 from babelscope.figures.sweep import checkpoints, scales
 from babelscope.results import RunWriter, open_run
@@ -272,9 +272,9 @@ def test_numbers_in_cells_stand_out_from_them():
     cells = Cells(matrix, texts=tuple(tuple(f"{v:.2f}" for v in row) for row in matrix))
     names = tuple(map(str, range(10)))
     plot = panel_plot(Panel((cells,), Axis(names=names), Axis(names=names)))
-    for value, colour in zip(np.linspace(0, 1, 100), plot["data"][1]["textfont"]["color"]):
+    for value, shade in zip(np.linspace(0, 1, 100), plot["data"][1]["textfont"]["color"]):
         under = luminance(np.array(colormaps["viridis"](value)[:3]))
-        above = 1.0 if colour == "#fff" else 0.0
+        above = 1.0 if shade == "#fff" else 0.0
         assert (max(under, above) + 0.05) / (min(under, above) + 0.05) >= 4.5
     assert plot["layout"]["yaxis"]["range"] == [9.5, -0.5]
 
@@ -357,7 +357,8 @@ def test_rows_are_typed_and_a_missing_column_is_named(tmp_path):
         read_rows(open_run(tmp_path / "three"), Selectivity)
 
 
-def test_eight_colours_are_different():
+def test_nine_languages_have_nine_colours():
+    assert len({colour(place) for place in range(9)}) == 9
     assert len(set(COLOURS)) == len(COLOURS)
 
 

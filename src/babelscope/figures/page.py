@@ -126,7 +126,7 @@ def axis_layout(axis: Axis, panel: Panel, which: Literal["x", "y"]) -> Plot:
             name: end for name, end in (("minallowed", axis.low), ("maxallowed", axis.high)) if end == end
         }
     if cells:
-        told["showgrid"] = False
+        told |= {"showgrid": False, "zeroline": False}  # they would show in a cell without a value
         if which == "y" and not upwards:
             told["range"] = [*reversed(told["range"])] if "range" in told else None
             told = {key: value for key, value in told.items() if value is not None}

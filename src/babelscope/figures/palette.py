@@ -5,7 +5,8 @@ from __future__ import annotations
 from babelscope.results import Run
 
 # Okabe and Ito's eight, told apart by every common colour vision; black, which vanishes on a dark page, is grey.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#8A7F00", "#808080")
+# Two more for the ninth and tenth language of a run, which have their own markers as well.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#8A7F00", "#808080", "#9467BD", "#A6683F")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "p", "h")
 SYMBOLS = ("circle", "square", "triangle-up", "diamond", "triangle-down", "cross", "x", "star", "pentagon", "hexagon")
 HATCHES = ("", "///", "...", "xxx", "---")

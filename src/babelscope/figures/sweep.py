@@ -57,6 +57,8 @@ def measure_text(name: str) -> str:
     """`lrds` → LRDS, `accuracy_xstorycloze` → accuracy: xstorycloze."""
     if name in {"lrds", "sads", "sklr"}:
         return name.upper()
+    if name == "excess_sklr_rarefied":
+        return "SKLR beyond chance, rarefied"
     return "accuracy" if name == "accuracy" else name.replace("accuracy_", "accuracy: ").replace("_", " ")
 
 

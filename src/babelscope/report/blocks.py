@@ -42,8 +42,9 @@ class Chart:
     def min_width(self) -> int:
         """Pixels below which the numbers in its cells would be printed over each other; 0 where there are none."""
         traces = [trace for view in self.variants for trace in view.figure.get("data", ())]
-        written = [trace["x"] for trace in traces if trace.get("mode") == "text"]
-        return 150 + 52 * max(len(set(places)) for places in written) if written else 0
+        written = [trace for trace in traces if trace.get("mode") == "text"]
+        needed = [len(set(trace["x"])) * max(52, 8 * max(map(len, trace["text"]), default=0)) for trace in written]
+        return 150 + max(needed) if needed else 0
 
     def data(self) -> dict[str, Any]:
         """What the script gets."""
