@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from babelscope.findings import circuits, regions, sweep
+from babelscope.findings import circuits, latent, regions, sweep
 from babelscope.findings.circuits import Behaviour, Transfer
 from babelscope.findings.regions import Deactivated
 from babelscope.findings.sentence import Estimate, Finding, ordered
@@ -146,3 +146,15 @@ def test_effects_come_first():
     assert [one.kind for one in ordered(Finding(kind, "", "") for kind in kinds)] == [
         "effect", "effect", "none", "undecided", "not measured",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("outcome", "kind"), [
+    ("passes through", "effect"), ("readable, no detour", "effect"), ("no sign", "none"), ("undecided", "undecided"),
+    ("not decidable", "undecided"),
+])  # fmt: skip
+def test_the_kind_of_a_verdict_is_that_of_its_sentence(outcome, kind):
+    from babelscope.latent.verdict import Accuracy, Verdict, sentence
+    from tests.test_latent_lens import evidence
+
+    text = sentence("M", "fr", "zh", Accuracy(40, 40), {"en": (evidence(), Verdict(outcome, why="why"))})
+    assert latent.kind_of(text) == kind

@@ -160,8 +160,8 @@ def head_scatter(run: Run, first: str | None = None, second: str | None = None, 
     panel = Panel((same, dots), Axis(_said(first)), Axis(_said(second)), f"Pearson r = {r:.2f}", data=data)
     caption = (
         f"One dot per head: {measure_title(name)}, in one language against another ({task_text(run)}). Dots on the "
-        "diagonal work alike in both languages; r is Pearson's correlation over all heads. Its null and ceiling stand "
-        "in the tables of overlap and agreement."
+        "diagonal work alike in both languages: "
+        f"Pearson's r = {r:.2f} over {len(x)} heads. Its null and ceiling stand in the tables of overlap and agreement."
     )
     return Figure("Heads in two languages", caption, (panel,), about=f"{run.model_name}, {measure_title(name)}",
                   height=440, names=(f"r = {r:.2f}",))  # fmt: skip

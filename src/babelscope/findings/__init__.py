@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from babelscope.findings.circuits import circuit_findings
+from babelscope.findings.latent import latent_findings
 from babelscope.findings.regions import region_findings
 from babelscope.findings.sentence import Finding, Kind, ordered
 from babelscope.findings.steering import steering_kinds
@@ -28,7 +29,8 @@ def findings_of(run: Run) -> list[Finding]:
     kinds: Sequence[Kind] = ["effect" for _ in texts]
     if run.kind == "steering":
         kinds = steering_kinds(run, len(texts))
-    stated = ordered(Finding(kind, text, "") for kind, text in zip(kinds, texts))
+    told = [Finding(kind, text, "") for kind, text in zip(kinds, texts)]
+    stated = ordered(latent_findings(run, texts) if run.kind == "latent" else told)
     room = _ROOMS.get(run.kind)
     try:
         return stated + (ordered(room(run)) if room else [])

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import pandas as pd
-
 from babelscope.report.blocks import Block, Section, Table, gather
 from babelscope.report.charts import chart, table
 from babelscope.results import Run
@@ -17,7 +15,7 @@ _VERDICTS = table(
     "verdicts",
     "Verdict for each candidate language",
     "The verdict is that on solved concepts; the same rules on all concepts stand beside it. Strength: excess of the "
-    "word, mean over the inner layers; p against permuted concepts, adjusted over candidates.",
+    "word, mean over the inner layers; p against permuted concepts, adjusted over candidates. " + OBJECTIONS,
 )
 _CENSUS = table(
     "census",
@@ -30,7 +28,7 @@ _CENSUS = table(
 def latent_sections(run: Run) -> list[Section]:
     """Verdict, curves, controls, tuned lens, patching, alignment, census: those that the run holds."""
     sections = [
-        Section("What was found", gather(run, ("Findings", _findings), _VERDICTS)),
+        Section("Verdicts", gather(run, _VERDICTS)),
         Section("Layer by layer", gather(run, chart("latent_excess"), chart("latent_mass"), chart("latent_entropy"))),
         Section("Controls", gather(run, chart("latent_controls"), chart("latent_strengths"))),
         Section("Tuned lens", gather(run, chart("latent_tuned"))),
@@ -39,14 +37,6 @@ def latent_sections(run: Run) -> list[Section]:
         Section("Words", gather(run, _CENSUS)),
     ]
     return [section for section in sections if section.blocks]
-
-
-def _findings(run: Run) -> Block | None:
-    sentences: list[str] = run.summary.get("sentences") or []
-    if not sentences:
-        return None
-    frame = pd.DataFrame({"finding": sentences})
-    return Table("findings", "Findings", OBJECTIONS, frame, ("finding",), language_column="")
 
 
 def _recovery(run: Run) -> Block | None:
