@@ -138,6 +138,14 @@ def compute(
     return torch.zeros_like(hidden).index_add(0, tokens, outputs.to(hidden.dtype))
 
 
+def expert_output(mixture: Mixture, expert: int, inputs: Float[Tensor, "rows D"]) -> Float[Tensor, "rows D"]:
+    """What one expert makes of inputs, before its routing weight."""
+    module = mixture.experts
+    sizes = [len(inputs) if one == expert else 0 for one in range(mixture.count)]
+    chosen = torch.full((len(inputs),), expert, dtype=torch.long, device=inputs.device)
+    return _outputs(module, _neurons(module, inputs, chosen, sizes), chosen, sizes)
+
+
 def _neurons(module: Any, inputs: Tensor, chosen: Tensor, sizes: list[int]) -> Float[Tensor, "S F"]:
     name = "gate_up_proj" if module.has_gate else "up_proj"
     raised = _by_expert(module, name, inputs, sizes)
