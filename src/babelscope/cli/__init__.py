@@ -55,7 +55,9 @@ def call(words: list[str]) -> None:
     from cyclopts import App
 
     from babelscope.cli.config_file import taken_from
+    from babelscope.cli.devices import refuse_endless
 
+    refuse_endless(words)
     words, config = taken_from(words)
     app = App(
         name="babelscope",

@@ -77,7 +77,9 @@ def _exit_code(end: SystemExit, stop: Stop) -> int:
 def _told(error: BaseException) -> int:
     if isinstance(error, BabelscopeError):
         # a reader may have wrapped the want of memory in an error of its own
-        _say(f"error: {_MEMORY if _is_memory(error) else error}")
+        if _is_memory(error) or (error.__cause__ is not None and _starved()):
+            return _told_of_memory()
+        _say(f"error: {error}")
         return 2
     if isinstance(error, OSError) and _closed_pipe(error):
         # the reader of a pipe has gone (… | head): not our error
@@ -88,10 +90,7 @@ def _told(error: BaseException) -> int:
         _say(f"error: {text[:1].lower()}{text[1:].rstrip('.')}" if text else f"error: {type(error).__name__}")
         return 2
     if _is_memory(error) or (not isinstance(error, OSError) and _starved()):
-        # at the end of Python libraries tidy up, and would print a traceback each for the same want
-        sys.unraisablehook = lambda _: None
-        _say(f"error: {_MEMORY}")
-        return 2
+        return _told_of_memory()
     if isinstance(error, OSError) and error.errno in _OF_THE_MACHINE:
         where = f"{error.filename}: " if error.filename is not None else "the output: "
         _discard(sys.stdout)
@@ -103,6 +102,13 @@ def _told(error: BaseException) -> int:
     what = f"{type(error).__name__}: {first_line(error)}".removesuffix(f": {type(error).__name__}")
     _say(f"error: {what}; this is a fault of babelscope: please report it{_kept(error)}")
     return FAULT
+
+
+def _told_of_memory() -> int:
+    # at the end of Python libraries tidy up, and would print a traceback each for the same want
+    sys.unraisablehook = lambda _: None
+    _say(f"error: {_MEMORY}")
+    return 2
 
 
 def _is_usage(error: BaseException) -> bool:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import heapq
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -95,14 +96,14 @@ class Circuit:
         """
         from safetensors.numpy import save_file
 
-        path = Path(path).with_suffix("")
+        file, readable = circuit_file(path), circuit_file(path, ".json")
         facts = {"wiring": self.wiring.facts(), "roles": dict(self.roles), "about": dict(self.about)}
         tensors = {"edges": np.ascontiguousarray(self.edges), "scores": np.ascontiguousarray(self.scores)}
         text = json.dumps(self.described(), ensure_ascii=False, indent=1, sort_keys=True)
         try:
-            with whole_file(path.with_suffix(".safetensors")) as partial:
+            with whole_file(file) as partial:
                 save_file(tensors, partial, metadata={"circuit": json.dumps(facts)})
-            write_whole(path.with_suffix(".json"), text + "\n")
+            write_whole(readable, text + "\n")
         except InputError as error:
             raise RunError(f"the circuit cannot be written to {path}: {error}") from error
 
@@ -111,7 +112,7 @@ class Circuit:
         """The circuit of a .safetensors file; raises RunError when there is none or it is damaged."""
         from safetensors import SafetensorError, safe_open
 
-        path = Path(path).with_suffix(".safetensors")
+        path = circuit_file(path)
         try:
             with safe_open(path, framework="numpy") as stored:
                 facts = parse_json((stored.metadata() or {})["circuit"], f"{path}: its metadata", RunError)
@@ -156,6 +157,17 @@ class Circuit:
 
 
 # -- making one from scores -----------------------------------------------------------------------------------------
+
+
+def circuit_file(path: Path, ending: str = ".safetensors") -> Path:
+    """The file of a circuit by its name with or without an ending; a dot within the name is no ending.
+
+    >>> circuit_file(Path("qwen2.5")).name, circuit_file(Path("a.json")).name
+    ('qwen2.5.safetensors', 'a.safetensors')
+    """
+    if not Path(path).name:
+        raise InputError(f"{str(path)!r} names no file; give the path of a new one")
+    return Path(f"{os.fspath(path).removesuffix('.safetensors').removesuffix('.json')}{ending}")
 
 
 def importance(scores: Float[Array, "W R"], absolute: bool = True) -> Float[Array, "W R"]:
