@@ -162,6 +162,43 @@ _ANSWERS = b"model,completion,task,source,language,prompt\nm,Bonjour,monolingual
 _FAMILY = b'name = "mine"\nblocks = "model.layers"\nneurons = "mlp.down_proj"\nqk_norms = ["a", "b"]\nparallel = true\n'
 
 
+def _questions(name: str, file: str, ending: str = "") -> Read:
+    """A published set of questions whose English file is the input."""
+
+    def read(data: bytes, folder: Path) -> None:
+        (folder / file).parent.mkdir(parents=True, exist_ok=True)
+        (folder / file).write_bytes(data)
+        named("evaluation.questions", "load_questions")(f"{name}:{folder}{ending}", ["en"])
+
+    return read
+
+
+def _merges(data: bytes, folder: Path) -> None:
+    """A vocabulary and its merges, each in turn the input."""
+    from babelscope.errors import BabelscopeError
+    from babelscope.tasks.loading import load_tokenizer
+
+    for vocabulary, merges in ((b'{"a": 0, "b": 1, "ab": 2}', data), (data, b"a b\n")):
+        (folder / "vocab.json").write_bytes(vocabulary)
+        (folder / "merges.txt").write_bytes(merges)
+        with contextlib.suppress(BabelscopeError):
+            load_tokenizer(folder)
+
+
+_BELEBELE = {
+    "link": "l", "question_number": 1, "flores_passage": "A passage.", "question": "What?", "mc_answer1": "a",
+    "mc_answer2": "b", "mc_answer3": "c", "mc_answer4": "d", "correct_answer_num": "2",
+}  # fmt: skip
+_KLAR = {
+    "prompt_templates": ["<subject> is in <mask>"],
+    "samples": [
+        {"subject": "Paris", "object": "France", "index": 1},
+        {"subject": "Rome", "object": "Italy", "index": 2},
+    ],
+}
+_MKQA = {"example_id": 1, "queries": {"en": "who"}, "answers": {"en": [{"type": "entity", "text": "she"}]}}
+_BMLAMA = b"Prompt\tAns\tCandidate Ans\tSubject\nParis is in <mask>.\tFrance\tItaly, France\tParis\n"
+
 STUDIED: dict[str, tuple[Read, Seed]] = {
     "words": (from_file("w.jsonl", "latent.words", "load_words"), lambda: _WORDS.encode()),
     "words-csv": (
@@ -170,6 +207,15 @@ STUDIED: dict[str, tuple[Read, Seed]] = {
     ),
     "edit": (from_file("e.safetensors", "steering.files", "load_edit"), _edit_bytes),
     "tuned": (_tuned, lambda: _lens()[0]),
+    "counts": (
+        from_file("c.tsv", "latent.frequencies", "read_counts"),
+        lambda: "language\tword\tcount\nfr\tété\t3\n".encode(),
+    ),
+    "belebele": (_questions("belebele", "en.jsonl", "/{language}.jsonl"), as_json(_BELEBELE)),
+    "klar": (_questions("klar", "en/capital.json"), as_json(_KLAR)),
+    "bmlama": (_questions("bmlama", "en.tsv", "/{language}.tsv"), lambda: _BMLAMA),
+    "mkqa": (_questions("mkqa", "q.jsonl", "/q.jsonl"), as_json(_MKQA)),
+    "merges": (_merges, lambda: b"#version: 0.2\na b\n"),
     "benchmark": (_benchmark, lambda: _ANSWERS),
     "family": (from_file("f.toml", "models.registry", "family_from_file"), lambda: _FAMILY),
     "adapter": (_adapter, as_json({"peft_type": "LORA", "base_model_name_or_path": "x"})),

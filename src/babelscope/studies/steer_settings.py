@@ -97,7 +97,8 @@ class SteerSettings(Writing):
             raise InputError("--choose-prompts and --report-prompts: at least one each")
         if self.limit < 0:
             raise InputError(f"--limit {self.limit:g}: a rise of the loss, 0 or more")
-        if not (self.layer.isdigit() or self.layer in ("sweep", "all", "intersection", "separation")):
+        numbered = self.layer.isascii() and self.layer.isdecimal() and len(self.layer) < 10
+        if not (numbered or self.layer in ("sweep", "all", "intersection", "separation")):
             raise InputError(f"--layer {self.layer}: a number, sweep, all, intersection or separation")
         self._put(corpus=with_form(self.corpus, self.normalise))
         if self.pairs != ("all",):
