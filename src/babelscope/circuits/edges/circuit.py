@@ -22,7 +22,8 @@ from babelscope.circuits.core.graph import Mask, Wiring, sized
 from babelscope.circuits.core.nodes import EMBEDDING, LOGITS, Head, Node, Receiver, Sender
 from babelscope.errors import InputError, RunError
 from babelscope.json_text import parse_json
-from babelscope.results.whole import whole_file, write_whole
+from babelscope.results.sealed import read_sealed, save_sealed
+from babelscope.results.whole import write_whole
 from babelscope.terms import Construction
 
 Array = NDArray[np.float64]
@@ -94,15 +95,14 @@ class Circuit:
 
         Raises RunError when the place cannot be written.
         """
-        from safetensors.numpy import save_file
+        import torch
 
         file, readable = circuit_file(path), circuit_file(path, ".json")
         facts = {"wiring": self.wiring.facts(), "roles": dict(self.roles), "about": dict(self.about)}
-        tensors = {"edges": np.ascontiguousarray(self.edges), "scores": np.ascontiguousarray(self.scores)}
+        tensors = {"edges": torch.tensor(self.edges), "scores": torch.tensor(self.scores)}
         text = json.dumps(self.described(), ensure_ascii=False, indent=1, sort_keys=True)
         try:
-            with whole_file(file) as partial:
-                save_file(tensors, partial, metadata={"circuit": json.dumps(facts)})
+            save_sealed(tensors, file, "circuit", json.dumps(facts))
             write_whole(readable, text + "\n")
         except InputError as error:
             raise RunError(f"the circuit cannot be written to {path}: {error}") from error
@@ -110,17 +110,17 @@ class Circuit:
     @classmethod
     def load(cls, path: Path) -> Circuit:
         """The circuit of a .safetensors file; raises RunError when there is none or it is damaged."""
-        from safetensors import SafetensorError, safe_open
+        from safetensors import SafetensorError
 
         path = circuit_file(path)
         try:
-            with safe_open(path, framework="numpy") as stored:
-                facts = parse_json((stored.metadata() or {})["circuit"], f"{path}: its metadata", RunError)
-                edges, scores = stored.get_tensor("edges"), stored.get_tensor("scores")
+            text, tensors = read_sealed(path, "circuit", RunError)
+            facts = parse_json(text, f"{path}: its metadata", RunError)
+            edges, scores = tensors["edges"].numpy(), tensors["scores"].numpy()
             wiring, roles, about = sized(Wiring(**facts["wiring"])), dict(facts["roles"]), dict(facts["about"])
         except FileNotFoundError as error:
             raise RunError(f"there is no circuit at {path}") from error
-        except (OSError, SafetensorError, KeyError, ValueError, TypeError, AttributeError, RecursionError) as error:
+        except (OSError, SafetensorError, KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
             raise RunError(f"{path} holds no circuit: {error}") from error
         if edges.shape != wiring.allowed.shape or scores.shape != edges.shape:
             raise RunError(f"{path} holds no circuit: {edges.shape[0]} × {edges.shape[1]} edges do not fit its model")
