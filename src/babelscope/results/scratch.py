@@ -71,15 +71,17 @@ def scratch_in(parent: Path, purpose: str = "work") -> Generator[Path]:
             parent.rmdir()
 
 
-def clear_dead(parent: Path, prefix: str = "") -> None:
-    """Removes the folders of processes that are dead. What no lock stands beside is somebody else's and stays."""
-    for file in sorted(parent.glob(f"{prefix}*{_LOCK}")):
-        lock = RunLock(file, file)
+def clear_dead(parent: Path, prefix: str | None = None) -> None:
+    """Removes the folders of processes that are dead: those that begin with `prefix` and have a lock beside them, for
+    what has none is somebody else's; or, without `prefix`, whatever stands in a folder that is ours alone."""
+    found = sorted(parent.glob(f"{prefix}*{_LOCK}" if prefix is not None else "*"))
+    for name in dict.fromkeys(path.name.removesuffix(_LOCK) for path in found):
+        lock = RunLock(parent / f"{name}{_LOCK}", parent / name)
         try:
             lock.acquire()
         except (RunError, OSError):
             continue  # its maker lives, or is another user
-        shutil.rmtree(file.with_name(file.name.removesuffix(_LOCK)), ignore_errors=True)
+        shutil.rmtree(parent / name, ignore_errors=True)
         lock.release()
 
 
