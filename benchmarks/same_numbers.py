@@ -98,7 +98,7 @@ PURPOSE = {
     "*/roles/*": ROLES,
     "*/role_scores/*": WORDS,
     "*/edge_curve/*": AREAS,
-    "*/overlap/*": "labels are shuffled among nodes that can be in a circuit, and p counts the observed one too",
+    "*/overlap/*": "1 000 relabellings instead of 200, and the measures that have a direction stand in both",
     "*/selectivity/rows*": "a set that holds no head has no row, each stratum has one",
 }
 """command/table/column, with * → why it is another number now"""
