@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from babelscope.errors import MissingExtra, TaskError
+from babelscope.network import hub_answers
 
 
 def load_tokenizer(source: str | Path) -> Any:
@@ -27,7 +28,7 @@ def load_tokenizer(source: str | Path) -> Any:
     from transformers import AutoTokenizer
 
     try:
-        return AutoTokenizer.from_pretrained(str(source))
+        return AutoTokenizer.from_pretrained(str(source), local_files_only=not path.is_dir() and not hub_answers())
     except Exception as error:  # whatever a broken file makes the libraries raise
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise TaskError(f"no tokenizer could be loaded from {source}: {reason}") from error
