@@ -12,7 +12,7 @@ import babelscope as bs
 from babelscope.app import evidence, facts, heads, neurons, steered, token_circuits
 from babelscope.app.session import Session, open_session
 from babelscope.app.work import Work
-from babelscope.errors import InputError
+from babelscope.errors import InputError, RunError
 from babelscope.results import RunWriter, open_run
 from babelscope.steering import SavedEdit, collect, direction, save_edit
 
@@ -147,6 +147,11 @@ def test_a_run_is_told_in_sentences_first(run_folder):
     session = open_session(str(run_folder))
     assert any("LRDS" in one for one in facts.run_findings(session))
     assert facts.run_findings(Session()) == []
+
+
+def test_a_misspelt_run_says_which_there_are(run_folder):
+    with pytest.raises(RunError, match=r"there is no run at .*region; .* has regions"):
+        open_session(str(run_folder.parent / "region"))
 
 
 def test_the_page_stands_filled_before_it_asks_for_anything(run_folder):

@@ -27,7 +27,7 @@ from babelscope.languages import script_of
 from babelscope.models import Model, Site, capture
 from babelscope.models.families import find
 from babelscope.models.norms import FrozenNorm, frozen_norm
-from babelscope.tasks import TASKS, Encoder, build
+from babelscope.tasks import TASKS, Encoder, PromptSet, build
 
 NO_BLANKS = {"Hani", "Hira", "Kana", "Thai", "Laoo", "Khmr", "Mymr"}
 """scripts that put no blank before the next word"""
@@ -75,7 +75,10 @@ def ioi_example(session: Session, language: str, place: int) -> Example:
     Raises NoPromptSurvives with the reasons where there is none.
     """
     encoder = Encoder(session.need_model().tokenizer)
-    prompts = build("ioi", encoder, language, n=16, split="auto")
+    made: dict[str, PromptSet] = session.__dict__.setdefault("_ioi", {})
+    if language not in made:
+        made[language] = build("ioi", encoder, language, n=16, split="auto")
+    prompts = made[language]
     pair = prompts[place % len(prompts)]
     session.__dict__.setdefault("_pairs", {})[pair.clean_text.strip()] = pair
     return Example(pair.clean_text, encoder.decode(pair.target), encoder.decode(pair.foil))

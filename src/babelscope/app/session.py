@@ -166,7 +166,17 @@ class Session:
 
     def replace(self, other: Session) -> None:
         """Look at something else from now on."""
-        for name in ("corpus", "_recording", "_scores", "_regions", "_region_sets", "_losses", "_moments", "_pairs"):
+        for name in (
+            "corpus",
+            "_recording",
+            "_scores",
+            "_regions",
+            "_region_sets",
+            "_losses",
+            "_moments",
+            "_ioi",
+            "_pairs",
+        ):
             self.__dict__.pop(name, None)
         for name in ("model", "run", "corpus_spec", "codes", "note"):
             setattr(self, name, getattr(other, name))
@@ -247,12 +257,22 @@ def open_session(
         spec = corpus or _readable(str((run.manifest.get("corpus") or {}).get("spec") or ""))
         found = Session(loaded, run, spec, codes, samples, threshold)
     else:
+        _refuse_missing_run(what)
         loaded = load_model(model or what, loading.revision, loading.dtype, loading.device)
         spec = corpus or (POCKET_TEXT if what.startswith("pocket:") else None)
         found = Session(loaded, None, spec, codes, samples, threshold)
     if corpus is not None:
         _ = found.corpus  # a wrong specification is told now, not at the first click
     return found
+
+
+def _refuse_missing_run(what: str) -> None:
+    """Raises RunError for a path that is none where its folder holds runs."""
+    place = Path(what)
+    if not place.exists() and place.parent != Path() and place.parent.is_dir():
+        beside = sorted(one.parent.name for one in place.parent.glob("*/run.json"))
+        if beside:
+            raise RunError(f"there is no run at {what}; {place.parent} has {', '.join(beside[:8])}")
 
 
 def open_for_viewing(path: str, loading: Loading, now: Session) -> Session:
