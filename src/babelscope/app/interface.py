@@ -60,10 +60,10 @@ def make_interface(
                 steering_view.lay_out(page)
             with ANY.Tab("Run", id="run"):
                 _run(page)
-        page.fill()
         loaded = blocks.load(page.updates, None, list(page.fresh.values()), **QUICK)
         # something to look at before anything was clicked
         begin_sentences(begin_regions(loaded))
+    page.fill()  # outside the page, so that what it makes does not become a part of it
     blocks.queue(max_size=16, default_concurrency_limit=1, api_open=False)
     return blocks
 

@@ -77,7 +77,9 @@ class Page:
 
     def fill(self) -> None:
         """What stands in the fields before the page has asked for anything, so that nobody sees it empty."""
-        for component, value in zip(self.fresh.values(), self._choices({}), strict=True):
+        for (name, component), value in zip(self.fresh.items(), self._choices({}), strict=True):
+            if name == "tabs":  # the first is open
+                continue
             new: dict[str, Any] = value if isinstance(value, dict) else {"value": value}
             if "choices" in new:
                 component.choices = [one if isinstance(one, tuple) else (str(one), one) for one in new["choices"]]
