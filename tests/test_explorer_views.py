@@ -152,14 +152,3 @@ def test_a_run_is_told_in_sentences_first(run_folder):
 def test_a_misspelt_run_says_which_there_are(run_folder):
     with pytest.raises(RunError, match=r"there is no run at .*region; .* has regions"):
         open_session(str(run_folder.parent / "region"))
-
-
-def test_the_page_stands_filled_before_it_asks_for_anything(run_folder):
-    gradio = pytest.importorskip("gradio")
-    from babelscope.app.interface import make_interface
-
-    blocks = make_interface(open_session(str(run_folder)))
-    by_label = {one.label: one for one in blocks.blocks.values() if isinstance(one, gradio.Textbox | gradio.Dropdown)}
-    assert by_label["Beginnings in"].choices[0] == ("English (en)", "en")
-    assert by_label["Right answer"].value
-    assert len(by_label["Sentences"].value.splitlines()) == 3
