@@ -205,7 +205,7 @@ def test_tables_take_text_for_text():
     tables = [block for block in page.blocks.values() if type(block).__name__ == "Dataframe"]
     assert all(table.datatype == "str" for table in tables)
     written = [block.value for block in page.blocks.values() if type(block).__name__ == "Markdown"]
-    assert len(written) == 7  # headings of our own, and nothing else, are Markdown
+    assert len(written) == 8  # headings of our own, and nothing else, are Markdown
 
 
 def test_errors_leave_the_page_as_it_was(monkeypatch):
