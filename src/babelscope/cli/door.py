@@ -86,7 +86,7 @@ def _told(error: BaseException) -> int:
         _discard(sys.stdout)
         return 0
     if _is_usage(error):
-        text = " ".join(str(error).split())
+        text = _missing(error) or " ".join(str(error).split())
         _say(f"error: {text[:1].lower()}{text[1:].rstrip('.')}" if text else f"error: {type(error).__name__}")
         return 2
     if _is_memory(error) or (not isinstance(error, OSError) and _starved()):
@@ -114,6 +114,21 @@ def _told_of_memory() -> int:
 def _is_usage(error: BaseException) -> bool:
     """What the command line's own library says of arguments; it is not imported where nothing went wrong."""
     return any(f"{kind.__module__}.{kind.__name__}".startswith("cyclopts.") for kind in type(error).__mro__)
+
+
+def _missing(error: BaseException) -> str:
+    """What to type where something that a verb needs was left out; empty for any other misuse."""
+    argument = getattr(error, "argument", None)
+    if type(error).__name__ != "MissingArgumentError" or argument is None or argument.tokens or _keyword(error):
+        return ""
+    name = argument.name if argument.field_info.is_keyword_only else argument.name.lstrip("-").upper()
+    words = " ".join(("babelscope", *(getattr(error, "command_chain", None) or ())))
+    return f"{words}: {name} is missing; see {words} --help"
+
+
+def _keyword(error: BaseException) -> str | None:
+    """The option that was given without its value."""
+    return getattr(error, "keyword", None)
 
 
 def _is_memory(error: BaseException) -> bool:

@@ -108,11 +108,6 @@ def _read(place: str) -> RegionSet:
     from babelscope.results.hub import fetched
 
     with fetched(place) as path:
-        if path.is_dir():
-            from babelscope.results import open_run
-
-            run = open_run(path)
-            return load_regions(run.file(f"regions/{run.summary.get('method', 'z-score')}.safetensors"))
         return import_regions(path) if path.suffix == ".json" else load_regions(path)
 
 

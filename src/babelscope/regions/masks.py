@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -130,9 +130,11 @@ def save_regions(regions: RegionSet, path: Path | str) -> None:
 
 
 def load_regions(path: Path | str) -> RegionSet:
-    """Read a region set; raises InputError with one line for anything that is not one."""
+    """Read a region set, of a file or of a run (its main ones, with scores); raises InputError for what is not one."""
     from safetensors import SafetensorError
 
+    if Path(path).is_dir():
+        return _of_run(Path(path))
     try:
         text, tensors = read_sealed(path, KEY)
         facts = parse_json(text, f"{path}: its metadata")
@@ -156,6 +158,25 @@ def load_regions(path: Path | str) -> RegionSet:
         if tuple(score.shape) not in shapes or not score.is_floating_point():
             raise InputError(f"{path}: the scores of {code} do not have the shape of its mask")
     return RegionSet(masks, method, facts, scores, read_widths(str(path), widths, masks))
+
+
+def _of_run(folder: Path) -> RegionSet:
+    """The regions that the pages of a run speak of, with their scores, which a run keeps in its arrays."""
+    from babelscope.results import is_run, open_run
+
+    if not is_run(folder):
+        raise InputError(f"{folder} is no run: give a run directory or a region file (runs/…/regions/….safetensors)")
+    run = open_run(folder)
+    method = str(run.summary.get("method", "z-score"))
+    if f"regions/{method}.safetensors" not in run.files():
+        raise InputError(f"{folder}: a run of {run.kind} holds no regions; give a run of babelscope regions")
+    found, arrays = load_regions(run.file(f"regions/{method}.safetensors")), run.arrays()
+    name = {"contrast": "d", "z-score": "z"}.get(method, "")
+    if name not in arrays:
+        return found
+    values = arrays[name].transpose("language", "layer", "neuron")
+    scores = {code: torch.from_numpy(values.sel(language=code).to_numpy()) for code in found.languages}
+    return replace(found, scores=scores)
 
 
 def read_widths(path: str, widths: Any, masks: Mapping[str, Bool[Tensor, "P N"]]) -> tuple[int, ...]:

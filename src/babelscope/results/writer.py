@@ -179,7 +179,9 @@ class RunWriter:
         if not os.path.lexists(self.path):
             return
         if not self.overwrite:
-            raise RunError(f"{self.path} exists; give --overwrite or another --out")
+            raise RunError(
+                f"{self.path} exists; give --overwrite or another --out (in Python overwrite=True, another folder)"
+            )
         finished = (self.path / MANIFEST).is_file()
         if self.path.is_symlink() or not self.path.is_dir() or not (finished or not any(self.path.iterdir())):
             raise RunError(f"{self.path} is not a run, so it will not be overwritten; give another --out")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from babelscope.errors import BabelscopeError, MissingExtra, TaskError
+from babelscope.network import hub_answers
 from babelscope.wording import first_line
 
 
@@ -28,7 +29,7 @@ def load_tokenizer(source: str | Path) -> Any:
             return _from_folder(path)
         from transformers import AutoTokenizer
 
-        return AutoTokenizer.from_pretrained(str(source))
+        return AutoTokenizer.from_pretrained(str(source), local_files_only=not path.is_dir() and not hub_answers())
     except (BabelscopeError, MemoryError):
         raise
     except BaseException as error:  # whatever a broken file makes the libraries raise, a panic of Rust too
