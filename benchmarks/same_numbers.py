@@ -79,7 +79,12 @@ ON_PATH = "random circuits lie on paths from input to output, and no two are the
 AREAS = "CPR ranks by signed scores and CMD by absolute ones, both on the prompts that did not rank"
 WORDS = "words of the lexicons were mended, and random text is made of their tokens"
 ROLES = "a role needs its floor and beats its own null; else it is a candidate"
+STUDENT = "ends by leaving one out and Student's t, where a bootstrap was"
 PURPOSE = {
+    "sweep/array *_low/value": STUDENT,
+    "sweep/array *_high/value": STUDENT,
+    "sweep/p*/*_low": STUDENT,
+    "sweep/p*/*_high": STUDENT,
     "*/ablation/rows*": "random sets are distinct, and a stratum has rows of its own",
     "*/ablation/*_low": PAIRED,
     "*/ablation/*_high": PAIRED,
