@@ -16,6 +16,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from babelscope.corpora.files import split_lines
 from babelscope.errors import InputError
 from babelscope.json_text import parse_json
 from babelscope.languages import language
@@ -144,7 +145,7 @@ def _rows(path: Path, name: str) -> Iterator[tuple[int, str, list[tuple[str, str
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"the word list {name} cannot be read: {first_line(error)}") from None
-    lines = _nfc(text).splitlines()
+    lines = split_lines(_nfc(text))
     suffix = path.suffix.lower()
     if suffix == ".jsonl":
         yield from _json_rows(lines, name)
