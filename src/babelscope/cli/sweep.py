@@ -43,6 +43,8 @@ class Changes(Settings):
     """stories for the cloze: pocket: or stories:FOLDER"""
     circuits: str | None = None
     """task whose circuits are found at each point"""
+    latent: str | None = None
+    """word list with which each point is asked for its latent languages, such as concepts"""
     dtype: str | None = None
     """one number type for all points"""
 
@@ -157,6 +159,7 @@ def _changes(asked: Changes) -> dict[str, Any]:
         "corpora": asked.corpus, "languages": asked.languages, "dtype": asked.dtype,
         "measures.regions.samples": asked.samples, "measures.perplexity.texts": asked.texts,
         "measures.story_cloze.stories": asked.stories, "measures.circuits.task": asked.circuits,
+        "measures.latent.words": asked.latent,
     }  # fmt: skip
     return changes | {name: value for name, value in given.items() if value is not None}
 

@@ -32,7 +32,7 @@ TOP = [
     "name", "about", "models", "corpora", "languages", "dtype", "measures", "published", "trust_remote_code",
     "attention",
 ]  # fmt: skip
-MEASURES = ["regions", "alignment", "perplexity", "story_cloze", "circuits"]
+MEASURES = ["regions", "alignment", "perplexity", "story_cloze", "circuits", "latent"]
 DTYPES = ("float32", "bfloat16", "float16", "float64")
 PUBLISHED = ("bloom-7b1", "llama-2-7b")
 ALL = "all"
@@ -141,7 +141,7 @@ def parse_plan(located: Located, default_name: str) -> Plan:
         about=str(_typed(located, "about", str, "")),
         data=data,
     )
-    if not plan.corpora and set(measures) - {"story_cloze", "circuits"}:
+    if not plan.corpora and set(measures) - {"story_cloze", "circuits", "latent"}:
         located.fail(("corpora",), "regions, alignment and perplexity need a corpus, such as pocket:heldout")
     return plan
 
@@ -246,7 +246,17 @@ def settings_of_measures() -> dict[str, dict[str, Any]]:
         "perplexity": {name: hints[name] for name in _OF_PERPLEXITY if name in hints},
         "story_cloze": {"stories": str, "languages": tuple[str, ...]},
         "circuits": _circuits_settings(),
+        "latent": _latent_settings(),
     }
+
+
+def _latent_settings() -> dict[str, Any]:
+    """`from` is spelt as in the command; files of one machine (a tuned lens, word counts) have no place in a plan."""
+    from babelscope.studies.latent_settings import LatentSettings
+
+    hints = get_type_hints(LatentSettings)
+    names = [one.name for one in fields(LatentSettings) if one.name not in {"tuned", "counts"}]
+    return {name.rstrip("_"): hints[name] for name in names}
 
 
 def _circuits_settings() -> dict[str, Any]:

@@ -6,10 +6,12 @@ A concept has an id that is the same in every language, alternatives in each, an
 from __future__ import annotations
 
 import csv
+import hashlib
+import json
 import os
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -59,6 +61,12 @@ class WordList:
 
     def __len__(self) -> int:
         return len(self.concepts)
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 of what the list holds, wherever it lies."""
+        whole = json.dumps([asdict(concept) for concept in self.concepts], sort_keys=True, default=list)
+        return hashlib.sha256(whole.encode()).hexdigest()
 
 
 def load_words(
