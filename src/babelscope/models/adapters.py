@@ -6,7 +6,6 @@ An unmerged adapter adds to what a module multiplies with, so that the module's 
 from __future__ import annotations
 
 import hashlib
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from torch import nn
 
 from babelscope.errors import MissingExtra, ModelError
 from babelscope.json_text import read_json
+from babelscope.results.scratch import Scratch
 from babelscope.wording import first_line
 
 CONFIG = "adapter_config.json"
@@ -75,8 +75,8 @@ def merged(folder: Path, name: str, load: Callable[[str], Any]) -> tuple[Any, di
         raise ModelError(
             f"{name} holds the configuration of an adapter without its weights (adapter_model.safetensors)"
         )
-    with tempfile.TemporaryDirectory() as bare:
-        base = load(_without_adapter(folder, Path(bare), name))
+    with Scratch("adapter") as bare:
+        base = load(_without_adapter(folder, bare, name))
     parts = {
         f"{path}.{own}" if path else own: (module, own)
         for path, module in base.named_modules()
