@@ -279,17 +279,23 @@ def test_sentences_say_when_random_directions_do_as_well():
     ])  # fmt: skip
     empty = pd.DataFrame()
     assert first_sentence(steering, empty, empty) == (
-        "With diffmean at layer 3, α 1.5, 90 % [80 to 100] of 10 answers to en prompts are in fr (unsteered 0 %, "
-        "random 0 %, told to 10 %); ΔNLL of fr text not measured, fidelity not measured."
+        "Steered (diffmean at layer 3, strength α = 1.5), 90 % (80 to 100) of 10 answers to English prompts are in "
+        "French; unsteered 0 %, with random directions of the same size 0 %, told in words 10 %. The damage to French "
+        "text was not measured, whether answers keep to the prompt (fidelity) was not measured."
     )
     steering["looping"] = [0.9, np.nan, np.nan]
     assert first_sentence(steering, empty, empty).endswith(
-        "90 % of the answers in fr say one stretch twice over half of their length: broken text that only looks like "
-        "the language."
+        "90 % of the answers in French say one stretch twice over half of their length: broken text that only looks "
+        "like the language."
     )
     steering["looping"] = 0.1
     steering.loc[0, "p"] = 0.2
     assert first_sentence(steering, empty, empty).endswith("no better than random directions (p = 0.2).")
+    steering.loc[0, ["success", "success_low", "success_high", "p"]] = np.nan
+    assert first_sentence(steering, empty, empty).startswith(
+        "Whether steering (diffmean at layer 3, strength α = 1.5) makes the model answer English prompts in French "
+        "cannot be said: none of 10 answers is long enough to tell its language."
+    )
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from babelscope.results.schemas.latent import (
     LatentVerdict,
     TunedScore,
 )
+from babelscope.wording import decimals
 
 SOLVED = "solved"
 OUTCOMES = {"passes through": "▶ ", "readable, no detour": "○ ", "not decidable": "? "}
@@ -175,7 +176,7 @@ def latent_strengths(run: Run, lens: str = "logit") -> Figure:
         place = pairs.index(f"{row.source}→{row.target}"), languages.index(row.language)
         values[place] = row.strength
         if row.strength == row.strength:
-            texts[place[0]][place[1]] = f"{OUTCOMES.get(row.outcome, '')}{row.strength:.3f}"
+            texts[place[0]][place[1]] = f"{OUTCOMES.get(row.outcome, '')}{decimals(row.strength, 3)}"
     cells = Cells(values, "strength A", "diverging", texts=tuple(map(tuple, texts)))
     caption = (
         "Strength of every candidate (columns) for every pair of languages (rows). ▶ passes through; ○ readable, no "

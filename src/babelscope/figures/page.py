@@ -18,7 +18,6 @@ from matplotlib import colormaps
 from matplotlib.colors import to_hex
 from numpy.typing import NDArray
 
-from babelscope.figures.names import language_name
 from babelscope.figures.palette import COLOURS, PATTERNS, SYMBOLS, colour
 from babelscope.figures.spec import (
     Arrow,
@@ -41,7 +40,9 @@ from babelscope.figures.spec import (
     Rule,
     Strip,
     plain,
+    shows_something,
 )
+from babelscope.languages import english_name
 from babelscope.wording import visible
 
 Plot = dict[str, Any]
@@ -51,6 +52,8 @@ _MAPS = {"sequential": "viridis", "diverging": "PuOr", "percent": "cividis"}
 _QUIET = "#808080"
 _UNTITLED: Plot = {"title": {"text": ""}}
 MOST_LETTERS = 60
+PER_ROW = 3
+"""panels side by side"""
 
 
 @dataclass(frozen=True)
@@ -60,14 +63,20 @@ class PlotView:
     name: str
     plot: Plot
     table: pd.DataFrame
+    empty: bool = False
+    """no panel of it has a number to show"""
 
 
 def plots(figure: Figure) -> list[PlotView]:
     """The plots of a figure: all panels in one where they form a grid, one for each of unlike panels."""
     if figure.grid and len(figure.panels) > 1:
-        return [PlotView("", grid_plot(figure), figure.panels[0].table())]
+        empty = not any(map(shows_something, figure.panels))
+        return [PlotView("", grid_plot(figure), figure.panels[0].table(), empty)]
     named = figure.names or tuple(plain(panel.title) for panel in figure.panels)
-    return [PlotView(name, panel_plot(panel), panel.table()) for name, panel in zip(named, figure.panels)]
+    return [
+        PlotView(name, panel_plot(panel), panel.table(), not shows_something(panel))
+        for name, panel in zip(named, figure.panels)
+    ]
 
 
 def text(label: Label) -> str:
@@ -78,7 +87,7 @@ def text(label: Label) -> str:
 
 def _part(part: str) -> str:
     if isinstance(part, Code):
-        part = language_name(part)
+        part = english_name(part)
     lines = [visible(line) for line in part.split("\n")]
     short = [line if len(line) <= MOST_LETTERS else f"{line[: MOST_LETTERS - 3]}…" for line in lines]
     # a percent sign before a brace would be read as a place for a number
@@ -138,7 +147,7 @@ def axis_layout(axis: Axis, panel: Panel, which: Literal["x", "y"]) -> Plot:
     return told
 
 
-def grid_plot(figure: Figure, per_row: int = 3) -> Plot:
+def grid_plot(figure: Figure, per_row: int = PER_ROW) -> Plot:
     """Panels side by side on one scale of colours, with the titles above them."""
     panels = figure.panels
     rows, across = -(-len(panels) // per_row), min(per_row, len(panels))
@@ -268,7 +277,7 @@ def _(mark: Cells, panel: Panel, layout: Plot) -> list[Plot]:
     low, high = mark.ends()
     values = mark.colour_values()
     rows, across = values.shape
-    bar: Plot = {"title": {"text": text(mark.label), "side": "right"}, "thickness": 14}
+    bar: Plot = {"title": {"text": text(mark.label), "side": "right"}, "thickness": 14, "exponentformat": "power"}
     if ticks := mark.scale_ticks():
         bar |= {"tickvals": [place for place, _ in ticks], "ticktext": [name for _, name in ticks]}
     kept = [[text(cell).replace("<br>", " ") for cell in line] for line in mark.texts]
@@ -289,7 +298,8 @@ def _(mark: Cells, panel: Panel, layout: Plot) -> list[Plot]:
         "type": "scatter", "mode": "text", "hoverinfo": "skip", "showlegend": False,
         "x": list(range(across)) * rows, "y": [row for row in range(rows) for _ in range(across)],
         "text": [text(cell) for line in mark.texts for cell in line],
-        "textfont": {"color": ["#000" if one else "#fff" for one in bright.ravel().tolist()], "size": 12},
+        "textfont": {"color": [_QUIET if gone else "#000" if one else "#fff" for one, gone in
+                               zip(bright.ravel().tolist(), np.isnan(values).ravel().tolist())], "size": 12},
     }]  # fmt: skip
 
 

@@ -26,7 +26,7 @@ def findings_of(run: Run) -> list[Finding]:
     'effect'
     """
     texts = [text for text in run.summary.get("sentences") or () if isinstance(text, str)]
-    kinds: Sequence[Kind] = ["effect" for _ in texts]
+    kinds: Sequence[Kind] = ["undecided" if "cannot be said" in text else "effect" for text in texts]
     if run.kind == "steering":
         kinds = steering_kinds(run, len(texts))
     told = [Finding(kind, text, "") for kind, text in zip(kinds, texts)]

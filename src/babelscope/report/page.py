@@ -9,10 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-from pandas.api.types import is_numeric_dtype
 
 from babelscope.errors import InputError, RunError
-from babelscope.figures.names import language_tag
 from babelscope.figures.paper import styled
 from babelscope.findings import Finding, findings_of
 from babelscope.report.blocks import Block, Chart, Section, Table
@@ -23,6 +21,7 @@ from babelscope.report.latent import latent_sections
 from babelscope.report.regions import regions_sections
 from babelscope.report.steering import confusion_sections, steering_sections
 from babelscope.report.sweep import sweep_sections
+from babelscope.report.tables import shown_table
 from babelscope.results import Run, open_run
 from babelscope.results.whole import home, write_whole
 from babelscope.wording import number, visible
@@ -42,6 +41,17 @@ _KINDS = {
     "latent": "Latent language",
     "steering": "Steering",
     "confusion": "Language confusion",
+}
+_QUESTIONS = {
+    "regions": "Which neurons serve each language, what switching them off does, and how alike translations are inside "
+    "the model.",
+    "circuits": "Which attention heads and feed-forward blocks do a task, what each one does, and whether languages "
+    "share them.",
+    "sweep": "How the languages of a model come apart and together over its training, or with its size.",
+    "latent": "Which language a model works in, layer by layer, between what it reads and what it writes.",
+    "steering": "Whether an edit of the model's states makes it write in another language, and what that costs.",
+    "confusion": "How often answers leave the language that was asked for.",
+    "evaluation": "What the model can do in each language, whole and with a part switched off.",
 }
 _SCRIPTS = ("text.js", "theme.js", "download.js", "plot.js", "similarity.js", "graph.js", "main.js")
 _PRINTED_ROWS = 24
@@ -81,11 +91,11 @@ def build_page(runs: Sequence[Run | str | os.PathLike[str]], static: bool = True
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters.update(cell=cell, visible=visible, language_tag=language_tag, safe_json=safe_json)
+    environment.filters.update(visible=visible, safe_json=safe_json)
     with styled():
         described = [_run(run, index, static) for index, run in enumerate(opened)]
     return environment.from_string(_static("page.html")).render(
-        title=f"babelscope: {', '.join(dict.fromkeys(run.model_name for run in opened))}",
+        title=described[0]["title"] if len(described) == 1 else f"babelscope: {_models(opened)}",
         policy=content_policy(plotly, script),
         style=inline_script(_static("page.css")),
         plotly=plotly,
@@ -96,6 +106,10 @@ def build_page(runs: Sequence[Run | str | os.PathLike[str]], static: bool = True
     )
 
 
+def _models(runs: Sequence[Run]) -> str:
+    return ", ".join(dict.fromkeys(run.model_name for run in runs))
+
+
 def _run(run: Run, index: int, static: bool) -> dict[str, Any]:
     if run.kind not in _SECTIONS:
         raise RunError(f"there is no report for a run of kind {run.kind!r}: {run.source}")
@@ -104,6 +118,7 @@ def _run(run: Run, index: int, static: bool) -> dict[str, Any]:
     return {
         "id": f"r{index}",
         "title": f"{_KINDS[run.kind]}: {run.model_name}",
+        "question": _QUESTIONS[run.kind],
         "findings": [_finding(finding, sections, f"r{index}") for finding in findings_of(run)],
         "headline": list(_headline(run)),
         "facts": list(_facts(run)),
@@ -129,7 +144,7 @@ def _section(run: Run, section: Section, prefix: str, static: bool) -> dict[str,
 
 def _block(run: Run, block: Block, prefix: str, static: bool) -> dict[str, Any]:
     if not isinstance(block, Chart | Table):
-        return {"kind": "problem", "title": block.title, "message": block.message}
+        return {"kind": block.kind, "title": block.title, "message": block.message}
     described: dict[str, Any] = {
         "id": f"{prefix}-{block.name}",
         "kind": block.kind,
@@ -145,15 +160,7 @@ def _block(run: Run, block: Block, prefix: str, static: bool) -> dict[str, Any]:
             "height": block.height,
             "min_width": block.min_width,
         }
-    shown = block.frame.head(block.most)
-    return described | {
-        "columns": list(shown.columns),
-        "rows": shown.to_dict("records"),
-        "numeric": [name for name in shown if is_numeric_dtype(shown[name]) and name not in block.text_columns],
-        "left_out": len(block.frame) - len(shown),
-        "text_columns": block.text_columns,
-        "language_column": block.language_column,
-    }
+    return described | {"table": shown_table(block, run.languages)}
 
 
 _SCORES = {
@@ -251,11 +258,6 @@ def _comparison(runs: list[Run]) -> dict[str, Any] | None:
     keys = ("lrds", "sads", "sklr", "neurons", "n")
     rows = [[run.model_name, *(number(run.summary.get(key, "–")) for key in keys)] for run in regions]
     return {"columns": ["model", "LRDS", "SADS", "SKLR", "neurons", "n"], "rows": rows}
-
-
-def cell(value: Any) -> str:
-    """What a table writes of one value: a number as people read it, a text with nothing in it that acts."""
-    return visible(number(value))
 
 
 def _joined(parts: list[Any], between: str) -> str:

@@ -1,4 +1,7 @@
 // One block after another, so that the page answers while it draws; `data-ready` on the root says that all is there.
+const menu = document.querySelector(".menu");
+menu.addEventListener("click", (event) => { if (event.target.closest("a")) menu.open = false; });
+addEventListener("keydown", (event) => { if (event.key === "Escape" && menu.open) { menu.open = false; menu.firstElementChild.focus(); } });
 (async () => {
   const drawers = { plot: drawPlot, similarity: drawSimilarity, graph: drawGraph, table: (_, data) => ({ table: () => data.table }) };
   const pause = () => new Promise((resolve) => setTimeout(resolve));
