@@ -410,6 +410,28 @@ def _circuit_tables(run: RunWriter, rng, languages, found, layers, heads) -> Non
             ]
         ),
     )
+    words = ["When", " Mary", " and", " John", " went", ",", " John", " gave", " to"]
+    roles = ["", "IO", "", "S1", "S1+1", "", "S2", "", "END"]
+    run.table(
+        "examples",
+        pd.DataFrame(
+            [
+                {
+                    "language": x,
+                    "example": place,
+                    "position": position,
+                    "token": word if place else word.upper(),
+                    "role": role,
+                    "answer": " Mary",
+                    "foil": f" John {HOSTILE[0]}",
+                    "template": f"t{place}",
+                }
+                for x in languages
+                for place in range(2)
+                for position, (word, role) in enumerate(zip(words, roles))
+            ]
+        ),
+    )
     names = ["name mover", "induction", "own"]
     run.table(
         "roles",

@@ -15,8 +15,8 @@ from babelscope import figures
 from babelscope.errors import InputError, RunError
 from babelscope.figures import fonts
 from babelscope.figures.deactivation import perplexity_grid
-from babelscope.figures.page import luminance, panel_plot, plots, text
-from babelscope.figures.palette import COLOURS, colour, language_place
+from babelscope.figures.page import panel_plot, plots, text
+from babelscope.figures.palette import COLOURS, colour, language_place, luminance
 from babelscope.figures.spec import Axis, Bars, Cells, Code, Figure, Line, Panel, Points, Rule, Strip, drawn_numbers
 from babelscope.figures.sweep import checkpoints, scales
 from babelscope.results import RunWriter, open_run

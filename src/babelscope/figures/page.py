@@ -15,10 +15,9 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 from matplotlib import colormaps
-from matplotlib.colors import to_hex
-from numpy.typing import NDArray
+from matplotlib.colors import to_hex, to_rgb
 
-from babelscope.figures.palette import COLOURS, PATTERNS, SYMBOLS, colour
+from babelscope.figures.palette import COLOURS, PATTERNS, SYMBOLS, colour, luminance
 from babelscope.figures.spec import (
     Arrow,
     Axis,
@@ -167,6 +166,8 @@ def grid_plot(figure: Figure, per_row: int = PER_ROW) -> Plot:
         below, beside = axis_layout(panel.x, panel, "x"), axis_layout(panel.y, panel, "y")
         below |= {"domain": [left, right], "anchor": f"y{suffix}"} | ({} if row == rows - 1 else _UNTITLED)
         beside |= {"domain": [bottom, top], "anchor": f"x{suffix}"} | ({} if column == 0 else _UNTITLED)
+        if column and panel.y.names == panels[0].y.names and panel.y.names is not None:
+            beside |= {"showticklabels": False}  # they would stand on the cells of the panel before
         layout |= {f"xaxis{suffix}": below, f"yaxis{suffix}": beside}
         layout["annotations"].append({
             "text": text(panel.title), "showarrow": False, "xref": "paper", "yref": "paper",
@@ -316,12 +317,6 @@ def _scale(palette: str) -> Any:
     )
 
 
-def luminance(colours: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
-    """Relative luminance of sRGB colours, as contrast is reckoned in WCAG: above 0.18 black stands out more."""
-    linear = np.where(colours <= 0.04045, colours / 12.92, ((colours + 0.055) / 1.055) ** 2.4)
-    return linear @ np.array([0.2126, 0.7152, 0.0722])
-
-
 @traces.register
 def _(mark: Histogram, panel: Panel, layout: Plot) -> list[Plot]:
     edges = np.asarray(mark.edges, dtype=float)
@@ -376,12 +371,17 @@ def _(mark: Arrow, panel: Panel, layout: Plot) -> list[Plot]:
     return []
 
 
+def _bright(place: int | None) -> bool:
+    """Whether black stands out more than white from a colour of the palette."""
+    return float(luminance(np.array(to_rgb(colour(place))))) > 0.18
+
+
 @traces.register
 def _(mark: Boxes, panel: Panel, layout: Plot) -> list[Plot]:
     for x, y, name, place in zip(mark.x, mark.y, mark.texts, mark.colours):
         layout["annotations"].append({
             "x": x, "y": y, "text": text(name), "showarrow": False, "bgcolor": colour(place), "bordercolor": "#000",
-            "borderwidth": 0.6, "borderpad": 2, "font": {"size": 10, "color": "#000"},
+            "borderwidth": 0.6, "borderpad": 2, "font": {"size": 10, "color": "#000" if _bright(place) else "#fff"},
         })  # fmt: skip
     return [{"type": "scatter", "mode": "markers", "x": list(mark.x), "y": list(mark.y), "opacity": 0,
              "showlegend": False, "text": [text(name) for name in mark.texts], "hoverinfo": "text"}]  # fmt: skip

@@ -301,6 +301,8 @@ class Figure:
     """pixels of a panel on a page"""
     names: tuple[str, ...] = field(default=())
     """what a page calls the panels where their titles are too long"""
+    min_width: int = 0
+    """pixels below which a page lets the reader scroll sideways inside the figure"""
 
 
 def shows_something(panel: Panel) -> bool:

@@ -43,7 +43,7 @@ def chart(name: str) -> Maker:
             return Nothing(first.title, f"nothing to draw, the run has no number for it{_reason(first)}.")
         caption = f"{first.caption} Without a number, and so not drawn: {', '.join(empty)}." if empty else first.caption
         return Chart(name.replace("_", "-"), first.title, caption, variants=variants, choose=drawing.choose,
-                     twin=name, height=first.height)  # fmt: skip
+                     twin=name, height=first.height, least_width=first.min_width)  # fmt: skip
 
     return name.replace("_", " ").capitalize(), make
 

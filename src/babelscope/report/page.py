@@ -11,9 +11,13 @@ from typing import Any
 import jinja2
 
 from babelscope.errors import InputError, RunError
+from babelscope.figures.circuit_tokens import role_colour
+from babelscope.figures.names import language_tag
+from babelscope.figures.palette import colour
 from babelscope.figures.paper import styled
 from babelscope.findings import Finding, findings_of
-from babelscope.report.blocks import Block, Chart, Section, Table
+from babelscope.languages import english_name
+from babelscope.report.blocks import Block, Chart, Nothing, Problem, Prompts, Section
 from babelscope.report.charts import more_figures, static_twin
 from babelscope.report.circuits import circuits_sections
 from babelscope.report.embed import content_policy, inline_script, safe_json
@@ -143,7 +147,7 @@ def _section(run: Run, section: Section, prefix: str, static: bool) -> dict[str,
 
 
 def _block(run: Run, block: Block, prefix: str, static: bool) -> dict[str, Any]:
-    if not isinstance(block, Chart | Table):
+    if isinstance(block, Problem | Nothing):
         return {"kind": block.kind, "title": block.title, "message": block.message}
     described: dict[str, Any] = {
         "id": f"{prefix}-{block.name}",
@@ -152,6 +156,8 @@ def _block(run: Run, block: Block, prefix: str, static: bool) -> dict[str, Any]:
         "caption": block.caption,
         "data": block.data(),
     }
+    if isinstance(block, Prompts):
+        return described | {"examples": list(_prompts(block))}
     if isinstance(block, Chart):
         return described | {
             "twin": static_twin(run, block) if static else None,
@@ -161,6 +167,19 @@ def _block(run: Run, block: Block, prefix: str, static: bool) -> dict[str, Any]:
             "min_width": block.min_width,
         }
     return described | {"table": shown_table(block, run.languages)}
+
+
+def _prompts(block: Prompts) -> Iterator[dict[str, Any]]:
+    """Example prompts with the colour of each role, one on the whole page."""
+    roles = list(dict.fromkeys(role for one in block.examples for _, role in one.tokens if role))
+    for one in block.examples:
+        yield {
+            "language": english_name(one.language), "tag": language_tag(one.language), "answer": one.answer,
+            "foil": one.foil,
+            "tokens": [
+                (text, role, colour(role_colour(roles.index(role))) if role else "") for text, role in one.tokens
+            ],
+        }  # fmt: skip
 
 
 _SCORES = {

@@ -59,6 +59,7 @@ def shown_table(block: Table, languages: Collection[str]) -> ShownTable:
     names = [str(name) for name in frame.columns if str(name) not in ends]
     alike = [name for name in names if len(frame) > 1 and name not in block.text_columns and name not in owners
              and _one_value(frame[name])]  # fmt: skip
+    alike = alike if len(names) - len(alike) > 1 else []
     explained = "why" in frame and any(_missing(value) is False for value in frame["why"].tolist())
     first = frame.head(block.most)
     columns = tuple(

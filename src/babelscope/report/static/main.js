@@ -4,6 +4,7 @@ menu.addEventListener("click", (event) => { if (event.target.closest("a")) menu.
 addEventListener("keydown", (event) => { if (event.key === "Escape" && menu.open) { menu.open = false; menu.firstElementChild.focus(); } });
 (async () => {
   const drawers = { plot: drawPlot, similarity: drawSimilarity, graph: drawGraph, table: (_, data) => ({ table: () => data.table }) };
+  // example prompts are in the page already; their data is that of a table
   const pause = () => new Promise((resolve) => setTimeout(resolve));
   for (const block of document.querySelectorAll("figure.block")) {
     const data = JSON.parse(block.querySelector("script.data").textContent);

@@ -57,6 +57,25 @@ class Role(Row):
     role: str
     score: float = nan
     why: str = ""
+    step: str = ""
+    """of the search, that found it"""
+    effect: float = nan
+    """change of LD when the head is patched, relative to the clean run"""
+
+
+@dataclass(frozen=True)
+class ExampleToken(Row):
+    """One token of an example prompt."""
+
+    TABLE: ClassVar[str] = "examples"
+    language: str
+    example: int
+    position: int
+    token: str
+    role: str
+    """of the prompt, that the token stands in; empty: none"""
+    answer: str = ""
+    foil: str = ""
 
 
 @dataclass(frozen=True)
