@@ -148,8 +148,8 @@ def circuit_tokens(run: Run, language: str | None = None) -> Figure:
     )
     height = 170 + 62 * (int(top) + 2)
     panel = Panel((*arrows, boxes, marks, *keys), *axes, data=data)
-    return Figure("The circuit over a prompt", caption, (panel,),
-                  about=f"{run.model_name}, {english_name(code)}", height=height, min_width=90 + 46 * len(tokens))  # fmt: skip
+    return Figure("The circuit over a prompt", caption, (panel,), about=f"{run.model_name}, {english_name(code)}",
+                  height=height, min_width=90 + 46 * len(tokens))  # fmt: skip
 
 
 def _spread(heads: list[ActingHead], places: Mapping[str, int]) -> Iterator[tuple[str, tuple[float, float]]]:

@@ -15,9 +15,9 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 from matplotlib import colormaps
-from matplotlib.colors import to_hex, to_rgb
+from matplotlib.colors import to_hex
 
-from babelscope.figures.palette import COLOURS, PATTERNS, SYMBOLS, colour, luminance
+from babelscope.figures.palette import COLOURS, PATTERNS, SYMBOLS, bright, colour, luminance
 from babelscope.figures.spec import (
     Arrow,
     Axis,
@@ -371,17 +371,12 @@ def _(mark: Arrow, panel: Panel, layout: Plot) -> list[Plot]:
     return []
 
 
-def _bright(place: int | None) -> bool:
-    """Whether black stands out more than white from a colour of the palette."""
-    return float(luminance(np.array(to_rgb(colour(place))))) > 0.18
-
-
 @traces.register
 def _(mark: Boxes, panel: Panel, layout: Plot) -> list[Plot]:
     for x, y, name, place in zip(mark.x, mark.y, mark.texts, mark.colours):
         layout["annotations"].append({
             "x": x, "y": y, "text": text(name), "showarrow": False, "bgcolor": colour(place), "bordercolor": "#000",
-            "borderwidth": 0.6, "borderpad": 2, "font": {"size": 10, "color": "#000" if _bright(place) else "#fff"},
+            "borderwidth": 0.6, "borderpad": 2, "font": {"size": 10, "color": "#000" if bright(place) else "#fff"},
         })  # fmt: skip
     return [{"type": "scatter", "mode": "markers", "x": list(mark.x), "y": list(mark.y), "opacity": 0,
              "showlegend": False, "text": [text(name) for name in mark.texts], "hoverinfo": "text"}]  # fmt: skip

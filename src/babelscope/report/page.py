@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.resources import files
@@ -21,6 +22,7 @@ from babelscope.report.blocks import Block, Chart, Nothing, Problem, Prompts, Se
 from babelscope.report.charts import more_figures, static_twin
 from babelscope.report.circuits import circuits_sections
 from babelscope.report.embed import content_policy, inline_script, safe_json
+from babelscope.report.fonts import page_fonts
 from babelscope.report.latent import latent_sections
 from babelscope.report.regions import regions_sections
 from babelscope.report.steering import confusion_sections, steering_sections
@@ -98,10 +100,15 @@ def build_page(runs: Sequence[Run | str | os.PathLike[str]], static: bool = True
     environment.filters.update(visible=visible, safe_json=safe_json)
     with styled():
         described = [_run(run, index, static) for index, run in enumerate(opened)]
+    fonts = page_fonts(json.dumps(described, ensure_ascii=False, default=str))
+    for run in described:
+        run["facts"].append(("Fonts", fonts.told))
+    behind = ", ".join(f'"{name}"' for name in fonts.families)
+    style = f"{fonts.css}\n{_static('page.css')}".replace("/* fonts */", f"{behind}, " if behind else "")
     return environment.from_string(_static("page.html")).render(
         title=described[0]["title"] if len(described) == 1 else f"babelscope: {_models(opened)}",
         policy=content_policy(plotly, script),
-        style=inline_script(_static("page.css")),
+        style=inline_script(style),
         plotly=plotly,
         script=script,
         runs=described,

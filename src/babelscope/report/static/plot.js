@@ -4,7 +4,7 @@ const plotLayout = (layout, height) => {
   const axis = { gridcolor: grid, zerolinecolor: grid, linecolor: theme.colour("line"), automargin: true, ticks: "", exponentformat: "power" };
   const themed = {
     paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", height,
-    font: { color: ink, size: 13, family: "system-ui, 'Segoe UI', Roboto, 'Noto Sans', sans-serif" },
+    font: { color: ink, size: 13, family: getComputedStyle(document.body).fontFamily },
     margin: { l: 60, r: 16, t: 26, b: 48 }, hoverlabel: { bgcolor: back, bordercolor: ink, font: { color: ink } },
     legend: { orientation: "h", y: 1.02, yanchor: "bottom", x: 0 }, dragmode: false, ...layout,
   };
