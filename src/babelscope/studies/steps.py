@@ -30,6 +30,7 @@ import xarray as xr
 from babelscope._version import __version__
 from babelscope.errors import InputError
 from babelscope.results.manifest import run_key, versions
+from babelscope.results.rows import TableSink
 from babelscope.results.step_store import StepStore
 from babelscope.results.whole import home
 from babelscope.studies.progress import Progress, silent
@@ -62,14 +63,6 @@ class Cost:
     """of anything else"""
     cheaper: str = ""
     """the option that makes it cheaper, and how"""
-
-
-class TableSink(Protocol):
-    """Where tables are put."""
-
-    def table(self, name: str, frame: pd.DataFrame) -> None:
-        """Adds a table."""
-        ...
 
 
 @runtime_checkable
