@@ -55,6 +55,7 @@ def write_regions(
     texts: bool = True,
     seed: int = 0,
     model: str = "toy/babel",
+    site: str = "neurons",
 ) -> Run:
     """A regions run: every array and table of the contract."""
     rng = np.random.default_rng(seed)
@@ -163,7 +164,9 @@ def write_regions(
             )
             pivot = frame.groupby(["deactivated", "language"]).perplexity.mean()
             summary["perplexity"] = {d: pivot[d].to_dict() for d in frame.deactivated.unique()}
-        run.manifest.update(_facts(model, languages, n, seed), summary=summary)
+        run.manifest.update(
+            _facts(model, languages, n, seed) | {"asked": {"samples": n, "site": site}}, summary=summary
+        )
         run.file("regions/zscore.safetensors").write_bytes(b"\0" * 16)
     return open_run(path)
 

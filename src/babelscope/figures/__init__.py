@@ -6,6 +6,7 @@ from babelscope.figures import (
     circuit_tokens,
     circuits,
     deactivation,
+    evaluation,
     heads,
     latent,
     patching,
@@ -24,5 +25,17 @@ __all__ = [
     "published_for", "save_figure", "specify",
 ]  # fmt: skip
 
-FAMILIES = (circuit_tokens, circuits, deactivation, heads, latent, patching, regions, routing, steering, sweep)
+FAMILIES = (
+    circuit_tokens,
+    circuits,
+    deactivation,
+    evaluation,
+    heads,
+    latent,
+    patching,
+    regions,
+    routing,
+    steering,
+    sweep,
+)
 """modules whose figures are registered by being imported"""

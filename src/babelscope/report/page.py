@@ -22,6 +22,7 @@ from babelscope.report.blocks import Block, Chart, Nothing, Problem, Prompts, Se
 from babelscope.report.charts import more_figures, static_twin
 from babelscope.report.circuits import circuits_sections
 from babelscope.report.embed import content_policy, inline_script, safe_json
+from babelscope.report.evaluation import evaluation_sections
 from babelscope.report.fonts import page_fonts
 from babelscope.report.latent import latent_sections
 from babelscope.report.regions import regions_sections
@@ -30,7 +31,7 @@ from babelscope.report.sweep import sweep_sections
 from babelscope.report.tables import shown_table
 from babelscope.results import Run, open_run
 from babelscope.results.whole import home, write_whole
-from babelscope.wording import number, visible
+from babelscope.wording import number, of_dimensions, visible
 
 _SECTIONS = {
     "regions": regions_sections,
@@ -39,6 +40,7 @@ _SECTIONS = {
     "latent": latent_sections,
     "steering": steering_sections,
     "confusion": confusion_sections,
+    "evaluation": evaluation_sections,
 }
 _KINDS = {
     "regions": "Linguistic regions",
@@ -47,6 +49,7 @@ _KINDS = {
     "latent": "Latent language",
     "steering": "Steering",
     "confusion": "Language confusion",
+    "evaluation": "Evaluation",
 }
 _QUESTIONS = {
     "regions": "Which neurons serve each language, what switching them off does, and how alike translations are inside "
@@ -124,15 +127,16 @@ def _models(runs: Sequence[Run]) -> str:
 def _run(run: Run, index: int, static: bool) -> dict[str, Any]:
     if run.kind not in _SECTIONS:
         raise RunError(f"there is no report for a run of kind {run.kind!r}: {run.source}")
+    say = of_dimensions if run.of_dimensions else str
     every = [*_SECTIONS[run.kind](run), *more_figures(run)]
     sections = [_section(run, section, f"r{index}", static) for section in every]
     return {
         "id": f"r{index}",
         "title": f"{_KINDS[run.kind]}: {run.model_name}",
-        "question": _QUESTIONS[run.kind],
+        "question": say(_QUESTIONS[run.kind]),
         "findings": [_finding(finding, sections, f"r{index}") for finding in findings_of(run)],
-        "headline": list(_headline(run)),
-        "facts": list(_facts(run)),
+        "headline": [tuple(map(say, one)) for one in _headline(run)],
+        "facts": [(say(name), value) for name, value in _facts(run)],
         "sections": sections,
     }
 
@@ -156,11 +160,12 @@ def _section(run: Run, section: Section, prefix: str, static: bool) -> dict[str,
 def _block(run: Run, block: Block, prefix: str, static: bool) -> dict[str, Any]:
     if isinstance(block, Problem | Nothing):
         return {"kind": block.kind, "title": block.title, "message": block.message}
+    say = of_dimensions if run.of_dimensions else str
     described: dict[str, Any] = {
         "id": f"{prefix}-{block.name}",
         "kind": block.kind,
-        "title": block.title,
-        "caption": block.caption,
+        "title": say(block.title),
+        "caption": say(block.caption),
         "data": block.data(),
     }
     if isinstance(block, Prompts):
@@ -173,7 +178,7 @@ def _block(run: Run, block: Block, prefix: str, static: bool) -> dict[str, Any]:
             "height": block.height,
             "min_width": block.min_width,
         }
-    return described | {"table": shown_table(block, run.languages)}
+    return described | {"table": shown_table(block, run.languages, say)}
 
 
 def _prompts(block: Prompts) -> Iterator[dict[str, Any]]:
@@ -273,7 +278,7 @@ def _concentration(run: Run) -> str:
     told = f"the ten largest neurons carry {float(arrays.top10_share.mean()):.1%} of the activations' squared length"
     if "first_position_share" in arrays:
         told += f", the first position {float(arrays.first_position_share.mean()):.1%}"
-    return told
+    return of_dimensions(told) if run.of_dimensions else told
 
 
 def _comparison(runs: list[Run]) -> dict[str, Any] | None:

@@ -5,8 +5,8 @@ What is the same in every row is said once below the table; the download has eve
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import pandas as pd
@@ -51,8 +51,8 @@ class ShownTable:
     left_out: int
 
 
-def shown_table(block: Table, languages: Collection[str]) -> ShownTable:
-    """The first rows of a table, readable; `languages`: the codes that are written as names."""
+def shown_table(block: Table, languages: Collection[str], say: Callable[[str], str] = str) -> ShownTable:
+    """The first rows of a table; `languages`: codes that are written as names; `say`: how headings are put."""
     frame = block.frame
     owners = interval_columns([str(name) for name in frame.columns])
     ends = {end for pair in owners.values() for end in pair}
@@ -68,6 +68,7 @@ def shown_table(block: Table, languages: Collection[str]) -> ShownTable:
         if name not in alike and (explained or not _empty(frame[name]))
     )
     said = "; ".join(_said(frame, name, languages) for name in alike if explained or not _empty(frame[name]))
+    columns = tuple(replace(one, heading=say(one.heading), definition=say(one.definition)) for one in columns)
     return ShownTable(columns, said, len(first), len(frame) - len(first))
 
 
