@@ -1,7 +1,7 @@
 """Photographs of report pages, to be looked at one by one: `python docs/photograph_pages.py RUN... --out FOLDER`.
 
-Each run's page at 1400 and 400 pixels, light and dark, cut into screens; a line a page says how large it is, after how
-many seconds everything is drawn, and what is wider than the window. Needs Chromium and
+Each run's page (without its static twins) at 1400 and 400 pixels, light and dark, cut into screens; a line a page says
+how large it is, after how many seconds everything is drawn, and what is wider than the window. Needs Chromium and
 `pip install 'babelscope[browser]'`.
 """
 
@@ -36,7 +36,7 @@ def main() -> None:
     given.out.mkdir(parents=True, exist_ok=True)
     with browser() as opened:
         for run in given.runs:
-            path = write_report([run], given.out / f"{run.name}.html")
+            path = write_report([run], given.out / f"{run.name}.html", static=False)
             for theme in given.theme or ("light", "dark"):
                 for width in given.width or WIDTHS:
                     photograph(opened, path, width, theme)

@@ -22,8 +22,8 @@ from babelscope.wording import decimals
 
 _TOKENS = -1.0
 """height of the row of tokens, below layer 0"""
-_APART = 0.42
-"""between heads of one layer at one token"""
+_APART = 0.05
+"""between heads of one layer at one token, as a share of the width"""
 LEAST_ATTENTION = 0.1
 """mean attention from which an arrow is drawn"""
 
@@ -115,7 +115,7 @@ def circuit_tokens(run: Run, language: str | None = None) -> Figure:
         raise InputError(f"no head has a role in {code}")
     what = distinct(head.role for head in heads)
     roles = distinct(row.role for row in tokens if row.role)
-    at = dict(_spread(heads, places))
+    at = dict(_spread(heads, places, len(tokens)))
     arrows = tuple(
         Arrow((float(places[head.looks_at]), _TOKENS), at[head.name], 0.6 + 3.4 * head.attention,
               role_colour(what.index(head.role)), "solid")
@@ -152,9 +152,11 @@ def circuit_tokens(run: Run, language: str | None = None) -> Figure:
                   height=height, min_width=90 + 46 * len(tokens))  # fmt: skip
 
 
-def _spread(heads: list[ActingHead], places: Mapping[str, int]) -> Iterator[tuple[str, tuple[float, float]]]:
-    """Where each head's box stands; several of one layer at one token stand beside each other."""
+def _spread(
+    heads: list[ActingHead], places: Mapping[str, int], tokens: int
+) -> Iterator[tuple[str, tuple[float, float]]]:
+    """Where each head's box stands; several of one layer at one token stand beside each other, the last above it."""
     for head in heads:
         beside = [one.name for one in heads if (one.layer, one.at) == (head.layer, head.at)]
-        aside = (beside.index(head.name) - (len(beside) - 1) / 2) * _APART * max(1.0, len(places) / 8)
-        yield head.name, (places[head.at] + aside, float(head.layer))
+        aside = (len(beside) - 1 - beside.index(head.name)) * _APART * tokens
+        yield head.name, (places[head.at] - aside, float(head.layer))
