@@ -83,7 +83,7 @@ def test_a_page_of_the_residual_stream_says_dimensions(runs):
 ])  # fmt: skip
 def test_a_region_counts_where_it_falls_out_of_interval_and_controls(tmp_path, after, random, kind, said):
     run = write_evaluation(tmp_path / "run", after, random)
-    changed = next(one for one in findings_of(run) if one.text.startswith("With Chinese switched off"))
+    changed = next(one for one in findings_of(run) if one.text.startswith("With the region of Chinese switched off, "))
     assert changed.kind == kind
     assert changed.text.endswith(said)
     share = f"{100 * after[0]:.0f} % ({100 * after[1]:.0f} to {100 * after[2]:.0f})"

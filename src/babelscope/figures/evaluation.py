@@ -35,7 +35,8 @@ def right_answers(run: Run, task: str | None = None) -> Figure:
     chance = (Rule(CHANCE[task], "chance", dash="dotted"),) if task in CHANCE else ()
     names: list[Label] = [f"{code} of languages" if code in MEANS else Code(code) for code in languages]
     counts = [int(row.n) for row in rows if row.n == row.n and row.language not in MEANS]
-    n = f"n = {min(counts)} to {max(counts)} items a language" if counts else "n unknown"
+    few, most = (min(counts), max(counts)) if counts else (0, 0)
+    n = f"n = {few}{f' to {most}' if most > few else ''} items a language" if counts else "n unknown"
     caption = (
         f"Share of right answers by language ({task}; {n}), with the whole model and with each region or edit; "
         f"random: as many random neurons of the same layers, or a random direction. "

@@ -58,7 +58,7 @@ def _changed(task: str, rows: Sequence[Answered], whole: Sequence[Answered]) -> 
             for row in its if row.language == code
         ]  # fmt: skip
         text = (
-            f"With {named([name])} switched off or edited, {_said(after)} of the answers in {named([code])} are right "
+            f"With {f'the region of {named([name])} switched off' if name in before else name}, {_said(after)} of the answers in {named([code])} are right "
             f"instead of {_said(before[code])} ({task})"
         )
         beside = f"; with random ones {percent_range([100 * value for value in drawn])} ({count(len(drawn), 'draw')})"

@@ -29,14 +29,18 @@ HEADINGS: dict[str, Heading] = {
     "identified": ("Read as", "the language that the identifier reads in the answer"),
     "into": ("Into", ""),
     "item": ("Item", ""),
-    "kind": ("Judged", "full: every line in the language; line or word: one is foreign; none: all foreign; skipped: "
-                       "too short to tell"),
+    "kind": ("Kind", ""),
+    "answers.kind": (
+        "Judged",
+        "none: in the language throughout; line or word: one is foreign; full: all foreign; skipped: too short to tell",
+    ),
     "language": ("Language", ""),
     "language2": ("Other language", ""),
     "layer": ("Layer", "counted from 0"),
     "lens": ("Lens", "what reads layers as words: the model's own unembedding (logit), or one fitted (tuned)"),
     "measure": ("Measure", ""),
     "method": ("Method", ""),
+    "method2": ("Other method", ""),
     "metric": ("Measure", ""),
     "model": ("Model", ""),
     "neurons": ("Neurons", "how many are switched off"),
@@ -82,7 +86,8 @@ HEADINGS: dict[str, Heading] = {
     "prompts": ("Prompts", ""),
     "rank": ("Rank", ""),
     "rows": ("Rows", ""),
-    "size": ("Neurons", "how many the region holds"),
+    "size": ("Region, neurons", "how many the region holds"),
+    "size2": ("Other region, neurons", "how many the other method's region holds"),
     "solved": ("Solved", "concepts that the model gets right"),
     "survived": ("Kept", "prompts that the tokenizer leaves usable"),
     "tokens": ("Tokens", ""),
@@ -91,7 +96,7 @@ HEADINGS: dict[str, Heading] = {
     "all_source": ("Still in the source", "share of all answers"),
     "all_target": ("In the target, of all", "share of all answers, those too short to tell included"),
     "alpha": ("Strength α", "in units of the distance between the two languages' means, or as --unit says"),
-    "at": ("At n", "number of sentences at which sizes are compared"),
+    "at": ("Compared at", "number of sentences at which sizes are compared"),
     "attribution": ("Adds to the logit", "direct attribution with the final norm frozen"),
     "baseline": ("Baseline", ""),
     "broken_share": ("Broken letters", "share of letters that are broken UTF-8"),
@@ -123,6 +128,9 @@ HEADINGS: dict[str, Heading] = {
     "looping": ("Repeating", "share of answers of which one repeated stretch makes up half or more"),
     "lowered": ("Lowered", "neurons that the language holds low"),
     "lpr": ("In the language", "line pass rate: share of answers whose every line is in the language asked for"),
+    "lrds_null_low": ("LRDS by chance, low", "2.5 % quantile of what permuted language labels give"),
+    "lrds_null_high": ("LRDS by chance, high", "97.5 % quantile of what permuted language labels give"),
+    "lrds_p": ("p of LRDS", "share of permutations at least as large"),
     "lrds": ("Languages apart (LRDS)", "similarity within a language minus between two; lower is more shared"),
     "mean_depth": ("Mean depth", "mean layer of the region's neurons"),
     "missed_at_most": ("Missed at most", "95 % bound on heads that would have passed"),
@@ -138,7 +146,10 @@ HEADINGS: dict[str, Heading] = {
     "random": ("Random", "the same with random edits or random nodes"),
     "repeat": ("Longest repeat", "tokens of the longest stretch that is said again and again"),
     "repeating": ("Repeating", "share of answers of which one repeated stretch makes up half or more"),
-    "right": ("Asked for", "whether the answer is in the language asked for"),
+    "right": ("Lines right", "share of lines in the language asked for"),
+    "sads_null_low": ("SADS by chance, low", "2.5 % quantile of what permuted language labels give"),
+    "sads_null_high": ("SADS by chance, high", "97.5 % quantile of what permuted language labels give"),
+    "sads_p": ("p of SADS", "share of permutations at least as large"),
     "sads": ("Translations alike (SADS)", "similarity of translations minus unrelated ones; higher is more shared"),
     "sampled": ("Sampled", "of the heads passed over"),
     "sampled_passed": ("Of these, passed", ""),
@@ -165,13 +176,16 @@ HEADINGS: dict[str, Heading] = {
 }  # fmt: skip
 
 
-def heading(name: str) -> Heading:
+def heading(name: str, table: str = "") -> Heading:
     """What stands above a column, and its definition; a name that has no words is written with spaces.
+
+    A column that means something else in one table has an entry `table.name` of its own.
 
     >>> heading("delta_nll")[0], heading("step_patching")
     ('Loss added, nats a token', ('Step patching', ''))
     """
-    if name in HEADINGS:
-        return HEADINGS[name]
+    for known in (f"{table}.{name}", name):
+        if known in HEADINGS:
+            return HEADINGS[known]
     words = name.replace("_", " ").strip()
     return words[:1].upper() + words[1:], ""

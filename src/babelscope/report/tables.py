@@ -67,7 +67,7 @@ def shown_table(block: Table, languages: Collection[str], say: Callable[[str], s
         for name in names
         if name not in alike and (explained or not _empty(frame[name]))
     )
-    said = "; ".join(_said(frame, name, languages) for name in alike if explained or not _empty(frame[name]))
+    said = "; ".join(_said(block, name, languages) for name in alike if explained or not _empty(frame[name]))
     columns = tuple(replace(one, heading=say(one.heading), definition=say(one.definition)) for one in columns)
     return ShownTable(columns, said, len(first), len(frame) - len(first))
 
@@ -75,7 +75,7 @@ def shown_table(block: Table, languages: Collection[str], say: Callable[[str], s
 def _column(
     block: Table, frame: pd.DataFrame, name: str, ends: tuple[str, str] | None, languages: Collection[str]
 ) -> Column:
-    title, definition = heading(name)
+    title, definition = heading(name, block.name)
     if name in block.text_columns:
         tags = tuple(_tags(frame, block.language_column))
         return Column(name, title, definition, "sentence", tuple(visible(value) for value in frame[name]), tags)
@@ -107,8 +107,8 @@ def _tags(frame: pd.DataFrame, column: str) -> Iterator[str]:
         yield language_tag(str(value)) if value else ""
 
 
-def _said(frame: pd.DataFrame, name: str, languages: Collection[str]) -> str:
-    return f"{heading(name)[0]} {_cell(name, frame[name].iloc[0], languages)}"
+def _said(block: Table, name: str, languages: Collection[str]) -> str:
+    return f"{heading(name, block.name)[0]} {_cell(name, block.frame[name].iloc[0], languages)}"
 
 
 def _one_value(values: pd.Series) -> bool:
