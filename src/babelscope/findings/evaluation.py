@@ -57,9 +57,10 @@ def _changed(task: str, rows: Sequence[Answered], whole: Sequence[Answered]) -> 
             row.accuracy for other, its in by_name.items() if other.startswith(f"{name}{RANDOM}")
             for row in its if row.language == code
         ]  # fmt: skip
+        what = f"the region of {named([name])} switched off" if name in before else name
         text = (
-            f"With {f'the region of {named([name])} switched off' if name in before else name}, {_said(after)} of the answers in {named([code])} are right "
-            f"instead of {_said(before[code])} ({task})"
+            f"With {what}, {_said(after)} of the answers in {named([code])} are right instead of {_said(before[code])} "
+            f"({task})"
         )
         beside = f"; with random ones {percent_range([100 * value for value in drawn])} ({count(len(drawn), 'draw')})"
         apart = after.high < before[code].low or after.low > before[code].high
