@@ -24,6 +24,7 @@ from babelscope.results.rows import read_rows
 from babelscope.results.schemas.regions import Selectivity
 
 from .synthetic_runs import HOSTILE, LANGUAGES, write_circuits, write_latent, write_regions, write_sweep
+from .test_report_kinds import write_evaluation
 from .test_report_studies import write_confusion, write_steering
 
 NAMES = sorted(figures.FIGURES)
@@ -35,6 +36,7 @@ def runs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
     made = [write_regions(folder / "r"), write_circuits(folder / "c"), write_sweep(folder / "s")]
     made += [write_latent(folder / "l"), write_steering(folder / "t"), write_confusion(folder / "f")]
+    made += [write_evaluation(folder / "e")]
     return {run.kind: run for run in made}
 
 
