@@ -5,12 +5,12 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from babelscope.evolution import read_plan, run_sweep
 from babelscope.findings import findings_of
 from babelscope.models import Model, load_model
 from babelscope.report import write_report
+from babelscope.results.scratch import Scratch
 from babelscope.studies.progress import Progress, silent
 from babelscope.studies.regions import RegionsSettings, study_regions
 
@@ -63,8 +63,8 @@ def run_demo(
 def first_findings(model: Model, progress: Progress = silent) -> list[str]:
     """What a few sentences say already, while the whole study has hardly begun: nothing of it is kept."""
     settings = RegionsSettings(corpus=CORPUS, languages=LANGUAGES, samples=FIRST, bootstrap=200, permutations=0)
-    with TemporaryDirectory(prefix="babelscope-") as folder:
-        run = study_regions(model, settings, Path(folder) / "first", progress=progress)
+    with Scratch("demo") as folder:
+        run = study_regions(model, settings, folder / "first", progress=progress)
         return [found.text for found in findings_of(run) if found.kind != "not measured"]
 
 

@@ -27,7 +27,7 @@ from babelscope.studies.circuit_ablations import write_ablations
 from babelscope.studies.circuit_arrays import head_arrays
 from babelscope.studies.circuit_edges import Edges, EdgeSettings, control_prompts, find_edges
 from babelscope.studies.circuit_examples import example_rows
-from babelscope.studies.circuit_measures import Measured, Prompts, prompts_of, repeated
+from babelscope.studies.circuit_measures import Measured, Prompts, check_repeats, prompts_of, repeated
 from babelscope.studies.circuit_roles import ALSO, ffn_rows, role_rows
 from babelscope.studies.circuit_screen import screen_rows
 from babelscope.studies.circuit_settings import PRESETS, CircuitsSettings, Prompted, preset
@@ -113,6 +113,7 @@ class Side:
     def of(cls, model: Model, settings: CircuitsSettings, languages: Sequence[str]) -> Side:
         """The prompts of each language; raises UnsupportedModel, and NoPromptSurvives with the census."""
         check_model(model)
+        check_repeats(model, settings)
         return cls(model, {code: prompts_of(model, settings, code) for code in languages})
 
     def languages(self, settings: CircuitsSettings) -> dict[str, LanguageSteps]:
@@ -122,7 +123,7 @@ class Side:
     def measure(self, settings: CircuitsSettings, store: StepStore | None, progress: Progress) -> None:
         """Behaviour, patching, search and roles in every language, each a step that is kept until the run is whole."""
         inputs = {
-            "weights": self.model.weight_hash,
+            "model": self.model.function_hash,
             "tokenizer": self.model.tokenizer_hash,
             "dtype": str(self.model.dtype),
             "device": str(self.model.device),
@@ -341,8 +342,8 @@ def _manifest(
     }
     decided = {
         "settings": asked,
-        "weights": model.weight_hash,
-        "against": against.weight_hash if against else None,
+        "model": model.function_hash,
+        "against": against.function_hash if against else None,
         "tokenizer": model.tokenizer_hash,
         "prompts": run_key(ids),
         "dtype": facts["dtype"],

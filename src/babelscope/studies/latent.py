@@ -6,7 +6,6 @@ Steps: a lens for each pair of languages and kind of lens, the tuned lens before
 from __future__ import annotations
 
 import hashlib
-import json
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -146,9 +145,11 @@ def study_latent(
             run.table("alignment", results[steps.alignment])
         run.manifest.update(_manifest(model, settings, words, steps.inputs))
         run.manifest["corpus_notes"] = [] if parallel is None else list(parallel.notes)
+        first = headline(model.id, found, settings.lens[0])
         run.manifest["summary"] = {
+            "headline": "".join(first),
             "sentences": [
-                *headline(model.id, found, settings.lens[0]),
+                *first,
                 *(one.sentence for one in (*found, *patched)),
             ],
             "languages": list(words.languages),
@@ -179,7 +180,10 @@ def chosen_words(settings: LatentSettings) -> WordList:
     absent = sorted({code for pair in settings.pairs for code in pair} - set(words.languages))
     absent += sorted(set(settings.candidates or ()) - set(words.languages))
     if absent:
-        raise InputError(f"no words in {', '.join(absent)}: the languages are {', '.join(words.languages)}")
+        raise InputError(
+            f"no words in {', '.join(absent)}: the languages are {', '.join(words.languages)}; --from and --to (and "
+            "--candidates) must be among them"
+        )
     if len(words) <= settings.n:
         return words
     drawn = sorted(random.Random(f"{settings.seed} words").sample(range(len(words)), settings.n))
@@ -199,10 +203,10 @@ class _Steps:
     ) -> None:
         self.model, self.settings, self.words, self.parallel, self.running = model, settings, words, parallel, running
         self.inputs = {
-            "weights": model.weight_hash,
+            "model": model.function_hash,
             "tokenizer": model.tokenizer_hash,
             "dtype": str(model.dtype),
-            "words": _hash([asdict(concept) for concept in words.concepts]),
+            "words": words.hash,
         }
         aligned = {"parallel": parallel.hash} if parallel is not None else {}
         self.tuned = self._tuned_step() if "tuned" in settings.lens else None
@@ -385,10 +389,6 @@ def _manifest(model: Model, settings: LatentSettings, words: WordList, inputs: M
 
 def _plain(value: object) -> Any:
     return str(value) if isinstance(value, Path) else list(value) if isinstance(value, tuple) else value
-
-
-def _hash(value: object) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True, default=list).encode()).hexdigest()
 
 
 def _file_hash(path: Path) -> str:

@@ -58,9 +58,11 @@ class Role(Row):
     score: float = nan
     why: str = ""
     step: str = ""
-    """of the search, that found it"""
+    """of the search that found it"""
     effect: float = nan
-    """change of LD when the head is patched, relative to the clean run"""
+    """change of LD when the head is patched, relative to the clean run, with its 95 % interval"""
+    effect_low: float = nan
+    effect_high: float = nan
 
 
 @dataclass(frozen=True)
