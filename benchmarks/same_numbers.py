@@ -63,8 +63,9 @@ COMMANDS = (
     Asked(
         "regions",
         "regions pocket:pocket-bloom-s --corpus pocket:heldout --samples 12 --texts pocket:heldout --text-tokens 64 "
-        f"--controls 1 --bootstrap 10 --permutations 10 --threshold 1.5 --languages {FIVE} --alignment --alignment-neurons 0.05 "
-        "--doses 0.01 --methods lape,average-precision,eta-squared,mean-difference,random,random-layer",
+        f"--controls 1 --bootstrap 10 --permutations 10 --threshold 1.5 --languages {FIVE} --alignment "
+        "--alignment-neurons 0.05 --doses 0.01 "
+        "--methods lape,average-precision,eta-squared,mean-difference,random,random-layer",
         full="--samples 100 --text-tokens 4096 --permutations 200 --generate 2",
         new="--paper --documents none",
     ),
