@@ -122,7 +122,7 @@ class Side:
     def measure(self, settings: CircuitsSettings, store: StepStore | None, progress: Progress) -> None:
         """Behaviour, patching, search and roles in every language, each a step that is kept until the run is whole."""
         inputs = {
-            "weights": self.model.weight_hash,
+            "model": self.model.function_hash,
             "tokenizer": self.model.tokenizer_hash,
             "dtype": str(self.model.dtype),
             "device": str(self.model.device),
@@ -340,8 +340,8 @@ def _manifest(
     }
     decided = {
         "settings": asked,
-        "weights": model.weight_hash,
-        "against": against.weight_hash if against else None,
+        "model": model.function_hash,
+        "against": against.function_hash if against else None,
         "tokenizer": model.tokenizer_hash,
         "prompts": run_key(ids),
         "dtype": facts["dtype"],
