@@ -31,7 +31,16 @@ from babelscope.steering.inference import (
     p_of_draws,
     paired_interval,
 )
-from babelscope.steering.losses import continuation, damage, fidelity, losses, retrieval_gains, text_loss
+from babelscope.steering.losses import (
+    TextLoss,
+    continuation,
+    damage,
+    fidelity,
+    losses,
+    retrieval_gains,
+    rises,
+    text_loss,
+)
 from babelscope.steering.moments import collect
 from babelscope.steering.sentences import first_sentence
 from babelscope.steering.writing import judged
@@ -136,6 +145,13 @@ def test_losses_and_gains_are_those_of_plain_loops():
         rest = [plain_nll(loaded, told[other], said[place]) for other in range(3) if other != place]
         assert gains[place] == pytest.approx((sum(rest) / 2 - own) / len(said[place]), abs=1e-5)
     assert np.isnan(retrieval_gains(loaded, ["abc", ""], ["a", "b"])).all()
+
+
+def test_damage_is_what_a_text_loses_per_token():
+    plain, changed = (TextLoss(np.array(totals), np.array([2, 2]), 1) for totals in ([1.0, 2.0], [3.0, 5.0]))
+    assert rises(changed, plain).tolist() == [2.0, 3.0]
+    assert damage(changed, plain).value == 1.25
+    assert changed.nll - plain.nll == 1.25
 
 
 def test_damage_is_zero_without_an_edit_and_fidelity_needs_a_judge():
