@@ -41,6 +41,17 @@ def decimals(value: float, digits: int = 2) -> str:
     return f"−{rounded}" if value < 0 and float(rounded) else rounded
 
 
+def of_dimensions(text: str) -> str:
+    """What is said of neurons, said of the dimensions of the residual stream.
+
+    >>> of_dimensions("Neurons of a language: 12 neurons, each neuron once")
+    'Dimensions of a language: 12 dimensions, each dimension once'
+    """
+    for word, other in (("neuron", "dimension"), ("Neuron", "Dimension")):
+        text = text.replace(word, other)
+    return text
+
+
 def visible(text: Any) -> str:
     """Text with control characters, line separators and marks of direction written out, so that none of them acts.
 

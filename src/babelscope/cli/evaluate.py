@@ -196,6 +196,7 @@ def _print(found: Mapping[str, pd.DataFrame]) -> None:
 
 def _save(out: Path, overwrite: bool, model: Model, found: Mapping[str, pd.DataFrame], asked: dict[str, Any]) -> None:
     from babelscope.results import RunWriter
+    from babelscope.results.schemas.evaluation import MEANS
 
     with RunWriter(out, kind="evaluation", overwrite=overwrite) as run:
         for name, frame in found.items():
@@ -204,4 +205,8 @@ def _save(out: Path, overwrite: bool, model: Model, found: Mapping[str, pd.DataF
         if "cloze" in found:
             base = found["cloze"][found["cloze"].deactivated == "base"]
             summary["story_cloze"] = base.set_index("language").accuracy.to_dict()
-        run.manifest.update(asked=asked, model=model.facts(), tokenizer_hash=model.tokenizer_hash, summary=summary)
+        codes = [str(code) for frame in found.values() if "language" in frame for code in frame.language]
+        languages = [code for code in dict.fromkeys(codes) if code not in MEANS]
+        run.manifest.update(
+            asked=asked, languages=languages, model=model.facts(), tokenizer_hash=model.tokenizer_hash, summary=summary
+        )
