@@ -83,8 +83,13 @@ def text_loss(
 
 
 def damage(changed: TextLoss, plain: TextLoss) -> Interval:
-    """ΔNLL per token, its interval over documents."""
-    return ratio_t(changed.totals - plain.totals, plain.counts)
+    """ΔNLL per token, above 0 where the edit makes texts less likely; its interval over documents."""
+    return ratio_t(rises(changed, plain), plain.counts)
+
+
+def rises(changed: TextLoss, plain: TextLoss) -> Float[Array, " G"]:
+    """Nats that each text loses by the edit, all its tokens together."""
+    return changed.totals - plain.totals
 
 
 # -- fidelity ------------------------------------------------------------------------------------------------------

@@ -26,6 +26,7 @@ from babelscope.studies import circuit_tables as tables
 from babelscope.studies.circuit_ablations import write_ablations
 from babelscope.studies.circuit_arrays import head_arrays
 from babelscope.studies.circuit_edges import Edges, EdgeSettings, control_prompts, find_edges
+from babelscope.studies.circuit_examples import example_rows
 from babelscope.studies.circuit_measures import Measured, Prompts, check_repeats, prompts_of, repeated
 from babelscope.studies.circuit_roles import ALSO, ffn_rows, role_rows
 from babelscope.studies.circuit_screen import screen_rows
@@ -174,6 +175,7 @@ def _write_tables(
         row for code in done for row in tables.promoted_rows(model, code, prompts[code].main, heads[code], settings.top)
     ]
     _table(run, "promoted", promoted)
+    _table(run, "examples", [row for code in done for row in example_rows(model, code, list(prompts[code].main))])
     write_ablations(run, model, settings, everything, done, progress)
     correlations = _correlations(settings, done)
     if not settings.edges:
