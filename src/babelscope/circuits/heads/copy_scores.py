@@ -130,8 +130,20 @@ def _copying(
                 shares[name][0, node.layer, node.head] = read.hits[place]
                 if absent is not None:
                     shares[name][1, node.layer, node.head] = read.others[place]
-    nulls = {name: Null.of(own, other, len(words)) for name, (own, other) in shares.items()} if absent else {}
+    # one word read in several prompts is one item: its places say nearly the same
+    distinct, owner = (part.cpu().numpy() for part in words.unique(return_inverse=True))
+    nulls = {name: _null_by_word(own, other, owner, len(distinct)) for name, (own, other) in shares.items()}
+    nulls = nulls if absent is not None else {}
     return Copying(found[0], found[1], found[2], nulls)
+
+
+def _null_by_word(own: Array, others: Array, owner: Int[NDArray[np.int64], " N"], count: int) -> Null:
+    """The null over distinct words, each with the mean of its places."""
+    both = np.full((2, *own.shape[:2], count), np.nan)
+    for word in range(count):
+        there = owner == word
+        both[..., word] = np.stack([own[..., there].mean(-1), others[..., there].mean(-1)])
+    return Null.of(both[0], both[1], count)
 
 
 @dataclass(frozen=True)

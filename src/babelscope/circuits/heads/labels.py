@@ -32,9 +32,9 @@ class Null:
     chance: Float[Array, "L H"]
     """mean score for the others"""
     p: Float[Array, "L H"]
-    """one-sided paired t, skewness reckoned with; NaN for fewer than six prompts"""
+    """one-sided paired t over prompts (copying: over distinct words), skewness reckoned with; NaN for fewer than six"""
     positions: int
-    """how many distinct positions the role has among the prompts"""
+    """how many distinct positions the role has among the prompts, or how many distinct words there are"""
 
     @classmethod
     def of(cls, own: Float[Array, "L H P"], others: Float[Array, "L H P"], positions: int) -> Null:
@@ -80,7 +80,7 @@ def evidence(roles: Roles, name: str, node: Head, floor: float = -np.inf) -> Evi
     elif null.positions < POSITIONS:
         why = f"only {null.positions} distinct positions"
     elif not np.isfinite(p):
-        why = "fewer than six prompts"
+        why = "fewer than six prompts, or distinct words"
     elif not null.beaten[node.layer, node.head]:
         why = "no more than its own null"
     return Evidence(name, score, chance, p, why)

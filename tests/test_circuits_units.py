@@ -1,0 +1,96 @@
+"""What a circuit's numbers are means of: words, prompts of both kinds, random circuits of the same size."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from babelscope.circuits.core.faithfulness import score
+from babelscope.circuits.core.nodes import Head
+from babelscope.circuits.heads.ablation import NodeSpace, matched_random
+from babelscope.circuits.heads.copy_scores import _null_by_word
+from babelscope.circuits.heads.labels import Null
+from babelscope.circuits.heads.roles import direct
+from babelscope.models import Model
+from babelscope.studies.circuit_tables import AblationSet, cross_rows, selectivity_rows
+from tests import planted
+from tests.random_pairs import random_pairs
+from tests.tiny_models import tiny_model, tiny_tokenizer
+
+SETS = [AblationSet("heads", (Head(0, 0),))]
+
+
+def test_a_head_that_always_writes_the_same_has_no_rule_of_tense():
+    """Its sign on each pair of words is luck, repeated by every prompt, so prompts prove nothing."""
+    generator = np.random.default_rng(0)
+    constant, words = generator.normal(size=(20, 20, 16)), generator.normal(size=(12, 16))
+    said = constant @ words.T  # [L, H, W]
+    assert 0.02 < (Null.of(said, 0 * said, 12).p <= 0.05).mean() < 0.08
+    prompts = said[..., np.arange(40) % 12]
+    others = (prompts.sum(-1, keepdims=True) - prompts) / 39  # what was tested before: mean over the other prompts
+    assert (Null.of(others, 0 * others, 40).p <= 0.05).mean() > 0.3
+
+
+def test_what_is_written_about_other_words_is_taken_of_prompts_that_ask_for_others():
+    pairs = [pair for pair in random_pairs() if len(pair.target) == 1 and len(pair.clean) == 9][:2]
+    model = Model(tiny_model("llama"), tiny_tokenizer(), id="llama")
+    once, twice = direct(model, pairs), direct(model, [pairs[0], *pairs])
+    assert twice.elsewhere.shape == once.elsewhere.shape  # two pairs of words, whatever the number of prompts
+    assert np.allclose(twice.elsewhere, once.elsewhere, atol=1e-5)
+    assert np.isnan(direct(model, pairs[:1]).elsewhere).all()  # nobody asks for anything else
+
+
+def test_one_word_read_in_many_prompts_is_one_item():
+    generator = np.random.default_rng(1)
+    owner = np.arange(64) % 8
+    by_word = generator.normal(0, 1, (20, 20, 8))
+    own = by_word[..., owner] + 0.01 * generator.normal(size=(20, 20, 64))
+    assert 0.02 < (_null_by_word(own, 0 * own, owner, 8).p <= 0.05).mean() < 0.08
+    assert (Null.of(own, 0 * own, 64).p <= 0.05).mean() > 0.2
+
+
+def prompts(count: int, first: int) -> list[SimpleNamespace]:
+    return [SimpleNamespace(stratum="", item=first + place) for place in range(count)]
+
+
+@pytest.mark.parametrize("paired", [True, False])
+def test_the_interval_of_selectivity_knows_that_shares_have_two_means(paired):
+    """One language loses half of its logit difference, the other a constant of half its size."""
+    generator, inside = np.random.default_rng(2), 0
+    for _ in range(200):
+        scores = {}
+        for code in ("en", "zh"):
+            whole = 4 + generator.exponential(4, 12)
+            loss = -0.5 * whole if code == "en" else np.full(12, -4.0)
+            scores[code] = np.stack([whole, whole + loss + 0.3 * generator.normal(size=12)])
+        asked = {"en": prompts(12, 0), "zh": prompts(12, 0 if paired else 50)}
+        [row] = selectivity_rows(SETS, scores, asked, 0)
+        assert row["paired"] == paired
+        inside += row["low"] <= 0 <= row["high"]
+    assert 0.9 <= inside / 200 <= 0.99
+
+
+def test_a_head_that_takes_a_fixed_share_of_every_prompt_has_no_error_but_a_constant_loss_has():
+    whole = np.array([2.0, 4, 6, 8, 10, 12, 3, 5, 7, 9, 11, 13])
+    asked = {"en": prompts(12, 0), "zh": prompts(12, 0)}
+    [row] = selectivity_rows(SETS, {"en": np.stack([whole, 0.5 * whole]), "zh": np.stack([whole, whole])}, asked, 0)
+    assert row["selectivity"] == pytest.approx(-0.5)
+    assert np.isnan(row["low"])  # the same share of every prompt: nothing varies
+    [row] = selectivity_rows(SETS, {"en": np.stack([whole, whole - 3]), "zh": np.stack([whole, whole])}, asked, 0)
+    assert row["low"] < row["selectivity"] - 0.05  # 3 of a mean that is itself uncertain
+
+
+def test_each_circuit_stands_beside_random_ones_of_its_own_size():
+    model, pairs = planted.ioi("gpt2")
+    circuits = {"en": [Head(3, 3)], "zh": [Head(3, 3), Head(2, 0), Head(0, 0)]}
+    rows = cross_rows(model, {"en": pairs}, circuits, 4, "mean", 0)
+    assert [row["found_in"] for row in rows] == ["en", "zh"]
+    space = NodeSpace(model, pairs, "mean")
+    for row in rows:
+        drawn = matched_random(model, circuits[row["found_in"]], 4, 0)
+        expected = score(space, [space.mask(nodes) for nodes in drawn]).faithfulness()
+        assert row["random_sets"] == len(drawn)
+        assert row["random"] == pytest.approx(float(expected.mean()), abs=1e-5)
+        assert row["heads"] == len(circuits[row["found_in"]])
