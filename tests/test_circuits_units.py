@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from babelscope.circuits.core.effects import Effects
 from babelscope.circuits.core.faithfulness import score
 from babelscope.circuits.core.nodes import Head
 from babelscope.circuits.heads.ablation import NodeSpace, matched_random
 from babelscope.circuits.heads.copy_scores import _null_by_word
 from babelscope.circuits.heads.labels import Null
-from babelscope.circuits.heads.roles import direct
+from babelscope.circuits.heads.roles import Roles, direct
+from babelscope.circuits.patching.search import Found, Search
+from babelscope.circuits.patching.selection import select
 from babelscope.models import Model
+from babelscope.studies.circuit_roles import name_head
 from babelscope.studies.circuit_tables import AblationSet, cross_rows, selectivity_rows
+from babelscope.tasks import task_named
 from tests import planted
 from tests.random_pairs import random_pairs
 from tests.tiny_models import tiny_model, tiny_tokenizer
@@ -94,3 +100,47 @@ def test_each_circuit_stands_beside_random_ones_of_its_own_size():
         assert row["random_sets"] == len(drawn)
         assert row["random"] == pytest.approx(float(expected.mean()), abs=1e-5)
         assert row["heads"] == len(circuits[row["found_in"]])
+
+
+def test_pairs_without_a_counterfactual_are_left_out_of_the_test():
+    generator = np.random.default_rng(3)
+    senders = tuple(Head(0, place) for place in range(8))
+    clean = np.full(20, 8.0)
+    own = Effects(senders, clean + generator.normal(0, 1, (8, 20)) - np.eye(8)[0][:, None] * 2, clean, clean)
+    chance = Effects(senders, clean + generator.normal(0, 1, (8, 20)), clean, clean)
+    holes = replace(chance, patched=np.where(np.arange(20) < 8, np.nan, chance.patched))
+    cut = [replace(one, patched=one.patched[:, 8:], clean=clean[8:], corrupted=clean[8:]) for one in (own, chance)]
+    assert np.allclose(select(own, null=holes, sigmas=0).p, select(cut[0], null=cut[1], sigmas=0).p)
+    assert np.isfinite(select(own, null=holes, sigmas=0).p).all()
+
+
+def two_steps(flip, swap, n=20, noise=0.1):
+    """A head under the tense flip and under the verb swap, as a search finds it: effects in shares of LD."""
+    generator = np.random.default_rng(4)
+    task = task_named("past-tense")
+    found = []
+    for name, effect in (("direct", flip), ("direct_verb", swap)):
+        clean = np.full(n, 5.0)
+        patched = clean + 5 * (effect + noise * generator.normal(size=(1, n)))
+        step = next(each for each in task.steps if each.name == name)
+        effects = Effects((Head(0, 0),), patched, clean, clean)
+        found.append(Found(step, effects, select(effects, sigmas=0)))
+    return Search(tuple(found)), task
+
+
+@pytest.mark.parametrize(
+    ("flip", "swap", "role", "why"),
+    [
+        (-0.4, 0.0, "past-tense head", ""),
+        (-0.4, -0.17, "candidate: past-tense head", "one effect is not clearly 2 times the other"),
+        (-0.02, -0.5, "copy head", ""),
+        (-0.4, -0.4, "tense and copy head", ""),
+    ],
+)
+def test_a_label_by_two_effects_needs_them_to_differ_clearly(flip, swap, role, why):
+    search, task = two_steps(flip, swap)
+    rule = Null(np.zeros((1, 1)), np.full((1, 1), 0.001), 20)
+    names = ("writes target − foil of other prompts", "attention END→VERB1")
+    roles = Roles(dict.fromkeys(names, np.array([[0.5]])), (), (), np.zeros(0), dict.fromkeys(names, rule))
+    named = name_head(search.steps[0], Head(0, 0), roles, search, task)
+    assert (named.role, named.evidence.why) == (role, why)

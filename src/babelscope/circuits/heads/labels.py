@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from babelscope.circuits.heads.roles import Roles
 
 Array = NDArray[np.float64]
+CANDIDATE = "candidate: "
+"""before a label that its number does not earn"""
 POSITIONS = 3
 """distinct positions of a role among the prompts, below which a head that looks at a place cannot be told from it"""
 
