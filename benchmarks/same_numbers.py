@@ -67,12 +67,40 @@ COMMANDS = (
         new="--paper --documents none",
     ),
     Asked("ioi", "circuits pocket:pocket-bloom-s --task ioi --languages en,zh --n 8 --draws 1", full="--n 48"),
-    Asked("tense", "circuits pocket:pocket-bloom-s --task past-tense --languages en,fr --n 8 --draws 1", full="--n 48"),
+    Asked("tense", "circuits pocket:pocket-bloom-s --task past-tense --languages en,zh --n 8 --draws 1", full="--n 48"),
     Asked("sweep", "sweep PLAN", plan=PLAN),
     Asked("evaluate", "evaluate pocket:pocket-bloom-s --languages en,zh,fr"),
 )
 
-PURPOSE: dict[str, str] = {}
+PAIRED = "intervals are paired by prompt and never narrower than Student's; none where nothing differs"
+ON_PATH = "random circuits lie on paths from input to output, and no two are the same"
+AREAS = "CPR ranks by signed scores and CMD by absolute ones, both on the prompts that did not rank"
+WORDS = "words of the Chinese lexicon were mended, and random text is made of its tokens"
+ROLES = "a role needs its floor and beats its own null; else it is a candidate"
+PURPOSE = {
+    "*/ablation/rows*": "random sets are distinct, and a stratum has rows of its own",
+    "*/ablation/*_low": PAIRED,
+    "*/ablation/*_high": PAIRED,
+    "*/ffn_windows/*_low": PAIRED,
+    "*/ffn_windows/*_high": PAIRED,
+    "*/array path_logits_low/*": PAIRED,
+    "*/array path_logits_high/*": PAIRED,
+    "*/behaviour*/*_low": PAIRED,
+    "*/behaviour*/*_high": PAIRED,
+    "*/faithfulness/low": PAIRED,
+    "*/faithfulness/high": PAIRED,
+    "*/cross_*/low": PAIRED,
+    "*/cross_*/high": PAIRED,
+    "*/cross_*/random": ON_PATH,
+    "*/agreement/rows*": "agreement is also taken on inputs of heads, with and without the fix of queries and keys",
+    "*/array step_backup*/*": "a backup is a head whose effect grows with the knock-out",
+    "*/classification/rows*": ROLES,
+    "*/roles/*": ROLES,
+    "*/role_scores/*": WORDS,
+    "*/edge_curve/*": AREAS,
+    "*/overlap/*": "1 000 relabellings instead of 200, and the measures that have a direction stand in both",
+    "*/selectivity/rows*": "a set that holds no head has no row, each stratum has one",
+}
 """command/table/column, with * → why it is another number now"""
 
 

@@ -51,6 +51,9 @@ def bars(facts: dict[str, Any]) -> str:
     values: list[float] = []
     for part in facts["parts"]:
         sign = -1 if part["rule"] == "less" else 1
+        if part["rule"] == "not less":
+            values.append(-part["least_effect"])
+            continue
         values.append(sign * max(part["least_effect"], sign * part["control"] if part["rule"] != "equal" else 0))
     low, high = min(values), max(values)
     return number(low) if low == high else f"{number(low)} to {number(high)}"

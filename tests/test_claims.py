@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 import yaml
 
@@ -16,9 +17,10 @@ from babelscope.claims.claim import load_claim, parse_claim
 from babelscope.claims.measures import MEASURES
 from babelscope.claims.measures.residual import _hsic, correlated
 from babelscope.claims.measures.routing import normalised_divergence
+from babelscope.claims.measures.steering import _paired
 from babelscope.claims.page import claim_page
 from babelscope.claims.replicate import Replication, finished, quick_case, replicate, write_replication
-from babelscope.claims.verdict import ends, with_twin
+from babelscope.claims.verdict import ends, mean_part, same_point, spread_ends, with_twin
 from babelscope.corpora import ParallelCorpus
 from babelscope.errors import InputError, PlanError
 from babelscope.latent.separation import head_start, matched_gain
@@ -50,6 +52,9 @@ def part(low, high, control=0.0, n=100, name="x", estimate=None):
         ("equal", -0.5, 0.5, 0.0, OPEN),
         ("equal", 0.1, 0.5, 0.0, NOT),
         ("equal", -0.5, -0.1, 0.0, NOT),
+        ("not less", -0.05, 0.5, 0.3, HOLDS),
+        ("not less", -0.2, 0.5, 0.0, OPEN),
+        ("not less", -0.3, -0.1, 0.0, NOT),
     ],
 )
 def test_rules_with_a_least_effect_of_a_tenth(rule, low, high, control, answer):
@@ -61,6 +66,50 @@ def test_what_is_missing_is_never_a_verdict():
     assert judge(gone, "greater", 0.1) == Verdict(OPEN, "fewer items than asked")
     with pytest.raises(InputError, match="number above 0"):
         judge(part(0.2, 0.3), "greater", 0.0)
+
+
+def test_a_part_without_spread_or_control_is_never_decided():
+    assert judge(part(0.2, 0.2), "greater", 0.1) == Verdict(OPEN, "every draw is the same: no interval")
+    assert judge(part(0.2, 0.3, NAN), "greater", 0.1) == Verdict(OPEN, "no control")
+    known = same_point("accuracy", 60, "stories")
+    assert "by construction" in known.why
+    assert judge(known, "greater", 0.1).answer == judge(known, "less", 0.1).answer == NOT
+
+
+def test_equal_items_have_an_interval_only_within_bounds():
+    assert np.isnan(mean_part("x", [2.0] * 40, "concepts", 1).low)
+    bounded = mean_part("x", [2.0] * 40, "concepts", 1, within=(-4.0, 4.0))
+    others = 1 - 0.025 ** (1 / 40)
+    assert (bounded.low, bounded.high) == pytest.approx((2 - 6 * others, 2 + 2 * others))
+    # a share of others just below that leaves 40 equal items more often than 2.5 % of the time
+    assert (1 - 0.99 * others) ** 40 > 0.025
+    alone = mean_part("x", [2.0], "concepts", 1, within=(-4.0, 4.0))
+    assert np.isnan(alone.low)
+    assert "fewer than two" in alone.why
+
+
+def test_intervals_of_means_hold_at_the_level_of_several_parts():
+    rng = np.random.default_rng(2)
+    held = 0
+    for _ in range(300):
+        found = mean_part("x", rng.normal(1.0, 1.0, 12), "documents", 5)
+        held += found.low <= 1.0 <= found.high
+    assert held / 300 > 0.975
+    drawn = rng.normal(0.0, 0.5, 50)
+    low, high = spread_ends(3.0, drawn, 60, 2)
+    assert (low + high) / 2 == pytest.approx(3.0)
+    assert np.isnan(spread_ends(3.0, [1.0, 1.0], 60, 2)[0])
+
+
+def test_pairs_of_languages_of_one_document_are_one_item():
+    rows = [
+        ("en", target, f"d{k}", method, value)
+        for target in ("fr", "es", "pt")
+        for k in range(4)
+        for method, value in (("arithmetic", 0.1 * k), ("neurons", 0.0))
+    ]
+    frame = pd.DataFrame(rows, columns=["source", "target", "document", "method", "hit"])
+    assert _paired(frame, "hit") == pytest.approx([0.0, 0.1, 0.2, 0.3])
 
 
 def test_the_n_that_would_decide_by_hand():

@@ -118,7 +118,17 @@ def test_shares_have_wilson_intervals():
 
 def test_measures_of_writing_have_intervals_over_continuations():
     def row(broken, varied):
-        return Continuation("en", "base", -1, "", "", "en", broken, 1.0, varied)
+        return Continuation(
+            language="en",
+            deactivated="base",
+            draw=-1,
+            prompt="",
+            continuation="",
+            identified="en",
+            broken_share=broken,
+            distinct_1=1.0,
+            distinct_2=varied,
+        )
 
     found = means_of([row(0.0, 0.2), row(0.0, 0.4), row(0.0, 0.6)])
     assert found["distinct_2"] == pytest.approx(0.4)

@@ -188,9 +188,9 @@ def jackknife_error(left_out: Float[Array, "G *shape"]) -> Float[Array, "*shape"
 
 
 def t_ends(
-    value: ArrayLike, error: ArrayLike, freedom: ArrayLike
+    value: ArrayLike, error: ArrayLike, freedom: ArrayLike, level: float = 0.95
 ) -> tuple[Float[Array, "*shape"], Float[Array, "*shape"]]:
-    """value ± t(freedom; 0.975) · error, elementwise; NaN where the error is not a positive number.
+    """value ± t(freedom) · error, elementwise, t at (1 + level)/2; NaN where the error is not a positive number.
 
     >>> [round(float(end), 3) for end in t_ends(1.0, 0.5, 4)]
     [-0.388, 2.388]
@@ -199,7 +199,7 @@ def t_ends(
 
     value, error = np.asarray(value, dtype=np.float64), np.asarray(error, dtype=np.float64)
     usable = np.where(error > 1e-12 * np.abs(value), error, NAN)
-    half = np.asarray(t.ppf(0.975, freedom)) * usable
+    half = np.asarray(t.ppf((1 + level) / 2, freedom)) * usable
     return np.asarray(value - half), np.asarray(value + half)
 
 
@@ -234,16 +234,15 @@ def documents_why(groups: int) -> str:
 
 # -- means -------------------------------------------------------------------------------------------------------------
 
-
 BOOTSTRAP_T = "bootstrap t"
 LEAST_DRAWN = 5
 """items below which a resample repeats too few of them to have a t of its own"""
 
 
 def mean_ends(
-    values: Float[Array, "*some n"], draws: int = 1000, seed: int = 0
+    values: Float[Array, "*some n"], draws: int = 1000, seed: int = 0, level: float = 0.95
 ) -> tuple[Float[Array, "*some"], Float[Array, "*some"]]:
-    """Ends of the 95 % interval of a mean over independent items: bootstrap t, and nowhere narrower than Student's.
+    """Ends of the interval of a mean over independent items: bootstrap t, and nowhere narrower than Student's.
 
     x̄ − q.975(T*) s/√n … x̄ − q.025(T*) s/√n with T* = (x̄* − x̄)/(s*/√n) over `draws` samples. Student's t alone is too
     narrow on skewed items (0.88 at five, 0.91 at ten), T* alone on some symmetric ones (0.91 at twenty); it stands
@@ -259,25 +258,26 @@ def mean_ends(
         unknown = np.full(array.shape[:-1], NAN)
         return unknown, unknown
     mean, error = array.mean(-1), array.std(-1, ddof=1) / count**0.5
-    low, high = t_ends(mean, error, count - 1)
+    low, high = t_ends(mean, error, count - 1, level)
     if count < LEAST_DRAWN or not array.size:
         return low, high
     weights = bootstrap_counts(count, draws, seed).astype(np.float64).T / count
     centred = array - mean[..., None]
     drawn = centred @ weights
     errors = np.sqrt(np.maximum(np.square(centred) @ weights - np.square(drawn), 0) / (count - 1))
-    return _widened(mean, error, drawn, errors, low, high)
+    return _widened(mean, error, drawn, errors, low, high, level)
 
 
 def _widened(
-    value: Array, error: Array, drawn: Float[Array, "*some R"], errors: Float[Array, "*some R"], low: Array, high: Array
-) -> tuple[Array, Array]:
+    value: Array, error: Array, drawn: Float[Array, "*some R"], errors: Float[Array, "*some R"], low: Array,
+    high: Array, level: float = 0.95,
+) -> tuple[Array, Array]:  # fmt: skip
     """Ends by the quantiles of T* = drawn/errors, nowhere inside `low` and `high`; NaN stays."""
     varied = errors > 1e-9 * np.asarray(error)[..., None]
     t = np.divide(drawn, errors, out=np.full_like(drawn, NAN), where=varied)
     known = varied.any(-1)
     t[~known] = 0.0
-    lower, upper = np.nanquantile(t, [0.025, 0.975], axis=-1)
+    lower, upper = np.nanquantile(t, [(1 - level) / 2, (1 + level) / 2], axis=-1)
     return np.minimum(low, value - upper * error), np.maximum(high, value - lower * error)
 
 
@@ -333,8 +333,7 @@ def ratio_t(totals: ArrayLike, sizes: ArrayLike, draws: int = 1000, seed: int = 
     value = float(total.sum() / size.sum()) if groups else NAN
     if groups < 3:
         return no_interval(value, "fewer than three documents", BOOTSTRAP_T)
-    ones = np.ones((1, groups))
-    error = _ratio_error(ones, total, size)[0]
+    error = _ratio_error(np.ones((1, groups)), total, size)[0]
     left = (total.sum() - total) / (size.sum() - size)
     if groups < FEW_DOCUMENTS:
         return jackknife_t(value, left)
@@ -361,11 +360,12 @@ def _ratio_error(counts: Float[Array, "R G"], total: Float[Array, " G"], size: F
 def document_parts(totals: ArrayLike, sizes: ArrayLike) -> Float[Array, " G"]:
     """Each document's part of Σ totals / Σ sizes, linearised: their mean is that ratio, their spread its error."""
     total, size = (np.asarray(one, dtype=np.float64).ravel() for one in (totals, sizes))
-    ratio = total.sum() / size.sum()
-    return ratio + (total - ratio * size) / size.mean()
+    return (ratio := total.sum() / size.sum()) + (total - ratio * size) / size.mean()
 
 
-def welch_t(own: ArrayLike, others: Sequence[ArrayLike], draws: int = 1000, seed: int = 0) -> Interval:
+def welch_t(
+    own: ArrayLike, others: Sequence[ArrayLike], draws: int = 1000, seed: int = 0, level: float = 0.95
+) -> Interval:
     """Mean of `own` minus the mean of the means of `others`, independent samples (spec 6).
 
     By Welch's t, widened by the quantiles of T* = (θ* − θ)/se* over `draws` resamples of every sample where each has
@@ -386,7 +386,7 @@ def welch_t(own: ArrayLike, others: Sequence[ArrayLike], draws: int = 1000, seed
     if whole == 0:
         return no_interval(value, "documents do not differ", "Welch t")
     freedom = whole**2 / sum(part**2 / (one.size - 1) for part, one in zip(parts, samples))
-    low, high = t_ends(value, whole**0.5, freedom)
+    low, high = t_ends(value, whole**0.5, freedom, level)
     if least < LEAST_DRAWN:
         return Interval(value, float(low), float(high), "Welch t")
     drawn, squares = np.zeros(draws), np.zeros(draws)
@@ -395,5 +395,5 @@ def welch_t(own: ArrayLike, others: Sequence[ArrayLike], draws: int = 1000, seed
         moved = counts @ (one - one.mean())
         spread = np.maximum(counts @ np.square(one - one.mean()) - moved**2, 0) / (one.size - 1)
         drawn, squares = drawn + factor * moved, squares + factor**2 * spread
-    low, high = _widened(np.array(value), np.array(whole**0.5), drawn, np.sqrt(squares), low, high)
+    low, high = _widened(np.array(value), np.array(whole**0.5), drawn, np.sqrt(squares), low, high, level)
     return Interval(value, float(low), float(high), BOOTSTRAP_T)

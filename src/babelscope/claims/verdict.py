@@ -3,7 +3,9 @@
 A part's interval [lo, hi] is at level 1 − 0.05/m for m parts; δ > 0 is the least effect of the claim's file, u the
 97.5 % point of the control draws on the same scale; the bar is b = max(δ, u). `greater` holds where lo > b and does not
 where hi ≤ b; `less` is the same with every sign turned; `equal` holds where −δ < lo and hi < δ, and does not where the
-interval lies wholly outside. The verdict is computed from the parts alone: never from the reported value or a p-value.
+interval lies wholly outside; `not less` (of quality: no worse) holds where lo > −δ and does not where hi ≤ −δ. A part
+without interval or control, or with an interval of width 0, is never decided. The verdict is computed from the parts
+alone: never from the reported value or a p-value.
 """
 
 from __future__ import annotations
@@ -13,9 +15,13 @@ from dataclasses import dataclass
 from math import ceil, isfinite, isnan
 from typing import Literal
 
-from babelscope.errors import InputError
+import numpy as np
+from numpy.typing import ArrayLike
 
-Rule = Literal["greater", "less", "equal"]
+from babelscope.errors import InputError
+from babelscope.stats import mean_ends, t_ends
+
+Rule = Literal["greater", "less", "equal", "not less"]
 Answer = Literal["holds", "does not hold", "cannot be decided"]
 Aggregate = Literal["all", "most"]
 
@@ -39,6 +45,8 @@ class Part:
     """u, the 97.5 % point of the control draws (for `less`: the 2.5 % point); 0 where the null is subtracted already"""
     why: str = ""
     """why there is no interval, or why the part cannot be read at all (a precondition)"""
+    exact: bool = False
+    """known without sampling, by construction: the same weights at every point of a sweep do not differ"""
 
 
 @dataclass(frozen=True)
@@ -49,6 +57,11 @@ class Verdict:
     reason: str = ""
     needed: int | None = None
     """the n that would decide four times in five, where it is in reach"""
+
+
+def same_point(name: str, n: int, unit: str) -> Part:
+    """The same weights first and last: the difference is 0, and nobody has to draw for it."""
+    return Part(name, 0.0, 0.0, 0.0, n, unit, 0.0, "the same weights at every point: 0 by construction", exact=True)
 
 
 def judge(part: Part, rule: Rule, least_effect: float) -> Verdict:
@@ -65,14 +78,22 @@ def judge(part: Part, rule: Rule, least_effect: float) -> Verdict:
         raise InputError(f"the least effect of a claim is a number above 0, not {least_effect}")
     if isnan(part.low) or isnan(part.high) or not isfinite(part.estimate):
         return Verdict("cannot be decided", part.why or "no interval")
+    if isnan(part.control):
+        return Verdict("cannot be decided", "no control")
+    if part.low == part.high and not part.exact:
+        return Verdict("cannot be decided", "every draw is the same: no interval")
     if rule == "equal":
         if -least_effect < part.low and part.high < least_effect:
             return Verdict("holds")
         if part.low >= least_effect or part.high <= -least_effect:
             return Verdict("does not hold")
         return _undecided(part, least_effect if part.estimate >= 0 else -least_effect)
+    if rule == "not less":
+        if part.low > -least_effect:
+            return Verdict("holds")
+        return Verdict("does not hold") if part.high <= -least_effect else _undecided(part, -least_effect)
     if rule not in ("greater", "less"):
-        raise InputError(f"there is no rule {rule!r}; rules: greater, less, equal")
+        raise InputError(f"there is no rule {rule!r}; rules: greater, less, equal, not less")
     sign = 1 if rule == "greater" else -1
     low, high = sorted((sign * part.low, sign * part.high))
     bar = max(least_effect, sign * part.control)
@@ -142,8 +163,43 @@ def ends(draws: Sequence[float], parts: int) -> tuple[float, float]:
     >>> ends(range(1001), 1)
     (25.0, 975.0)
     """
-    import numpy as np
-
     tail = 0.025 / parts
     low, high = np.quantile(np.asarray(draws, dtype=float), [tail, 1 - tail])
     return float(low), float(high)
+
+
+def spread_ends(estimate: float, draws: ArrayLike, n: int, parts: int) -> tuple[float, float]:
+    """Estimate ± t times the spread of bootstrap draws, at level 1 − 0.05 / parts; NaN of draws that do not vary.
+
+    For few draws, whose extreme percentiles would be their ends, and for numbers that resampling shifts.
+
+    >>> low, high = spread_ends(1.0, [0.0, 0.5, 1.0], 30, 1)
+    >>> round(low, 2), round(high, 2)
+    (-1.15, 3.15)
+    """
+    values = np.asarray(draws, dtype=float)
+    low, high = t_ends(estimate, values.std(ddof=1), min(n, values.size) - 1, 1 - 0.05 / parts)
+    return float(low), float(high)
+
+
+def mean_part(
+    name: str, values: ArrayLike, unit: str, parts: int, control: float = 0.0, within: tuple[float, float] | None = None
+) -> Part:
+    """Mean over independent items with its bootstrap-t interval at level 1 − 0.05 / parts.
+
+    Equal items have no spread: where they are known to lie `within` bounds, a share 1 − (0.025/parts)^(1/n) of all may
+    be others, at worst at a bound; else there is no interval.
+
+    >>> mean_part("x", [2.0] * 40, "concepts", 1, within=(-4.0, 4.0)).low > 1.4
+    True
+    """
+    items = np.asarray(values, dtype=float)
+    mean = float(items.mean()) if items.size else float("nan")
+    low, high = (float(end) for end in mean_ends(items, 2000, level=1 - 0.05 / parts))
+    why = ""
+    if isnan(low):
+        why = f"every one of {items.size} {unit} gives the same" if items.size > 1 else f"fewer than two {unit}"
+        if within is not None and items.size > 1:
+            others = 1 - (0.025 / parts) ** (1 / items.size)
+            low, high = mean - others * (mean - within[0]), mean + others * (within[1] - mean)
+    return Part(name, mean, low, high, int(items.size), unit, control, why)

@@ -7,7 +7,7 @@ there the shares of a region over relative depth are compared.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,8 @@ from torch import Tensor
 from babelscope.errors import InputError
 from babelscope.regions.masks import RegionSet
 from babelscope.results import Run
+from babelscope.results.rows import rows_frame
+from babelscope.results.schemas import sweep as schemas
 
 DEPTH_BINS = 10
 COUNTS = ("kept", "born", "moved", "left", "lost")
@@ -29,12 +31,29 @@ COUNTS = ("kept", "born", "moved", "left", "lost")
 class Flow:
     """What became of the neurons of each language, by layer, between two checkpoints."""
 
-    table: pd.DataFrame
-    """language, layer, and per row: `kept` in the region; `born`, in no region before; `moved` here from another
-    language; `left` for another language; `lost`, in no region any more. Size before = kept + left + lost, size
-    after = kept + born + moved."""
-    pairs: pd.DataFrame
-    """language, language2, neurons: those of a region of language before and of language2 after ("" is none)"""
+    by_layer: tuple[schemas.Flow, ...]
+    by_pair: tuple[schemas.FlowPair, ...]
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """language, layer, and per row: `kept` in the region; `born`, in no region before; `moved` here from another
+        language; `left` for another language; `lost`, in no region any more.
+
+        Size before = kept + left + lost, size after = kept + born + moved.
+        """
+        return rows_frame(schemas.Flow, self.by_layer).filter(["language", "layer", *COUNTS])
+
+    @property
+    def pairs(self) -> pd.DataFrame:
+        """language, language2, neurons: those of a region of language before and of language2 after ("" is none)."""
+        return rows_frame(schemas.FlowPair, self.by_pair).filter(["language", "language2", "neurons"])
+
+    def between(self, model: str, corpus: str, before: str, after: str) -> Flow:
+        """The same with the checkpoints that it lies between."""
+        where = {"model": model, "corpus": corpus, "from_": before, "to": after}
+        return Flow(
+            tuple(replace(row, **where) for row in self.by_layer), tuple(replace(row, **where) for row in self.by_pair)
+        )
 
     def _repr_html_(self) -> str:
         from babelscope.notebook import table
@@ -66,21 +85,23 @@ def flow(before: RegionSet, after: RegionSet) -> Flow:
     layouts = {str(regions.layout.widths): str(regions.layout) for regions in (before, after)}
     if len(layouts) != 1:
         raise InputError(f"the two region sets are of different models: {' and '.join(layouts.values())}")
-    rows: list[dict[str, Any]] = []
+    rows: list[schemas.Flow] = []
     for code in before.languages:
         was, now = before[code], after[code]
         was_other, now_other = _others(before, code), _others(after, code)
-        counts = {
-            "kept": was & now,
-            "born": now & ~was & ~was_other,
-            "moved": now & ~was & was_other,
-            "left": was & ~now & now_other,
-            "lost": was & ~now & ~now_other,
-        }
-        for layer in range(was.shape[0]):
-            by_name = {name: int(mask[layer].sum()) for name, mask in counts.items()}
-            rows.append({"language": code, "layer": layer} | by_name)
-    return Flow(pd.DataFrame(rows), _pairs(before, after))
+        rows += [
+            schemas.Flow(
+                language=code,
+                layer=layer,
+                kept=int((was & now)[layer].sum()),
+                born=int((now & ~was & ~was_other)[layer].sum()),
+                moved=int((now & ~was & was_other)[layer].sum()),
+                left=int((was & ~now & now_other)[layer].sum()),
+                lost=int((was & ~now & ~now_other)[layer].sum()),
+            )
+            for layer in range(was.shape[0])
+        ]
+    return Flow(tuple(rows), _pairs(before, after))
 
 
 def _others(regions: RegionSet, code: str) -> Bool[Tensor, "P N"]:
@@ -92,14 +113,14 @@ def _others(regions: RegionSet, code: str) -> Bool[Tensor, "P N"]:
     return found
 
 
-def _pairs(before: RegionSet, after: RegionSet) -> pd.DataFrame:
-    rows: list[dict[str, Any]] = []
+def _pairs(before: RegionSet, after: RegionSet) -> tuple[schemas.FlowPair, ...]:
+    rows: list[schemas.FlowPair] = []
     none_before, none_after = _none(before), _none(after)
     for code, was in [*before.masks.items(), ("", none_before)]:
         for other, now in [*after.masks.items(), ("", none_after)]:
             if code or other:
-                rows.append({"language": code, "language2": other, "neurons": int((was & now).sum())})
-    return pd.DataFrame(rows)
+                rows.append(schemas.FlowPair(language=code, language2=other, neurons=int((was & now).sum())))
+    return tuple(rows)
 
 
 def _none(regions: RegionSet) -> Bool[Tensor, "P N"]:
@@ -149,7 +170,7 @@ def scale_overlap(models: Mapping[str, Mapping[str, NDArray[Any]]]) -> pd.DataFr
     `models`: label → language → region size by layer. Columns: from, to, language, overlap, `others` (the mean overlap
     with the regions of the other languages in the second model: what any region would share).
     """
-    rows: list[dict[str, Any]] = []
+    rows: list[schemas.ScaleOverlap] = []
     names = list(models)
     for place, first in enumerate(names):
         for second in names[place + 1 :]:
@@ -159,10 +180,12 @@ def scale_overlap(models: Mapping[str, Mapping[str, NDArray[Any]]]) -> pd.DataFr
                 others = [depth_overlap(sizes, it) for other, it in models[second].items() if other != code]
                 known = [value for value in others if value == value]
                 rows.append(
-                    {
-                        "from": first, "to": second, "language": code,
-                        "overlap": depth_overlap(sizes, models[second][code]),
-                        "others": float(np.mean(known)) if known else float("nan"),
-                    }
-                )  # fmt: skip
-    return pd.DataFrame(rows, columns=["from", "to", "language", "overlap", "others"])
+                    schemas.ScaleOverlap(
+                        from_=first,
+                        to=second,
+                        language=code,
+                        overlap=depth_overlap(sizes, models[second][code]),
+                        others=float(np.mean(known)) if known else float("nan"),
+                    )
+                )
+    return rows_frame(schemas.ScaleOverlap, rows)

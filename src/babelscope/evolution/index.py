@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from babelscope.evolution.flow import DEPTH_BINS, depth_profile, flow, region_file, scale_overlap
+from babelscope.evolution.flow import DEPTH_BINS, Flow, depth_profile, flow, region_file, scale_overlap
 from babelscope.evolution.measures import CLOZE_TABLE
 from babelscope.evolution.plan import Plan
 from babelscope.evolution.published import beside_published
@@ -18,7 +18,8 @@ from babelscope.evolution.store import SweepStore
 from babelscope.evolution.types import Point
 from babelscope.results import Run, RunWriter
 from babelscope.results.manifest import plain
-from babelscope.results.rows import read_rows
+from babelscope.results.rows import read_rows, write_rows
+from babelscope.results.schemas import sweep as schemas
 from babelscope.results.schemas.regions import Cloze
 
 Row = dict[str, Any]
@@ -133,15 +134,15 @@ def _tables(run: RunWriter, rows: list[Row], runs: dict[str, Run], plan: Plan) -
     perplexity = [_tagged(runs[row["key"]].table("perplexity"), row) for row in done if _has(runs, row, "perplexity")]
     if perplexity:
         run.table("perplexity", pd.concat(perplexity, ignore_index=True))
-    flows, pairs = flows_between(done, runs)
-    if len(flows):
-        run.table("flow", flows)
-        run.table("flow_pairs", pairs)
+    flows = flows_between(done, runs)
+    if flows:
+        write_rows(run, schemas.Flow, (row for found in flows for row in found.by_layer))
+        write_rows(run, schemas.FlowPair, (row for found in flows for row in found.by_pair))
     depth, overlap = _depth(done, runs)
-    if len(depth):
-        run.table("depth", depth)
+    if depth:
+        write_rows(run, schemas.Depth, depth)
     if len(overlap):
-        run.table("scale_overlap", overlap)
+        run.table(schemas.ScaleOverlap.TABLE, overlap)
     if plan.published is not None:
         compared = [
             _tagged(table, row) for row in done for table in [beside_published(runs[row["key"]], plan.published)]
@@ -160,15 +161,14 @@ def _tagged(table: pd.DataFrame, row: Row) -> pd.DataFrame:
     return tagged.loc[:, ["label", "model", "revision", "step", "key", *table.columns]]
 
 
-def flows_between(done: list[Row], runs: dict[str, Run]) -> tuple[pd.DataFrame, pd.DataFrame]:
+def flows_between(done: list[Row], runs: dict[str, Run]) -> list[Flow]:
     """Flow between each checkpoint and the next of the same model on the same corpus.
 
     Checkpoints that hold the weights of an earlier one are left out: when in training they are from is not known.
     """
     from babelscope.regions.masks import load_regions
 
-    tables: list[pd.DataFrame] = []
-    pairs: list[pd.DataFrame] = []
+    found: list[Flow] = []
     lines: dict[tuple[Any, Any], list[Row]] = {}
     for row in done:
         if row["step"] is not None and row["duplicate_of"] is None and region_file(runs[row["key"]]) is not None:
@@ -177,18 +177,13 @@ def flows_between(done: list[Row], runs: dict[str, Run]) -> tuple[pd.DataFrame, 
         line = sorted(line, key=lambda row: row["step"])
         for before, after in pairwise(line):
             first, second = (load_regions(str(region_file(runs[row["key"]]))) for row in (before, after))
-            found = flow(first, second)
-            where = {"model": model, "corpus": corpus, "from": before["revision"], "to": after["revision"]}
-            tables.append(found.table.assign(**where))
-            pairs.append(found.pairs.assign(**where))
-    if not tables:
-        return pd.DataFrame(), pd.DataFrame()
-    return pd.concat(tables, ignore_index=True), pd.concat(pairs, ignore_index=True)
+            found.append(flow(first, second).between(model, corpus, before["revision"], after["revision"]))
+    return found
 
 
-def _depth(done: list[Row], runs: dict[str, Run]) -> tuple[pd.DataFrame, pd.DataFrame]:
+def _depth(done: list[Row], runs: dict[str, Run]) -> tuple[list[schemas.Depth], pd.DataFrame]:
     """Regions over relative depth, at every point; and their overlap between the last checkpoints of each size."""
-    rows: list[Row] = []
+    rows: list[schemas.Depth] = []
     largest: dict[str, dict[str, Any]] = {}
     last: dict[str, float] = {}
     for row in done:
@@ -200,12 +195,15 @@ def _depth(done: list[Row], runs: dict[str, Run]) -> tuple[pd.DataFrame, pd.Data
         for code, by_layer in by_language.items():
             for number, share in enumerate(depth_profile(by_layer)):
                 low, high = number / DEPTH_BINS, (number + 1) / DEPTH_BINS
-                place = {"label": row["label"], "key": row["key"], "language": code}
-                rows.append(place | {"from_depth": low, "to_depth": high, "share": share})
+                rows.append(
+                    schemas.Depth(
+                        label=row["label"], key=row["key"], language=code, from_depth=low, to_depth=high, share=share
+                    )
+                )
         step = float("inf") if row["step"] is None else float(row["step"])
         if step >= last.get(row["model"], -1.0):
             last[row["model"]], largest[row["model"]] = step, by_language
-    return pd.DataFrame(rows), scale_overlap(largest)
+    return rows, scale_overlap(largest)
 
 
 def _arrays(runs: dict[str, Run]) -> xr.Dataset | None:

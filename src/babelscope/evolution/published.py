@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from math import nan
 
 import pandas as pd
 
 from babelscope.results import Run
+from babelscope.results.rows import read_rows, rows_frame
+from babelscope.results.schemas.regions import Perplexity
+from babelscope.results.schemas.sweep import BesidePublished
 
 
 def beside_published(run: Run, name: str) -> pd.DataFrame:
-    """One row per published number: item, language, deactivated, published, ours, difference; NaN where we have none.
+    """One row per published number, as `BesidePublished` says; NaN where we have none.
 
     `name`: bloom-7b1 or llama-2-7b. Items: `base_perplexity`, `increase_percent` (ours for `random` is the mean over
     its draws), `region_size`.
@@ -19,13 +22,20 @@ def beside_published(run: Run, name: str) -> pd.DataFrame:
 
     facts = published(name)
     base, increase = _ours(run)
-    sizes: dict[str, Any] = dict(run.summary.get("region_size") or {})
-    rows: list[dict[str, Any]] = []
+    sizes: dict[str, float] = dict(run.summary.get("region_size") or {})
+    rows: list[BesidePublished] = []
 
-    def row(item: str, language: str, deactivated: str, theirs: float, ours: Any) -> None:
-        value = float("nan") if ours is None else float(ours)
+    def row(item: str, language: str, deactivated: str, theirs: float, ours: float | None) -> None:
+        value = nan if ours is None else float(ours)
         rows.append(
-            {"item": item, "language": language, "deactivated": deactivated, "published": float(theirs), "ours": value}
+            BesidePublished(
+                item=item,
+                language=language,
+                deactivated=deactivated,
+                published=float(theirs),
+                ours=value,
+                difference=value - theirs,
+            )
         )
 
     for code in facts.languages:
@@ -33,19 +43,15 @@ def beside_published(run: Run, name: str) -> pd.DataFrame:
         row("region_size", code, code, facts.region_size[code], sizes.get(code))
         for region, value in facts.increase_percent[code].items():
             row("increase_percent", code, region, value, increase.get((code, region)))
-    frame = pd.DataFrame(rows)
-    return frame.assign(difference=frame.ours - frame.published)
+    return rows_frame(BesidePublished, rows)
 
 
 def _ours(run: Run) -> tuple[dict[str, float], dict[tuple[str, str], float]]:
-    if "perplexity" not in run.tables:
-        return {}, {}
     base: dict[str, float] = {}
     cells: dict[tuple[str, str], list[float]] = {}
-    for entry in run.table("perplexity").to_dict("records"):
-        language, region = str(entry["language"]), str(entry["deactivated"])
-        if region == "base":
-            base[language] = float(entry["perplexity"])
+    for row in read_rows(run, Perplexity):
+        if row.deactivated == "base":
+            base[row.language] = row.perplexity
         else:
-            cells.setdefault((language, region), []).append(float(entry["increase_percent"]))
+            cells.setdefault((row.language, row.deactivated), []).append(row.increase_percent)
     return base, {cell: sum(values) / len(values) for cell, values in cells.items()}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from itertools import combinations
 
 from jaxtyping import Bool
@@ -11,25 +10,8 @@ from torch import Tensor
 
 from babelscope.errors import InputError
 from babelscope.regions.masks import RegionSet
+from babelscope.results.schemas.regions import Agreement
 from babelscope.stats import spearman
-
-
-@dataclass(frozen=True)
-class Agreement:
-    """Two methods on one language. Both numbers are facts of one recording: without an interval."""
-
-    method: str
-    method2: str
-    language: str
-    size: int
-    size2: int
-    jaccard: float
-    """shared over either; NaN where both are empty"""
-    chance: float
-    """Jaccard index expected of random regions of these sizes"""
-    spearman: float
-    """rank correlation of scores over all neurons; NaN where a set has none"""
-    neurons: int
 
 
 def compare(one: RegionSet, other: RegionSet) -> list[Agreement]:
@@ -61,17 +43,17 @@ def _row(one: RegionSet, other: RegionSet, code: str) -> Agreement:
     size, size2 = int(a.sum()), int(b.sum())
     ranked = code in one.scores and code in other.scores
     return Agreement(
-        one.method,
-        other.method,
-        code,
-        size,
-        size2,
-        jaccard(a, b),
-        expected_jaccard(size, size2, neurons),
-        spearman(layout.in_a_row(one.scores[code]).numpy(), layout.in_a_row(other.scores[code]).numpy())
+        method=one.method,
+        method2=other.method,
+        language=code,
+        size=size,
+        size2=size2,
+        jaccard=jaccard(a, b),
+        chance=expected_jaccard(size, size2, neurons),
+        spearman=spearman(layout.in_a_row(one.scores[code]).numpy(), layout.in_a_row(other.scores[code]).numpy())
         if ranked
         else float("nan"),
-        neurons,
+        neurons=neurons,
     )
 
 

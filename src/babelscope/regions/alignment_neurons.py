@@ -23,34 +23,12 @@ from babelscope.regions.perplexity import Windows, loss_change, score
 from babelscope.regions.recording import Recording, record
 from babelscope.regions.similarity import alignment_shares
 from babelscope.regions.treatments import top_share
+from babelscope.results.schemas.regions import AlignmentNeurons
 from babelscope.stats import Interval
 
 BASE, ALIGNMENT, RANDOM = "base", "alignment", "random-layer"
 Task = Callable[[], Mapping[str, tuple[float, float, float, int]]]
 """accuracy by language, with interval and n, of the model as it is at the time (story cloze, say)"""
-
-
-@dataclass(frozen=True)
-class Effect:
-    """One number of the model under one condition."""
-
-    deactivated: str
-    """`base`, `alignment`, or `random-layer`"""
-    share: float
-    """of all neurons"""
-    neurons: int
-    draw: int
-    measure: str
-    """`sads`, `lrds`, `sads_left`, `delta_nll`, or the name of a task"""
-    language: str
-    """`all` for the scores over languages"""
-    value: float
-    low: float
-    high: float
-    interval: str
-    why: str
-    n: int
-    """sentences, documents, or items"""
 
 
 def alignment_neurons(recording: Recording, share: float) -> Bool[Tensor, "P N"]:
@@ -85,7 +63,7 @@ def deactivate_alignment(
     special: SpecialTokens = "none",
     tasks: Mapping[str, Task] | None = None,
     budget: int | None = None,
-) -> list[Effect]:
+) -> list[AlignmentNeurons]:
     """SADS, LRDS, loss and tasks with the top shares of alignment neurons off, against matched random neurons.
 
     SADS is that of the whole model, recorded anew under the deactivation (a neuron that is off adds nothing to any
@@ -97,22 +75,19 @@ def deactivate_alignment(
     removals = removals or Removals()
     seed = removals.seed
     base = {code: score(model, text, budget) for code, text in windows.items()}
-    rows = _scores(recording, (BASE, 0.0, 0, -1), seed)
-    rows += _tasks((BASE, 0.0, 0, -1), tasks)
+    nothing = Removed(BASE, 0.0, 0, -1)
+    rows = [*_scores(recording, nothing, seed), *_tasks(nothing, tasks)]
     for name, share, draw, mask in _conditions(recording, removals):
-        key = (name, share, int(mask.sum()), draw)
+        removed = Removed(name, share, int(mask.sum()), draw)
         with deactivate(model, mask):
-            rows += _scores(
-                recording.like(record(model, corpus, special, budget=budget, span=recording.span)),
-                key,
-                seed,
-            )
-            rows.append(_left(recording, mask, key, seed))
-            rows += _tasks(key, tasks)
+            again = recording.like(record(model, corpus, special, budget=budget, span=recording.span))
+            rows += _scores(again, removed, seed)
+            rows.append(_left(recording, mask, removed, seed))
+            rows += _tasks(removed, tasks)
             losses = {code: score(model, text, budget) for code, text in windows.items()}
         for code, loss in losses.items():
             change = loss_change(loss, base[code])
-            rows.append(Effect(*key, "delta_nll", code, *_told(change), int((base[code].counts > 0).sum())))
+            rows.append(removed.row("delta_nll", code, change, int((base[code].counts > 0).sum())))
     return rows
 
 
@@ -128,24 +103,48 @@ def _conditions(recording: Recording, removals: Removals) -> Iterator[tuple[str,
             yield RANDOM, share, draw, drawn
 
 
-def _scores(recording: Recording, key: tuple[str, float, int, int], seed: int) -> list[Effect]:
+@dataclass(frozen=True)
+class Removed:
+    """What is switched off while numbers are measured."""
+
+    deactivated: str
+    share: float
+    """of all neurons"""
+    neurons: int
+    draw: int
+
+    def row(self, measure: str, language: str, found: Interval, n: int) -> AlignmentNeurons:
+        """One number under this condition."""
+        return AlignmentNeurons(
+            deactivated=self.deactivated,
+            share=self.share,
+            neurons=self.neurons,
+            draw=self.draw,
+            measure=measure,
+            language=language,
+            value=found.value,
+            low=found.low,
+            high=found.high,
+            interval=found.method,
+            why=found.why,
+            n=n,
+        )
+
+
+def _scores(recording: Recording, removed: Removed, seed: int) -> list[AlignmentNeurons]:
     n = len(recording.ids)
     found = whole_intervals(recording, seed)
-    return [Effect(*key, name, "all", *_told(found[name]), n) for name in ("sads", "lrds")]
+    return [removed.row(name, "all", found[name], n) for name in ("sads", "lrds")]
 
 
-def _left(recording: Recording, mask: Bool[Tensor, "P N"], key: tuple[str, float, int, int], seed: int) -> Effect:
+def _left(recording: Recording, mask: Bool[Tensor, "P N"], removed: Removed, seed: int) -> AlignmentNeurons:
     kept = replace(recording, means=recording.means * recording.layout.in_a_row(~mask).numpy())
-    return Effect(*key, "sads_left", "all", *_told(whole_intervals(kept, seed)["sads"]), len(recording.ids))
+    return removed.row("sads_left", "all", whole_intervals(kept, seed)["sads"], len(recording.ids))
 
 
-def _told(found: Interval) -> tuple[float, float, float, str, str]:
-    return found.value, found.low, found.high, found.method, found.why
-
-
-def _tasks(key: tuple[str, float, int, int], tasks: Mapping[str, Task] | None) -> list[Effect]:
+def _tasks(removed: Removed, tasks: Mapping[str, Task] | None) -> list[AlignmentNeurons]:
     return [
-        Effect(*key, name, code, value, low, high, "Wilson", "", n)
+        removed.row(name, code, Interval(value, low, high, "Wilson"), n)
         for name, run in (tasks or {}).items()
         for code, (value, low, high, n) in run().items()
     ]

@@ -19,6 +19,7 @@ from babelscope.models import Model
 from babelscope.models.decoding import Decoding, Written, decode
 from babelscope.regions.identification import Identifier, broken_share, distinct
 from babelscope.regions.treatments import Treatment, row_edit
+from babelscope.results.schemas.regions import Continuation
 from babelscope.stats import wilson
 
 BASE = "base"
@@ -35,24 +36,6 @@ class Sampling:
     seed: int = 0
     batch: int = 128
     """texts at a time, all conditions counted"""
-
-
-@dataclass(frozen=True)
-class Continuation:
-    """One row of the generation table."""
-
-    language: str
-    """of the prompt"""
-    deactivated: str
-    """what was done: `base`, a region, a control"""
-    draw: int
-    prompt: str
-    continuation: str
-    identified: str
-    """the language that is read in it; "" where it has no letters"""
-    broken_share: float
-    distinct_1: float
-    distinct_2: float
 
 
 def cut_prompts(model: Model, texts: Sequence[str], length: int, count: int) -> Int[Tensor, "B T"]:
@@ -115,15 +98,15 @@ def _row(
 ) -> Continuation:
     text = str(model.tokenizer.decode(new, skip_special_tokens=True))
     return Continuation(
-        language,
-        name,
-        draw,
-        str(model.tokenizer.decode(prompt)),
-        text,
-        identifier.identify(text),
-        broken_share(text),
-        distinct(new, 1),
-        distinct(new, 2),
+        language=language,
+        deactivated=name,
+        draw=draw,
+        prompt=str(model.tokenizer.decode(prompt)),
+        continuation=text,
+        identified=identifier.identify(text),
+        broken_share=broken_share(text),
+        distinct_1=distinct(new, 1),
+        distinct_2=distinct(new, 2),
     )
 
 
@@ -155,7 +138,12 @@ def means_of(rows: Sequence[Continuation]) -> dict[str, float]:
 
     The interval is NaN of fewer than two continuations, and a point where all are the same.
 
-    >>> rows = [Continuation("en", "base", -1, "", "", "en", 0.0, 1.0, share) for share in (0.4, 0.6)]
+    >>> from dataclasses import replace
+    >>> row = Continuation(
+    ...     language="en", deactivated="base", draw=-1, prompt="", continuation="", identified="en",
+    ...     broken_share=0.0, distinct_1=1.0, distinct_2=0.4,
+    ... )
+    >>> rows = [row, replace(row, distinct_2=0.6)]
     >>> round(means_of(rows)["distinct_2"], 2)
     0.5
     """

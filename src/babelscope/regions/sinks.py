@@ -22,6 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 from jaxtyping import Bool, Float
@@ -29,6 +30,7 @@ from torch import Tensor
 
 from babelscope.errors import InputError
 from babelscope.regions.recording import Recording
+from babelscope.results.rows import Row
 from babelscope.terms import Norm
 
 SINK_SHARE = 0.005
@@ -49,9 +51,10 @@ COUPLED = 0.2
 
 
 @dataclass(frozen=True)
-class Sink:
+class Sink(Row):
     """One neuron left out of a norm."""
 
+    TABLE: ClassVar[str] = "sinks"
     scope: str
     """`model`, `layer` for the numbers by layer, or `layer, kept` where so many follow length that none leaves"""
     layer: int

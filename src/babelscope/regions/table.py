@@ -17,6 +17,7 @@ from babelscope.models import Model
 from babelscope.regions.deactivation import deactivate
 from babelscope.regions.masks import RegionSet, random_region, random_region_by_layer
 from babelscope.regions.perplexity import Loss, Windows, increase_percent, loss_change, score, selectivity
+from babelscope.results.schemas.regions import Perplexity, Selectivity
 from babelscope.stats import no_interval
 
 BASE, RANDOM, RANDOM_BY_LAYER = "base", "random", "random-layer"
@@ -34,48 +35,8 @@ class Condition:
 
 
 @dataclass(frozen=True)
-class Row:
-    """One cell of the table, with everything it is made of."""
-
-    language: str
-    deactivated: str
-    draw: int
-    neurons: int
-    nll: float
-    tokens: int
-    bytes: int
-    bits_per_byte: float
-    perplexity: float
-    increase_percent: float
-    """100 (exp ΔNLL − 1)"""
-    increase_low: float
-    increase_high: float
-    delta_nll: float
-    delta_low: float
-    delta_high: float
-    interval: str
-    why: str
-    documents: int
-
-
-@dataclass(frozen=True)
-class Selectivity:
-    """How much more a region matters to its own language than to the others."""
-
-    language: str
-    own: float
-    others: float
-    selectivity: float
-    low: float
-    high: float
-    interval: str
-    why: str
-    documents: int
-
-
-@dataclass(frozen=True)
 class DeactivationTable:
-    rows: tuple[Row, ...]
+    rows: tuple[Perplexity, ...]
     selectivity: tuple[Selectivity, ...]
 
     def perplexities(self) -> dict[str, dict[str, float]]:
@@ -166,10 +127,10 @@ def _scores(
         return all_languages()
 
 
-def _row(language: str, deactivated: str, draw: int, neurons: int, loss: Loss, base: Loss) -> Row:
+def _row(language: str, deactivated: str, draw: int, neurons: int, loss: Loss, base: Loss) -> Perplexity:
     change = no_interval(0.0, "nothing is switched off") if deactivated == BASE else loss_change(loss, base)
     increase = increase_percent(change)
-    return Row(
+    return Perplexity(
         language=language,
         deactivated=deactivated,
         draw=draw,
@@ -197,5 +158,13 @@ def _selectivity(language: str, changed: Mapping[str, Loss], base: Mapping[str, 
     own = changed[language].nll - base[language].nll
     documents = int((base[language].counts > 0).sum())
     return Selectivity(
-        language, own, own - found.value, found.value, found.low, found.high, found.method, found.why, documents
+        language=language,
+        own=own,
+        others=own - found.value,
+        selectivity=found.value,
+        low=found.low,
+        high=found.high,
+        interval=found.method,
+        why=found.why,
+        documents=documents,
     )

@@ -22,6 +22,7 @@ from babelscope.regions.deactivation import changes_of, deactivate
 from babelscope.regions.masks import RegionSet, random_region_by_layer
 from babelscope.regions.perplexity import Loss, Windows, loss_change, score
 from babelscope.regions.recording import Recording
+from babelscope.results.schemas.regions import Dose
 from babelscope.terms import Kind
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -92,29 +93,6 @@ def treatment(
     return Treatment(mask, means[others].mean(0))
 
 
-@dataclass(frozen=True)
-class Dose:
-    """Loss of one language when the top share of a region's ranking is treated."""
-
-    region: str
-    """language whose ranking is followed; `random-layer` matched to it in every layer"""
-    matched: str
-    """language of the region, also for its random control"""
-    kind: str
-    share: float
-    """of all neurons"""
-    neurons: int
-    draw: int
-    language: str
-    nll: float
-    delta_nll: float
-    delta_low: float
-    delta_high: float
-    interval: str
-    why: str
-    documents: int
-
-
 def top_share(scores: Float[Tensor, "P N"], share: float, layout: NeuronLayout) -> Bool[Tensor, "P N"]:
     """The `share` of all neurons with the highest scores."""
     flat = layout.in_a_row(scores)
@@ -183,6 +161,19 @@ def _dose(
     name: str, matched: str, kind: str, share: float, neurons: int, draw: int, code: str, loss: Loss, base: Loss
 ) -> Dose:
     change = loss_change(loss, base)
-    documents = int((base.counts > 0).sum())
-    told = (change.value, change.low, change.high, change.method, change.why)
-    return Dose(name, matched, kind, share, neurons, draw, code, loss.nll, *told, documents)
+    return Dose(
+        region=name,
+        matched=matched,
+        kind=kind,
+        share=share,
+        neurons=neurons,
+        draw=draw,
+        language=code,
+        nll=loss.nll,
+        delta_nll=change.value,
+        delta_low=change.low,
+        delta_high=change.high,
+        interval=change.method,
+        why=change.why,
+        documents=int((base.counts > 0).sum()),
+    )

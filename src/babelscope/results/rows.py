@@ -1,8 +1,9 @@
-"""Rows of tables as typed objects: a reader names a class, not a column, so that a renamed column is a type error."""
+"""Rows of tables as typed objects, to write and to read: a renamed column is a type error on both sides."""
 
 from __future__ import annotations
 
-from dataclasses import MISSING, dataclass, fields
+from collections.abc import Iterable
+from dataclasses import MISSING, asdict, dataclass, fields
 from functools import cache
 from math import nan
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar, get_type_hints
@@ -61,6 +62,32 @@ def read_rows(run: Tables, schema: type[R]) -> list[R]:
     if not columns:
         return []
     return [schema(**dict(zip(columns, values))) for values in zip(*columns.values())]
+
+
+class TableSink(Protocol):
+    """Where tables are put: a run in the making, or the result of a step."""
+
+    def table(self, name: str, frame: pd.DataFrame) -> None:
+        """Adds a table."""
+        ...
+
+
+def write_rows(run: TableSink, schema: type[R], rows: Iterable[R]) -> None:
+    """Adds the table that `schema` describes, a field a column; with its columns alone where there is no row."""
+    run.table(schema.TABLE, rows_frame(schema, rows))
+
+
+def rows_frame(schema: type[R], rows: Iterable[R]) -> pd.DataFrame:
+    """Rows as a table.
+
+    >>> from babelscope.results.schemas.regions import Sentence
+    >>> rows_frame(Sentence, [Sentence(id="1", language="en", text="Hello.", tokens=2)]).columns.tolist()
+    ['id', 'language', 'text', 'tokens']
+    """
+    import pandas as pd
+
+    names = {field: column for field, (column, _, _) in _columns(schema).items()}
+    return pd.DataFrame([asdict(row) for row in rows], columns=list(names)).rename(columns=names)
 
 
 def has_column(run: Tables, table: str, name: str) -> bool:

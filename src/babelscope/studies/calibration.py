@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 import xarray as xr
 
@@ -19,6 +18,8 @@ from babelscope.regions.nulls import ScoreNull
 from babelscope.regions.recording import Recording
 from babelscope.regions.treatments import language_means
 from babelscope.results import RunWriter
+from babelscope.results.rows import write_rows
+from babelscope.results.schemas.regions import Agreement, Calibration, MethodSize, Stability
 from babelscope.stats import Interval, benjamini_hochberg, no_interval, percentile, t_ends
 from babelscope.studies.progress import Progress
 from babelscope.studies.region_scores import RegionScores, at
@@ -62,30 +63,30 @@ def write_steadiness(run: RunWriter, found: Steadiness, recording: Recording, th
     again = found.bootstrap.by_language()
     halves = found.halves.by_language() if found.halves else {}
     chance = found.bootstrap.chance_by_language()
-    rows: list[dict[str, Any]] = []
+    rows: list[Stability] = []
     for place, code in enumerate(recording.languages):
         sizes = found.bootstrap.sizes[:, place].double()
         low, high = percentile(sizes.numpy())
         half = halves.get(code, stability.Spread(float("nan"), float("nan"), float("nan")))
         rows.append(
-            {
-                "language": code,
-                "size_mean": float(sizes.mean()),
-                "size_low": low,
-                "size_high": high,
-                "bootstrap_jaccard": again[code].mean,
-                "bootstrap_low": again[code].low,
-                "bootstrap_high": again[code].high,
-                "split_half_jaccard": half.mean,
-                "split_half_low": half.low,
-                "split_half_high": half.high,
-                "chance_jaccard": chance[code],
-                "sklr_without": found.without.get(code),
-                "draws": len(sizes),
-                "n": len(recording.ids),
-            }
+            Stability(
+                language=code,
+                size_mean=float(sizes.mean()),
+                size_low=low,
+                size_high=high,
+                bootstrap_jaccard=again[code].mean,
+                bootstrap_low=again[code].low,
+                bootstrap_high=again[code].high,
+                split_half_jaccard=half.mean,
+                split_half_low=half.low,
+                split_half_high=half.high,
+                chance_jaccard=chance[code],
+                sklr_without=found.without.get(code, math.nan),
+                draws=len(sizes),
+                n=len(recording.ids),
+            )
         )
-    run.table("stability", pd.DataFrame(rows))
+    write_rows(run, Stability, rows)
     sklr = found.bootstrap.sizes.sum(1).double()
     told: dict[str, Any] = {
         "sklr_bootstrap_mean": float(sklr.mean()),
@@ -121,7 +122,7 @@ def write_calibration(
     What chance gives (`null_low`, `null_high`: middle 95 % of the draws) stands apart from the interval of the excess.
     """
     recording = found.recording
-    run.table("calibration", pd.DataFrame(_calibration_rows(null, found, steadiness, settings.fdr)))
+    write_rows(run, Calibration, _calibration_rows(null, found, steadiness, settings.fdr))
     values: dict[str, Any] = {
         name: (("language", "layer", "neuron"), recording.layout.by_layer(one, torch.nan).numpy())
         for name, one in {"p": null.p, "p_effect": null.p_effect}.items()
@@ -166,50 +167,47 @@ def _score_nulls(found: RegionScores, settings: RegionsSettings, told: dict[str,
 
 def _calibration_rows(
     null: ScoreNull, found: RegionScores, steadiness: Steadiness | None, rate: float
-) -> list[dict[str, Any]]:
+) -> list[Calibration]:
     recording = found.recording
     kept, kept_effect = (benjamini_hochberg(p.numpy(), rate).sum(1) for p in (null.p, null.p_effect))
-    rows: list[dict[str, Any]] = []
+    rows: list[Calibration] = []
     for place, code in enumerate(recording.languages):
-        row: dict[str, Any] = {"language": code}
-        if steadiness is None:
-            nothing = ("observed", "expected_null", "null_low", "null_high", "excess", "excess_low", "excess_high", "p")
-            row |= dict.fromkeys(nothing, math.nan)
-        else:
-            row |= _excess(null, place, steadiness, recording.document_count)
-        row |= {
-            "fdr": int(kept[place]),
-            "fdr_effect": int(kept_effect[place]),
-            "rate": rate,
+        row = Calibration(
+            language=code,
+            expected_null=math.nan,
+            excess=math.nan,
+            fdr=int(kept[place]),
+            fdr_effect=int(kept_effect[place]),
+            rate=rate,
             # the smallest p is 1 / ((B + 1) L), so at least so many (language, neuron) pairs must reach it
-            "fdr_needs": math.ceil(null.p.numel() / (rate * (null.draws + 1) * len(null.languages))),
-            # draws at which one pair alone could be kept
-            "draws_needed": math.ceil(recording.neurons / rate) - 1,
-            "draws": null.draws,
-            "n": len(recording.ids),
-            "at": at(recording),
-            "why": "" if steadiness else z_reason(null.threshold, len(recording.languages)),
-        }
-        rows.append(row)
+            fdr_needs=math.ceil(null.p.numel() / (rate * (null.draws + 1) * len(null.languages))),
+            draws_needed=math.ceil(recording.neurons / rate) - 1,
+            draws=null.draws,
+            n=len(recording.ids),
+            at=at(recording),
+            why="" if steadiness else z_reason(null.threshold, len(recording.languages)),
+        )
+        rows.append(_with_excess(row, null, place, steadiness, recording.document_count) if steadiness else row)
     return rows
 
 
-def _excess(null: ScoreNull, place: int, steadiness: Steadiness, documents: int) -> dict[str, float]:
+def _with_excess(row: Calibration, null: ScoreNull, place: int, steadiness: Steadiness, documents: int) -> Calibration:
     draws, resampled = null.sizes[:, place].double(), steadiness.bootstrap.sizes[:, place].double()
     observed, expected = int(null.observed[place]), float(draws.mean())
     low, high = percentile(draws.numpy())
     error = math.sqrt(float(resampled.var()) + float(draws.var()) / null.draws)
     ends = t_ends(observed - expected, error, documents - 1) if documents > 1 else (math.nan, math.nan)
-    return {
-        "observed": observed,
-        "expected_null": expected,
-        "null_low": low,
-        "null_high": high,
-        "excess": observed - expected,
-        "excess_low": float(ends[0]),
-        "excess_high": float(ends[1]),
-        "p": nulls.reached(observed, draws),
-    }
+    return replace(
+        row,
+        observed=observed,
+        expected_null=expected,
+        null_low=low,
+        null_high=high,
+        excess=observed - expected,
+        excess_low=float(ends[0]),
+        excess_high=float(ends[1]),
+        p=nulls.reached(observed, draws),
+    )
 
 
 def method_sets(
@@ -237,33 +235,33 @@ def write_methods(run: RunWriter, found: RegionScores, sets: Mapping[str, masks.
         stored = replace(sets[name], method=name, scores={})
         masks.save_regions(stored, run.file(f"regions/{name}.safetensors"))
     means = language_means(recording)
-    rows = [row for regions in sets.values() for row in _sizes(regions, means)]
-    run.table("methods", pd.DataFrame([{**row, "at": at(recording)} for row in rows]))
+    sizes = [row for regions in sets.values() for row in _sizes(regions, means, at(recording))]
+    write_rows(run, MethodSize, sizes)
     if len(sets) > 1:
-        rows = [{**asdict(row), "no_interval": "a fact of one recording"} for row in agreement.agreement_matrix(sets)]
-        run.table("agreement", pd.DataFrame(rows))
+        write_rows(run, Agreement, agreement.agreement_matrix(sets))
 
 
-def _sizes(found: masks.RegionSet, means: torch.Tensor) -> list[dict[str, Any]]:
+def _sizes(found: masks.RegionSet, means: torch.Tensor, where: str) -> list[MethodSize]:
     # a contribution to similarity is blind to sign: many members may be those that a language keeps low
     raised = means * len(means) > means.sum(0)
     stacked = torch.stack(list(found.masks.values()))
     shared = stacked.sum(0) > 1
-    rows: list[dict[str, Any]] = []
+    rows: list[MethodSize] = []
     for place, (code, mask) in enumerate(found.masks.items()):
         by_layer = mask.sum(1).numpy()
         size = int(by_layer.sum())
         rows.append(
-            {
-                "method": found.method,
-                "language": code,
-                "size": size,
-                "share": size / found.layout.neurons,
-                "mean_depth": float(np.average(np.arange(len(by_layer)), weights=by_layer)) if size else float("nan"),
-                "shared_with_others": int((mask & shared).sum()),
-                "raised": int((mask & raised[place]).sum()),
-                "neurons": found.layout.neurons,
-                "n": found.facts.get("sentences"),
-            }
+            MethodSize(
+                method=found.method,
+                language=code,
+                size=size,
+                share=size / found.layout.neurons,
+                mean_depth=float(np.average(np.arange(len(by_layer)), weights=by_layer)) if size else math.nan,
+                shared_with_others=int((mask & shared).sum()),
+                raised=int((mask & raised[place]).sum()),
+                neurons=found.layout.neurons,
+                n=found.facts.get("sentences", math.nan),
+                at=where,
+            )
         )
     return rows

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import replace
+from math import nan
 from typing import Any
 
 import pandas as pd
@@ -18,6 +19,8 @@ from babelscope.regions.methods import PERMUTED
 from babelscope.regions.perplexity import Windows, score
 from babelscope.regions.recording import Recording
 from babelscope.regions.treatments import Doses, Treatment, dose_response
+from babelscope.results.rows import write_rows
+from babelscope.results.schemas.regions import Alignment, AlignmentMean, AlignmentNeurons, Continuation, Dose
 from babelscope.studies.progress import Progress
 from babelscope.studies.region_settings import RegionsSettings
 from babelscope.studies.steps import Sink
@@ -33,9 +36,10 @@ def write_alignment(run: Sink, model: Model, recording: Recording, corpus: Paral
     overlap = confounds.token_overlap(sequences, len(languages))
     controls = [confounds.length_matched(recording.tokens), confounds.overlap_matched(overlap)]
     found = alignment.alignment(recording, negatives=controls)
-    rows: list[dict[str, Any]] = [
-        {**pair, "metric": one.metric, "layer": float(layer), "value": value, "low": low, "high": high,
-         "interval": one.interval, "why": _why(one, low)}
+    n, documents = len(recording.ids), recording.document_count if recording.documents else nan
+    rows = [
+        Alignment(metric=one.metric, layer=float(layer), language=pair[0], language2=pair[1], value=value, low=low,
+                  high=high, interval=one.interval, why=_why(one, low), n=n)
         for one in found
         for place, layer in enumerate(recording.layout.with_neurons)
         for pair, value, low, high in _pairs(languages, one.values[place], one.low[place], one.high[place])
@@ -44,22 +48,20 @@ def write_alignment(run: Sink, model: Model, recording: Recording, corpus: Paral
     facts = {"token-overlap": overlap.translations(), "same-script": confounds.same_script(languages)}
     for name, matrix in facts.items():
         rows += [
-            {**pair, "metric": name, "layer": None, "value": value, "low": None, "high": None, "interval": "",
-             "why": "a fact of the texts"}
+            Alignment(metric=name, layer=nan, language=pair[0], language2=pair[1], value=value, n=n,
+                      why="a fact of the texts")
             for pair, value, _, _ in _pairs(languages, matrix, matrix, matrix)
         ]  # fmt: skip
-    n, documents = len(recording.ids), recording.document_count if recording.documents else None
-    columns = ["metric", "layer", "language", "language2", "value", "low", "high", "interval", "why", "n"]
-    run.table("alignment", pd.DataFrame([{**row, "n": n} for row in rows], columns=columns))
+    write_rows(run, Alignment, rows)
     means = [
-        {"metric": one.metric, "layer": layer, "value": value, "low": low, "high": high, "interval": one.interval,
-         "why": _why(one, low), "n": n, "documents": documents}
+        AlignmentMean(metric=one.metric, layer=layer, value=value, low=low, high=high, interval=one.interval,
+                      why=_why(one, low), n=n, documents=documents)
         for one in found
         for layer, value, low, high in zip(
             recording.layout.with_neurons, one.mean.tolist(), one.mean_low.tolist(), one.mean_high.tolist()
         )
     ]  # fmt: skip
-    run.table("alignment_means", pd.DataFrame(means))
+    write_rows(run, AlignmentMean, means)
     return {control.name: dict(control.facts) for control in controls}
 
 
@@ -67,9 +69,11 @@ def _why(one: alignment.Alignment, low: float) -> str:
     return one.why or ("" if low == low else "documents do not differ")
 
 
-def _pairs(languages: Sequence[str], *matrices: torch.Tensor) -> list[tuple[dict[str, str], float, float, float]]:
+def _pairs(
+    languages: Sequence[str], value: torch.Tensor, low: torch.Tensor, high: torch.Tensor
+) -> list[tuple[tuple[str, str], float, float, float]]:
     return [
-        ({"language": one, "language2": other}, *(float(matrix[i, j]) for matrix in matrices))  # pyright: ignore[reportReturnType]
+        ((one, other), float(value[i, j]), float(low[i, j]), float(high[i, j]))
         for i, one in enumerate(languages)
         for j, other in enumerate(languages)
         if i < j
@@ -94,7 +98,7 @@ def write_alignment_neurons(
         settings.special,
         {"story_cloze": _story_cloze(model, settings.stories, recording.languages)} if settings.stories else None,
     )
-    run.table("alignment_neurons", pd.DataFrame(asdict(row) for row in rows))
+    write_rows(run, AlignmentNeurons, rows)
 
 
 def _story_cloze(model: Model, spec: str, languages: Sequence[str]) -> Task:
@@ -127,7 +131,7 @@ def write_doses(
     ranked = {name: found for name, found in sets.items() if name not in (*PERMUTED, "random", "random-layer")}
     controls = min(settings.controls, 1)
     passes = 1 + len(ranked) * len(settings.kinds) * len(settings.doses) * len(recording.languages) * (1 + controls)
-    rows: list[dict[str, Any]] = []
+    rows: list[Dose] = []
     with progress("doses", passes * sum(text.ids.numel() for text in windows.values()), "tokens") as step:
         base = {code: score(model, text, progress=step) for code, text in windows.items()}
         for name, found in ranked.items():
@@ -135,8 +139,8 @@ def write_doses(
                 model, windows, found, Doses(settings.doses, settings.kinds, controls, settings.seed), recording,
                 progress=step, base=base,
             )  # fmt: skip
-            rows += [{"method": name, **asdict(row)} for row in doses]
-    run.table("dose", pd.DataFrame(rows))
+            rows += [replace(row, method=name) for row in doses]
+    write_rows(run, Dose, rows)
 
 
 def write_generations(
@@ -158,7 +162,7 @@ def write_generations(
     with progress("generations", len(conditions) * sum(map(len, prompts.values())), "texts") as step:
         rows = generation.generations(model, prompts, conditions, sampling, recording.languages, step)
     run.table("generation_shares", pd.DataFrame(_shares(rows)))
-    run.table("generations", pd.DataFrame(asdict(row) for row in rows))
+    write_rows(run, Continuation, rows)
 
 
 def _conditions(regions: RegionSet, settings: RegionsSettings) -> list[tuple[str, int, Treatment | None]]:
@@ -172,8 +176,8 @@ def _conditions(regions: RegionSet, settings: RegionsSettings) -> list[tuple[str
     return [(generation.BASE, -1, None), *named, *controls]
 
 
-def _shares(rows: Sequence[generation.Continuation]) -> list[dict[str, Any]]:
-    groups: dict[tuple[str, str], list[generation.Continuation]] = {}
+def _shares(rows: Sequence[Continuation]) -> list[dict[str, Any]]:
+    groups: dict[tuple[str, str], list[Continuation]] = {}
     for row in rows:
         groups.setdefault((row.language, row.deactivated), []).append(row)
     return [

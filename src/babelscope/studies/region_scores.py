@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 import xarray as xr
 
@@ -24,6 +23,8 @@ from babelscope.regions.recording import Recording
 from babelscope.regions.similarity import Means
 from babelscope.regions.sinks import COUPLED, KEPT, Sink, length_coupling, normalised
 from babelscope.results import RunWriter
+from babelscope.results.rows import write_rows
+from babelscope.results.schemas.regions import Headline, RegionSize, Sentence
 from babelscope.stats import JACKKNIFE, Interval, no_interval
 from babelscope.studies.region_settings import RegionsSettings
 
@@ -228,14 +229,14 @@ def write_scores(run: RunWriter, found: RegionScores, sample: ParallelCorpus, se
         masks.save_regions(stored, run.file(f"regions/{name}.safetensors"))
     shown = min(len(recording.ids), MAP_SENTENCES)
     rows = [
-        {"id": id, "language": code, "text": sample.texts[code][place], "tokens": int(recording.tokens[order, place])}
+        Sentence(id=id, language=code, text=sample.texts[code][place], tokens=int(recording.tokens[order, place]))
         for order, code in enumerate(sample.languages)
         for place, id in enumerate(sample.ids[:shown])
     ]
-    run.table("sentences", pd.DataFrame(rows))
-    run.table("region_size", pd.DataFrame(row for name in found.sets for row in _sizes(found, name, settings)))
+    write_rows(run, Sentence, rows)
+    write_rows(run, RegionSize, (row for name in found.sets for row in _sizes(found, name, settings)))
     if found.sinks:
-        run.table("sinks", pd.DataFrame(asdict(one) for one in found.sinks))
+        write_rows(run, Sink, found.sinks)
 
 
 def at(recording: Recording) -> str:
@@ -248,27 +249,27 @@ def at(recording: Recording) -> str:
     return f"n = {len(recording.ids)}, {recording.document_count} documents"
 
 
-def _sizes(found: RegionScores, method: str, settings: RegionsSettings) -> list[dict[str, Any]]:
+def _sizes(found: RegionScores, method: str, settings: RegionsSettings) -> list[RegionSize]:
     depth = np.arange(found.recording.layers)
     why = found.contrast.why if method == "contrast" else ""
     lowered = found.contrast.lowered.sum(1).tolist()
     two = len(found.recording.languages) == 2
-    rows: list[dict[str, Any]] = []
+    rows: list[RegionSize] = []
     for place, (code, by_layer) in enumerate(found.sets[method].by_layer().items()):
         size = sum(by_layer)
-        row = {
-            "method": method,
-            "language": code,
-            "size": math.nan if why else size,
-            "share": math.nan if why else size / found.recording.neurons,
-            "mean_depth": float(np.average(depth, weights=by_layer)) if size else math.nan,
-            "lowered": math.nan if why or two or method != "contrast" else lowered[place],
-            "effect": settings.effect if method == "contrast" else math.nan,
-            "threshold": settings.threshold if method == "z-score" else math.nan,
-            "n": len(found.recording.ids),
-            "at": at(found.recording),
-            "why": why or "a count of one recording: no interval" + (TWO if two else ""),
-        }
+        row = RegionSize(
+            method=method,
+            language=code,
+            size=math.nan if why else size,
+            share=math.nan if why else size / found.recording.neurons,
+            mean_depth=float(np.average(depth, weights=by_layer)) if size else math.nan,
+            lowered=math.nan if why or two or method != "contrast" else lowered[place],
+            effect=settings.effect if method == "contrast" else math.nan,
+            threshold=settings.threshold if method == "z-score" else math.nan,
+            n=len(found.recording.ids),
+            at=at(found.recording),
+            why=why or "a count of one recording: no interval" + (TWO if two else ""),
+        )
         rows.append(row)
     return rows
 
@@ -378,19 +379,18 @@ def notes(found: RegionScores) -> list[str]:
 
 def write_headlines(run: RunWriter, rows: Mapping[str, Interval], recording: Recording) -> None:
     """The table `headlines`: measure, value, low, high, interval, why, n, documents."""
-    run.table(
-        "headlines",
-        pd.DataFrame(
-            {
-                "measure": name,
-                "value": one.value,
-                "low": one.low,
-                "high": one.high,
-                "interval": one.method or ("" if math.isnan(one.low) else JACKKNIFE),
-                "why": one.why,
-                "n": len(recording.ids),
-                "documents": recording.document_count if recording.documents else math.nan,
-            }
-            for name, one in rows.items()
-        ),
+    documents = recording.document_count if recording.documents else math.nan
+    found = (
+        Headline(
+            measure=name,
+            value=one.value,
+            low=one.low,
+            high=one.high,
+            interval=one.method or ("" if math.isnan(one.low) else JACKKNIFE),
+            why=one.why,
+            n=len(recording.ids),
+            documents=documents,
+        )
+        for name, one in rows.items()
     )
+    write_rows(run, Headline, found)

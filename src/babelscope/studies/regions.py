@@ -8,8 +8,6 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from babelscope._version import __version__
 from babelscope.corpora import ParallelCorpus, TextCollection, load_corpus, load_texts
 from babelscope.models import Model
@@ -20,6 +18,8 @@ from babelscope.regions.perplexity import Windows, cut_windows
 from babelscope.regions.table import DeactivationTable
 from babelscope.results import Run, RunWriter, open_run, run_key
 from babelscope.results.manifest import versions
+from babelscope.results.rows import write_rows
+from babelscope.results.schemas.regions import Perplexity, Selectivity
 from babelscope.studies import calibration
 from babelscope.studies.progress import Progress, silent
 from babelscope.studies.region_scores import summary, write_headlines, write_scores
@@ -169,9 +169,9 @@ def _write_calibration(run: RunWriter, study: RegionsStudy, results: Results, to
 
 
 def _write_table(run: RunWriter, table: DeactivationTable) -> None:
-    run.table("perplexity", pd.DataFrame(asdict(row) for row in table.rows))
+    write_rows(run, Perplexity, table.rows)
     if table.selectivity:
-        run.table("selectivity", pd.DataFrame(asdict(row) for row in table.selectivity))
+        write_rows(run, Selectivity, table.selectivity)
 
 
 def _manifest(

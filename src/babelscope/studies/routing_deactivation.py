@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -12,8 +11,9 @@ from torch import Tensor
 from babelscope import stats
 from babelscope.models import Model
 from babelscope.regions.expert_deactivation import WAYS, Way, matched_experts, without_experts
-from babelscope.regions.perplexity import Loss, Windows, score
+from babelscope.regions.perplexity import Windows, score
 from babelscope.regions.routed import Routing
+from babelscope.results.schemas.routing import ExpertOff
 
 OWN, MATCHED = "own", "matched"
 
@@ -35,14 +35,14 @@ def expert_deactivation(
     controls: int = 3,
     seed: int = 0,
     ways: tuple[Way, ...] = WAYS,
-) -> list[dict[str, Any]]:
+) -> list[ExpertOff]:
     """A row for each switched-off expert, way and evaluated language: the loss it adds, in nats a token.
 
     Controls are other experts of the same layer, as near in how often they are chosen as there are.
     """
     base = {code: score(model, text) for code, text in windows.items()}
     f = routing.language_choices().mean(0)
-    rows: list[dict[str, Any]] = []
+    rows: list[ExpertOff] = []
     for language, code in enumerate(routing.languages):
         place, expert = own_expert(routing, language)
         for kind, draw, other in _conditions(f, place, expert, controls, seed):
@@ -50,11 +50,27 @@ def expert_deactivation(
                 with without_experts(model, {routing.layers[place]: [other]}, way):
                     losses = {evaluated: score(model, text) for evaluated, text in windows.items()}
                 for evaluated, loss in losses.items():
-                    row: dict[str, Any] = {
-                        "deactivated": code, "kind": kind, "draw": draw, "way": way, "layer": routing.layers[place],
-                        "expert": other, "f": float(f[place, other]), "language": evaluated,
-                    }  # fmt: skip
-                    rows.append(row | _difference(loss, base[evaluated]))
+                    used = base[evaluated].counts > 0
+                    added = (loss.by_document - base[evaluated].by_document)[used]
+                    change = stats.ratio_t(added.numpy(), base[evaluated].counts[used].numpy())
+                    row = ExpertOff(
+                        deactivated=code,
+                        kind=kind,
+                        draw=draw,
+                        way=way,
+                        layer=routing.layers[place],
+                        expert=other,
+                        f=float(f[place, other]),
+                        language=evaluated,
+                        delta_nll=change.value,
+                        delta_nll_low=change.low,
+                        delta_nll_high=change.high,
+                        interval=change.method,
+                        why=change.why,
+                        documents=int(used.sum()),
+                        tokens=base[evaluated].tokens,
+                    )
+                    rows.append(row)
     return rows
 
 
@@ -65,9 +81,3 @@ def _conditions(
     drawn = dict.fromkeys(one[0] for one in matched_experts(f, place, [expert], 4 * controls, seed) if one)
     for draw, other in enumerate([*drawn][:controls]):
         yield MATCHED, draw, other
-
-
-def _difference(changed: Loss, base: Loss) -> dict[str, Any]:
-    used = base.counts > 0
-    interval = stats.ratio_t((changed.by_document - base.by_document)[used].numpy(), base.counts[used].numpy())
-    return {**interval.columns("delta_nll"), "documents": int(used.sum()), "tokens": base.tokens}

@@ -30,6 +30,7 @@ import xarray as xr
 from babelscope._version import __version__
 from babelscope.errors import InputError
 from babelscope.results.manifest import run_key, versions
+from babelscope.results.rows import TableSink
 from babelscope.results.step_store import StepStore
 from babelscope.results.whole import home
 from babelscope.studies.progress import Progress, silent
@@ -70,14 +71,6 @@ class Cost:
     def all(self, name: Literal["tokens", "passes", "scored"]) -> int:
         """A count with that of all parts."""
         return int(getattr(self, name)) + sum(part.all(name) for part in self.parts)
-
-
-class TableSink(Protocol):
-    """Where tables are put."""
-
-    def table(self, name: str, frame: pd.DataFrame) -> None:
-        """Adds a table."""
-        ...
 
 
 @runtime_checkable

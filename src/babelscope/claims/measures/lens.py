@@ -12,16 +12,18 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from babelscope.claims.case import Case
-from babelscope.claims.verdict import Part, ends
+from babelscope.claims.verdict import Part, mean_part
 from babelscope.corpora import load_corpus
 from babelscope.latent.census import keep
 from babelscope.latent.excess import excess
 from babelscope.latent.inference import derangements
-from babelscope.latent.lens import items_of, read, states
+from babelscope.latent.lens import items_of, read, solved, states
 from babelscope.latent.prompts import sentence_prompts, word_prompts
 from babelscope.latent.tokens import token_sets
+from babelscope.latent.verdict import LEAST_ACCURACY
 from babelscope.latent.words import load_words
 from babelscope.models import load_model
+from babelscope.stats import wilson
 
 PIVOT, TARGET = "en", "zh"
 LEAST_CONCEPTS = 10
@@ -40,7 +42,7 @@ def _middle(model: str, case: Case, name: str, parts: int) -> Part:
     found = _lens(model, case)
     layers = middle_layers(len(found.english) - 1)
     null = np.stack([np.nanmean(found.moved(PIVOT, order)[layers]) for order in found.orders[:-1]])
-    return _part(name, found.english[layers].mean(0), null, case, parts)
+    return _part(name, found.english[layers].mean(0), null, parts, why=found.unsolved)
 
 
 def english_pivot(case: Case) -> list[Part]:
@@ -59,7 +61,7 @@ def english_pivot(case: Case) -> list[Part]:
             other = found.moved(moved, order)
             difference = other - found.target if moved == PIVOT else found.english - other
             null.append(float(np.nanmean(difference[layers])))
-        parts.append(_part(name, values, np.array(null), case, 2, name == "last"))
+        parts.append(_part(name, values, np.array(null), 2, name == "last", found.unsolved))
     return parts
 
 
@@ -73,16 +75,13 @@ def middle_layers(last: int) -> list[int]:
     return list(range(third + 1, last - third + 1))
 
 
-def _part(name: str, values: np.ndarray, null: np.ndarray, case: Case, parts: int, less: bool = False) -> Part:
+def _part(name: str, values: np.ndarray, null: np.ndarray, parts: int, less: bool = False, why: str = "") -> Part:
     concepts = len(values)
     if concepts < LEAST_CONCEPTS:
         why = f"precondition: {concepts} concepts can be compared, {LEAST_CONCEPTS} are needed"
+    if why:
         return Part(name, float("nan"), float("nan"), float("nan"), concepts, "concepts", 0.0, why)
-    rng = np.random.default_rng(case.seed)
-    draws = values[rng.integers(0, concepts, (case.bootstrap, concepts))].mean(1)
-    low, high = ends(draws.tolist(), parts)
-    control = float(np.quantile(null, 0.025 if less else 0.975))
-    return Part(name, float(values.mean()), low, high, concepts, "concepts", control)
+    return mean_part(name, values, "concepts", parts, float(np.quantile(null, 0.025 if less else 0.975)), (-2.0, 2.0))
 
 
 @dataclass(frozen=True)
@@ -95,6 +94,8 @@ class _Lens:
     q: Mapping[str, np.ndarray]
     comparable: Mapping[str, np.ndarray]
     used: np.ndarray
+    unsolved: str
+    """why nothing can be read: the words asked for are not given often enough"""
 
     def moved(self, code: str, order: np.ndarray) -> np.ndarray:
         """Excess of a language with each concept's word taken from another."""
@@ -107,7 +108,7 @@ def english_mass(case: Case) -> Part:
     found = _lens(case.models[0], replace(case, twin="concepts" if case.twin else ""), sentences=True)
     layers = middle_layers(len(found.english) - 1)
     null = np.stack([np.nanmean(found.moved(PIVOT, order)[layers]) for order in found.orders[:-1]])
-    return _part("English mass", found.english[layers].mean(0), null, case, 2)
+    return _part("English mass", found.english[layers].mean(0), null, 2)
 
 
 def _lens(name: str, case: Case, sentences: bool = False) -> _Lens:
@@ -120,11 +121,15 @@ def _lens(name: str, case: Case, sentences: bool = False) -> _Lens:
         prompts = word_prompts(words, "translation", source, TARGET, seed=case.seed)[: case.n]
     tokens = token_sets(model, words, prompts, [source, TARGET, PIVOT])
     hidden = states(model, [prompt.text for prompt in prompts])
-    readings = read(model, hidden, items_of(prompts, tokens), tokens)
+    items = items_of(prompts, tokens)
+    readings = read(model, hidden, items, tokens)
+    right = solved(readings, items, tokens, TARGET)
+    least = wilson(int(right.sum()), len(right)).low
+    unsolved = "" if least >= LEAST_ACCURACY else f"precondition: accuracy may be as low as {least:.2f}"
     comparable = {code: keep(words, tokens, source, TARGET, code).comparable for code in (PIVOT, TARGET)}
     orders = derangements(len(tokens.concepts), case.draws + 1, case.seed)
     found = {code: excess(readings.q[code], comparable[code]).value for code in (PIVOT, TARGET)}
     if case.twin == "concepts":
         found[PIVOT] = excess(readings.q[PIVOT][:, :, orders[-1]], comparable[PIVOT][:, orders[-1]]).value
-    used = ~np.isnan(found[PIVOT]).any(0) & ~np.isnan(found[TARGET]).any(0)
-    return _Lens(found[PIVOT][:, used], found[TARGET][:, used], orders, readings.q, comparable, np.asarray(used))
+    used = np.asarray(~np.isnan(found[PIVOT]).any(0) & ~np.isnan(found[TARGET]).any(0))
+    return _Lens(found[PIVOT][:, used], found[TARGET][:, used], orders, readings.q, comparable, used, unsolved)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from babelscope.claims.case import Case
-from babelscope.claims.verdict import Part, ends
+from babelscope.claims.verdict import Part, mean_part
 from babelscope.latent.patching import SOURCES, Patched, patch
 from babelscope.latent.separation import head_start, matched_gain
 from babelscope.latent.trials import asked_tokens, languages_of, trials
@@ -33,7 +33,8 @@ def language_first(case: Case) -> list[Part]:
     null = [(start * rng.choice([-1, 1], len(start))).mean() for _ in range(SHUFFLES)]
     # exchanging the names of b and c1 turns the sign of what a concept shows
     values = start * rng.choice([-1, 1], len(start)) if case.twin == "concepts" else start
-    return [_part(name, values, float(np.quantile(null, 0.975)), case, 1)]
+    layers = float(found.last.shape[1])
+    return [mean_part(name, values, "concepts", 1, float(np.quantile(null, 0.975)), (-layers, layers))]
 
 
 def mean_helps(case: Case) -> list[Part]:
@@ -53,7 +54,8 @@ def mean_helps(case: Case) -> list[Part]:
         wrong = matched_gain(by_source["other concept"], by_source[rival])
         draws = np.random.default_rng(case.seed).integers(0, len(wrong), (SHUFFLES, len(wrong)))
         control = float(np.quantile(wrong[draws].mean(1), 0.975))
-        parts.append(_part(name, matched_gain(put_in, by_source[rival]), control, case, 2))
+        gain = matched_gain(put_in, by_source[rival])
+        parts.append(mean_part(name, gain, "concepts", 2, control, (-1.0, 1.0)))
     return parts
 
 
@@ -76,10 +78,3 @@ def _undecidable(name: str, concepts: int, why: str) -> Part:
 
 def _by_concept(values: np.ndarray, concepts: np.ndarray) -> np.ndarray:
     return np.stack([values[concepts == one].mean(0) for one in sorted(set(concepts.tolist()))])
-
-
-def _part(name: str, values: np.ndarray, control: float, case: Case, parts: int) -> Part:
-    rng = np.random.default_rng(case.seed)
-    draws = values[rng.integers(0, len(values), (case.bootstrap, len(values)))].mean(1)
-    low, high = ends(draws.tolist(), parts)
-    return Part(name, float(values.mean()), low, high, len(values), "concepts", control)

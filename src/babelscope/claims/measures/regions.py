@@ -14,7 +14,7 @@ from scipy.stats import t
 from torch import Tensor
 
 from babelscope.claims.case import Case, permuted_labels
-from babelscope.claims.verdict import Part, ends
+from babelscope.claims.verdict import Part, ends, spread_ends
 from babelscope.corpora import ParallelCorpus, load_corpus, load_texts
 from babelscope.models import Model
 from babelscope.regions import masks, nulls, similarity, stability
@@ -28,13 +28,12 @@ from babelscope.regions.methods import localise
 from babelscope.regions.perplexity import Loss, Windows, cut_windows, score
 from babelscope.regions.recording import Recording, record
 from babelscope.regions.relevance import relevances, relevant_regions
+from babelscope.stats import document_parts, welch_t
 
 THRESHOLD = 2.0
 """on z, as in the paper"""
 LAPE_SHARE = 0.03
 """of all neurons: at the paper's 1 % a pocket model has 31"""
-Drawn = tuple[float, np.ndarray]
-"""an estimate, and draws of the bootstrap"""
 
 
 # -- similarity ----------------------------------------------------------------------------------------------------
@@ -120,7 +119,7 @@ def depth_contrast(case: Case) -> list[Part]:
     parts: list[Part] = []
     for place, name in enumerate(("first", "last")):
         # resampled sentences make noisier regions everywhere: ends are of the deviations, around the estimate
-        low, high = ends((drawn[:, place] - drawn[:, place].mean() + observed[place]).tolist(), 2)
+        low, high = spread_ends(observed[place], drawn[:, place], case.n, 2)
         bar = float(np.quantile(control[:, place], 0.975))
         parts.append(Part(name, observed[place], low, high, case.n, "sentences", bar))
     return parts
@@ -140,11 +139,9 @@ def lape_depth(case: Case) -> list[Part]:
     )
     parts: list[Part] = []
     for place, name in enumerate(("bottom", "top")):
-        half = float(t.ppf(1 - 0.0125, LAPE_DRAWS - 1)) * float(drawn[:, place].std(ddof=1))
+        low, high = spread_ends(observed[place], drawn[:, place], case.n, 2)
         bar = float(np.quantile(control[:, place], 0.975))
-        parts.append(
-            Part(name, observed[place], observed[place] - half, observed[place] + half, case.n, "sentences", bar)
-        )
+        parts.append(Part(name, observed[place], low, high, case.n, "sentences", bar))
     return parts
 
 
@@ -190,7 +187,7 @@ def _depths(shares: Tensor) -> tuple[float, float]:
 def selectivity(case: Case) -> list[Part]:
     """Own ΔNLL minus the mean of the others when a region is switched off; control: layer-matched random sets.
 
-    Interval by resampling documents (of a text without documents: windows) within each language.
+    Welch's interval over documents (of a text without documents: windows), widened by its bootstrap t.
     """
     model = case.loaded()
     recording = record(model, case.sentences())
@@ -218,7 +215,6 @@ def relevance_gain(case: Case) -> list[Part]:
     if case.twin:
         chosen = _next_language(chosen)
     windows = _windows(model, case.texts, case)
-    base = _losses(model, windows, None)
     parts: list[Part] = []
     for code in recording.languages:
         other = _losses(model, windows, rivals[code])
@@ -226,15 +222,10 @@ def relevance_gain(case: Case) -> list[Part]:
             masks.random_region_by_layer(rivals.by_layer()[code], model.widths, case.seed + draw)
             for draw in range(max(5, case.draws // 8))
         ]
-
-        def gain(losses: Mapping[str, Loss], code: str = code, other: Mapping[str, Loss] = other) -> Drawn:
-            own, theirs = _selectivity(code, losses, base, case), _selectivity(code, other, base, case)
-            return own[0] - theirs[0], own[1] - theirs[1]
-
-        estimate, drawn = gain(_losses(model, windows, chosen[code]))
-        low, high = ends(drawn.tolist(), len(windows))
-        bar = float(np.quantile([gain(_losses(model, windows, mask))[0] for mask in controls], 0.975))
-        parts.append(Part(code, estimate, low, high, _documents(base[code]), "documents", bar))
+        # what both sets add to the same documents is compared: the text as it is falls out
+        null = [_selective_part(code, _losses(model, windows, mask), other).estimate for mask in controls]
+        bar = float(np.quantile(null, 0.975))
+        parts.append(_selective_part(code, _losses(model, windows, chosen[code]), other, bar))
     return parts
 
 
@@ -250,10 +241,6 @@ def _windows(model: Model, spec: str, case: Case) -> dict[str, Windows]:
     }
 
 
-def _documents(loss: Loss) -> int:
-    return int((loss.counts > 0).sum())
-
-
 def _selective(model: Model, regions: masks.RegionSet, case: Case) -> list[Part]:
     windows = _windows(model, case.texts, case)
     base = _losses(model, windows, None)
@@ -264,11 +251,8 @@ def _selective(model: Model, regions: masks.RegionSet, case: Case) -> list[Part]
     ]
     parts: list[Part] = []
     for code in regions.languages:
-        changed = _losses(model, windows, regions[code])
-        estimate, drawn = _selectivity(code, changed, base, case)
-        low, high = ends(drawn.tolist(), len(windows))
-        bar = float(np.quantile([_selectivity(code, losses, base, case, 1)[0] for losses in controls], 0.975))
-        parts.append(Part(code, estimate, low, high, _documents(base[code]), "documents", bar))
+        bar = float(np.quantile([_selective_part(code, losses, base).estimate for losses in controls], 0.975))
+        parts.append(_selective_part(code, _losses(model, windows, regions[code]), base, bar))
     return parts
 
 
@@ -279,18 +263,13 @@ def _losses(model: Model, windows: Mapping[str, Windows], mask: Tensor | None) -
         return {code: score(model, text) for code, text in windows.items()}
 
 
-def _selectivity(
-    code: str, changed: Mapping[str, Loss], base: Mapping[str, Loss], case: Case, draws: int | None = None
-) -> Drawn:
-    rng = np.random.default_rng(case.seed)
-    drawn: dict[str, np.ndarray] = {}
+def _selective_part(code: str, changed: Mapping[str, Loss], base: Mapping[str, Loss], bar: float = 0.0) -> Part:
+    """Own change of the loss minus the mean of the other languages' changes, one part of as many as languages."""
+    each: dict[str, np.ndarray] = {}
     for other, before in base.items():
         used = (before.counts > 0).numpy()
         difference = (changed[other].by_document - before.by_document).numpy()[used]
-        counts = before.counts.numpy()[used]
-        picks = rng.integers(0, len(counts), (draws or case.bootstrap, len(counts)))
-        drawn[other] = difference[picks].sum(1) / counts[picks].sum(1)
-    rest = np.mean([values for other, values in drawn.items() if other != code], axis=0)
-    deltas = {other: changed[other].nll - before.nll for other, before in base.items()}
-    estimate = deltas[code] - float(np.mean([value for other, value in deltas.items() if other != code]))
-    return estimate, drawn[code] - rest
+        each[other] = document_parts(difference, before.counts.numpy()[used])
+    rest = [values for other, values in each.items() if other != code]
+    found = welch_t(each[code], rest, level=1 - 0.05 / len(each))
+    return Part(code, found.value, found.low, found.high, len(each[code]), "documents", bar, found.why)

@@ -12,7 +12,7 @@ from scipy.stats import norm
 
 from babelscope.claims.case import Case
 from babelscope.claims.measures.lens import english_mass
-from babelscope.claims.verdict import Part, ends
+from babelscope.claims.verdict import Part, ends, same_point, spread_ends
 from babelscope.languages import language
 from babelscope.models import Model, load_model
 from babelscope.regions import nulls, similarity
@@ -67,6 +67,8 @@ def similarity_falls(case: Case) -> list[Part]:
     has no bias left, is 0.
     """
     first, *_, last = case.ordered()
+    if first == last:
+        return [same_point(name, case.n, "sentences") for name in ("similarity", "CKA")]
     recordings = [
         record_residual(load_model(model), case.sentences(), ("mean",)).recordings["mean"] for model in (first, last)
     ]
@@ -81,7 +83,7 @@ def similarity_falls(case: Case) -> list[Part]:
         kept = np.sort(rng.choice(case.n, case.n // 2, replace=False))
         draws.append(_cka(recordings[1], kept) - _cka(recordings[0], kept))
     # half samples without replacement spread as the whole does (Politis and Romano): ends are of the deviations
-    low, high = ends((np.array(draws) - np.mean(draws) + estimate).tolist(), 2)
+    low, high = spread_ends(estimate, draws, case.n, 2)
     return [gap, Part("CKA", estimate, low, high, case.n, "sentences")]
 
 

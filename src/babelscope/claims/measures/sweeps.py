@@ -11,7 +11,7 @@ import numpy as np
 
 from babelscope.claims.case import Case
 from babelscope.claims.measures.regions import any_region, score_of
-from babelscope.claims.verdict import Part, ends
+from babelscope.claims.verdict import Part, ends, mean_part, same_point, spread_ends
 from babelscope.evaluation.items import ClozeStory
 from babelscope.models import Model, load_model
 from babelscope.regions import nulls, similarity
@@ -44,6 +44,8 @@ def scale(case: Case) -> list[Part]:
 
 def _difference(name: str, first: str, last: str, case: Case, parts: int, low_control: bool = False) -> Part:
     """Paired over sentences: both points read the same resampled sentences. Control: labels (ids) permuted in both."""
+    if first == last:
+        return same_point(name, case.n, "sentences")
     recordings = [record(load_model(model), case.sentences()) for model in (first, last)]
     grams = [similarity.gram(recording) for recording in recordings]
     observed = [float(score_of(similarity.whole_means(recording), name)) for recording in recordings]
@@ -56,6 +58,9 @@ def _difference(name: str, first: str, last: str, case: Case, parts: int, low_co
 
 
 def _region_share(first: str, last: str, case: Case, parts: int) -> Part:
+    name = "share of neurons in regions"
+    if first == last:
+        return same_point(name, case.n, "sentences")
     recordings = [record(load_model(model), case.sentences()) for model in (first, last)]
     shares = [float(any_region(recording).mean()) for recording in recordings]
     rng = np.random.default_rng(case.seed)
@@ -66,8 +71,8 @@ def _region_share(first: str, last: str, case: Case, parts: int) -> Part:
         drawn.append(after - before)
     estimate = shares[1] - shares[0]
     # resampled sentences make noisier regions at both points: ends are of the deviations, around the estimate
-    low, high = ends((np.array(drawn) - np.mean(drawn) + estimate).tolist(), parts)
-    return Part("share of neurons in regions", estimate, low, high, case.n, "sentences")
+    low, high = spread_ends(estimate, drawn, case.n, parts)
+    return Part(name, estimate, low, high, case.n, "sentences")
 
 
 def _accuracy(first: str, last: str, case: Case, parts: int) -> Part:
@@ -76,12 +81,11 @@ def _accuracy(first: str, last: str, case: Case, parts: int) -> Part:
 
     stories = load_stories(f"pocket:?n={case.n}")
     told = [stories[code] for code in stories if code != "en"]
+    if first == last:
+        return same_point("accuracy", len(told[0]), "stories")
     right = [right_endings(load_model(model), told) for model in (first, last)]
     change = (right[1] - right[0]).mean(0)
-    rng = np.random.default_rng(case.seed)
-    picks = rng.integers(0, len(change), (case.bootstrap, len(change)))
-    low, high = ends(change[picks].mean(1).tolist(), parts)
-    return Part("accuracy", float(change.mean()), low, high, len(change), "stories")
+    return mean_part("accuracy", change, "stories", parts, within=(-1.0, 1.0))
 
 
 def right_endings(model: Model, told: Sequence[Sequence[ClozeStory]]) -> np.ndarray:

@@ -1,4 +1,7 @@
-"""Tables of a regions run. ΔNLL: rise of the loss when neurons are switched off, in nats a token."""
+"""Tables of a regions run. ΔNLL: rise of the loss when neurons are switched off, in nats a token.
+
+`interval` names how low and high (95 %) were made; `why` says why there are none. NaN: not computed.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from typing import ClassVar
 from babelscope.results.rows import Row
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Perplexity(Row):
     """Loss on the text of one language with one set of neurons switched off."""
 
@@ -18,112 +21,296 @@ class Perplexity(Row):
     """of the text"""
     deactivated: str
     """`base`: nothing; `random`, `random-layer`: controls; else the language whose region it is"""
-    perplexity: float
-    increase_percent: float
-    """of perplexity over the base"""
     draw: int = -1
     """of a random control; −1 else"""
+    neurons: float = nan
+    """switched off"""
+    nll: float = nan
+    """nats a token"""
+    tokens: float = nan
+    """that the loss is a mean of"""
+    bytes: float = nan
+    bits_per_byte: float = nan
+    perplexity: float
+    increase_percent: float
+    """of perplexity over the base: 100 (exp ΔNLL − 1)"""
+    increase_low: float = nan
+    increase_high: float = nan
     delta_nll: float = nan
     """nats a token over the base"""
     delta_low: float = nan
     delta_high: float = nan
-    tokens: float = nan
-    """that the loss is a mean of"""
-    documents: float = nan
+    interval: str = ""
     why: str = ""
-    """there is no interval"""
+    documents: float = nan
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Selectivity(Row):
-    """ΔNLL of a region's own language minus the mean of the others'."""
+    """How much more a region matters to its own language: its ΔNLL minus the mean of the others', nats a token."""
 
     TABLE: ClassVar[str] = "selectivity"
     language: str
-    selectivity: float
-    """nats a token"""
     own: float = nan
     others: float = nan
+    selectivity: float
     low: float = nan
     high: float = nan
-    documents: float = nan
+    interval: str = ""
     why: str = ""
-    """there is no interval"""
+    documents: float = nan
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Dose(Row):
-    """Loss of one language as a growing share of neurons is treated."""
+    """Loss of one language when the top share of a region's ranking is treated."""
 
     TABLE: ClassVar[str] = "dose"
+    method: str = ""
+    """that ranked the neurons"""
     region: str
-    """whose neurons: a language, or `random-layer`"""
+    """language whose ranking is followed; `random-layer`: as many random neurons of every layer"""
     matched: str
-    """the language whose sizes by layer a random draw has"""
+    """language of the region, also for its random control"""
     kind: str
     """what treated neurons become"""
     share: float
     """of all neurons"""
+    neurons: float = nan
+    draw: int = -1
     language: str
     """of the text"""
-    delta_nll: float
+    nll: float = nan
     """nats a token"""
+    delta_nll: float
+    """nats a token over the base"""
     delta_low: float = nan
     delta_high: float = nan
+    interval: str = ""
+    why: str = ""
+    documents: float = nan
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Stability(Row):
     """How much of a region is found again, as Jaccard overlap."""
 
     TABLE: ClassVar[str] = "stability"
     language: str
+    size_mean: float = nan
+    """neurons, over draws of documents"""
+    size_low: float = nan
+    size_high: float = nan
     bootstrap_jaccard: float
-    """with sentences drawn anew"""
+    """with documents drawn anew"""
     bootstrap_low: float
     bootstrap_high: float
     split_half_jaccard: float
-    """between halves of the sentences"""
+    """between halves of the documents"""
     split_half_low: float
     split_half_high: float
     chance_jaccard: float
     """of two random regions of that size"""
+    sklr_without: float = nan
+    """SKLR of the other languages alone"""
+    draws: float = nan
     n: float = nan
     """sentences a language"""
-    draws: float = nan
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Calibration(Row):
     """Key neurons of a language by z, against permuted language labels."""
 
     TABLE: ClassVar[str] = "calibration"
     language: str
     """"" in the row of all"""
+    observed: float = nan
     expected_null: float
     """key neurons that permuted labels give"""
+    null_low: float = nan
+    """middle 95 % of the draws"""
+    null_high: float = nan
     excess: float
     """observed minus expected"""
     excess_low: float = nan
     excess_high: float = nan
+    p: float = nan
+    fdr: float = nan
+    """neurons kept at the rate, by z"""
+    fdr_effect: float = nan
+    """neurons kept at the rate, by d"""
+    rate: float = nan
+    fdr_needs: float = nan
+    """pairs that must reach the smallest p for one to be kept"""
+    draws_needed: float = nan
+    """at which one pair alone could be kept"""
+    draws: float = nan
+    n: float = nan
+    at: str = ""
+    """n and documents that the sizes hold at"""
+    why: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
+class MethodSize(Row):
+    """Region of one language by one method."""
+
+    TABLE: ClassVar[str] = "methods"
+    method: str
+    language: str
+    size: int
+    share: float
+    """of all neurons"""
+    mean_depth: float
+    """layer, mean over members; NaN of none"""
+    shared_with_others: int
+    """members that are in another language's region too"""
+    raised: int
+    """members that the language has higher than the languages' mean"""
+    neurons: int
+    n: float
+    """sentences a language"""
+    at: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Agreement(Row):
+    """Two methods on one language. Both numbers are facts of one recording: without an interval."""
+
+    TABLE: ClassVar[str] = "agreement"
+    method: str
+    method2: str
+    language: str
+    size: int
+    size2: int
+    jaccard: float
+    """shared over either; NaN where both are empty"""
+    chance: float
+    """Jaccard index expected of random regions of these sizes"""
+    spearman: float
+    """rank correlation of scores over all neurons; NaN where a set has none"""
+    neurons: int
+    no_interval: str = "a fact of one recording"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RegionSize(Row):
+    """Neurons of a language's region, by the main method and by the paper's."""
+
+    TABLE: ClassVar[str] = "region_size"
+    method: str
+    language: str
+    size: float
+    share: float
+    mean_depth: float
+    lowered: float
+    """neurons that the language has lower than the others"""
+    effect: float
+    """least d of a member"""
+    threshold: float
+    """least z of a member"""
+    n: int
+    at: str
+    why: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Headline(Row):
+    """One number of the whole run."""
+
+    TABLE: ClassVar[str] = "headlines"
+    measure: str
+    value: float
+    low: float
+    high: float
+    interval: str
+    why: str
+    n: int
+    documents: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class Alignment(Row):
     """One metric of alignment of one pair of languages in one layer."""
 
     TABLE: ClassVar[str] = "alignment"
     metric: str
     layer: float
-    """NaN: whole model"""
+    """NaN: a fact of texts, which has no layer"""
     language: str
     language2: str
     value: float
     low: float = nan
     high: float = nan
+    interval: str = ""
+    why: str = ""
+    n: float = nan
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
+class AlignmentMean(Row):
+    """One metric of alignment in one layer, mean over pairs of languages, with an interval of its own."""
+
+    TABLE: ClassVar[str] = "alignment_means"
+    metric: str
+    layer: int
+    value: float
+    low: float
+    high: float
+    interval: str = ""
+    why: str = ""
+    n: float = nan
+    documents: float = nan
+
+
+@dataclass(frozen=True, kw_only=True)
+class AlignmentNeurons(Row):
+    """One number of the model without the neurons that carry SADS."""
+
+    TABLE: ClassVar[str] = "alignment_neurons"
+    deactivated: str
+    """`base`, `alignment`, or `random-layer`"""
+    share: float
+    """of all neurons"""
+    neurons: int
+    draw: int
+    measure: str
+    """`sads`, `lrds`, `sads_left`, `delta_nll`, or the name of a task"""
+    language: str
+    """`all` for the scores over languages"""
+    value: float
+    low: float
+    high: float
+    interval: str
+    why: str
+    n: int
+    """sentences, documents, or items"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Continuation(Row):
+    """What the model writes behind one prompt under one condition."""
+
+    TABLE: ClassVar[str] = "generations"
+    language: str
+    """of the prompt"""
+    deactivated: str
+    """what was done: `base`, a region, a control"""
+    draw: int
+    prompt: str
+    continuation: str
+    identified: str
+    """the language that is read in it; "" where it has no letters"""
+    broken_share: float
+    """of characters that are no valid UTF-8"""
+    distinct_1: float
+    """distinct words over words"""
+    distinct_2: float
+    """distinct pairs of words over pairs"""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Sentence(Row):
     """One sentence of the similarity map."""
 
@@ -134,20 +321,7 @@ class Sentence(Row):
     tokens: float = nan
 
 
-@dataclass(frozen=True)
-class AlignmentMean(Row):
-    """One metric of alignment in one layer, mean over pairs of languages, with an interval of its own."""
-
-    TABLE: ClassVar[str] = "alignment_means"
-    metric: str
-    layer: int
-    value: float
-    low: float
-    high: float
-    why: str = ""
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Cloze(Row):
     """Accuracy on the story cloze task in one language, with one set of neurons switched off."""
 

@@ -85,32 +85,56 @@ def points(run: Tables) -> list[SweepPoint]:
     return found
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Flow(Row):
-    """Neurons of one language's region from one checkpoint to the next, by layer."""
+    """Neurons of one language's region from one checkpoint to the next, by layer.
+
+    Size before = kept + left + lost, size after = kept + born + moved.
+    """
 
     TABLE: ClassVar[str] = "flow"
-    from_: str
-    to: str
     language: str
+    layer: int = -1
     kept: int
     born: int
     """in no region before"""
     moved: int
     """of another language before"""
-    lost: int
-    """in no region after"""
     left: int = 0
     """of another language after"""
+    lost: int
+    """in no region after"""
+    model: str = ""
+    corpus: str = ""
+    from_: str = ""
+    """revision"""
+    to: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
+class FlowPair(Row):
+    """Neurons of a region of one language before and of another after."""
+
+    TABLE: ClassVar[str] = "flow_pairs"
+    language: str
+    """before; "": of none"""
+    language2: str
+    """after; "": of none"""
+    neurons: int
+    model: str = ""
+    corpus: str = ""
+    from_: str = ""
+    to: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Depth(Row):
     """Share of a region in one stretch of relative depth."""
 
     TABLE: ClassVar[str] = "depth"
     label: str
     """of the point"""
+    key: str = ""
     language: str
     from_depth: float
     """0: first layer; 1: last"""
@@ -118,7 +142,21 @@ class Depth(Row):
     share: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
+class ScaleOverlap(Row):
+    """Overlap over relative depth of one language's region in two models."""
+
+    TABLE: ClassVar[str] = "scale_overlap"
+    from_: str
+    """model"""
+    to: str
+    language: str
+    overlap: float
+    others: float
+    """mean overlap with the regions of the other languages in the second model: what any region would share"""
+
+
+@dataclass(frozen=True, kw_only=True)
 class BesidePublished(Row):
     """One published number and ours."""
 
