@@ -55,6 +55,11 @@ def test_one_word_read_in_many_prompts_is_one_item():
     own = by_word[..., owner] + 0.01 * generator.normal(size=(20, 20, 64))
     assert 0.02 < (_null_by_word(own, 0 * own, owner, 8).p <= 0.05).mean() < 0.08
     assert (Null.of(own, 0 * own, 64).p <= 0.05).mean() > 0.2
+    # of three words all must agree, so that one of them makes no copier
+    few = np.stack([np.stack([np.where(np.arange(30) % 3 == 0, 1.0, 0.0), np.ones(30)])])
+    null = _null_by_word(few + 0.01 * generator.normal(size=few.shape), 0 * few, np.arange(30) % 3, 3)
+    assert null.p[0, 0] == 1 or null.p[0, 0] > 0.05
+    assert null.p[0, 1] < 1e-6
 
 
 def prompts(count: int, first: int) -> list[SimpleNamespace]:

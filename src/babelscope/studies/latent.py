@@ -37,6 +37,7 @@ from babelscope.regions.residual import record_residual
 from babelscope.results import Run, RunWriter, open_run, run_key
 from babelscope.studies import latent_tables as tables
 from babelscope.studies.latent_settings import Asking, Judgement, LatentSettings, LensKind, Patching, Tuning, Words
+from babelscope.studies.latent_texts import chosen_words, read_texts
 from babelscope.studies.progress import Progress, silent
 from babelscope.studies.steps import Given, KeptSteps, Step, run_steps
 

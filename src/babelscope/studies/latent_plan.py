@@ -91,16 +91,17 @@ class _Rehearsal:
     def _once(self, choose: Any, size: int) -> None:
         concepts = self.all_words.concepts
         few = replace(self.all_words, concepts=concepts[: max(3, min(size, len(concepts)))])
-        source, target = self.settings.pairs[0]
-        own = replace(
-            self.settings,
-            from_=(source,),
-            to=(target,),
-            n=len(few),
-            trials=size,
-            text_tokens=min(self.settings.text_tokens or TOKENS[0], TOKENS[0]),
-            steps=DESCENT[0],
-        )
+        asked = self.settings
+        source, target = asked.pairs[0]
+        changed: dict[str, Any] = {"to": (target,), "n": len(few)}
+        if asked.task in ("translation", "sentence"):
+            changed["from_"] = (source,)
+        if "patch" in asked.parts:
+            changed["trials"] = size
+        if asked.tuned is None and "tuned" in asked.lens:
+            changed["text_tokens"] = min(asked.text_tokens or TOKENS[0], TOKENS[0])
+            changed |= {"steps": DESCENT[0]} if asked.fit == "kl" else {}
+        own = replace(asked, **changed)
         steps = LatentSteps(self.model, own, few, self.parallel, self.running, self.lens)
         step: Step[Any, Any] = choose(steps)
         results = run_steps([*step.needs, step], steps.inputs)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from babelscope.circuits.core.batching import span_of
 from babelscope.circuits.core.nodes import Head, check_model, check_nodes, heads_of, kv_head
+from babelscope.circuits.core.statistics import FEWEST
 from babelscope.circuits.heads.labels import Null
 from babelscope.circuits.heads.patterns import equal_length
 from babelscope.models.batches import token_budget
@@ -138,12 +139,19 @@ def _copying(
 
 
 def _null_by_word(own: Array, others: Array, owner: Int[NDArray[np.int64], " N"], count: int) -> Null:
-    """The null over distinct words, each with the mean of its places."""
+    """The null over distinct words, each with the mean of its places.
+
+    Of fewer words than a test needs, places are tested, and pass only where every word says the same.
+    """
     both = np.full((2, *own.shape[:2], count), np.nan)
     for word in range(count):
         there = owner == word
         both[..., word] = np.stack([own[..., there].mean(-1), others[..., there].mean(-1)])
-    return Null.of(both[0], both[1], count)
+    if count >= FEWEST:
+        return Null.of(both[0], both[1], count)
+    places = Null.of(own, others, count)
+    agree = (both[0] > both[1]).all(-1)
+    return replace(places, p=np.where(agree | np.isnan(places.p), places.p, 1.0))
 
 
 @dataclass(frozen=True)

@@ -97,7 +97,7 @@ def direct(model: Model, pairs: Sequence[PromptPair]) -> Direct:
             both = torch.einsum("hnd,nwd->hnw", parts, rows[group]).float().cpu().double().numpy() * scale
             target[layer][:, group], foil[layer][:, group] = both[..., 0], both[..., 1]
             whole[layer] += (parts.sum(1) @ told.T).float().cpu().double().numpy() * scale
-            np.add.at(own[layer], (slice(None), owner[group].cpu().numpy()), both[..., 0] - both[..., 1])
+            np.add.at(own[layer].T, owner[group].cpu().numpy(), (both[..., 0] - both[..., 1]).T)
     others = len(pairs) - np.bincount(owner.cpu().numpy(), minlength=len(words))
     elsewhere = np.full((*shape, len(words)), np.nan)
     for layer in model.attention_layers:
