@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from babelscope.corpora import ParallelCorpus
 from babelscope.languages import language
 from babelscope.models import Model
+from babelscope.models.decoding import stands_left_padding
+from babelscope.models.rows import RowEdit
 from babelscope.steering.confusion import OfflineRule
 from babelscope.steering.directions import METHODS
 from babelscope.steering.inference import LIMITS
 from babelscope.steering.losses import retrieval_gains, text_loss
-from babelscope.studies.plan import StudyPlan
+from babelscope.studies.plan import Rate, StudyPlan
 from babelscope.studies.rehearsal import Clock, Spent, planned, rehearsed, spent
 from babelscope.studies.steer import Split, SteeringSteps, read_corpus, running, split_documents
 from babelscope.studies.steer_pair import Asked, Pair, told_of
@@ -40,20 +45,15 @@ def plan_steering(
     found = read_corpus(settings, corpus)
     split = split_documents(found, settings.seed)
     pairs = settings.wanted(tuple(found.languages))
-    few = split.fit.select(split.fit.ids[: SENTENCES[1]])
-    small = SteeringSteps(model, settings, Split(few, split.choose, split.report), OfflineRule(found.languages))
-    pair = Pair(model, small.fitted(small.fit(few)), settings, small.judge, *pairs[0])
+    some = split.fit.select(split.fit.ids[: SENTENCES[1]])
+    small = SteeringSteps(model, settings, Split(some, split.choose, split.report), OfflineRule(found.languages))
+    pair = Pair(model, small.fitted(small.fit(some)), settings, small.judge, *pairs[0])
     choose = small.prompts(pair.source, split.choose, settings.choose_prompts, 0)
     report = small.prompts(pair.source, split.report, settings.report_prompts, 1)
     told = told_of(report, language(pair.target).name, model, settings, settings.prompts == CORPUS)
     grids = {method: pair.grid(method) for method in settings.method}
     edits = [pair.fitted.edit(setting) for grid in grids.values() for setting in grid[:EDITS]][:EDITS]
-
-    def answers(rows: int) -> None:
-        pair.answers(Asked(report.ids[:rows], report.texts[:rows], report.documents[:rows]), edits)
-
-    sizes = tuple(min(len(report.ids), count) for count in PROMPTS)
-    per_row = rehearsed(model, answers, (sizes[0], sizes[1]), 1000.0, clock) * (1 / 1000 / len(edits))
+    written = _Writing.of(pair, report, edits, clock)
     chosen_texts, report_texts = running(split.choose, pair.target), running(split.report, pair.target)
     _, choosing_loss = spent(model, lambda: text_loss(model, chosen_texts, edits[0]), clock)
     _, report_loss = spent(model, lambda: text_loss(model, report_texts, edits[0]), clock)
@@ -64,19 +64,62 @@ def plan_steering(
     def gains(count: int) -> None:
         retrieval_gains(model, list(report.texts[:count]), list(report.texts[:count]), seed=settings.seed)
 
-    gain = rehearsed(model, gains, (sizes[0], sizes[1]), len(report.ids), clock)
+    few, many = (min(len(report.ids), count) for count in PROMPTS)
+    gain = rehearsed(model, gains, (few, many), len(report.ids), clock)
     languages = 2 + min(settings.third, max(0, len(found.languages) - 2))
-    controls = sum((3 if method in METHODS else 1) * settings.controls + languages - 2 for method in settings.method)
-    methods, count = len(settings.method), len(pairs)
-    grid = sum(map(len, grids.values()))
-    reported = CHOSEN * methods
-    written = len(choose.ids) * grid, len(told.ids) + len(report.ids) * (1 + reported), len(report.ids) * controls
+    methods, count, third = len(settings.method), len(pairs), languages - 2
+    controls = {method: (3 if method in METHODS else 1) * settings.controls + third for method in settings.method}
+    grid, reported = sum(map(len, grids.values())), CHOSEN * methods
+    answers = {
+        "choosing": [written.cost(choose, len(grids[method])) for method in settings.method],
+        "reporting": [written.cost(report, 1), written.cost(told, 1), written.cost(report, 1) * (reported - methods)],
+        "controls": [written.cost(report, 1 + controls[method]) for method in settings.method],
+    }
+    writing = {name: sum(costs, Spent()) for name, costs in answers.items()}
     parts: dict[str, tuple[Spent, str]] = {
         "fit": (rehearsed(model, fit, SENTENCES, len(split.fit), clock), "--samples, --languages"),
-        "choosing": ((per_row * written[0] + choosing_loss * (grid + 1)) * count, "--choose-prompts, --alpha, --layer"),
-        "reporting": (per_row * written[1] * count, "--report-prompts, --tokens"),
-        "controls": (per_row * written[2] * count, "--controls, --third, --report-prompts"),
+        "choosing": (
+            (writing["choosing"] + choosing_loss * (grid + 1)) * count,
+            "--choose-prompts, --alpha, --layer",
+        ),
+        "reporting": (writing["reporting"] * count, "--report-prompts, --tokens"),
+        "controls": (writing["controls"] * count, "--controls, --third, --report-prompts"),
         "damage": (report_loss * ((languages + 1) * reported + languages) * count, "--third"),
         "fidelity and continuation": (gain * (1 + reported + 1 + methods) * count, "--report-prompts"),
     }
     return planned(parts)
+
+
+@dataclass(frozen=True)
+class _Writing:
+    """What answers take: passes of one token each, in batches."""
+
+    rate: Rate
+    """of one pass, and of each token in it; the judging of answers is in the second"""
+    tokens: int
+    batch: int
+    padded: bool
+    """prompts of different lengths go together"""
+
+    @classmethod
+    def of(cls, pair: Pair, asked: Asked, edits: Sequence[RowEdit | None], clock: Clock) -> _Writing:
+        """From one prompt, written on a few and on many times."""
+        model, settings = pair.model, pair.settings
+        few, many = PROMPTS
+
+        def write(rows: int) -> None:
+            pair.answers(Asked([asked.ids[0]] * rows, [asked.texts[0]] * rows, [asked.documents[0]] * rows), edits)
+
+        write(few)
+        [(_, one), (_, other)] = [spent(model, lambda rows=rows: write(rows), clock) for rows in (few, many)]
+        least = 0.2 * other.seconds / other.tokens
+        token = max(least, (other.seconds - one.seconds) / max(1.0, other.tokens - one.tokens))
+        begun = max(0.0, other.seconds - token * other.tokens) / max(1.0, other.passes)
+        return cls(Rate(begun, token), settings.tokens, settings.batch, stands_left_padding(model))
+
+    def cost(self, asked: Asked, edits: int) -> Spent:
+        """Of every prompt under so many edits."""
+        lengths = Counter(0 if self.padded else len(ids) for ids in asked.ids)
+        passes = self.tokens * sum(-(-count * edits // self.batch) for count in lengths.values())
+        tokens = edits * sum(len(ids) + self.tokens for ids in asked.ids)
+        return Spent(self.rate.begun * passes + self.rate.token * tokens, passes, tokens)
