@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import re
 from pathlib import Path
 
@@ -23,8 +22,7 @@ NAMED = sorted(
 
 @pytest.mark.parametrize(("file", "name"), NAMED)
 def test_a_named_test_exists(file, name):
-    tree = ast.parse((ROOT / file).read_text(encoding="utf-8"))
-    found = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
+    found = re.findall(r"^def (\w+)\(", (ROOT / file).read_text(encoding="utf-8"), re.MULTILINE)
     assert not name or name in found
 
 

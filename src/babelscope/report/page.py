@@ -24,7 +24,7 @@ from babelscope.report.regions import regions_sections
 from babelscope.report.steering import confusion_sections, steering_sections
 from babelscope.report.sweep import sweep_sections
 from babelscope.results import Run, open_run
-from babelscope.results.whole import home, write_whole
+from babelscope.results.whole import home, whole_file
 from babelscope.wording import number, visible
 
 _SECTIONS = {
@@ -55,7 +55,8 @@ def write_report(
     Raises InputError when the place cannot be written.
     """
     target = home(out)
-    write_whole(target, build_page(runs, static))
+    with whole_file(target) as partial:  # a place that cannot be written is refused before the page is made
+        partial.write_text(build_page(runs, static), encoding="utf-8")
     return target
 
 
