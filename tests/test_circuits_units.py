@@ -50,10 +50,10 @@ def test_what_is_written_about_other_words_is_taken_of_prompts_that_ask_for_othe
 
 def test_one_word_read_in_many_prompts_is_one_item():
     generator = np.random.default_rng(1)
-    owner = np.arange(64) % 8
-    by_word = generator.normal(0, 1, (20, 20, 8))
+    owner = np.arange(64) % 16
+    by_word = generator.normal(0, 1, (20, 20, 16))
     own = by_word[..., owner] + 0.01 * generator.normal(size=(20, 20, 64))
-    assert 0.02 < (_null_by_word(own, 0 * own, owner, 8).p <= 0.05).mean() < 0.08
+    assert 0.02 < (_null_by_word(own, 0 * own, owner, 16).p <= 0.05).mean() < 0.08
     assert (Null.of(own, 0 * own, 64).p <= 0.05).mean() > 0.2
     # of three words all must agree, so that one of them makes no copier
     few = np.stack([np.stack([np.where(np.arange(30) % 3 == 0, 1.0, 0.0), np.ones(30)])])

@@ -21,7 +21,6 @@ from torch import Tensor, nn
 
 from babelscope.circuits.core.batching import span_of
 from babelscope.circuits.core.nodes import Head, check_model, check_nodes, heads_of, kv_head
-from babelscope.circuits.core.statistics import FEWEST
 from babelscope.circuits.heads.labels import Null
 from babelscope.circuits.heads.patterns import equal_length
 from babelscope.models.batches import token_budget
@@ -40,6 +39,8 @@ FIRST_WORDS, WORDS = 4096, 16384
 """words whose logits are made first, and in each later part"""
 ROWS = 512
 """heads × words read, multiplied at a time"""
+ENOUGH_WORDS = 16
+"""distinct words from which copying is tested over words"""
 SLACK = 1e-4
 """relative difference within which logits of two products are not told apart"""
 
@@ -141,13 +142,13 @@ def _copying(
 def _null_by_word(own: Array, others: Array, owner: Int[NDArray[np.int64], " N"], count: int) -> Null:
     """The null over distinct words, each with the mean of its places.
 
-    Of fewer words than a test needs, places are tested, and pass only where every word says the same.
+    Of few words no head could pass among hundreds, so there places are tested, and pass only where every word agrees.
     """
     both = np.full((2, *own.shape[:2], count), np.nan)
     for word in range(count):
         there = owner == word
         both[..., word] = np.stack([own[..., there].mean(-1), others[..., there].mean(-1)])
-    if count >= FEWEST:
+    if count >= ENOUGH_WORDS:
         return Null.of(both[0], both[1], count)
     places = Null.of(own, others, count)
     agree = (both[0] > both[1]).all(-1)
