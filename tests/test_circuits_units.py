@@ -55,6 +55,12 @@ def test_one_word_read_in_many_prompts_is_one_item():
     own = by_word[..., owner] + 0.01 * generator.normal(size=(20, 20, 64))
     assert 0.02 < (_null_by_word(own, 0 * own, owner, 16).p <= 0.05).mean() < 0.08
     assert (Null.of(own, 0 * own, 64).p <= 0.05).mean() > 0.2
+    # a head that copies three words of four, where others are hit once in fifty, is one, and never with p = 0
+    hits = (np.arange(24) % 4 > 0).astype(float)[None, None]
+    null = Null.by_turning(hits, np.full_like(hits, 0.02), 24)
+    assert null.p[0, 0] == pytest.approx(1 / 20_000)
+    rare = generator.random((20, 20, 24)) < 0.1
+    assert (Null.by_turning(rare.astype(float), np.full(rare.shape, 0.1), 24).p <= 0.05).mean() <= 0.06
     # of three words all must agree, so that one of them makes no copier
     few = np.stack([np.stack([np.where(np.arange(30) % 3 == 0, 1.0, 0.0), np.ones(30)])])
     null = _null_by_word(few + 0.01 * generator.normal(size=few.shape), 0 * few, np.arange(30) % 3, 3)

@@ -140,7 +140,7 @@ def _copying(
 
 
 def _null_by_word(own: Array, others: Array, owner: Int[NDArray[np.int64], " N"], count: int) -> Null:
-    """The null over distinct words, each with the mean of its places.
+    """The null over distinct words, each with the mean of its places, by turned signs: hits are all or nothing.
 
     Of few words no head could pass among hundreds, so there places are tested, and pass only where every word agrees.
     """
@@ -149,7 +149,7 @@ def _null_by_word(own: Array, others: Array, owner: Int[NDArray[np.int64], " N"]
         there = owner == word
         both[..., word] = np.stack([own[..., there].mean(-1), others[..., there].mean(-1)])
     if count >= ENOUGH_WORDS:
-        return Null.of(both[0], both[1], count)
+        return Null.by_turning(both[0], both[1], count)
     places = Null.of(own, others, count)
     agree = (both[0] > both[1]).all(-1)
     return replace(places, p=np.where(agree | np.isnan(places.p), places.p, 1.0))

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 Array = NDArray[np.float64]
 CANDIDATE = "candidate: "
 """before a label that its number does not earn"""
+TURNED = 19_999
+"""random ways to turn signs"""
 POSITIONS = 3
 """distinct positions of a role among the prompts, below which a head that looks at a place cannot be told from it"""
 
@@ -48,6 +50,21 @@ class Null:
             return cls(unknown, unknown, positions)
         chance, p = others[..., known].mean(-1), skewed_test((own - others)[..., known], "greater")
         return cls(np.where(asked, chance, np.nan), np.where(asked, p, np.nan), positions)
+
+    @classmethod
+    def by_turning(cls, own: Float[Array, "L H P"], others: Float[Array, "L H P"], positions: int) -> Null:
+        """The same for shares of hits, which are all or nothing: p = (1 + k)/(1 + N), k of N random ways to turn the
+        signs of the differences give as large a mean."""
+        found = cls.of(own, others, positions)
+        asked = np.isfinite(found.p)
+        if not asked.any():
+            return found
+        differences = (own - others)[asked]
+        signs = np.random.default_rng(0).choice([-1.0, 1.0], (TURNED, own.shape[-1]))
+        reached = (signs @ differences.T >= differences.sum(-1) - 1e-9).sum(0)
+        p = found.p.copy()
+        p[asked] = (1 + reached) / (1 + TURNED)
+        return cls(found.chance, p, positions)
 
     @cached_property
     def beaten(self) -> Bool[NDArray[np.bool_], "L H"]:
