@@ -13,7 +13,7 @@ from babelscope.circuits.core.faithfulness import score
 from babelscope.circuits.core.nodes import Head
 from babelscope.circuits.heads.ablation import NodeSpace, matched_random
 from babelscope.circuits.heads.copy_scores import _null_by_word
-from babelscope.circuits.heads.labels import Null
+from babelscope.circuits.heads.labels import Null, evidence
 from babelscope.circuits.heads.roles import Roles, direct
 from babelscope.circuits.patching.search import Found, Search
 from babelscope.circuits.patching.selection import select
@@ -66,6 +66,12 @@ def test_one_word_read_in_many_prompts_is_one_item():
     null = _null_by_word(few + 0.01 * generator.normal(size=few.shape), 0 * few, np.arange(30) % 3, 3)
     assert null.p[0, 0] == 1 or null.p[0, 0] > 0.05
     assert null.p[0, 1] < 1e-6
+
+
+def test_a_score_that_has_no_value_says_so():
+    null = Null(np.zeros((1, 1)), np.full((1, 1), np.nan), 20)
+    roles = Roles({"copy": np.array([[np.nan]])}, (), (), np.zeros(0), {"copy": null})
+    assert evidence(roles, "copy", Head(0, 0)).why == "copy has no value on these prompts"
 
 
 def prompts(count: int, first: int) -> list[SimpleNamespace]:

@@ -94,7 +94,9 @@ def evidence(roles: Roles, name: str, node: Head, floor: float = -np.inf) -> Evi
         return Evidence(name, score, np.nan, np.nan, f"{name} has no null")
     chance, p = (float(matrix[node.layer, node.head]) for matrix in (null.chance, null.p))
     why = ""
-    if not score >= floor:
+    if not np.isfinite(score):
+        why = f"{name} has no value on these prompts"
+    elif not score >= floor:
         why = f"score below {floor:g}"
     elif null.positions < POSITIONS:
         why = f"only {null.positions} distinct positions"
