@@ -137,6 +137,9 @@ def survives(mutant: Mutant) -> bool | None:
 
 def main(names: list[str]) -> int:
     """A line for each mutant, and how many were killed."""
+    unknown = set(names) - {mutant.name for mutant in MUTANTS}
+    if unknown:
+        raise SystemExit(f"no mutant {', '.join(sorted(unknown))}; there are {', '.join(one.name for one in MUTANTS)}")
     chosen = [mutant for mutant in MUTANTS if not names or mutant.name in names]
     tests = sorted({f"tests/test_{name}.py" for mutant in chosen for name in mutant.tests.split()})
     if not passes("py.typed", "", [ROOT / test for test in tests]):

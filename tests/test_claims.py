@@ -22,7 +22,7 @@ from babelscope.claims.page import claim_page
 from babelscope.claims.replicate import Replication, finished, quick_case, replicate, write_replication
 from babelscope.claims.verdict import ends, mean_part, same_point, spread_ends, with_twin
 from babelscope.corpora import ParallelCorpus
-from babelscope.errors import InputError, PlanError
+from babelscope.errors import InputError, PlanError, RunError
 from babelscope.latent.separation import head_start, matched_gain
 from babelscope.studies.region_settings import RegionsSettings
 from babelscope.studies.regions import study_regions
@@ -341,6 +341,13 @@ def test_what_lies_there_is_not_measured_again(found, tmp_path):
     out = write_replication(found, tmp_path / "claim")
     assert finished(found.claim, found.case, out)["claim_hash"] == found.claim.hash
     assert finished(found.claim, replace(found.case, n=31), out) is None
+    whole = (out / "verdict.json").read_bytes()
+    for place in range(20, len(whole), 97):  # one flipped bit anywhere is never a verdict
+        changed = bytearray(whole)
+        changed[place] ^= 1
+        (out / "verdict.json").write_bytes(bytes(changed))
+        with pytest.raises(RunError, match=r"verdict\.json"):
+            finished(found.claim, found.case, out)
     assert finished(found.claim, found.case, tmp_path / "nothing") is None
 
 

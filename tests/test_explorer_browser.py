@@ -180,7 +180,7 @@ def test_hostile_text_is_text(page):
 def test_switching_chinese_off_changes_the_continuation(page):
     _tab(page, "Regions")
     _field(page, "Prompt").fill("今天早上佳慧" if "pocket" in _model()[0] else "耶穌對他們說")
-    page.get_by_label("zh", exact=True).check()
+    page.get_by_label("Chinese (zh)", exact=True).check()
     page.get_by_role("button", name="Continue").click()
     page.locator(".bs-side h3", has_text="With the regions off").wait_for()
     before, after = page.locator(".bs-side").locator("visible=true").all_inner_texts()
@@ -194,7 +194,7 @@ def test_switching_chinese_off_changes_the_continuation(page):
 
 def test_long_work_is_stopped(page):
     _tab(page, "Regions")
-    page.get_by_label("en", exact=True).check()
+    page.get_by_label("English (en)", exact=True).check()
     for attempt in range(5):  # the work may be over before the click arrives; then it is tried once more
         page.get_by_role("button", name="Measure perplexity").click()
         try:
@@ -210,7 +210,7 @@ def test_a_neuron_is_looked_at(page):
     page.get_by_role("button", name="Find the strongest").click()
     page.locator("[data-testid^=cell]").locator("visible=true").first.wait_for()
     page.locator("[data-testid^=cell]").locator("visible=true").first.click()
-    page.locator(".bs-heat caption", has_text="in the region of").wait_for()
+    page.locator(".bs-heat figcaption", has_text="in the region of").wait_for()
 
 
 def test_heads_and_attention_are_shown(page):
@@ -262,12 +262,12 @@ def _used(page, name):
         page.locator(".bs-heat").first.wait_for()
     elif name == "Regions":
         _field(page, "Prompt").fill("Then Mary went to")
-        page.get_by_label("zh", exact=True).check()
+        page.get_by_label("Chinese (zh)", exact=True).check()
         page.get_by_role("button", name="Continue").click()
         page.locator(".bs-side mark").first.wait_for()
     elif name == "Neurons":
         page.get_by_role("button", name="Look at one").click()
-        page.locator(".bs-heat caption", has_text="Neuron").wait_for()
+        page.locator(".bs-heat figcaption", has_text="Neuron").wait_for()
     elif name == "Circuits":
         page.get_by_role("button", name="Take a prompt").click()
         _filled(page, "Right answer")

@@ -182,6 +182,20 @@ def test_one_model_call_at_a_time(visitor):
     assert limits == {("model", 1)}
 
 
+def test_the_page_stands_filled_before_it_asks_for_anything():
+    import gradio
+
+    from babelscope.app.interface import make_interface
+    from babelscope.app.session import open_session
+
+    blocks = make_interface(open_session("pocket:pocket-bloom-s", "pocket:heldout?n=8", ["en", "fr", "zh"]))
+    fields = {one.label: one for one in blocks.blocks.values() if isinstance(one, gradio.Textbox | gradio.Dropdown)}
+    assert fields["Beginnings in"].choices[0] == ("English (en)", "en")
+    assert fields["Right answer"].value
+    assert len(fields["Sentences"].value.splitlines()) == 3
+    assert sum(isinstance(one, gradio.Tabs) for one in blocks.blocks.values()) == 1  # nothing was added to the page
+
+
 def test_tables_take_text_for_text():
     from babelscope.app.interface import make_interface
 
@@ -191,7 +205,7 @@ def test_tables_take_text_for_text():
     tables = [block for block in page.blocks.values() if type(block).__name__ == "Dataframe"]
     assert all(table.datatype == "str" for table in tables)
     written = [block.value for block in page.blocks.values() if type(block).__name__ == "Markdown"]
-    assert len(written) == 7  # headings of our own, and nothing else, are Markdown
+    assert len(written) == 8  # headings of our own, and nothing else, are Markdown
 
 
 def test_errors_leave_the_page_as_it_was(monkeypatch):

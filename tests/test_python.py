@@ -114,6 +114,31 @@ def test_unknown_names_say_what_there_is(model):
         bs.Site("mlp", 3)
 
 
+def test_every_public_name_has_its_place_in_the_reference():
+    import re
+
+    page = (Path(bs.__file__).parents[2] / "docs" / "reference.md").read_text(encoding="utf-8")
+    listed = {name for names in re.findall(r"members: \[([^]]*)]", page) for name in names.split(", ")}
+    missing = {bs._OTHER_NAMES.get(name, name) for name in bs.__all__} - listed - {"__version__", "BabelscopeError"}
+    assert not missing, missing
+    for module, names in re.findall(r"^::: (\S+)\n    options: {{ members: \[([^]]*)]".replace("{{", "{"), page, re.M):
+        home = __import__(module, fromlist=["x"])
+        assert [name for name in names.split(", ") if not hasattr(home, name)] == [], module
+
+
+def test_what_is_no_mask_is_said_in_one_line(model, tmp_path):
+    import torch
+
+    from babelscope.regions import RegionSet
+
+    regions = RegionSet({"zh": torch.eye(4, 256).bool()}, "by hand")
+    with pytest.raises(InputError, match=r"a mask \[layer, neuron\] is needed, got RegionSet; .* regions\['en'\]"):
+        with bs.deactivate(model, regions):
+            pass
+    with pytest.raises(InputError, match="is no run: give a run directory or a region file"):
+        bs.load_regions(tmp_path)
+
+
 # -- five tasks, each in at most three lines -----------------------------------------------------------------------
 
 
@@ -149,6 +174,11 @@ def test_a_patch(model):
 def test_a_figure_and_a_page_of_a_run(model, corpus, tmp_path):
     settings = bs.RegionsSettings(corpus="pocket:heldout", samples=12, bootstrap=20, threshold=1.2)
     run = bs.study_regions(model, settings, tmp_path / "run", corpus=corpus)
+    regions = bs.load_regions(run.path)
+    assert regions.sizes == run.summary["region_size"]
+    neurons = regions.to_frame()
+    assert (neurons.score >= run.manifest["asked"]["effect"]).all()
+    assert bs.load_regions(run.file("regions/contrast.safetensors")).scores == {}
     figure, page = bs.draw(run, "layer_curves"), bs.write_report([run], tmp_path / "page.html", static=False)
     assert figure.axes
     assert page.stat().st_size > 100_000

@@ -187,6 +187,32 @@ def test_b10_gguf_missing_weights_and_folders_of_checkpoints(folder, tmp_path):
         load_model(tmp_path / "all", revision="step1", device="cpu", device_map="auto")
 
 
+def test_a_misspelt_model_is_told_at_once_and_what_it_may_be(tmp_path, monkeypatch):
+    """Without a network nothing is tried again: the cache alone is asked."""
+    monkeypatch.setattr("babelscope.models.loading.hub_answers", lambda: False)
+    (tmp_path / "my-model").mkdir()
+    (tmp_path / "my-model" / "config.json").write_text("{}")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ModelError, match=r"^my-modle is no folder here .* did you mean my-model"):
+        load_model("my-modle")
+    with pytest.raises(ModelError, match="did you mean pocket:pocket-bloom-s"):
+        load_model("pocket-bloom-s")
+
+
+def test_the_hub_is_asked_once_whether_it_is_there(monkeypatch):
+    from babelscope import network
+
+    with socket.create_server(("127.0.0.1", 0)) as there:
+        port = there.getsockname()[1]
+        monkeypatch.setattr(network, "getproxies", dict)
+        monkeypatch.setattr("huggingface_hub.constants.is_offline_mode", lambda: False)
+        monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{port}")
+        assert network.hub_answers()
+    assert not network.hub_answers()
+    monkeypatch.setattr("huggingface_hub.constants.is_offline_mode", lambda: True)
+    assert not network.hub_answers()
+
+
 @pytest.mark.parametrize(
     ("said", "words"),
     [

@@ -91,6 +91,22 @@ def test_p_values_holm_and_the_front_by_hand():
     assert shares.tolist() == [1.0, 0.0]
 
 
+def test_a_long_document_counts_by_its_tokens_on_the_front():
+    # per token the first setting harms more, but in the short document alone
+    success, harm = np.array([[0.9, 0.9], [0.8, 0.8]]), np.array([[1.0, 0.1], [0.2, 0.2]])
+    plain = front_shares(success, harm, draws=200)
+    weighted = front_shares(success, harm, draws=200, sizes=np.array([1.0, 1000.0]))
+    assert plain[1] > 0.6
+    assert weighted[1] < 0.4
+
+
+def test_sentences_of_one_document_are_one_when_the_judge_is_judged():
+    gains, strong = np.array([0.2, 0.3, 0.4]), np.array([0.5, 0.5, 0.5, 0.6, 0.6, 0.6])
+    own = fidelity(gains, ["a", "b", "c"], strong)
+    grouped = fidelity(gains, ["a", "b", "c"], strong, ["a", "a", "a", "b", "b", "b"])
+    assert grouped.reference_high - grouped.reference_low > own.reference_high - own.reference_low
+
+
 # -- losses --------------------------------------------------------------------------------------------------------
 
 

@@ -51,6 +51,10 @@ def test_every_verb_exists_and_helps(verb):
         (["check", "nowhere/at/all/model"], "not a folder"),
         (["regions", "x", "--corpus", "nothing", "--out", "OUT"], "corpus"),
         (["show", "OUT"], "OUT"),
+        (["show"], "babelscope show: RUN-DIR is missing; see babelscope show --help"),
+        (["regions", "--corpus", "lines:x", "--out", "OUT"], "babelscope regions: MODEL is missing"),
+        (["regions", "x", "--out", "OUT"], "babelscope regions: --corpus is missing"),
+        (["regions", "x", "--corpus"], "--corpus requires an argument"),
     ],
 )
 def test_errors_are_one_line_and_exit_code_two(arguments, says, capsys, tmp_path):

@@ -44,6 +44,7 @@ if TYPE_CHECKING:  # what editors and type checkers see; `_HOMES` says the same 
     from babelscope.report import write_report as write_report
     from babelscope.results import Run as Run
     from babelscope.results import open_run as open_run
+    from babelscope.steering import load_edit as load_edit
     from babelscope.studies.circuit_settings import CircuitsSettings as CircuitsSettings
     from babelscope.studies.circuits import study_circuits as study_circuits
     from babelscope.studies.latent import study_latent as study_latent
@@ -51,6 +52,8 @@ if TYPE_CHECKING:  # what editors and type checkers see; `_HOMES` says the same 
     from babelscope.studies.planning import plan as plan
     from babelscope.studies.regions import RegionsSettings as RegionsSettings
     from babelscope.studies.regions import study_regions as study_regions
+    from babelscope.studies.steer import study_steering as study_steering
+    from babelscope.studies.steer_settings import SteerSettings as SteerSettings
     from babelscope.tasks import build as build_task  # pyright: ignore[reportUnusedImport]
 
 _HOMES = {
@@ -66,12 +69,15 @@ _HOMES = {
     ),
     "babelscope.report": ("write_report",),
     "babelscope.results": ("Run", "open_run"),
+    "babelscope.steering": ("load_edit",),
     "babelscope.studies.circuit_settings": ("CircuitsSettings",),
     "babelscope.studies.circuits": ("study_circuits",),
     "babelscope.studies.latent": ("study_latent",),
     "babelscope.studies.latent_settings": ("LatentSettings",),
     "babelscope.studies.planning": ("plan",),
     "babelscope.studies.regions": ("RegionsSettings", "study_regions"),
+    "babelscope.studies.steer": ("study_steering",),
+    "babelscope.studies.steer_settings": ("SteerSettings",),
     "babelscope.tasks": ("build_task",),
 }  # fmt: skip
 """module → its names that are public here"""

@@ -9,6 +9,7 @@ import pandas as pd
 
 from babelscope.app.session import Session
 from babelscope.errors import BabelscopeError, InputError
+from babelscope.findings import findings_of
 from babelscope.results import is_run
 from babelscope.results.display import facts as run_facts
 
@@ -30,7 +31,8 @@ def session_facts(session: Session) -> list[tuple[str, str]]:
     else:
         rows.append(("Model", f"not loaded: {session.note}" if session.note else "not loaded"))
     if session.run is not None:
-        rows += [(f"Run: {name}", value) for name, value in run_facts(session.run)]
+        said = {"Model", "Layers", "Neurons", "Tables"} if model is not None else {"Tables"}
+        rows += [(f"Run: {name}", value) for name, value in run_facts(session.run) if name not in said]
     if session.corpus is not None:
         rows.append(
             (
@@ -47,6 +49,11 @@ def session_facts(session: Session) -> list[tuple[str, str]]:
         if "threshold" in regions.facts:
             rows.append(("Threshold", f"z > {float(regions.facts['threshold']):.3g}"))
     return rows
+
+
+def run_findings(session: Session) -> list[str]:
+    """What the open run found, in sentences."""
+    return [] if session.run is None else [one.text for one in findings_of(session.run)]
 
 
 def runs_beside(folders: Sequence[Path]) -> list[str]:

@@ -27,7 +27,7 @@ from babelscope.languages import script_of
 from babelscope.models import Model, Site, capture
 from babelscope.models.families import find
 from babelscope.models.norms import FrozenNorm, frozen_norm
-from babelscope.tasks import TASKS, Encoder, build
+from babelscope.tasks import TASKS, Encoder, PromptSet, build
 
 NO_BLANKS = {"Hani", "Hira", "Kana", "Thai", "Laoo", "Khmr", "Mymr"}
 """scripts that put no blank before the next word"""
@@ -75,8 +75,12 @@ def ioi_example(session: Session, language: str, place: int) -> Example:
     Raises NoPromptSurvives with the reasons where there is none.
     """
     encoder = Encoder(session.need_model().tokenizer)
-    prompts = build("ioi", encoder, language, n=16, split="auto")
+    made: dict[str, PromptSet] = session.__dict__.setdefault("_ioi", {})
+    if language not in made:
+        made[language] = build("ioi", encoder, language, n=16, split="auto")
+    prompts = made[language]
     pair = prompts[place % len(prompts)]
+    session.__dict__.setdefault("_pairs", {})[pair.clean_text.strip()] = pair
     return Example(pair.clean_text, encoder.decode(pair.target), encoder.decode(pair.foil))
 
 
@@ -122,6 +126,15 @@ def attention(session: Session, prompt: str, layer: int, head: int, work: Work) 
     check_model(model)
     if not (0 <= layer < model.layers and 0 <= head < model.heads):
         raise InputError(f"there is no head {layer}.{head}: layers 0–{model.layers - 1}, heads 0–{model.heads - 1}")
+    words, maps = patterns(session, prompt, work)
+    if layer not in maps:
+        raise InputError(f"layer {layer} of {model.id} has no heads: layers {', '.join(map(str, maps))} have")
+    return Pattern(words, maps[layer][0, head].float().cpu())
+
+
+def patterns(session: Session, prompt: str, work: Work) -> tuple[tuple[str, ...], dict[int, Float[Tensor, "N H T T"]]]:
+    """The tokens of a prompt, and the attention of every head of every layer over them."""
+    model = session.need_model()
     encoder = Encoder(model.tokenizer)
     prompt = bounded(prompt, "the prompt").rstrip()
     ids = _ids(model, encoder, prompt, ATTENTION_LIMIT)
@@ -136,10 +149,14 @@ def attention(session: Session, prompt: str, layer: int, head: int, work: Work) 
             if kernel:
                 model.hf.set_attn_implementation(kernel)
         step(1)
-    maps = patterns_by_layer(model, output.attentions)
-    if layer not in maps:
-        raise InputError(f"layer {layer} of {model.id} has no heads: layers {', '.join(map(str, maps))} have")
-    return Pattern(_words(encoder, prompt, ids[0].tolist()), maps[layer][0, head].float().cpu())
+    maps = {layer: one.float().cpu() for layer, one in patterns_by_layer(model, output.attentions).items()}
+    return words_of(encoder, prompt, ids[0].tolist()), maps
+
+
+def role_places(session: Session, prompt: str) -> dict[str, int]:
+    """Role → its last token, of a prompt that was taken from the task; empty for a typed one."""
+    pair = session.__dict__.get("_pairs", {}).get(prompt.strip())
+    return {} if pair is None else {role: end - 1 for role, (_, end) in pair.roles.items()}
 
 
 def _heads(
@@ -186,7 +203,7 @@ def _next_words(model: Model, encoder: Encoder, final: Float[Tensor, " D"], top:
     )
 
 
-def _words(encoder: Encoder, prompt: str, ids: list[int]) -> tuple[str, ...]:
+def words_of(encoder: Encoder, prompt: str, ids: list[int]) -> tuple[str, ...]:
     """The text under each token: a byte-level token of half a character shows that character."""
     prefix = [encoder.decode((word,)) for word in ids[: len(encoder.prefix)]]
     encoded = encoder.encode(prompt)

@@ -11,7 +11,7 @@ from typing import Any
 
 import gradio as gr
 
-from babelscope.app import facts, heads, latent_view, neurons, sentences, steering_view, switches
+from babelscope.app import circuits_view, facts, latent_view, neurons_view, sentences, steering_view, switches
 from babelscope.app.markup import Tint, heat_table, side_by_side
 from babelscope.app.page import (
     ANY,
@@ -34,7 +34,6 @@ from babelscope.app.page import (
 from babelscope.app.session import Loading, Session, open_for_viewing
 from babelscope.app.work import NEW_TOKENS_LIMIT, SENTENCES_LIMIT, TEXT_LIMIT
 from babelscope.errors import InputError
-from babelscope.wording import decimals
 
 
 def make_interface(
@@ -52,9 +51,9 @@ def make_interface(
             with ANY.Tab("Sentences", id="sentences"):
                 begin_sentences = _sentences(page)
             with ANY.Tab("Neurons", id="neurons"):
-                _neurons(page)
+                neurons_view.lay_out(page)
             with ANY.Tab("Circuits", id="circuits"):
-                _circuits(page)
+                circuits_view.lay_out(page)
             with ANY.Tab("Latent language", id="layers"):
                 latent_view.lay_out(page)
             with ANY.Tab("Steering", id="steering"):
@@ -64,6 +63,7 @@ def make_interface(
         loaded = blocks.load(page.updates, None, list(page.fresh.values()), **QUICK)
         # something to look at before anything was clicked
         begin_sentences(begin_regions(loaded))
+    page.fill()  # outside the page, so that what it makes does not become a part of it
     blocks.queue(max_size=16, default_concurrency_limit=1, api_open=False)
     return blocks
 
@@ -170,120 +170,8 @@ def _regions(page: Page) -> Callable[[Any], Any]:
     return lambda before: before.then(quietly(at_once), *wanted, **QUEUE)
 
 
-def _neurons(page: Page) -> None:
-    ANY.Markdown("Find the neurons that stand out for a language; click a row, or name a neuron, to look at it.")
-    with ANY.Row():
-        page.fresh["neuron language"] = language = ANY.Dropdown([], label="Language", min_width=140)
-        page.fresh["neuron layer"] = layer = ANY.Number(0, label="Layer", precision=0, minimum=0, min_width=110)
-        page.fresh["neuron"] = neuron = ANY.Number(0, label="Neuron", precision=0, minimum=0, min_width=110)
-    with ANY.Row():
-        find = button("Find the strongest", main=True)
-        look = button("Look at one")
-        page.stop_button()
-    with ANY.Row():
-        found = text_table("Strongest neurons", "layer", "neuron", "z", "score", "region")
-        with ANY.Column():
-            card = html_field()
-            scores = text_table("By language", "language", "score", "z", "mean activation")
-    top = text_table(
-        "Sentences that move it most",
-        *("mean activation", "language", "text", "id"),
-        widths=["14%", "12%", "48%", "26%"],
-    )
-
-    @told
-    def strongest(code: str, request: gr.Request, progress: Any = PROGRESS) -> Any:
-        with page.jobs.begin(request, progress) as work:
-            return plain(neurons.strongest(page.session, code, work))
-
-    @told
-    def show(layer: float, neuron: float, request: gr.Request, progress: Any = PROGRESS) -> Any:
-        with page.jobs.begin(request, progress) as work:
-            seen = neurons.look_at(page.session, int(layer or 0), int(neuron or 0), work)
-        spread = seen.by_language["z"].replace([float("inf"), -float("inf")], float("nan"))
-        region = f"in the region of {seen.region}" if seen.region else "in no region"
-        caption = f"Neuron {seen.neuron} of layer {seen.layer}, {region}: z by language ({seen.source})"
-        z = heat_table([spread.tolist()], ["z"], seen.by_language["language"].tolist(), caption, Tint(-3, 3))
-        return z, plain(seen.by_language), plain(seen.sentences)
-
-    def pick(event: gr.SelectData) -> tuple[int, int]:
-        row: Any = event.row_value
-        return int(row[0]), int(row[1])
-
-    find.click(strongest, language, found, **QUEUE)
-    wanted = ([layer, neuron], [card, scores, top])
-    page.remember(look.click(show, *wanted, **QUEUE), "neurons", layer=layer, neuron=neuron)
-    picked = found.select(pick, None, [layer, neuron], **QUICK).then(show, *wanted, **QUEUE)
-    page.remember(picked, "neurons", layer=layer, neuron=neuron)
-
-
-def _circuits(page: Page) -> None:
-    ANY.Markdown(
-        "Which heads give the right answer? Take a prompt of indirect object identification, or type your own. What is "
-        "shown is direct attribution: what a head itself writes towards the answer. A circuit found by patching also "
-        "has the heads that act through later heads, and leaves out heads that write the same whatever the names are; "
-        "so the two lists differ, and neither is wrong."
-    )
-    place = ANY.State(0)
-    page.fresh["circuit prompt"] = prompt = text_field("Prompt", lines=2)
-    with ANY.Row():
-        page.fresh["ioi"] = language = ANY.Dropdown([], label="Prompts in", min_width=140)
-        page.fresh["right"] = target = text_field("Right answer", max_length=100)
-        page.fresh["wrong"] = foil = text_field("Wrong answer", max_length=100)
-    with ANY.Row():
-        go = button("Run", main=True)
-        another = button("Take a prompt")
-        page.stop_button()
-    said = text_field("Logit difference", interactive=False)
-    with ANY.Row():
-        with ANY.Column(scale=2):
-            parts = html_field()
-        with ANY.Column(scale=1):
-            words = text_table("Next tokens", "next token", "probability", "logit")
-    with ANY.Row():
-        layer = ANY.Number(0, label="Layer", precision=0, minimum=0, min_width=110)
-        head = ANY.Number(0, label="Head", precision=0, minimum=0, min_width=110)
-    with ANY.Row():
-        watch = button("Show attention")
-    pattern = html_field()
-
-    @told
-    def take(code: str, at: int) -> tuple[int, str, str, str]:
-        with page.session.lock:
-            example = heads.ioi_example(page.session, code, at)
-        return at + 1, example.prompt, example.target, example.foil
-
-    @told
-    def run(prompt: str, target: str, foil: str, request: gr.Request, progress: Any = PROGRESS) -> Any:
-        with page.jobs.begin(request, progress) as work:
-            found = heads.answer(page.session, prompt, target, foil, work)
-        best = int(found.heads.abs().argmax())
-        size = found.heads.shape[1]
-        total = f"{found.difference:.3f} = logit({found.target.strip()}) − logit({found.foil.strip()})"
-        return total, _attribution(found), plain(found.next_words), best // size, best % size
-
-    @told
-    def attend(prompt: str, layer: float, head: float, request: gr.Request, progress: Any = PROGRESS) -> Any:
-        with page.jobs.begin(request, progress) as work:
-            seen = heads.attention(page.session, prompt, int(layer or 0), int(head or 0), work)
-        names = [_visible(word) for word in seen.words]
-        values = seen.weights.tolist()
-        masked = [
-            [value if column <= row else float("nan") for column, value in enumerate(line)]
-            for row, line in enumerate(values)
-        ]
-        titles = [[f"{row} → {column}" for column in names] for row in names]
-        caption = f"Attention of head {int(layer or 0)}.{int(head or 0)}: each row reads from the columns; percent."
-        percent = [[100 * value for value in line] for line in masked]
-        return heat_table(percent, names, names, caption, Tint(0, 100, 0, quiet=5), upright=False, names=titles)
-
-    another.click(take, [language, place], [place, prompt, target, foil], **QUEUE)
-    ran = go.click(run, [prompt, target, foil], [said, parts, words, layer, head], **QUEUE)
-    page.remember(ran, "circuits", circuit=prompt, right=target, wrong=foil)
-    watch.click(attend, [prompt, layer, head], pattern, **QUEUE)
-
-
 def _run(page: Page) -> None:
+    page.fresh["findings"] = html_field()
     page.fresh["facts"] = html_field()
     with ANY.Row():
         page.fresh["tables"] = name = ANY.Dropdown([], label="Table of the run", min_width=220)
@@ -324,25 +212,3 @@ def _allowed(page: Page, known: str | None, typed: str | None) -> str:
     if known and known in facts.runs_beside(page.folders):
         return known
     raise InputError("choose a run" + (", or type the path of one" if page.typed_paths else ""))
-
-
-def _attribution(found: heads.Answer) -> str:
-    """Heads by layer, MLPs beside them."""
-    together = [[*row, mlp] for row, mlp in zip(found.heads.tolist(), found.mlps.tolist())]
-    most = max((abs(value) for row in together for value in row), default=1.0)
-    columns = [*(str(head) for head in range(found.heads.shape[1])), "MLP"]
-    names = [
-        [f"head {layer}.{head}" for head in range(found.heads.shape[1])] + [f"MLP {layer}"]
-        for layer in range(len(together))
-    ]
-    caption = (
-        f"What each head (column) of each layer (row) adds to the difference, blue for, orange against; "
-        f"embedding and biases add {decimals(found.rest, 2)}."
-    )
-    return heat_table(
-        together, [f"layer {layer}" for layer in range(len(together))], columns, caption, Tint(-most, most), names=names
-    )
-
-
-def _visible(word: str) -> str:
-    return word.strip() or "␣"

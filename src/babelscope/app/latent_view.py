@@ -17,7 +17,8 @@ def lay_out(page: Page) -> None:
         "What would each layer answer? Take a word to translate, or type any beginning. One prompt shows what can "
         "happen, not what is true of the model: `babelscope latent` asks many, with controls and intervals."
     )
-    place, concept = ANY.State(0), ANY.State("")
+    place = ANY.State(1)  # the first word stands there already
+    page.fresh["concept"] = concept = ANY.Textbox("", visible=False)
     page.fresh["question"] = prompt = text_field("Prompt", lines=4)
     with ANY.Row():
         page.fresh["from"] = source = ANY.Dropdown([], label="Translate from", min_width=140)
@@ -51,4 +52,4 @@ def lay_out(page: Page) -> None:
 
     another.click(take, [source, target, place], [place, prompt, concept], **QUEUE)
     prompt.input(lambda: "", None, concept, queue=False, show_progress="hidden", api_visibility="private")
-    page.remember(go.click(read, [prompt, concept], [matrix, top], **QUEUE), "layers", question=prompt)
+    page.remember(go.click(read, [prompt, concept], [matrix, top], **QUEUE), "layers", question=prompt, concept=concept)

@@ -72,9 +72,11 @@ def heat_table(
         + "</tr>"
         for row, (name, line) in enumerate(zip(rows, values))
     )
+    # the caption stands outside the table, which would make it as narrow as itself
     return (
-        f'<div class="bs-scroll" tabindex="0" role="group" aria-label="{shown(caption)}"><table class="bs-heat {kind}">'
-        f"<caption>{shown(caption)}</caption><thead><tr><td></td>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+        f'<figure class="bs-heat {kind}"><figcaption>{shown(caption)}</figcaption>'
+        f'<div class="bs-scroll" tabindex="0" role="group" aria-label="{shown(caption)}"><table>'
+        f"<thead><tr><td></td>{head}</tr></thead><tbody>{body}</tbody></table></div></figure>"
     )
 
 
@@ -104,6 +106,21 @@ def side_by_side(titles: Sequence[str], texts: Sequence[str], notes: Sequence[st
     return f'<div class="bs-sides">{cards}</div>'
 
 
+def token_text(words_: Sequence[str], values: Sequence[float], most: float) -> str:
+    """A text whose tokens are tinted by a number each; the number is said under the pointer.
+
+    >>> token_text(["a", " b"], [0.0, 2.0], 2.0)
+    '<p class="bs-tokens" dir="auto"><span class="above" style="--tint:0%" title="0.00">a</span>\
+<span class="above" style="--tint:100%" title="2.00"> b</span></p>'
+    """
+    spans = "".join(
+        f'<span class="{"below" if value < 0 else "above"}" style="--tint:{round(100 * min(1.0, abs(value) / most))}%" '
+        f'title="{decimals(value, 2)}">{shown(word)}</span>'
+        for word, value in zip(words_, values)
+    )
+    return f'<p class="bs-tokens" dir="auto">{spans}</p>'
+
+
 def _cell(value: float, share: float, digits: int, quiet: float | None, name: str) -> str:
     if math.isnan(value):
         return "<td></td>"
@@ -112,6 +129,13 @@ def _cell(value: float, share: float, digits: int, quiet: float | None, name: st
     side = "below" if share < 0 else "above"
     title = f' title="{shown(name)}"' if name else ""
     return f'<td class="{side}" style="--tint:{tint}%"{title}>{text}</td>'
+
+
+def findings_list(sentences: Sequence[str]) -> str:
+    """What a run found, one sentence on each line; nothing where there is none."""
+    if not sentences:
+        return ""
+    return f'<ul class="bs-findings">{"".join(f"<li>{words(one)}</li>" for one in sentences)}</ul>'
 
 
 def facts_table(facts: Sequence[tuple[str, str]], caption: str) -> str:
@@ -132,13 +156,16 @@ def facts_line(facts: Sequence[tuple[str, str]]) -> str:
 
 STYLE = """
 .bs-scroll {overflow-x: auto; max-width: 100%; padding-bottom: .4rem}
-.bs-heat, .bs-facts {border-collapse: separate; border-spacing: 1px; font-variant-numeric: tabular-nums;
+.bs-heat {margin: 0}
+.bs-heat table, .bs-facts {border-collapse: separate; border-spacing: 1px; font-variant-numeric: tabular-nums;
   font-size: .875rem; width: auto; color: var(--body-text-color)}
-.bs-heat caption, .bs-facts caption {text-align: start; opacity: .8; padding: .3rem 0;
-  max-width: 60rem; white-space: normal}
+.bs-heat figcaption, .bs-facts caption {text-align: start; opacity: .8; padding: .3rem 0; font-size: .875rem;
+  max-width: 60rem; white-space: normal; color: var(--body-text-color)}
 .bs-heat th, .bs-facts th {font-weight: 500; text-align: start; padding: .15rem .5rem; vertical-align: bottom;
   border: 0; color: var(--body-text-color)}
-.bs-heat tbody th {max-width: 28rem; white-space: normal; overflow-wrap: anywhere; vertical-align: middle}
+.bs-heat tbody th {max-width: 28rem; min-width: 4.5rem; white-space: normal; word-break: normal;
+  overflow-wrap: break-word; vertical-align: middle}
+@media (max-width: 600px) {.bs-heat tbody th {max-width: 9rem; padding-inline-start: 0}}
 .bs-heat td {min-width: 3.1em; height: 1.9em; text-align: center; padding: .1rem .25rem; border: 0; border-radius: 2px;
   color: var(--body-text-color)}
 .bs-heat thead td {min-width: 0}
@@ -157,9 +184,21 @@ STYLE = """
 .bs-side p {margin: 0 0 .3rem; white-space: pre-wrap}
 .bs-side .bs-note {font-size: .8rem; opacity: .8}
 .bs-side mark {background: color-mix(in srgb, #d9a72b 45%, transparent); color: inherit; border-radius: 2px}
+.bs-tokens {margin: .1rem 0 .5rem; line-height: 1.7; white-space: pre-wrap; overflow-wrap: anywhere;
+  color: var(--body-text-color)}
+.bs-tokens span {border-radius: 2px; padding: .1em 0}
+.bs-tokens .above {background: color-mix(in srgb, #3b82c4 calc(var(--tint) * .62), transparent)}
+.bs-tokens .below {background: color-mix(in srgb, #d9822b calc(var(--tint) * .62), transparent)}
+.bs-passages h4 {font-size: .875rem; font-weight: 500; margin: .5rem 0 .1rem; color: var(--body-text-color)}
 .bs-facts td {padding: .15rem .5rem; border: 0; overflow-wrap: anywhere; max-width: 60rem}
 button.bs-button {white-space: nowrap; flex: 0 0 auto !important; width: auto !important; padding-inline: 1rem}
 .bs-plain textarea, .bs-plain input {unicode-bidi: plaintext}
+.bs-plain th, .bs-plain th * {word-break: normal !important; overflow-wrap: normal !important;
+  hyphens: none !important}
+.bs-findings {margin: 0 0 .6rem; padding-inline-start: 1.2rem; max-width: 60rem; list-style: disc;
+  color: var(--body-text-color)}
+.bs-findings li {margin: 0 0 .4rem}
+.overflow-menu > button::after {content: " more"; font-size: .875rem}
 .bs-plain table {font-family: var(--font); font-variant-numeric: tabular-nums}
 .bs-plain table td, .bs-plain table td * {unicode-bidi: plaintext; font-family: var(--font) !important}
 .min_value, .max_value {color: var(--body-text-color) !important}

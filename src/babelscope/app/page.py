@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import wraps
 from pathlib import Path
@@ -14,11 +14,12 @@ from typing import Any
 import gradio as gr
 import pandas as pd
 
-from babelscope.app import facts, heads, layers, switches
-from babelscope.app.markup import facts_line, facts_table, shown
+from babelscope.app import facts, heads, layers, steered, switches
+from babelscope.app.markup import facts_line, facts_table, findings_list, shown
 from babelscope.app.session import Loading, Session
 from babelscope.app.work import TEXT_LIMIT, Work
 from babelscope.errors import BabelscopeError, Interrupted
+from babelscope.figures.names import language_name
 
 _log = logging.getLogger(__name__)
 
@@ -74,11 +75,27 @@ class Page:
         """A button that ends what this browser tab has asked for."""
         button("Stop").click(self.jobs.stop, None, None, **QUICK)
 
+    def fill(self) -> None:
+        """What stands in the fields before the page has asked for anything, so that nobody sees it empty."""
+        for (name, component), value in zip(self.fresh.items(), self._choices({}), strict=True):
+            if name == "tabs":  # the first is open
+                continue
+            new: dict[str, Any] = value if isinstance(value, dict) else {"value": value}
+            if "choices" in new:
+                component.choices = [one if isinstance(one, tuple) else (str(one), one) for one in new["choices"]]
+            if "value" in new:
+                component.value = new["value"]
+
     def updates(self, request: gr.Request) -> list[Any]:
         """New choices for everything in `fresh`, in its order; what the address asks for is put into its fields."""
+        return self._choices(
+            {name: str(value)[:TEXT_LIMIT] for name, value in dict(request.query_params or {}).items()}
+        )
+
+    def _choices(self, asked: dict[str, str]) -> list[Any]:
         session = self.session
-        asked = {name: str(value)[:TEXT_LIMIT] for name, value in dict(request.query_params or {}).items()}
         languages = list(session.languages)
+        named = _named(languages)
         model = session.model
         depths = [WHOLE, *map(str, range(model.layers if model else 0))]
         first = "en" if "en" in languages else languages[0] if languages else None
@@ -86,13 +103,17 @@ class Page:
         names = facts.table_names(session)
         choices: dict[str, Any] = {
             "layers": ANY.update(choices=depths, value=WHOLE),
-            "beginning": ANY.update(choices=languages, value=first),
-            "neuron language": ANY.update(choices=languages, value=first),
-            "ioi": ANY.update(choices=ioi, value="en" if "en" in ioi else ioi[0]),
+            "beginning": ANY.update(choices=named, value=first),
+            "neuron language": ANY.update(choices=named, value=first),
+            "ioi": ANY.update(choices=_named(ioi), value="en" if "en" in ioi else ioi[0]),
+            "findings": findings_list(facts.run_findings(session)),
             "facts": facts_table(facts.session_facts(session), "What is open"),
             "tables": ANY.update(choices=names, value=names[0] if names else None),
             "runs": ANY.update(choices=facts.runs_beside(self.folders)),
         }
+        edits = steered.edit_files(session, self.folders)
+        wanted = asked.get("edit", "")
+        choices["edits"] = ANY.update(choices=edits, value=wanted if wanted in edits else (edits[0] if edits else None))
         choices |= self._examples(languages, asked)
         return [choices[name] for name in self.fresh]
 
@@ -101,33 +122,38 @@ class Page:
         session, able = self.session, layers.languages(self.session)
         source, target = ("fr" if "fr" in able else able[0]), ("zh" if "zh" in able else able[-1])
         start = "en" if "en" in languages else languages[0] if languages else ""
-        text, prompt, example = "", "", None
-        try:
+        text, prompt, example, word = "", "", None, layers.Question("", "")
+        # without a text, a task or words the fields are empty
+        with suppress(BabelscopeError):
             corpus = session.need_corpus()
             text = "\n".join(corpus.texts[code][0].replace("\n", " ") for code in corpus.languages[:3])
             prompt = switches.beginning(session, start, 0)
+        with suppress(BabelscopeError):
+            word = layers.question(session, source, target, 0)
+        with suppress(BabelscopeError):
             example = heads.ioi_example(session, "en", 0) if session.model is not None else None
-        except BabelscopeError:
-            pass  # without a text or a task the fields are empty
+        named = _named(languages)
         off = [code for code in asked.get("off", "").split(",") if code in languages]
         view = asked.get("view", "")
         return {
             "tabs": ANY.Tabs(selected=view if view in VIEWS else VIEWS[0]),
             "open": facts_line(facts.session_facts(session)),
             "sentences": asked.get("sentences", text),
-            "regions": ANY.update(choices=languages, value=off or [code for code in languages if code == start]),
+            "regions": ANY.update(choices=named, value=off or [code for code in languages if code == start]),
             "prompt": asked.get("prompt", prompt),
             "steered prompt": asked.get("steered", prompt),
             "neuron layer": _number(asked.get("layer")),
             "neuron": _number(asked.get("neuron")),
+            "typed": asked.get("text", ""),
             "circuit prompt": asked.get("circuit", example.prompt if example else ""),
             "right": asked.get("right", example.target if example else ""),
             "wrong": asked.get("wrong", example.foil if example else ""),
-            "from": ANY.update(choices=able, value=source),
-            "to": ANY.update(choices=able, value=target),
-            "question": asked.get("question", ""),
-            "steer from": ANY.update(choices=languages, value=start or None),
-            "steer to": ANY.update(choices=languages, value=next((one for one in languages if one != start), None)),
+            "from": ANY.update(choices=_named(able), value=source),
+            "to": ANY.update(choices=_named(able), value=target),
+            "question": asked.get("question", word.text),
+            "concept": asked.get("concept", word.concept if asked.get("question", word.text) == word.text else ""),
+            "steer from": ANY.update(choices=named, value=start or None),
+            "steer to": ANY.update(choices=named, value=next((one for one in languages if one != start), None)),
             "steer layer": (session.model.layers // 2) if session.model else 0,
         }
 
@@ -137,6 +163,11 @@ class Page:
         query = f"new URLSearchParams({{view: {json.dumps(view)}, {names}}})"
         write = f"({names}) => {{ history.replaceState(null, '', '?' + {query}); return []; }}"
         return event.success(None, list(fields.values()), None, js=write, **QUICK)
+
+
+def _named(codes: Sequence[str]) -> list[tuple[str, str]]:
+    """Languages by name, with the code that tables use."""
+    return [(code if (name := language_name(code)) == code else f"{name} ({code})", code) for code in codes]
 
 
 def _number(text: str | None) -> int:
@@ -195,6 +226,7 @@ def text_table(label: str, *headers: str, widths: list[str] | None = None) -> An
         wrap=True,
         elem_classes=["bs-plain"],
         max_height=420,
+        min_width=300,
         buttons=["copy"],
         column_widths=widths,
     )

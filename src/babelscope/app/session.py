@@ -53,6 +53,13 @@ class Scores:
     source: str
     """where the numbers come from"""
     layout: NeuronLayout
+    effect: Float[Tensor, "L P N"] | None = None
+    """difference to the other languages in standard deviations (regions by contrast); None where it is not known"""
+
+    @property
+    def ranking(self) -> tuple[str, Float[Tensor, "L P N"]]:
+        """What neurons are ranked by, with its name: the effect that the run's regions rest on, else z."""
+        return ("z", self.z) if self.effect is None else ("effect", self.effect)
 
 
 @dataclass
@@ -140,6 +147,16 @@ class Session:
             self.__dict__["_regions"] = known
         return known
 
+    def region_sets(self) -> dict[str, masks.RegionSet]:
+        """Regions by every method of the run, or those that were found here: method → regions."""
+        known: dict[str, masks.RegionSet] | None = self.__dict__.get("_region_sets")
+        if known is None and self.run is not None and self.run.kind == "regions":
+            files = sorted(name for name in self.run.files() if name.startswith("regions/"))
+            sets = [masks.load_regions(self.run.file(name)) for name in files if name.endswith(".safetensors")]
+            known = self.__dict__["_region_sets"] = {one.method: one for one in sets}
+        found = self.known_regions
+        return known or ({found.method: found} if found is not None else {})
+
     @property
     def known_regions(self) -> masks.RegionSet | None:
         """Regions, where they are known without measuring anything."""
@@ -149,7 +166,17 @@ class Session:
 
     def replace(self, other: Session) -> None:
         """Look at something else from now on."""
-        for name in ("corpus", "_recording", "_scores", "_regions", "_losses", "_moments"):
+        for name in (
+            "corpus",
+            "_recording",
+            "_scores",
+            "_regions",
+            "_region_sets",
+            "_losses",
+            "_moments",
+            "_ioi",
+            "_pairs",
+        ):
             self.__dict__.pop(name, None)
         for name in ("model", "run", "corpus_spec", "codes", "note"):
             setattr(self, name, getattr(other, name))
@@ -166,7 +193,13 @@ class Session:
         )
         # a layer has no neuron where there is no score
         layout = NeuronLayout(tuple((~score[0].isnan()).sum(1).tolist()))
-        return Scores(tuple(str(code) for code in arrays["language"].values), score, z, "the run", layout)
+        if bool(z.isnan().all()):  # a run of few languages leaves z out, for no threshold fits it
+            z = localisation.standard_scores(score)
+        effect = None
+        if "d" in arrays and self.run.summary.get("method") == "contrast":
+            effect = torch.from_numpy(arrays["d"].transpose("language", "layer", "neuron").to_numpy()).double()
+        languages = tuple(str(code) for code in arrays["language"].values)
+        return Scores(languages, score, z, "the run", layout, effect)
 
     def _own_scores(self, work: Work) -> Scores:
         recording = self.recording(work)
@@ -224,12 +257,22 @@ def open_session(
         spec = corpus or _readable(str((run.manifest.get("corpus") or {}).get("spec") or ""))
         found = Session(loaded, run, spec, codes, samples, threshold)
     else:
+        _refuse_missing_run(what)
         loaded = load_model(model or what, loading.revision, loading.dtype, loading.device)
         spec = corpus or (POCKET_TEXT if what.startswith("pocket:") else None)
         found = Session(loaded, None, spec, codes, samples, threshold)
     if corpus is not None:
         _ = found.corpus  # a wrong specification is told now, not at the first click
     return found
+
+
+def _refuse_missing_run(what: str) -> None:
+    """Raises RunError for a path that is none where its folder holds runs."""
+    place = Path(what)
+    if not place.exists() and place.parent != Path() and place.parent.is_dir():
+        beside = sorted(one.parent.name for one in place.parent.glob("*/run.json"))
+        if beside:
+            raise RunError(f"there is no run at {what}; {place.parent} has {', '.join(beside[:8])}")
 
 
 def open_for_viewing(path: str, loading: Loading, now: Session) -> Session:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -10,6 +11,7 @@ from babelscope.app import steered
 from babelscope.app.markup import side_by_side
 from babelscope.app.page import ANY, PROGRESS, QUEUE, Page, button, guess, html_field, text_field, told
 from babelscope.app.work import NEW_TOKENS_LIMIT
+from babelscope.errors import InputError
 
 
 def lay_out(page: Page) -> None:
@@ -37,6 +39,16 @@ def lay_out(page: Page) -> None:
     with ANY.Row():
         go = button("Write", main=True)
         page.stop_button()
+    ANY.Markdown(
+        "Or an edit that `babelscope steer` has fitted and saved (`edits/*.safetensors` of a run), at the strength "
+        "that the run chose, times a factor."
+    )
+    with ANY.Row():
+        page.fresh["edits"] = known = ANY.Dropdown([], label="Edit of a run", min_width=220)
+        typed = text_field("or the path of one", max_length=1000, visible=page.typed_paths)
+        factor = ANY.Slider(-4, 4, 1, step=0.25, label="Times its own strength", min_width=260)
+    with ANY.Row():
+        use = button("Write under the edit")
     written = html_field()
 
     @told
@@ -55,5 +67,35 @@ def lay_out(page: Page) -> None:
             ],
         )
 
+    @told
+    def under(
+        prompt: str, known: str | None, typed: str, factor: float, tokens: int, request: gr.Request,
+        progress: Any = PROGRESS,
+    ) -> Any:  # fmt: skip
+        file = allowed_edit(page, known, typed)
+        with page.jobs.begin(request, progress) as work:
+            found, saved = steered.apply_file(page.session, prompt, file, float(factor), tokens, work)
+        where = f"; adds up to {100 * found.length:.0f} % of a state's length" if saved.directions else ""
+        return side_by_side(
+            ["As it is", f"Under {Path(file).name}, strength {saved.alpha:.3g}"],
+            [found.before.text, found.after.text],
+            [f"looks like {guess(found.before)}", f"looks like {guess(found.after)}{where}"],
+        )
+
+    edited = use.click(under, [prompt, known, typed, factor, tokens], written, **QUEUE)
+    page.remember(edited, "steering", steered=prompt, edit=known)
     done = go.click(write, [prompt, source, target, layer, alpha, tokens], written, **QUEUE)
     page.remember(done, "steering", steered=prompt)
+
+
+def allowed_edit(page: Page, known: str | None, typed: str | None) -> str:
+    """The file to use: one that is offered, or, on this machine only, any that is typed."""
+    if typed and typed.strip():
+        if not page.typed_paths:
+            raise InputError("paths cannot be typed when others can reach this server; start with --runs FOLDER")
+        return typed.strip()
+    if known and known in steered.edit_files(page.session, page.folders):
+        return known
+    raise InputError(
+        "choose an edit" + (", or type the path of one" if page.typed_paths else "") + "; babelscope steer writes them"
+    )

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from babelscope.results import Run
 
 _MOST = 40
+_NAMES = {"overlap": "intervals overlap"}
 _NOT_SETTINGS = ("summary.", "corpus.sentence_ids")
 
 
@@ -64,7 +65,7 @@ def compare(
     found = differences.compare_map(one, two)
     if found is not None:
         print(
-            f"map: Pearson {found['pearson']:.4f} over the pairs of {found['items']:.0f} shared items, "
+            f"similarity map: Pearson {found['pearson']:.4f} over the pairs of {found['items']:.0f} shared items, "
             f"mean difference {found['mean_difference']:.4f}, largest {found['largest_difference']:.4f}\n"
         )
     console = Console()
@@ -94,7 +95,8 @@ def _table(name: str, frame: Any) -> Any:
     from rich.table import Table
 
     left = f" (the first {_MOST} of {len(frame)}; --out FOLDER for all)" if len(frame) > _MOST else ""
-    table = Table(*frame.columns, title=f"{name}{left}", title_justify="left", box=None)
+    columns = [_NAMES.get(column, column) for column in frame.columns]
+    table = Table(*columns, title=f"{name}{left}", title_justify="left", box=None)
     for row in frame.head(_MOST).itertuples(index=False):
         table.add_row(*(_cell(value) for value in row))
     return table
@@ -105,6 +107,8 @@ def _cell(value: Any) -> str:
 
     if value is None or value != value:
         return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     text = f"{value:.4g}" if isinstance(value, float) else str(value)
     return escape(text if len(text) <= 60 else f"{text[:57]}…")
 

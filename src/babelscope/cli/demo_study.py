@@ -7,13 +7,13 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from babelscope.evolution import read_plan, run_sweep
 from babelscope.evolution.sweep_plan import plan_sweep
 from babelscope.findings import findings_of
 from babelscope.models import Model, load_model
 from babelscope.report import write_report
+from babelscope.results.scratch import Scratch
 from babelscope.studies.plan import PlannedStep, StudyPlan
 from babelscope.studies.progress import Progress, silent
 from babelscope.studies.region_plan import plan_regions
@@ -94,8 +94,8 @@ def plan_demo(quick: bool = False, clock: Clock = time.perf_counter) -> StudyPla
 def first_findings(model: Model, progress: Progress = silent) -> list[str]:
     """What a few sentences say already, while the whole study has hardly begun: nothing of it is kept."""
     settings = _first()
-    with TemporaryDirectory(prefix="babelscope-") as folder:
-        run = study_regions(model, settings, Path(folder) / "first", progress=progress)
+    with Scratch("demo") as folder:
+        run = study_regions(model, settings, folder / "first", progress=progress)
         return [found.text for found in findings_of(run) if found.kind != "not measured"]
 
 

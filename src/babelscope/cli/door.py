@@ -77,21 +77,20 @@ def _exit_code(end: SystemExit, stop: Stop) -> int:
 def _told(error: BaseException) -> int:
     if isinstance(error, BabelscopeError):
         # a reader may have wrapped the want of memory in an error of its own
-        _say(f"error: {_MEMORY if _is_memory(error) else error}")
+        if _is_memory(error) or (error.__cause__ is not None and _starved()):
+            return _told_of_memory()
+        _say(f"error: {error}")
         return 2
     if isinstance(error, OSError) and _closed_pipe(error):
         # the reader of a pipe has gone (… | head): not our error
         _discard(sys.stdout)
         return 0
     if _is_usage(error):
-        text = " ".join(str(error).split())
+        text = _missing(error) or " ".join(str(error).split())
         _say(f"error: {text[:1].lower()}{text[1:].rstrip('.')}" if text else f"error: {type(error).__name__}")
         return 2
     if _is_memory(error) or (not isinstance(error, OSError) and _starved()):
-        # at the end of Python libraries tidy up, and would print a traceback each for the same want
-        sys.unraisablehook = lambda _: None
-        _say(f"error: {_MEMORY}")
-        return 2
+        return _told_of_memory()
     if isinstance(error, OSError) and error.errno in _OF_THE_MACHINE:
         where = f"{error.filename}: " if error.filename is not None else "the output: "
         _discard(sys.stdout)
@@ -105,9 +104,31 @@ def _told(error: BaseException) -> int:
     return FAULT
 
 
+def _told_of_memory() -> int:
+    # at the end of Python libraries tidy up, and would print a traceback each for the same want
+    sys.unraisablehook = lambda _: None
+    _say(f"error: {_MEMORY}")
+    return 2
+
+
 def _is_usage(error: BaseException) -> bool:
     """What the command line's own library says of arguments; it is not imported where nothing went wrong."""
     return any(f"{kind.__module__}.{kind.__name__}".startswith("cyclopts.") for kind in type(error).__mro__)
+
+
+def _missing(error: BaseException) -> str:
+    """What to type where something that a verb needs was left out; empty for any other misuse."""
+    argument = getattr(error, "argument", None)
+    if type(error).__name__ != "MissingArgumentError" or argument is None or argument.tokens or _keyword(error):
+        return ""
+    name = argument.name if argument.field_info.is_keyword_only else argument.name.lstrip("-").upper()
+    words = " ".join(("babelscope", *(getattr(error, "command_chain", None) or ())))
+    return f"{words}: {name} is missing; see {words} --help"
+
+
+def _keyword(error: BaseException) -> str | None:
+    """The option that was given without its value."""
+    return getattr(error, "keyword", None)
 
 
 def _is_memory(error: BaseException) -> bool:

@@ -72,8 +72,6 @@ class EvaluationSettings(Settings):
         """Raises InputError where nothing is left to evaluate."""
         if not self.tasks:
             raise InputError("--tasks: name at least one task")
-        if self.controls < 0:
-            raise InputError("--controls cannot be negative")
         kinds = [name.partition(":")[0] for name in self.questions()]
         if len(set(kinds)) < len(kinds):
             raise InputError("--tasks: one file of each set of questions at a time")

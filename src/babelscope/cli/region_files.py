@@ -69,6 +69,9 @@ def import_file(
 
     _refuse_existing(out, overwrite)
     if file.suffix == ".json":
+        given = {"--languages": languages, "--layers": layers, "--neurons": neurons, "--model": model}
+        if idle := [name for name, value in given.items() if value not in (None, ())]:
+            raise InputError(f"{file} says itself what {', '.join(idle)} would: leave that out")
         regions = import_regions(file)
     elif not languages or layers is None or neurons is None:
         raise InputError("LAPE's masks name neither languages nor sizes: give --languages, --layers and --neurons")
@@ -105,11 +108,6 @@ def _read(place: str) -> RegionSet:
     from babelscope.results.hub import fetched
 
     with fetched(place) as path:
-        if path.is_dir():
-            from babelscope.results import open_run
-
-            run = open_run(path)
-            return load_regions(run.file(f"regions/{run.summary.get('method', 'z-score')}.safetensors"))
         return import_regions(path) if path.suffix == ".json" else load_regions(path)
 
 

@@ -83,13 +83,14 @@ def _overview(run: Run, form: Form) -> None:
         for finding in findings_of(run):
             print(f"• {visible(finding.text)}\n")
         for name, value in facts(run):
-            print(f"{name:<10} {visible(value)}")
+            if name != "Tables":  # the last line names them
+                print(f"{name:<10} {visible(value)}")
         if first is not None:
             _print(*first)
         if run.kind == "regions" and "alignment_means" in run.tables:
             _print("alignment, mean over pairs of languages (95 %, leaving one document out)", _alignment(run))
         if run.tables:
-            print("More: babelscope show RUN --table NAME, with NAME one of " + ", ".join(run.tables))
+            print(f"More: babelscope show {visible(run.source)} --table NAME, with NAME one of {', '.join(run.tables)}")
         return
     mark = "- {}" if form == "markdown" else "% {}"
     print("\n".join(mark.format(visible(finding.text)) for finding in findings_of(run)), end="\n\n")
@@ -129,7 +130,10 @@ def _regions(run: Run) -> tuple[str, pd.DataFrame] | None:
         drawn = grid.draws.get(name, 1) > 1
         told = [f"{cell(value)}±{cell(spread)}" if drawn else cell(value) for value, spread in zip(values, spreads)]
         columns["by layer" if name == "random-layer" else name] = told
-    title = "perplexity (base), and its increase in % without each region (random: of its size; by layer: and layers)"
+    title = (
+        "Perplexity of each language (base), and by how many percent it rises with each region switched off; random: "
+        "as many neurons of any layer; by layer: of the same layers"
+    )
     return title, pd.DataFrame(columns)
 
 

@@ -21,7 +21,7 @@ def steer(
 
     For example:
 
-      babelscope steer pocket:pocket-bloom-m --corpus pocket:heldout?n=240 --pairs en:fr --fixed --tokens 24
+      babelscope steer pocket:pocket-bloom-m --corpus 'pocket:heldout?n=240' --pairs en:fr --fixed --tokens 24
       --out runs/steer
 
       babelscope steer CohereLabs/aya-expanse-8b --corpus ntrex:NTREX-128 --languages en,fr,de,ar --pairs en:fr

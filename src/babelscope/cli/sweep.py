@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import nan
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from cyclopts import Parameter
 
 from babelscope.cli.command import verb, verb_app
 from babelscope.cli.options import Planned, note
 from babelscope.errors import PlanError
-from babelscope.settings import Settings
+from babelscope.settings import Settings, Use
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -43,11 +44,15 @@ class Changes(Settings):
     """stories for the cloze: pocket: or stories:FOLDER"""
     circuits: str | None = None
     """task whose circuits are found at each point"""
+    latent: str | None = None
+    """word list with which each point is asked for its latent languages, such as concepts"""
     dtype: str | None = None
     """one number type for all points"""
 
     def check(self) -> None:
-        """Raises PlanError for revisions of no model or of several."""
+        """Raises PlanError for revisions of no model or of several, and for too few sentences."""
+        if self.samples is not None and self.samples < 2:
+            raise PlanError(f"--samples {self.samples}: at least two sentences are needed")
         if self.revisions is not None and len(self.model or ()) != 1:
             raise PlanError("--revisions needs exactly one --model")
 
@@ -74,6 +79,15 @@ class Engine(Settings):
     """such as cuda, mps or cpu [the best there is]"""
     device_map: str | None = None
     """auto spreads a model over devices (needs babelscope[big])"""
+
+    ONLY: ClassVar[Mapping[str, Use]] = {
+        name: (lambda own: own.engine == "ray", "--engine ray") for name in ("address", "cpus", "gpus")
+    }
+
+    def check(self) -> None:
+        """Raises PlanError for less than nothing of a machine."""
+        if self.cpus < 0 or self.gpus < 0 or not self.cpus + self.gpus:
+            raise PlanError(f"--cpus {self.cpus:g} --gpus {self.gpus:g}: 0 or more of each, and not 0 of both")
 
 
 @app.default
@@ -161,6 +175,7 @@ def _changes(asked: Changes) -> dict[str, Any]:
         "corpora": asked.corpus, "languages": asked.languages, "dtype": asked.dtype,
         "measures.regions.samples": asked.samples, "measures.perplexity.texts": asked.texts,
         "measures.story_cloze.stories": asked.stories, "measures.circuits.task": asked.circuits,
+        "measures.latent.words": asked.latent,
     }  # fmt: skip
     return changes | {name: value for name, value in given.items() if value is not None}
 

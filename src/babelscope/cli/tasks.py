@@ -90,6 +90,11 @@ def census(
     _print_census(counted, f"{task}, {options['split']} split, corruption {counted.corruption}")
     for reason in counted.reasons():
         print(f"{reason}: {REASONS[reason]}")
+    if not any(counts.get("survived") for counts in counted.counts.values()):
+        other = "relaxed" if options["split"] == "strict" else "strict"
+        note(
+            f"no prompt survives: try --split {other}, other names or verbs (--source, --verbs), or your own templates"
+        )
 
 
 @app.command(name="sample")

@@ -27,6 +27,8 @@ def compare_headlines(first: Run, second: Run) -> pd.DataFrame:
     rows: list[dict[str, Any]] = []
     for name in _HEADLINES:
         one, two = first.summary.get(name), second.summary.get(name)
+        if name == "threshold" and "z-score" not in {run.summary.get("method", "z-score") for run in (first, second)}:
+            continue  # of z, which none of their regions comes from
         if isinstance(one, int | float) and isinstance(two, int | float):
             apart = _overlap(_interval(first, name), _interval(second, name))
             why = _not_comparable(first, second, name)

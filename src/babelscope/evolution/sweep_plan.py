@@ -6,7 +6,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from babelscope.errors import InputError
 from babelscope.evolution.measures import (
@@ -22,6 +21,7 @@ from babelscope.evolution.points import plan_points
 from babelscope.evolution.types import Place, Point
 from babelscope.evolution.weights import Weights
 from babelscope.models import Model
+from babelscope.results.scratch import Scratch
 from babelscope.studies.circuit_plan import plan_circuits
 from babelscope.studies.plan import PlannedStep, StudyPlan, plan_steps
 from babelscope.studies.region_plan import regions_probe
@@ -44,8 +44,8 @@ def plan_sweep(plan: Plan, where: Place | None = None, clock: Clock = time.perf_
     if not groups:
         raise InputError(f"plan {plan.name}: no model of it can be found, so there is nothing to plan")
     steps: list[PlannedStep] = []
-    with TemporaryDirectory(prefix="babelscope-plan-") as folder:
-        weights = Weights(Path(folder), "none", None)
+    with Scratch("plan") as folder:
+        weights = Weights(folder, "none", None)
         for (name, _), points in groups.items():
             first = points[0]
             assert first.source is not None

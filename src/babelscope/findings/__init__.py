@@ -30,7 +30,7 @@ def findings_of(run: Run) -> list[Finding]:
     if run.kind == "steering":
         kinds = steering_kinds(run, len(texts))
     told = [Finding(kind, text, "") for kind, text in zip(kinds, texts)]
-    stated = ordered(latent_findings(run, texts) if run.kind == "latent" else told)
+    stated = latent_findings(run, texts) if run.kind == "latent" else ordered(told)
     room = _ROOMS.get(run.kind)
     try:
         return stated + (ordered(room(run)) if room else [])

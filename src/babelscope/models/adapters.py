@@ -6,7 +6,6 @@ An unmerged adapter adds to what a module multiplies with, so that the module's 
 from __future__ import annotations
 
 import hashlib
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from torch import nn
 
 from babelscope.errors import MissingExtra, ModelError
 from babelscope.json_text import read_json
+from babelscope.results.scratch import Scratch
 from babelscope.wording import first_line
 
 CONFIG = "adapter_config.json"
@@ -50,8 +50,8 @@ def merged(folder: Path, name: str, load: Callable[[str], Any]) -> tuple[Any, di
         raise MissingExtra("peft", "big", "--merge-adapter") from error
     if not (folder / CONFIG).is_file():
         raise ModelError(f"{name} holds no adapter to merge: it has no {CONFIG}")
-    with tempfile.TemporaryDirectory() as bare:
-        base = load(_without_adapter(folder, Path(bare), name))
+    with Scratch("adapter") as bare:
+        base = load(_without_adapter(folder, bare, name))
     parts = {
         f"{path}.{own}" if path else own: (module, own)
         for path, module in base.named_modules()

@@ -19,6 +19,7 @@ from babelscope.models.model import Model
 from babelscope.models.offload import offloaded
 from babelscope.models.refusals import in_our_words, refuse_files, refuse_sizes
 from babelscope.models.registry import family_from_file
+from babelscope.network import hub_answers
 
 POCKET = "pocket:"
 _SPELLINGS = {
@@ -124,6 +125,8 @@ def load_model(
     settings: dict[str, Any] = {"revision": hub_revision, "trust_remote_code": trust_remote_code}
     if hub_revision is None:
         del settings["revision"]
+    if not Path(place).is_dir() and not hub_answers():
+        settings["local_files_only"] = True  # without a network: what is in the cache, at once
     kwargs = {**settings, "dtype": chosen}
     if attention:
         kwargs["attn_implementation"] = attention
@@ -132,9 +135,9 @@ def load_model(
             raise ModelError("a device map says where every part goes: leave --device out, or --device-map")
         _need_accelerate()
         kwargs["device_map"] = device_map
-    kwargs |= _dequantising(_stored(place, "config.json", hub_revision), id_or_path, options.dequantise)
+    kwargs |= _dequantising(_stored(place, "config.json", settings), id_or_path, options.dequantise)
     if not options.merge_adapter:
-        refuse_adapter(_stored(place, CONFIG, hub_revision), id_or_path)
+        refuse_adapter(_stored(place, CONFIG, settings), id_or_path)
     elif not Path(place).is_dir():
         raise ModelError(f"--merge-adapter takes a folder: download {id_or_path} and give its folder")
     tokenizer = _tokenizer(place, id_or_path, settings)
@@ -202,7 +205,12 @@ def _tokenizer(place: str, name: str, settings: dict[str, Any]) -> Any:
     try:
         return AutoTokenizer.from_pretrained(place, **settings)
     except Exception as error:
-        raise ModelError(f"the tokenizer of {name} cannot be loaded: {in_our_words(error, name)}") from error
+        raise _unloadable(error, name, "the tokenizer of ") from error
+
+
+def _unloadable(error: Exception, name: str, what: str = "") -> ModelError:
+    told = in_our_words(error, name)
+    return ModelError(told if told.startswith(f"{name} ") else f"{what}{name} cannot be loaded: {told}")
 
 
 def _weights(place: str, name: str, kwargs: dict[str, Any]) -> Any:
@@ -211,7 +219,7 @@ def _weights(place: str, name: str, kwargs: dict[str, Any]) -> Any:
         loaded: Any = maker.from_pretrained(place, output_loading_info=True, **kwargs)
         hf, report = loaded
     except Exception as error:
-        raise ModelError(f"{name} cannot be loaded: {in_our_words(error, name)}") from error
+        raise _unloadable(error, name) from error
     missing = sorted(report.get("missing_keys", ()))
     if missing:
         raise ModelError(f"{name}: {len(missing)} weights are missing from the checkpoint, the first is {missing[0]}")
@@ -238,11 +246,11 @@ def _maker(place: str, name: str, kwargs: dict[str, Any]) -> Any:
         MODEL_FOR_MASKED_LM_MAPPING_NAMES,
     )
 
-    settings = {key: kwargs[key] for key in ("revision", "trust_remote_code") if key in kwargs}
+    settings = {key: kwargs[key] for key in ("revision", "trust_remote_code", "local_files_only") if key in kwargs}
     try:
         config = AutoConfig.from_pretrained(place, **settings)
     except Exception as error:
-        raise ModelError(f"{name} cannot be loaded: {in_our_words(error, name)}") from error
+        raise _unloadable(error, name) from error
     kind = config.model_type
     chosen = kwargs["dtype"]
     spread = "device_map" in kwargs  # over several devices and the disk
@@ -258,7 +266,7 @@ def _maker(place: str, name: str, kwargs: dict[str, Any]) -> Any:
     return AutoModelForImageTextToText if images else AutoModelForCausalLM
 
 
-def _stored(place: str, file: str, revision: str | None) -> Path | None:
+def _stored(place: str, file: str, settings: dict[str, Any]) -> Path | None:
     """A file of a model folder, or of a repository on the hub or in its cache; None where there is no such file."""
     if Path(place).is_dir():
         return path if (path := Path(place) / file).is_file() else None
@@ -268,7 +276,8 @@ def _stored(place: str, file: str, revision: str | None) -> Path | None:
         found: str | None = cached_file(
             place,
             file,
-            revision=revision,
+            revision=settings.get("revision"),
+            local_files_only=settings.get("local_files_only", False),
             _raise_exceptions_for_missing_entries=False,
             _raise_exceptions_for_connection_errors=False,
         )

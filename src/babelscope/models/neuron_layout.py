@@ -110,8 +110,13 @@ class NeuronLayout:
         return values.flatten(-2) if self.alike else values[..., self.exists]
 
     def check(self, mask: Bool[Tensor, "P N"], model: str) -> None:
-        """Raises InputError for a mask of another shape, or one that names a neuron that its layer does not have."""
+        """Raises InputError for what is no mask, one of another shape, or one with a neuron that its layer lacks."""
         shape = (self.layers, self.widest)
+        if not isinstance(mask, Tensor):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise InputError(
+                f"a mask [layer, neuron] is needed, got {type(mask).__name__}; of a set of regions take that of one "
+                "language: regions['en']"
+            )
         if tuple(mask.shape) != shape:
             raise InputError(f"a mask of shape {tuple(mask.shape)} does not fit {model}: layers × neurons are {shape}")
         beyond = (mask.cpu() & ~self.exists).nonzero()

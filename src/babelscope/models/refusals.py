@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -93,17 +94,27 @@ def in_our_words(error: BaseException, name: str) -> str:
     if "is not a valid git identifier" in text or "RevisionNotFound" in type(error).__name__:
         return f"{name}: there is no such revision on the hub; leave --revision out for the newest"
     if any(sign in text for sign in ("couldn't connect", "Cannot reach", "offline mode", "LocalEntryNotFound")):
-        return (
-            f"{name} is no folder here and not in the cache, and the hub cannot be reached: check the name, "
-            "give a folder, or pocket:NAME for a built-in model"
+        return f"{name} is no folder here and not in the cache, and the hub cannot be reached: " + (
+            _near(name) or "check the name, give a folder, or pocket:NAME for a built-in model"
         )
     if "is not a local folder and is not a valid model identifier" in text or "RepositoryNotFound" in text:
-        return f"{name} is no folder here and no model of the hub (or a private one: huggingface-cli login)"
+        way = _near(name) or "or is it a private one: hf auth login"
+        return f"{name} is no folder here and no model of the hub; {way}"
     if "gated repo" in text.lower() or "GatedRepo" in type(error).__name__:
-        return f"{name} is open to those only who accepted its terms: do so on its page, then huggingface-cli login"
+        return f"{name} is open to those only who accepted its terms: do so on its page, then hf auth login"
     if "no file named" in text and "model.safetensors" in text:
         return f"{name} holds no weights: a model folder has *.safetensors or *.bin beside config.json"
     if "header too large" in text or "HeaderTooLarge" in text:
         return f"{name}: its weights are no safetensors file (is it a pointer of Git LFS? run `git lfs pull`)"
     first = first_line(error)
     return first if not first.endswith(":") else f"{first} {' '.join(text.split(first, 1)[-1].split())}"[:200].strip()
+
+
+def _near(name: str) -> str:
+    """A question after the model folder, or the built-in model, that was perhaps meant."""
+    from babelscope.pocket.models import MODELS
+
+    beside = {str(file.parent): f"{file.parent}" for file in Path(name).parent.glob("*/config.json")}
+    known = beside | {one: f"pocket:{one}" for one in MODELS}
+    meant = [known[one] for one in get_close_matches(name, known, n=2, cutoff=0.75)]
+    return f"did you mean {' or '.join(meant)}?" if meant else ""

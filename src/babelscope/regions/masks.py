@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,12 +22,12 @@ from torch import Tensor
 from babelscope.errors import InputError
 from babelscope.json_text import parse_json
 from babelscope.models.neuron_layout import NeuronLayout
-from babelscope.results.whole import whole_file
+from babelscope.results.sealed import read_sealed, save_sealed
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-FORMAT = 1
+FORMAT, KEY = 1, "babelscope"
 
 
 @dataclass(frozen=True, repr=False)
@@ -121,25 +121,23 @@ def from_matrix(
 
 def save_regions(regions: RegionSet, path: Path | str) -> None:
     """Write a region set as safetensors with JSON metadata, whole or not at all; raises InputError."""
-    from safetensors.torch import save_file
-
     tensors = {f"mask/{code}": mask.to(torch.uint8).contiguous() for code, mask in regions.masks.items()}
     tensors |= {f"score/{code}": score.float().contiguous() for code, score in regions.scores.items()}
     facts = {"format": FORMAT, "method": regions.method, "languages": list(regions.languages), **regions.facts}
     if regions.widths:
         facts["widths"] = list(regions.widths)
-    with whole_file(Path(path)) as partial:
-        save_file(tensors, partial, metadata={"babelscope": json.dumps(facts, ensure_ascii=False, sort_keys=True)})
+    save_sealed(tensors, path, KEY, json.dumps(facts, ensure_ascii=False, sort_keys=True))
 
 
 def load_regions(path: Path | str) -> RegionSet:
-    """Read a region set; raises InputError with one line for anything that is not one."""
-    from safetensors import SafetensorError, safe_open
+    """Read a region set, of a file or of a run (its main ones, with scores); raises InputError for what is not one."""
+    from safetensors import SafetensorError
 
+    if Path(path).is_dir():
+        return _of_run(Path(path))
     try:
-        with safe_open(path, framework="pt") as file:
-            facts = parse_json((file.metadata() or {})["babelscope"], f"{path}: its metadata")
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        text, tensors = read_sealed(path, KEY)
+        facts = parse_json(text, f"{path}: its metadata")
         if facts.pop("format") != FORMAT:
             raise InputError(f"{path}: a newer format than this version of babelscope reads")
         method, languages, widths = facts.pop("method"), facts.pop("languages"), facts.pop("widths", [])
@@ -160,6 +158,25 @@ def load_regions(path: Path | str) -> RegionSet:
         if tuple(score.shape) not in shapes or not score.is_floating_point():
             raise InputError(f"{path}: the scores of {code} do not have the shape of its mask")
     return RegionSet(masks, method, facts, scores, read_widths(str(path), widths, masks))
+
+
+def _of_run(folder: Path) -> RegionSet:
+    """The regions that the pages of a run speak of, with their scores, which a run keeps in its arrays."""
+    from babelscope.results import is_run, open_run
+
+    if not is_run(folder):
+        raise InputError(f"{folder} is no run: give a run directory or a region file (runs/…/regions/….safetensors)")
+    run = open_run(folder)
+    method = str(run.summary.get("method", "z-score"))
+    if f"regions/{method}.safetensors" not in run.files():
+        raise InputError(f"{folder}: a run of {run.kind} holds no regions; give a run of babelscope regions")
+    found, arrays = load_regions(run.file(f"regions/{method}.safetensors")), run.arrays()
+    name = {"contrast": "d", "z-score": "z"}.get(method, "")
+    if name not in arrays:
+        return found
+    values = arrays[name].transpose("language", "layer", "neuron")
+    scores = {code: torch.from_numpy(values.sel(language=code).to_numpy()) for code in found.languages}
+    return replace(found, scores=scores)
 
 
 def read_widths(path: str, widths: Any, masks: Mapping[str, Bool[Tensor, "P N"]]) -> tuple[int, ...]:

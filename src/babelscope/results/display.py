@@ -32,6 +32,9 @@ class Shown(Protocol):
     def table(self, name: str) -> pd.DataFrame: ...
 
 
+_NAMES = {"n": "Sentences", "threshold": "Threshold of z"}
+
+
 def run_html(run: Shown) -> str:
     """An HTML table of the run's facts."""
     told = table(f"babelscope {run.kind} run", [], facts(run), most=40)
@@ -52,9 +55,11 @@ def facts(run: Shown) -> Iterator[tuple[str, str]]:
     corpus: dict[str, Any] = run.manifest.get("corpus") or {}
     yield "Model", run.model_name
     for key in ("lrds", "sads", "sklr", "neurons", "layers", "n", "threshold"):
+        if key == "threshold" and run.summary.get("method", "z-score") != "z-score":
+            continue  # on z, which no region of this run comes from
         if run.summary.get(key) is not None:
             shown = number(run.summary[key]) + _interval((run.summary.get("intervals") or {}).get(key))
-            yield key.upper() if len(key) == 4 else key.capitalize(), shown
+            yield _NAMES.get(key, key.upper() if len(key) == 4 else key.capitalize()), shown
             if key == "sklr" and run.summary.get("excess_sklr") is not None:
                 excess = number(run.summary["excess_sklr"])
                 excess += _interval((run.summary.get("intervals") or {}).get("excess_sklr"))

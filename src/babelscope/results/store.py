@@ -99,7 +99,7 @@ def refuse_existing(url: str, overwrite: bool) -> None:
     if not system.exists(target):
         return
     if not overwrite:
-        raise RunError(f"{url} exists; give --overwrite or another --out")
+        raise RunError(f"{url} exists; give --overwrite or another --out (in Python overwrite=True, another folder)")
     if not system.exists(f"{target}/{CHECKSUMS}") and system.ls(target):
         raise RunError(f"{url} is not a run, so it will not be overwritten; give another --out")
 

@@ -153,13 +153,20 @@ class Fidelity:
     why: str = ""
 
 
-def fidelity(gains: Float[Array, " n"], documents: Sequence[str], reference: Float[Array, " m"]) -> Fidelity:
+def fidelity(
+    gains: Float[Array, " n"],
+    documents: Sequence[str],
+    reference: Float[Array, " m"],
+    reference_documents: Sequence[str] | None = None,
+) -> Fidelity:
     """F = mean r / mean r*, its interval by leaving documents out of r, r* held as measured.
+
+    `reference_documents`: those of the sentences of r*; each its own where they are not given.
 
     NaN where the interval of r* covers 0: then the model cannot judge.
     """
     r = _jackknife(gains, documents)
-    star = _jackknife(reference, [str(place) for place in range(len(reference))])
+    star = _jackknife(reference, reference_documents or [str(place) for place in range(len(reference))])
     n = int((~np.isnan(gains)).sum())
     nan, why = float("nan"), ""
     if not star.low > 0:

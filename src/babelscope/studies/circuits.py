@@ -25,7 +25,7 @@ from babelscope.studies import circuit_tables as tables
 from babelscope.studies.circuit_ablations import write_ablations
 from babelscope.studies.circuit_arrays import head_arrays
 from babelscope.studies.circuit_edges import Edges, EdgeSettings, control_prompts, find_edges
-from babelscope.studies.circuit_measures import Measured, Prompts, prompts_of, repeated
+from babelscope.studies.circuit_measures import Measured, Prompts, check_repeats, prompts_of, repeated
 from babelscope.studies.circuit_roles import ALSO, ffn_rows, role_rows
 from babelscope.studies.circuit_screen import screen_rows
 from babelscope.studies.circuit_settings import PRESETS, CircuitsSettings, Prompted, preset
@@ -111,6 +111,7 @@ class Side:
     def of(cls, model: Model, settings: CircuitsSettings, languages: Sequence[str]) -> Side:
         """The prompts of each language; raises UnsupportedModel, and NoPromptSurvives with the census."""
         check_model(model)
+        check_repeats(model, settings)
         return cls(model, {code: prompts_of(model, settings, code) for code in languages})
 
     def languages(self, settings: CircuitsSettings) -> dict[str, LanguageSteps]:

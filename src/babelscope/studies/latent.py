@@ -6,7 +6,6 @@ Steps: a lens for each pair of languages and kind of lens, the tuned lens before
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -138,9 +137,11 @@ def study_latent(
             run.table("alignment", results[steps.alignment])
         run.manifest.update(_manifest(model, settings, words, steps.inputs))
         run.manifest["corpus_notes"] = [] if parallel is None else list(parallel.notes)
+        first = headline(model.id, found, settings.lens[0])
         run.manifest["summary"] = {
+            "headline": "".join(first),
             "sentences": [
-                *headline(model.id, found, settings.lens[0]),
+                *first,
                 *(one.sentence for one in (*found, *patched)),
             ],
             "languages": list(words.languages),
@@ -184,7 +185,7 @@ class LatentSteps:
             "weights": model.weight_hash,
             "tokenizer": model.tokenizer_hash,
             "dtype": str(model.dtype),
-            "words": _hash([asdict(concept) for concept in words.concepts]),
+            "words": words.hash,
         }
         aligned = {"parallel": parallel.hash} if parallel is not None else {}
         self.tuned = self._tuned_step() if "tuned" in settings.lens else None
@@ -369,10 +370,6 @@ def _manifest(model: Model, settings: LatentSettings, words: WordList, inputs: M
 
 def _plain(value: object) -> Any:
     return str(value) if isinstance(value, Path) else list(value) if isinstance(value, tuple) else value
-
-
-def _hash(value: object) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True, default=list).encode()).hexdigest()
 
 
 def _file_hash(path: Path) -> str:

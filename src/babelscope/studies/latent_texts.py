@@ -18,7 +18,10 @@ def chosen_words(settings: LatentSettings) -> WordList:
     absent = sorted({code for pair in settings.pairs for code in pair} - set(words.languages))
     absent += sorted(set(settings.candidates or ()) - set(words.languages))
     if absent:
-        raise InputError(f"no words in {', '.join(absent)}: the languages are {', '.join(words.languages)}")
+        raise InputError(
+            f"no words in {', '.join(absent)}: the languages are {', '.join(words.languages)}; --from and --to (and "
+            "--candidates) must be among them"
+        )
     if len(words) <= settings.n:
         return words
     drawn = sorted(random.Random(f"{settings.seed} words").sample(range(len(words)), settings.n))

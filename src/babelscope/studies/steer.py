@@ -15,7 +15,8 @@ import pandas as pd
 import torch
 
 from babelscope.corpora import ParallelCorpus, load_corpus
-from babelscope.errors import InputError
+from babelscope.corpora.files import read_lines
+from babelscope.errors import CorpusError, InputError
 from babelscope.languages import language
 from babelscope.models import Model
 from babelscope.models.decoding import ignored_settings, stop_ids
@@ -224,8 +225,8 @@ class SteeringSteps:
             prompts = read_benchmark(where.removeprefix(BENCHMARK), ("monolingual",))
             return [one.text for one in prompts if one.language == source]
         try:
-            return [line.strip() for line in Path(where).read_text(encoding="utf-8").splitlines() if line.strip()]
-        except (OSError, UnicodeDecodeError) as error:
+            return [line.strip() for line in read_lines(Path(where)) if line.strip()]
+        except CorpusError as error:
             raise InputError(f"--prompts {where}: corpus, everyday, lcb:FOLDER, or a text file ({error})") from error
 
 

@@ -144,7 +144,7 @@ class Pair:
                 known = [value for value in known if value == value]
                 table[row, place] = sum(known) / len(known) if known else np.nan
         each = np.stack([(loss.totals - plain.totals) / plain.counts for loss in changed])
-        shares = front_shares(table, each, seed=self.settings.seed)
+        shares = front_shares(table, each, seed=self.settings.seed, sizes=plain.counts)
         on = on_front(success, rises)
         for place, setting in enumerate(grid):
             self.tables.front.append({
@@ -211,7 +211,7 @@ class Pair:
             self.model, [one.text if use else "" for one, use in zip(plain, usable)], [one.text for one in found],
             seed=self.settings.seed,
         )  # fmt: skip
-        judged_by = fidelity(gains, asked.documents, self.reference)
+        judged_by = fidelity(gains, asked.documents, self.reference, self.told_documents)
         success = _scores(found, asked).mean()
         self.tables.fidelity.append({
             **self.head, **_of(setting), **asdict(judged_by), "success": success,
@@ -230,6 +230,7 @@ class Pair:
     def measure_reference(self, corpus: ParallelCorpus, count: int) -> None:
         """r*: what a translation tells about a held-out sentence."""
         said, told = corpus.texts[self.source][:count], corpus.texts[self.target][:count]
+        self.told_documents = [corpus.groups.get(one, one) for one in corpus.ids[:count]]
         self.reference = retrieval_gains(self.model, said, told, seed=self.settings.seed)
 
     def report_damage(
@@ -253,7 +254,6 @@ class Pair:
                 })  # fmt: skip
 
     # -- shared --------------------------------------------------------------------------------------------------
-
     def answers(self, asked: Asked, edits: Sequence[RowEdit | None]) -> list[list[Judged]]:
         """What the model writes under each edit, judged."""
         written = decode(

@@ -57,6 +57,12 @@ class Role(Row):
     role: str
     score: float = nan
     why: str = ""
+    step: str = ""
+    """of the search that found it"""
+    effect: float = nan
+    """of patching, in logits, with its 95 % interval"""
+    effect_low: float = nan
+    effect_high: float = nan
 
 
 @dataclass(frozen=True)
