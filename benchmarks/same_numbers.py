@@ -27,7 +27,7 @@ NAMES = ["key", "weight_hash"]
 """columns that name what was computed, and are no numbers"""
 CLOSE = 1e-5
 """relative difference that the order of additions in float32 can make"""
-NINE = "en,zh,fr,es,pt,ar,vi,hi,id"
+FIVE = "en,zh,fr,es,ar"
 
 
 @dataclass(frozen=True)
@@ -62,9 +62,10 @@ new   regions: {samples: 20, bootstrap: 20, paper: true, documents: none}
 COMMANDS = (
     Asked(
         "regions",
-        "regions pocket:pocket-bloom-s --corpus pocket:heldout --samples 20 --texts pocket:heldout --text-tokens 256 "
-        f"--controls 1 --bootstrap 20 --permutations 20 --languages {NINE} --alignment --alignment-neurons 0.05 "
-        "--doses 0.01 --methods lape,average-precision,eta-squared,mean-difference,random,random-layer",
+        "regions pocket:pocket-bloom-s --corpus pocket:heldout --samples 12 --texts pocket:heldout --text-tokens 64 "
+        f"--controls 1 --bootstrap 10 --permutations 10 --threshold 1.5 --languages {FIVE} --alignment "
+        "--alignment-neurons 0.05 --doses 0.01 "
+        "--methods lape,average-precision,eta-squared,mean-difference,random,random-layer",
         full="--samples 100 --text-tokens 4096 --permutations 200 --generate 2",
         new="--paper --documents none",
     ),

@@ -27,7 +27,7 @@ from babelscope.errors import InputError, ModelError
 from babelscope.json_text import parse_json
 from babelscope.latent.lens import chunk_logits, normed
 from babelscope.latent.running import Text
-from babelscope.models import Batch, Model, Site, capture, over_batches
+from babelscope.models import Batch, Model, Site, capture, over_batches, require
 from babelscope.results.sealed import read_sealed, save_sealed
 from babelscope.wording import first_line
 
@@ -260,6 +260,7 @@ def over_positions(
     """Calls `work` with the residuals of all layers at all real positions of a batch, [N, D] each, no gradients."""
     if not windows:
         raise InputError("a part of the text for the tuned lens is empty: give more text")
+    require(model, "regions")
     sites = [Site("residual", layer) for layer in range(model.layers + 1)]
 
     def batch_work(batch: Batch) -> None:

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from babelscope.corpora import TextCollection
 from babelscope.errors import InputError, NonFinite
-from babelscope.models import Batch, Model, over_batches
+from babelscope.models import Batch, Model, over_batches, require
 from babelscope.models.encoders import refuse_next_word
 from babelscope.stats import Interval, bootstrap_mean, document_parts, documents_why, no_interval, ratio_t, welch_t
 from babelscope.terms import Joint
@@ -196,6 +196,7 @@ def score(
 
     Independent of batch size and of the vocabulary chunk.
     """
+    require(model, "regions")
     sequences: Sequence[Sequence[int]] = windows.ids.tolist()
     documents = int(windows.document.max()) + 1
     total = torch.zeros(documents, dtype=torch.float64)

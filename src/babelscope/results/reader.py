@@ -117,6 +117,12 @@ class Run:
         `additions` count, added."""
         verify(self.path, additions)
 
+    @property
+    def of_dimensions(self) -> bool:
+        """Whether the run is about dimensions of the residual stream, and not about neurons."""
+        asked: Any = self.manifest.get("asked")
+        return isinstance(asked, Mapping) and asked.get("site") == "residual"
+
     def __repr__(self) -> str:
         return f"Run({self.source!r}, kind={self.kind!r}, model={self.model_name!r})"
 

@@ -25,6 +25,7 @@ from babelscope.studies import circuit_tables as tables
 from babelscope.studies.circuit_ablations import write_ablations
 from babelscope.studies.circuit_arrays import head_arrays
 from babelscope.studies.circuit_edges import Edges, EdgeSettings, control_prompts, find_edges
+from babelscope.studies.circuit_examples import example_rows
 from babelscope.studies.circuit_measures import Measured, Prompts, check_repeats, prompts_of, repeated
 from babelscope.studies.circuit_roles import ALSO, ffn_rows, role_rows
 from babelscope.studies.circuit_screen import screen_rows
@@ -121,7 +122,7 @@ class Side:
     def measure(self, settings: CircuitsSettings, store: StepStore | None, progress: Progress) -> None:
         """Behaviour, patching, search and roles in every language, each a step that is kept until the run is whole."""
         inputs = {
-            "weights": self.model.weight_hash,
+            "model": self.model.function_hash,
             "tokenizer": self.model.tokenizer_hash,
             "dtype": str(self.model.dtype),
             "device": str(self.model.device),
@@ -173,6 +174,7 @@ def _write_tables(
         row for code in done for row in tables.promoted_rows(model, code, prompts[code].main, heads[code], settings.top)
     ]
     _table(run, "promoted", promoted)
+    _table(run, "examples", [row for code in done for row in example_rows(model, code, list(prompts[code].main))])
     write_ablations(run, model, settings, everything, done, progress)
     correlations = _correlations(settings, done)
     if not settings.edges:
@@ -337,8 +339,8 @@ def _manifest(
     }
     decided = {
         "settings": asked,
-        "weights": model.weight_hash,
-        "against": against.weight_hash if against else None,
+        "model": model.function_hash,
+        "against": against.function_hash if against else None,
         "tokenizer": model.tokenizer_hash,
         "prompts": run_key(ids),
         "dtype": facts["dtype"],

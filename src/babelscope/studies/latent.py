@@ -182,7 +182,7 @@ class LatentSteps:
         self.model, self.settings, self.words, self.parallel, self.running = model, settings, words, parallel, running
         self.lens = lens
         self.inputs = {
-            "weights": model.weight_hash,
+            "model": model.function_hash,
             "tokenizer": model.tokenizer_hash,
             "dtype": str(model.dtype),
             "words": words.hash,

@@ -216,7 +216,7 @@ class RegionsStudy:
         """What every number depends on."""
         model = self.model
         return {
-            "weights": model.weight_hash,
+            "model": model.function_hash,
             "tokenizer": model.tokenizer_hash,
             "dtype": str(model.dtype),
             "device": str(model.device),

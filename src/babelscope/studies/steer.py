@@ -104,7 +104,7 @@ def study_steering(
     judge = OfflineRule(found.languages)
     study = SteeringSteps(model, settings, split, judge, progress)
     steps = study.steps(pairs)
-    inputs = {"weights": model.weight_hash, "tokenizer": model.tokenizer_hash, "corpus": found.hash}
+    inputs = {"model": model.function_hash, "tokenizer": model.tokenizer_hash, "corpus": found.hash}
     with (
         KeptSteps(out, "fresh" if fresh else "resume") as beside,
         RunWriter(out, kind="steering", overwrite=overwrite) as run,

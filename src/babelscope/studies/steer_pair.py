@@ -39,7 +39,7 @@ from babelscope.steering.inference import (
     p_of_draws,
     paired_interval,
 )  # fmt: skip
-from babelscope.steering.losses import TextLoss, continuation, damage, fidelity, retrieval_gains, text_loss
+from babelscope.steering.losses import TextLoss, continuation, damage, fidelity, retrieval_gains, rises, text_loss
 from babelscope.steering.writing import Judged, judged
 from babelscope.studies.steer_settings import SteerSettings
 
@@ -119,22 +119,22 @@ class Pair:
         found = self.answers(asked, edits)
         changed = [text_loss(self.model, texts, edit) for edit in edits]
         success = [_scores(rows, asked).mean() for rows in found]
-        rises = [float((loss.totals - plain.totals).sum() / plain.counts.sum()) for loss in changed]
-        self._front(grid, found, asked, changed, plain, success, rises)
+        harm = [damage(loss, plain).value for loss in changed]
+        self._front(grid, found, asked, changed, plain, success, harm)
         chosen: dict[Setting, list[str]] = {}
         for limit in dict.fromkeys((self.settings.limit, *LIMITS)):
-            place = best_within(success, rises, limit)
+            place = best_within(success, harm, limit)
             if place is not None:
                 chosen.setdefault(grid[place], []).append(f"{limit:g}")
         if not any(f"{self.settings.limit:g}" in limits for limits in chosen.values()):
             # nothing stays within the limit: the least damaging is reported, and says so
-            least = int(np.argmin(rises))
+            least = int(np.argmin(harm))
             chosen = {grid[least]: ["least damage"], **chosen}
         return [(setting, ", ".join(limits)) for setting, limits in chosen.items()]
 
     def _front(
         self, grid: Sequence[Setting], found: Sequence[Sequence[Judged]], asked: Asked, changed: Sequence[TextLoss],
-        plain: TextLoss, success: Sequence[float], rises: Sequence[float],
+        plain: TextLoss, success: Sequence[float], harm: Sequence[float],
     ) -> None:  # fmt: skip
         documents = list(dict.fromkeys(asked.documents))
         table = np.full((len(grid), len(documents)), np.nan)
@@ -143,13 +143,13 @@ class Pair:
                 known = [one.success for one, own in zip(answers, asked.documents) if own == name]
                 known = [value for value in known if value == value]
                 table[row, place] = sum(known) / len(known) if known else np.nan
-        each = np.stack([(loss.totals - plain.totals) / plain.counts for loss in changed])
+        each = np.stack([rises(loss, plain) / plain.counts for loss in changed])
         shares = front_shares(table, each, seed=self.settings.seed, sizes=plain.counts)
-        on = on_front(success, rises)
+        on = on_front(success, harm)
         for place, setting in enumerate(grid):
             self.tables.front.append({
                 **self.head, "method": setting.method, "layer": setting.layer, "alpha": setting.alpha,
-                "success": success[place], "delta_nll": rises[place], "front": bool(on[place]),
+                "success": success[place], "delta_nll": harm[place], "front": bool(on[place]),
                 "front_share": float(shares[place]), "n": len(asked.ids), "documents": len(documents),
                 **_means(found[place]),
             })  # fmt: skip

@@ -364,7 +364,7 @@ class _Work:
         only: Sequence[Sender] | None,
     ) -> str:
         prompts = [[pair.clean, pair.corrupted, pair.target, pair.foil, sorted(pair.roles.items())] for pair in pairs]
-        facts = [__version__, versions(), self.model.weight_hash, str(self.model.dtype)]
+        facts = [__version__, versions(), self.model.function_hash, str(self.model.dtype)]
         facts += [_asked(self.step), self.settings.mlps, prompts]
         facts += [[str(receiver) for receiver in into], [str(node) for node in gone]]
         facts += [asdict(self.settings.screen) if self.settings.screen else None, [str(node) for node in only or ()]]

@@ -84,7 +84,7 @@ MEASURES: Mapping[str, Measure] = {
         circuits.ioi_shared, n=96, passes="about 20 forward and backward passes over the prompts"
     ),
     "steering.arithmetic_gain": Measure(
-        steering.arithmetic_gain, corpus="pocket:heldout?n=240", n=48, passes="about 14 generations of each prompt"
+        steering.arithmetic_gain, corpus="pocket:heldout?n=120", n=16, passes="about 14 generations of each prompt"
     ),
 }
 """name in a claim file → what it measures"""
