@@ -23,9 +23,11 @@ import zarr
 
 from benchmarks.house import ROOT, source_at
 
+NAMES = ["key", "weight_hash"]
+"""columns that name what was computed, and are no numbers"""
 CLOSE = 1e-5
 """relative difference that the order of additions in float32 can make"""
-NINE = "en,zh,fr,es,pt,ar,vi,hi,id"
+FIVE = "en,zh,fr,es,ar"
 
 
 @dataclass(frozen=True)
@@ -60,14 +62,15 @@ new   regions: {samples: 20, bootstrap: 20, paper: true, documents: none}
 COMMANDS = (
     Asked(
         "regions",
-        "regions pocket:pocket-bloom-s --corpus pocket:heldout --samples 20 --texts pocket:heldout --text-tokens 256 "
-        f"--controls 1 --bootstrap 20 --permutations 20 --languages {NINE} --alignment --alignment-neurons 0.05 "
-        "--doses 0.01 --methods lape,average-precision,eta-squared,mean-difference,random,random-layer",
+        "regions pocket:pocket-bloom-s --corpus pocket:heldout --samples 12 --texts pocket:heldout --text-tokens 64 "
+        f"--controls 1 --bootstrap 10 --permutations 10 --threshold 1.5 --languages {FIVE} --alignment "
+        "--alignment-neurons 0.05 --doses 0.01 "
+        "--methods lape,average-precision,eta-squared,mean-difference,random,random-layer",
         full="--samples 100 --text-tokens 4096 --permutations 200 --generate 2",
         new="--paper --documents none",
     ),
     Asked("ioi", "circuits pocket:pocket-bloom-s --task ioi --languages en,zh --n 8 --draws 1", full="--n 48"),
-    Asked("tense", "circuits pocket:pocket-bloom-s --task past-tense --languages en,zh --n 8 --draws 1", full="--n 48"),
+    Asked("tense", "circuits pocket:pocket-bloom-s --task past-tense --languages en --n 8 --draws 1", full="--n 48"),
     Asked("sweep", "sweep PLAN", plan=PLAN),
     Asked("evaluate", "evaluate pocket:pocket-bloom-s --languages en,zh,fr"),
 )
@@ -75,9 +78,14 @@ COMMANDS = (
 PAIRED = "intervals are paired by prompt and never narrower than Student's; none where nothing differs"
 ON_PATH = "random circuits lie on paths from input to output, and no two are the same"
 AREAS = "CPR ranks by signed scores and CMD by absolute ones, both on the prompts that did not rank"
-WORDS = "words of the Chinese lexicon were mended, and random text is made of its tokens"
+WORDS = "words of the lexicons were mended, and random text is made of their tokens"
 ROLES = "a role needs its floor and beats its own null; else it is a candidate"
+STUDENT = "ends by leaving one out and Student's t, where a bootstrap was"
 PURPOSE = {
+    "sweep/array *_low/value": STUDENT,
+    "sweep/array *_high/value": STUDENT,
+    "sweep/p*/*_low": STUDENT,
+    "sweep/p*/*_high": STUDENT,
     "*/ablation/rows*": "random sets are distinct, and a stratum has rows of its own",
     "*/ablation/*_low": PAIRED,
     "*/ablation/*_high": PAIRED,
@@ -92,6 +100,7 @@ PURPOSE = {
     "*/cross_*/low": PAIRED,
     "*/cross_*/high": PAIRED,
     "*/cross_*/random": ON_PATH,
+    "*/cross_edges/control": "circuits have the size that the prompts which rank ask for, not those which judge",
     "*/agreement/rows*": "agreement is also taken on inputs of heads, with and without the fix of queries and keys",
     "*/array step_backup*/*": "a backup is a head whose effect grows with the knock-out",
     "*/classification/rows*": ROLES,
@@ -137,7 +146,19 @@ def columns(folder: Path) -> dict[str, pd.DataFrame]:
                 if array.ndim and array.dtype.kind in "fiub" and array.size < 2e6:
                     frame = array.astype(float).to_series().rename("value").reset_index()
                     found[f"array {group + '/' if group else ''}{name}"] = frame
-    return found
+    return {name: frame.drop(columns=NAMES, errors="ignore") for name, frame in _by_label(found).items()}
+
+
+def _by_label(found: dict[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
+    """Points of a sweep by what they are of: their keys are other ones, since keys hold the version of the software."""
+    if "points" not in found:
+        return found
+    points = found["points"]
+    labels = dict(zip(points.key, points.label + " " + points.corpus))
+    return {
+        name: frame.assign(point=frame.point.map(labels)) if "point" in frame else frame
+        for name, frame in found.items()
+    }
 
 
 def compare(old: pd.DataFrame, new: pd.DataFrame) -> dict[str, float]:

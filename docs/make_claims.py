@@ -89,6 +89,41 @@ def verdicts(seeds: dict[int, dict[str, Any]]) -> tuple[str, str]:
     )
 
 
+SEEDS = {
+    "2410.11718": "Zeng et al., Converging to a Lingua Franca",
+    "2410.09223": "Zhang et al., The Same but Different",
+}
+"""the two papers that this package began with"""
+DISTANCES = {
+    "quick": "quick run on the pocket family: no replication",
+    "other model": "another model than the paper's: no replication",
+    "near": "the paper's model",
+}
+
+
+def seeds_said(facts: dict[str, dict[int, dict[str, Any]]]) -> list[str]:
+    """What the two papers claim, each with what holds here, its scope and how far the run is from theirs."""
+    lines: list[str] = []
+    for arxiv, title in SEEDS.items():
+        lines += ["", f"## {title} ({arxiv})", "", "| they claim | here | scope | distance |", "|---|---|---|---|"]
+        for claim in packaged_claims().values():
+            if claim.arxiv != arxiv:
+                continue
+            seeds = facts.get(claim.id)
+            if not seeds:
+                here = f"not tried: waits for {'; '.join(claim.needs)}" if claim.needs else "not run for this page"
+                lines.append(f"| {claim.claim} | {here} | – | – |")
+                continue
+            one = seeds[min(seeds)]
+            models = ", ".join(name.removeprefix("pocket:") for name in one["case"]["models"])
+            verdict, _ = verdicts(seeds)
+            because = one["verdict"]["reason"].split(" (")[0]  # the parts' own reasons stand on the claim's page
+            reason = f" ({because})" if because else ""
+            scope = f"{one['scope']}: {models}"
+            lines.append(f"| {claim.claim} | **{verdict}**{reason} | {scope} | {DISTANCES[one['distance']]} |")
+    return [line.replace("\n", " ") for line in lines]
+
+
 def table(folder: Path) -> str:
     facts = found(folder)
     head = "| claim | theirs | ours (seed 0) | to pass | verdict | twin | seeds | wall, processor |"
@@ -116,6 +151,7 @@ def table(folder: Path) -> str:
     lines += ["", f"{as_said} of {count} runs came out as the claim's file expects."]
     if missing:
         lines.append(f"Not run for this page: {', '.join(missing)}.")
+    lines += seeds_said(facts)
     lines += ["", "## What the others wait for", "", "| claim | waits for |", "|---|---|"]
     lines += [f"| {one.id}: {one.claim} | {'; '.join(one.needs)} |" for one in packaged_claims().values() if one.needs]
     return "\n".join(lines)

@@ -12,11 +12,12 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
+import resource
 import signal
 import sys
 import warnings
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,7 @@ from transformers.models.auto import modeling_auto as auto
 
 from babelscope.errors import BabelscopeError
 from babelscope.models import Model
+from babelscope.models.conformance import Check
 from babelscope.models.gate import failures
 
 BEGIN, END = "<!-- written by docs/make_families.py -->", "<!-- end -->"
@@ -43,6 +45,8 @@ KINDS: dict[str, tuple[Any, Any]] = {
     "encoder": (AutoModelForMaskedLM, auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES),
     "encoder–decoder": (AutoModelForSeq2SeqLM, auto.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES),
 }
+MEMORY = 6 << 30
+"""bytes of addresses that a tiny model and the libraries take at most"""
 WORDS, WIDTH, LAYERS, HEADS, HEAD, UNITS = 128, 32, 4, 4, 8, 48
 SMALL: dict[str, Any] = {
     **dict.fromkeys(("hidden_size", "d_model", "n_embd", "dim", "word_embed_proj_dim", "embedding_size"), WIDTH),
@@ -118,9 +122,7 @@ OWN: dict[str, dict[str, Any]] = {
     "deepseek_v2": {"num_experts_per_tok": 2, "n_group": 1, "topk_group": 1},
     "dots1": {"n_routed_experts": 4, "n_shared_experts": 1, "num_experts_per_tok": 2},
     "jamba": {"attn_layer_period": 2, "attn_layer_offset": 1},
-    "granitemoehybrid": dict.fromkeys(
-        ("layer_types", "layers_block_type"), ["linear_attention", "full_attention"] * 2
-    ),
+    "granitemoehybrid": dict.fromkeys(("layer_types", "layers_block_type"), ["linear_attention", "full_attention"] * 2),
     "zaya": {"num_experts_per_tok": 1},
     "nemotron": {"num_key_value_heads": 2},
     "lfm2_moe": {"layer_types": ["conv", "full_attention"] * 2},
@@ -216,7 +218,8 @@ def _shrunk(config: Any, model_type: str) -> dict[str, Any]:
             kinds = list(dict.fromkeys(found))
             # every kind of layer that there is, as often as fits
             kwargs[name] = [kinds[layer % len(kinds)] for layer in range(LAYERS)]
-    for name in ("text_config", "vision_config", "audio_config", "decoder", "encoder"):
+    parts = ("text_config", "vision_config", "audio_config", "decoder", "encoder")
+    for name in dict.fromkeys((*parts, *getattr(type(config), "sub_configs", ()))):
         part = getattr(config, name, None)
         if hasattr(part, "to_dict"):
             kwargs[name] = {**_shrunk(part, part.model_type), "model_type": part.model_type}
@@ -251,6 +254,8 @@ def asked(kind: str, model_type: str) -> Row:
     try:
         try:
             model = randomised(maker.from_config(small_config(model_type, kind == "causal")))
+            if kind == "causal":
+                _runs(model)
         except Exception as error:
             return Row(kind, model_type, "not built", _line(error))
         try:
@@ -261,15 +266,26 @@ def asked(kind: str, model_type: str) -> Row:
         if not regions and wrapped.no_neurons:
             return Row(kind, model_type, "residual", wrapped.no_neurons)
         if regions:
-            return Row(kind, model_type, "refused", "; ".join(check.problem for check in regions))
+            return Row(kind, model_type, "refused", _reasons(regions))
         circuits = [check for check in failures(wrapped, "circuits") if check.level == "circuits"]
         if circuits:
-            return Row(kind, model_type, "regions", "; ".join(check.problem for check in circuits))
+            return Row(kind, model_type, "regions", _reasons(circuits))
         return Row(kind, model_type, "circuits")
     except Exception as error:
         return Row(kind, model_type, "fault", f"{type(error).__name__}: {_line(error)}")
     finally:
         signal.setitimer(signal.ITIMER_PROF, 0)
+
+
+def _reasons(failed: Sequence[Check]) -> str:
+    return "; ".join(dict.fromkeys(check.problem for check in failed))
+
+
+def _runs(model: Any) -> None:
+    """One pass of the model's own code: sizes that do not fit each other are the configuration's, not ours."""
+    ids = torch.randint(3, WORDS, (2, 9), generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False)
 
 
 def _line(error: BaseException) -> str:
@@ -349,6 +365,20 @@ def changes(before: dict[tuple[str, str], tuple[str, str]], rows: Iterable[Row])
     return [*told, *(f"gone: {kind} {name}" for kind, name in gone)], worse
 
 
+def renew(out: Path, rows: Sequence[Row]) -> None:
+    """Write the table of a page anew; what was not asked stays as it is there."""
+    page = out.read_text(encoding="utf-8")
+    asked_now = {(row.kind, row.type) for row in rows}
+    outcomes = {told: outcome for outcome, told in TOLD.items()}
+    kept = rows_of_page(page).items()
+    every = [*rows, *(Row(*key, outcomes.get(told, told), why) for key, (told, why) in kept if key not in asked_now)]
+    every.sort(key=lambda row: (list(KINDS).index(row.kind), row.type))
+    made = f"With transformers {transformers.__version__}:\n\n{counts(every)}\n\n{table(every)}"
+    before, _, rest = page.partition(BEGIN)
+    after = rest.partition(END)[2]
+    out.write_text(f"{before}{BEGIN}\n{made}\n{END}{after}", encoding="utf-8")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", nargs="*", help="types; default: all")
@@ -360,6 +390,8 @@ def main() -> None:
     transformers.logging.set_verbosity_error()
     torch.set_num_threads(1)
     signal.signal(signal.SIGPROF, _too_long)
+    # a type whose size has a name of its own is not built, and takes no machine down with it
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     rows: list[Row] = []
     for kind in options.kinds:
         for model_type in sorted(KINDS[kind][1]):
@@ -368,6 +400,8 @@ def main() -> None:
             with contextlib.redirect_stdout(io.StringIO()):
                 rows.append(asked(kind, model_type))
             print(rows[-1].kind, rows[-1].type, rows[-1].outcome, rows[-1].reason, sep=" | ", file=sys.stderr)
+            if options.out is not None and options.compare is None:
+                renew(options.out, rows)
     if options.compare is not None:
         before = rows_of_page(options.compare.read_text(encoding="utf-8"))
         if options.only:
@@ -377,18 +411,6 @@ def main() -> None:
         sys.exit(int(worse))
     if options.out is None:
         print(counts(rows))
-        return
-    page = options.out.read_text(encoding="utf-8")
-    # what was not asked stays as it is there
-    asked_now = {(row.kind, row.type) for row in rows}
-    outcomes = {told: outcome for outcome, told in TOLD.items()}
-    kept = rows_of_page(page).items()
-    rows += [Row(*key, outcomes.get(told, told), why) for key, (told, why) in kept if key not in asked_now]
-    rows.sort(key=lambda row: (list(KINDS).index(row.kind), row.type))
-    made = f"With transformers {transformers.__version__}:\n\n{counts(rows)}\n\n{table(rows)}"
-    before, _, rest = page.partition(BEGIN)
-    after = rest.partition(END)[2]
-    options.out.write_text(f"{before}{BEGIN}\n{made}\n{END}{after}", encoding="utf-8")
 
 
 def _too_long(*_: object) -> None:

@@ -173,12 +173,17 @@ def photograph_reports(folder: Path) -> None:
         if page.locator("#r1-circuit-graph").count():
             page.locator("#r1-circuit-graph .node[data-id^='4']").first.click()
             shot(page, "#r1-circuit-graph", "report-circuit")
-            shot(page, "#r1-heads", "report-heads")
+            shot(page, "#r1-head-heatmap", "report-heads")
+            shot(page, "#r1-examples", "report-examples")
+            shot(page, "#r1-circuit-tokens", "report-tokens")
+            shot(page, "#r1-cross-language", "report-across")
         page.locator("#theme").click()
         page.wait_for_timeout(1500)
         page.evaluate("scrollTo(0, 0)")
         page.set_viewport_size({"width": 1280, "height": 860})
         shot(page, None, "report-dark")
+        page = _open(opened, write_report([folder / "regions"], folder / "regions.html"), width=400)
+        shot(page, None, "report-phone")
         if (folder / "bible" / "run.json").is_file():
             page = _open(opened, write_report([folder / "bible"], folder / "bible.html"))
             page.get_by_role("radio", name="by meaning").first.check()
@@ -189,8 +194,8 @@ def photograph_reports(folder: Path) -> None:
             shot(page, "#r0-generations", "report-bible-generations")
 
 
-def _open(opened: Any, path: Path) -> Any:
-    page = opened.new_page(viewport={"width": 1280, "height": 1150})
+def _open(opened: Any, path: Path, width: int = 1280) -> Any:
+    page = opened.new_page(viewport={"width": width, "height": 1150})
     page.set_default_timeout(180_000)
     page.goto(path.resolve().as_uri(), timeout=180_000)
     page.wait_for_selector("html[data-ready=yes]")
@@ -336,6 +341,16 @@ processor time of the page's thread, one machine, one time each, so without an i
 *The circuit of indirect object identification in two languages; a pinned head tells its role, its scores and the tokens
 that it promotes.*
 
+![Example prompts, tokens marked by role](img/gallery-report-examples.webp)
+
+![The circuit over the tokens of a prompt](img/gallery-report-tokens.webp)
+
+*The same circuit over an example prompt: where each head acts, what it looks at, and what patching it changes.*
+
+![Faithfulness across languages beside random heads](img/gallery-report-across.webp)
+
+*How much of the task one language's circuit keeps in the other, with 95 % intervals, beside random heads.*
+
 ![Effect of every head, two languages side by side](img/gallery-report-heads.webp)
 
 *The effect of every head, the same scale in both languages.*
@@ -343,6 +358,10 @@ that it promotes.*
 ![The top of the page in dark colours](img/gallery-report-dark.webp)
 
 *Dark colours.*
+
+![The first screen on a phone](img/gallery-report-phone.webp)
+
+*On a phone.*
 
 ## With a model of the Bible
 

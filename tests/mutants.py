@@ -101,6 +101,32 @@ MUTANTS = (
            'manifest.get("format", FORMAT) > FORMAT', 'manifest.get("format", FORMAT) > FORMAT + 1', "results"),
     Mutant("e10", "a file that was added passes", "results/checksums.py",
            "name not in expected and name != CHECKSUMS]", "name not in expected and name == CHECKSUMS]", "results"),
+    Mutant("s01", "directions point from target to source", "steering/directions.py",
+           "d = m_t - m_s", "d = m_s - m_t", "steering"),
+    Mutant("s02", "damage by an edit with the wrong sign", "steering/losses.py",
+           "return changed.totals - plain.totals", "return plain.totals - changed.totals", "steering_study"),
+    Mutant("s04", "gain of a translation with the wrong sign", "steering/losses.py",
+           "sum(rest) / len(rest) - own[0]", "own[0] - sum(rest) / len(rest)", "steering_study"),
+    Mutant("s05", "Holm's p without the tests that are left", "steering/inference.py",
+           "value * (len(ordered) - place)", "value * len(ordered)", "steering steering_study"),
+    Mutant("s06", "the direction from all other languages with the wrong sign", "steering/directions.py",
+           "moments.mean(target) - rest", "rest - moments.mean(target)", "steering"),
+    Mutant("x01", "the mean of other languages holds the language itself", "studies/routing.py",
+           "(f[:, place, expert].sum() - f[language, place, expert]) / (len(f) - 1)",
+           "f[:, place, expert].sum() / len(f)", "experts_routing"),
+    Mutant("x02", "loss without an expert with the wrong sign", "studies/routing_deactivation.py",
+           "(loss.by_document - base[evaluated].by_document)", "(base[evaluated].by_document - loss.by_document)",
+           "experts_routing"),
+    Mutant("x03", "alignment of routing upside down", "regions/routing.py",
+           "1 - self.same_sentence / self.other_sentence", "self.same_sentence / self.other_sentence",
+           "experts_routing"),
+    Mutant("l01", "controls of a latent language are added, not averaged", "latent/excess.py",
+           "self.mass - (self.row + self.col) / 2", "self.mass - (self.row + self.col)", "latent_lens latent_study"),
+    Mutant("l02", "a concept's gain with the wrong sign", "latent/separation.py",
+           'gained[SOURCES[0]] - gained["other concept"]', 'gained["other concept"] - gained[SOURCES[0]]',
+           "latent_patching"),
+    Mutant("l03", "entropy of a lens in nats", "latent/lens.py",
+           "(lse - weighted / mass) / log(2)", "(lse - weighted / mass)", "latent_lens"),
 )  # fmt: skip
 
 
@@ -137,6 +163,9 @@ def survives(mutant: Mutant) -> bool | None:
 
 def main(names: list[str]) -> int:
     """A line for each mutant, and how many were killed."""
+    unknown = set(names) - {mutant.name for mutant in MUTANTS}
+    if unknown:
+        raise SystemExit(f"no mutant {', '.join(sorted(unknown))}; there are {', '.join(one.name for one in MUTANTS)}")
     chosen = [mutant for mutant in MUTANTS if not names or mutant.name in names]
     tests = sorted({f"tests/test_{name}.py" for mutant in chosen for name in mutant.tests.split()})
     if not passes("py.typed", "", [ROOT / test for test in tests]):

@@ -55,6 +55,7 @@ def write_regions(
     texts: bool = True,
     seed: int = 0,
     model: str = "toy/babel",
+    site: str = "neurons",
 ) -> Run:
     """A regions run: every array and table of the contract."""
     rng = np.random.default_rng(seed)
@@ -163,7 +164,9 @@ def write_regions(
             )
             pivot = frame.groupby(["deactivated", "language"]).perplexity.mean()
             summary["perplexity"] = {d: pivot[d].to_dict() for d in frame.deactivated.unique()}
-        run.manifest.update(_facts(model, languages, n, seed), summary=summary)
+        run.manifest.update(
+            _facts(model, languages, n, seed) | {"asked": {"samples": n, "site": site}}, summary=summary
+        )
         run.file("regions/zscore.safetensors").write_bytes(b"\0" * 16)
     return open_run(path)
 
@@ -407,6 +410,28 @@ def _circuit_tables(run: RunWriter, rng, languages, found, layers, heads) -> Non
                 {"language": x, "template": f"t{i} {HOSTILE[1]}", "offered": 40, "survived": 30 + i, "reason": "span"}
                 for x in languages
                 for i in range(3)
+            ]
+        ),
+    )
+    words = ["When", " Mary", " and", " John", " went", ",", " John", " gave", " to"]
+    roles = ["", "IO", "", "S1", "S1+1", "", "S2", "", "END"]
+    run.table(
+        "examples",
+        pd.DataFrame(
+            [
+                {
+                    "language": x,
+                    "example": place,
+                    "position": position,
+                    "token": word if place else word.upper(),
+                    "role": role,
+                    "answer": " Mary",
+                    "foil": f" John {HOSTILE[0]}",
+                    "template": f"t{place}",
+                }
+                for x in languages
+                for place in range(2)
+                for position, (word, role) in enumerate(zip(words, roles))
             ]
         ),
     )

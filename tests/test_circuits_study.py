@@ -102,11 +102,11 @@ def test_the_command_line_does_the_same_and_writes_a_page(tmp_path):
 @pytest.mark.parametrize(
     ("settings", "line"),
     [
-        (dict(rule="luck"), "no selection rule"),
+        (dict(rule="luck"), "--rule luck: there are"),
         (dict(windows=(2,)), "odd"),
-        (dict(ablation="optimal"), "zero, mean or resample"),
+        (dict(ablation="optimal"), "--ablation optimal: there are"),
         (dict(languages=()), "no language is named"),
-        (dict(mlps="gone"), "recomputed or frozen"),
+        (dict(mlps="gone"), "--mlps gone: there are"),
         (dict(edge_share=0.0), "share of the edges"),
     ],
 )
@@ -129,6 +129,13 @@ def test_bad_input_stops_before_anything_is_measured(pocket, ioi, tmp_path):
     with pytest.raises(InputError, match="no preset 'mine'; there are ioi-bloom"):
         preset("mine")
     assert preset("tense-qwen").model == "Qwen/Qwen2-0.5B-Instruct"
+    assert not list(tmp_path.iterdir())
+
+
+def test_lengths_that_do_not_fit_are_refused(pocket, tmp_path):
+    settings = CircuitsSettings(languages=("en",), **{**QUICK, "repeats": (10, 100_000)})
+    with pytest.raises(InputError, match="--repeats 100000: twice that does not fit"):
+        study_circuits(pocket, settings, tmp_path / "long")
     assert not list(tmp_path.iterdir())
 
 

@@ -15,15 +15,20 @@ from babelscope.claims import Part, Verdict, aggregate, judge, packaged_claims
 from babelscope.claims.case import Case, permuted_ids, permuted_labels
 from babelscope.claims.claim import load_claim, parse_claim
 from babelscope.claims.measures import MEASURES
+from babelscope.claims.measures.regions import any_region
 from babelscope.claims.measures.residual import _hsic, correlated
 from babelscope.claims.measures.routing import normalised_divergence
 from babelscope.claims.measures.steering import _paired
+from babelscope.claims.measures.sweeps import alignment_grows, regions_shrink, right_endings
 from babelscope.claims.page import claim_page
 from babelscope.claims.replicate import Replication, finished, quick_case, replicate, write_replication
 from babelscope.claims.verdict import ends, mean_part, same_point, spread_ends, with_twin
 from babelscope.corpora import ParallelCorpus
-from babelscope.errors import InputError, PlanError
+from babelscope.errors import InputError, PlanError, RunError
+from babelscope.evaluation import load_stories
 from babelscope.latent.separation import head_start, matched_gain
+from babelscope.regions.recording import record
+from babelscope.regions.similarity import whole_means
 from babelscope.studies.region_settings import RegionsSettings
 from babelscope.studies.regions import study_regions
 from tests.command import command
@@ -341,6 +346,13 @@ def test_what_lies_there_is_not_measured_again(found, tmp_path):
     out = write_replication(found, tmp_path / "claim")
     assert finished(found.claim, found.case, out)["claim_hash"] == found.claim.hash
     assert finished(found.claim, replace(found.case, n=31), out) is None
+    whole = (out / "verdict.json").read_bytes()
+    for place in range(20, len(whole), 97):  # one flipped bit anywhere is never a verdict
+        changed = bytearray(whole)
+        changed[place] ^= 1
+        (out / "verdict.json").write_bytes(bytes(changed))
+        with pytest.raises(RunError, match=r"verdict\.json"):
+            finished(found.claim, found.case, out)
     assert finished(found.claim, found.case, tmp_path / "nothing") is None
 
 
@@ -359,3 +371,19 @@ def test_a_claim_is_tried_on_what_a_finished_run_was_about(tmp_path):
     with pytest.raises(InputError, match="other weights than the run"):
         Case(("pocket:pocket-bloom-s",), "", "", weight_hash="0").loaded()
     assert command("replicate", "zeng-same-language", "--quick", "--run", str(out)).exit_code == 2
+
+
+def test_what_grows_is_the_last_point_minus_the_first():
+    case = Case(("pocket:pocket-bloom-s", "pocket:pocket-bloom-m"), "pocket:heldout", "", 8, draws=5, bootstrap=40)
+    small, large = (record(load_model(model), case.sentences()) for model in case.models)
+    for measure in (alignment_grows, regions_shrink):
+        for one in measure(case):
+            assert one.low <= one.estimate <= one.high, one
+    sads, accuracy = alignment_grows(case)
+    assert sads.estimate == pytest.approx(float(whole_means(large).sads) - float(whole_means(small).sads))
+    stories = [told for code, told in load_stories("pocket:?n=8").items() if code != "en"]
+    right = [right_endings(load_model(model), stories).mean() for model in case.models]
+    assert accuracy.estimate == pytest.approx(right[1] - right[0])
+    share, lrds = regions_shrink(case)
+    assert share.estimate == pytest.approx(float(any_region(large).mean()) - float(any_region(small).mean()))
+    assert lrds.estimate == pytest.approx(float(whole_means(large).lrds) - float(whole_means(small).lrds))

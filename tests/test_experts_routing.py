@@ -11,6 +11,8 @@ import torch
 
 from babelscope.errors import InputError
 from babelscope.regions import localisation, nulls, similarity
+from babelscope.regions.expert_deactivation import without_experts
+from babelscope.regions.perplexity import cut_windows, score
 from babelscope.regions.routed import Routing
 from babelscope.regions.routing import (
     divergence,
@@ -25,9 +27,11 @@ from babelscope.regions.routing import (
 )
 from babelscope.regions.routing_nulls import routing_null
 from babelscope.regions.routing_recording import chosen, record_routing
+from babelscope.studies.routing_deactivation import expert_deactivation
 
 from .planted_moe import BY_LANGUAGE, BY_MEANING, BY_WORD, COMMON, EXPERTS, UNUSED, corpus, planted
 from .region_data import corpus as letters
+from .region_data import texts
 from .tiny_mixtures import mixture
 
 
@@ -246,6 +250,9 @@ def test_a_study_of_a_mixture_writes_its_routing(tmp_path):
     owned = experts[experts.chosen & (experts.layer == BY_LANGUAGE)]
     assert dict(zip(owned.language, owned.expert)) == {code: place for place, code in enumerate(routing().languages)}
     assert owned.exclusive.all()
+    for _, one in experts.groupby(["layer", "expert"]):
+        for row in one.itertuples():
+            assert row.f_others == pytest.approx(one.f[one.language != row.language].mean())
     similar = run.table("routing_similarity")
     assert set(similar.layer.dropna()) == {0, 1, 2}
     whole = run.summary["routing"]
@@ -258,3 +265,18 @@ def test_a_study_of_a_mixture_writes_its_routing(tmp_path):
         members = regions[place].reshape(EXPERTS, units)
         assert members[place].mean() > 0.7
         assert members[[other for other in range(6) if other != place]].sum() == 0
+
+
+def test_an_expert_that_is_off_adds_to_the_loss_what_is_lost():
+    model, sentences = mixture("qwen3_moe"), letters(2, 4)
+    found = record_routing(model, sentences)
+    windows = {code: cut_windows(model, texts(2)[code], 16, limit=2) for code in found.languages}
+    rows = expert_deactivation(model, windows, found, controls=1)
+    assert {row.kind for row in rows} == {"own", "matched"}
+    before = {code: score(model, text).nll for code, text in windows.items()}
+    for row in [row for row in rows if row.way == "drop"][:4]:
+        with without_experts(model, {row.layer: [row.expert]}, row.way):
+            after = score(model, windows[row.language]).nll
+        assert row.delta_nll == pytest.approx(after - before[row.language], abs=1e-6)
+        assert row.tokens == score(model, windows[row.language]).tokens
+    assert max(abs(row.delta_nll) for row in rows) > 1e-4

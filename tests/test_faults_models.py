@@ -17,7 +17,8 @@ from babelscope.corpora import ParallelCorpus
 from babelscope.errors import AlreadyEdited, InputError, NonFinite
 from babelscope.evaluation import choice_scores, cloze_items, load_stories
 from babelscope.models import Model, Site, capture, edit, require, resume
-from babelscope.models.hooks import foreign_hooks, hook_count
+from babelscope.models.foreign import foreign_hooks
+from babelscope.models.hooks import hook_count
 from babelscope.regions import deactivate, record
 from babelscope.regions.perplexity import cut_windows, score
 from babelscope.regions.treatments import treated, treatment

@@ -15,8 +15,8 @@ from babelscope import figures
 from babelscope.errors import InputError, RunError
 from babelscope.figures import fonts
 from babelscope.figures.deactivation import perplexity_grid
-from babelscope.figures.page import luminance, panel_plot, plots, text
-from babelscope.figures.palette import COLOURS, colour, language_place
+from babelscope.figures.page import panel_plot, plots, text
+from babelscope.figures.palette import COLOURS, colour, language_place, luminance
 from babelscope.figures.spec import Axis, Bars, Cells, Code, Figure, Line, Panel, Points, Rule, Strip, drawn_numbers
 from babelscope.figures.sweep import checkpoints, scales
 from babelscope.results import RunWriter, open_run
@@ -24,6 +24,7 @@ from babelscope.results.rows import read_rows
 from babelscope.results.schemas.regions import Selectivity
 
 from .synthetic_runs import HOSTILE, LANGUAGES, write_circuits, write_latent, write_regions, write_sweep
+from .test_report_kinds import write_evaluation
 from .test_report_studies import write_confusion, write_steering
 
 NAMES = sorted(figures.FIGURES)
@@ -35,6 +36,7 @@ def runs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
     made = [write_regions(folder / "r"), write_circuits(folder / "c"), write_sweep(folder / "s")]
     made += [write_latent(folder / "l"), write_steering(folder / "t"), write_confusion(folder / "f")]
+    made += [write_evaluation(folder / "e")]
     return {run.kind: run for run in made}
 
 

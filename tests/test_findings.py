@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from types import SimpleNamespace
+
 import pytest
 
 from babelscope.findings import circuits, latent, regions, sweep
 from babelscope.findings.circuits import Behaviour, Transfer
 from babelscope.findings.regions import Deactivated
 from babelscope.findings.sentence import Estimate, Finding, ordered
+from babelscope.latent.verdict import thinks_in
 from babelscope.results.schemas.sweep import PointRow, SweepPoint
 
 NAN = float("nan")
@@ -105,6 +109,20 @@ def test_a_circuit_that_does_not(row, kind):
     assert found.kind == kind
 
 
+def test_above_two_random_sets_is_no_effect():
+    row = replace(kept("en", "zh", 0.9, 0.8, 1.0), sets=2)
+    (found,) = circuits.shared([row])
+    assert found.kind == "undecided"
+    assert "2 sets, all that there are" in found.text
+
+
+def test_few_prompts_say_what_they_cannot_find():
+    (found,) = circuits.power({"en": 10, "zh": 40})
+    assert found.kind == "undecided"
+    assert "English 10" in found.text
+    assert not list(circuits.power({"en": 20}))
+
+
 def test_a_circuit_that_is_none_is_said():
     (found,) = circuits.own([kept("en", "en", 0.1, 0.05, 0.2)])
     assert "not better than random heads in its own language" in found.text
@@ -158,3 +176,15 @@ def test_the_kind_of_a_verdict_is_that_of_its_sentence(outcome, kind):
 
     text = sentence("M", "fr", "zh", Accuracy(40, 40), {"en": (evidence(), Verdict(outcome, why="why"))})
     assert latent.kind_of(text) == kind
+
+
+def test_the_answer_over_all_pairs_stands_first_whatever_single_pairs_say():
+    whole = thinks_in("M", ["no sign", "undecided"])
+    pairs = ["fr to zh shows no sign of English.", "zh to fr passes through Arabic.", "fr to id cannot be decided."]
+    run = SimpleNamespace(tables=["curves", "verdicts"], summary={"headline": whole})
+    found = latent.latent_findings(run, [whole, *pairs])
+    assert [one.text for one in found] == [whole, pairs[1]]
+    assert [one.figure for one in found] == ["latent-strengths", "latent-excess"]
+    single = latent.latent_findings(SimpleNamespace(tables=["curves"], summary={}), [pairs[2], pairs[1], pairs[0]])
+    assert [one.text for one in single] == [pairs[2], pairs[1], pairs[0]]
+    assert latent.latent_findings(run, []) == []

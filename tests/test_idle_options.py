@@ -172,7 +172,7 @@ def test_the_command_line_refuses_them_too_before_a_model_is_looked_for(tmp_path
         (lambda: SteerSettings("lines:x", method=("neurons",), lape_share=-1.0), "--lape-share -1"),
         (lambda: CircuitsSettings(draws=-1), "--draws -1"),
         (lambda: CircuitsSettings(permutations=-1), "counted from 0"),
-        (lambda: CircuitsSettings(repeats=(0,)), "counted from 0"),
+        (lambda: CircuitsSettings(repeats=(0,)), "counted from 1"),
     ],
 )
 def test_no_option_is_nan_infinite_or_listed_twice(make, said):

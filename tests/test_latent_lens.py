@@ -26,7 +26,7 @@ from babelscope.latent.verdict import Accuracy, Evidence, decide, sentence, thin
 from babelscope.latent.words import load_words
 from babelscope.models import Model, load_model
 from babelscope.pocket.planted import KINDS, planted
-from babelscope.stats import Interval, no_interval
+from babelscope.stats import Interval, bootstrap_counts, no_interval
 
 from . import reference_latent as reference
 from .tiny_models import tiny_model, tiny_tokenizer
@@ -231,6 +231,23 @@ def test_simultaneous_ends_hold_in_all_layers_at_once():
     assert 88 <= held <= 100
 
 
+def test_the_upper_end_of_skewed_masses_is_further_off():
+    generator = np.random.default_rng(4)
+    values = np.exp(1.2 * generator.normal(size=(5, 40)) + generator.normal(size=40))
+    band = simultaneous(values, 500, 7)
+    assert (band.high - band.value > 1.1 * (band.value - band.low)).all()
+    # the largest t of either side by a plain loop over the same draws
+    counts = bootstrap_counts(40, 500, 7)
+    sides = []
+    for row in counts:
+        drawn = np.repeat(values, row, axis=1)
+        error = drawn.std(1) / 39**0.5
+        sides.append((drawn.mean(1) - values.mean(1)) / error)
+    lowest = np.quantile(np.min(sides, axis=1), 0.025)
+    own = values.std(1, ddof=1) / 40**0.5
+    assert band.high == pytest.approx(values.mean(1) - lowest * own)
+
+
 def test_derangements_have_no_fixed_point():
     drawn = derangements(7, 500, 3)
     assert drawn.shape == (500, 7)
@@ -371,8 +388,9 @@ def test_load_model_knows_planted_models_and_their_seedless_bytes():
 def test_several_pairs_answer_whether_it_is_english_by_hand():
     silent, read, through, open_ = "no sign", "readable, no detour", "passes through", "undecided"
     assert thinks_in("M", [through, silent, open_]) == (
-        "M passes through English in 1 of 3 pairs of other languages; 1 do not, 1 is open."
+        "M passes through English in 1 of 3 pairs of other languages; 1 does not, 1 is open."
     )
+    assert thinks_in("M", [through, through]) == "M passes through English in 2 of 2 pairs of other languages."
     assert thinks_in("M", [silent, silent, read, open_]).startswith(
         "M does not think in English as far as the lens sees"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -183,6 +184,39 @@ def test_recovery_and_order_by_hand():
 def test_each_condition_of_separable_and_shared(changes, separable, shared):
     found = separation(made(**changes), draws=200)
     assert (found.separable, found.shared) == (separable, shared)
+
+
+def test_what_every_concept_gives_alike_is_no_failure():
+    one = made()
+    one.word[:] = one.word.mean(0)  # no spread at all: the mean over languages does as well as one language
+    found = separation(replace(one, word=one.word + 0), draws=200)
+    assert np.isnan(found.languages_over_demonstrations.low)
+    assert found.separable
+    assert found.shared
+    assert "nan" not in found.sentence
+    without = replace(one, ceiling=np.zeros(40))
+    undecided = separation(without, draws=200)
+    assert undecided.separable is None
+    assert "cannot be decided" in undecided.sentence
+
+
+def test_recovery_is_one_ratio_of_both_halves():
+    one = made()
+    room = np.where(np.arange(40) % 2, 1.0, 0.01)
+    found = separation(replace(one, ceiling=room), draws=200).recovery("mean of languages")
+    layers = one.word[:, 0, 1]
+    assert found.share.value == pytest.approx(layers.sum() / room.sum(), rel=1e-9)
+
+
+def test_an_open_order_is_said_to_be_open():
+    one = made()
+    generator = np.random.default_rng(3)
+    last = one.last.copy()
+    swapped = generator.random(40) < 0.5
+    last[swapped] = last[swapped][..., [0, 2, 1, 3]]
+    found = separation(replace(one, last=last), draws=400)
+    assert 0.05 < found.language_first < 0.95
+    assert "is open" in found.sentence
 
 
 @pytest.mark.parametrize("changes", [{"pairs": 29}, {"solved": False}])

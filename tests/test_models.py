@@ -146,6 +146,19 @@ def test_loading_a_saved_model_round_trips(saved, llama):
     assert model.dtype == torch.float32
 
 
+def test_the_hash_is_of_every_byte_of_the_weights(saved):
+    model = load_model(str(saved))
+    before = model.weight_hash
+    weight = model.hf.get_input_embeddings().weight
+    with torch.no_grad():
+        weight[3, 1] += 1e-3
+    assert Model(model.hf, model.tokenizer).weight_hash != before
+    with torch.no_grad():
+        weight[3, 1] -= 1e-3
+        weight[[3, 4]] = weight[[4, 3]].clone()
+    assert Model(model.hf, model.tokenizer).weight_hash != before
+
+
 def test_missing_tokenizer(saved):
     for file in saved.glob("token*"):
         file.unlink()

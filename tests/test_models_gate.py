@@ -24,9 +24,10 @@ from babelscope.models import Family, LoadOptions, Model, load_model, register_f
 from babelscope.models.experts import PassShape
 from babelscope.models.family_rows import ROWS
 from babelscope.models.gate import failures
-from babelscope.models.hooks import Site, capture, edit
+from babelscope.models.hooks import Site, capture, edit, resume
 from babelscope.models.registry import family_from_file, row_from_data
 from babelscope.models.rows import RowEdit, edited_rows
+from babelscope.regions.deactivation import deactivate
 from babelscope.regions.expert_deactivation import without_experts
 from babelscope.regions.perplexity import cut_windows, score, token_losses
 from babelscope.regions.recording import record
@@ -78,9 +79,6 @@ def test_the_gate_asks_again_when_weights_change():
     projection = model.blocks[0].self_attn.o_proj
     own = projection.forward
     projection.forward = lambda hidden: own(hidden) * 2
-    require(model, "circuits")  # code put in the place of code is not seen
-    with torch.no_grad():
-        projection.weight.add_(0)
     with pytest.raises(UnsupportedModel, match="attention's output"):
         require(model, "circuits")
 
@@ -97,22 +95,45 @@ def test_a_hook_added_after_the_first_check_is_asked_about():
     require(model, "regions")
 
 
-def test_an_edited_model_is_never_asked_for_the_first_time():
+def test_a_model_that_is_edited_before_it_was_ever_asked_is_asked_as_it_is():
+    """The edit is set aside while the model is asked, and stands again afterwards; the answer is the bare model's."""
     zero = {Site("mlp_write", 1): torch.zeros_like}
+    bare = Model(tiny_model("llama"), tiny_tokenizer(), id="bare")
+    with torch.inference_mode(), edit(bare, zero):
+        wanted = bare.trunk(IDS)
     model = Model(tiny_model("llama"), tiny_tokenizer(), id="tiny")
-    with edit(model, zero), torch.inference_mode():
-        with pytest.raises(AlreadyEdited, match=r"tiny was not checked for circuits before it was edited"):
-            require(model, "circuits")
+    with torch.inference_mode(), edit(model, zero) as fired:
+        require(model, "circuits")
+        assert fired == {Site("mlp_write", 1): 0}
+        assert torch.equal(model.trunk(IDS), wanted)
+    with torch.inference_mode(), edit(model, zero, exclusive=True):
+        with pytest.raises(AlreadyEdited), edit(model, zero):
+            pass
         model.trunk(IDS)
-    require(model, "circuits")
-    with edit(model, zero), torch.inference_mode():
-        require(model, "circuits")  # known from before
-        model.trunk(IDS)
+    again = Model(tiny_model("llama"), tiny_tokenizer(), id="again")
+    mask = torch.zeros(again.layers, again.neurons_per_layer, dtype=torch.bool)
+    mask[1] = True
+    with deactivate(again, mask):
+        inside = record(again, corpus()).means
+    with deactivate(bare, mask):
+        assert torch.equal(torch.as_tensor(inside), torch.as_tensor(record(bare, corpus()).means))
+    with resume(again, 2, torch.ones(2, 6, 32)):
+        Model(again.hf, tiny_tokenizer(), id="twin").renew()
+        require(Model(again.hf, tiny_tokenizer(), id="twin"), "circuits")
     mixture = Model(mixture_weights("mixtral"), tiny_tokenizer(), id="mixed")
     with without_experts(mixture, {0: [1]}), torch.inference_mode():
-        with pytest.raises(AlreadyEdited, match="before it was edited"):
-            require(mixture, "regions")
+        require(mixture, "circuits")
         mixture.trunk(IDS)
+    with without_experts(mixture, {0: [1]}, "reroute"), torch.inference_mode():
+        assert Model(mixture.hf, tiny_tokenizer(), id="twin").scales == mixture.scales
+        mixture.trunk(IDS)
+
+
+def test_a_model_that_fails_is_refused_within_an_edit_too(misread):
+    with edit(misread, {Site("neurons", 0): torch.zeros_like}), torch.inference_mode():
+        with pytest.raises(UnsupportedModel, match="cannot be used for circuits"):
+            require(misread, "circuits")
+        misread.trunk(IDS)
 
 
 def test_every_router_is_among_the_sites():
@@ -167,8 +188,9 @@ def test_weights_that_are_zero_when_the_multipliers_are_measured_are_no_reason_t
         return model
 
     require(emptied("llama"), "circuits")
-    with pytest.raises(UnsupportedModel, match="logits miss"):  # a multiplier that came to light afterwards
-        require(emptied("granite", logits_scaling=4.0), "circuits")
+    granite = emptied("granite", logits_scaling=4.0)
+    require(granite, "circuits")  # a multiplier that came to light afterwards is measured then
+    assert granite.scales.logits == 0.25
 
 
 # -- adapters -------------------------------------------------------------------------------------------------------

@@ -227,3 +227,9 @@ def test_alignment_neurons_carry_sads_and_their_loss_is_measured_against_random_
     sads = {row.deactivated: row.value for row in rows if row.measure == "sads"}
     assert sads["base"] == pytest.approx(float(whole_means(found).sads), rel=1e-6)
     assert sads["alignment"] < sads["random-layer"]
+    before = score(loaded, windows["en"]).nll
+    with deactivate(loaded, alignment_neurons(found, 0.05)):
+        after = score(loaded, windows["en"]).nll
+    added = {row.deactivated: row for row in rows if row.measure == "delta_nll"}
+    assert added["alignment"].value == pytest.approx(after - before, rel=1e-6)
+    assert abs(after - before) > 1e-6

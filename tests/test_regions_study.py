@@ -229,8 +229,8 @@ def test_the_papers_numbers_keep_their_names(tmp_path):
     ("changes", "message"),
     [
         ({"samples": 1}, "at least two sentences"),
-        ({"controls": -1}, "cannot be negative"),
-        ({"permutations": -1}, "cannot be negative"),
+        ({"controls": -1}, "counted from 0"),
+        ({"permutations": -1}, "counted from 0"),
         ({"fdr": 1.5}, "between 0 and 1"),
         ({"bootstrap": 0}, "at least one draw"),
         ({"methods": ("magic",)}, "magic: there are contrast, z-score"),

@@ -18,7 +18,7 @@ import xarray as xr
 
 from babelscope.errors import RunError
 from babelscope.results import RunWriter, compare_runs, get_run, is_run, list_runs, open_run, put_run, run_key
-from babelscope.results.manifest import plain
+from babelscope.results.manifest import FORMAT, plain
 
 from .synthetic_runs import HOSTILE, SENTENCES, write_circuits, write_regions, write_sweep
 
@@ -243,9 +243,10 @@ def test_what_is_no_run(tmp_path):
     (run.path / "run.json").write_bytes(b"\xff{")
     with pytest.raises(RunError, match=r"run\.json .* damaged"):
         open_run(run.path)
-    (run.path / "run.json").write_text('{"kind": "regions", "format": 99}')
-    with pytest.raises(RunError, match="newer"):
-        open_run(run.path)
+    for newer in (FORMAT + 1, 99):
+        (run.path / "run.json").write_text(json.dumps({"kind": "regions", "format": newer}))
+        with pytest.raises(RunError, match="newer"):
+            open_run(run.path)
 
 
 def test_the_manifest_is_plain_json(tmp_path):

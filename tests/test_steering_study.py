@@ -31,7 +31,16 @@ from babelscope.steering.inference import (
     p_of_draws,
     paired_interval,
 )
-from babelscope.steering.losses import continuation, damage, fidelity, losses, retrieval_gains, text_loss
+from babelscope.steering.losses import (
+    TextLoss,
+    continuation,
+    damage,
+    fidelity,
+    losses,
+    retrieval_gains,
+    rises,
+    text_loss,
+)
 from babelscope.steering.moments import collect
 from babelscope.steering.sentences import first_sentence
 from babelscope.steering.writing import judged
@@ -91,6 +100,22 @@ def test_p_values_holm_and_the_front_by_hand():
     assert shares.tolist() == [1.0, 0.0]
 
 
+def test_a_long_document_counts_by_its_tokens_on_the_front():
+    # per token the first setting harms more, but in the short document alone
+    success, harm = np.array([[0.9, 0.9], [0.8, 0.8]]), np.array([[1.0, 0.1], [0.2, 0.2]])
+    plain = front_shares(success, harm, draws=200)
+    weighted = front_shares(success, harm, draws=200, sizes=np.array([1.0, 1000.0]))
+    assert plain[1] > 0.6
+    assert weighted[1] < 0.4
+
+
+def test_sentences_of_one_document_are_one_when_the_judge_is_judged():
+    gains, strong = np.array([0.2, 0.3, 0.4]), np.array([0.5, 0.5, 0.5, 0.6, 0.6, 0.6])
+    own = fidelity(gains, ["a", "b", "c"], strong)
+    grouped = fidelity(gains, ["a", "b", "c"], strong, ["a", "a", "a", "b", "b", "b"])
+    assert grouped.reference_high - grouped.reference_low > own.reference_high - own.reference_low
+
+
 # -- losses --------------------------------------------------------------------------------------------------------
 
 
@@ -120,6 +145,13 @@ def test_losses_and_gains_are_those_of_plain_loops():
         rest = [plain_nll(loaded, told[other], said[place]) for other in range(3) if other != place]
         assert gains[place] == pytest.approx((sum(rest) / 2 - own) / len(said[place]), abs=1e-5)
     assert np.isnan(retrieval_gains(loaded, ["abc", ""], ["a", "b"])).all()
+
+
+def test_damage_is_what_a_text_loses_per_token():
+    plain, changed = (TextLoss(np.array(totals), np.array([2, 2]), 1) for totals in ([1.0, 2.0], [3.0, 5.0]))
+    assert rises(changed, plain).tolist() == [2.0, 3.0]
+    assert damage(changed, plain).value == 1.25
+    assert changed.nll - plain.nll == 1.25
 
 
 def test_damage_is_zero_without_an_edit_and_fidelity_needs_a_judge():
@@ -279,17 +311,23 @@ def test_sentences_say_when_random_directions_do_as_well():
     ])  # fmt: skip
     empty = pd.DataFrame()
     assert first_sentence(steering, empty, empty) == (
-        "With diffmean at layer 3, α 1.5, 90 % [80 to 100] of 10 answers to en prompts are in fr (unsteered 0 %, "
-        "random 0 %, told to 10 %); ΔNLL of fr text not measured, fidelity not measured."
+        "Steered (diffmean at layer 3, strength α = 1.5), 90 % (80 to 100) of 10 answers to English prompts are in "
+        "French; unsteered 0 %, with random directions of the same size 0 %, told in words 10 %. The damage to French "
+        "text was not measured, whether answers keep to the prompt (fidelity) was not measured."
     )
     steering["looping"] = [0.9, np.nan, np.nan]
     assert first_sentence(steering, empty, empty).endswith(
-        "90 % of the answers in fr say one stretch twice over half of their length: broken text that only looks like "
-        "the language."
+        "90 % of the answers in French say one stretch twice over half of their length: broken text that only looks "
+        "like the language."
     )
     steering["looping"] = 0.1
     steering.loc[0, "p"] = 0.2
     assert first_sentence(steering, empty, empty).endswith("no better than random directions (p = 0.2).")
+    steering.loc[0, ["success", "success_low", "success_high", "p"]] = np.nan
+    assert first_sentence(steering, empty, empty).startswith(
+        "Whether steering (diffmean at layer 3, strength α = 1.5) makes the model answer English prompts in French "
+        "cannot be said: none of 10 answers is long enough to tell its language."
+    )
 
 
 @pytest.mark.parametrize(

@@ -116,6 +116,23 @@ def test_attack_5_values_that_no_plan_holds(value):
         parse_plan(read_yaml(f"name: {value}\nmodels: [a]\nmeasures: 3\n", "plan"), "x")
 
 
+@pytest.mark.parametrize(
+    ("part", "said"),
+    [
+        ("regions: {samples: 010}", "without a zero in front"), ("regions: {samples: -1}", "counted from 0"),
+        ("regions: {bootstrap: 99999999999}", "is the most"), ("perplexity: {texts: ''}", "nothing stands there"),
+        ("perplexity: {texts: null}", "the key texts is missing"), ("circuits: {task: ''}", "nothing stands there"),
+        ("regions: {samples: 1.5}", "a whole number"), ("regions: {methods: [lape, lape]}", "named twice"),
+    ],
+)  # fmt: skip
+def test_values_of_a_plan_that_no_option_can_be_are_named_with_their_line(part, said):
+    from babelscope.evolution.plan import parse_plan
+
+    text = f"models: [a]\ncorpora: ['pocket:heldout']\nmeasures:\n  {part}\n"
+    with pytest.raises(PlanError, match=rf"plan, line 4.*{said}"):
+        parse_plan(read_yaml(text, "plan"), "x")
+
+
 @pytest.mark.parametrize("text", ["[" * 3000, "{a: " * 3000, "\n".join(" " * n + "- a:" for n in range(500))])
 def test_attack_5_a_nested_plan_is_refused_soon(text):
     started = time.process_time()

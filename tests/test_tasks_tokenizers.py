@@ -112,13 +112,25 @@ def test_continuations_begin_where_the_prompt_ends(gpt2):
     [
         (lambda folder: folder, r"expected tokenizer.json, \*vocab.json with \*merges.txt, or \*.model"),
         (lambda folder: written(folder / "x.txt", "hello"), "is no tokenizer"),
-        (lambda folder: written(folder / "tokenizer.json", "{}"), "is not a tokenizer.json"),
-        (lambda folder: written(folder / "x.model", "hello"), "is not a sentencepiece model"),
+        (lambda folder: written(folder / "tokenizer.json", "{}"), "no tokenizer could be loaded"),
+        (lambda folder: written(folder / "x.model", "hello"), "no tokenizer could be loaded"),
+        (lambda folder: written(folder / "x.model", ""), "no tokenizer could be loaded"),
+        (lambda folder: pair(folder, "{}", "a b c\n"), "no tokenizer could be loaded"),
+        (lambda folder: pair(folder, "[", "a b\n"), "no tokenizer could be loaded"),
+        (lambda folder: pair(folder, '{"a": "x"}', "a b\n"), "no tokenizer could be loaded"),
+        (lambda folder: pair(folder, '{"a": -1}', "a b\n"), "no tokenizer could be loaded"),
+        (lambda folder: pair(folder, '{"a": 0}', "\udcff"), "no tokenizer could be loaded"),
     ],
 )
 def test_what_is_no_tokenizer_is_refused(make, message, tmp_path):
     with pytest.raises(TaskError, match=message):
         load_tokenizer(make(tmp_path))
+
+
+def pair(folder, vocabulary, merges):
+    (folder / "vocab.json").write_text(vocabulary)
+    (folder / "merges.txt").write_bytes(merges.encode("utf-8", "surrogateescape"))
+    return folder
 
 
 def written(path, text):

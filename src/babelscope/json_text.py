@@ -31,7 +31,12 @@ def parse_json(text: str, what: str, error: type[BabelscopeError] = InputError, 
 
     _refuse_depth(text, what, error)
     try:
-        return json.loads(text, parse_constant=constant, object_pairs_hook=_mapping)
+        found = json.loads(text, parse_constant=constant, object_pairs_hook=_mapping)
+        if "\\u" in text:  # an escape is the only way for half a letter to get past UTF-8, and nothing can take one
+            json.dumps(found, ensure_ascii=False).encode()
+        return found
+    except UnicodeEncodeError as problem:
+        raise error(f"{what} holds half a surrogate pair ({problem.object[problem.start]!a})") from problem
     except (ValueError, RecursionError) as problem:
         line = f", line {problem.lineno}" if isinstance(problem, json.JSONDecodeError) else ""
         raise error(f"{what} is not JSON{line}: {_reason(problem)}") from problem

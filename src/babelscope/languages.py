@@ -19,7 +19,7 @@ import langcodes
 
 from babelscope.errors import InputError
 
-__all__ = ["Language", "language", "parse_languages", "script_of", "scripts_written"]
+__all__ = ["Language", "english_name", "language", "parse_languages", "script_of", "scripts_written"]
 
 # Base subtag → family. Only what corpora in common use hold; elsewhere the family is "".
 _FAMILIES = {
@@ -120,6 +120,18 @@ def language(code: str) -> Language:
         return _language(code.strip())
     except LookupError:
         raise InputError(_unknown(code)) from None
+
+
+def english_name(code: str) -> str:
+    """English name of a language; a code that is not known stays as it is.
+
+    >>> english_name("ar"), english_name("random")
+    ('Arabic', 'random')
+    """
+    try:
+        return language(code).name
+    except InputError:
+        return code
 
 
 @lru_cache(maxsize=4096)

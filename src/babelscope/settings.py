@@ -11,16 +11,23 @@ import dataclasses
 import inspect
 import math
 import textwrap
+import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, ClassVar, TypeVar, cast, get_type_hints
+from numbers import Integral, Real
+from typing import Annotated, Any, ClassVar, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from babelscope.errors import InputError
 
 G = TypeVar("G", bound="Settings")
 Use = tuple[Callable[[Any], bool], str]
 """whether an option is used with these settings, and which other option that takes"""
+MOST, MOST_TOKENS, LARGEST_SEED = 10**6, 10**9, 2**32 - 1
+READ = {"samples", "step_tokens", "text_tokens", "tokens", "window"}
+"""options that count what is read, not what is drawn and kept"""
+MAY_BE_EMPTY = {"system"}
+"""texts that say something when they are empty"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +49,7 @@ class Settings:
     """option → when it changes anything; one that would be accepted and not used is refused"""
 
     def __post_init__(self) -> None:
-        refuse_no_numbers(self)
+        refuse_wrong_values(self)
         for group in reversed(type(self).__mro__):
             if callable(check := vars(group).get("check")):  # a field may be called so, too
                 check(self)
@@ -60,20 +67,69 @@ class Settings:
             object.__setattr__(self, name, value)
 
 
-def refuse_no_numbers(settings: Settings) -> None:
-    """Raises InputError for NaN and infinities, which pass any comparison, seeds below 0, and entries listed twice."""
-    for one in dataclasses.fields(settings):
-        value = getattr(settings, one.name)
-        parts = list(cast("Sequence[object]", value)) if isinstance(value, tuple | list) else [value]
-        option = f"--{one.name.strip('_').replace('_', '-')}"
-        for part in parts:
-            if isinstance(part, float) and not math.isfinite(part):
-                raise InputError(f"{option} {part:g}: a finite number is needed")
-        if one.name.endswith("seed") and isinstance(value, int) and value < 0:
-            raise InputError(f"{option} {value}: a seed is a whole number from 0")
-        twice = next((part for place, part in enumerate(parts) if part in parts[:place]), None)
-        if twice is not None:
-            raise InputError(f"{option}: {twice} is named twice; name it once")
+def refuse_wrong_values(settings: Settings) -> None:
+    """Raises InputError for what no option can be: of another type (nothing is rounded), NaN, empty, absurd, twice."""
+    for one, hint in zip(dataclasses.fields(settings), _hints(type(settings)), strict=True):
+        refuse_wrong_value(one.name, hint, getattr(settings, one.name))
+
+
+def refuse_wrong_value(name: str, hint: Any, value: object, said: str | None = None) -> None:
+    """Raises InputError for what the option `name` (in the message: `said`) with the type `hint` cannot be."""
+    kind, optional = _kind(hint)
+    if value is None and optional:
+        return
+    option = said or f"--{name.strip('_').replace('_', '-')}"
+    parts = list(cast("Sequence[object]", value)) if isinstance(value, tuple | list) else [value]
+    for part in parts:
+        wrong = _wrong(name, kind, part)
+        if wrong:
+            raise InputError(f"{option} {f'{part:g}' if isinstance(part, float) else part}: {wrong}")
+    twice = next((part for place, part in enumerate(parts) if part in parts[:place]), None)
+    if twice is not None:
+        raise InputError(f"{option}: {twice} is named twice; name it once")
+
+
+def _wrong(name: str, kind: Any, value: object) -> str | None:
+    """What is wrong with one value of an option, by the type that it is declared with."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return "a finite number is needed"
+    if isinstance(value, str) and not value.strip() and name not in MAY_BE_EMPTY:
+        return "nothing stands there; give it a value or leave it out"
+    if get_origin(kind) is Literal and value not in get_args(kind):
+        return f"there are {', '.join(map(str, get_args(kind)))}"
+    if kind is bool and not isinstance(value, bool):
+        return "yes or no is needed (True or False)"
+    if kind is float and (isinstance(value, bool) or not isinstance(value, Real)):
+        return "a number is needed"
+    return _wrong_count(name, value) if kind is int else None
+
+
+def _wrong_count(name: str, value: object) -> str | None:
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        return "a whole number is needed"
+    if name.endswith("seed"):
+        return None if 0 <= int(value) <= LARGEST_SEED else f"a seed is a whole number from 0 to {LARGEST_SEED}"
+    most = MOST_TOKENS if name in READ else MOST
+    return "counted from 0" if int(value) < 0 else f"{most:,} is the most" if int(value) > most else None
+
+
+@cache
+def _hints(kind: type[Settings]) -> tuple[Any, ...]:
+    hints = get_type_hints(kind)
+    return tuple(hints[one.name] for one in dataclasses.fields(kind))
+
+
+def _kind(hint: Any) -> tuple[Any, bool]:
+    """The type of a value, or of the entries of a list, and whether it may be None."""
+    origin, parts = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        return _kind(parts[0])
+    if origin in (Union, types.UnionType) and type(None) in parts:
+        rest = [part for part in parts if part is not type(None)]
+        return (_kind(rest[0])[0] if len(rest) == 1 else None), True
+    if origin in (tuple, list) and (len(parts) == 1 or parts[1:] == (Ellipsis,)):
+        return _kind(parts[0])[0], False
+    return hint, False
 
 
 def refuse_idle(settings: Settings, uses: Mapping[str, Use]) -> None:

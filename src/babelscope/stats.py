@@ -281,7 +281,7 @@ def _widened(
     return np.minimum(low, value - upper * error), np.maximum(high, value - lower * error)
 
 
-def bootstrap_mean(values: ArrayLike, draws: int = 1000, seed: int = 0) -> Interval:
+def bootstrap_mean(values: ArrayLike, draws: int = 1000, seed: int = 0, level: float = 0.95) -> Interval:
     """Mean over independent items with its interval (`mean_ends`); NaN ends of fewer than two items, or equal ones.
 
     >>> bootstrap_mean([1.0, 2.0, 3.0]).value
@@ -291,7 +291,7 @@ def bootstrap_mean(values: ArrayLike, draws: int = 1000, seed: int = 0) -> Inter
     method = "t" if array.size < LEAST_DRAWN else BOOTSTRAP_T
     if array.size < 2:
         return no_interval(float(array.mean()) if array.size else NAN, "fewer than two items", method)
-    low, high = mean_ends(array, draws, seed)
+    low, high = mean_ends(array, draws, seed, level)
     if np.isnan(low):
         return no_interval(float(array.mean()), "all items equal", method)
     return Interval(float(array.mean()), float(low), float(high), method)

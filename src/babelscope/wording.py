@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import unicodedata
 from math import isfinite
 from typing import Any
@@ -40,6 +41,17 @@ def decimals(value: float, digits: int = 2) -> str:
     return f"−{rounded}" if value < 0 and float(rounded) else rounded
 
 
+def of_dimensions(text: str) -> str:
+    """What is said of neurons, said of the dimensions of the residual stream.
+
+    >>> of_dimensions("Neurons of a language: 12 neurons, each neuron once")
+    'Dimensions of a language: 12 dimensions, each dimension once'
+    """
+    for word, other in (("neuron", "dimension"), ("Neuron", "Dimension")):
+        text = text.replace(word, other)
+    return text
+
+
 def visible(text: Any) -> str:
     """Text with control characters, line separators and marks of direction written out, so that none of them acts.
 
@@ -47,6 +59,15 @@ def visible(text: Any) -> str:
     'a[U+001B][31mb[U+202E]c'
     """
     return "".join(f"[U+{ord(letter):04X}]" if _acts(letter) else letter for letter in str(text))
+
+
+def visible_json(text: str) -> str:
+    """JSON in which such characters are escapes, so that it means the same and none of them acts.
+
+    >>> visible_json('{"a": "b\u202ec"}')
+    '{"a": "b\\\\u202ec"}'
+    """
+    return "".join(json.dumps(letter)[1:-1] if letter != "\n" and _acts(letter) else letter for letter in text)
 
 
 def first_line(error: BaseException) -> str:

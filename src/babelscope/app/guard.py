@@ -217,7 +217,7 @@ def _check_path(scope: Scope, headers: dict[str, str]) -> None:
     if not known.fullmatch(path) or ".." in path or "//" in path:
         raise Refused(404, "there is nothing here")
     length = headers.get("content-length", "0")
-    if not length.isdigit() or int(length) > BODY_LIMIT:
+    if not (length.isascii() and length.isdecimal() and len(length) < 20) or int(length) > BODY_LIMIT:
         raise Refused(413, "too much in one request")
 
 

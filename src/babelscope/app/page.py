@@ -19,7 +19,7 @@ from babelscope.app.markup import facts_line, facts_table, findings_list, shown
 from babelscope.app.session import Loading, Session
 from babelscope.app.work import TEXT_LIMIT, Work
 from babelscope.errors import BabelscopeError, Interrupted
-from babelscope.figures.names import language_name
+from babelscope.languages import english_name
 
 _log = logging.getLogger(__name__)
 
@@ -168,7 +168,7 @@ class Page:
 
 def _named(codes: Sequence[str]) -> list[tuple[str, str]]:
     """Languages by name, with the code that tables use."""
-    return [(code if (name := language_name(code)) == code else f"{name} ({code})", code) for code in codes]
+    return [(code if (name := english_name(code)) == code else f"{name} ({code})", code) for code in codes]
 
 
 def _number(text: str | None) -> int:

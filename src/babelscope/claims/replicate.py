@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pandas as pd
 
@@ -17,10 +18,13 @@ from babelscope.claims.claim import COMPARED, Claim
 from babelscope.claims.measures import MEASURES, measured
 from babelscope.claims.page import claim_page
 from babelscope.claims.verdict import Part, Verdict, aggregate, judge, with_twin
-from babelscope.errors import InputError
-from babelscope.json_text import parse_json
+from babelscope.errors import InputError, RunError
+from babelscope.json_text import read_json
 from babelscope.results.csv_cells import write_csv
 from babelscope.results.whole import whole_folder
+
+SUM = "sha256"
+"""of all the rest of verdict.json, which is read again"""
 
 
 @dataclass(frozen=True)
@@ -104,13 +108,18 @@ def replicate(
 
 
 def finished(claim: Claim, case: Case, out: Path) -> dict[str, Any] | None:
-    """The facts of a replication that lies there already, of the same claim file, case and version; else None."""
+    """The facts of a replication that lies there already, of the same claim file, case and version; else None.
+
+    Raises RunError for one that is damaged.
+    """
     path = out / "verdict.json"
     if not path.is_file():
         return None
-    facts: Any = parse_json(path.read_text(encoding="utf-8"), str(path))
+    facts: Any = read_json(path, "", RunError, non_finite=True)
+    if not isinstance(facts, dict) or facts.pop(SUM, None) != _sum(cast("dict[str, Any]", facts)):
+        raise RunError(f"{path} is damaged: it is not what was written; remove {out}, or give another --out")
     asked = json.loads(json.dumps(asdict(case)))
-    same = isinstance(facts, dict) and facts.get("claim_hash") == claim.hash and facts.get("case") == asked
+    same = facts.get("claim_hash") == claim.hash and facts.get("case") == asked
     return facts if same and facts.get("babelscope") == __version__ else None
 
 
@@ -118,13 +127,18 @@ def write_replication(found: Replication, out: Path) -> Path:
     """`verdict.json`, `parts.csv` and `index.html` in a new folder. Raises RunError where it cannot be made."""
     facts = found.facts()
     with whole_folder(out) as partial:
-        text = json.dumps(facts, indent=1, ensure_ascii=False, allow_nan=True)
+        text = json.dumps({**facts, SUM: _sum(facts)}, indent=1, ensure_ascii=False, allow_nan=True)
         (partial / "verdict.json").write_text(text + "\n", encoding="utf-8")
         rows = [{"side": "claim", **row} for row in facts["parts"]]
         rows += [{"side": "twin", **row} for row in facts["twin"]["parts"]]
         write_csv(pd.DataFrame(rows), partial / "parts.csv")
         (partial / "index.html").write_text(claim_page([facts]), encoding="utf-8")
     return out
+
+
+def _sum(facts: Mapping[str, Any]) -> str:
+    """Hash of the facts as they are read again, in which tuples are lists and keys are texts."""
+    return hashlib.sha256(json.dumps(json.loads(json.dumps(facts)), sort_keys=True).encode()).hexdigest()
 
 
 def _side(claim: Claim, case: Case) -> Side:

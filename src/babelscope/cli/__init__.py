@@ -40,6 +40,7 @@ def main(arguments: list[str] | None = None) -> None:
 
     given = sys.argv[1:] if arguments is None else arguments
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ["MPLBACKEND"] = "agg"  # figures go into files, whatever a window would be drawn by
     keep_freed_memory()
     with polite() as stop:
         _run(given or ["--help"], stop)
@@ -55,7 +56,9 @@ def call(words: list[str]) -> None:
     from cyclopts import App
 
     from babelscope.cli.config_file import taken_from
+    from babelscope.cli.devices import refuse_endless
 
+    refuse_endless(words)
     words, config = taken_from(words)
     app = App(
         name="babelscope",

@@ -23,10 +23,11 @@ def import_graph(
     """
     from dataclasses import replace
 
+    from babelscope.circuits.edges.circuit import circuit_file
     from babelscope.circuits.edges.mib import read_graph
     from babelscope.errors import InputError
 
-    target = out.with_suffix(".safetensors")
+    target = circuit_file(out)
     _refuse_existing(target, overwrite)
     circuit = read_graph(file)
     if kv_heads is not None:

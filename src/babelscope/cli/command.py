@@ -18,7 +18,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 from cyclopts import App, Group, Parameter, Token
 
 from babelscope.repeat import asked_for
-from babelscope.settings import Option, Settings, options_of
+from babelscope.settings import Option, Settings, options_of, refuse_wrong_value
 
 CONFIG = "config"
 _NOT_AGAIN = {"out", "overwrite", "fresh", "plan"}
@@ -46,6 +46,8 @@ def verb(function: Callable[..., Any]) -> Callable[..., Any]:
             options.append(parameter.replace(annotation=_annotated(hint, parameter.default)))
         else:
             words.append(parameter.replace(annotation=hint))
+    plain = {word.name for word in words}
+    of_settings = {option.name for kind, _ in kinds.values() for option in options_of(kind)}
     if kinds:
         asked = Parameter(help="YAML file of options; those given here count more.", group=_group("The run"))
         options.append(_keyword(CONFIG, Annotated[Path | None, asked], None))
@@ -54,6 +56,9 @@ def verb(function: Callable[..., Any]) -> Callable[..., Any]:
     def called(*given: Any, **named: Any) -> Any:
         named.pop(CONFIG, None)
         again = _again(signature, given, named)
+        for name, value in signature.bind_partial(*given, **named).arguments.items():
+            if name not in of_settings:
+                refuse_wrong_value(name, hints[name], value, name.upper().replace("_", "-") if name in plain else None)
         made: dict[str, Settings | Mapping[str, Any]] = {}
         for name, (kind, raw) in kinds.items():
             own = {field.name for field in dataclasses.fields(kind)} & set(named)
@@ -154,11 +159,18 @@ def _shape(hint: Any) -> tuple[Any, Callable[..., Any] | None]:
         return tuple, lambda _, tokens: _pair(parts, _split(tokens, ":"))
     if inspect.isclass(origin) and issubclass(origin, Mapping):
         return Mapping, lambda _, tokens: _mapping(_split(tokens, ","))
+    if hint in (int, float):  # the library would round 1.5 to a whole number
+        return hint, lambda _, tokens: _number(hint, tokens[-1].value)
+    if hint is Path:  # an empty one would be the folder that one is in
+        return hint, lambda _, tokens: _path(tokens[-1].value)
     return hint, None
 
 
 def _split(tokens: Sequence[Token], mark: str) -> list[str]:
-    return [part.strip() for token in tokens for part in token.value.split(mark) if part.strip()]
+    found = [part.strip() for token in tokens for part in token.value.split(mark) if part.strip()]
+    if not found:
+        raise ValueError("nothing stands there; give it a value or leave it out")
+    return found
 
 
 def _one(kind: Any, text: str) -> Any:
@@ -166,11 +178,20 @@ def _one(kind: Any, text: str) -> Any:
         if text not in get_args(kind):
             raise ValueError(f"{text} is none of {', '.join(map(str, get_args(kind)))}")
         return text
+    return _number(kind, text, ": write them by commas") if kind in (int, float) else kind(text)
+
+
+def _path(text: str) -> Path:
+    if not text.strip():
+        raise ValueError("nothing stands there; name a file or a folder")
+    return Path(text)
+
+
+def _number(kind: type[int] | type[float], text: str, hint: str = "") -> int | float:
     try:
         return kind(text)
     except ValueError:
-        names = {int: "a whole number", float: "a number"}
-        raise ValueError(f"{text} is not {names.get(kind, 'right')}: write them by commas") from None
+        raise ValueError(f"{text[:60]} is not a {'whole ' if kind is int else ''}number{hint}") from None
 
 
 def _pair(kinds: Sequence[Any], parts: Sequence[str]) -> tuple[Any, ...]:

@@ -6,6 +6,7 @@ traceback in a file · 128 + signal stopped.
 
 from __future__ import annotations
 
+import builtins
 import contextlib
 import errno
 import io
@@ -14,7 +15,7 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Callable, Generator
-from typing import TextIO, cast
+from typing import Any, TextIO, cast
 
 from babelscope.cli.stopping import Stop
 from babelscope.errors import BabelscopeError
@@ -41,7 +42,7 @@ _MEMORY = "not enough memory: use fewer --samples or languages, a smaller model,
 
 def guarded(call: Callable[[], object], stop: Stop) -> int:
     """Does `call` and gives the exit code; says in one line on standard error what went wrong."""
-    with _any_output():
+    with _any_output(), _clean_print():
         try:
             call()
             _flush()
@@ -77,7 +78,9 @@ def _exit_code(end: SystemExit, stop: Stop) -> int:
 def _told(error: BaseException) -> int:
     if isinstance(error, BabelscopeError):
         # a reader may have wrapped the want of memory in an error of its own
-        _say(f"error: {_MEMORY if _is_memory(error) else error}")
+        if _is_memory(error) or (error.__cause__ is not None and _starved()):
+            return _told_of_memory()
+        _say(f"error: {error}")
         return 2
     if isinstance(error, OSError) and _closed_pipe(error):
         # the reader of a pipe has gone (… | head): not our error
@@ -88,10 +91,7 @@ def _told(error: BaseException) -> int:
         _say(f"error: {text[:1].lower()}{text[1:].rstrip('.')}" if text else f"error: {type(error).__name__}")
         return 2
     if _is_memory(error) or (not isinstance(error, OSError) and _starved()):
-        # at the end of Python libraries tidy up, and would print a traceback each for the same want
-        sys.unraisablehook = lambda _: None
-        _say(f"error: {_MEMORY}")
-        return 2
+        return _told_of_memory()
     if isinstance(error, OSError) and error.errno in _OF_THE_MACHINE:
         where = f"{error.filename}: " if error.filename is not None else "the output: "
         _discard(sys.stdout)
@@ -103,6 +103,13 @@ def _told(error: BaseException) -> int:
     what = f"{type(error).__name__}: {first_line(error)}".removesuffix(f": {type(error).__name__}")
     _say(f"error: {what}; this is a fault of babelscope: please report it{_kept(error)}")
     return FAULT
+
+
+def _told_of_memory() -> int:
+    # at the end of Python libraries tidy up, and would print a traceback each for the same want
+    sys.unraisablehook = lambda _: None
+    _say(f"error: {_MEMORY}")
+    return 2
 
 
 def _is_usage(error: BaseException) -> bool:
@@ -183,6 +190,24 @@ def _any_output() -> Generator[None]:
             with contextlib.suppress(OSError, ValueError):
                 stream.reconfigure(errors="backslashreplace")
     yield
+
+
+@contextlib.contextmanager
+def _clean_print() -> Generator[None]:
+    """What verbs print holds texts of corpora, models and files: none of their characters may steer the screen."""
+    real = builtins.print
+
+    def clean(*values: object, **options: Any) -> None:
+        if options.get("file") in (None, sys.stdout, sys.stderr):
+            values = tuple("\n".join("\t".join(map(visible, line.split("\t"))) for line in str(value).split("\n"))
+                           for value in values)  # fmt: skip
+        real(*values, **options)
+
+    builtins.print = clean
+    try:
+        yield
+    finally:
+        builtins.print = real
 
 
 def _say(line: str) -> None:

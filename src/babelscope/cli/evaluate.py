@@ -72,8 +72,6 @@ class EvaluationSettings(Settings):
         """Raises InputError where nothing is left to evaluate."""
         if not self.tasks:
             raise InputError("--tasks: name at least one task")
-        if self.controls < 0:
-            raise InputError("--controls cannot be negative")
         kinds = [name.partition(":")[0] for name in self.questions()]
         if len(set(kinds)) < len(kinds):
             raise InputError("--tasks: one file of each set of questions at a time")
@@ -184,17 +182,21 @@ def _harness(
 
 def _print(found: Mapping[str, pd.DataFrame]) -> None:
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
+
+    from babelscope.wording import visible
 
     for name, frame in found.items():
         table = Table(*frame.columns, title=name, title_justify="left", box=None)
         for row in frame.itertuples(index=False):
-            table.add_row(*(f"{value:.4g}" if isinstance(value, float) else str(value) for value in row))
+            table.add_row(*(f"{value:.4g}" if isinstance(value, float) else escape(visible(value)) for value in row))
         Console().print(table)
 
 
 def _save(out: Path, overwrite: bool, model: Model, found: Mapping[str, pd.DataFrame], asked: dict[str, Any]) -> None:
     from babelscope.results import RunWriter
+    from babelscope.results.schemas.evaluation import MEANS
 
     with RunWriter(out, kind="evaluation", overwrite=overwrite) as run:
         for name, frame in found.items():
@@ -203,4 +205,8 @@ def _save(out: Path, overwrite: bool, model: Model, found: Mapping[str, pd.DataF
         if "cloze" in found:
             base = found["cloze"][found["cloze"].deactivated == "base"]
             summary["story_cloze"] = base.set_index("language").accuracy.to_dict()
-        run.manifest.update(asked=asked, model=model.facts(), tokenizer_hash=model.tokenizer_hash, summary=summary)
+        codes = [str(code) for frame in found.values() if "language" in frame for code in frame.language]
+        languages = [code for code in dict.fromkeys(codes) if code not in MEANS]
+        run.manifest.update(
+            asked=asked, languages=languages, model=model.facts(), tokenizer_hash=model.tokenizer_hash, summary=summary
+        )

@@ -10,6 +10,7 @@ from cyclopts import Parameter
 
 from babelscope.cli.command import verb, verb_app
 from babelscope.cli.options import Loading
+from babelscope.errors import InputError
 from babelscope.settings import Settings
 
 app = verb_app("explore")
@@ -32,6 +33,13 @@ class Looked(Settings):
     runs: Path | None = None
     """folder whose runs can be opened from the page"""
 
+    def check(self) -> None:
+        """Raises InputError for a sample in which nothing can be compared, and regions that are everything."""
+        if self.samples < 2:
+            raise InputError(f"--samples {self.samples}: at least two sentences are needed")
+        if self.threshold <= 0:
+            raise InputError(f"--threshold {self.threshold:g}: a region lies above the mean, so above 0")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Served(Settings):
@@ -45,6 +53,11 @@ class Served(Settings):
     """word that opens the page [a random one, in the printed address]"""
     yes_expose: bool = False
     """serve on an address that others can reach"""
+
+    def check(self) -> None:
+        """Raises InputError for a port that no machine has."""
+        if self.port > 65535:
+            raise InputError(f"--port {self.port}: ports end at 65535; 0 takes any that is free")
 
 
 @app.default

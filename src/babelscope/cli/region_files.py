@@ -69,6 +69,9 @@ def import_file(
 
     _refuse_existing(out, overwrite)
     if file.suffix == ".json":
+        given = {"--languages": languages, "--layers": layers, "--neurons": neurons, "--model": model}
+        if idle := [name for name, value in given.items() if value not in (None, ())]:
+            raise InputError(f"{file} says itself what {', '.join(idle)} would: leave that out")
         regions = import_regions(file)
     elif not languages or layers is None or neurons is None:
         raise InputError("LAPE's masks name neither languages nor sizes: give --languages, --layers and --neurons")

@@ -58,6 +58,14 @@ class ReplicationSettings(Settings):
     out: Path | None = None
     """new folder for verdict.json, parts.csv and the page"""
 
+    def check(self) -> None:
+        """Raises InputError for counts of which nothing can be measured."""
+        least = {"n": 2, "draws": 1, "tokens": 1, "window": 2, "seeds": 1}
+        for name, few in least.items():
+            value = getattr(self, name)
+            if value is not None and value < few:
+                raise InputError(f"--{name} {value}: at least {few}")
+
 
 @app.command(name="list")
 def list_claims() -> None:
@@ -139,8 +147,6 @@ def run_claim(name: Annotated[str, Parameter(help="Claim id, a claim file, or al
         return
     if name == "all" and not settings.quick:
         raise InputError("all: give --quick; a claim on its paper's own model and data is run by itself")
-    if settings.seeds < 1:
-        raise InputError("--seeds: at least one")
     claims = [one for one in packaged_claims().values() if not one.needs] if name == "all" else [load_claim(name)]
     code = 0
     for claim in claims:

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import nan
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from cyclopts import Parameter
 
 from babelscope.cli.command import verb, verb_app
-from babelscope.cli.options import note
+from babelscope.cli.options import Planned, note
 from babelscope.errors import PlanError
-from babelscope.settings import Settings
+from babelscope.settings import Settings, Use
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from babelscope.evolution.attempt import SweepOptions
+    from babelscope.evolution.plan import Plan
     from babelscope.results import Run
 
 app = verb_app("sweep")
@@ -42,11 +44,15 @@ class Changes(Settings):
     """stories for the cloze: pocket: or stories:FOLDER"""
     circuits: str | None = None
     """task whose circuits are found at each point"""
+    latent: str | None = None
+    """word list with which each point is asked for its latent languages, such as concepts"""
     dtype: str | None = None
     """one number type for all points"""
 
     def check(self) -> None:
-        """Raises PlanError for revisions of no model or of several."""
+        """Raises PlanError for revisions of no model or of several, and for too few sentences."""
+        if self.samples is not None and self.samples < 2:
+            raise PlanError(f"--samples {self.samples}: at least two sentences are needed")
         if self.revisions is not None and len(self.model or ()) != 1:
             raise PlanError("--revisions needs exactly one --model")
 
@@ -74,15 +80,25 @@ class Engine(Settings):
     device_map: str | None = None
     """auto spreads a model over devices (needs babelscope[big])"""
 
+    ONLY: ClassVar[Mapping[str, Use]] = {
+        name: (lambda own: own.engine == "ray", "--engine ray") for name in ("address", "cpus", "gpus")
+    }
+
+    def check(self) -> None:
+        """Raises PlanError for less than nothing of a machine."""
+        if self.cpus < 0 or self.gpus < 0 or not self.cpus + self.gpus:
+            raise PlanError(f"--cpus {self.cpus:g} --gpus {self.gpus:g}: 0 or more of each, and not 0 of both")
+
 
 @app.default
 @verb
 def sweep(
-    plan: Annotated[str | None, Parameter(help="Plan file, or preset (see: babelscope sweep list).")] = None,
+    file: Annotated[str | None, Parameter(help="Plan file, or preset (see: babelscope sweep list).")] = None,
     *,
     out: Annotated[str | None, Parameter(help="Directory or fsspec URL of the sweep.")] = None,
     changes: Changes,
     engine: Engine,
+    planned: Planned,
 ) -> None:
     """Measure many checkpoints or sizes; run it again to go on where it stopped.
 
@@ -96,21 +112,35 @@ def sweep(
 
       babelscope sweep status runs/training
     """
+    if planned.plan:
+        _plan(file, _changes(changes), _options(engine))
+        return
     if out is None:
         raise PlanError("say where the points go: --out DIR")
-    _run(plan, _changes(changes), out, _options(engine))
+    _run(file, _changes(changes), out, _options(engine))
 
 
-def _run(plan: str | None, changes: dict[str, Any], out: str, options: SweepOptions) -> None:
+def _plan(plan: str | None, changes: dict[str, Any], options: SweepOptions) -> None:
+    from babelscope.evolution.sweep_plan import plan_sweep
+
+    print(plan_sweep(_asked(plan, changes), options.where).table())
+
+
+def _asked(plan: str | None, changes: dict[str, Any]) -> Plan:
     from babelscope.cli.options import quiet
-    from babelscope.evolution.live import LiveTable
     from babelscope.evolution.plan import plan_from, read_plan
-    from babelscope.evolution.sweep import run_sweep
 
     if plan is None and "models" not in changes:
         raise PlanError("name a plan file or preset, or give --model")
     quiet()
-    asked = read_plan(plan, changes) if plan is not None else plan_from(_nested(changes))
+    return read_plan(plan, changes) if plan is not None else plan_from(_nested(changes))
+
+
+def _run(plan: str | None, changes: dict[str, Any], out: str, options: SweepOptions) -> None:
+    from babelscope.evolution.live import LiveTable
+    from babelscope.evolution.sweep import run_sweep
+
+    asked = _asked(plan, changes)
     run = run_sweep(asked, out, options, LiveTable())
     _print(run)
     print(f"sweep: {out}    page: babelscope report {out}")
@@ -145,6 +175,7 @@ def _changes(asked: Changes) -> dict[str, Any]:
         "corpora": asked.corpus, "languages": asked.languages, "dtype": asked.dtype,
         "measures.regions.samples": asked.samples, "measures.perplexity.texts": asked.texts,
         "measures.story_cloze.stories": asked.stories, "measures.circuits.task": asked.circuits,
+        "measures.latent.words": asked.latent,
     }  # fmt: skip
     return changes | {name: value for name, value in given.items() if value is not None}
 

@@ -76,6 +76,8 @@ class Spec:
             if name in kept:
                 continue
             try:
+                if not _CODE.fullmatch(name):  # a name of four letters and more is looked up freely: limit is Limilngan
+                    raise InputError(name)
                 code = language(name).code
             except InputError:
                 raise CorpusError(
@@ -87,6 +89,8 @@ class Spec:
         return found
 
 
+_CODE = re.compile(r"[A-Za-z]{2,3}([-_][A-Za-z0-9]+)*")
+"""codes and tags of languages, as the names of options are"""
 _FILES = {
     "ntrex": re.compile(r"newstest\d+-(src|ref)\."),
     "table": re.compile(r".*\.(tsv|tab|csv|jsonl|ndjson|json|parquet)(\.|$)"),

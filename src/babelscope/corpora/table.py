@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +14,7 @@ from babelscope.corpora.files import decode, files_in, first_line, listed, read_
 from babelscope.corpora.folders import plainly_named
 from babelscope.corpora.long_table import LANGUAGE, LONG_OPTIONS, is_long, language_files, source_of_long_tables
 from babelscope.corpora.packed import matching, plain_path
-from babelscope.corpora.source import Source, add_text, check_text, choose
+from babelscope.corpora.source import Source, add_text, choose
 from babelscope.corpora.spec import Spec
 from babelscope.corpora.table_cells import Table, label
 from babelscope.errors import CorpusError
@@ -182,14 +181,9 @@ def _json_lines(text: str, where: str) -> Table:
     for number, line in enumerate(split_lines(text), 1):
         if not line.strip():
             continue
-        try:
-            row: Any = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise CorpusError(f"{where}, line {number}: not JSON: {error}") from error
+        row: Any = parse_json(line, f"{where}, line {number}", CorpusError)
         if not isinstance(row, dict):
             raise CorpusError(f"{where}, line {number}: {type(row).__name__} where an object {{…}} is expected")
-        if "\\u" in line:  # an escape is the only way for half a surrogate pair to get past the UTF-8 check
-            check_text(json.dumps(row, ensure_ascii=False), f"{where}, line {number}")
         rows.append(cast("dict[str, object]", row))
     return Table(tuple(dict.fromkeys(key for row in rows for key in row)), rows, where)
 
@@ -200,8 +194,6 @@ def _json_array(text: str, where: str) -> Table:
         found = next(iter(found.values()))  # {"data": […]}, as several tools write it
     if not isinstance(found, list) or not all(isinstance(row, dict) for row in found):
         raise CorpusError(f"{where}: an array of objects is expected, [{{…}}, {{…}}]")
-    if "\\u" in text:
-        check_text(json.dumps(found, ensure_ascii=False), where)
     return Table(tuple(dict.fromkeys(key for row in found for key in row)), found, where)
 
 

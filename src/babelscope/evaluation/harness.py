@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from importlib.resources import files
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import pandas as pd
@@ -18,6 +17,7 @@ from babelscope.errors import InputError, MissingExtra
 from babelscope.evaluation.items import ClozeStory, cloze_items
 from babelscope.evaluation.scoring import Z
 from babelscope.models import Model
+from babelscope.results.scratch import Scratch
 
 STORY_TASK = "story_cloze_english"
 
@@ -48,7 +48,7 @@ def run_harness(
     harness_tasks: Any = importlib.import_module("lm_eval.tasks")
 
     with ExitStack() as stack:
-        folder = Path(stack.enter_context(TemporaryDirectory(prefix="babelscope-tasks-")))
+        folder = stack.enter_context(Scratch("tasks"))
         ours = {f"{STORY_TASK}_{code}": code for code in stories or {}}
         for name, code in ours.items():
             _write_task(folder, name, (stories or {})[code])

@@ -11,13 +11,13 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from babelscope.corpora.parallel import content_hash
 from babelscope.corpora.spec import Spec, parse_spec
 from babelscope.errors import InputError, MissingExtra, TaskError
 from babelscope.languages import language, parse_languages
+from babelscope.results.scratch import Scratch
 from babelscope.tasks.stories import Story, read_stories
 from babelscope.wording import first_line
 
@@ -183,8 +183,8 @@ def _hub(spec: Spec, languages: list[str] | None) -> dict[str, list[ClozeStory]]
     if languages is None:
         raise TaskError(f"{spec.text}: name the languages to download")
     rows = {code: _hub_rows(spec, code) for code in dict.fromkeys(["en", *languages])}
-    with TemporaryDirectory() as folder:
-        stories = {code: _through_file(Path(folder) / f"{code}.jsonl", found) for code, found in rows.items()}
+    with Scratch("stories") as folder:
+        stories = {code: _through_file(folder / f"{code}.jsonl", found) for code, found in rows.items()}
     return {code: _joined(stories[code], stories["en"], f"{spec.text} in {code}") for code in languages}
 
 

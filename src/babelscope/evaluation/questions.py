@@ -12,7 +12,6 @@ PATH holds {language} where the code stands. A question has the same id in every
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from babelscope.corpora.folders import named_language
 from babelscope.corpora.long_table import LANGUAGE, language_files
 from babelscope.corpora.table import parse_table
 from babelscope.errors import CorpusError, TaskError
+from babelscope.json_text import parse_json
 from babelscope.languages import parse_languages
 from babelscope.tasks.stories import read_stories
 
@@ -62,6 +62,8 @@ def load_questions(spec: str, languages: Sequence[str] | str | None = None) -> d
         return SETS[name](place, wanted, spec)
     except CorpusError as error:
         raise TaskError(str(error)) from error
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        raise TaskError(f"{spec}: not as {name} is published: {type(error).__name__}: {error}") from error
 
 
 def _chosen(files: Mapping[str, Path], languages: list[str] | None, spec: str) -> dict[str, Path]:
@@ -87,10 +89,18 @@ def _rows(path: Path, kind: str, needed: Iterable[str]) -> Rows:
     return [dict(row) for row in table.rows]
 
 
+def _text(row: Mapping[str, Any], name: str, where: str) -> str:
+    """A text or a whole number as text; what is missing is no "None"."""
+    value = row.get(name)
+    if isinstance(value, bool) or not isinstance(value, str | int) or not str(value).strip():
+        raise TaskError(f"{where}: {name} is no text but {str(value)[:40]!r}")
+    return str(value)
+
+
 def _label(value: object, count: int, first: int, where: str) -> int:
     """A right answer's place, counted from `first`, as a number or as text."""
     text = str(value).strip()
-    if not text.isdigit() or not first <= int(text) < count + first:
+    if not text.isdecimal() or not first <= int(text) < count + first:
         raise TaskError(f"{where}: the right answer is {value!r}, not a number from {first} to {count + first - 1}")
     return int(text) - first
 
@@ -106,12 +116,13 @@ def _belebele(place: str, languages: list[str] | None, spec: str) -> dict[str, l
     for code, path in _files(place, languages, spec).items():
         found[code] = [
             Question(
-                f"{row['link']}/{row['question_number']}",
-                f"{row['flores_passage']}\n{row['question']}\n",
-                tuple(str(row[answer]) for answer in answers),
-                _label(row["correct_answer_num"], 4, 1, f"{path}, row {number}"),
+                f"{_text(row, 'link', where)}/{_text(row, 'question_number', where)}",
+                f"{_text(row, 'flores_passage', where)}\n{_text(row, 'question', where)}\n",
+                tuple(_text(row, answer, where) for answer in answers),
+                _label(row["correct_answer_num"], 4, 1, where),
             )
             for number, row in enumerate(_rows(path, "jsonl", (*_BELEBELE, *answers)), 1)
+            for where in (f"{path}, row {number}",)
         ]
     return found
 
@@ -166,21 +177,20 @@ def _folders(pattern: str, spec: str) -> dict[str, Path]:
 
 
 def _relation(file: Path) -> list[Question]:
-    try:
-        data: Any = json.loads(decode(read_bytes(file), file))
-    except ValueError as error:
-        raise TaskError(f"{file} is not JSON: {error}") from error
+    data: Any = parse_json(decode(read_bytes(file), file), str(file), TaskError)
     shape = "an object with prompt_templates and samples (subject, object, index)"
-    if not isinstance(data, dict) or not data.get("prompt_templates") or not data.get("samples"):
+    parts = [data.get(part) for part in ("prompt_templates", "samples")] if isinstance(data, dict) else []
+    if not parts or not all(isinstance(part, list) and part for part in parts):
         raise TaskError(f"{file}: expected {shape}")
     template = str(data["prompt_templates"][0])
     mask = next((one for one in MASK if one in template), None)
     if mask is None or SUBJECT not in template or template.split(mask, 1)[1].strip():
         raise TaskError(f"{file}: expected a template with {SUBJECT} that ends with <mask>, not {template!r}")
-    try:
-        samples = [(str(one["subject"]), str(one["object"]), str(one["index"])) for one in data["samples"]]
-    except (KeyError, TypeError) as error:
-        raise TaskError(f"{file}: expected {shape}; {error} is missing") from error
+    samples = [
+        (_text(one, "subject", where), _text(one, "object", where), _text(one, "index", where))
+        for number, one in enumerate(data["samples"], 1)
+        for where in (f"{file}, sample {number}",)
+    ]
     objects = list(dict.fromkeys(answer for _, answer, _ in samples))
     before = template.split(mask, 1)[0]
     gap = " " if before.endswith(" ") else ""
@@ -204,7 +214,8 @@ def _bmlama(place: str, languages: list[str] | None, spec: str) -> dict[str, lis
     for code, path in _files(place, languages, spec).items():
         questions: list[Question] = []
         for number, row in enumerate(_rows(path, "tsv", _LAMA), 1):
-            text, candidates = str(row["Prompt"]), str(row["Candidate Ans"]).split(", ")
+            where = f"{path}, row {number}"
+            text, candidates = _text(row, "Prompt", where), _text(row, "Candidate Ans", where).split(", ")
             mask = next((one for one in MASK if one in text), None)
             if mask is None or str(row["Ans"]) not in candidates:
                 raise TaskError(
@@ -244,7 +255,7 @@ def _asked(rows: Rows, name: str, where: str) -> list[Question]:
         try:
             query, answers = str(row["queries"][name]), row["answers"][name]
             answer = next((one for one in answers if one["type"] not in ("unanswerable", "long_answer")), None)
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, AttributeError) as error:
             raise TaskError(
                 f"{where}, row {number}: expected queries and answers in {name}; {error} is missing"
             ) from error

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from babelscope import stats
 from babelscope.errors import InputError, NonFinite
 from babelscope.evaluation.items import ClozeItem
-from babelscope.models import Batch, Model, over_batches
+from babelscope.models import Batch, Model, over_batches, require
 from babelscope.regions.perplexity import token_losses
 
 Z = 1.959964
@@ -52,6 +52,7 @@ def continuation_scores(
 ) -> list[NDArray[np.float64]]:
     """The same for prompts that have any number of choices each: one array [choice] a prompt. An empty prompt is the
     text's beginning, whose first token is not scored. Raises as `choice_scores`."""
+    require(model, "regions")
     rows = [_encoded(model, prompt, choice) for prompt, choices in asked for choice in choices]
     scores = np.zeros(len(rows))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
@@ -115,6 +116,8 @@ class _Reader:
             value: Any = self.loader.construct_object(node)
         except Exception:  # a tag that does not fit its text fails in as many ways as there are tags
             return self.found.fail(place, f"{node.value[:40]!r} cannot stand in a plan as {node.tag[:60]}")
+        if isinstance(value, int) and re.match(r"[-+]?0\d", node.value):  # YAML reads 010 as 8
+            return self.found.fail(place, f"{node.value[:40]!r}: write the number without a zero in front")
         if not isinstance(value, _PLAIN) or (isinstance(value, float) and not math.isfinite(value)):
             return self.found.fail(place, f"{node.value[:40]!r} cannot stand in a plan; put quotes around a text")
         return value

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from babelscope.models import Model
     from babelscope.results import Run, RunWriter
     from babelscope.studies.circuit_settings import CircuitsSettings
+    from babelscope.studies.latent_settings import LatentSettings
     from babelscope.studies.regions import RegionsSettings
 
 CLOZE_TABLE = "cloze"
@@ -27,6 +28,26 @@ def circuits_settings(arguments: Any) -> CircuitsSettings:
     from babelscope.studies.circuit_settings import CircuitsSettings
 
     return CircuitsSettings(**arguments)
+
+
+def latent_settings(arguments: Any) -> LatentSettings:
+    """Checked settings of a study of latent language; `from` is `from_` in Python."""
+    from babelscope.studies.latent_settings import LatentSettings
+
+    return LatentSettings(**{"from_" if name == "from" else name: value for name, value in arguments.items()})
+
+
+def latent_contents(settings: LatentSettings) -> dict[str, Any]:
+    """Hashes of the words, sentences and running text that a study of latent language reads."""
+    from babelscope.studies.latent import chosen_words
+
+    words = chosen_words(settings)
+    found: dict[str, Any] = {"words": words.hash}
+    if settings.parallel:
+        found["parallel"] = corpus_of(settings.parallel, None).hash
+    if settings.text and "tuned" in settings.lens:
+        found["text"] = {code: text.hash for code, text in texts_of(settings.text, tuple(words.languages)).items()}
+    return found
 
 
 def regions_settings(arguments: Any) -> RegionsSettings:
@@ -63,15 +84,16 @@ def stories_of(spec: str, languages: tuple[str, ...] | None) -> dict[str, list[C
 def compute_point(point: Point, folder: Path, scratch: Path, where: Place) -> Path:
     """Load the weights in `folder`, measure what the point asks for, and write one run below `scratch`.
 
-    The run is a regions run (or one of kind `evaluation`, without regions) with the story cloze as table `cloze` and
-    the circuits as a run of its own in `circuits/`. Raises NonFinite when a headline number is not a number.
+    The run is a regions run (or one of kind `evaluation`, without regions) with the story cloze as table `cloze`, the
+    circuits as a run of its own in `circuits/`, and the latent languages as one in `latent/`. Raises NonFinite when a
+    headline number is not a number.
     """
     from babelscope.results import RunWriter
 
-    model = _load(point, folder, where)
+    model = load_point(point, folder, where)
     regions = _regions(model, point, scratch)
     cloze = _cloze(model, point)
-    circuits = _circuits(model, point, scratch)
+    inner = {"circuits": _circuits(model, point, scratch), "latent": _latent(model, point, scratch)}
     target = scratch / "point"
     with RunWriter(target, kind="regions" if regions is not None else "evaluation") as run:
         if regions is not None:
@@ -81,9 +103,10 @@ def compute_point(point: Point, folder: Path, scratch: Path, where: Place) -> Pa
         if cloze is not None:
             run.table(CLOZE_TABLE, cloze)
             run.manifest["summary"]["story_cloze"] = cloze.set_index("language").accuracy.to_dict()
-        if circuits is not None:
-            shutil.copytree(circuits.path, run.file("circuits/run.json").parent, dirs_exist_ok=True)
-            run.manifest["summary"]["circuits"] = circuits.summary
+        for name, found in inner.items():
+            if found is not None:
+                shutil.copytree(found.path, run.file(f"{name}/run.json").parent, dirs_exist_ok=True)
+                run.manifest["summary"][name] = found.summary
         run.manifest["key"] = point.key
         facts = point.facts()
         source = facts.pop("source")  # but for where the weights lay: that says nothing elsewhere
@@ -91,7 +114,8 @@ def compute_point(point: Point, folder: Path, scratch: Path, where: Place) -> Pa
     return target
 
 
-def _load(point: Point, folder: Path, where: Place) -> Model:
+def load_point(point: Point, folder: Path, where: Place) -> Model:
+    """The model of a point, from the folder that holds its weights."""
     from babelscope.models import load_model
 
     work = point.work
@@ -137,6 +161,14 @@ def _circuits(model: Model, point: Point, scratch: Path) -> Run | None:
     if point.work.circuits is None:
         return None
     return study_circuits(model, circuits_settings(point.work.circuits), scratch / "circuits")
+
+
+def _latent(model: Model, point: Point, scratch: Path) -> Run | None:
+    from babelscope.studies.latent import study_latent
+
+    if point.work.latent is None:
+        return None
+    return study_latent(model, latent_settings(point.work.latent), scratch / "latent")
 
 
 def _take_over(source: Run, run: RunWriter) -> None:

@@ -26,12 +26,13 @@ from babelscope.errors import InputError, PlanError
 from babelscope.evolution.located import Located, Place, read_yaml, read_yaml_file
 from babelscope.evolution.types import PlannedModel, Revision
 from babelscope.evolution.values import checked
+from babelscope.settings import refuse_wrong_value
 
 TOP = [
     "name", "about", "models", "corpora", "languages", "dtype", "measures", "published", "trust_remote_code",
     "attention",
 ]  # fmt: skip
-MEASURES = ["regions", "alignment", "perplexity", "story_cloze", "circuits"]
+MEASURES = ["regions", "alignment", "perplexity", "story_cloze", "circuits", "latent"]
 DTYPES = ("float32", "bfloat16", "float16", "float64")
 PUBLISHED = ("bloom-7b1", "llama-2-7b")
 ALL = "all"
@@ -140,7 +141,7 @@ def parse_plan(located: Located, default_name: str) -> Plan:
         about=str(_typed(located, "about", str, "")),
         data=data,
     )
-    if not plan.corpora and set(measures) - {"story_cloze", "circuits"}:
+    if not plan.corpora and set(measures) - {"story_cloze", "circuits", "latent"}:
         located.fail(("corpora",), "regions, alignment and perplexity need a corpus, such as pocket:heldout")
     return plan
 
@@ -186,7 +187,7 @@ def _named(text: str) -> PlannedModel:
 
 def _revision(located: Located, entry: Any, place: Place) -> Revision:
     if isinstance(entry, str | int) and not isinstance(entry, bool):
-        return revision_of(str(entry))
+        return revision_of(_text(located, str(entry), place))
     if not isinstance(entry, dict):
         located.fail(place, "a revision is a name, or a mapping with name and step")
     located.only(entry, place, ["name", "step"])
@@ -226,7 +227,7 @@ def _measures(located: Located) -> dict[str, dict[str, Any]]:
             key: _checked(located, value, schema[name][key], (*place, key)) for key, value in settings.items()
         }
         for needed, example in {"perplexity": ("texts", "xlsum:XLSum"), "story_cloze": ("stories", "pocket:")}.items():
-            if name == needed and example[0] not in settings:
+            if name == needed and settings.get(example[0]) is None:
                 located.fail(place, f"the key {example[0]} is missing, for instance {example[0]}: {example[1]}")
     if "circuits" in found and "task" not in found["circuits"]:
         located.fail(("measures", "circuits"), "the key task is missing, for instance task: ioi")
@@ -245,7 +246,17 @@ def settings_of_measures() -> dict[str, dict[str, Any]]:
         "perplexity": {name: hints[name] for name in _OF_PERPLEXITY if name in hints},
         "story_cloze": {"stories": str, "languages": tuple[str, ...]},
         "circuits": _circuits_settings(),
+        "latent": _latent_settings(),
     }
+
+
+def _latent_settings() -> dict[str, Any]:
+    """`from` is spelt as in the command; files of one machine (a tuned lens, word counts) have no place in a plan."""
+    from babelscope.studies.latent_settings import LatentSettings
+
+    hints = get_type_hints(LatentSettings)
+    names = [one.name for one in fields(LatentSettings) if one.name not in {"tuned", "counts"}]
+    return {name.rstrip("_"): hints[name] for name in names}
 
 
 def _circuits_settings() -> dict[str, Any]:
@@ -301,6 +312,8 @@ def _choice(located: Located, key: str, allowed: tuple[str, ...], default: str |
 
 def _checked(located: Located, value: Any, hint: Any, place: Place) -> Any:
     try:
-        return checked(value, hint)
-    except (TypeError, ValueError) as error:
+        found = checked(value, hint)
+        refuse_wrong_value(str(place[-1]), hint, found, "got")
+    except (InputError, TypeError, ValueError) as error:
         located.fail(place, str(error))
+    return found

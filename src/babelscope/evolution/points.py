@@ -77,6 +77,9 @@ def _work(plan: Plan, corpus: str | None) -> Work:
     circuits = asked.get("circuits")
     if circuits is not None and plan.languages is not None:
         circuits = {"languages": plan.languages, **circuits}
+    latent = asked.get("latent")
+    if latent is not None and plan.languages is not None:
+        latent = {"languages": plan.languages, **latent}
     return Work(
         dtype=plan.dtype,
         attention=plan.attention,
@@ -85,6 +88,7 @@ def _work(plan: Plan, corpus: str | None) -> Work:
         stories=cloze["stories"] if cloze else None,
         story_languages=(cloze.get("languages") or plan.languages) if cloze else None,
         circuits=circuits,
+        latent=latent,
     )
 
 
@@ -102,6 +106,8 @@ def _contents(work: Work) -> dict[str, Any]:
             found["texts"] = {code: text.hash for code, text in texts.items()}
     if work.stories is not None:
         found["stories"] = stories_hash(measures.stories_of(work.stories, work.story_languages))
+    if work.latent is not None:
+        found["latent"] = measures.latent_contents(measures.latent_settings(work.latent))
     return found
 
 
@@ -114,4 +120,7 @@ def _settled(work: Work) -> dict[str, Any]:
     if work.circuits is not None:
         settings = measures.circuits_settings(work.circuits)
         found["circuits"] = {one.name: getattr(settings, one.name) for one in fields(settings)}
+    if work.latent is not None:
+        asked = asdict(measures.latent_settings(work.latent))
+        found["latent"] = {name: value for name, value in asked.items() if name not in ("words", "parallel", "text")}
     return found

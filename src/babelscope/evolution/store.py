@@ -12,11 +12,9 @@ import contextlib
 import hashlib
 import os
 import shutil
-import uuid
 from collections.abc import Generator, Mapping, Set
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from babelscope.errors import InputError, RunError, Unwritable
@@ -27,6 +25,7 @@ from babelscope.results.hidden import clear_leftovers, names_with_leftovers
 from babelscope.results.layout import CHECKSUMS, MANIFEST, is_url
 from babelscope.results.lock import RunLock
 from babelscope.results.manifest import to_json
+from babelscope.results.scratch import Scratch, clear_dead, scratch_in
 from babelscope.results.store import reach
 from babelscope.results.whole import home, write_whole
 
@@ -97,23 +96,11 @@ class SweepStore:
         It belongs to this process for as long as that lives, by a lock of its own.
         """
         if self.folder is None:
-            with TemporaryDirectory(prefix="babelscope-") as made:
-                yield Path(made)
+            with Scratch("sweep") as made:
+                yield made
             return
-        made = self.folder / _SCRATCH / uuid.uuid4().hex[:12]
-        with self._one_line():
-            made.parent.mkdir(parents=True, exist_ok=True)
-            lock = RunLock(made.with_name(f"{made.name}.lock"), made)
-            lock.acquire()
-        try:
-            with self._one_line():
-                made.mkdir()
+        with scratch_in(self.folder / _SCRATCH) as made:
             yield made
-        finally:
-            shutil.rmtree(made, ignore_errors=True)
-            lock.release()
-            with contextlib.suppress(OSError):  # others may be at work
-                made.parent.rmdir()
 
     # -- failures ---------------------------------------------------------------------------------------------------
 
@@ -225,14 +212,7 @@ class SweepStore:
         for place in (self.folder, self.folder / FAILED):
             for name in names_with_leftovers(place):
                 clear_leftovers(place / name)
-        for made in sorted((self.folder / _SCRATCH).glob("*")):
-            lock = RunLock(made.with_name(f"{made.name.removesuffix('.lock')}.lock"), made)
-            try:
-                lock.acquire()
-            except RunError:
-                continue  # its maker lives
-            shutil.rmtree(made.with_name(made.name.removesuffix(".lock")), ignore_errors=True)
-            lock.release()
+        clear_dead(self.folder / _SCRATCH)
         for empty in (_SCRATCH, FAILED):
             with contextlib.suppress(OSError):
                 (self.folder / empty).rmdir()

@@ -59,6 +59,8 @@ class Work:
     story_languages: tuple[str, ...] | None = None
     circuits: Mapping[str, Any] | None = None
     """arguments of CircuitsSettings"""
+    latent: Mapping[str, Any] | None = None
+    """arguments of LatentSettings"""
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
-from babelscope.figures import circuits, deactivation, heads, latent, patching, regions, routing, steering, sweep
+from babelscope.figures import (
+    circuit_tokens,
+    circuits,
+    deactivation,
+    evaluation,
+    heads,
+    latent,
+    patching,
+    regions,
+    routing,
+    steering,
+    sweep,
+)
 from babelscope.figures.paper import draw, printed, save_figure
 from babelscope.figures.published import Published, published, published_for
 from babelscope.figures.register import FIGURES, Drawing, figure, figure_names, holds, specify
@@ -13,5 +25,17 @@ __all__ = [
     "published_for", "save_figure", "specify",
 ]  # fmt: skip
 
-FAMILIES = (circuits, deactivation, heads, latent, patching, regions, routing, steering, sweep)
+FAMILIES = (
+    circuit_tokens,
+    circuits,
+    deactivation,
+    evaluation,
+    heads,
+    latent,
+    patching,
+    regions,
+    routing,
+    steering,
+    sweep,
+)
 """modules whose figures are registered by being imported"""

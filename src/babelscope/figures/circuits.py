@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ import pandas as pd
 from babelscope.errors import InputError, RunError
 from babelscope.figures.facts import (
     Matrix,
+    chosen,
     distinct,
     frame_of,
     grouped,
@@ -25,7 +27,7 @@ from babelscope.figures.facts import (
 )
 from babelscope.figures.heads import task_text
 from babelscope.figures.palette import language_place
-from babelscope.figures.register import figure
+from babelscope.figures.register import View, figure
 from babelscope.figures.spec import Arrow, Axis, Bars, Boxes, Cells, Code, Dash, Figure, Key, Label, Line, Panel, Rule
 from babelscope.results import Run
 from babelscope.results.schemas.circuits import (
@@ -204,55 +206,111 @@ def edge_faithfulness(run: Run) -> Figure:
     return Figure("Faithfulness of edges by size", caption, tuple(panels), about=run.model_name)
 
 
-def cross_matrices(run: Run) -> dict[str, tuple[list[str], Matrix]]:
-    """Faithfulness across languages with its controls, and each measure of overlap with its null: language matrices."""
-    found: dict[str, tuple[list[str], Matrix]] = {}
+_ROOMY = 4
+"""languages up to which a cell has room for its interval"""
+
+
+@dataclass(frozen=True)
+class Beside:
+    """A matrix of languages with what chance gives: named matrices that are read together, on one scale."""
+
+    name: str
+    table: str
+    parts: dict[str, tuple[list[str], Matrix]]
+    """what each matrix is → its languages and numbers; the first is what was measured"""
+    ends: tuple[Matrix, Matrix] | None = None
+    """95 % interval of the first"""
+
+
+def cross_matrices(run: Run) -> list[Beside]:
+    """Faithfulness across languages with its controls, and each measure of overlap with its null."""
     own = run.summary.get("model")  # a study against another model holds both in the same tables
     heads = rows_of(run, CrossFaithfulness)
     edges = [row for row in rows_of(run, CrossEdges) if row.model in ("", own)]
     overlaps = [row for row in rows_of(run, Overlap) if row.model in ("", own)]
+    found: list[Beside] = []
+    two = len({row.model for row in heads}) > 1
     for model, rows in grouped(heads, lambda row: row.model):
-        name = "faithfulness" if len({row.model for row in heads}) < 2 else f"faithfulness, {model}"
-        for said, part in ((name, "faithfulness"), (f"{name}, random circuits", "random")):
-            found[said] = square([(row.found_in, row.run_on, float(getattr(row, part))) for row in rows], run.languages)
-    for said, part in (("", "faithfulness"), (", random circuits", "random"), (", control task", "control")):
-        cells = [(row.found_in, row.run_on, float(getattr(row, part))) for row in edges]
-        found[f"faithfulness of edges{said}"] = square(cells, run.languages)
+        name = f"faithfulness, {model}" if two else "faithfulness"
+        found.append(_faithful(name, "cross_faithfulness", rows, run, {"random heads": "random"}))
+    if edges:
+        controls = {"random edges": "random", "control task": "control"}
+        found.append(_faithful("faithfulness of edges", "cross_edges", edges, run, controls))
     for measure, shared in grouped(overlaps, lambda row: row.measure):
-        name = measure.replace("_", " ")
-        for part, said in (("value", name), ("null", f"{name}, by chance")):
-            languages, matrix = square(
-                [(row.language, row.language2, getattr(row, part)) for row in shared], run.languages
-            )
-            found[said] = languages, np.where(np.isnan(matrix), matrix.T, matrix)
-    return {name: (languages, matrix) for name, (languages, matrix) in found.items() if np.isfinite(matrix).any()}
+        parts: dict[str, tuple[list[str], Matrix]] = {}
+        for part, said in (("value", "measured"), ("null", "by chance")):
+            cells = [(row.language, row.language2, getattr(row, part)) for row in shared]
+            languages, matrix = square(cells, run.languages)
+            parts[said] = languages, np.where(np.isnan(matrix), matrix.T, matrix)
+        found.append(Beside(measure.replace("_", " "), "overlap", parts))
+    return [one for one in map(_with_numbers, found) if one.parts]
 
 
-@figure("circuits", choose="Matrix")
-def cross_language(run: Run) -> Figure:
-    """How well the circuit found in one language works in another, and how much their circuits overlap."""
-    matrices = cross_matrices(run)
-    if not matrices:
+def _faithful(
+    name: str,
+    table: str,
+    rows: Sequence[CrossFaithfulness] | Sequence[CrossEdges],
+    run: Run,
+    controls: Mapping[str, str],
+) -> Beside:
+    def of(part: str) -> tuple[list[str], Matrix]:
+        return square([(row.found_in, row.run_on, float(getattr(row, part))) for row in rows], run.languages)
+
+    parts = {"measured": of("faithfulness"), **{said: of(part) for said, part in controls.items()}}
+    return Beside(name, table, parts, (of("low")[1], of("high")[1]))
+
+
+def _with_numbers(one: Beside) -> Beside:
+    """Without matrices that hold no number."""
+    return replace(one, parts={said: part for said, part in one.parts.items() if np.isfinite(part[1]).any()})
+
+
+def _matrices(run: Run) -> list[View]:
+    return [View(one.name, {"matrix": one.name}) for one in cross_matrices(run)]
+
+
+@figure("circuits", views=_matrices, choose="Matrix")
+def cross_language(run: Run, matrix: str | None = None) -> Figure:
+    """How well one language's circuit works in another, and how much their circuits overlap, beside chance."""
+    every = cross_matrices(run)
+    if not every:
         raise InputError("the run compares no two languages")
+    one = {each.name: each for each in every}[chosen(matrix, [each.name for each in every], "matrix")]
+    values = [part for _, part in one.parts.values()]
+    low = min(0.0, *(float(np.nanmin(part)) for part in values))
+    high = max(1.0, *(float(np.nanmax(part)) for part in values))
+    data = run.table(one.table)
+    if one.table == "overlap":
+        data = data.loc[data["measure"].astype(str).str.replace("_", " ") == one.name]
+    across, down = ("", "") if one.table == "overlap" else ("run on", "circuit found in")
     panels: list[Panel] = []
-    for name, (languages, matrix) in matrices.items():
-        faithful = name.startswith("faithfulness")
-        low, high = min(0.0, float(np.nanmin(matrix))), max(1.0, float(np.nanmax(matrix)))
-        cells = Cells(matrix, name, low=low, high=high, texts=written(matrix))
-        data = run.table(("cross_edges" if "edges" in name else "cross_faithfulness") if faithful else "overlap")
-        if not faithful:
-            kept = data["measure"].astype(str).str.replace("_", " ") == name.removesuffix(", by chance")
-            data = data.loc[kept]
-        across, down = ("run on", "circuit found in") if faithful else ("", "")
+    for said, (languages, part) in one.parts.items():
+        roomy = said == "measured" and one.ends is not None and len(languages) <= _ROOMY
+        texts = _with_ends(part, one.ends) if roomy and one.ends is not None else written(part)
+        cells = Cells(part, one.name, low=low, high=high, texts=texts)
         axes = languages_axis(languages, across), languages_axis(languages, down)
-        panels.append(Panel((cells,), *axes, name, square=True, data=data))
+        panels.append(Panel((cells,), *axes, said, data=data))
     caption = (
         f"Faithfulness: the circuit found in the row's language, run on prompts of the column's ({task_text(run)}); 1 "
-        "is the whole model, 0 the empty circuit (of heads, found by search; of edges, found by attribution). Beside "
-        "it random circuits of the same size and the control task's. Overlap: how many heads and edges two circuits "
-        "share, or how their scores correlate, beside what chance gives. Intervals and p are in the download."
+        "is the whole model, 0 the empty circuit (of heads, found by search; of edges, found by attribution). Overlap: "
+        "how many heads and edges two circuits share, or how their scores correlate. Beside what was measured stands "
+        "what random circuits of the same size, the control task or permuted labels give, on the same scale. 95 % "
+        f"intervals stand below the numbers of up to {_ROOMY} languages, and in the download, where there are any."
     )
-    return Figure("Circuits across languages", caption, tuple(panels), about=run.model_name, height=400)
+    deep = max(len(languages) for languages, _ in one.parts.values())
+    return Figure("Circuits across languages", caption, tuple(panels), grid=True, about=f"{run.model_name}, {one.name}",
+                  height=230 + 46 * deep)  # fmt: skip
+
+
+def _with_ends(matrix: Matrix, ends: tuple[Matrix, Matrix]) -> tuple[tuple[str, ...], ...]:
+    """Each number with its interval on a line below."""
+    return tuple(
+        tuple(
+            text if np.isnan(low) or np.isnan(high) else f"{text}\n{low:.2f} to {high:.2f}"
+            for text, low, high in zip(*line)
+        )
+        for line in zip(written(matrix), *(end.tolist() for end in ends))
+    )
 
 
 MOST_EDGES = 60

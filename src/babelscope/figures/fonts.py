@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Collection, Iterator
 from functools import cache
+from pathlib import Path
 
 import matplotlib
 from matplotlib import font_manager, ft2font
 
 # Looked for in this order behind DejaVu Sans, which matplotlib carries and which has Latin, Greek, Cyrillic and Arabic.
 _CANDIDATES = (
-    "Noto Sans", "Noto Sans CJK SC", "Noto Sans SC", "Source Han Sans SC", "WenQuanYi Zen Hei", "WenQuanYi Micro Hei",
-    "PingFang SC", "Hiragino Sans GB", "Microsoft YaHei", "SimHei", "Droid Sans Fallback", "Noto Sans JP",
-    "Noto Sans KR", "Noto Sans Devanagari", "Lohit Devanagari", "Mangal", "Kohinoor Devanagari", "Nirmala UI",
-    "Noto Sans Arabic", "Noto Naskh Arabic", "Noto Sans Bengali", "Noto Sans Tamil", "Noto Sans Telugu",
-    "Noto Sans Thai", "Noto Sans Hebrew", "Noto Sans Georgian", "Noto Sans Armenian", "Noto Sans Ethiopic",
-    "Noto Sans Myanmar", "Noto Sans Khmer", "FreeSans", "Unifont", "Arial Unicode MS",
+    "Noto Sans", "Noto Sans CJK SC", "Noto Sans CJK", "wqy-zenhei", "wqy-microhei", "Noto Sans SC",
+    "Source Han Sans SC", "WenQuanYi Zen Hei", "WenQuanYi Micro Hei", "PingFang SC", "Hiragino Sans GB",
+    "Microsoft YaHei", "SimHei", "Droid Sans Fallback", "Noto Sans JP", "Noto Sans KR", "Noto Sans Devanagari",
+    "Lohit Devanagari", "Mangal", "Kohinoor Devanagari", "Nirmala UI", "Noto Sans Arabic", "Noto Naskh Arabic",
+    "Noto Sans Bengali", "Noto Sans Tamil", "Noto Sans Telugu", "Noto Sans Thai", "Noto Sans Hebrew",
+    "Noto Sans Georgian", "Noto Sans Armenian", "Noto Sans Ethiopic", "Noto Sans Myanmar", "Noto Sans Khmer",
+    "FreeSans", "Unifont", "Arial Unicode MS",
 )  # fmt: skip
 
 # Scripts whose letters join, stack or run leftwards: matplotlib shapes them only from 3.11 on.
@@ -30,9 +33,33 @@ _NEVER = {"Cc", "Cf", "Zl", "Zp"}
 
 
 @cache
+def _installed() -> dict[str, Path]:
+    """Name of each installed font file without spaces → the file, `-Regular` left out."""
+    files = sorted(map(Path, font_manager.findSystemFonts()))
+    return {path.stem.removesuffix("-Regular").replace(" ", "").lower(): path for path in reversed(files)}
+
+
+def font_file(family: str) -> Path | None:
+    """The file of an installed family, found by its name; matplotlib's own list is not made anew when fonts come."""
+    return _installed().get(family.replace(" ", "").lower())
+
+
+def font_files(letters: Collection[int]) -> Iterator[tuple[str, Path]]:
+    """Installed fonts that may have some of the letters, known families first, then those named like their scripts."""
+    scripts = {unicodedata.name(chr(point), "").split(" ")[0].split("-")[0].capitalize() for point in letters}
+    for family in dict.fromkeys((*_CANDIDATES, *(f"Noto Sans {script}" for script in sorted(scripts)), "DejaVu Sans")):
+        if (path := font_file(family)) is not None:
+            yield family, path
+
+
+@cache
 def families() -> tuple[str, ...]:
     """Font families to draw text with, the first that has a letter being used for it."""
     installed = {entry.name for entry in font_manager.fontManager.ttflist}
+    for name in _CANDIDATES:
+        if name not in installed and (path := font_file(name)) is not None:
+            font_manager.fontManager.addfont(path)
+            installed.add(name)
     return ("DejaVu Sans", *(name for name in _CANDIDATES if name in installed))
 
 

@@ -62,8 +62,9 @@ def latent_excess(run: Run, pair: str | None = None, lens: str = "logit") -> Fig
     """Excess over other words and other prompts by layer, with simultaneous 95 % bands over the inner layers."""
     rows = shown_pair(run, pair, lens)
     lines = tuple(
-        Line(Code(code), [float(row.layer) for row in own], [row.excess for row in own],
-             [row.excess_low for row in own], [row.excess_high for row in own], language_place(run, code))
+        Line((Code(code), "asked for") if code == own[0].target else Code(code), [float(row.layer) for row in own],
+             [row.excess for row in own], [row.excess_low for row in own], [row.excess_high for row in own],
+             language_place(run, code))
         for code, own in grouped(rows, lambda row: row.language)
     )  # fmt: skip
     least = float(run.summary.get("least", 0.01))
@@ -175,8 +176,10 @@ def latent_strengths(run: Run, lens: str = "logit") -> Figure:
         place = pairs.index(f"{row.source}→{row.target}"), languages.index(row.language)
         values[place] = row.strength
         if row.strength == row.strength:
-            texts[place[0]][place[1]] = f"{OUTCOMES.get(row.outcome, '')}{row.strength:.3f}"
-    cells = Cells(values, "strength A", "diverging", texts=tuple(map(tuple, texts)))
+            texts[place[0]][place[1]] = f"{OUTCOMES.get(row.outcome, '')}{_three(row.strength)}"
+    # colours reach at least to what counts, so that noise does not look strong
+    reach = max(float(np.nanmax(np.abs(values))), float(run.summary.get("least", 0.01)))
+    cells = Cells(values, "strength A", "diverging", -reach, reach, tuple(map(tuple, texts)))
     caption = (
         "Strength of every candidate (columns) for every pair of languages (rows). ▶ passes through; ○ readable, no "
         "detour; ? not decidable. Intervals and the control words stand in the verdicts."
@@ -184,6 +187,11 @@ def latent_strengths(run: Run, lens: str = "logit") -> Figure:
     axes = languages_axis(languages, "candidate"), Axis("pair", names=tuple(pairs))
     panel = Panel((cells,), *axes, data=frame_of(rows))
     return Figure("All pairs", caption, (panel,), about=f"{run.model_name}, {rows[0].lens} lens")
+
+
+def _three(value: float) -> str:
+    """Three decimals, and no sign before a zero."""
+    return f"{value if abs(value) >= 0.0005 else 0.0:.3f}".replace("-", "−")
 
 
 @figure("latent", "table:tuned", choose="Measure")

@@ -14,12 +14,6 @@ def known_language(code: str) -> Language | None:
         return None
 
 
-def language_name(code: str) -> str:
-    """English name of a language, or its code when it is unknown."""
-    found = known_language(code)
-    return code if found is None else found.name
-
-
 def language_tag(code: str) -> str:
     """What the `lang` attribute says; empty when the language is unknown."""
     found = known_language(code)

@@ -16,10 +16,8 @@ import numpy as np
 import pandas as pd
 from matplotlib import colormaps
 from matplotlib.colors import to_hex
-from numpy.typing import NDArray
 
-from babelscope.figures.names import language_name
-from babelscope.figures.palette import COLOURS, PATTERNS, SYMBOLS, colour
+from babelscope.figures.palette import COLOURS, PATTERNS, SYMBOLS, bright, colour, luminance
 from babelscope.figures.spec import (
     Arrow,
     Axis,
@@ -41,7 +39,9 @@ from babelscope.figures.spec import (
     Rule,
     Strip,
     plain,
+    shows_something,
 )
+from babelscope.languages import english_name
 from babelscope.wording import visible
 
 Plot = dict[str, Any]
@@ -51,6 +51,8 @@ _MAPS = {"sequential": "viridis", "diverging": "PuOr", "percent": "cividis"}
 _QUIET = "#808080"
 _UNTITLED: Plot = {"title": {"text": ""}}
 MOST_LETTERS = 60
+PER_ROW = 3
+"""panels side by side"""
 
 
 @dataclass(frozen=True)
@@ -60,14 +62,20 @@ class PlotView:
     name: str
     plot: Plot
     table: pd.DataFrame
+    empty: bool = False
+    """no panel of it has a number to show"""
 
 
 def plots(figure: Figure) -> list[PlotView]:
     """The plots of a figure: all panels in one where they form a grid, one for each of unlike panels."""
     if figure.grid and len(figure.panels) > 1:
-        return [PlotView("", grid_plot(figure), figure.panels[0].table())]
+        empty = not any(map(shows_something, figure.panels))
+        return [PlotView("", grid_plot(figure), figure.panels[0].table(), empty)]
     named = figure.names or tuple(plain(panel.title) for panel in figure.panels)
-    return [PlotView(name, panel_plot(panel), panel.table()) for name, panel in zip(named, figure.panels)]
+    return [
+        PlotView(name, panel_plot(panel), panel.table(), not shows_something(panel))
+        for name, panel in zip(named, figure.panels)
+    ]
 
 
 def text(label: Label) -> str:
@@ -78,7 +86,7 @@ def text(label: Label) -> str:
 
 def _part(part: str) -> str:
     if isinstance(part, Code):
-        part = language_name(part)
+        part = english_name(part)
     lines = [visible(line) for line in part.split("\n")]
     short = [line if len(line) <= MOST_LETTERS else f"{line[: MOST_LETTERS - 3]}…" for line in lines]
     # a percent sign before a brace would be read as a place for a number
@@ -138,7 +146,7 @@ def axis_layout(axis: Axis, panel: Panel, which: Literal["x", "y"]) -> Plot:
     return told
 
 
-def grid_plot(figure: Figure, per_row: int = 3) -> Plot:
+def grid_plot(figure: Figure, per_row: int = PER_ROW) -> Plot:
     """Panels side by side on one scale of colours, with the titles above them."""
     panels = figure.panels
     rows, across = -(-len(panels) // per_row), min(per_row, len(panels))
@@ -158,6 +166,8 @@ def grid_plot(figure: Figure, per_row: int = 3) -> Plot:
         below, beside = axis_layout(panel.x, panel, "x"), axis_layout(panel.y, panel, "y")
         below |= {"domain": [left, right], "anchor": f"y{suffix}"} | ({} if row == rows - 1 else _UNTITLED)
         beside |= {"domain": [bottom, top], "anchor": f"x{suffix}"} | ({} if column == 0 else _UNTITLED)
+        if column and panel.y.names == panels[0].y.names and panel.y.names is not None:
+            beside |= {"showticklabels": False}  # they would stand on the cells of the panel before
         layout |= {f"xaxis{suffix}": below, f"yaxis{suffix}": beside}
         layout["annotations"].append({
             "text": text(panel.title), "showarrow": False, "xref": "paper", "yref": "paper",
@@ -268,7 +278,7 @@ def _(mark: Cells, panel: Panel, layout: Plot) -> list[Plot]:
     low, high = mark.ends()
     values = mark.colour_values()
     rows, across = values.shape
-    bar: Plot = {"title": {"text": text(mark.label), "side": "right"}, "thickness": 14}
+    bar: Plot = {"title": {"text": text(mark.label), "side": "right"}, "thickness": 14, "exponentformat": "power"}
     if ticks := mark.scale_ticks():
         bar |= {"tickvals": [place for place, _ in ticks], "ticktext": [name for _, name in ticks]}
     kept = [[text(cell).replace("<br>", " ") for cell in line] for line in mark.texts]
@@ -289,7 +299,8 @@ def _(mark: Cells, panel: Panel, layout: Plot) -> list[Plot]:
         "type": "scatter", "mode": "text", "hoverinfo": "skip", "showlegend": False,
         "x": list(range(across)) * rows, "y": [row for row in range(rows) for _ in range(across)],
         "text": [text(cell) for line in mark.texts for cell in line],
-        "textfont": {"color": ["#000" if one else "#fff" for one in bright.ravel().tolist()], "size": 12},
+        "textfont": {"color": [_QUIET if gone else "#000" if one else "#fff" for one, gone in
+                               zip(bright.ravel().tolist(), np.isnan(values).ravel().tolist())], "size": 12},
     }]  # fmt: skip
 
 
@@ -304,12 +315,6 @@ def _scale(palette: str) -> Any:
     return (
         "Cividis" if palette == "percent" else [[step / 10, to_hex(colormaps["PuOr"](step / 10))] for step in range(11)]
     )
-
-
-def luminance(colours: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
-    """Relative luminance of sRGB colours, as contrast is reckoned in WCAG: above 0.18 black stands out more."""
-    linear = np.where(colours <= 0.04045, colours / 12.92, ((colours + 0.055) / 1.055) ** 2.4)
-    return linear @ np.array([0.2126, 0.7152, 0.0722])
 
 
 @traces.register
@@ -371,7 +376,7 @@ def _(mark: Boxes, panel: Panel, layout: Plot) -> list[Plot]:
     for x, y, name, place in zip(mark.x, mark.y, mark.texts, mark.colours):
         layout["annotations"].append({
             "x": x, "y": y, "text": text(name), "showarrow": False, "bgcolor": colour(place), "bordercolor": "#000",
-            "borderwidth": 0.6, "borderpad": 2, "font": {"size": 10, "color": "#000"},
+            "borderwidth": 0.6, "borderpad": 2, "font": {"size": 10, "color": "#000" if bright(place) else "#fff"},
         })  # fmt: skip
     return [{"type": "scatter", "mode": "markers", "x": list(mark.x), "y": list(mark.y), "opacity": 0,
              "showlegend": False, "text": [text(name) for name in mark.texts], "hoverinfo": "text"}]  # fmt: skip

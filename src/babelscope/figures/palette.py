@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
+from matplotlib.colors import to_rgb
+from numpy.typing import NDArray
+
 from babelscope.results import Run
 
 # Okabe and Ito's eight, told apart by every common colour vision; black, which vanishes on a dark page, is grey.
@@ -23,3 +29,14 @@ def language_place(run: Run, code: str) -> int:
     """The place of a language among the run's: it decides its colour, which is one on the whole page."""
     known = run.languages
     return known.index(code) if code in known else len(known)
+
+
+def luminance(colours: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
+    """Relative luminance of sRGB colours, as contrast is reckoned in WCAG: above 0.18 black stands out more."""
+    linear = np.where(colours <= 0.04045, colours / 12.92, ((colours + 0.055) / 1.055) ** 2.4)
+    return linear @ np.array([0.2126, 0.7152, 0.0722])
+
+
+def bright(place: int | None) -> bool:
+    """Whether black stands out more than white from a colour of the palette."""
+    return float(luminance(np.array(to_rgb(colour(place))))) > 0.18

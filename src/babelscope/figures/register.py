@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from typing import Concatenate, ParamSpec
 
 from babelscope.errors import InputError, RunError
+from babelscope.figures.reworded import reworded
 from babelscope.figures.spec import Figure
 from babelscope.outside import Rows
 from babelscope.results import Run
+from babelscope.wording import of_dimensions
 
 P = ParamSpec("P")
 Options = Mapping[str, str]
@@ -112,4 +114,5 @@ def specify(run: Run, name: str, **options: str) -> Figure:
     if lacking := one.lacking(run):
         raise RunError(f"the figure {name} cannot be drawn: the run {run.source} has no {', '.join(lacking)}")
     with FIGURES.running(name):
-        return one.specify(run, **options)
+        found = one.specify(run, **options)
+    return reworded(found, of_dimensions) if run.of_dimensions else found

@@ -301,6 +301,27 @@ class Figure:
     """pixels of a panel on a page"""
     names: tuple[str, ...] = field(default=())
     """what a page calls the panels where their titles are too long"""
+    min_width: int = 0
+    """pixels below which a page lets the reader scroll sideways inside the figure"""
+
+
+def shows_something(panel: Panel) -> bool:
+    """Whether any mark of a panel has a number to show; lines of chance and zero alone say nothing.
+
+    >>> shows_something(Panel((Bars("", [NAN, NAN]), Rule(0.5)))), shows_something(Panel((Bars("", [NAN, 1.0]),)))
+    (False, True)
+    """
+    return any(_has_numbers(mark) for mark in panel.marks)
+
+
+def _has_numbers(mark: Mark) -> bool:
+    if isinstance(mark, Line | Points):
+        return bool(np.isfinite(np.asarray(mark.y, dtype=float)).any())
+    if isinstance(mark, Bars):
+        return bool(np.isfinite(np.asarray(mark.heights, dtype=float)).any())
+    if isinstance(mark, Cells):
+        return bool(np.isfinite(mark.values).any())
+    return isinstance(mark, Histogram | Map | Arrow | Boxes)
 
 
 def drawn_numbers(panel: Panel) -> pd.DataFrame:

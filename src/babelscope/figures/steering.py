@@ -239,7 +239,7 @@ def steering_layers(run: Run, pair: str | None = None) -> Figure:
     for row in front:
         place = layers.index(row.layer), alphas.index(row.alpha)
         values[place] = row.success
-        texts[place[0]][place[1]] = f"{100 * row.success:.0f} %\n+{row.delta_nll:.2f}"
+        texts[place[0]][place[1]] = f"{_share(row.success)}\n+{row.delta_nll:.2f}"
     cells = Cells(values, "success", low=0.0, high=1.0, texts=tuple(map(tuple, texts)))
     caption = (
         f"Success of {front[0].method} by layer and strength, with the rise of the target's loss in nats a token below "
@@ -249,6 +249,10 @@ def steering_layers(run: Run, pair: str | None = None) -> Figure:
     panel = Panel((cells,), *axes, data=frame_of(front))
     return Figure("By layer and strength", caption, (panel,), about=f"{run.model_name}, {pair}, {front[0].method}",
                   height=160 + 44 * len(layers))  # fmt: skip
+
+
+def _share(value: float) -> str:
+    return "–" if isnan(value) else f"{100 * value:.0f} %"
 
 
 def _methods(run: Run) -> list[View]:
@@ -271,11 +275,10 @@ def steering_pairs(run: Run, method: str | None = None) -> Figure:
         grid = np.full((len(sources), len(targets)), np.nan)
         for (source, target), row in first.items():
             grid[sources.index(source), targets.index(target)] = value(row)
-        if np.isfinite(grid).any():
-            texts = tuple(tuple("–" if isnan(v) else f"{100 * v:.0f}" for v in line) for line in grid.tolist())
-            cells = Cells(grid, "% of answers in the target", low=0.0, high=1.0, texts=texts)
-            axes = languages_axis(targets, "target"), languages_axis(sources, "prompts in")
-            panels.append(Panel((cells,), *axes, title, data=frame_of(first.values())))
+        texts = tuple(tuple("–" if isnan(v) else f"{100 * v:.0f}" for v in line) for line in grid.tolist())
+        cells = Cells(grid, "% of answers in the target", low=0.0, high=1.0, texts=texts)
+        axes = languages_axis(targets, "target"), languages_axis(sources, "prompts in")
+        panels.append(Panel((cells,), *axes, title, data=frame_of(first.values())))
     caption = (
         f"Share of answers in the target, in percent, from every source to every target by {method}, at the setting "
         "chosen under the study's limit, on reported documents; beside it random edits of the same place and size. "

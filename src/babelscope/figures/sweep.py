@@ -8,7 +8,7 @@ import pandas as pd
 import xarray as xr
 
 from babelscope.errors import InputError
-from babelscope.figures.facts import distinct, frame_of, grouped, numbers, rows_of
+from babelscope.figures.facts import distinct, frame_of, grouped, in_order, numbers, rows_of
 from babelscope.figures.palette import language_place
 from babelscope.figures.register import View, figure, has_arrays
 from babelscope.figures.spec import NAN, Axis, Bars, Cells, Code, Figure, Line, Panel, Rule
@@ -151,7 +151,7 @@ def sizes_over_training(run: Run) -> Figure:
     """Region size of each language over training: Fig. 6."""
     among = _some(checkpoints(run), "checkpoints")
     steps = [point.row.step for point in among]
-    languages = distinct(code for point in among for code in point.region_sizes)
+    languages = in_order(run, (code for point in among for code in point.region_sizes))
     if not languages:
         raise InputError("the sweep states no region sizes")
     lines = tuple(

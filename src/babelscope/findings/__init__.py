@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from babelscope.findings.circuits import circuit_findings
+from babelscope.findings.evaluation import evaluation_findings
 from babelscope.findings.latent import latent_findings
 from babelscope.findings.regions import region_findings
 from babelscope.findings.sentence import Finding, Kind, ordered
 from babelscope.findings.steering import steering_kinds
 from babelscope.findings.sweep import sweep_findings
 from babelscope.results import Run
+from babelscope.wording import of_dimensions
 
 __all__ = ["Finding", "Kind", "findings_of"]
 
-_ROOMS = {"regions": region_findings, "circuits": circuit_findings, "sweep": sweep_findings}
+_ROOMS = {"regions": region_findings, "circuits": circuit_findings, "sweep": sweep_findings,
+          "evaluation": evaluation_findings}  # fmt: skip
 
 
 def findings_of(run: Run) -> list[Finding]:
@@ -26,14 +30,15 @@ def findings_of(run: Run) -> list[Finding]:
     'effect'
     """
     texts = [text for text in run.summary.get("sentences") or () if isinstance(text, str)]
-    kinds: Sequence[Kind] = ["effect" for _ in texts]
+    kinds: Sequence[Kind] = ["undecided" if "cannot be said" in text else "effect" for text in texts]
     if run.kind == "steering":
         kinds = steering_kinds(run, len(texts))
     told = [Finding(kind, text, "") for kind, text in zip(kinds, texts)]
-    stated = ordered(latent_findings(run, texts) if run.kind == "latent" else told)
+    stated = latent_findings(run, texts) if run.kind == "latent" else ordered(told)
     room = _ROOMS.get(run.kind)
     try:
-        return stated + (ordered(room(run)) if room else [])
+        found = stated + (ordered(room(run)) if room else [])
+        return [replace(one, text=of_dimensions(one.text)) for one in found] if run.of_dimensions else found
     except (KeyError, ValueError, AttributeError, TypeError, IndexError) as error:
         # a table of another shape costs the sentences, not the page
         reason = f"{type(error).__name__}: {error}".splitlines()[0][:200]

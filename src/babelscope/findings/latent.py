@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
-from babelscope.findings.sentence import Finding, Kind
+from babelscope.findings.sentence import Finding, Kind, ordered
 from babelscope.results import Run
 
 _OPEN = ("cannot be decided", "is undecided about", "too few concepts")
 _NONE = ("shows no sign of", "does not think in")
-FIGURE = "latent-excess"
-"""the block of the page that shows excess by layer"""
+FIGURE, GRID = "latent-excess", "latent-strengths"
+"""the blocks of the page that show excess by layer, and the strength of every candidate in every pair"""
 
 
 def latent_findings(run: Run, sentences: list[str]) -> list[Finding]:
-    """The study's own sentences, each with its kind and the figure that it is read off."""
+    """The study's own sentences, each with its kind and the figure that it is read off; its first one comes first.
+
+    Where that one answers for all pairs of languages, those that find nothing or decide nothing stand in the table of
+    verdicts alone.
+    """
+    if not sentences:
+        return []
+    over_all = sentences[0] == run.summary.get("headline")
     figure = FIGURE if "curves" in run.tables else ""
-    return [Finding(kind_of(text), text, figure) for text in sentences]
+    first = Finding(kind_of(sentences[0]), sentences[0], GRID if over_all and figure else figure)
+    rest = [Finding(kind_of(text), text, figure) for text in sentences[1:]]
+    return [first, *ordered(one for one in rest if not over_all or one.kind == "effect")]
 
 
 def kind_of(text: str) -> Kind:

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from math import isnan
 from typing import Literal, get_args
 
-from babelscope.errors import BabelscopeError
-from babelscope.languages import language
+from babelscope.languages import english_name
 from babelscope.wording import decimals
 
 Kind = Literal["effect", "none", "undecided", "not measured"]
@@ -77,12 +76,5 @@ def named(codes: Sequence[str]) -> str:
     >>> named(["ar", "en", "hi"])
     'Arabic, English and Hindi'
     """
-    names = [_name(code) for code in codes]
+    names = [english_name(code) for code in codes]
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
-
-
-def _name(code: str) -> str:
-    try:
-        return language(code).name
-    except BabelscopeError:
-        return code

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from babelscope.errors import NonFinite, UnsupportedModel
 from babelscope.latent.prompts import Prompt
 from babelscope.latent.tokens import TokenSets
-from babelscope.models import Batch, Model, Site, capture, over_batches
+from babelscope.models import Batch, Model, Site, capture, over_batches, require
 from babelscope.models.model import SpecialTokens
 
 Array = NDArray[np.float64]
@@ -41,6 +41,7 @@ def states(
 
     Raises NonFinite for a value that is NaN or infinite.
     """
+    require(model, "regions")
     sequences = model.tokenize(prompts, special)
     sites = [Site("residual", layer) for layer in range(model.layers + 1)]
     kept = torch.empty(len(sites), len(sequences), model.width, dtype=_kept_type(model))
@@ -216,7 +217,7 @@ def check_lens(model: Model, prompt: str, special: SpecialTokens = "none") -> No
     """Raises UnsupportedModel where the lens at the last layer is not what the model itself says next."""
     ids = torch.tensor(model.tokenize([prompt], special), device=model.device)
     with torch.inference_mode():
-        own = model.hf(input_ids=ids).logits[0, -1].cpu().double()
+        own = model.hf(input_ids=ids, return_dict=True).logits[0, -1].cpu().double()
         z = normed(model, states(model, [prompt], special)[-1])
         words = slice(0, model.unembedding.shape[0])
         seen = chunk_logits(model, z, words)[0].cpu().double()

@@ -61,15 +61,26 @@ class Separation:
         if not self.decidable:
             return f"Whether concept and language separate cannot be decided: {self.why}."
         main = self.recovery(SOURCES[0]).share
+        if self.separable is None:
+            return f"Whether concept and language separate cannot be decided: {main.why or self.above_other.why}."
         apart = "separable" if self.separable else "not separable"
+        ends = f"({main.low:.2f} to {main.high:.2f})" if main.low == main.low else f"({main.why})"
         parts = [
-            f"Concept and language are {apart}: the concept alone, put in, recovers {main.value:.2f} "
-            f"({main.low:.2f} to {main.high:.2f}) of the asked word",
-            f"the language {'moves' if self.language_first >= SHARE_OF_DRAWS else 'does not move'} before the concept",
+            f"Concept and language are {apart}: the concept alone, put in, recovers {main.value:.2f} {ends} "
+            "of the asked word",
+            self._order_said,
         ]
         if self.shared is not None and self.separable:
             parts.append(f"a mean over languages serves {'as well as' if self.shared else 'worse than'} one language's")
         return "; ".join(parts) + "."
+
+    @property
+    def _order_said(self) -> str:
+        if self.language_first >= SHARE_OF_DRAWS:
+            return "the language moves before the concept"
+        if self.language_first <= 1 - SHARE_OF_DRAWS:
+            return "the language does not move before the concept"
+        return f"whether the language moves before the concept is open ({self.language_first:.0%} of draws say so)"
 
 
 def separation(found: Patched, draws: int = DRAWS, seed: int = 0, least: int = LEAST_PAIRS) -> Separation:
@@ -107,13 +118,21 @@ def separation(found: Patched, draws: int = DRAWS, seed: int = 0, least: int = L
         language,
         concept,
         first,
-        bool(value >= LEAST_RECOVERY and above.low > 0),
-        bool(over.low >= LEAST_SHARED) if several else None,
+        None if np.isnan(value) or np.isnan(least_of(above)) else bool(value >= LEAST_RECOVERY and least_of(above) > 0),
+        None if not several or np.isnan(least_of(over)) else bool(least_of(over) >= LEAST_SHARED),
     )
 
 
 AVERAGES = ("mean of languages", "first alone", "mean of demonstrations")
 """sources of c1 itself, each read at its own best layer"""
+
+
+SAME = "the same in every concept"
+
+
+def least_of(found: Interval) -> float:
+    """The lower end; the value itself where every concept gives the same."""
+    return found.value if found.why == SAME else found.low
 
 
 def _undecidable(pairs: int, concepts: int, least: int) -> Separation:
@@ -144,24 +163,24 @@ def _shares(
     layers: tuple[int, int],
     counts: Float[Array, "draws C"],
 ) -> Float[Array, " draws"]:
-    """Recovery in every draw (the first is the data): each half read at the layer that the other half chose."""
-    parts: list[Array] = []
-    for half in (0, 1):
-        own = halves == half
-        weights = counts[:, own]
-        gain = weights @ (curves[own, layers[1 - half]] - base[own])
-        room = weights @ (ceiling[own] - base[own])
-        with np.errstate(divide="ignore", invalid="ignore"):
-            parts.append(np.where(room > 0, gain / room, np.nan))
-    return (parts[0] + parts[1]) / 2
+    """Recovery in every draw (the first is the data): each half read at the layer that the other half chose.
+
+    One ratio of both halves' sums: a mean of their two ratios would hang on the half with little room.
+    """
+    patched = np.where(halves == 0, curves[:, layers[1]], curves[:, layers[0]])
+    gain, room = counts @ (patched - base), counts @ (ceiling - base)
+    return np.divide(gain, room, out=np.full_like(gain, np.nan), where=room > 0)
 
 
 def _interval(draws: Float[Array, " draws"]) -> Interval:
     value = float(draws[0])
     if np.isnan(value):
         return no_interval(value, "the ceiling is not above the unpatched prompt")
-    if np.ptp(draws[1:][~np.isnan(draws[1:])]) == 0:
-        return no_interval(value, "the same in every concept")
+    known = draws[1:][~np.isnan(draws[1:])]
+    if len(known) < 0.95 * len(draws[1:]):
+        return no_interval(value, "in some draws of concepts the ceiling is not above the unpatched prompt")
+    if np.ptp(known) <= 1e-12:
+        return no_interval(value, SAME)
     return Interval(value, *percentile(draws[1:]), "percentile")
 
 

@@ -27,7 +27,8 @@ from babelscope.errors import InputError, ModelError
 from babelscope.json_text import parse_json
 from babelscope.latent.lens import chunk_logits, normed
 from babelscope.latent.running import Text
-from babelscope.models import Batch, Model, Site, capture, over_batches
+from babelscope.models import Batch, Model, Site, capture, over_batches, require
+from babelscope.results.sealed import read_sealed, save_sealed
 from babelscope.wording import first_line
 
 Kind = Literal["ridge", "kl"]
@@ -38,6 +39,7 @@ ROWS = 64
 WANTED_TOKENS = 20
 """times the width: below so many tokens a lens is said to be fitted on too little"""
 Done = Callable[[int], None]
+KEY = "babelscope.tuned_lens"
 
 
 @dataclass(frozen=True)
@@ -84,24 +86,22 @@ class TunedLens:
 
     def save(self, path: str | Path) -> None:
         """Writes the maps as safetensors with everything else as JSON in its header."""
-        from safetensors.torch import save_file
-
         facts = {key: value for key, value in asdict(self).items() if key not in ("weight", "bias")}
         tensors = {"weight": self.weight.contiguous(), "bias": self.bias.contiguous()}
-        save_file(tensors, str(path), metadata={"babelscope.tuned_lens": json.dumps(facts)})
+        save_sealed(tensors, path, KEY, json.dumps(facts))
 
     @classmethod
     def load(cls, path: str | Path, model: Model) -> TunedLens:
         """Reads what `save` wrote; raises InputError for another file, ModelError for a lens of another model."""
-        from safetensors import SafetensorError, safe_open
+        from safetensors import SafetensorError
 
         try:
-            with safe_open(str(path), "pt") as file:  # pyright: ignore[reportUnknownVariableType]
-                stored = (file.metadata() or {}).get("babelscope.tuned_lens")
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            stored, tensors = read_sealed(path, KEY)
+        except KeyError:
+            raise InputError(f"{path} is no tuned lens of babelscope") from None
         except (OSError, SafetensorError, RuntimeError, TypeError, ValueError) as error:
             raise InputError(f"the tuned lens {path} cannot be read: {first_line(error)}") from None
-        if stored is None or set(tensors) != {"weight", "bias"}:
+        if set(tensors) != {"weight", "bias"}:
             raise InputError(f"{path} is no tuned lens of babelscope")
         facts: Any = parse_json(stored, f"the header of {path}", non_finite=True)
         try:
@@ -260,6 +260,7 @@ def over_positions(
     """Calls `work` with the residuals of all layers at all real positions of a batch, [N, D] each, no gradients."""
     if not windows:
         raise InputError("a part of the text for the tuned lens is empty: give more text")
+    require(model, "regions")
     sites = [Site("residual", layer) for layer in range(model.layers + 1)]
 
     def batch_work(batch: Batch) -> None:

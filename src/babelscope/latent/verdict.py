@@ -184,7 +184,9 @@ def thinks_in(model: str, outcomes: Sequence[Outcome], code: str = "en") -> str:
     among = f"{pairs} pairs of other languages" if pairs != 1 else "1 pair of other languages"
     rest = f"{open_ones} {'is' if open_ones == 1 else 'are'} open"
     if through:
-        return f"{model} passes through {name} in {through} of {among}; {read + silent} do not, {rest}."
+        without = f"{read + silent} {'does' if read + silent == 1 else 'do'} not"
+        others = [said for said, count in ((without, read + silent), (rest, open_ones)) if count]
+        return f"{model} passes through {name} in {through} of {among}{'; ' if others else ''}{', '.join(others)}."
     if 2 * (silent + read) > pairs:
         seen = f"{silent} show no sign of it" + (f", {read} let it be read without a detour" if read else "")
         return f"{model} does not think in {name} as far as the lens sees: of {among} {seen}, {rest}."

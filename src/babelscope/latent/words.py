@@ -6,14 +6,17 @@ A concept has an id that is the same in every language, alternatives in each, an
 from __future__ import annotations
 
 import csv
+import hashlib
+import json
 import os
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from babelscope.corpora.files import split_lines
 from babelscope.errors import InputError
 from babelscope.json_text import parse_json
 from babelscope.languages import language
@@ -58,6 +61,12 @@ class WordList:
 
     def __len__(self) -> int:
         return len(self.concepts)
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 of what the list holds, wherever it lies."""
+        whole = json.dumps([asdict(concept) for concept in self.concepts], sort_keys=True, default=list)
+        return hashlib.sha256(whole.encode()).hexdigest()
 
 
 def load_words(
@@ -136,7 +145,7 @@ def _rows(path: Path, name: str) -> Iterator[tuple[int, str, list[tuple[str, str
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"the word list {name} cannot be read: {first_line(error)}") from None
-    lines = _nfc(text).splitlines()
+    lines = split_lines(_nfc(text))
     suffix = path.suffix.lower()
     if suffix == ".jsonl":
         yield from _json_rows(lines, name)

@@ -6,7 +6,6 @@ An unmerged adapter adds to what a module multiplies with, so that the module's 
 from __future__ import annotations
 
 import hashlib
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from torch import nn
 
 from babelscope.errors import MissingExtra, ModelError
 from babelscope.json_text import read_json
+from babelscope.results.scratch import Scratch
 from babelscope.wording import first_line
 
 CONFIG = "adapter_config.json"
@@ -33,8 +33,26 @@ def adapter_parts(hf: nn.Module) -> list[str]:
 def refuse_adapter(config: Path | None, name: str) -> None:
     """Raises ModelError when a model comes with an adapter's configuration: the base's weights alone are not it."""
     if config is not None:
-        kind = _settings(config.parent).get("peft_type", "LoRA")
+        kind = str(_settings(config.parent).get("peft_type", "LoRA"))
+        if kind in _PROMPTS:
+            raise ModelError(
+                f"{name} holds a {kind} adapter, which is no change of weights: remove the adapter's files"
+            )
         raise ModelError(f"{name} holds a {kind} adapter: add --merge-adapter, or remove the adapter's files")
+
+
+def refuse_inner_adapters(folder: Path, name: str) -> None:
+    """Raises ModelError for a model's folder with adapters in folders of it: which are meant is not said."""
+    inner = sorted(path.parent.name for path in folder.glob(f"*/{CONFIG}"))
+    if inner:
+        raise ModelError(
+            f"{name} holds adapters in {', '.join(inner[:4])}: move them out of the folder (--merge-adapter merges one "
+            "whose files lie beside config.json)"
+        )
+
+
+_PROMPTS = ("PROMPT_TUNING", "PREFIX_TUNING", "P_TUNING", "MULTITASK_PROMPT_TUNING", "ADAPTION_PROMPT", "CPT")
+"""kinds that put tokens or keys in front of a text"""
 
 
 def merged(folder: Path, name: str, load: Callable[[str], Any]) -> tuple[Any, dict[str, str]]:
@@ -50,8 +68,15 @@ def merged(folder: Path, name: str, load: Callable[[str], Any]) -> tuple[Any, di
         raise MissingExtra("peft", "big", "--merge-adapter") from error
     if not (folder / CONFIG).is_file():
         raise ModelError(f"{name} holds no adapter to merge: it has no {CONFIG}")
-    with tempfile.TemporaryDirectory() as bare:
-        base = load(_without_adapter(folder, Path(bare), name))
+    kind = str(_settings(folder).get("peft_type", "LoRA"))
+    if kind in _PROMPTS:
+        raise ModelError(f"the {kind} adapter of {name} is no change of weights, so it cannot be merged into them")
+    if not any(folder.glob("adapter_model*")):
+        raise ModelError(
+            f"{name} holds the configuration of an adapter without its weights (adapter_model.safetensors)"
+        )
+    with Scratch("adapter") as bare:
+        base = load(_without_adapter(folder, bare, name))
     parts = {
         f"{path}.{own}" if path else own: (module, own)
         for path, module in base.named_modules()
@@ -59,9 +84,17 @@ def merged(folder: Path, name: str, load: Callable[[str], Any]) -> tuple[Any, di
     }
     facts = {"base_weight_hash": weight_hash(parts), "adapter_hash": _hash(folder)}
     try:
-        whole = PeftModel.from_pretrained(base, str(folder)).merge_and_unload()
+        adapted = PeftModel.from_pretrained(base, str(folder))
+        # peft only warns of tensors that do not fit, and leaves random ones in their places
+        result = adapted.load_adapter(str(folder), "default")
+        odd: list[str] = [*result.missing_keys, *result.unexpected_keys]
+        whole: Any = base if odd else adapted.merge_and_unload()
     except Exception as error:
         raise ModelError(f"the adapter of {name} cannot be merged: {first_line(error)}") from error
+    if odd:
+        raise ModelError(
+            f"the adapter of {name} is of another model: {len(odd)} tensors do not fit, the first {odd[0]}"
+        )
     if adapter_parts(whole):
         raise ModelError(f"the adapter of {name} is of a kind that cannot be merged into weights")
     return whole, facts

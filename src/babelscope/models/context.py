@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
@@ -24,6 +25,9 @@ class Context:
     """None where nothing states any"""
     learned: bool
     """a hard limit: there is no embedding for the position after the last"""
+    moving: bool = False
+    """a hard limit too: beyond it the rotary frequencies are those of the longest text of a pass, so that what a text
+    gives would depend on its company (dynamic NTK, LongRoPE)"""
 
     @property
     def window(self) -> int:
@@ -53,4 +57,21 @@ def context_of(model: Model) -> Context:
     if getattr(model.config, "alibi", False) or "alibi" in str(getattr(model.config, "position_embedding_type", "")):
         return Context(None, False)
     known = [getattr(model.config, name, None) for name in _NAMES]
-    return Context(min((length for length in known if isinstance(length, int) and length > 1), default=None), False)
+    moving = list(_moving(getattr(model.config, "rope_parameters", None)))
+    if moving:
+        known += [getattr(model.config, _ORIGINAL, None), *(one.get(_ORIGINAL) for one in moving)]
+    length = min((one for one in known if isinstance(one, int) and one > 1), default=None)
+    return Context(length, False, bool(moving))
+
+
+_ORIGINAL = "original_max_position_embeddings"
+
+
+def _moving(settings: Any) -> Iterator[dict[str, Any]]:
+    """The settings of rotary embeddings whose frequencies follow the length of a pass, also by kind of layer."""
+    if not isinstance(settings, dict):
+        return
+    if settings.get("rope_type", settings.get("type")) in ("dynamic", "longrope"):
+        yield settings
+    for inner in settings.values():
+        yield from _moving(inner)

@@ -23,9 +23,11 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from babelscope.errors import EditNeverFired, InputError, NonFinite
+from babelscope.models.aside import set_aside
 from babelscope.models.batches import out_of_memory
 from babelscope.models.chat import end_of_turn
 from babelscope.models.encoders import refuse_next_word
+from babelscope.models.gate import require
 from babelscope.models.model import Model
 from babelscope.models.rows import Flow, RowEdit, conditions_of, edited_rows
 
@@ -92,6 +94,7 @@ def decode(
     chosen = settings or Decoding()
     rows = [list(map(int, prompt)) for prompt in prompts]
     _check_prompts(model, rows)
+    require(model, "regions")
     known = list(names) if names is not None else [str(place) for place in range(len(rows))]
     jobs = [(place, condition) for place in range(len(rows)) for condition in range(len(conditions))]
     found: list[list[Written | None]] = [[None] * len(rows) for _ in conditions]
@@ -228,6 +231,7 @@ def next_logits(
         named["logits_to_keep"] = 1
     if cache is not None:
         named["past_key_values"] = cache
+    model.refuse_mode()
     output = model.hf(**named)
     return output.logits[:, -1].float(), getattr(output, "past_key_values", None) if keep else None
 
@@ -283,7 +287,9 @@ def stands_left_padding(model: Model) -> bool:
     """
     if model.hf not in _padding:
         recurrent = bool(getattr(model.hf, "_is_stateful", False))
-        _padding[model.hf] = not recurrent and padding_error(model) <= (1e-4 if model.dtype.itemsize >= 4 else 0.05)
+        with set_aside():
+            error = float("inf") if recurrent else padding_error(model)
+        _padding[model.hf] = error <= (1e-4 if model.dtype.itemsize >= 4 else 0.05)
     return _padding[model.hf]
 
 

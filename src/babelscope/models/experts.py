@@ -20,6 +20,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from babelscope.models.aside import Standing, standing
 from babelscope.models.mixtures import Mixture
 
 KERNEL = "babelscope"
@@ -66,7 +67,7 @@ class Handle(Protocol):
 
 @dataclass(frozen=True)
 class _Actor:
-    owner: int
+    owner: Standing
     act: Act | None
     choose: Choose | None
 
@@ -96,7 +97,7 @@ def attach(mixture: Mixture, act: Act | None = None, choose: Choose | None = Non
     from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS  # three seconds that dense models need not wait for
 
     module = mixture.experts
-    actor = _Actor(threading.get_ident(), act, choose)
+    actor = _Actor(standing(), act, choose)
     with _lock:
         ALL_EXPERTS_FUNCTIONS.register(KERNEL, compute)
         config = module.config
@@ -105,12 +106,6 @@ def attach(mixture: Mixture, act: Act | None = None, choose: Choose | None = Non
         config._experts_implementation_internal = KERNEL
         _actors.setdefault(module, []).append(actor)
     return _Attached(module, actor)
-
-
-def rerouted(root: nn.Module) -> bool:
-    """Whether somebody chooses other experts in a part of a model at present."""
-    with _lock:
-        return any(actor.choose is not None for part in root.modules() for actor in _actors.get(part, ()))
 
 
 def attached_anywhere() -> int:
@@ -122,8 +117,8 @@ def compute(
     module: Any, hidden: Float[Tensor, "tokens D"], index: Int[Tensor, "tokens K"], weights: Float[Tensor, "tokens K"]
 ) -> Float[Tensor, "tokens D"]:
     """Σ_k w_k · W_down · neurons over the experts of each token, those attached being shown the neurons."""
-    thread = threading.get_ident()
-    actors = [actor for actor in _actors.get(module, ()) if actor.owner == thread]
+    here = standing()
+    actors = [actor for actor in _actors.get(module, ()) if actor.owner == here]
     for actor in actors:
         if actor.choose is not None:
             index, weights = actor.choose(index, weights)
@@ -141,6 +136,14 @@ def compute(
             values = values if changed is None else changed
     outputs = _outputs(module, values, chosen, sizes) * pair_weights[:, None]
     return torch.zeros_like(hidden).index_add(0, tokens, outputs.to(hidden.dtype))
+
+
+def expert_output(mixture: Mixture, expert: int, inputs: Float[Tensor, "rows D"]) -> Float[Tensor, "rows D"]:
+    """What one expert makes of inputs, before its routing weight."""
+    module = mixture.experts
+    sizes = [len(inputs) if one == expert else 0 for one in range(mixture.count)]
+    chosen = torch.full((len(inputs),), expert, dtype=torch.long, device=inputs.device)
+    return _outputs(module, _neurons(module, inputs, chosen, sizes), chosen, sizes)
 
 
 def _neurons(module: Any, inputs: Tensor, chosen: Tensor, sizes: list[int]) -> Float[Tensor, "S F"]:
@@ -200,10 +203,10 @@ def _attach_part(
     mixture: Mixture, projection: nn.Module, columns: slice, shape: PassShape,
     act: Callable[[Tensor], Tensor] | None, collect: _Collected,
 ) -> Handle:  # fmt: skip
-    owner = threading.get_ident()
+    owner = standing()
 
     def before(_: nn.Module, args: tuple[Any, ...]) -> Any:
-        if threading.get_ident() != owner:
+        if standing() != owner:
             return None
         values: Tensor = args[0]
         folded = values.reshape(*shape.of(values.numel() // values.shape[-1]), -1)
@@ -243,12 +246,12 @@ class PassShape:
 
     def __init__(self, block: nn.Module) -> None:
         self.shape: tuple[int, int] = (0, 0)
-        self.owner = threading.get_ident()
+        self.owner = standing()
         self.handle = block.register_forward_pre_hook(self._note, with_kwargs=True)
 
     def _note(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any] | None = None) -> None:
         # a pass of another thread may meet the hook before torch knows that it takes keywords
-        if kwargs is not None and threading.get_ident() == self.owner:
+        if kwargs is not None and standing() == self.owner:
             hidden = args[0] if args else kwargs["hidden_states"]
             self.shape = (int(hidden.shape[0]), int(hidden.shape[1]))
 

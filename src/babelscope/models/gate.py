@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from babelscope.errors import AlreadyEdited, UnsupportedModel
+from babelscope.errors import UnsupportedModel
 from babelscope.models.adapters import adapter_parts
+from babelscope.models.aside import set_aside
 from babelscope.models.conformance import Check, run_checks
-from babelscope.models.experts import rerouted
 from babelscope.models.families import Level
-from babelscope.models.hooks import foreign_registrations, standing_edits
+from babelscope.models.foreign import foreign_registrations
+from babelscope.models.hashing import content_sign
+from babelscope.models.mode import compiled_parts
 from babelscope.models.registry import digest
 
 if TYPE_CHECKING:
@@ -38,7 +40,7 @@ def require(model: Model, level: Level) -> None:
     failed = failures(model, level)
     if not failed:
         return
-    reasons = "; ".join(check.problem for check in failed)
+    reasons = "; ".join(dict.fromkeys(check.problem for check in failed))
     if level == "circuits" and all(check.level == "circuits" for check in failed):
         raise UnsupportedModel(f"{model.id} cannot be used for circuits: {reasons}; regions work")
     raise UnsupportedModel(f"{model.id} ({model.config.model_type}) cannot be used: {reasons}")
@@ -51,20 +53,21 @@ def failures(model: Model, level: Level) -> list[Check]:
 
 def outcomes(model: Model, level: Level) -> list[Check]:
     """Every check of a level with its outcome."""
+    model.refuse_mode()
     now = _fingerprint(model)
+    if model.seen not in (None, now):
+        model.renew()
+    model.seen = now
     before, answers = _known.get(model.hf, (None, {}))
     if before != now:
         answers = {}
         _known[model.hf] = (now, answers)
     if level not in answers:
-        if standing_edits(model.hf) or rerouted(model.hf):
-            raise AlreadyEdited(
-                f"{model.id} was not checked for {level} before it was edited: call "
-                f'babelscope.models.gate.require(model, "{level}") first'
-            )
-        answers[level] = _asked(model, level)
+        with set_aside():  # what is asked about is the model, whatever it is being edited to
+            answers[level] = _asked(model, level)
         # checks change weights and put them back, which counts as a change
-        _known[model.hf] = (_fingerprint(model), answers)
+        model.seen = _fingerprint(model)
+        _known[model.hf] = (model.seen, answers)
     return answers[level]
 
 
@@ -73,6 +76,10 @@ def _asked(model: Model, level: Level) -> list[Check]:
     if adapters:
         problem = f"an adapter is not merged ({adapters[0]}): call merge_and_unload() and load the result"
         return [Check("no adapter", False, adapters[0], "regions", problem)]
+    compiled = compiled_parts(model.hf)
+    if compiled:
+        problem = f"{compiled[0]} runs as compiled code, in which our hooks are not seen: load it anew, uncompiled"
+        return [Check("no compiled code", False, compiled[0], "regions", problem)]
     if level not in model.family.levels:
         problem = "its row says nothing of attention" if not model.family.mixed else "its layers are of several kinds"
         problem = "it is an encoder, and circuits are of causal models" if model.encoder else problem
@@ -82,10 +89,14 @@ def _asked(model: Model, level: Level) -> list[Check]:
 
 
 def _fingerprint(model: Model) -> _Fingerprint:
-    """What the answers depend on: row, kernel, foreign hooks, and every parameter's place and count of changes."""
+    """What the answers depend on: row, kernel, foreign hooks, code, and each tensor's place and count of changes."""
     parts = tuple(
-        (name, parameter.data_ptr(), 0 if parameter.is_inference() else parameter._version, parameter.dtype)
-        for name, parameter in model.hf.named_parameters()
+        (name, tensor.data_ptr(), 0 if tensor.is_inference() else tensor._version, tensor.dtype)
+        for name, tensor in model.hf.named_parameters()
     )
-    hooks = tuple(foreign_registrations(model.hf))
-    return (digest(model.family), getattr(model.config, "_attn_implementation", None), hooks, parts)
+    # buffers are small, and some are made anew in each pass
+    buffers = content_sign(buffer for buffer in model.hf.buffers() if buffer.numel() <= 1 << 16)
+    code = tuple((type(part), id(part.__dict__.get("_compiled_call_impl"))) for part in model.hf.modules())
+    foreign = tuple(foreign_registrations(model.hf))
+    kernel = getattr(model.config, "_attn_implementation", None)
+    return (digest(model.family), kernel, foreign, code, parts, buffers)

@@ -46,6 +46,36 @@ def projected(model: Model, path: str, site: Site, ids: Tensor) -> tuple[Tensor,
     return seen[site], outputs[0]
 
 
+def head_shapes(model: Model, _: Tensor) -> float:
+    """Every layer has the heads that the configuration states, of one width, and projections that make them.
+
+    Raises UnsupportedModel with the layer that has others (Gemma 4: wider heads, or fewer, in some of its layers).
+    """
+    try:
+        heads, keys, width = model.heads, model.kv_heads, model.head_width
+    except (AttributeError, RuntimeError) as error:  # what differs by layer has no value for all of them
+        raise UnsupportedModel("the configuration states no one number of heads for all layers") from error
+    for layer in _attending(model):
+        units = _rows(model, model.family.attention_output, layer, output=False)
+        if units != heads * width:
+            raise UnsupportedModel(
+                f"layer {layer} has heads of {units} units in all, layer {model.attention_layers[0]} {heads} heads of "
+                f"{width}"
+            )
+        if model.family.layout != "separate":
+            continue
+        rows = [_rows(model, path, layer, output=True) for path in model.family.qkv]
+        query = rows[0] // heads // (2 if model.family.query_gates else 1)
+        for path, made, count, wide in zip(model.family.qkv[1:], rows[1:], (keys, keys), (query, width)):
+            if made != count * wide:
+                raise UnsupportedModel(f"{path} of layer {layer} makes {made} rows, not {count} heads of {wide}")
+    return 0.0
+
+
+def _rows(model: Model, path: str, layer: int, output: bool) -> int:
+    return matrix(model.part(path, layer)).shape[0 if output else 1]
+
+
 def head_weights(model: Model, ids: Tensor) -> float:
     """Heads times W_O plus the bias are what attention's output projection puts out: its weight is its linear map."""
     errors: list[float] = []

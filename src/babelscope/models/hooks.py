@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from babelscope.errors import AlreadyEdited, EditNeverFired, InputError
+from babelscope.models.aside import Standing, standing
 
 if TYPE_CHECKING:
     from babelscope.models.model import Model
@@ -182,10 +183,10 @@ def resume(model: Model, layer: int, hidden: Tensor) -> Generator[None]:
 
 def _passed_over(forward: Callable[..., Any], returns_tuple: bool) -> Callable[..., Any]:
     """In this thread a block that hands on what enters it; in others the block as it was."""
-    owner = threading.get_ident()
+    owner = standing()
 
     def passed_over(hidden_states: Tensor, *rest: Any, **named: Any) -> Any:
-        if threading.get_ident() != owner:
+        if standing() != owner:
             return forward(hidden_states, *rest, **named)
         return (hidden_states, None) if returns_tuple else hidden_states
 
@@ -209,14 +210,15 @@ def hooked(entries: Sequence[tuple[Location, Change, bool]]) -> Generator[None]:
 
 
 def _attach(location: Location, act: Change, replaces: bool) -> Any:
-    # A pass that another thread makes through the same model is not ours to read or to change.
+    # A pass that another thread makes through the same model is not ours to read or to change, nor one that is made to
+    # see the model as it is.
     if location.attach is not None:
         return location.attach(act, replaces)
-    owner = threading.get_ident()
+    owner = standing()
     if location.side == "input":
         # torch says that a hook takes keywords after it adds it: a pass of another thread in between gives none
         def before(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any] | None = None) -> Any:
-            if kwargs is None or threading.get_ident() != owner:
+            if kwargs is None or standing() != owner:
                 return None
             if args:
                 value = act(args[0])
@@ -227,7 +229,7 @@ def _attach(location: Location, act: Change, replaces: bool) -> Any:
         return location.module.register_forward_pre_hook(before, with_kwargs=True)
 
     def after(_: nn.Module, __: Any, output: Any) -> Any:
-        if threading.get_ident() != owner:
+        if standing() != owner:
             return None
         if isinstance(output, tuple):
             value = act(output[0])
@@ -241,10 +243,10 @@ def _attach(location: Location, act: Change, replaces: bool) -> Any:
 def _unflattened(block: nn.Module, act: Change) -> tuple[Change, Any]:
     """Show `act` a flattened tensor as [B, T, ·], with B and T read off the block's input."""
     shape: list[torch.Size] = []
-    owner = threading.get_ident()
+    owner = standing()
 
     def note(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any] | None = None) -> None:
-        if kwargs is not None and threading.get_ident() == owner:
+        if kwargs is not None and standing() == owner:
             shape[:] = [(args[0] if args else kwargs["hidden_states"]).shape[:2]]
 
     def folded(tensor: Tensor) -> Tensor:
@@ -256,22 +258,32 @@ def _unflattened(block: nn.Module, act: Change) -> tuple[Change, Any]:
 
 
 _lock = threading.Lock()
-_claims: weakref.WeakKeyDictionary[nn.Module, list[bool]] = weakref.WeakKeyDictionary()
+_claims: weakref.WeakKeyDictionary[nn.Module, list[tuple[bool, Standing]]] = weakref.WeakKeyDictionary()
+"""by model: whether each edit excludes others, and where it was entered"""
 
 
 @contextmanager
 def _claimed(module: nn.Module, exclusive: bool) -> Generator[None]:
-    """Keep count of the edits on one model, so that an exclusive one stands alone."""
+    """Keep count of the edits on one model, so that an exclusive one stands alone among those not set aside."""
+    here = standing()
     with _lock:
-        standing = _claims.setdefault(module, [])
-        if (exclusive and standing) or any(standing):
+        claims = _claims.setdefault(module, [])
+        others = [alone for alone, place in claims if place[0] != here[0] or place == here]
+        if (exclusive and others) or any(others):
             raise AlreadyEdited("this model is already being edited; leave that context first (also in other threads)")
-        standing.append(exclusive)
+        claims.append((exclusive, here))
     try:
         yield
     finally:
         with _lock:
-            standing.remove(exclusive)
+            claims.remove((exclusive, here))
+
+
+def standing_edits(module: nn.Module) -> int:
+    """How many edits of a model stand where the running code stands."""
+    here = standing()
+    with _lock:
+        return sum(place == here for _, place in _claims.get(module, ()))
 
 
 _resuming: weakref.WeakKeyDictionary[nn.Module, list[int]] = weakref.WeakKeyDictionary()
@@ -290,28 +302,6 @@ def _one_thread(module: nn.Module) -> Generator[None]:
     finally:
         with _lock:
             threads.pop()
-
-
-def standing_edits(module: nn.Module) -> bool:
-    """Whether somebody edits a model, or resumes its passes, at present."""
-    with _lock:
-        return bool(_claims.get(module)) or bool(_resuming.get(module))
-
-
-def foreign_hooks(module: nn.Module) -> list[str]:
-    """Names of the parts of a model that carry somebody else's forward hooks, which change or read what we measure."""
-    return list(dict.fromkeys(name or "(the model)" for name, _ in foreign_registrations(module)))
-
-
-def foreign_registrations(module: nn.Module) -> list[tuple[str, int]]:
-    """Somebody else's forward hooks: the name of the part that carries each, and torch's number, never used twice."""
-    known = ("babelscope.", "transformers.", "accelerate.", "torch.")
-    found: list[tuple[str, int]] = []
-    for name, part in module.named_modules():
-        hooks = {**part._forward_hooks, **part._forward_pre_hooks}  # pyright: ignore[reportPrivateUsage]
-        own = {key for key, one in hooks.items() if str(getattr(one, "__module__", "")).startswith(known)}
-        found += [(name, key) for key in hooks if key not in own]
-    return found
 
 
 def hook_count(module: nn.Module) -> int:

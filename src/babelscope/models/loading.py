@@ -12,12 +12,12 @@ import torch
 from babelscope.allocator import keep_freed_memory
 from babelscope.errors import MissingExtra, ModelError, NonFinite
 from babelscope.json_text import read_json
-from babelscope.models.adapters import CONFIG, merged, refuse_adapter
+from babelscope.models.adapters import CONFIG, merged, refuse_adapter, refuse_inner_adapters
 from babelscope.models.families import Family
 from babelscope.models.gate import require
 from babelscope.models.model import Model
 from babelscope.models.offload import offloaded
-from babelscope.models.refusals import in_our_words, refuse_files, refuse_sizes
+from babelscope.models.refusals import in_our_words, refuse_doubles, refuse_files, refuse_sizes, refuse_unused
 from babelscope.models.registry import family_from_file
 from babelscope.network import hub_answers
 
@@ -164,6 +164,8 @@ def _place(id_or_path: str, revision: str | None) -> tuple[str, str | None]:
         from babelscope.pocket.models import path  # the built-in family is data, not a dependency of this layer
 
         name, _, at = id_or_path.removeprefix(POCKET).partition("@")
+        if at and revision not in (None, at):
+            raise ModelError(f"{id_or_path} names revision {at!r} already: leave --revision {revision} out")
         return str(path(name, at or revision)), None
     folder = Path(id_or_path)
     if folder.is_dir():
@@ -194,6 +196,8 @@ def _folder(folder: Path, name: str, revision: str | None) -> str:
         refuse_files(folder, name)
         raise ModelError(f"{name} has no config.json: a model folder is what save_pretrained writes")
     refuse_files(folder, name)
+    refuse_doubles(folder, name)
+    refuse_inner_adapters(folder, name)
     return str(folder)
 
 
@@ -226,6 +230,7 @@ def _weights(place: str, name: str, kwargs: dict[str, Any]) -> Any:
     mismatched = report.get("mismatched_keys", ())
     if mismatched:
         raise ModelError(f"{name}: the shapes of {len(mismatched)} weights do not fit the configuration")
+    refuse_unused(report.get("unexpected_keys", ()), name)
     return hf
 
 

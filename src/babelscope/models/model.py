@@ -14,14 +14,16 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from babelscope.errors import InputError, ModelError, UnsupportedModel
-from babelscope.models.adapters import adapter_parts
+from babelscope.errors import InputError, UnsupportedModel
 from babelscope.models.context import Context, context_of
 from babelscope.models.encoders import is_encoder, own_tokens, refuse_next_word, with_own_tokens
 from babelscope.models.families import Family
-from babelscope.models.hashing import weight_hash
-from babelscope.models.hooks import foreign_hooks
+from babelscope.models.foreign import foreign_hooks, foreign_registrations
+from babelscope.models.hashing import config_hash, content_sign, function_hash, weight_hash
+from babelscope.models.hooks import standing_edits
+from babelscope.models.mode import refuse_mode, uncompiled
 from babelscope.models.places import Places
+from babelscope.models.refusals import refuse_quantised, refuse_tokenizer, refuse_what_is_no_model
 from babelscope.models.registry import digest
 from babelscope.models.scales import Scales, measure
 from babelscope.models.structure import family_of, trunk_of, why_no_neurons
@@ -48,12 +50,17 @@ class Model(Places):
         family: Family | None = None,
         allow_longer: bool = False,
     ) -> None:
-        self._refuse_what_is_no_model(hf, tokenizer)
+        hf = uncompiled(hf)
+        refuse_what_is_no_model(hf, tokenizer)
+        refuse_quantised(hf, id or type(hf).__name__)
         self.hf: Any = hf.eval()
         self.tokenizer: Any = tokenizer
         self.id: str = id or getattr(hf.config, "_name_or_path", "") or type(hf).__name__
         self.revision = revision
         self.allow_longer = allow_longer
+        self._hashed: tuple[bytes, str] | None = None
+        self.seen: object = None
+        """what the gate last saw of it"""
         self.adapter: dict[str, str] | None = None
         """hashes of base and adapter, where an adapter was merged on loading"""
         self.encoder = is_encoder(hf)
@@ -67,7 +74,7 @@ class Model(Places):
         """why none are known; the residual stream can be recorded all the same"""
         if getattr(hf.get_input_embeddings(), "weight", None) is None:
             raise UnsupportedModel(f"{self.id} has no embedding of tokens: {type(hf).__name__} reads something else")
-        self._check_tokenizer()
+        refuse_tokenizer(tokenizer, self.vocabulary, self.id)
         self.scales = Scales.plain(self.layers)
         self.scales = measure(self)
 
@@ -88,6 +95,14 @@ class Model(Places):
             "Type, device": f"{str(self.dtype).removeprefix('torch.')}, {self.device}",
         }
         return table(f"{self.id}{'@' + self.revision if self.revision else ''}", [], facts.items())
+
+    def renew(self) -> None:
+        """Look at its parts and measure its multipliers again, after somebody changed it."""
+        for name, value in {**vars(Model), **vars(Places)}.items():
+            if isinstance(value, cached_property):
+                self.__dict__.pop(name, None)
+        self.scales = Scales.plain(self.layers)
+        self.scales = measure(self)
 
     # -- what it is -------------------------------------------------------------------------------------------------
 
@@ -124,13 +139,29 @@ class Model(Places):
     def parameters(self) -> int:
         return sum(parameter.numel() for parameter in self.hf.parameters())
 
-    @cached_property
+    @property
     def weight_hash(self) -> str:
-        """sha256 over names, shapes, types and bytes of all distinct parameters, wherever they are kept.
+        """sha256 over names, shapes, types and bytes of all distinct parameters, wherever they are kept, and of the
+        buffers that are saved with them.
 
-        Of a text model inside another one only the text model counts, under the names that it has by itself.
+        Of a text model inside another one only the text model counts, under the names that it has by itself. Made anew
+        where the weights were changed.
         """
-        return weight_hash(self._hashed_parts())
+        parts = self._hashed_parts()
+        sign = content_sign(getattr(module, name) for module, name in parts.values())
+        if self._hashed is None or self._hashed[0] != sign:
+            self._hashed = (sign, weight_hash(parts))
+        return self._hashed[1]
+
+    @property
+    def function_hash(self) -> str:
+        """sha256 over all that the model's numbers depend on: weights, configuration, kernel, and what others (or our
+        own standing edits) change in it. What was kept under another one is another model's.
+        """
+        edits = standing_edits(self.hf)
+        added = [*foreign_registrations(self.hf), *([f"{edits} edits"] if edits else [])]
+        kernel = getattr(self.config, "_attn_implementation", None)
+        return function_hash(self.weight_hash, config_hash(self.config), kernel, added)
 
     def _hashed_parts(self) -> dict[str, tuple[nn.Module, str]]:
         """Each parameter by its name in a text model: the module that holds it and its name there."""
@@ -140,7 +171,9 @@ class Model(Places):
         tied: set[str] = set(getattr(self.hf, "all_tied_weights_keys", None) or ())
         seen = set[int]()
         for path, module in self.hf.named_modules():
-            for name, parameter in module.named_parameters(recurse=False):
+            unsaved = module._non_persistent_buffers_set  # pyright: ignore[reportPrivateUsage]
+            saved = [(own, one) for own, one in module.named_buffers(recurse=False) if own not in unsaved]
+            for name, parameter in (*module.named_parameters(recurse=False), *saved):
                 if id(parameter) in seen or (parameter.device.type == "meta" and f"{path}.{name}" in tied):
                     continue
                 seen.add(id(parameter))
@@ -153,7 +186,7 @@ class Model(Places):
                 found[f"{path}.{name}" if path else name] = (module, name)
         return found
 
-    @cached_property
+    @property
     def tokenizer_hash(self) -> str:
         """sha256 over the tokenizer's whole definition, or over its vocabulary where it is a slow one."""
         backend = getattr(self.tokenizer, "backend_tokenizer", None)
@@ -169,6 +202,7 @@ class Model(Places):
             "family_origin": self.family.origin,
             "family_digest": digest(self.family),
             "weight_hash": self.weight_hash,
+            "config_hash": config_hash(self.config),
             "dtype": str(self.dtype).removeprefix("torch."),
             "device": str(self.device),
             "layers": self.layers,
@@ -179,6 +213,7 @@ class Model(Places):
             "parameters": self.parameters,
             "attention": getattr(self.config, "_attn_implementation", None),
             "foreign_hooks": foreign_hooks(self.hf),
+            **({"standing_edits": edits} if (edits := standing_edits(self.hf)) else {}),
             **({"family_version": self.family.version} if self.family.version else {}),
             **({"multipliers": self.scales.facts} if self.scales.facts else {}),
             **({"adapter": self.adapter} if self.adapter else {}),
@@ -241,13 +276,18 @@ class Model(Places):
 
     def check_length(self, tokens: int, name: str) -> None:
         """Raises InputError when a text has more tokens than positions: always where positions are learned, else
-        unless the model was loaded with `allow_longer`."""
+        unless the model was loaded with `allow_longer`, which cannot be where frequencies move with the length."""
         context = self.context
         if context.length is None or tokens <= context.length:
             return
         if context.learned:
             raise InputError(
                 f"{name} has {tokens} tokens; {self.id} has learned {context.length} positions and no more"
+            )
+        if context.moving:
+            raise InputError(
+                f"{name} has {tokens} tokens; beyond {context.length} the rotary frequencies of {self.id} are those of "
+                "the longest text of a batch, so that its numbers would depend on others: leave it out"
             )
         if not self.allow_longer:
             raise InputError(
@@ -268,10 +308,13 @@ class Model(Places):
     ) -> Float[Tensor, "B T D"]:
         """Final hidden state after the final norm; no logits are made.
 
-        Raises ModelError when the model was put into training mode, where dropout changes numbers.
+        Raises ModelError when a part is in training mode, where dropout changes numbers, or under autocast; InputError
+        of a pass so long that its rotary frequencies would be other ones.
         """
-        if self.hf.training:
-            raise ModelError(f"{self.id} is in training mode, where dropout changes every number: call model.hf.eval()")
+        self.refuse_mode()
+        if self.context.moving:
+            past = 0 if cache is None else int(cache.get_seq_length())
+            self.check_length(past + ids.shape[1], "a pass")
         given: dict[str, Any] = {} if mask is None else {"attention_mask": mask}
         if self.encoder:
             # what reads from both sides sees padding on the right too
@@ -282,6 +325,15 @@ class Model(Places):
             given["past_key_values"] = cache
         output = self.trunk_module(input_ids=ids, return_dict=True, **given)
         return output.last_hidden_state
+
+    def refuse_mode(self) -> None:
+        """Raises ModelError when a part of the model is in training mode, or under autocast."""
+        refuse_mode(self._parts, self.device, self.id)
+
+    @cached_property
+    def _parts(self) -> tuple[nn.Module, ...]:
+        # lists of modules are made anew by slicing them, and compute nothing
+        return tuple(part for part in self.hf.modules() if not isinstance(part, (nn.ModuleList, nn.ModuleDict)))
 
     def logits(self, hidden: Float[Tensor, "*batch D"], words: Tensor | None = None) -> Float[Tensor, "*batch V"]:
         """Logits of final hidden states, with the measured scale and the soft cap; of the vocabulary's `words` if
@@ -304,10 +356,13 @@ class Model(Places):
         """What the model makes of final hidden states, by its own forward with the trunk passed over."""
         from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
 
+        class Passed(BaseModelOutputWithPastAndCrossAttentions):
+            router_logits = None  # which heads of mixtures look for
+
         flat = hidden.reshape(1, -1, hidden.shape[-1])
         trunk = self.trunk_module
         own: Callable[..., Any] | None = trunk.__dict__.get("forward")
-        trunk.forward = lambda *_, **__: BaseModelOutputWithPastAndCrossAttentions(last_hidden_state=flat)
+        trunk.forward = lambda *_, **__: Passed(last_hidden_state=flat)
         try:
             ids = torch.zeros(1, flat.shape[1], dtype=torch.long, device=self.device)
             found: Tensor = self.hf(input_ids=ids, return_dict=True).logits
@@ -322,37 +377,3 @@ class Model(Places):
         scale, cap = self.logit_scale, self.soft_cap
         raw = raw if scale == 1 else raw * scale
         return torch.tanh(raw / cap) * cap if cap is not None else raw
-
-    # -- what is no model -------------------------------------------------------------------------------------------
-
-    @staticmethod
-    def _refuse_what_is_no_model(hf: Any, tokenizer: Any) -> None:
-        if not isinstance(hf, nn.Module) or not hasattr(hf, "config"):
-            inner = getattr(hf, "module", None)
-            hint = "give its .module" if inner is not None else "load_model takes a name or a folder"
-            raise ModelError(f"Model takes a Hugging Face model, not {type(hf).__name__}: {hint}")
-        if isinstance(tokenizer, (str, bytes)) or hasattr(tokenizer, "__fspath__"):
-            raise ModelError(
-                f"Model takes a tokenizer, not the path {str(tokenizer)!r}: AutoTokenizer.from_pretrained reads it"
-            )
-        adapters = adapter_parts(hf)
-        if adapters:
-            raise UnsupportedModel(
-                f"this model holds an adapter that is not merged ({adapters[0]}), so its weights are not what it "
-                "multiplies with: call merge_and_unload() and give the result"
-            )
-
-    def _check_tokenizer(self) -> None:
-        if self.tokenizer is None:
-            return
-        words = self.tokenizer.get_vocab().values()
-        if not words:
-            raise ModelError(f"the tokenizer of {self.id} has an empty vocabulary")
-        # tokens added later are often never used and have no embedding; texts that use them are refused by name
-        added = set(getattr(self.tokenizer, "added_tokens_decoder", ()))
-        highest = max((word for word in words if word not in added), default=-1)
-        if highest >= self.vocabulary:
-            raise ModelError(
-                f"the tokenizer does not belong to {self.id}: its highest token id is {highest}, "
-                f"the model has {self.vocabulary} embeddings"
-            )

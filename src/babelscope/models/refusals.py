@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import os
+import re
+from collections.abc import Iterable
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from babelscope.errors import ModelError
+from torch import Tensor, nn
+
+from babelscope.errors import ModelError, UnsupportedModel
+from babelscope.json_text import read_json
+from babelscope.models.adapters import adapter_parts
 from babelscope.wording import first_line
 
 _POINTER = b"version https://git-lfs"
@@ -28,6 +34,117 @@ def refuse_files(folder: Path, name: str) -> None:
         gguf = next((path.name for path in files if path.suffix == ".gguf"), None)
         if gguf is not None:
             raise ModelError(f"{name} holds {gguf}, and GGUF is not read: take the model that it was made from")
+
+
+def refuse_doubles(folder: Path, name: str) -> None:
+    """Raises ModelError for a folder whose weights are stored twice, in which case nobody says which are meant: two
+    sets of files, a tensor in two of them; or for an adapter's weights without its configuration.
+    """
+    stray = next(iter(sorted(folder.glob("adapter_model*"))), None)
+    if stray is not None and not (folder / "adapter_config.json").is_file():
+        raise ModelError(
+            f"{name} holds {stray.name}, an adapter without its adapter_config.json: add it, or remove the adapter"
+        )
+    index = folder / "model.safetensors.index.json"
+    if not index.is_file():
+        return
+    if (folder / "model.safetensors").is_file():
+        raise ModelError(f"{name} holds model.safetensors and {index.name}, two sets of weights: remove one")
+    content: Any = read_json(index, error=ModelError)
+    placed: Any = content.get("weight_map") if isinstance(content, dict) else None
+    if not isinstance(placed, dict):
+        raise ModelError(f"{index} has no weight_map: it is no index of safetensors files")
+    from safetensors import safe_open
+
+    for file in sorted({str(one) for one in placed.values()}):
+        if not (folder / file).is_file():
+            raise ModelError(f"{name}: {index.name} names {file}, which is not there: fetch it again")
+        try:
+            with safe_open(folder / file, framework="pt") as stored:
+                double = next((key for key in stored.keys() if placed.get(key, file) != file), None)  # noqa: SIM118
+        except Exception as error:
+            raise ModelError(f"{folder / file} cannot be read: {in_our_words(error, name)}") from error
+        if double is not None:
+            raise ModelError(f"{name} holds {double} in {placed[double]} and in {file}: which is meant is not said")
+
+
+_BLOCK = re.compile(r"(^|\.)(layers?|h|blocks?)\.\d+\.")
+_IDLE = ("inv_freq", "masked_bias", ".attn.bias", "attention.bias", "position_ids", "rotary_emb", "num_batches_tracked")
+"""buffers that older versions saved, and that are computed now"""
+_BESIDE = ("vision", "image", "visual", "audio", "speech", "mtp", "nextn", "eagle", "medusa", "projector")
+"""parts beside the text model: of other senses, and those that draft tokens"""
+
+
+def refuse_unused(unused: Iterable[str], name: str) -> None:
+    """Raises ModelError for stored weights of blocks or of the head that the configured model has no place for.
+
+    transformers leaves them out with a warning: fewer layers, biases switched off. Heads of other tasks are no matter.
+    """
+    kept = [key for key in sorted(unused) if _BLOCK.search(key) or key.startswith(("lm_head.", "embed_out."))]
+    kept = [key for key in kept if not any(sign in key for sign in (*_IDLE, *_BESIDE))]
+    if kept:
+        raise ModelError(
+            f"{name}: {len(kept)} stored weights have no place in the model that config.json describes, the first is "
+            f"{kept[0]}: its configuration is another model's, or was edited"
+        )
+
+
+def refuse_what_is_no_model(hf: Any, tokenizer: Any) -> None:
+    """Raises ModelError for what is no Hugging Face model or tokenizer, UnsupportedModel for an unmerged adapter."""
+    if not isinstance(hf, nn.Module) or not hasattr(hf, "config"):
+        inner = getattr(hf, "module", None)
+        hint = "give its .module" if inner is not None else "load_model takes a name or a folder"
+        raise ModelError(f"Model takes a Hugging Face model, not {type(hf).__name__}: {hint}")
+    if isinstance(tokenizer, (str, bytes)) or hasattr(tokenizer, "__fspath__"):
+        raise ModelError(
+            f"Model takes a tokenizer, not the path {str(tokenizer)!r}: AutoTokenizer.from_pretrained reads it"
+        )
+    adapters = adapter_parts(hf)
+    if adapters:
+        raise UnsupportedModel(
+            f"this model holds an adapter that is not merged ({adapters[0]}), so its weights are not what it "
+            "multiplies with: call merge_and_unload() and give the result"
+        )
+
+
+def refuse_tokenizer(tokenizer: Any, vocabulary: int, name: str) -> None:
+    """Raises ModelError for a tokenizer whose own words are more than a model has embeddings; None is none."""
+    if tokenizer is None:
+        return
+    words = tokenizer.get_vocab().values()
+    if not words:
+        raise ModelError(f"the tokenizer of {name} has an empty vocabulary")
+    # tokens added later are often never used and have no embedding; texts that use them are refused by name
+    added = set(getattr(tokenizer, "added_tokens_decoder", ()))
+    highest = max((word for word in words if word not in added), default=-1)
+    if highest >= vocabulary:
+        raise ModelError(
+            f"the tokenizer does not belong to {name}: its highest token id is {highest}, "
+            f"the model has {vocabulary} embeddings"
+        )
+
+
+def refuse_quantised(hf: nn.Module, name: str) -> None:
+    """Raises UnsupportedModel for a model in memory whose weights are packed, whoever packed them."""
+    for path, module in hf.named_modules():
+        tensors = {**dict(module.named_parameters(recurse=False)), **dict(module.named_buffers(recurse=False))}
+        found = next((own for own in (*_PACKED, "weight") if own in tensors and _packed(own, tensors[own])), None)
+        method = getattr(module, "weight", None)
+        if found is None and callable(method) and not isinstance(method, nn.Module):
+            found = "weight"  # of torch's own quantised modules it is a method
+        if found is not None:
+            raise UnsupportedModel(
+                f"{name} holds quantised weights ({path or type(module).__name__}.{found}), which are not what was "
+                "trained: load it unquantised, or call its dequantize() first"
+            )
+
+
+_PACKED = ("qweight", "W_q", "weight_packed", "q_weight")
+
+
+def _packed(name: str, tensor: Tensor) -> bool:
+    plain = type(tensor) in (Tensor, nn.Parameter) and tensor.is_floating_point() and tensor.element_size() > 1
+    return name in _PACKED or not plain
 
 
 def _begins(path: Path, start: bytes) -> bool:

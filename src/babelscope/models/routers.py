@@ -8,7 +8,6 @@ B batch · T position · E expert · K experts of a token
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Literal
@@ -19,6 +18,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from babelscope.models.aside import standing
 from babelscope.models.experts import Handle, PassShape, Together, attach_neurons
 from babelscope.models.hooks import Kind, Location
 from babelscope.models.mixtures import Mixture
@@ -47,7 +47,7 @@ class _OntoExperts(TorchFunctionMode):
 
 def attach_router(mixture: Mixture, act: Callable[[Tensor], Tensor], replaces: bool) -> Handle:
     """Show `act` the router's logits as [B, T, E]; what it returns takes their place where it `replaces`."""
-    owner = threading.get_ident()
+    owner = standing()
     shape = PassShape(mixture.block)
     modes: list[_OntoExperts] = []
 
@@ -57,12 +57,12 @@ def attach_router(mixture: Mixture, act: Callable[[Tensor], Tensor], replaces: b
         return value.reshape(logits.shape).to(logits.dtype) if replaces else logits
 
     def enter(_: nn.Module, __: Any) -> None:
-        if threading.get_ident() == owner:
+        if standing() == owner:
             modes.append(_OntoExperts(mixture.count, seen))
             modes[-1].__enter__()
 
     def leave(_: nn.Module, __: Any, ___: Any) -> None:
-        if threading.get_ident() == owner and modes:
+        if standing() == owner and modes:
             modes.pop().__exit__(None, None, None)
 
     return Together(

@@ -9,7 +9,6 @@ B row · T position
 from __future__ import annotations
 
 import inspect
-import threading
 from collections import Counter
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
@@ -21,6 +20,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor, nn
 
 from babelscope.errors import InputError
+from babelscope.models.aside import standing
 from babelscope.models.families import find
 from babelscope.models.hooks import Change, Site, edit
 from babelscope.terms import Where
@@ -146,11 +146,11 @@ def _trunk(model: Model) -> nn.Module:
 def _noted(trunk: nn.Module, flow: Flow) -> Generator[None]:
     """Read ids, mask and cache length of every pass through the trunk into `flow`."""
     names = list(inspect.signature(trunk.forward).parameters)
-    owner = threading.get_ident()
+    owner = standing()
 
     def note(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any] | None = None) -> None:
         # a pass of another thread is not ours, and may meet the hook before torch knows that it takes keywords
-        if kwargs is None or threading.get_ident() != owner:
+        if kwargs is None or standing() != owner:
             return
         given = {**dict(zip(names, args)), **kwargs}
         ids = given.get("input_ids")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from babelscope.models.aside import set_aside
 from babelscope.models.hooks import Kind, Site, capture
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ def writes_of(model: Model, layer: int) -> list[Site]:
 
 
 def _measured(model: Model, ids: Tensor, mask: Tensor, sites: list[Site]) -> Scales:
-    with torch.inference_mode():
+    with torch.inference_mode(), set_aside():
         with capture(model, sites) as seen:
             hidden = model.trunk(ids, mask)
         output: Any = model.hf(input_ids=ids, attention_mask=mask, use_cache=False, return_dict=True)

@@ -13,6 +13,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from babelscope.errors import UnsupportedModel
+from babelscope.models.aside import set_aside
 from babelscope.models.hooks import Site, capture
 from babelscope.models.mixture_checks import difference
 from babelscope.models.model import Model
@@ -52,7 +53,7 @@ def require_stream(model: Model) -> None:
     """Raises UnsupportedModel for a model whose blocks do not hand one residual stream on."""
     ids = torch.randint(0, model.vocabulary, (2, 6), generator=torch.Generator().manual_seed(2)).to(model.device)
     try:
-        with torch.inference_mode():
+        with torch.inference_mode(), set_aside():
             error = handed_on(model, ids)
     except (UnsupportedModel, RuntimeError) as failure:
         reason = str(failure).partition("\n")[0]

@@ -24,10 +24,8 @@ one-hot parts of the residual. One large constant in every token's vector keeps 
 
 from __future__ import annotations
 
-import atexit
 from functools import cache
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 import torch
@@ -35,6 +33,7 @@ from torch import Tensor
 
 from babelscope.errors import ModelError
 from babelscope.languages import own_name
+from babelscope.results.scratch import Scratch
 
 Kind = Literal["pivot", "none", "frequency", "geometry", "entangled", "early", "noisy"]
 KINDS: tuple[Kind, ...] = ("pivot", "none", "frequency", "geometry", "entangled", "early", "noisy")
@@ -68,6 +67,10 @@ def words() -> dict[str, dict[str, str]]:
     return {f"c{number:02}": {code: f"{code}{number:02}" for code in LANGUAGES} for number in range(CONCEPTS)}
 
 
+_held: list[Scratch] = []
+"""folders of this process, until it ends"""
+
+
 @cache
 def folder(name: str) -> Path:
     """`planted-pivot` and the others as a folder in Hugging Face's format, made once a process and removed at its end.
@@ -77,11 +80,11 @@ def folder(name: str) -> Path:
     kind: Kind | None = next((one for one in KINDS if name == PREFIX + one), None)
     if kind is None:
         raise ModelError(f"there is no planted model {name!r}; there are {', '.join(PREFIX + one for one in KINDS)}")
-    place = TemporaryDirectory(prefix="babelscope-planted-")
-    atexit.register(place.cleanup)
+    place = Scratch("planted")
+    _held.append(place)
     for part in planted(kind):
-        part.save_pretrained(place.name)
-    return Path(place.name)
+        part.save_pretrained(place.path)
+    return place.path
 
 
 def planted(kind: Kind, seed: int = 0) -> tuple[Any, Any]:

@@ -7,7 +7,6 @@ B batch · T position · E expert · F units of an expert · S (token, expert) p
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -18,6 +17,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from babelscope.models import Model
+from babelscope.models.aside import Standing, standing
 from babelscope.models.experts import Routed, attach
 from babelscope.models.mixtures import Mixture
 
@@ -73,7 +73,7 @@ def mixtures_pooled(
             together = _Together(mixture, done)
             stack.callback(attach(mixture, partial(_routed, together, pool)).remove)
             for part, columns in mixture.columns():
-                hook = partial(_beside, together, columns.start, reduce, threading.get_ident())
+                hook = partial(_beside, together, columns.start, reduce, standing())
                 stack.callback(part.projection.register_forward_pre_hook(hook).remove)
         yield
 
@@ -98,8 +98,8 @@ def _routed(together: _Together, pool: Callable[[Routed], Reduced], pairs: Route
 
 
 def _beside(
-    together: _Together, start: int, reduce: Callable[[Tensor], Reduced], owner: int,
+    together: _Together, start: int, reduce: Callable[[Tensor], Reduced], owner: Standing,
     _: nn.Module, inputs: tuple[Any, ...],
 ) -> None:  # fmt: skip
-    if threading.get_ident() == owner:
+    if standing() == owner:
         together.add(start, reduce(inputs[0]))

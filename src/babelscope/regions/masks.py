@@ -22,12 +22,12 @@ from torch import Tensor
 from babelscope.errors import InputError
 from babelscope.json_text import parse_json
 from babelscope.models.neuron_layout import NeuronLayout
-from babelscope.results.whole import whole_file
+from babelscope.results.sealed import read_sealed, save_sealed
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-FORMAT = 1
+FORMAT, KEY = 1, "babelscope"
 
 
 @dataclass(frozen=True, repr=False)
@@ -121,27 +121,23 @@ def from_matrix(
 
 def save_regions(regions: RegionSet, path: Path | str) -> None:
     """Write a region set as safetensors with JSON metadata, whole or not at all; raises InputError."""
-    from safetensors.torch import save_file
-
     tensors = {f"mask/{code}": mask.to(torch.uint8).contiguous() for code, mask in regions.masks.items()}
     tensors |= {f"score/{code}": score.float().contiguous() for code, score in regions.scores.items()}
     facts = {"format": FORMAT, "method": regions.method, "languages": list(regions.languages), **regions.facts}
     if regions.widths:
         facts["widths"] = list(regions.widths)
-    with whole_file(Path(path)) as partial:
-        save_file(tensors, partial, metadata={"babelscope": json.dumps(facts, ensure_ascii=False, sort_keys=True)})
+    save_sealed(tensors, path, KEY, json.dumps(facts, ensure_ascii=False, sort_keys=True))
 
 
 def load_regions(path: Path | str) -> RegionSet:
     """Read a region set, of a file or of a run (its main ones, with scores); raises InputError for what is not one."""
-    from safetensors import SafetensorError, safe_open
+    from safetensors import SafetensorError
 
     if Path(path).is_dir():
         return _of_run(Path(path))
     try:
-        with safe_open(path, framework="pt") as file:
-            facts = parse_json((file.metadata() or {})["babelscope"], f"{path}: its metadata")
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        text, tensors = read_sealed(path, KEY)
+        facts = parse_json(text, f"{path}: its metadata")
         if facts.pop("format") != FORMAT:
             raise InputError(f"{path}: a newer format than this version of babelscope reads")
         method, languages, widths = facts.pop("method"), facts.pop("languages"), facts.pop("widths", [])

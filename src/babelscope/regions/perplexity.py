@@ -20,7 +20,7 @@ from torch import Tensor
 
 from babelscope.corpora import TextCollection
 from babelscope.errors import InputError, NonFinite
-from babelscope.models import Batch, Model, over_batches
+from babelscope.models import Batch, Model, over_batches, require
 from babelscope.models.encoders import refuse_next_word
 from babelscope.stats import Interval, bootstrap_mean, document_parts, documents_why, no_interval, ratio_t, welch_t
 from babelscope.terms import Joint
@@ -196,6 +196,7 @@ def score(
 
     Independent of batch size and of the vocabulary chunk.
     """
+    require(model, "regions")
     sequences: Sequence[Sequence[int]] = windows.ids.tolist()
     documents = int(windows.document.max()) + 1
     total = torch.zeros(documents, dtype=torch.float64)
@@ -238,8 +239,8 @@ def increase_percent(change: Interval) -> Interval:
     return Interval(value, low, high, change.method, change.why)
 
 
-def selectivity(own: Loss, own_base: Loss, others: Mapping[str, tuple[Loss, Loss]]) -> Interval:
-    """Own ΔNLL minus the mean ΔNLL of the other languages under the same region, with its 95 % interval (spec 6).
+def selectivity(own: Loss, own_base: Loss, others: Mapping[str, tuple[Loss, Loss]], level: float = 0.95) -> Interval:
+    """Own ΔNLL minus the mean ΔNLL of the other languages under the same region, with its interval (spec 6).
 
     Parallel documents: the mean over documents of the difference within each. Else the difference of the languages'
     own means, with Welch's error. By bootstrap t from five documents, by t of three or four; NaN ends with fewer.
@@ -250,10 +251,10 @@ def selectivity(own: Loss, own_base: Loss, others: Mapping[str, tuple[Loss, Loss
     shared = [name for name in parts[0] if all(name in one for one in parts)]
     if all(changed.names for changed, _ in pairs) and len(shared) >= 3:
         matrix = np.array([[one[name] for name in shared] for one in parts])
-        found = bootstrap_mean(matrix[0] - matrix[1:].mean(0))
+        found = bootstrap_mean(matrix[0] - matrix[1:].mean(0), level=level)
         method = f"{found.method} over parallel documents"
     else:
-        found = welch_t([*parts[0].values()], [[*one.values()] for one in parts[1:]])
+        found = welch_t([*parts[0].values()], [[*one.values()] for one in parts[1:]], level=level)
         method = found.method
     few = documents_why(min(len(one) for one in parts))
     return Interval(value, found.low + value - found.value, found.high + value - found.value, method, found.why or few)

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from babelscope.errors import InputError, NonFinite, UnsupportedModel
-from babelscope.models import Batch, Model, over_batches
+from babelscope.models import Batch, Model, over_batches, require
 
 
 @dataclass(frozen=True)
@@ -58,10 +58,12 @@ def pseudo_loss(model: Model, texts: Sequence[str], budget: int | None = None) -
     def work(batch: Batch) -> None:
         places = torch.tensor([jobs[row][1] for row in batch.rows])
         wanted = torch.tensor([whole[place][t] for place, t in (jobs[row] for row in batch.rows)])
+        model.refuse_mode()
         logits = model.hf(input_ids=batch.ids, attention_mask=batch.mask, return_dict=True).logits
         at = logits[torch.arange(len(places)), places].double().cpu()
         losses[list(batch.rows)] = at.logsumexp(-1) - at[torch.arange(len(places)), wanted]
 
+    require(model, "regions")
     with torch.inference_mode():
         over_batches(masked, work, model.device, budget)
     if not bool(losses.isfinite().all()):

@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from babelscope.errors import InputError, UnsupportedModel
-from babelscope.models import Batch, Model, Site, edit, over_batches
+from babelscope.models import Batch, Model, Site, edit, over_batches, require
 from babelscope.models.hooks import tracked
 from babelscope.regions.masks import RegionSet
 from babelscope.regions.perplexity import Windows, token_losses
@@ -35,6 +35,7 @@ def relevance(
     """
     if model.mixtures:
         raise UnsupportedModel(f"{model.id} is a mixture of experts; relevance is defined for dense MLPs here")
+    require(model, "regions")
     total = torch.zeros(model.layers, model.layout.widest, dtype=torch.float64)
 
     def work(batch: Batch) -> None:

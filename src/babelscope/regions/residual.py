@@ -22,8 +22,9 @@ from torch import Tensor
 
 from babelscope.corpora import ParallelCorpus
 from babelscope.errors import InputError, NonFinite
-from babelscope.models import Batch, Model, Site, capture, over_batches
+from babelscope.models import Batch, Model, Site, capture, over_batches, require
 from babelscope.models.model import SpecialTokens
+from babelscope.models.stream_checks import require_stream
 from babelscope.regions.alignment import Alignment, alignment
 from babelscope.regions.alignment_measures import Centre
 from babelscope.regions.confounds import length_matched
@@ -69,6 +70,8 @@ def record_residual(
         raise InputError(f"no pooling {', '.join(unknown)}; there are {', '.join(POOLINGS)}")
     if model.special(special) == "own":
         raise InputError("residuals are pooled without the tokenizer's own special tokens: use none or bos")
+    require(model, "regions")
+    require_stream(model)
     texts = [text for code in corpus.languages for text in corpus.texts[code]]
     names = [f"sentence {id} ({code})" for code in corpus.languages for id in corpus.ids]
     whole = model.tokenize(texts, special, names)

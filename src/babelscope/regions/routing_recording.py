@@ -15,7 +15,7 @@ from torch import Tensor
 
 from babelscope.corpora import ParallelCorpus
 from babelscope.errors import InputError
-from babelscope.models import Batch, Model, Site, capture, over_batches
+from babelscope.models import Batch, Model, Site, capture, over_batches, require
 from babelscope.models.experts import attach
 from babelscope.models.model import SpecialTokens
 from babelscope.models.routers import Scoring, attach_router, probabilities, scoring_of
@@ -123,6 +123,7 @@ def record_routing(
     """
     if not model.mixtures:
         raise InputError(f"{model.id} has no mixture of experts: there is no routing to record")
+    require(model, "regions")
     sequences = [
         ids
         for code in corpus.languages

@@ -9,9 +9,18 @@ from typing import Any
 import pandas as pd
 
 from babelscope.errors import BabelscopeError
+from babelscope.figures.page import PER_ROW
 from babelscope.report.embed import columns
 from babelscope.results import Run
 from babelscope.wording import first_line
+
+LEAST_PANEL = 210
+"""pixels below which one of several panels side by side cannot be read"""
+
+
+def _width(text: str) -> int:
+    """Letters of the longest line."""
+    return max(map(len, text.split("<br>")))
 
 
 @dataclass
@@ -37,14 +46,20 @@ class Chart:
     frame: pd.DataFrame | None = None
     twin: str | None = None
     height: int = 380
+    least_width: int = 0
 
     @property
     def min_width(self) -> int:
         """Pixels below which the numbers in its cells would be printed over each other; 0 where there are none."""
         traces = [trace for view in self.variants for trace in view.figure.get("data", ())]
         written = [trace for trace in traces if trace.get("mode") == "text"]
-        needed = [len(set(trace["x"])) * max(52, 8 * max(map(len, trace["text"]), default=0)) for trace in written]
-        return 150 + max(needed) if needed else 0
+        needed = [len(set(trace["x"])) * max(38, 8 * max(map(_width, trace["text"]), default=0)) for trace in written]
+        beside = max((len({axes.get("xaxis") for axes in view.figure.get("data", ())}) for view in self.variants),
+                     default=1)  # fmt: skip
+        across = min(beside, PER_ROW)
+        if across > 1:
+            return 90 + across * max([LEAST_PANEL, *needed])
+        return max(self.least_width, 150 + max(needed) if needed else 0)
 
     def data(self) -> dict[str, Any]:
         """What the script gets."""
@@ -73,6 +88,32 @@ class Table:
 
 
 @dataclass
+class Example:
+    """One prompt: its language, its tokens, each with the role that it stands in (or none), its answer and its foil."""
+
+    language: str
+    tokens: list[tuple[str, str]]
+    answer: str
+    foil: str
+
+
+@dataclass
+class Prompts:
+    """Example prompts, written into the page, their tokens marked by role."""
+
+    name: str
+    title: str
+    caption: str
+    examples: list[Example]
+    frame: pd.DataFrame
+    kind: str = "prompts"
+
+    def data(self) -> dict[str, Any]:
+        """What the download button gets."""
+        return {"kind": "table", "name": self.name, "table": columns(self.frame)}
+
+
+@dataclass
 class Problem:
     """A part that could not be made, said in its place."""
 
@@ -81,7 +122,16 @@ class Problem:
     kind: str = "problem"
 
 
-Block = Chart | Table | Problem
+@dataclass
+class Nothing:
+    """A figure whose every number is missing, said in its place instead of an empty frame."""
+
+    title: str
+    message: str
+    kind: str = "nothing"
+
+
+Block = Chart | Table | Prompts | Problem | Nothing
 
 
 @dataclass

@@ -8,7 +8,8 @@ from babelscope.errors import BabelscopeError, InputError, RunError
 from babelscope.figures.page import plots
 from babelscope.figures.paper import draw
 from babelscope.figures.register import FIGURES, holds, names_from_outside, specify
-from babelscope.report.blocks import Block, Chart, Section, Table, Variant, gather
+from babelscope.figures.spec import Figure
+from babelscope.report.blocks import Block, Chart, Nothing, Section, Table, Variant, gather
 from babelscope.report.embed import picture
 from babelscope.results import Run
 
@@ -24,20 +25,34 @@ def chart(name: str) -> Maker:
             return None
         views = drawing.views(run) if drawing.views else []
         variants: list[Variant] = []
+        empty: list[str] = []
         try:
             first = specify(run, name)
             for view_name, options in [(view.name, view.options) for view in views] or [("", {})]:
                 for one in plots(specify(run, name, **options) if options else first):
                     label = ", ".join(part for part in (view_name, one.name) if part) or "all"
-                    variants.append(Variant(label, one.plot, one.table))
+                    if one.empty:
+                        empty.append(label)
+                    else:
+                        variants.append(Variant(label, one.plot, one.table))
         except RunError:  # a table that is damaged or of another shape
             raise
         except InputError:  # nothing to draw: one language, one checkpoint
             return None
-        return Chart(name.replace("_", "-"), first.title, first.caption, variants=variants, choose=drawing.choose,
-                     twin=name, height=first.height)  # fmt: skip
+        if not variants:
+            return Nothing(first.title, f"nothing to draw, the run has no number for it{_reason(first)}.")
+        caption = f"{first.caption} Without a number, and so not drawn: {', '.join(empty)}." if empty else first.caption
+        return Chart(name.replace("_", "-"), first.title, caption, variants=variants, choose=drawing.choose,
+                     twin=name, height=first.height, least_width=first.min_width)  # fmt: skip
 
     return name.replace("_", " ").capitalize(), make
+
+
+def _reason(figure: Figure) -> str:
+    """Why numbers are missing, as the tables behind the panels say."""
+    tables = [panel.table() for panel in figure.panels]
+    told = [str(why) for table in tables if "why" in table for why in table["why"].tolist() if why]
+    return f" ({'; '.join(dict.fromkeys(told))})" if told else ""
 
 
 def more_figures(run: Run) -> list[Section]:

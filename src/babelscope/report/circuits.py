@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from babelscope.report.blocks import Block, Section, Table, gather
+from babelscope.figures.facts import grouped
+from babelscope.figures.heads import task_text
+from babelscope.report.blocks import Block, Example, Prompts, Section, Table, gather
 from babelscope.report.charts import chart, table
 from babelscope.report.graph import circuit_drawing
 from babelscope.results import Run
+from babelscope.results.rows import read_rows
+from babelscope.results.schemas.circuits import ExampleToken
 
 _CENSUS = ("language", "template", "offered", "survived")
 """columns of the census that are shown even where they are empty; others only with something in them"""
@@ -38,7 +42,11 @@ def circuits_sections(run: Run) -> list[Section]:
     """Those sections that the run holds anything of."""
     sections = [
         Section("Behaviour", gather(run, chart("behaviour"), ("Census", _census))),
-        Section("Circuit", gather(run, ("Circuit", circuit_drawing), _ROLES, _PROMOTED)),
+        Section(
+            "Circuit",
+            gather(run, ("Example prompts", _examples), chart("circuit_tokens"), ("Circuit", circuit_drawing), _ROLES,
+                   _PROMOTED),
+        ),
         Section(
             "Heads",
             gather(run, chart("head_heatmap"), chart("head_scatter"), chart("attention_between_roles"),
@@ -52,6 +60,21 @@ def circuits_sections(run: Run) -> list[Section]:
         ),
     ]  # fmt: skip
     return [section for section in sections if section.blocks]
+
+
+def _examples(run: Run) -> Block | None:
+    rows = read_rows(run, ExampleToken)
+    if not rows:
+        return None
+    examples = [
+        Example(code, [(row.token, row.role) for row in own], own[0].answer, own[0].foil)
+        for (code, _), own in grouped(rows, lambda row: (row.language, row.example))
+    ]
+    caption = (
+        f"The first prompts of different templates in each language, as the model's tokens ({task_text(run)}). A mark "
+        "under a token names the role that it stands in: heads are asked what they do at these places."
+    )
+    return Prompts("examples", "Example prompts", caption, examples, run.table("examples"))
 
 
 def _census(run: Run) -> Block | None:

@@ -41,7 +41,7 @@ def content_policy(*scripts: str) -> str:
     """A policy under which the named inline scripts run, and the page can ask the network for nothing at all."""
     allowed = " ".join(script_hash(script) for script in scripts)
     return (
-        f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; img-src data: blob:; "
+        f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; img-src data: blob:; font-src data:; "
         "base-uri 'none'; form-action 'none'"
     )
 

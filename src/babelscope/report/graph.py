@@ -13,6 +13,7 @@ import pandas as pd
 from babelscope.errors import RunError
 from babelscope.figures.facts import grouped
 from babelscope.figures.heads import head_measures, heads, task_text
+from babelscope.languages import english_name
 from babelscope.report.blocks import Block, Chart
 from babelscope.results import Run
 from babelscope.results.rows import read_rows
@@ -84,6 +85,7 @@ def circuit_drawing(run: Run) -> Block | None:
     count = max([shape.get("head", 0), *(node.head + 1 for node in nodes.values() if node.head is not None)])
     spec: dict[str, Any] = {
         "layers": layers, "heads": count, "languages": run.languages,
+        "names": {code: english_name(code) for code in run.languages},
         "nodes": [node.data() for node in nodes.values()], "edges": [edge.data() for edge in edges],
     }  # fmt: skip
     told = f" and {len(edges)} edges" if edges else "; the run holds no edges, so only the heads are drawn"

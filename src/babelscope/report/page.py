@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.resources import files
@@ -9,23 +10,28 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-from pandas.api.types import is_numeric_dtype
 
 from babelscope.errors import InputError, RunError
+from babelscope.figures.circuit_tokens import role_colour
 from babelscope.figures.names import language_tag
+from babelscope.figures.palette import colour
 from babelscope.figures.paper import styled
 from babelscope.findings import Finding, findings_of
-from babelscope.report.blocks import Block, Chart, Section, Table
+from babelscope.languages import english_name
+from babelscope.report.blocks import Block, Chart, Nothing, Problem, Prompts, Section
 from babelscope.report.charts import more_figures, static_twin
 from babelscope.report.circuits import circuits_sections
 from babelscope.report.embed import content_policy, inline_script, safe_json
+from babelscope.report.evaluation import evaluation_sections
+from babelscope.report.fonts import page_fonts
 from babelscope.report.latent import latent_sections
 from babelscope.report.regions import regions_sections
 from babelscope.report.steering import confusion_sections, steering_sections
 from babelscope.report.sweep import sweep_sections
+from babelscope.report.tables import shown_table
 from babelscope.results import Run, open_run
 from babelscope.results.whole import home, whole_file
-from babelscope.wording import number, visible
+from babelscope.wording import number, of_dimensions, visible
 
 _SECTIONS = {
     "regions": regions_sections,
@@ -34,6 +40,7 @@ _SECTIONS = {
     "latent": latent_sections,
     "steering": steering_sections,
     "confusion": confusion_sections,
+    "evaluation": evaluation_sections,
 }
 _KINDS = {
     "regions": "Linguistic regions",
@@ -42,6 +49,18 @@ _KINDS = {
     "latent": "Latent language",
     "steering": "Steering",
     "confusion": "Language confusion",
+    "evaluation": "Evaluation",
+}
+_QUESTIONS = {
+    "regions": "Which neurons serve each language, what switching them off does, and how alike translations are inside "
+    "the model.",
+    "circuits": "Which attention heads and feed-forward blocks do a task, what each one does, and whether languages "
+    "share them.",
+    "sweep": "How the languages of a model come apart and together over its training, or with its size.",
+    "latent": "Which language a model works in, layer by layer, between what it reads and what it writes.",
+    "steering": "Whether an edit of the model's states makes it write in another language, and what that costs.",
+    "confusion": "How often answers leave the language that was asked for.",
+    "evaluation": "What the model can do in each language, whole and with a part switched off.",
 }
 _SCRIPTS = ("text.js", "theme.js", "download.js", "plot.js", "similarity.js", "graph.js", "main.js")
 _PRINTED_ROWS = 24
@@ -82,13 +101,18 @@ def build_page(runs: Sequence[Run | str | os.PathLike[str]], static: bool = True
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters.update(cell=cell, visible=visible, language_tag=language_tag, safe_json=safe_json)
+    environment.filters.update(visible=visible, safe_json=safe_json)
     with styled():
         described = [_run(run, index, static) for index, run in enumerate(opened)]
+    fonts = page_fonts(json.dumps(described, ensure_ascii=False, default=str))
+    for run in described:
+        run["facts"].append(("Fonts", fonts.told))
+    behind = ", ".join(f'"{name}"' for name in fonts.families)
+    style = f"{fonts.css}\n{_static('page.css')}".replace("/* fonts */", f"{behind}, " if behind else "")
     return environment.from_string(_static("page.html")).render(
-        title=f"babelscope: {', '.join(dict.fromkeys(run.model_name for run in opened))}",
+        title=described[0]["title"] if len(described) == 1 else f"babelscope: {_models(opened)}",
         policy=content_policy(plotly, script),
-        style=inline_script(_static("page.css")),
+        style=inline_script(style),
         plotly=plotly,
         script=script,
         runs=described,
@@ -97,17 +121,23 @@ def build_page(runs: Sequence[Run | str | os.PathLike[str]], static: bool = True
     )
 
 
+def _models(runs: Sequence[Run]) -> str:
+    return ", ".join(dict.fromkeys(run.model_name for run in runs))
+
+
 def _run(run: Run, index: int, static: bool) -> dict[str, Any]:
     if run.kind not in _SECTIONS:
         raise RunError(f"there is no report for a run of kind {run.kind!r}: {run.source}")
+    say = of_dimensions if run.of_dimensions else str
     every = [*_SECTIONS[run.kind](run), *more_figures(run)]
     sections = [_section(run, section, f"r{index}", static) for section in every]
     return {
         "id": f"r{index}",
         "title": f"{_KINDS[run.kind]}: {run.model_name}",
+        "question": say(_QUESTIONS[run.kind]),
         "findings": [_finding(finding, sections, f"r{index}") for finding in findings_of(run)],
-        "headline": list(_headline(run)),
-        "facts": list(_facts(run)),
+        "headline": [tuple(map(say, one)) for one in _headline(run)],
+        "facts": [(say(name), value) for name, value in _facts(run)],
         "sections": sections,
     }
 
@@ -129,15 +159,18 @@ def _section(run: Run, section: Section, prefix: str, static: bool) -> dict[str,
 
 
 def _block(run: Run, block: Block, prefix: str, static: bool) -> dict[str, Any]:
-    if not isinstance(block, Chart | Table):
-        return {"kind": "problem", "title": block.title, "message": block.message}
+    if isinstance(block, Problem | Nothing):
+        return {"kind": block.kind, "title": block.title, "message": block.message}
+    say = of_dimensions if run.of_dimensions else str
     described: dict[str, Any] = {
         "id": f"{prefix}-{block.name}",
         "kind": block.kind,
-        "title": block.title,
-        "caption": block.caption,
+        "title": say(block.title),
+        "caption": say(block.caption),
         "data": block.data(),
     }
+    if isinstance(block, Prompts):
+        return described | {"examples": list(_prompts(block))}
     if isinstance(block, Chart):
         return described | {
             "twin": static_twin(run, block) if static else None,
@@ -146,15 +179,20 @@ def _block(run: Run, block: Block, prefix: str, static: bool) -> dict[str, Any]:
             "height": block.height,
             "min_width": block.min_width,
         }
-    shown = block.frame.head(block.most)
-    return described | {
-        "columns": list(shown.columns),
-        "rows": shown.to_dict("records"),
-        "numeric": [name for name in shown if is_numeric_dtype(shown[name]) and name not in block.text_columns],
-        "left_out": len(block.frame) - len(shown),
-        "text_columns": block.text_columns,
-        "language_column": block.language_column,
-    }
+    return described | {"table": shown_table(block, run.languages, say)}
+
+
+def _prompts(block: Prompts) -> Iterator[dict[str, Any]]:
+    """Example prompts with the colour of each role, one on the whole page."""
+    roles = list(dict.fromkeys(role for one in block.examples for _, role in one.tokens if role))
+    for one in block.examples:
+        yield {
+            "language": english_name(one.language), "tag": language_tag(one.language), "answer": one.answer,
+            "foil": one.foil,
+            "tokens": [
+                (text, role, colour(role_colour(roles.index(role))) if role else "") for text, role in one.tokens
+            ],
+        }  # fmt: skip
 
 
 _SCORES = {
@@ -241,7 +279,7 @@ def _concentration(run: Run) -> str:
     told = f"the ten largest neurons carry {float(arrays.top10_share.mean()):.1%} of the activations' squared length"
     if "first_position_share" in arrays:
         told += f", the first position {float(arrays.first_position_share.mean()):.1%}"
-    return told
+    return of_dimensions(told) if run.of_dimensions else told
 
 
 def _comparison(runs: list[Run]) -> dict[str, Any] | None:
@@ -252,11 +290,6 @@ def _comparison(runs: list[Run]) -> dict[str, Any] | None:
     keys = ("lrds", "sads", "sklr", "neurons", "n")
     rows = [[run.model_name, *(number(run.summary.get(key, "–")) for key in keys)] for run in regions]
     return {"columns": ["model", "LRDS", "SADS", "SKLR", "neurons", "n"], "rows": rows}
-
-
-def cell(value: Any) -> str:
-    """What a table writes of one value: a number as people read it, a text with nothing in it that acts."""
-    return visible(number(value))
 
 
 def _joined(parts: list[Any], between: str) -> str:

@@ -9,9 +9,10 @@ import numpy as np
 from matplotlib import colormaps
 from numpy.typing import NDArray
 
-from babelscope.figures.names import language_name, language_tag
+from babelscope.figures.names import language_tag
 from babelscope.figures.regions import similarity_map
 from babelscope.figures.register import holds
+from babelscope.languages import english_name
 from babelscope.report.blocks import Block, Chart
 from babelscope.report.embed import pack_triangle
 from babelscope.results import Run
@@ -39,7 +40,7 @@ def similarity(run: Run) -> Block | None:
     spec: dict[str, Any] = {
         "packed": packed.__dict__,
         "codes": codes,
-        "names": [language_name(code) for code in codes],
+        "names": [english_name(code) for code in codes],
         "tags": [language_tag(code) for code in codes],
         "sentences": sentences,
         "language": [codes.index(code) for code in languages[kept]],

@@ -13,13 +13,13 @@ from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from babelscope.errors import RunError, Unwritable
 from babelscope.results.checksums import checksums, files_of, inside, verify
 from babelscope.results.layout import CHECKSUMS, MANIFEST, is_run
 from babelscope.results.manifest import to_json
+from babelscope.results.scratch import Scratch
 from babelscope.results.store import arriving
 
 PREFIX = "hf://"
@@ -67,8 +67,8 @@ def push(path: str | os.PathLike[str], name: str, private: bool = False, licence
     'hf://anna/bloom-regions@3f1c…'
     """
     shared, source = Shared.of(name), Path(os.path.expanduser(path))
-    with TemporaryDirectory(prefix="babelscope-") as folder:
-        root = _staged(source, Path(folder) / "shared")
+    with Scratch("shared") as folder:
+        root = _staged(source, folder / "shared")
         (root / CARD).write_text(card(root, shared, licence), encoding="utf-8")
         return f"{PREFIX}{shared.repository}@{_committed(root, shared, private)}"
 
@@ -154,8 +154,8 @@ def fetched(place: str | os.PathLike[str]) -> Generator[Path]:
     if not is_shared(place):
         yield Path(place)
         return
-    with TemporaryDirectory(prefix="babelscope-") as folder:
-        yield shared_file(pull(os.fspath(place), Path(folder) / "shared"))
+    with Scratch("shared") as folder:
+        yield shared_file(pull(os.fspath(place), folder / "shared"))
 
 
 def said(error: Exception) -> str:

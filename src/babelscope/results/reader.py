@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from babelscope.errors import RunError
@@ -15,6 +14,7 @@ from babelscope.results.display import run_html
 from babelscope.results.hub import is_shared, pull
 from babelscope.results.layout import CHECKSUMS, MANIFEST, is_url
 from babelscope.results.manifest import FORMAT
+from babelscope.results.scratch import Scratch
 from babelscope.results.store import get_run
 from babelscope.results.whole import home
 
@@ -35,7 +35,7 @@ class Run:
         self._sums: dict[str, str] | None = None
         self._sound: set[str] = set()
         self.source = str(path)
-        self._fetched: TemporaryDirectory[str] | None = None
+        self._fetched: Scratch | None = None
         self._opened: dict[str | None, xr.Dataset] = {}
 
     @property
@@ -117,6 +117,12 @@ class Run:
         `additions` count, added."""
         verify(self.path, additions)
 
+    @property
+    def of_dimensions(self) -> bool:
+        """Whether the run is about dimensions of the residual stream, and not about neurons."""
+        asked: Any = self.manifest.get("asked")
+        return isinstance(asked, Mapping) and asked.get("site") == "residual"
+
     def __repr__(self) -> str:
         return f"Run({self.source!r}, kind={self.kind!r}, model={self.model_name!r})"
 
@@ -185,9 +191,9 @@ def open_run(path: str | os.PathLike[str], validate: bool = True) -> Run:
 
 
 def _fetch(url: str, validate: bool) -> Run:
-    folder = TemporaryDirectory(prefix="babelscope-")
+    folder = Scratch("fetched")
     bring = pull if is_shared(url) else get_run
-    run = open_run(bring(url, Path(folder.name) / "run"), validate)
+    run = open_run(bring(url, folder.path / "run"), validate)
     run.source, run._fetched = url, folder  # pyright: ignore[reportPrivateUsage]
     return run
 

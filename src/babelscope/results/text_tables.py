@@ -26,7 +26,7 @@ def cells(frame: pd.DataFrame) -> dict[str, list[str]]:
     >>> cells(pd.DataFrame({"language": ["en"], "share": [0.5], "low": [0.4], "high": [0.6]}))
     {'language': ['en'], 'share': ['0.5 (0.4 to 0.6)']}
     """
-    owners = _owners([str(name) for name in frame.columns])
+    owners = interval_columns([str(name) for name in frame.columns])
     ends = {end for pair in owners.values() for end in pair}
     found: dict[str, list[str]] = {}
     for name in map(str, frame.columns):
@@ -35,7 +35,7 @@ def cells(frame: pd.DataFrame) -> dict[str, list[str]]:
         said = [visible(number(value)) for value in frame[name]]
         if name in owners:
             low, high = (frame[end] for end in owners[name])
-            said = [_with_ends(text, *pair) for text, pair in zip(said, zip(low, high, strict=True), strict=True)]
+            said = [with_ends(text, *pair) for text, pair in zip(said, zip(low, high, strict=True), strict=True)]
         found[name.replace("_", " ")] = said
     return found
 
@@ -78,8 +78,12 @@ def numeric_columns(frame: pd.DataFrame) -> list[str]:
     return [str(name).replace("_", " ") for name in frame.columns if frame[name].dtype.kind in "iuf"]
 
 
-def _owners(names: list[str]) -> dict[str, tuple[str, str]]:
-    """The column of each number that has an interval → the columns of its ends."""
+def interval_columns(names: list[str]) -> dict[str, tuple[str, str]]:
+    """The column of each number that has an interval → the columns of its ends.
+
+    >>> interval_columns(["n", "share", "low", "high", "loss", "loss_low", "loss_high"])
+    {'share': ('low', 'high'), 'loss': ('loss_low', 'loss_high')}
+    """
     found: dict[str, tuple[str, str]] = {}
     for place, name in enumerate(names):
         pairs = [(name + low, name + high) for low, high in _ENDS[1:]]
@@ -91,7 +95,12 @@ def _owners(names: list[str]) -> dict[str, tuple[str, str]]:
     return found
 
 
-def _with_ends(text: str, low: object, high: object) -> str:
+def with_ends(text: str, low: object, high: object) -> str:
+    """A number, and its interval in brackets where there is one.
+
+    >>> with_ends("0.5", 0.4, 0.6), with_ends("0.5", None, None)
+    ('0.5 (0.4 to 0.6)', '0.5')
+    """
     ends = (number(low), number(high))
     return text if "–" in ends else f"{text} ({ends[0]} to {ends[1]})"
 

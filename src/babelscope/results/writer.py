@@ -7,7 +7,6 @@ import os
 import time
 from collections.abc import Generator
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +18,7 @@ from babelscope.results.layout import CHECKSUMS, MANIFEST, is_run, is_url
 from babelscope.results.lock import RunLock
 from babelscope.results.manifest import initial, to_json
 from babelscope.results.room import no_room
+from babelscope.results.scratch import Scratch
 from babelscope.results.whole import home
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class RunWriter:
         self.kind, self.overwrite = kind, overwrite
         self.manifest: dict[str, Any] = initial(kind)
         self.remote = os.fspath(path) if is_url(path) else None
-        self._remote_folder: TemporaryDirectory[str] | None = None
+        self._remote_folder: Scratch | None = None
         self.path = Path() if self.remote else Path(os.path.abspath(home(path)))
         self._hidden: HiddenFolder | None = None
         self._lock: RunLock | None = None
@@ -90,8 +90,8 @@ class RunWriter:
             from babelscope.results.store import refuse_existing
 
             refuse_existing(self.remote, self.overwrite)
-            self._remote_folder = TemporaryDirectory(prefix="babelscope-")
-            self.path = Path(self._remote_folder.name) / "run"
+            self._remote_folder = Scratch("remote")
+            self.path = self._remote_folder.path / "run"
         with self._one_line():
             self._check_place()
             self._check_target()
@@ -194,7 +194,7 @@ class RunWriter:
             if self._lock is not None:
                 self._lock.release()
             if self._remote_folder is not None:
-                self._remote_folder.cleanup()
+                self._remote_folder.close()
             self._hidden = self._lock = self._remote_folder = None
 
     @contextlib.contextmanager

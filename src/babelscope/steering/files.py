@@ -21,6 +21,7 @@ from babelscope.errors import InputError
 from babelscope.json_text import parse_json
 from babelscope.models import Model
 from babelscope.models.rows import WHERES, Flow, RowEdit, edited_rows
+from babelscope.results.sealed import read_sealed, save_sealed
 from babelscope.steering.directions import Direction
 from babelscope.steering.edits import arithmetic_changes, direction_edit, region_edit
 from babelscope.terms import Arithmetic, Edit, Unit, Where
@@ -94,8 +95,6 @@ def save_edit(saved: SavedEdit, path: str | Path) -> None:
 
     >>> save_edit(SavedEdit((direction,), alpha=1.5), "fr.safetensors")            # doctest: +SKIP
     """
-    from safetensors.torch import save_file
-
     tensors: dict[str, Tensor] = {}
     told: list[dict[str, Any]] = []
     for place, one in enumerate(saved.directions):
@@ -115,18 +114,16 @@ def save_edit(saved: SavedEdit, path: str | Path) -> None:
         name: getattr(saved, name) for name in ("alpha", "edit", "keep", "unit", "where", "first", "arithmetic")
     }
     head = {"format": FORMAT, "version": __version__, "directions": told, **settings, "facts": dict(saved.facts)}
-    save_file(tensors, str(path), {KEY: json.dumps(head, ensure_ascii=False, sort_keys=True)})
+    save_sealed(tensors, path, KEY, json.dumps(head, ensure_ascii=False, sort_keys=True))
 
 
 def load_edit(path: str | Path) -> SavedEdit:
     """Read an edit; raises InputError for a file that is none, is damaged, or says impossible things."""
-    from safetensors import SafetensorError, safe_open
+    from safetensors import SafetensorError
 
     try:
-        with safe_open(str(path), framework="pt") as file:
-            head = parse_json((file.metadata() or {})[KEY], "its header")
-            tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        return _made(head, tensors)
+        text, tensors = read_sealed(path, KEY)
+        return _made(parse_json(text, "its header"), tensors)
     except KeyError as error:
         raise InputError(f"{path} is not a file of a steering edit: it has no {error.args[0]!r}") from error
     # RuntimeError and OverflowError: tensors of types and sizes that torch does not have

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -119,19 +120,22 @@ def on_front(success: ArrayLike, damage: ArrayLike) -> Bool[NDArray[np.bool_], "
 
 
 def front_shares(
-    success: Float[Array, "n G"], damage: Float[Array, "n G"], draws: int = 200, seed: int = 0
+    success: Float[Array, "n G"], damage: Float[Array, "n H"], draws: int = 200, seed: int = 0, sizes: ArrayLike = 1
 ) -> Float[Array, " n"]:
-    """How often each setting is on the front when documents are drawn anew; rows are settings, columns documents."""
+    """How often each setting is on the front when documents are drawn anew; rows are settings, columns documents.
+
+    `sizes`: tokens of the documents of `damage`, which is a loss per token, as the headline is.
+    """
     if success.shape[0] != damage.shape[0]:
         raise InputError(f"{success.shape[0]} settings with success, {damage.shape[0]} with damage")
     drawn = [bootstrap_counts(table.shape[1], draws, seed + place) for place, table in enumerate((success, damage))]
     hits = np.zeros(len(success))
     for one, other in zip(*drawn):
-        hits += on_front(_weighted(success, one), _weighted(damage, other))
+        hits += on_front(_weighted(success, one), _weighted(damage, other * np.asarray(sizes)))
     return hits / draws
 
 
-def _weighted(table: Float[Array, "n G"], counts: NDArray[np.int64]) -> Float[Array, " n"]:
+def _weighted(table: Float[Array, "n G"], counts: NDArray[Any]) -> Float[Array, " n"]:
     known = ~np.isnan(table)
     weight = (known * counts).sum(1)
     total = (np.nan_to_num(table) * counts).sum(1)

@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from numpy.typing import NDArray
 
 from babelscope.errors import InputError, NonFinite
-from babelscope.models import Batch, Model, over_batches
+from babelscope.models import Batch, Model, over_batches, require
 from babelscope.models.rows import Flow, RowEdit, edited_rows
 from babelscope.regions.perplexity import token_losses
 from babelscope.stats import Interval, jackknife_t, ratio_t
@@ -48,6 +48,7 @@ def losses(
     model: Model, rows: Sequence[Sequence[int]], starts: Sequence[int], budget: int | None = None
 ) -> list[float]:
     """Summed −log p of the tokens of each row from place `starts` on, under whatever the model is inside of."""
+    require(model, "regions")
     found = [0.0] * len(rows)
 
     def work(batch: Batch) -> None:
@@ -82,8 +83,13 @@ def text_loss(
 
 
 def damage(changed: TextLoss, plain: TextLoss) -> Interval:
-    """ΔNLL per token, its interval over documents."""
-    return ratio_t(changed.totals - plain.totals, plain.counts)
+    """ΔNLL per token, above 0 where the edit makes texts less likely; its interval over documents."""
+    return ratio_t(rises(changed, plain), plain.counts)
+
+
+def rises(changed: TextLoss, plain: TextLoss) -> Float[Array, " G"]:
+    """Nats that each text loses by the edit, all its tokens together."""
+    return changed.totals - plain.totals
 
 
 # -- fidelity ------------------------------------------------------------------------------------------------------
@@ -153,13 +159,20 @@ class Fidelity:
     why: str = ""
 
 
-def fidelity(gains: Float[Array, " n"], documents: Sequence[str], reference: Float[Array, " m"]) -> Fidelity:
+def fidelity(
+    gains: Float[Array, " n"],
+    documents: Sequence[str],
+    reference: Float[Array, " m"],
+    reference_documents: Sequence[str] | None = None,
+) -> Fidelity:
     """F = mean r / mean r*, its interval by leaving documents out of r, r* held as measured.
+
+    `reference_documents`: those of the sentences of r*; each its own where they are not given.
 
     NaN where the interval of r* covers 0: then the model cannot judge.
     """
     r = _jackknife(gains, documents)
-    star = _jackknife(reference, [str(place) for place in range(len(reference))])
+    star = _jackknife(reference, reference_documents or [str(place) for place in range(len(reference))])
     n = int((~np.isnan(gains)).sum())
     nan, why = float("nan"), ""
     if not star.low > 0:

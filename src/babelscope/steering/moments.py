@@ -17,7 +17,8 @@ from torch import Tensor
 
 from babelscope.corpora import ParallelCorpus
 from babelscope.errors import InputError
-from babelscope.models import Batch, Model, Site, capture, over_batches
+from babelscope.models import Batch, Model, Site, capture, over_batches, require
+from babelscope.models.stream_checks import require_stream
 from babelscope.terms import Weighting
 
 
@@ -84,6 +85,8 @@ def collect(
 
     >>> moments = collect(model, corpus)                               # doctest: +SKIP
     """
+    require(model, "regions")
+    require_stream(model)
     names = tuple(dict.fromkeys(corpus.groups.get(one, one) for one in corpus.ids))
     owner = {sentence: names.index(corpus.groups.get(sentence, sentence)) for sentence in corpus.ids}
     sites = [Site("residual", layer) for layer in range(model.layers + 1)]
@@ -133,6 +136,7 @@ def collect_tokens(
     model: Model, sentences: Sequence[str], layer: int, limit: int = 4000, budget: int | None = None
 ) -> Float[Tensor, "n D"]:
     """States of single tokens at one layer, first ones left out; at most `limit`, spread evenly over the sentences."""
+    require(model, "regions")
     rows = [ids for ids in model.tokenize(sentences) if len(ids) > 1]
     found: dict[int, Tensor] = {}
     site = Site("residual", layer)

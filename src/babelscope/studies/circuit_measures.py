@@ -16,7 +16,7 @@ from babelscope.circuits.heads.roles import Roles
 from babelscope.circuits.patching.methods import Between, path_patching
 from babelscope.circuits.patching.screen import Screen, screened
 from babelscope.circuits.patching.search import Search
-from babelscope.errors import TaskError
+from babelscope.errors import InputError, TaskError
 from babelscope.models import Model
 from babelscope.studies.circuit_settings import CircuitsSettings
 from babelscope.tasks import Encoder, PromptPair, PromptSet, build, corruptions, repeated_tokens, task_named
@@ -122,6 +122,15 @@ def pool_of(model: Model, settings: CircuitsSettings, code: str) -> Sequence[Pro
     return build(
         settings.task, model.tokenizer, code, n=10 * settings.n, seed=settings.seed, split=settings.split
     ).pairs
+
+
+def check_repeats(model: Model, settings: CircuitsSettings) -> None:
+    """Raises InputError for a length of --repeats that was asked for and that the model has no positions for."""
+    longest, prefix = model.context.window, len(Encoder(model.tokenizer).prefix)
+    for half in settings.repeats:
+        if half not in CircuitsSettings.repeats and prefix + 2 * half > longest:
+            most = (longest - prefix) // 2
+            raise InputError(f"--repeats {half}: twice that does not fit; {most} is the most in {longest} positions")
 
 
 def repeated(model: Model, settings: CircuitsSettings, code: str) -> tuple[dict[int, torch.Tensor], int]:

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from babelscope._version import __version__
 from babelscope.circuits.comparison.head_matching import match_heads, random_twin, shuffled
 from babelscope.circuits.core.nodes import Head, check_model
-from babelscope.circuits.heads.ablation import matched_random
 from babelscope.circuits.heads.roles import Roles, role_scores
 from babelscope.models import Model
 from babelscope.models.batches import token_budget
@@ -26,7 +25,8 @@ from babelscope.studies import circuit_tables as tables
 from babelscope.studies.circuit_ablations import write_ablations
 from babelscope.studies.circuit_arrays import head_arrays
 from babelscope.studies.circuit_edges import Edges, EdgeSettings, control_prompts, find_edges
-from babelscope.studies.circuit_measures import Measured, Prompts, prompts_of, repeated
+from babelscope.studies.circuit_examples import example_rows
+from babelscope.studies.circuit_measures import Measured, Prompts, check_repeats, prompts_of, repeated
 from babelscope.studies.circuit_roles import ALSO, ffn_rows, role_rows
 from babelscope.studies.circuit_screen import screen_rows
 from babelscope.studies.circuit_settings import PRESETS, CircuitsSettings, Prompted, preset
@@ -112,6 +112,7 @@ class Side:
     def of(cls, model: Model, settings: CircuitsSettings, languages: Sequence[str]) -> Side:
         """The prompts of each language; raises UnsupportedModel, and NoPromptSurvives with the census."""
         check_model(model)
+        check_repeats(model, settings)
         return cls(model, {code: prompts_of(model, settings, code) for code in languages})
 
     def languages(self, settings: CircuitsSettings) -> dict[str, LanguageSteps]:
@@ -121,7 +122,7 @@ class Side:
     def measure(self, settings: CircuitsSettings, store: StepStore | None, progress: Progress) -> None:
         """Behaviour, patching, search and roles in every language, each a step that is kept until the run is whole."""
         inputs = {
-            "weights": self.model.weight_hash,
+            "model": self.model.function_hash,
             "tokenizer": self.model.tokenizer_hash,
             "dtype": str(self.model.dtype),
             "device": str(self.model.device),
@@ -173,6 +174,7 @@ def _write_tables(
         row for code in done for row in tables.promoted_rows(model, code, prompts[code].main, heads[code], settings.top)
     ]
     _table(run, "promoted", promoted)
+    _table(run, "examples", [row for code in done for row in example_rows(model, code, list(prompts[code].main))])
     write_ablations(run, model, settings, everything, done, progress)
     correlations = _correlations(settings, done)
     if not settings.edges:
@@ -248,9 +250,7 @@ def _write_faithfulness(
             ranking = language.found.ranking()
             curves += tables.faithfulness_rows(model, code, main[code], ranking, settings.ablation, settings.seed)
             step(1)
-        largest = max(heads.values(), key=len, default=[])
-        draws = matched_random(model, largest, settings.draws, settings.seed) if largest else []
-        crossed = tables.cross_rows(model, main, heads, draws, settings.ablation)
+        crossed = tables.cross_rows(model, main, heads, settings.draws, settings.ablation, settings.seed)
         step(len(done))
     _table(run, "faithfulness", curves)
     _table(run, "cross_faithfulness", crossed)
@@ -339,8 +339,8 @@ def _manifest(
     }
     decided = {
         "settings": asked,
-        "weights": model.weight_hash,
-        "against": against.weight_hash if against else None,
+        "model": model.function_hash,
+        "against": against.function_hash if against else None,
         "tokenizer": model.tokenizer_hash,
         "prompts": run_key(ids),
         "dtype": facts["dtype"],

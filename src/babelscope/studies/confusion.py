@@ -12,6 +12,7 @@ import pandas as pd
 
 from babelscope.corpora import ParallelCorpus
 from babelscope.errors import InputError, MissingExtra
+from babelscope.languages import english_name
 from babelscope.models import Model
 from babelscope.models.chat import measured_part, prompt_ids
 from babelscope.models.decoding import Decoding, decode, ignored_settings, stop_ids, written_text
@@ -191,17 +192,33 @@ def sentences(table: pd.DataFrame) -> list[str]:
     """What was found, a sentence for each model and task."""
     found: list[str] = []
     for _, row in table.loc[(table["set"] == ALL) & (table["language"] == ALL)].iterrows():
-        own = table.loc[(table["model"] == row["model"]) & (table["task"] == row["task"]) & (table["set"] == ALL)]
-        own = own.loc[own["language"] != ALL].sort_values("lpr")
-        name = f"{row['model']}, " if row["model"] else ""
-        task = f"{row['task']}: " if row["task"] else ""
-        worst = f"; least in {own.iloc[0]['language']}, {_percent(own.iloc[0]['lpr'])} %" if len(own) > 1 else ""
-        found.append(
-            f"{name}{task}{_percent(row['lpr'])} % of {int(row['counted'])} answers with a line long enough to tell "
-            f"stay in the language that was asked for (mean of {len(own)} languages; {int(row['answers'])} "
-            f"answers){worst}."
-        )
+        own = table.loc[(table["model"] == row["model"]) & (table["task"] == row["task"])]
+        where = ", ".join(str(row[part]) for part in ("model", "task") if row[part])
+        found.append(_sentence(where, row, own.loc[own["language"] != ALL]))
     return found
+
+
+def _sentence(where: str, row: pd.Series, own: pd.DataFrame) -> str:
+    """One sentence of a model and task; `own`: its rows by language."""
+    counted, answers = int(row["counted"]), int(row["answers"])
+    beginning = f"{where}: " if where else ""
+    if row["lpr"] != row["lpr"]:
+        return (
+            f"{beginning}Whether answers stay in the language that was asked for cannot be said: of {answers} answers "
+            f"{counted} have a line that is long enough to tell."
+        )
+    languages = own.loc[own["set"] == ALL].dropna(subset=["lpr"]).sort_values("lpr")
+    text = (
+        f"{beginning}{_percent(row['lpr'])} % of the answers stay in the language that was asked for (n = {counted} "
+        f"with a line long enough to tell, of {answers}; mean of {len(languages)} languages)"
+    )
+    if len(languages) < 2:
+        return f"{text}."
+    worst = languages.iloc[0]
+    known = own.loc[(own["language"] == worst["language"]) & own["lpr_low"].notna() & (own["set"] != ALL)]
+    low, high = (known.iloc[0][end] if len(known) == 1 else float("nan") for end in ("lpr_low", "lpr_high"))
+    ends = f" ({_percent(low)} to {_percent(high)})" if low == low else ""
+    return f"{text}, fewest in {english_name(str(worst['language']))}: {_percent(worst['lpr'])} %{ends}."
 
 
 def _percent(value: float) -> str:

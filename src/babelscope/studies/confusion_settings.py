@@ -54,5 +54,3 @@ class ConfusionSettings(Writing):
             raise InputError(f"--tasks {', '.join(unknown)}: there are {', '.join(TASKS)}")
         if self.rule == "lcb" and (self.words is None or self.identifier is None):
             raise InputError("--rule lcb: give its list of words (--words) and its fastText model (--identifier)")
-        if self.limit < 0:
-            raise InputError("--limit is not negative")

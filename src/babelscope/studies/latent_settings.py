@@ -152,8 +152,8 @@ class Judgement(Settings):
 
     def check(self) -> None:
         """Raises InputError for draws that give no interval."""
-        if self.draws < 100 or self.permutations < 19 or self.matched < 0 or self.least <= 0:
-            raise InputError("--draws: 100 or more; --permutations: 19 or more; --matched: 0 or more; --least: above 0")
+        if self.draws < 100 or self.permutations < 19 or not 0 < self.least < 1:
+            raise InputError("--draws: 100 or more; --permutations: 19 or more; --least: above 0 and below 1")
 
 
 @dataclass(frozen=True, kw_only=True)

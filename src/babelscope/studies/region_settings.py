@@ -104,6 +104,8 @@ class Localisation(Settings):
             raise InputError(f"--sink-share {self.sink_share:g}: a share lies between 0 and 1")
         if not self.effect >= 0:
             raise InputError(f"--effect {self.effect:g}: standard deviations, 0 or more")
+        if self.threshold <= 0:
+            raise InputError(f"--threshold {self.threshold:g}: a region lies above the mean, so above 0")
         if self.rarefy < 2:
             raise InputError(f"--rarefy {self.rarefy}: a similarity within a language needs two sentences")
         if self.against is not None:
@@ -130,8 +132,8 @@ class Deactivation(Settings):
     def check(self) -> None:
         """Raises InputError for what cannot be measured."""
         self._put(text_tokens=self.text_tokens or None)
-        if self.controls < 0 or (self.text_tokens or 0) < 0:
-            raise InputError("--controls and --text-tokens cannot be negative")
+        if self.window is not None and self.window < 2:
+            raise InputError(f"--window {self.window}: the first token is not scored, so at least 2")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,8 +149,6 @@ class Calibration(Settings):
 
     def check(self) -> None:
         """Raises InputError for a rate that is none and methods that do not exist."""
-        if self.permutations < 0:
-            raise InputError("--permutations cannot be negative")
         if not 0 < self.fdr < 1:
             raise InputError(f"--fdr {self.fdr:g}: a false discovery rate lies between 0 and 1")
         if self.methods:
@@ -222,8 +222,6 @@ class Generation(Settings):
 
     def check(self) -> None:
         """Raises InputError for what cannot be written, MissingExtra where languages could not be told apart."""
-        if self.generate < 0:
-            raise InputError("--generate cannot be negative")
         if min(self.generate_tokens, self.prompt_tokens) < 1:
             raise InputError("--generate-tokens and --prompt-tokens: at least one token")
         if self.generate:

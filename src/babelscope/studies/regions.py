@@ -193,7 +193,7 @@ def _manifest(
     }
     decided = {
         "settings": asdict(settings),
-        "weights": model.weight_hash,
+        "model": model.function_hash,
         "tokenizer": model.tokenizer_hash,
         "corpus": sample.hash,
         "dtype": facts["dtype"],

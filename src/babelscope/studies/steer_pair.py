@@ -39,7 +39,7 @@ from babelscope.steering.inference import (
     p_of_draws,
     paired_interval,
 )  # fmt: skip
-from babelscope.steering.losses import TextLoss, continuation, damage, fidelity, retrieval_gains, text_loss
+from babelscope.steering.losses import TextLoss, continuation, damage, fidelity, retrieval_gains, rises, text_loss
 from babelscope.steering.writing import Judged, judged
 from babelscope.studies.steer_settings import SteerSettings
 
@@ -116,25 +116,25 @@ class Pair:
         """Settings to report with why: the best success at ΔNLL up to each limit; the study's own limit comes first."""
         grid = self.grid(method)
         edits = [self.fitted.edit(setting) for setting in grid]
-        found = self._answers(asked, edits)
+        found = self.answers(asked, edits)
         changed = [text_loss(self.model, texts, edit) for edit in edits]
         success = [_scores(rows, asked).mean() for rows in found]
-        rises = [float((loss.totals - plain.totals).sum() / plain.counts.sum()) for loss in changed]
-        self._front(grid, found, asked, changed, plain, success, rises)
+        harm = [damage(loss, plain).value for loss in changed]
+        self._front(grid, found, asked, changed, plain, success, harm)
         chosen: dict[Setting, list[str]] = {}
         for limit in dict.fromkeys((self.settings.limit, *LIMITS)):
-            place = best_within(success, rises, limit)
+            place = best_within(success, harm, limit)
             if place is not None:
                 chosen.setdefault(grid[place], []).append(f"{limit:g}")
         if not any(f"{self.settings.limit:g}" in limits for limits in chosen.values()):
             # nothing stays within the limit: the least damaging is reported, and says so
-            least = int(np.argmin(rises))
+            least = int(np.argmin(harm))
             chosen = {grid[least]: ["least damage"], **chosen}
         return [(setting, ", ".join(limits)) for setting, limits in chosen.items()]
 
     def _front(
         self, grid: Sequence[Setting], found: Sequence[Sequence[Judged]], asked: Asked, changed: Sequence[TextLoss],
-        plain: TextLoss, success: Sequence[float], rises: Sequence[float],
+        plain: TextLoss, success: Sequence[float], harm: Sequence[float],
     ) -> None:  # fmt: skip
         documents = list(dict.fromkeys(asked.documents))
         table = np.full((len(grid), len(documents)), np.nan)
@@ -143,13 +143,13 @@ class Pair:
                 known = [one.success for one, own in zip(answers, asked.documents) if own == name]
                 known = [value for value in known if value == value]
                 table[row, place] = sum(known) / len(known) if known else np.nan
-        each = np.stack([(loss.totals - plain.totals) / plain.counts for loss in changed])
-        shares = front_shares(table, each, seed=self.settings.seed)
-        on = on_front(success, rises)
+        each = np.stack([rises(loss, plain) / plain.counts for loss in changed])
+        shares = front_shares(table, each, seed=self.settings.seed, sizes=plain.counts)
+        on = on_front(success, harm)
         for place, setting in enumerate(grid):
             self.tables.front.append({
                 **self.head, "method": setting.method, "layer": setting.layer, "alpha": setting.alpha,
-                "success": success[place], "delta_nll": rises[place], "front": bool(on[place]),
+                "success": success[place], "delta_nll": harm[place], "front": bool(on[place]),
                 "front_share": float(shares[place]), "n": len(asked.ids), "documents": len(documents),
                 **_means(found[place]),
             })  # fmt: skip
@@ -158,8 +158,8 @@ class Pair:
 
     def baselines(self, asked: Asked, told: Asked) -> list[Judged]:
         """Answers without steering, and of the model that is told which language to use."""
-        [plain] = self._answers(asked, [None])
-        [prompted] = self._answers(told, [None])
+        [plain] = self.answers(asked, [None])
+        [prompted] = self.answers(told, [None])
         self.plain_scores, self.prompted_scores = _scores(plain, asked), _scores(prompted, told)
         for name, rows, prompts in ((UNSTEERED, plain, asked), (PROMPTED, prompted, told)):
             self._keep_answers(name, -1, None, rows, prompts)
@@ -171,7 +171,7 @@ class Pair:
         conditions: list[tuple[str, int, RowEdit | None]] = [(STEERED, -1, self.fitted.edit(setting))]
         if full:
             conditions += self._control_edits(setting)
-        found = self._answers(asked, [edit for _, _, edit in conditions])
+        found = self.answers(asked, [edit for _, _, edit in conditions])
         steered = _scores(found[0], asked)
         row = self._row(STEERED, setting, why, found[0], asked, -1)
         row |= _difference("minus_unsteered", paired_interval(steered, self.plain_scores))
@@ -211,7 +211,7 @@ class Pair:
             self.model, [one.text if use else "" for one, use in zip(plain, usable)], [one.text for one in found],
             seed=self.settings.seed,
         )  # fmt: skip
-        judged_by = fidelity(gains, asked.documents, self.reference)
+        judged_by = fidelity(gains, asked.documents, self.reference, self.told_documents)
         success = _scores(found, asked).mean()
         self.tables.fidelity.append({
             **self.head, **_of(setting), **asdict(judged_by), "success": success,
@@ -230,6 +230,7 @@ class Pair:
     def measure_reference(self, corpus: ParallelCorpus, count: int) -> None:
         """r*: what a translation tells about a held-out sentence."""
         said, told = corpus.texts[self.source][:count], corpus.texts[self.target][:count]
+        self.told_documents = [corpus.groups.get(one, one) for one in corpus.ids[:count]]
         self.reference = retrieval_gains(self.model, said, told, seed=self.settings.seed)
 
     def report_damage(
@@ -253,8 +254,8 @@ class Pair:
                 })  # fmt: skip
 
     # -- shared --------------------------------------------------------------------------------------------------
-
-    def _answers(self, asked: Asked, edits: Sequence[RowEdit | None]) -> list[list[Judged]]:
+    def answers(self, asked: Asked, edits: Sequence[RowEdit | None]) -> list[list[Judged]]:
+        """What the model writes under each edit, judged."""
         written = decode(
             self.model, asked.ids, decoding_of(self.settings), edits, asked.names(self.source), progress=self.progress
         )

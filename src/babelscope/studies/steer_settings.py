@@ -91,9 +91,14 @@ class SteerSettings(Writing):
             raise InputError(f"--lape-share {self.lape_share:g}: a share lies above 0 and is at most 1")
         if not self.alpha:
             raise InputError("--alpha: give at least one strength")
-        if min(self.controls, self.third, self.samples) < 0 or min(self.choose_prompts, self.report_prompts) < 1:
-            raise InputError("numbers of controls, samples and prompts cannot be negative")
-        if not (self.layer.isdigit() or self.layer in ("sweep", "all", "intersection", "separation")):
+        if 0 in self.alpha:
+            raise InputError("--alpha 0: an edit of no strength changes nothing; the unedited model is always beside")
+        if min(self.choose_prompts, self.report_prompts) < 1:
+            raise InputError("--choose-prompts and --report-prompts: at least one each")
+        if self.limit < 0:
+            raise InputError(f"--limit {self.limit:g}: a rise of the loss, 0 or more")
+        numbered = self.layer.isascii() and self.layer.isdecimal() and len(self.layer) < 10
+        if not (numbered or self.layer in ("sweep", "all", "intersection", "separation")):
             raise InputError(f"--layer {self.layer}: a number, sweep, all, intersection or separation")
         self._put(corpus=with_form(self.corpus, self.normalise))
         if self.pairs != ("all",):

@@ -20,7 +20,6 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, is_dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from types import TracebackType
 from typing import Any, Generic, Literal, Protocol, TypeVar, cast, runtime_checkable
 
@@ -31,6 +30,7 @@ from babelscope._version import __version__
 from babelscope.errors import InputError
 from babelscope.results.manifest import run_key, versions
 from babelscope.results.rows import TableSink
+from babelscope.results.scratch import Scratch
 from babelscope.results.step_store import StepStore
 from babelscope.results.whole import home
 from babelscope.studies.progress import Progress, silent
@@ -63,6 +63,14 @@ class Cost:
     """of anything else"""
     cheaper: str = ""
     """the option that makes it cheaper, and how"""
+    kind: str = ""
+    """of passes, where they do more than run the model: timed by themselves before a plan"""
+    parts: tuple[Cost, ...] = ()
+    """costs of other kinds that come on top; not counted in the fields above"""
+
+    def all(self, name: Literal["tokens", "passes", "scored"]) -> int:
+        """A count with that of all parts."""
+        return int(getattr(self, name)) + sum(part.all(name) for part in self.parts)
 
 
 @runtime_checkable
@@ -193,8 +201,8 @@ def run_steps(
     and whether it ran. Raises RunError for a kept step that is damaged; an interruption says that steps are kept.
     """
     keys = step_keys(steps, inputs or {})
-    with TemporaryDirectory(prefix="babelscope-steps-") as temporary:
-        kept = store or StepStore(Path(temporary) / "run")
+    with Scratch("steps") as temporary:
+        kept = store or StepStore(temporary / "run")
         results = Results(kept, keys)
         for step in steps:
             finished = store is not None and step.kept and kept.holds(step.name, keys[step.name])

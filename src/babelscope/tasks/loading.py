@@ -6,8 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from babelscope.errors import MissingExtra, TaskError
+from babelscope.errors import BabelscopeError, MissingExtra, TaskError
 from babelscope.network import hub_answers
+from babelscope.wording import first_line
 
 
 def load_tokenizer(source: str | Path) -> Any:
@@ -21,17 +22,20 @@ def load_tokenizer(source: str | Path) -> Any:
 
         source = pocket_folder(*str(source).removeprefix("pocket:").split("@", 1))
     path = Path(source)
-    if path.is_file():
-        return _from_file(path)
-    if path.is_dir() and not (path / "tokenizer_config.json").exists() and not (path / "tokenizer.json").exists():
-        return _from_folder(path)
-    from transformers import AutoTokenizer
-
     try:
+        if path.is_file():
+            return _from_file(path)
+        if path.is_dir() and not (path / "tokenizer_config.json").exists() and not (path / "tokenizer.json").exists():
+            return _from_folder(path)
+        from transformers import AutoTokenizer
+
         return AutoTokenizer.from_pretrained(str(source), local_files_only=not path.is_dir() and not hub_answers())
-    except Exception as error:  # whatever a broken file makes the libraries raise
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise TaskError(f"no tokenizer could be loaded from {source}: {reason}") from error
+    except (BabelscopeError, MemoryError):
+        raise
+    except BaseException as error:  # whatever a broken file makes the libraries raise, a panic of Rust too
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        raise TaskError(f"no tokenizer could be loaded from {source}: {first_line(error)}") from error
 
 
 def _from_folder(folder: Path) -> Any:
@@ -51,10 +55,7 @@ def _from_file(file: Path) -> Any:
         raise TaskError(f"{file} is no tokenizer: expected tokenizer.json or a sentencepiece .model")
     from transformers import PreTrainedTokenizerFast
 
-    try:
-        return PreTrainedTokenizerFast(tokenizer_file=str(file))
-    except Exception as error:  # the tokenizers library raises bare Exception
-        raise TaskError(f"{file} is not a tokenizer.json: {error}") from error
+    return PreTrainedTokenizerFast(tokenizer_file=str(file))
 
 
 def _byte_level(vocabulary: Path, merges: Path) -> Any:
@@ -81,10 +82,7 @@ def _sentencepiece(file: Path) -> Any:
 
     protobuf: Any = sentencepiece_model_pb2
     model = protobuf.ModelProto()
-    try:
-        model.ParseFromString(file.read_bytes())
-    except Exception as error:  # protobuf's own DecodeError
-        raise TaskError(f"{file} is not a sentencepiece model: {error}") from error
+    model.ParseFromString(file.read_bytes())
     settings = model.normalizer_spec
     backend = Tokenizer(_unigram(model) if model.trainer_spec.model_type == 1 else _bpe(model))
     steps: list[Any] = []

@@ -16,7 +16,7 @@ from babelscope.json_text import parse_json
 from babelscope.tasks.census import Tally
 from babelscope.tasks.encoding import Encoder
 from babelscope.tasks.prompts import PromptPair
-from babelscope.tasks.reading import text_of
+from babelscope.tasks.reading import lines_of
 
 _FIELDS = (
     ("sentence_good", "sentence_bad"),
@@ -59,7 +59,7 @@ def read_minimal_pairs(path: str | Path) -> list[MinimalPair]:
         return [MinimalPair(number, pair.good, pair.bad, pair.paradigm) for number, pair in enumerate(pairs)]
     if not source.is_file():
         raise TaskError(f"no file of minimal pairs at {path}")
-    lines = [line for line in text_of(source).splitlines() if line.strip()]
+    lines = [line for line in lines_of(source) if line.strip()]
     if not lines:
         raise TaskError(f"{path} is empty")
     if lines[0].lstrip().startswith("{"):

@@ -9,7 +9,7 @@ from typing import Any
 
 from babelscope.errors import TaskError
 from babelscope.json_text import parse_json
-from babelscope.tasks.reading import records_of, text_of
+from babelscope.tasks.reading import lines_of, records_of
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def _cloze(row: Mapping[str, Any]) -> Story:
     quiz = "sentencequiz" if "sentencequiz1" in fields else "randomfifthsentencequiz"
     story = str(fields.get("inputstoryid") or fields.get("storyid") or "")
     endings = (_text(fields, f"{quiz}1"), _text(fields, f"{quiz}2"))
-    return Story(story, " ".join(sentences), endings, _whole(fields, "answerrightending") - 1)
+    return Story(story, " ".join(sentences), _two(endings), _whole(fields, "answerrightending") - 1)
 
 
 def _copa(row: Mapping[str, Any]) -> Story:
@@ -73,7 +73,13 @@ def _copa(row: Mapping[str, Any]) -> Story:
     question = _text(row, "question")
     if question not in ("cause", "effect"):
         raise ValueError(f"the question is {question[:40]!r}, not cause or effect")
-    return Story(str(row["idx"]), _text(row, "premise"), endings, _whole(row, "label"), question)
+    return Story(str(row["idx"]), _text(row, "premise"), _two(endings), _whole(row, "label"), question)
+
+
+def _two(endings: tuple[str, str]) -> tuple[str, str]:
+    if endings[0].strip() == endings[1].strip():
+        raise ValueError("both endings are the same, so neither is right")
+    return endings
 
 
 def _text(row: Mapping[str, Any], name: str) -> str:
@@ -93,7 +99,7 @@ def _whole(row: Mapping[str, Any], name: str) -> int:
 
 def _json_rows(file: Path) -> list[Mapping[str, Any]]:
     rows: list[Mapping[str, Any]] = []
-    for number, line in enumerate(text_of(file).splitlines(), 1):
+    for number, line in enumerate(lines_of(file), 1):
         if not line.strip():
             continue
         row: Any = parse_json(line, f"{file}, line {number}", TaskError)

@@ -1,10 +1,10 @@
 """The parts of a transformer that a circuit is made of: who writes to the residual stream, and who reads from it.
 
 Writers (senders) are the embedding, the attention heads, the linear mixers (state spaces, gated delta rules,
-convolutions) and the MLPs (a mixture of experts is one). Readers (receivers) are the native q, k and v projections
-(key/value heads under grouped-query attention; out of a latent also the rotary key that all heads share; gates of heads
-where there are any), the inputs of the MLPs, and the final residual. A linear mixer is one node without receivers: it
-reads the whole stream.
+convolutions) and the MLPs (a mixture of experts is one; in patching each of its experts may be a sender by itself).
+Readers (receivers) are the native q, k and v projections (key/value heads under grouped-query attention; out of a
+latent also the rotary key that all heads share; gates of heads where there are any), the inputs of the MLPs, and the
+final residual. A linear mixer is one node without receivers: it reads the whole stream.
 """
 
 from __future__ import annotations
@@ -46,6 +46,17 @@ class MLP:
 
 
 @dataclass(frozen=True, order=True)
+class Expert:
+    """One routed expert of a mixture: what it writes is its output times its routing weight, where it was chosen."""
+
+    layer: int
+    expert: int
+
+    def __str__(self) -> str:
+        return f"m{self.layer}.{self.expert}"
+
+
+@dataclass(frozen=True, order=True)
 class Mixer:
     """The linear mixer of a layer: it moves what is known between positions as attention does, but has no heads."""
 
@@ -73,8 +84,8 @@ class Logits:
 
 EMBEDDING = Embedding()
 LOGITS = Logits()
-Sender = Head | Mixer | MLP | Embedding
-Node = Head | Mixer | MLP | Embedding | Logits
+Sender = Head | Mixer | MLP | Expert | Embedding
+Node = Head | Mixer | MLP | Expert | Embedding | Logits
 
 
 @dataclass(frozen=True, order=True)
@@ -108,6 +119,11 @@ def mlps_of(model: Model) -> list[MLP]:
     return [MLP(layer) for layer in model.neuron_layers]
 
 
+def experts_of(model: Model) -> list[Expert]:
+    """All routed experts, layer by layer."""
+    return [Expert(layer, expert) for layer, mixture in model.mixtures.items() for expert in range(mixture.count)]
+
+
 def mixers_of(model: Model) -> list[Mixer]:
     """All linear mixers."""
     return [Mixer(layer) for layer in model.mixer_layers]
@@ -137,7 +153,8 @@ def reader_counts(model: Model) -> dict[Reading, int]:
 
 
 def parse_node(text: str) -> Node:
-    """The node named by `9.6` (head), `m3` (MLP), `s3` (linear mixer), `embedding` or `logits`; raises InputError.
+    """The node named by `9.6` (head), `m3` (MLP), `m3.5` (one of its experts), `s3` (linear mixer), `embedding` or
+    `logits`; raises InputError.
 
     >>> parse_node("9.6"), parse_node("m3")
     (Head(layer=9, head=6), MLP(layer=3))
@@ -146,18 +163,20 @@ def parse_node(text: str) -> Node:
         return Head(int(match[1]), int(match[2]))
     if match := re.fullmatch(r"m(\d+)", text.strip()):
         return MLP(int(match[1]))
+    if match := re.fullmatch(r"m(\d+)\.(\d+)", text.strip()):
+        return Expert(int(match[1]), int(match[2]))
     if match := re.fullmatch(r"s(\d+)", text.strip()):
         return Mixer(int(match[1]))
     if text.strip() in ("embedding", "logits"):
         return EMBEDDING if text.strip() == "embedding" else LOGITS
-    forms = "9.6 for a head, m3 for an MLP, s3 for a linear mixer, embedding, or logits"
+    forms = "9.6 for a head, m3 for an MLP, m3.5 for an expert, s3 for a linear mixer, embedding, or logits"
     raise InputError(f"{text!r} names no node: write {forms}")
 
 
 def check_nodes(model: Model, nodes: Iterable[Node]) -> None:
     """Raises InputError naming the first node that the model does not have."""
     for node in nodes:
-        if isinstance(node, (Head, MLP, Mixer)) and not 0 <= node.layer < model.layers:
+        if isinstance(node, (Head, MLP, Expert, Mixer)) and not 0 <= node.layer < model.layers:
             raise InputError(f"{node}: {model.id} has layers 0 to {model.layers - 1}")
         if isinstance(node, Head) and not 0 <= node.head < model.heads:
             raise InputError(f"head {node}: {model.id} has heads 0 to {model.heads - 1} in each layer")
@@ -165,6 +184,11 @@ def check_nodes(model: Model, nodes: Iterable[Node]) -> None:
             _in_layers(model, str(node), node.layer, model.attention_layers, "heads")
         if isinstance(node, MLP):
             _in_layers(model, str(node), node.layer, model.neuron_layers, "an MLP")
+        if isinstance(node, Expert):
+            _in_layers(model, str(node), node.layer, tuple(model.mixtures), "experts")
+            count = model.mixtures[node.layer].count
+            if not 0 <= node.expert < count:
+                raise InputError(f"expert {node}: layer {node.layer} of {model.id} has experts 0 to {count - 1}")
         if isinstance(node, Mixer):
             _in_layers(model, str(node), node.layer, model.mixer_layers, "a linear mixer")
 

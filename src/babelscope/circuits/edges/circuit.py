@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import heapq
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -21,7 +22,8 @@ from babelscope.circuits.core.graph import Mask, Wiring, sized
 from babelscope.circuits.core.nodes import EMBEDDING, LOGITS, Head, Node, Receiver, Sender
 from babelscope.errors import InputError, RunError
 from babelscope.json_text import parse_json
-from babelscope.results.whole import whole_file, write_whole
+from babelscope.results.sealed import read_sealed, save_sealed
+from babelscope.results.whole import write_whole
 from babelscope.terms import Construction
 
 Array = NDArray[np.float64]
@@ -93,33 +95,32 @@ class Circuit:
 
         Raises RunError when the place cannot be written.
         """
-        from safetensors.numpy import save_file
+        import torch
 
-        path = Path(path).with_suffix("")
+        file, readable = circuit_file(path), circuit_file(path, ".json")
         facts = {"wiring": self.wiring.facts(), "roles": dict(self.roles), "about": dict(self.about)}
-        tensors = {"edges": np.ascontiguousarray(self.edges), "scores": np.ascontiguousarray(self.scores)}
+        tensors = {"edges": torch.tensor(self.edges), "scores": torch.tensor(self.scores)}
         text = json.dumps(self.described(), ensure_ascii=False, indent=1, sort_keys=True)
         try:
-            with whole_file(path.with_suffix(".safetensors")) as partial:
-                save_file(tensors, partial, metadata={"circuit": json.dumps(facts)})
-            write_whole(path.with_suffix(".json"), text + "\n")
+            save_sealed(tensors, file, "circuit", json.dumps(facts))
+            write_whole(readable, text + "\n")
         except InputError as error:
             raise RunError(f"the circuit cannot be written to {path}: {error}") from error
 
     @classmethod
     def load(cls, path: Path) -> Circuit:
         """The circuit of a .safetensors file; raises RunError when there is none or it is damaged."""
-        from safetensors import SafetensorError, safe_open
+        from safetensors import SafetensorError
 
-        path = Path(path).with_suffix(".safetensors")
+        path = circuit_file(path)
         try:
-            with safe_open(path, framework="numpy") as stored:
-                facts = parse_json((stored.metadata() or {})["circuit"], f"{path}: its metadata", RunError)
-                edges, scores = stored.get_tensor("edges"), stored.get_tensor("scores")
+            text, tensors = read_sealed(path, "circuit", RunError)
+            facts = parse_json(text, f"{path}: its metadata", RunError)
+            edges, scores = tensors["edges"].numpy(), tensors["scores"].numpy()
             wiring, roles, about = sized(Wiring(**facts["wiring"])), dict(facts["roles"]), dict(facts["about"])
         except FileNotFoundError as error:
             raise RunError(f"there is no circuit at {path}") from error
-        except (OSError, SafetensorError, KeyError, ValueError, TypeError, AttributeError, RecursionError) as error:
+        except (OSError, SafetensorError, KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
             raise RunError(f"{path} holds no circuit: {error}") from error
         if edges.shape != wiring.allowed.shape or scores.shape != edges.shape:
             raise RunError(f"{path} holds no circuit: {edges.shape[0]} × {edges.shape[1]} edges do not fit its model")
@@ -156,6 +157,17 @@ class Circuit:
 
 
 # -- making one from scores -----------------------------------------------------------------------------------------
+
+
+def circuit_file(path: Path, ending: str = ".safetensors") -> Path:
+    """The file of a circuit by its name with or without an ending; a dot within the name is no ending.
+
+    >>> circuit_file(Path("qwen2.5")).name, circuit_file(Path("a.json")).name
+    ('qwen2.5.safetensors', 'a.safetensors')
+    """
+    if not Path(path).name:
+        raise InputError(f"{str(path)!r} names no file; give the path of a new one")
+    return Path(f"{os.fspath(path).removesuffix('.safetensors').removesuffix('.json')}{ending}")
 
 
 def importance(scores: Float[Array, "W R"], absolute: bool = True) -> Float[Array, "W R"]:

@@ -35,6 +35,7 @@ from babelscope.circuits.core.metrics import Edits
 from babelscope.circuits.core.nodes import (
     FINAL,
     MLP,
+    Expert,
     Head,
     Mixer,
     Receiver,
@@ -45,6 +46,7 @@ from babelscope.circuits.core.nodes import (
     heads_of,
     reaches,
 )
+from babelscope.circuits.patching.expert_nodes import Routing, expert_changes
 from babelscope.circuits.patching.path_passes import (
     Entry,
     frozen_attention,
@@ -82,6 +84,8 @@ class Sweep:
     """tokens at a time [by the device's memory]"""
     edits: Edits | None = None
     """heads knocked out meanwhile (for paths to the logits only)"""
+    routing: Routing = "frozen"
+    """of experts as senders: tokens and weights of the base run, or those that each has in the source run"""
 
 
 @torch.no_grad()
@@ -119,7 +123,7 @@ def path_patching(
         if not wanted:
             return None
         positions = runs.rows.span(END if to_logits else at, runs.base.ids, runs.source.ids)
-        received = _received(model, runs, group, positions, wanted, mlps)
+        received = _received(model, runs, group, positions, wanted, mlps, sweep.routing)
         return received[FINAL] if to_logits else _downstream(model, runs, received, positions)
 
     def width(runs: Runs, group: Group) -> int:
@@ -161,7 +165,7 @@ def activation_patching(
         raise InputError("only heads have an attention pattern to patch")
 
     def finals(runs: Runs, group: Group) -> Tensor:
-        return activation_finals(model, runs, group, runs.rows.span(at, runs.base.ids, runs.source.ids))
+        return activation_finals(model, runs, group, runs.rows.span(at, runs.base.ids, runs.source.ids), sweep.routing)
 
     def width(runs: Runs, group: Group) -> int:
         return runs.rows.length - first_position(model, runs.rows.span(at, runs.base.ids, runs.source.ids))
@@ -171,7 +175,7 @@ def activation_patching(
 
 
 def activation_finals(
-    model: Model, runs: Runs, group: Group, positions: Int[Tensor, "N P"]
+    model: Model, runs: Runs, group: Group, positions: Int[Tensor, "N P"], routing: Routing = "frozen"
 ) -> Float[Tensor, "S N A D"]:
     """Final hidden states at the answer positions after patching each sender of one layer by itself at `positions`."""
     first = first_position(model, positions)
@@ -188,7 +192,7 @@ def activation_finals(
         output = output + _spread(output_changes(model, runs, layer, heads, positions), positions - first, span)
         forwards = frozen_attention(model, {layer: output}, set())
         return to_the_end(model, runs, layer, len(group), first, forwards=forwards)
-    start, change = _write_change(runs, group, positions)
+    start, change = _write_change(model, runs, group, positions, routing)
     hidden = stacked(runs.base.residual[start][:, first:], len(group)) + _spread(change, positions - first, span)
     return to_the_end(model, runs, start, len(group), first, hidden=hidden)
 
@@ -202,9 +206,14 @@ def _spread(change: Float[Tensor, "S N P D"], places: Int[Tensor, "N P"], span: 
     return whole
 
 
-def _write_change(runs: Runs, group: Group, positions: Int[Tensor, "N P"]) -> tuple[int, Float[Tensor, "S N P D"]]:
-    """Block that a write enters, and its change: of an MLP or of the embedding (groups of one)."""
+def _write_change(
+    model: Model, runs: Runs, group: Group, positions: Int[Tensor, "N P"], routing: Routing
+) -> tuple[int, Float[Tensor, "S N P D"]]:
+    """Block that a write enters, and its change: of an MLP or the embedding (groups of one), of a layer's experts."""
     node = group[0]
+    if isinstance(node, Expert):
+        experts = [one.expert for one in group if isinstance(one, Expert)]
+        return node.layer + 1, expert_changes(model, runs, node.layer, experts, positions, routing)
     if isinstance(node, MLP):
         change = take(runs.source.mlp[node.layer], positions) - take(runs.base.mlp[node.layer], positions)
         return node.layer + 1, change[None]
@@ -212,27 +221,33 @@ def _write_change(runs: Runs, group: Group, positions: Int[Tensor, "N P"]) -> tu
 
 
 def _received(
-    model: Model, runs: Runs, group: Group, positions: Tensor, wanted: Sequence[Receiver], mlps: Between
+    model: Model,
+    runs: Runs,
+    group: Group,
+    positions: Tensor,
+    wanted: Sequence[Receiver],
+    mlps: Between,
+    routing: Routing,
 ) -> dict[Receiver, Tensor]:
     """Pass C. Senders of several layers may come together on the way to the final residual only."""
     if mlps == "recomputed":
-        entries = [_entry(model, runs, part, positions, True) for part in _groups(group)]
+        entries = [_entry(model, runs, part, positions, True, routing) for part in _groups(group)]
         return through_mlps(model, runs, sorted(entries, key=lambda entry: entry.layer), positions, wanted)
     parts = [
-        without_mlps(model, runs, _entry(model, runs, part, positions, False), positions, wanted)
+        without_mlps(model, runs, _entry(model, runs, part, positions, False, routing), positions, wanted)
         for part in _groups(group)
     ]
     return {receiver: torch.cat([part[receiver] for part in parts]) for receiver in wanted}
 
 
-def _entry(model: Model, runs: Runs, group: Group, positions: Tensor, at_attention: bool) -> Entry:
+def _entry(model: Model, runs: Runs, group: Group, positions: Tensor, at_attention: bool, routing: Routing) -> Entry:
     """The change that senders of one layer make, at their attention's output or on the stream."""
     node = group[0]
     if not isinstance(node, Head):
         if isinstance(node, Mixer):
             change = take(runs.source.state[node.layer], positions) - take(runs.base.state[node.layer], positions)
             return Entry(node.layer, change[None], "state" if at_attention else "stream")
-        return Entry(*_write_change(runs, group, positions), "stream")
+        return Entry(*_write_change(model, runs, group, positions, routing), "stream")
     heads = [node.head for node in group if isinstance(node, Head)]
     changes = output_changes if at_attention else stream_changes
     change = changes(model, runs, node.layer, heads, positions)
@@ -287,7 +302,7 @@ def _sweep(
     kl = np.zeros_like(patched) if sweep.divergence else None
     base, source = np.zeros(len(pairs)), np.zeros(len(pairs))
     for rows in batches(pairs, budget, model.device):
-        with_mlps = any(isinstance(node, MLP) for node in senders)
+        with_mlps = any(isinstance(node, (MLP, Expert)) for node in senders)
         runs = record(model, rows, sweep.direction, with_mlps, patterns, edits(rows) if edits else None)
         own, where = _answers(rows, runs.base.final), list(rows.index)
         unpatched = logit_diff.scores(model, rows, own)[0].cpu().double().numpy()
@@ -316,15 +331,17 @@ def _sweep(
 
 
 def _groups(senders: Sequence[Sender]) -> Iterator[list[Sender]]:
-    """Senders that enter the stream at one place: the heads of a layer, or one mixer or MLP, or the embedding."""
+    """Senders that enter the stream at one place: heads or experts of a layer; one mixer, one MLP, the embedding."""
 
     def place(node: Sender) -> tuple[int, int]:
         # an MLP's write enters the next layer
-        return getattr(node, "layer", -1), 2 if isinstance(node, MLP) else int(isinstance(node, Mixer))
+        return getattr(node, "layer", -1), next(
+            (order for order, kind in ((1, Mixer), (2, MLP), (3, Expert)) if isinstance(node, kind)), 0
+        )
 
     for _, members in groupby(sorted(senders, key=place), key=place):
         group = list(members)
-        yield from [group] if isinstance(group[0], Head) else ([node] for node in group)
+        yield from [group] if isinstance(group[0], (Head, Expert)) else ([node] for node in group)
 
 
 def in_chunks(

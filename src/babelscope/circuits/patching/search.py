@@ -265,7 +265,12 @@ class _Work:
             if not strong:
                 return None
         twins = same_answer(self.pairs, asked.answer_roles, asked.seed, self.pool)
-        return self._effects(twins, into, gone, "-null", strong) if twins else None
+        if not twins:
+            return None
+        nothing = self._effects(twins, into, gone, "-null", strong)
+        # a pair that is patched with itself says nothing of chance
+        alone = [tuple(twin.corrupted) == tuple(twin.clean) for twin in twins]
+        return replace(nothing, patched=np.where(alone, np.nan, nothing.patched)) if any(alone) else nothing
 
     def _before(self, found: Mapping[str, Found], into: Sequence[Receiver]) -> Effects:
         """The same paths with nothing knocked out: an earlier step's, where one asked the same."""
@@ -359,7 +364,7 @@ class _Work:
         only: Sequence[Sender] | None,
     ) -> str:
         prompts = [[pair.clean, pair.corrupted, pair.target, pair.foil, sorted(pair.roles.items())] for pair in pairs]
-        facts = [__version__, versions(), self.model.weight_hash, str(self.model.dtype)]
+        facts = [__version__, versions(), self.model.function_hash, str(self.model.dtype)]
         facts += [_asked(self.step), self.settings.mlps, prompts]
         facts += [[str(receiver) for receiver in into], [str(node) for node in gone]]
         facts += [asdict(self.settings.screen) if self.settings.screen else None, [str(node) for node in only or ()]]

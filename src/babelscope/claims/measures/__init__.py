@@ -48,7 +48,7 @@ MEASURES: Mapping[str, Measure] = {
     "regions.excess_region": Measure(regions.excess_region),
     "regions.depth_contrast": Measure(regions.depth_contrast),
     "regions.lape_depth": Measure(regions.lape_depth, passes="25 passes over the sentences"),
-    "perplexity.selectivity": Measure(regions.selectivity, passes=_SWITCHED),
+    "perplexity.selectivity": Measure(regions.selectivity, tokens=1024, passes=_SWITCHED),
     "perplexity.selectivity_lape": Measure(regions.selectivity_lape, passes=_SWITCHED),
     "perplexity.relevance_gain": Measure(
         regions.relevance_gain,

@@ -26,9 +26,9 @@ from babelscope.regions.localisation import (
 )
 from babelscope.regions.methods import localise
 from babelscope.regions.perplexity import Loss, Windows, cut_windows, score
+from babelscope.regions.perplexity import selectivity as selective
 from babelscope.regions.recording import Recording, record
 from babelscope.regions.relevance import relevances, relevant_regions
-from babelscope.stats import document_parts, welch_t
 
 THRESHOLD = 2.0
 """on z, as in the paper"""
@@ -187,7 +187,7 @@ def _depths(shares: Tensor) -> tuple[float, float]:
 def selectivity(case: Case) -> list[Part]:
     """Own ΔNLL minus the mean of the others when a region is switched off; control: layer-matched random sets.
 
-    Welch's interval over documents (of a text without documents: windows), widened by its bootstrap t.
+    The interval is over documents, differences within parallel ones (of a text without documents: Welch's, windows).
     """
     model = case.loaded()
     recording = record(model, case.sentences())
@@ -265,11 +265,7 @@ def _losses(model: Model, windows: Mapping[str, Windows], mask: Tensor | None) -
 
 def _selective_part(code: str, changed: Mapping[str, Loss], base: Mapping[str, Loss], bar: float = 0.0) -> Part:
     """Own change of the loss minus the mean of the other languages' changes, one part of as many as languages."""
-    each: dict[str, np.ndarray] = {}
-    for other, before in base.items():
-        used = (before.counts > 0).numpy()
-        difference = (changed[other].by_document - before.by_document).numpy()[used]
-        each[other] = document_parts(difference, before.counts.numpy()[used])
-    rest = [values for other, values in each.items() if other != code]
-    found = welch_t(each[code], rest, level=1 - 0.05 / len(each))
-    return Part(code, found.value, found.low, found.high, len(each[code]), "documents", bar, found.why)
+    others = {other: (changed[other], before) for other, before in base.items() if other != code}
+    found = selective(changed[code], base[code], others, 1 - 0.05 / len(base))
+    n = int((base[code].counts > 0).sum())
+    return Part(code, found.value, found.low, found.high, n, "documents", bar, found.why)

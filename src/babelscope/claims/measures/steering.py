@@ -7,8 +7,6 @@ are chosen on others. Claim and twin read the same answers.
 from __future__ import annotations
 
 from functools import lru_cache
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
 import pandas as pd
@@ -17,6 +15,7 @@ from babelscope.claims.case import Case
 from babelscope.claims.verdict import Part, mean_part
 from babelscope.corpora import load_corpus
 from babelscope.models import load_model
+from babelscope.results.scratch import Scratch
 from babelscope.studies.steer import study_steering
 from babelscope.studies.steer_settings import SteerSettings
 
@@ -32,8 +31,8 @@ def _answers(model: str, corpus: str, n: int, seed: int) -> pd.DataFrame:
         corpus=corpus, pairs=PAIRS, method=("neurons", "arithmetic"), alpha=(1.0, 2.0), lape_share=0.05, limit=1.0,
         choose_prompts=6, report_prompts=n, controls=DRAWS, third=0, tokens=16, fixed=True, seed=seed,
     )  # fmt: skip
-    with TemporaryDirectory(prefix="babelscope-claim-") as folder:
-        run = study_steering(load_model(model), settings, Path(folder) / "run", corpus=load_corpus(corpus))
+    with Scratch("claim") as folder:
+        run = study_steering(load_model(model), settings, folder / "run", corpus=load_corpus(corpus))
         return run.table("answers")
 
 

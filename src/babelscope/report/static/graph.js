@@ -1,6 +1,6 @@
 // The circuit as layers from the input below to the output above; a node is a head or a feed-forward block.
 const drawGraph = (block, data) => {
-  const { layers, heads, languages, nodes, edges } = data.spec;
+  const { layers, heads, languages, nodes, edges, names } = data.spec;
   const SVG = "http://www.w3.org/2000/svg";
   const shape = (name, properties, ...children) => {
     const element = document.createElementNS(SVG, name);
@@ -44,7 +44,7 @@ const drawGraph = (block, data) => {
   for (const code of offered) {
     const input = make("input", { type: "checkbox", checked: true });
     input.addEventListener("change", () => { if (input.checked) shown.add(code); else shown.delete(code); draw(); });
-    boxes.append(make("label", {}, input, " " + code));
+    boxes.append(make("label", {}, input, " " + names[code]));
   }
   const legend = make("p", { class: "legend" });
   for (const [kind, text] of [["all", "in all languages shown"], ["some", "in several"], ["one", "in one"]]) {
@@ -75,7 +75,7 @@ const drawGraph = (block, data) => {
     if (!node) { card.replaceChildren(make("h5", {}, "Node"), make("p", {}, "Point at a node to read its numbers.")); return; }
     card.replaceChildren(make("h5", {}, title(node) + (pinned === node ? ", pinned" : "")));
     for (const [code, told] of lines(node)) {
-      card.append(make("p", { class: "where" }, code), make("ul", {}, ...told.map((line) => make("li", { dir: "auto" }, line))));
+      card.append(make("p", { class: "where" }, names[code]), make("ul", {}, ...told.map((line) => make("li", { dir: "auto" }, line))));
     }
   };
   const form = (kind, x, y) => kind === "all" ? shape("circle", { class: "shape", cx: x, cy: y, r: 10 })
@@ -105,7 +105,7 @@ const drawGraph = (block, data) => {
       const kind = sharedBy(node);
       if (!kind) continue;
       const [x, y] = positions.get(node.id);
-      const told = title(node) + ": " + lines(node).map(([code, said]) => code + " " + said.join(", ")).join("; ");
+      const told = title(node) + ": " + lines(node).map(([code, said]) => names[code] + " " + said.join(", ")).join("; ");
       const group = shape("g", { class: "node", tabindex: "0", role: "button", "aria-label": told.slice(0, 400) });
       const drawn = form(kind, x, y);
       drawn.setAttribute("fill", SHARED[kind]);

@@ -1,6 +1,10 @@
 // One block after another, so that the page answers while it draws; `data-ready` on the root says that all is there.
+const menu = document.querySelector(".menu");
+menu.addEventListener("click", (event) => { if (event.target.closest("a")) menu.open = false; });
+addEventListener("keydown", (event) => { if (event.key === "Escape" && menu.open) { menu.open = false; menu.firstElementChild.focus(); } });
 (async () => {
   const drawers = { plot: drawPlot, similarity: drawSimilarity, graph: drawGraph, table: (_, data) => ({ table: () => data.table }) };
+  // example prompts are in the page already; their data is that of a table
   const pause = () => new Promise((resolve) => setTimeout(resolve));
   for (const block of document.querySelectorAll("figure.block")) {
     const data = JSON.parse(block.querySelector("script.data").textContent);

@@ -60,9 +60,24 @@ class Role(Row):
     step: str = ""
     """of the search that found it"""
     effect: float = nan
-    """of patching, in logits, with its 95 % interval"""
+    """change of LD when the head is patched, relative to the clean run, with its 95 % interval"""
     effect_low: float = nan
     effect_high: float = nan
+
+
+@dataclass(frozen=True)
+class ExampleToken(Row):
+    """One token of an example prompt."""
+
+    TABLE: ClassVar[str] = "examples"
+    language: str
+    example: int
+    position: int
+    token: str
+    role: str
+    """of the prompt, that the token stands in; empty: none"""
+    answer: str = ""
+    foil: str = ""
 
 
 @dataclass(frozen=True)

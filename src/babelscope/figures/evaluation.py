@@ -1,0 +1,54 @@
+"""Figures of an evaluation: right answers by language, whole and with something switched off."""
+
+from __future__ import annotations
+
+from babelscope.errors import InputError
+from babelscope.figures.facts import chosen, distinct, interval_words
+from babelscope.figures.register import View, figure
+from babelscope.figures.spec import NAN, Axis, Bars, Code, Figure, Label, Panel, Rule
+from babelscope.results import Run
+from babelscope.results.schemas.evaluation import BASE, CHANCE, MEANS, RANDOM, answered
+
+
+def _tasks(run: Run) -> list[View]:
+    return [View(name, {"task": name}) for name in answered(run)]
+
+
+@figure("evaluation", views=_tasks, choose="Task")
+def right_answers(run: Run, task: str | None = None) -> Figure:
+    """Share of right answers by language: the whole model, and each condition beside its random controls."""
+    tables = answered(run)
+    if not tables:
+        raise InputError("the run holds no share of right answers")
+    task = chosen(task, list(tables), "task")
+    rows = tables[task]
+    languages = distinct(row.language for row in rows)
+    conditions = sorted(distinct(row.deactivated for row in rows), key=lambda name: (name != BASE, RANDOM in name))
+    by = {(row.language, row.deactivated): row for row in rows}
+    marks = [
+        Bars(_name(condition), *(
+            [getattr(by[code, condition], part) if (code, condition) in by else NAN for code in languages]
+            for part in ("accuracy", "low", "high")
+        ), colour=-1 - place)
+        for place, condition in enumerate(conditions)
+    ]  # fmt: skip
+    chance = (Rule(CHANCE[task], "chance", dash="dotted"),) if task in CHANCE else ()
+    names: list[Label] = [f"{code} of languages" if code in MEANS else Code(code) for code in languages]
+    counts = [int(row.n) for row in rows if row.n == row.n and row.language not in MEANS]
+    few, most = (min(counts), max(counts)) if counts else (0, 0)
+    n = f"n = {few}{f' to {most}' if most > few else ''} items a language" if counts else "n unknown"
+    caption = (
+        f"Share of right answers by language ({task}; {n}), with the whole model and with each region or edit; "
+        f"random: as many random neurons of the same layers, or a random direction. "
+        f"{interval_words([row.low for row in rows], [row.high for row in rows])} Others: all languages but English."
+    )
+    panel = Panel((*marks, *chance), Axis("", tuple(names)), Axis("right answers", low=0.0, high=1.05))
+    return Figure("Right answers", caption, (panel,), about=f"{run.model_name}, {task}",
+                  min_width=120 + 26 * len(languages) * len(conditions))  # fmt: skip
+
+
+def _name(condition: str) -> Label:
+    if condition == BASE:
+        return "whole model"
+    region, comma, rest = condition.partition(RANDOM)
+    return (Code(region), "switched off" if not comma else f"{RANDOM}{rest}".removeprefix(", "))

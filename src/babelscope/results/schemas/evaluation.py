@@ -1,0 +1,42 @@
+"""Tables of an evaluation run: one for each task, with the same columns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import nan
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from babelscope.results.reader import Run
+
+BASE = "base"
+"""the whole model"""
+MEANS = ("mean", "others")
+"""rows that are means over languages: all, and all but English"""
+RANDOM = ", random"
+"""in the name of a condition: as many random neurons, or a random direction"""
+CHANCE = {"cloze": 0.5}
+"""share of right answers of a coin, by table"""
+
+
+@dataclass(frozen=True)
+class Answered:
+    """Share of right answers in one language under one condition."""
+
+    language: str
+    deactivated: str
+    accuracy: float
+    low: float = nan
+    high: float = nan
+    n: float = nan
+
+
+def answered(run: Run) -> dict[str, list[Answered]]:
+    """The tables of an evaluation run that hold shares of right answers, by their names."""
+    found: dict[str, list[Answered]] = {}
+    for name in run.tables:
+        frame = run.table(name)
+        if {"language", "deactivated", "accuracy"} <= set(frame.columns):
+            wanted = frame.reindex(columns=["language", "deactivated", "accuracy", "low", "high", "n"])
+            found[name] = [Answered(str(row[0]), str(row[1]), *map(float, row[2:])) for row in wanted.values.tolist()]
+    return found

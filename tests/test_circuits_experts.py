@@ -1,0 +1,110 @@
+"""Experts as senders of patching: against edits of routed neurons, sums against the mixture, refusals."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from babelscope.circuits import MLP, Expert, Head, activation_patching, parse_node, path_patching
+from babelscope.circuits.core.batching import batches
+from babelscope.circuits.core.cache import record
+from babelscope.circuits.core.nodes import check_nodes, experts_of
+from babelscope.circuits.patching.expert_nodes import expert_changes
+from babelscope.circuits.patching.methods import Sweep
+from babelscope.errors import InputError
+from babelscope.models.experts import Routed, attach
+from babelscope.models.hooks import Site, capture
+from tests import reference
+from tests.random_pairs import random_pairs
+from tests.tiny_mixtures import mixture
+
+TYPES = ("mixtral", "qwen2_moe", "gpt_oss", "olmoe", "glm4_moe", "phimoe")
+
+
+def by_edit(model, pair, node):
+    """LD of the clean prompt in which one expert's neurons are those that it makes of the corrupted prompt's input."""
+    finals = []
+    experts = model.mixtures[node.layer].experts
+    for ids, corrupted in zip(reference.prompts_of(pair, "clean"), reference.prompts_of(pair, "corrupted")):
+        with torch.no_grad(), capture(model, [Site("mlp_in", node.layer)]) as seen:
+            model.trunk(corrupted)
+        read = seen[Site("mlp_in", node.layer)].flatten(0, 1)
+
+        def other(pairs: Routed, read=read):
+            rows = pairs.experts == node.expert
+            wide = read[pairs.tokens[rows]]
+            name = "gate_up_proj" if experts.has_gate else "up_proj"
+            weight = getattr(experts, name)[node.expert]
+            raised = wide @ weight if experts.is_transposed else wide @ weight.T
+            if experts.has_bias:
+                raised = raised + getattr(experts, f"{name}_bias")[node.expert]
+            made = experts._apply_gate(raised) if experts.has_gate else experts.act_fn(raised)
+            return pairs.values.index_put((rows.nonzero()[:, 0],), made)
+
+        handle = attach(model.mixtures[node.layer], other)
+        try:
+            with torch.no_grad():
+                finals.append(model.trunk(ids))
+        finally:
+            handle.remove()
+    return reference.logit_difference(model, finals, pair.target, pair.foil)
+
+
+@pytest.mark.parametrize("name", TYPES)
+def test_an_expert_is_patched_as_an_edit_of_its_neurons_patches_it(name):
+    model, pairs = mixture(name), random_pairs()[:1]
+    last = max(model.mixtures)
+    nodes = [Expert(last, expert) for expert in range(3)]
+    found = activation_patching(model, pairs, nodes).patched
+    wanted = [[by_edit(model, pair, node) for pair in pairs] for node in nodes]
+    assert np.allclose(found, wanted, atol=2e-5)
+    assert not np.allclose(found, activation_patching(model, pairs, nodes).base, atol=1e-6)
+    direct = path_patching(model, pairs, senders=nodes, at=None).patched
+    assert np.allclose(direct, found, atol=2e-5)  # behind the last mixture nothing but the final norm is left
+
+
+@pytest.mark.parametrize("name", ["mixtral", "gpt_oss", "olmoe"])
+def test_free_experts_add_up_to_the_mixture(name):
+    model, pairs = mixture(name), random_pairs()[:2]
+    layer = min(model.mixtures)
+    for rows in batches(pairs, 512, model.device):
+        with torch.no_grad():
+            runs = record(model, rows)
+            positions = rows.span(None, rows.clean, rows.corrupted)
+            every = list(range(model.mixtures[layer].count))
+            changes = expert_changes(model, runs, layer, every, positions, "free")
+            frozen = expert_changes(model, runs, layer, every, positions, "frozen")
+        place = torch.arange(len(positions))[:, None]
+        whole = (runs.source.mlp[layer] - runs.base.mlp[layer])[place, positions]
+        assert torch.allclose(changes.sum(0), whole, atol=1e-5)
+        assert not torch.allclose(frozen.sum(0), whole, atol=1e-3)
+
+
+def test_heads_mlps_and_experts_go_together_in_one_sweep():
+    model, pairs = mixture("mixtral"), random_pairs()[:2]
+    nodes = [Head(0, 1), MLP(1), Expert(1, 0), Expert(1, 3), Expert(0, 2)]
+    for patching in (
+        lambda some: activation_patching(model, pairs, some, at="B"),
+        lambda some: path_patching(model, pairs, senders=some),
+        lambda some: path_patching(model, pairs, senders=some, mlps="frozen"),
+        lambda some: path_patching(model, pairs, senders=some, sweep=Sweep(routing="free")),
+    ):
+        together = patching(nodes).patched
+        alone = np.concatenate([patching([node]).patched for node in nodes])
+        assert np.allclose(together, alone, atol=1e-5)
+    frozen, free = (
+        activation_patching(model, pairs, nodes[2:], sweep=Sweep(routing=one)).patched for one in ("frozen", "free")
+    )
+    assert not np.allclose(frozen, free, atol=1e-5)
+
+
+def test_experts_have_names_and_bounds():
+    model = mixture("qwen3_moe")
+    assert parse_node("m1.3") == Expert(1, 3)
+    assert str(Expert(1, 3)) == "m1.3"
+    assert experts_of(model)[0] == Expert(min(model.mixtures), 0)
+    with pytest.raises(InputError, match=r"m0.1: layer 0 of tiny-qwen3_moe has not experts: layers 1, 2 have"):
+        check_nodes(model, [Expert(0, 1)])
+    with pytest.raises(InputError, match="experts 0 to 5"):
+        check_nodes(model, [Expert(1, 6)])
