@@ -23,7 +23,7 @@ from babelscope.app.page import (
     text_table,
     told,
 )
-from babelscope.figures.names import language_name
+from babelscope.languages import english_name
 from babelscope.wording import decimals
 
 
@@ -92,7 +92,7 @@ def _passages(seen: neurons.Neuron) -> str:
     most = max((abs(value) for one in seen.passages for value in one.values), default=1.0) or 1.0
     parts: list[str] = []
     for language, group in groupby(seen.passages, lambda one: one.language):
-        name = f"{language_name(language)} ({language})" if language else "your text"
+        name = f"{english_name(language)} ({language})" if language else "your text"
         parts.append(f"<h4>{shown(name)}</h4>")
         parts += [token_text(one.words, one.values, most) for one in group]
     if not parts:
