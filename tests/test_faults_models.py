@@ -127,7 +127,8 @@ def test_other_errors_are_not_taken_for_a_lack_of_memory():
         calls.append(1)
         raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
 
-    model.blocks[1].forward = broken  # no hook: of those that are not its own the gate asks anew
+    broken.__module__ = "transformers.models.broken"  # of what is not the model's own the gate asks anew
+    model.blocks[1].forward = broken
     with pytest.raises(RuntimeError, match="shapes"):
         record(model, corpus(2, 4))
     assert len(calls) == 1
