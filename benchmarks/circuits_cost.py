@@ -1,12 +1,15 @@
 """Processor time of the whole study of circuits, now against an earlier commit, in one run.
 
-    python -m benchmarks.circuits_cost [--n 2 4] [--layers 4] [--words 250880] [--before 772c1ee] [--pocket]
+    python -m benchmarks.circuits_cost [--n 8 16] [--layers 4] [--words 250880] [--before 772c1ee] [--pocket]
+    python -m benchmarks.circuits_cost --languages [--n 10]
 
 A BLOOM of random weights (16 heads, d = 1 024) or the pocket model does the IOI study in one language with n prompts,
 for two n: what does not depend on n and what each prompt costs follow, and with them n = 100 in two languages. The
-earlier commit runs from a git worktree that is removed afterwards. Every study has a process of its own, one thread.
+earlier commit is unpacked into a temporary folder. Every study has a process of its own, one thread; its parts are told
+by the progress that it reports (what reports none is "the rest").
 
-At 24 layers the parts are extrapolated by a·L + b·L² from two depths (`--layers 2 4`).
+At 24 layers the parts are extrapolated by a·L + b·L² from two depths (`--layers 2 4`). `--languages` holds the selected
+heads and all patching effects of the pocket model against the earlier commit's, in nine languages.
 """
 
 from __future__ import annotations
@@ -20,38 +23,74 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from benchmarks._measure import result, tell
 
 PROGRAM = """
 import json, resource, sys, tempfile, time
-import torch
+from contextlib import contextmanager
+import numpy as np, torch
 from babelscope import load_model
 from babelscope.models import Model
 from babelscope.studies.circuits import CircuitsSettings, study_circuits
-n, layers, words, pocket = int(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4] == "pocket"
+asked = json.loads(sys.argv[1])
 torch.set_num_threads(1)
 model = load_model("pocket:pocket-bloom-m")
-if not pocket:
+if asked["model"] == "random":
     from transformers import BloomConfig, BloomForCausalLM
     torch.manual_seed(0)
-    config = BloomConfig(vocab_size=words, hidden_size=1024, n_layer=layers, n_head=16, initializer_range=0.06)
+    config = BloomConfig(
+        vocab_size=asked["words"], hidden_size=1024, n_layer=asked["layers"], n_head=16, initializer_range=0.06
+    )
     model = Model(BloomForCausalLM(config).eval(), model.tokenizer, id="random")
+parts, within = {}, []
+@contextmanager
+def timed(title, total, unit):
+    start = time.process_time()
+    within.append(0.0)
+    try:
+        yield lambda amount: None
+    finally:
+        took = time.process_time() - start
+        inner = within.pop()
+        if within:
+            within[-1] += took
+        name = title.split(": ")[-1]
+        name = "search" if name.startswith("search") else name
+        parts[name] = parts.get(name, 0.0) + took - inner
+settings = CircuitsSettings(n=asked["n"], languages=tuple(asked["languages"]), edges=asked["edges"])
 with tempfile.TemporaryDirectory() as folder:
     start = time.process_time()
-    run = study_circuits(model, CircuitsSettings(n=n, languages=("en",)), folder + "/run")
+    run = study_circuits(model, settings, folder + "/run", progress=timed)
     took = time.process_time() - start
-    print(json.dumps({"seconds": took, "heads": run.summary["heads"]["en"],
+    arrays = run.arrays()
+    effects = {
+        name: np.asarray(arrays[name].values, dtype=float).tolist() for name in ("activation_patching", "path_logits")
+    }
+    print(json.dumps({"seconds": took, "heads": run.summary["heads"], "parts": parts,
+                      "effects": effects if asked["model"] == "pocket" else {},
                       "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}))
 """
+NINE = ("ar", "en", "es", "fr", "hi", "id", "pt", "vi", "zh")
 
 
-def measured(source: Path, *arguments: str) -> dict[str, Any]:
+def measured(source: Path, **asked: Any) -> dict[str, Any]:
     """One study in a process of its own, with the package of a working tree."""
     environment = {**os.environ, "PYTHONPATH": str(source / "src"), "OMP_NUM_THREADS": "1"}
+    given = json.dumps({"languages": ("en",), "edges": True} | asked)
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, *arguments], check=True, stdout=subprocess.PIPE, text=True, env=environment
+        [sys.executable, "-c", PROGRAM, given], check=True, stdout=subprocess.PIPE, text=True, env=environment
     )
     return json.loads(done.stdout.splitlines()[-1])
+
+
+def unpacked(commit: str, folder: str) -> Path:
+    """The package as it was at a commit."""
+    here = Path(__file__).resolve().parents[1]
+    packed = subprocess.run(["git", "-C", str(here), "archive", commit, "src"], check=True, stdout=subprocess.PIPE)
+    subprocess.run(["tar", "x", "-C", folder], check=True, input=packed.stdout)
+    return Path(folder)
 
 
 def line_of(sizes: list[int], seconds: list[float]) -> tuple[float, float]:
@@ -74,6 +113,75 @@ def at_depth(depths: list[int], seconds: list[float], layers: int = 24) -> float
     return (s / one - b * one) * layers + b * layers**2
 
 
+def by_part(rows: dict[str, dict[str, Any]]) -> str:
+    """Processor seconds of each part, before and now, the largest first."""
+    names = sorted({name for row in rows.values() for name in row["parts"]})
+    told: list[tuple[float, str]] = []
+    for name in names:
+        both = [row["parts"].get(name, 0.0) for row in (rows["before"], rows["now"])]
+        told.append((max(both), f"| {name} | {both[0]:.1f} | {both[1]:.1f} |"))
+    rest = [row["seconds"] - sum(row["parts"].values()) for row in (rows["before"], rows["now"])]
+    told.append((0.0, f"| the rest | {rest[0]:.1f} | {rest[1]:.1f} |"))
+    whole = f"| all | {rows['before']['seconds']:.1f} | {rows['now']['seconds']:.1f} |"
+    head = ["| processor seconds | before | now |", "|---|---:|---:|"]
+    return "\n".join([*head, *(line for _, line in sorted(told, reverse=True)), whole])
+
+
+def costs(sources: dict[str, Path], arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    """Both versions at every depth and number of prompts."""
+    totals: dict[str, list[float]] = {name: [] for name in sources}
+    results: list[dict[str, Any]] = []
+    kind = "pocket" if arguments.pocket else "random"
+    for layers in arguments.layers:
+        largest: dict[str, dict[str, Any]] = {}
+        for name, source in sources.items():
+            rows = [measured(source, model=kind, n=n, layers=layers, words=arguments.words) for n in arguments.n]
+            fixed, slope = line_of(arguments.n, [row["seconds"] for row in rows])
+            totals[name].append(whole(fixed, slope))
+            largest[name] = rows[-1]
+            told = ", ".join(f"n = {n}: {row['seconds']:.0f} s" for n, row in zip(arguments.n, rows))
+            print(
+                f"{kind}, {layers} layers, {name}: {told}; {fixed:.0f} s + {slope:.2f} s a prompt; two "
+                f"languages, n = 100: {totals[name][-1]:.0f} s; peak {max(row['peak'] for row in rows):.0f} MB",
+                flush=True,
+            )
+        print(f"\nn = {arguments.n[-1]}, one language:\n\n{by_part(largest)}\n", flush=True)
+        ratio = totals["before"][-1] / totals["now"][-1]
+        results.append(result(f"IOI study, {kind}, {layers} layers, before / now", ratio, 5, "higher"))
+    if len(arguments.layers) == 2:
+        for name, seconds in totals.items():
+            print(
+                f"extrapolated to 24 layers, {name}: {at_depth(arguments.layers, seconds) / 3600:.1f} processor hours"
+            )
+    return results
+
+
+def nine(sources: dict[str, Path], n: int) -> list[dict[str, Any]]:
+    """The pocket model in nine languages: the same effects, and the same selected heads."""
+    found = {
+        name: measured(source, model="pocket", n=n, languages=NINE, edges=False) for name, source in sources.items()
+    }
+    before, now = found["before"], found["now"]
+    print("| language | heads before | heads now | same |\n|---|---|---|---|")
+    same = 0
+    for code in NINE:
+        old, new = ({tuple(node) for node in side["heads"][code]} for side in (before, now))
+        same += old == new
+        names = [", ".join(f"{x}.{y}" for x, y in sorted(side)) for side in (old, new)]
+        print(f"| {code} | {names[0]} | {names[1]} | {'yes' if old == new else 'no'} |")
+    worst = max(
+        float(np.abs(np.array(before["effects"][name]) - np.array(now["effects"][name])).max())
+        for name in before["effects"]
+    )
+    print(
+        f"\nlargest difference of any head's effect: {worst:.1e}; {before['seconds']:.0f} s and {now['seconds']:.0f} s"
+    )
+    return [
+        result("effects of all heads in nine languages, before against now", worst, 1e-4, "lower"),
+        result("languages with the same selected heads, of nine", same, 9, "higher"),
+    ]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--n", type=int, nargs="+", default=[8, 16])
@@ -81,40 +189,12 @@ def main() -> None:
     parser.add_argument("--words", type=int, default=250_880)
     parser.add_argument("--before", default="772c1ee")
     parser.add_argument("--pocket", action="store_true", help="the trained pocket model instead")
+    parser.add_argument("--languages", action="store_true", help="the pocket model's heads in nine languages instead")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
-    here = Path(__file__).resolve().parents[1]
-    results: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
-        old = Path(folder) / "before"
-        subprocess.run(
-            ["git", "-C", str(here), "worktree", "add", "-q", "--detach", str(old), arguments.before], check=True
-        )
-        try:
-            totals: dict[str, list[float]] = {"before": [], "now": []}
-            for layers in arguments.layers:
-                kind = "pocket" if arguments.pocket else "random"
-                chosen: dict[str, Any] = {}
-                for name, source in (("now", here), ("before", old)):
-                    rows = [measured(source, str(n), str(layers), str(arguments.words), kind) for n in arguments.n]
-                    fixed, slope = line_of(arguments.n, [row["seconds"] for row in rows])
-                    totals[name].append(whole(fixed, slope))
-                    chosen[name] = [row["heads"] for row in rows]
-                    told = ", ".join(f"n = {n}: {row['seconds']:.0f} s" for n, row in zip(arguments.n, rows))
-                    print(
-                        f"{kind}, {layers} layers, {name}: {told}; {fixed:.0f} s + {slope:.2f} s a prompt; two "
-                        f"languages, n = 100: {totals[name][-1]:.0f} s; peak {max(row['peak'] for row in rows):.0f} MB",
-                        flush=True,
-                    )
-                print(f"same selected heads: {chosen['now'] == chosen['before']}", flush=True)
-                ratio = totals["before"][-1] / totals["now"][-1]
-                results.append(result(f"IOI study, {kind}, {layers} layers, before / now", ratio, 5, "higher"))
-            if len(arguments.layers) == 2:
-                for name, seconds in totals.items():
-                    hours = at_depth(arguments.layers, seconds) / 3600
-                    print(f"extrapolated to 24 layers, {name}: {hours:.1f} processor hours")
-        finally:
-            subprocess.run(["git", "-C", str(here), "worktree", "remove", "--force", str(old)], check=False)
+        sources = {"before": unpacked(arguments.before, folder), "now": Path(__file__).resolve().parents[1]}
+        results = nine(sources, arguments.n[0]) if arguments.languages else costs(sources, arguments)
     tell(results, arguments.json)
 
 

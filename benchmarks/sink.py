@@ -1,6 +1,7 @@
 """A neuron that fires at the first position of every text: what each norm and each choice of tokens makes of regions.
 
     python -m benchmarks.sink pocket:pocket-llama pocket:heldout 60
+    python -m benchmarks.sink --unplanted MODEL=CORPUS … (how many neurons of models as they are would be taken out)
 
 Planted in two ways. By a hook: the activation is added to one neuron of the second layer at the first position, at the
 input of the output projection, so that it is part of what is recorded. By weights: the gate and the up projection of
@@ -16,6 +17,7 @@ import sys
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -27,7 +29,8 @@ from babelscope.regions.document_means import whole_intervals
 from babelscope.regions.headlines import headlines
 from babelscope.regions.localisation import key_regions, within_language_scores, within_language_sums
 from babelscope.regions.recording import Recording, Span, record
-from babelscope.regions.sinks import length_coupling, normalised
+from babelscope.regions.sinks import CERTAIN, SINK_SHARE, _at_first, length_coupling, normalised, pooled_slope
+from babelscope.stats import wilson
 
 NEURON, AMPLITUDES = 5, (20.0, 200.0)
 
@@ -121,6 +124,31 @@ def main(name: str, spec: str, sentences: int) -> None:
     print(f"\nBy weights, on the sentences that it was fitted on: {told}.")
 
 
+def unplanted(named: list[str], sentences: int = 60) -> None:
+    """What either rule takes out of models in which nothing was planted, and how near the next neuron comes."""
+    print("| model, corpus | neurons | with a share | by slope | by the first token | largest f of the others |")
+    print("|---|" + "---:|" * 5)
+    counted = [0, 0, 0, 0]
+    for both in named:
+        name, _, spec = both.partition("=")
+        recording = record(load_model(name), load_corpus(spec).sample(sentences, 0))
+        v = recording.stored().double()
+        share = (v.square() / v.square().sum(-1, keepdim=True)).mean((0, 1))
+        suspects = (share > max(SINK_SHARE, 3 / recording.neurons)).nonzero()[:, 0].tolist()
+        slope, error = pooled_slope(v[..., suspects].square().log(), recording.tokens)
+        by_slope = int((slope + CERTAIN * error < -1).sum())
+        at_first = [_at_first(recording, k) for k in suspects]
+        by_first = sum(fires for _, fires in at_first)
+        nearest = max((part for part, fires in at_first if not fires), default=float("nan"))
+        told = [recording.neurons, len(suspects), by_slope, by_first]
+        counted = [a + b for a, b in zip(counted, told)]
+        print(
+            f"| {Path(name).name}, {spec.split('/')[-1]} | {' | '.join(map(str, told))} | {nearest:.2f} |", flush=True
+        )
+    ends = wilson(counted[3], counted[1])
+    print(f"| all | {' | '.join(map(str, counted))} | |\n\nby the first token: {ends.low:.3f} to {ends.high:.3f}")
+
+
 def rows(name: str, model: Model, corpus: ParallelCorpus, base: tuple[torch.Tensor, torch.Tensor]) -> None:
     """Every norm and choice of tokens, side by side."""
     kept = record(model, corpus)
@@ -138,4 +166,7 @@ def rows(name: str, model: Model, corpus: ParallelCorpus, base: tuple[torch.Tens
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], int(sys.argv[3]))
+    if sys.argv[1] == "--unplanted":
+        unplanted(sys.argv[2:])
+    else:
+        main(sys.argv[1], sys.argv[2], int(sys.argv[3]))

@@ -313,7 +313,7 @@ def _selectivity_picture(run: Run) -> None:
     from babelscope.figures.spec import Axis, Panel, Points, Rule
 
     found = of_own_model(run, "selectivity")
-    found = found[found["set"].str.fullmatch(r"ffn \d+")]
+    found = found[found["set"].str.fullmatch(r"ffn \d+") & (found.language != found.language2)]
     found = found.assign(layer=found["set"].str.extract(r"(\d+)")[0].astype(int))
     pairs = list(found.groupby(["stratum", "stratum2"], sort=False))
     marks = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -106,6 +107,20 @@ def test_a_circuit_that_does_another_language_s_task():
 def test_a_circuit_that_does_not(row, kind):
     (found,) = circuits.shared([row])
     assert found.kind == kind
+
+
+def test_above_two_random_sets_is_no_effect():
+    row = replace(kept("en", "zh", 0.9, 0.8, 1.0), sets=2)
+    (found,) = circuits.shared([row])
+    assert found.kind == "undecided"
+    assert "2 sets, all that there are" in found.text
+
+
+def test_few_prompts_say_what_they_cannot_find():
+    (found,) = circuits.power({"en": 10, "zh": 40})
+    assert found.kind == "undecided"
+    assert "English 10" in found.text
+    assert not list(circuits.power({"en": 20}))
 
 
 def test_a_circuit_that_is_none_is_said():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from babelscope.regions.headlines import headlines
 from babelscope.regions.nulls import excess_interval, score_null
 from babelscope.regions.recording import Recording
 from babelscope.regions.similarity import bootstrap_means, gram, layer_means, whole_means
-from babelscope.regions.sinks import length_coupling, normalised
+from babelscope.regions.sinks import _at_first, length_coupling, normalised
 from babelscope.regions.stability import bootstrap_regions
 
 LENGTHS = (46, 55, 56, 53, 52, 118, 50, 62, 47)
@@ -103,6 +104,33 @@ def test_without_a_sink_the_default_is_the_papers_bit_for_bit():
     for (_, x), (_, y) in zip(default.unit_chunks(), normalised(recording, "paper")[0].unit_chunks()):
         assert torch.equal(x, y)
     assert torch.equal(layer_means(default).lrds, layer_means(recording).lrds)
+
+
+def fires_at_first(seed: int, elsewhere: float, languages: int = 9) -> Recording:
+    """Neuron 0 fires at the first token in some languages, and `elsewhere` as much besides, more in long texts."""
+    recording, normal = with_sink(0.0, seed)[0], draw(100 + seed)
+    v, tokens = torch.from_numpy(recording.means).double(), recording.tokens.double()
+    mean = tokens.mean(1, keepdim=True)
+    first = v / tokens[..., None]  # of other neurons the first token carries what each token does
+    first[:languages, :, 0] = 2000 / tokens[:languages]
+    others = elsewhere * normal(9, 100).abs() * 2000 / mean * (tokens / mean) ** 2
+    v[:languages, :, 0] = (first[..., 0] + others)[:languages]
+    part = (v * first).sum(1) / v.square().sum(1)
+    return replace(recording, means=v.float().numpy(), first_part=part.float())
+
+
+def test_a_sink_that_fires_elsewhere_too_is_known_by_where_it_fires():
+    """Its slope is flat, so length alone does not tell (spec 1); nothing else is taken out, nor a language's own."""
+    for seed in range(4):
+        recording = fires_at_first(seed, elsewhere=0.3)
+        _, sinks = normalised(recording)
+        assert [(one.neuron, one.scope) for one in sinks] == [(0, "model"), (0, "layer")]
+        assert sinks[0].first > 0.5
+        assert sinks[0].slope > -1
+        assert normalised(replace(recording, first_part=None))[1] == []  # by length alone it is missed
+        assert normalised(fires_at_first(seed, 0.3, languages=3))[1] == []
+    two = replace(recording, tokens=torch.full_like(recording.tokens, 2))  # half of two tokens is nothing
+    assert not _at_first(two, 0)[1]
 
 
 def sparse(sentences: int, effects: bool) -> tuple[Recording, float, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import unicodedata
 from math import isfinite
 from typing import Any
@@ -58,6 +59,15 @@ def visible(text: Any) -> str:
     'a[U+001B][31mb[U+202E]c'
     """
     return "".join(f"[U+{ord(letter):04X}]" if _acts(letter) else letter for letter in str(text))
+
+
+def visible_json(text: str) -> str:
+    """JSON in which such characters are escapes, so that it means the same and none of them acts.
+
+    >>> visible_json('{"a": "b\u202ec"}')
+    '{"a": "b\\\\u202ec"}'
+    """
+    return "".join(json.dumps(letter)[1:-1] if letter != "\n" and _acts(letter) else letter for letter in text)
 
 
 def first_line(error: BaseException) -> str:

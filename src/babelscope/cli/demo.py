@@ -19,16 +19,20 @@ def demo(
     out: Annotated[Path, Parameter(help="Folder for the runs and the page.")] = Path("runs/demo"),
     quick: Annotated[bool, Parameter(help="Less text and fewer draws: a minute, for a look.")] = False,
     overwrite: Annotated[bool, Parameter(help="Replace an existing run.")] = False,
+    plan: Annotated[bool, Parameter(help="Say what it would cost on this machine, and write nothing.")] = False,
 ) -> None:
     """Map, layer curves, regions, deactivation table, checkpoints and scales of the built-in models, in one page.
 
     Example:  babelscope demo --out runs/demo
     """
-    from babelscope.cli.demo_study import run_demo
+    from babelscope.cli.demo_study import plan_demo, run_demo
     from babelscope.cli.options import quiet, refuse_existing
     from babelscope.studies.progress import shown
 
-    refuse_existing(out, overwrite)
     quiet()
+    if plan:
+        print(plan_demo(quick).table())
+        return
+    refuse_existing(out, overwrite)
     page = run_demo(out, quick=quick, overwrite=overwrite, progress=shown, say=print)
     print(f"the report: {page.resolve()}")

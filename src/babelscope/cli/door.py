@@ -6,6 +6,7 @@ traceback in a file · 128 + signal stopped.
 
 from __future__ import annotations
 
+import builtins
 import contextlib
 import errno
 import io
@@ -14,7 +15,7 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Callable, Generator
-from typing import TextIO, cast
+from typing import Any, TextIO, cast
 
 from babelscope.cli.stopping import Stop
 from babelscope.errors import BabelscopeError
@@ -41,7 +42,7 @@ _MEMORY = "not enough memory: use fewer --samples or languages, a smaller model,
 
 def guarded(call: Callable[[], object], stop: Stop) -> int:
     """Does `call` and gives the exit code; says in one line on standard error what went wrong."""
-    with _any_output():
+    with _any_output(), _clean_print():
         try:
             call()
             _flush()
@@ -189,6 +190,24 @@ def _any_output() -> Generator[None]:
             with contextlib.suppress(OSError, ValueError):
                 stream.reconfigure(errors="backslashreplace")
     yield
+
+
+@contextlib.contextmanager
+def _clean_print() -> Generator[None]:
+    """What verbs print holds texts of corpora, models and files: none of their characters may steer the screen."""
+    real = builtins.print
+
+    def clean(*values: object, **options: Any) -> None:
+        if options.get("file") in (None, sys.stdout, sys.stderr):
+            values = tuple("\n".join("\t".join(map(visible, line.split("\t"))) for line in str(value).split("\n"))
+                           for value in values)  # fmt: skip
+        real(*values, **options)
+
+    builtins.print = clean
+    try:
+        yield
+    finally:
+        builtins.print = real
 
 
 def _say(line: str) -> None:

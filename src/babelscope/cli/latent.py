@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from babelscope.cli.command import verb, verb_app
-from babelscope.cli.options import Kept, Loading, ModelName
+from babelscope.cli.options import Kept, Loading, ModelName, Planned
 from babelscope.settings import Settings
 from babelscope.studies.latent_settings import LatentSettings
 
@@ -27,7 +27,9 @@ class Here(Settings):
 
 @app.default
 @verb
-def latent(model: ModelName, *, settings: LatentSettings, loading: Loading, here: Here, kept: Kept) -> None:
+def latent(
+    model: ModelName, *, settings: LatentSettings, loading: Loading, here: Here, kept: Kept, planned: Planned
+) -> None:
     """Ask whether a model passes through another language than the two it translates between.
 
     For example:
@@ -41,14 +43,18 @@ def latent(model: ModelName, *, settings: LatentSettings, loading: Loading, here
     """
     from babelscope.cli.options import load, refuse_existing
     from babelscope.errors import InputError
-    from babelscope.studies.latent import census_of, chosen_words, study_latent
+    from babelscope.studies.latent import census_of, study_latent
+    from babelscope.studies.latent_plan import plan_latent
+    from babelscope.studies.latent_texts import chosen_words
     from babelscope.studies.progress import shown
 
-    if here.out is None and not here.list_words:
+    if here.out is None and not here.list_words and not planned.plan:
         raise InputError("--out: where shall the run go? (--list-words prints the census without a run)")
+    if here.list_words and planned.plan:
+        raise InputError("--list-words prints the census, --plan what a run would cost: give one of them")
     if here.list_words and (here.out is not None or here.overwrite or kept.fresh):
         raise InputError("--list-words prints the census and writes no run: leave out --out, --overwrite and --fresh")
-    if here.out is not None:
+    if here.out is not None and not planned.plan:
         refuse_existing(here.out, here.overwrite)
     # words first: they are read in no time, and their faults should not wait for a model
     words = chosen_words(settings)
@@ -57,6 +63,9 @@ def latent(model: ModelName, *, settings: LatentSettings, loading: Loading, here
         left_out = f"; {', '.join(words.doubles)} left out, a word occurs twice" if words.doubles else ""
         print(f"{words.name}: {len(words)} concepts in {', '.join(words.languages)}{left_out}")
         print(census_of(loaded, settings).to_string(index=False))
+        return
+    if planned.plan:
+        print(plan_latent(loaded, settings).table())
         return
     assert here.out is not None
     run = study_latent(loaded, settings, here.out, here.overwrite, progress=shown, fresh=kept.fresh)

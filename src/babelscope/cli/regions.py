@@ -36,8 +36,8 @@ def regions(
     from babelscope.cli.options import load, refuse_existing
     from babelscope.cli.show import show_run
     from babelscope.corpora import load_corpus
-    from babelscope.studies.plan import plan_steps, probe
     from babelscope.studies.progress import shown
+    from babelscope.studies.region_plan import plan_regions
     from babelscope.studies.regions import regions_study, study_regions
 
     if not planned.plan:
@@ -48,7 +48,7 @@ def regions(
         note(f"note: {line}")
     loaded = load(model, loading)
     if planned.plan:
-        print(plan_steps(regions_study(loaded, settings, parallel).steps, probe(loaded)).table())
+        print(plan_regions(regions_study(loaded, settings, parallel)).table())
         return
     steps = "fresh" if kept.fresh else "resume"
     run = study_regions(loaded, settings, place.out, place.overwrite, parallel, None, shown, steps)

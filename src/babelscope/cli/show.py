@@ -73,10 +73,10 @@ def _overview(run: Run, form: Form) -> None:
     from babelscope.findings import findings_of
     from babelscope.results.display import facts
     from babelscope.results.manifest import to_json
-    from babelscope.wording import visible
+    from babelscope.wording import visible, visible_json
 
     if form == "json":
-        print(to_json(run.manifest), end="")
+        print(visible_json(to_json(run.manifest)), end="")
         return
     first = _headline(run)
     if form == "text":
@@ -139,11 +139,12 @@ def _regions(run: Run) -> tuple[str, pd.DataFrame] | None:
 
 def _write(title: str, frame: pd.DataFrame, form: Form) -> None:
     from babelscope.results import text_tables
+    from babelscope.wording import visible_json
 
     if form == "text":
         _print(title, frame, most=None)
     elif form == "json":
-        print(frame.to_json(orient="records", indent=2, force_ascii=False))
+        print(visible_json(str(frame.to_json(orient="records", indent=2, force_ascii=False))))
     elif form == "markdown":
         print(text_tables.markdown(text_tables.cells(frame), text_tables.numeric_columns(frame)))
     else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from babelscope.cli.command import verb, verb_app
-from babelscope.cli.options import Kept, Loading, ModelName, Place, note
+from babelscope.cli.options import Kept, Loading, ModelName, Place, Planned, note
 from babelscope.studies.steer_settings import SteerSettings
 
 app = verb_app("steer")
@@ -11,7 +11,9 @@ app = verb_app("steer")
 
 @app.default
 @verb
-def steer(model: ModelName, *, settings: SteerSettings, loading: Loading, place: Place, kept: Kept) -> None:
+def steer(
+    model: ModelName, *, settings: SteerSettings, loading: Loading, place: Place, kept: Kept, planned: Planned
+) -> None:
     """Make a model write in another language, and measure what that costs.
 
     Directions and neurons are fitted on half of the documents, layer and strength are chosen on a fifth, and every
@@ -30,15 +32,21 @@ def steer(model: ModelName, *, settings: SteerSettings, loading: Loading, place:
     from babelscope.regions.identification import check_identifier
     from babelscope.studies.progress import shown
     from babelscope.studies.steer import study_steering
+    from babelscope.studies.steer_plan import plan_steering
 
-    refuse_existing(place.out, place.overwrite)
+    if not planned.plan:
+        refuse_existing(place.out, place.overwrite)
     check_identifier()
     # text first: it is read in seconds, and its faults should not wait for a model
     parallel = load_corpus(settings.corpus, list(settings.languages) or None)
     settings.wanted(tuple(parallel.languages))
     for line in parallel.notes:
         note(f"note: {line}")
-    run = study_steering(load(model, loading), settings, place.out, place.overwrite, parallel, shown, kept.fresh)
+    loaded = load(model, loading)
+    if planned.plan:
+        print(plan_steering(loaded, settings, parallel).table())
+        return
+    run = study_steering(loaded, settings, place.out, place.overwrite, parallel, shown, kept.fresh)
     for sentence in run.manifest["summary"]["sentences"]:
         print(sentence)
     print(f"run: {place.out}    tables: babelscope show {place.out}")

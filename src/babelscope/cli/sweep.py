@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from cyclopts import Parameter
 
 from babelscope.cli.command import verb, verb_app
-from babelscope.cli.options import note
+from babelscope.cli.options import Planned, note
 from babelscope.errors import PlanError
 from babelscope.settings import Settings, Use
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from babelscope.evolution.attempt import SweepOptions
+    from babelscope.evolution.plan import Plan
     from babelscope.results import Run
 
 app = verb_app("sweep")
@@ -92,11 +93,12 @@ class Engine(Settings):
 @app.default
 @verb
 def sweep(
-    plan: Annotated[str | None, Parameter(help="Plan file, or preset (see: babelscope sweep list).")] = None,
+    file: Annotated[str | None, Parameter(help="Plan file, or preset (see: babelscope sweep list).")] = None,
     *,
     out: Annotated[str | None, Parameter(help="Directory or fsspec URL of the sweep.")] = None,
     changes: Changes,
     engine: Engine,
+    planned: Planned,
 ) -> None:
     """Measure many checkpoints or sizes; run it again to go on where it stopped.
 
@@ -110,21 +112,35 @@ def sweep(
 
       babelscope sweep status runs/training
     """
+    if planned.plan:
+        _plan(file, _changes(changes), _options(engine))
+        return
     if out is None:
         raise PlanError("say where the points go: --out DIR")
-    _run(plan, _changes(changes), out, _options(engine))
+    _run(file, _changes(changes), out, _options(engine))
 
 
-def _run(plan: str | None, changes: dict[str, Any], out: str, options: SweepOptions) -> None:
+def _plan(plan: str | None, changes: dict[str, Any], options: SweepOptions) -> None:
+    from babelscope.evolution.sweep_plan import plan_sweep
+
+    print(plan_sweep(_asked(plan, changes), options.where).table())
+
+
+def _asked(plan: str | None, changes: dict[str, Any]) -> Plan:
     from babelscope.cli.options import quiet
-    from babelscope.evolution.live import LiveTable
     from babelscope.evolution.plan import plan_from, read_plan
-    from babelscope.evolution.sweep import run_sweep
 
     if plan is None and "models" not in changes:
         raise PlanError("name a plan file or preset, or give --model")
     quiet()
-    asked = read_plan(plan, changes) if plan is not None else plan_from(_nested(changes))
+    return read_plan(plan, changes) if plan is not None else plan_from(_nested(changes))
+
+
+def _run(plan: str | None, changes: dict[str, Any], out: str, options: SweepOptions) -> None:
+    from babelscope.evolution.live import LiveTable
+    from babelscope.evolution.sweep import run_sweep
+
+    asked = _asked(plan, changes)
     run = run_sweep(asked, out, options, LiveTable())
     _print(run)
     print(f"sweep: {out}    page: babelscope report {out}")

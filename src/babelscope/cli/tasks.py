@@ -145,7 +145,10 @@ def _print_pair(pair: PromptPair, encoder: Encoder) -> None:
 
 def _print_census(counted: Census, title: str) -> None:
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
+
+    from babelscope.wording import visible
 
     by_language: dict[tuple[str, str], dict[str, int]] = {}
     for (language, _, stratum), counts in counted.counts.items():
@@ -156,5 +159,5 @@ def _print_census(counted: Census, title: str) -> None:
     for (language, stratum), total in by_language.items():
         survived = total.pop("survived", 0)
         lost = ", ".join(f"{why} {number}" for why, number in sorted(total.items(), key=lambda entry: -entry[1]))
-        table.add_row(language, stratum, str(survived + sum(total.values())), str(survived), lost)
+        table.add_row(language, escape(visible(stratum)), str(survived + sum(total.values())), str(survived), lost)
     Console().print(table)

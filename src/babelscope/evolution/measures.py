@@ -90,7 +90,7 @@ def compute_point(point: Point, folder: Path, scratch: Path, where: Place) -> Pa
     """
     from babelscope.results import RunWriter
 
-    model = _load(point, folder, where)
+    model = load_point(point, folder, where)
     regions = _regions(model, point, scratch)
     cloze = _cloze(model, point)
     inner = {"circuits": _circuits(model, point, scratch), "latent": _latent(model, point, scratch)}
@@ -114,7 +114,8 @@ def compute_point(point: Point, folder: Path, scratch: Path, where: Place) -> Pa
     return target
 
 
-def _load(point: Point, folder: Path, where: Place) -> Model:
+def load_point(point: Point, folder: Path, where: Place) -> Model:
+    """The model of a point, from the folder that holds its weights."""
     from babelscope.models import load_model
 
     work = point.work

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,10 @@ from babelscope.wording import decimals
 NAN = float("nan")
 CHANCE = 0.5
 """accuracy of a coin between target and foil"""
+FEWEST_SETS = 19
+"""random sets below which to lie above all of them is no rarer than one in twenty"""
+FEW_PROMPTS = 20
+"""below which a search overlooks more than it finds (`benchmarks/circuit_calls.py`)"""
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,10 @@ class Transfer:
     random_high: float
     """upper end of the random sets' 95 %"""
     heads: int
+    sets: int = 20
+    """random sets that there are: a layer with few other heads allows few"""
+    model: str = ""
+    """where the run has a second model"""
 
 
 def circuit_findings(run: Run) -> list[Finding]:
@@ -44,7 +52,7 @@ def circuit_findings(run: Run) -> list[Finding]:
     task = str(run.manifest.get("task") or "task")
     found = [behaviour(rows, task) for rows in _behaviour(run)]
     transfers = list(_transfers(run))
-    return [*found, *shared(transfers), *own(transfers), *screen(run)]
+    return [*found, *shared(transfers), *own(transfers), *power(patched_prompts(run)), *screen(run)]
 
 
 def behaviour(rows: Sequence[Behaviour], task: str) -> Finding:
@@ -68,16 +76,17 @@ def behaviour(rows: Sequence[Behaviour], task: str) -> Finding:
 def shared(rows: Sequence[Transfer]) -> Iterator[Finding]:
     """A sentence for each ordered pair of languages: does the circuit of one do the task in the other?
 
-    An effect: the interval of the faithfulness lies above the random sets' upper end. None: it lies below.
+    An effect: the interval of the faithfulness lies above the random sets' upper end, and there are enough of them.
+    None: it lies below.
     """
     for row in rows:
         if row.found_in == row.run_on:
             continue
-        own_rows = [one for one in rows if one.found_in == one.run_on == row.run_on]
+        own_rows = [one for one in rows if one.found_in == one.run_on == row.run_on and one.model == row.model]
         beside = f"; its own circuit {_percent(own_rows[0].faithfulness)}" if own_rows else ""
         said = (
             f"{_percent(row.faithfulness)} of the task in {named([row.run_on])}{beside}; as many random heads "
-            f"{decimals(100 * row.random, 0)} %"
+            f"{decimals(100 * row.random, 0)} %{_few_sets(row)}"
         )
         yield _against_random(
             row,
@@ -93,6 +102,28 @@ def own(rows: Sequence[Transfer]) -> Iterator[Finding]:
             said = f"{_percent(row.faithfulness)}, random heads up to {decimals(100 * row.random_high, 0)} %"
             text = f"The {named([row.found_in])} circuit is not better than random heads in its own language: {said}."
             yield Finding("undecided", text, "cross-language")
+
+
+def power(prompts: Mapping[str, int]) -> Iterator[Finding]:
+    """What a search of few prompts cannot say; `prompts`: how many were patched, by language."""
+    few = {code: count for code, count in prompts.items() if count < FEW_PROMPTS}
+    if few:
+        told = ", ".join(f"{named([code])} {count}" for code, count in few.items())
+        text = (
+            f"Few prompts were patched ({told}): of simulated heads that do two fifths of a task, a search of ten "
+            "prompts finds about one in five, of twenty three in five. A head that is not listed may act all the same."
+        )
+        yield Finding("undecided", text, "head-heatmap")
+
+
+def patched_prompts(run: Run) -> dict[str, int]:
+    """Prompts of the patched stratum, by language; empty where the run does not say."""
+    items = run.manifest.get("corpus", {}).get("items", {})
+    return {code: len(next(iter(parts.values()))) for code, parts in items.items() if isinstance(parts, dict) and parts}
+
+
+def _few_sets(row: Transfer) -> str:
+    return f" ({count(row.sets, 'set')}, all that there are)" if row.sets < FEWEST_SETS else ""
 
 
 def screen(run: Run) -> Iterator[Finding]:
@@ -119,7 +150,7 @@ def _against_random(row: Transfer, above: str, below: str) -> Finding:
     if not row.faithfulness.known or row.random_high != row.random_high:
         return Finding("undecided", above, "cross-language")
     if row.faithfulness.low > row.random_high:
-        return Finding("effect", above, "cross-language")
+        return Finding("effect" if row.sets >= FEWEST_SETS else "undecided", above, "cross-language")
     return Finding("none" if row.faithfulness.high <= row.random_high else "undecided", below, "cross-language")
 
 
@@ -152,7 +183,9 @@ def _transfers(run: Run) -> Iterator[Transfer]:
     for row in _records(run.table("cross_faithfulness")):
         estimate = Estimate(float(row["faithfulness"]), float(row.get("low", NAN)), float(row.get("high", NAN)))
         random, high = float(row.get("random", NAN)), float(row.get("random_high", NAN))
-        yield Transfer(str(row["found_in"]), str(row["run_on"]), estimate, random, high, int(row.get("heads", 1)))
+        where = str(row["found_in"]), str(row["run_on"])
+        sets = int(row.get("random_sets", FEWEST_SETS))
+        yield Transfer(*where, estimate, random, high, int(row.get("heads", 1)), sets, str(row.get("model") or ""))
 
 
 def _records(table: Any) -> list[dict[str, Any]]:

@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from babelscope.errors import InputError, UnsupportedModel
@@ -265,7 +265,7 @@ class Places:
         """
         place = self._projection(kind, layer)
         assert place.rows is not None
-        return matrix(place.module)[place.rows.to(self.device)]
+        return _by_head(matrix(place.module), place.rows)
 
     def projection_bias(self, kind: Literal["q", "k", "v", "gate"], layer: int) -> Float[Tensor, "heads E"] | None:
         """Bias of the q, k or v projection by head, or None."""
@@ -375,3 +375,16 @@ def _width(module: nn.Module, output: bool) -> int:
     # a placeholder of an offloaded weight has the right shape
     transposed = type(module).__name__ == "Conv1D"
     return int(weight.shape[1 if output == transposed else 0])
+
+
+def _by_head(weight: Float[Tensor, "rows D"], rows: Int[Tensor, "heads E"]) -> Float[Tensor, "heads E D"]:
+    """The rows of each head, without a copy where heads follow one another at even distances."""
+    heads, width = rows.shape
+    first = int(rows[0, 0])
+    between = int(rows[1, 0]) - first if heads > 1 else width
+    even = first + between * torch.arange(heads)[:, None] + torch.arange(width)
+    if between <= 0 or not torch.equal(rows.cpu(), even.to(rows.dtype)):
+        return weight[rows.to(weight.device)]
+    down, across = weight.stride()
+    start = weight.storage_offset() + first * down
+    return weight.as_strided((heads, width, weight.shape[1]), (between * down, down, across), start)

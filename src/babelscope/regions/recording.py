@@ -75,8 +75,8 @@ class Recording:
     """sinks: neurons left out of the norm and of every score; None: none is"""
     layers_out: Bool[Tensor, "P N"] | None = None
     """the same for numbers by layer, where each layer has its own norm"""
-    first_part: Float[Tensor, " D"] | None = None
-    """mean over sentences of the part of v² that the first pooled token carries, by neuron"""
+    first_part: Float[Tensor, "L D"] | None = None
+    """share of Σ v² over the sentences that the first pooled token carries, by language and neuron"""
     span: Span = Span()
     """which tokens the means are taken over"""
     routing: Routing | None = None
@@ -195,9 +195,12 @@ class Recording:
         """Share of Σ v² over the scored neurons that the first pooled token carries; NaN where it was not recorded."""
         if self.first_part is None:
             return float("nan")
-        whole = sum(float(self.values(block).double().square().sum()) for block in self.chunks())
-        sentences = len(self.languages) * len(self.ids)
-        return float(self.first_part[self.kept()].double().sum()) * sentences / whole
+        whole, first = 0.0, 0.0
+        for block in self.chunks():
+            squares = self.values(block).double().square().sum(1)
+            whole += float(squares.sum())
+            first += float((self.first_part[:, block] * squares).sum())
+        return first / whole
 
 
 def record(
@@ -281,7 +284,7 @@ class _Pooled:
             np.empty(shape, kind) if store is None else np.lib.format.open_memmap(store, "w+", kind, shape)
         )
         self.first = torch.zeros(len(self.sequences), dtype=torch.float64)
-        self.first_part = torch.zeros(self.layout.neurons, dtype=torch.float64)
+        self.first_part, self.squares = torch.zeros(2, len(corpus.languages), self.layout.neurons)
         self.pooled_tokens = torch.zeros(len(self.sequences), dtype=torch.long)
         self.active = torch.zeros(len(corpus.languages), self.layout.neurons) if activity else None
         # experts are pooled where they are computed, and their routers read in the same pass
@@ -309,11 +312,13 @@ class _Pooled:
         self.means.reshape(-1, self.layout.neurons)[rows] = means.numpy()
         first = torch.cat([part[1] for part in parts], dim=1).double().cpu()
         self.first[rows] = first.sum(1) / means.double().square().sum(1)
-        self.first_part += first.sum(0)
+        owners = torch.tensor(rows) // len(self.corpus)
+        self.first_part.index_add_(0, owners, first.float())
+        self.squares.index_add_(0, owners, means.float().square())
         self.pooled_tokens[rows] = counts[:, 0].long().cpu()
         if self.active is not None:
             active = torch.cat([part[2] for part in parts], dim=1).float().cpu()
-            self.active.index_add_(0, torch.tensor(rows) // len(self.corpus), active)
+            self.active.index_add_(0, owners, active)
 
     @contextmanager
     def _experts(self, pool: Pool, weights: Tensor) -> Generator[None]:
@@ -348,7 +353,7 @@ class _Pooled:
             float(self.first.mean()),
             activity,
             documents=tuple(self.corpus.groups.get(id, id) for id in self.corpus.ids) if self.corpus.groups else (),
-            first_part=self.first_part / len(self.sequences),
+            first_part=self.first_part / self.squares.clamp_min(torch.finfo(torch.float32).tiny),
             routing=None if self.tally is None else self.tally.finish(self.corpus.languages, self.corpus.ids),
             widths=() if self.layout.alike else self.layout.widths,
         )

@@ -4,11 +4,16 @@ The mean of such a neuron over T tokens goes with 1/T, so that the slope of log 
 of ‖v‖², a language whose sentences have more tokens has a smaller norm, and all other neurons score higher there.
 
     b_k = slope of log v_k² on log T, sentences centred per language, pooled
+    f_k = the least, over languages, of the share of Σ_i v_k² that the first token carries
     K = all; repeat: share_k = mean over l, i of v_k² / Σ_{j in K} v_j²
-             take out every k with share_k > max(sink_share, 3/D) and b_k + 1.645 se < −1; until none
+             take out every k with share_k > max(sink_share, 3/D), and b_k + 1.645 se < −1,
+             or f_k > 1/2 and f_k (T̄ − 1) > 5 (1 − f_k) in every language; until none
     x = v_K / ‖v_K‖
 
-The slope must lie below −1 for certain: of a neuron that one language alone uses, in few sentences, it is noise.
+The slope must lie below −1 for certain: of a neuron that one language alone uses, in few sentences, it is noise. A sink
+that also fires a little elsewhere has no such slope, so where it fires is looked at too: at the first token more than
+everywhere else together, and more than five times as much as at another token, whatever the language. A neuron that one
+language uses for its first words is none.
 
 L language · n sentence · D neuron · P layer · N neurons of a layer
 """
@@ -38,6 +43,8 @@ MOST_OUT = 0.05
 """of all neurons"""
 CERTAIN = 1.645
 """standard errors between a sink's slope and −1"""
+AT_FIRST, TIMES = 0.5, 5.0
+"""of a neuron's v², and of what another token carries, above which the first token makes a sink, in every language"""
 KEPT = "layer, kept"
 COUPLED = 0.2
 """|β| above which numbers are called length-coupled"""
@@ -56,6 +63,8 @@ class Sink(Row):
     """of ‖v_K‖² when it was taken out, mean over sentences"""
     slope: float
     """b_k; NaN where the lengths of sentences are too alike"""
+    first: float = float("nan")
+    """f_k; NaN where the first token was not recorded by itself"""
 
 
 def normalised(
@@ -79,16 +88,16 @@ def normalised(
     raw = replace(recording, norm="paper", out=None, layers_out=None)
     layout = raw.layout
     whole = _search(_Slice(raw, [*raw.chunks()], 0), sink_share, "the model")
-    rows = [Sink("model", *layout.name(k), share, slope) for k, share, slope in whole]
-    out = _mask(raw.neurons, (k for k, _, _ in whole))
+    rows = [Sink("model", *layout.name(k), *facts) for k, *facts in whole]
+    out = _mask(raw.neurons, (k for k, *_ in whole))
     layers_out = torch.zeros(raw.layers, layout.widest, dtype=torch.bool)
     for layer in layout.with_neurons:
         columns, width = layout.columns(layer), layout.widths[layer]
         found = _search(_Slice(raw, [columns], columns.start), sink_share, None)
         few = len(found) <= MOST_OUT * width
         if few:
-            layers_out[layer, :width] = _mask(width, (k for k, _, _ in found))
-        rows += [Sink("layer" if few else KEPT, layer, k, share, slope) for k, share, slope in found]
+            layers_out[layer, :width] = _mask(width, (k for k, *_ in found))
+        rows += [Sink("layer" if few else KEPT, layer, k, *facts) for k, *facts in found]
     return replace(
         raw,
         norm="robust",
@@ -151,25 +160,29 @@ class _Slice:
             work(columns, self.recording.stored(block).double())
 
 
-def _search(part: _Slice, sink_share: float, where: str | None) -> list[tuple[int, float, float]]:
-    """(place in the slice, share, slope) of every neuron taken out."""
-    found: list[tuple[int, float, float]] = []
+def _search(part: _Slice, sink_share: float, where: str | None) -> list[tuple[int, float, float, float]]:
+    """(place in the slice, share, slope, first token's part) of every neuron taken out."""
+    found: list[tuple[int, float, float, float]] = []
     out = torch.zeros(part.size, dtype=torch.bool)
     known = slopes_known(part.recording)
-    limit = max(sink_share, 3 / part.size) if known else max(SHARE_ALONE, 3 / part.size)
+    least, alone = max(sink_share, 3 / part.size), max(SHARE_ALONE, 3 / part.size)
     while True:
         shares = _shares(part, out)
-        suspects = ((shares > limit) & ~out).nonzero()[:, 0].tolist()
-        slopes = {k: _slope(part, k) if known else (float("nan"), 0.0) for k in suspects}
-        more = [(k, float(shares[k]), b) for k, (b, error) in slopes.items() if not known or b + CERTAIN * error < -1]
+        more: list[tuple[int, float, float, float]] = []
+        for k in ((shares > least) & ~out).nonzero()[:, 0].tolist():
+            slope, error = _slope(part, k) if known else (float("nan"), 0.0)
+            first, fires_first = _at_first(part.recording, part.start + k)
+            follows_length = slope + CERTAIN * error < -1 if known else float(shares[k]) > alone
+            if follows_length or fires_first:
+                more.append((k, float(shares[k]), slope, first))
         if not more or len(found) > MOST_OUT * part.size:
             return found
         found += more
-        out[[k for k, _, _ in more]] = True
+        out[[k for k, *_ in more]] = True
         if where and len(found) > MOST_OUT * part.size:
             raise InputError(
-                f"{where}: {len(found)} of {part.size} neurons follow sentence length as sinks do, more than "
-                f"{MOST_OUT:.0%}; take --norm paper, or --first drop"
+                f"{where}: {len(found)} of {part.size} neurons follow sentence length, or fire at the first token, as "
+                f"sinks do, more than {MOST_OUT:.0%}; take --norm paper, or --first drop"
             )
 
 
@@ -192,6 +205,16 @@ def _slope(part: _Slice, k: int) -> tuple[float, float]:
     v = part.recording.stored(slice(part.start + k, part.start + k + 1)).double()
     slope, error = pooled_slope(v.square().log(), part.recording.tokens)
     return float(slope), float(error)
+
+
+def _at_first(recording: Recording, neuron: int) -> tuple[float, bool]:
+    """The least share of a neuron's v² that the first token carries in any language, and whether it makes a sink."""
+    if recording.first_part is None:
+        return float("nan"), False
+    part = recording.first_part[:, neuron].double()
+    others = recording.tokens.double().mean(1) - 1
+    fires = (part > AT_FIRST) & (part * others > TIMES * (1 - part))
+    return float(part.min()), bool(fires.all())
 
 
 def _mask(size: int, places: Iterable[int]) -> Bool[Tensor, " C"]:

@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 
 from babelscope.circuits.core.nodes import Head
 from babelscope.circuits.heads.ablation import matched_random, windows
+from babelscope.circuits.heads.labels import CANDIDATE
 from babelscope.models import Model
 from babelscope.studies import circuit_tables as tables
 from babelscope.studies.circuit_measures import Measured
-from babelscope.studies.circuit_roles import ALSO, CANDIDATE, role_rows
+from babelscope.studies.circuit_roles import ALSO, role_rows
 from babelscope.studies.circuit_settings import CircuitsSettings
 from babelscope.studies.circuit_tables import AblationSet
 from babelscope.studies.progress import Progress

@@ -6,10 +6,10 @@ average, at the positions behind what is patched; senders are stacked up to the 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from babelscope.circuits.core.graph import Wiring
 from babelscope.circuits.patching.screen import Screen
 from babelscope.models import Model
 from babelscope.models.batches import token_budget
@@ -17,18 +17,25 @@ from babelscope.studies.steps import Cost
 from babelscope.tasks import PromptPair
 from babelscope.tasks.steps import Step
 
+PATCHED, ABLATED, MASKED, BACKWARD = "patched", "ablated", "masked", "backward"
+"""kinds of passes, timed before a plan (`circuit_rates`): a sender's change carried to the end, nodes taken out, a
+circuit of edges, a pass and its gradient"""
 KEPT = 0.15
 """of the heads that a screen keeps, about"""
 STRONG = 0.1
 """of the senders of a search that reach the threshold and are held against the null, at most about"""
-EDGE_MASKS = 3 * 12
-"""circuits of edges per language: ten budgets, all and none, for CPR, CMD and the size"""
+EDGE_MASKS = 3 * 10
+"""circuits of edges per language: ten budgets for CPR, CMD and the size"""
+NODE_MASKS = 2 * 11
+"""circuits of nodes likewise, for CPR and CMD"""
 BESIDE = 12
 """circuits beside each language's own: random ones, renamed ones, the control's"""
-SINGLE = 60
-"""edges confirmed one by one, about: the strongest thirty of three methods overlap"""
-BACKWARD = 3
-"""forward and backward pass, in forward passes"""
+SINGLE, INPUTS = 60, 60
+"""edges confirmed one by one, and queries and keys, about: the strongest of several methods overlap"""
+SKEWED = 1.2e-7
+"""seconds for one drawn value of the reference that reckons with skewness (`circuits.core.skew`)"""
+REFERENCES = 3
+"""references that a language needs, about, of 200 000 samples each"""
 
 
 @dataclass(frozen=True)
@@ -50,7 +57,18 @@ class Sizes:
 
     @property
     def batches(self) -> int:
-        return max(1, -(-self.tokens // token_budget(self.model.device)))
+        """Prompts run together only where they are equally long, with their answers."""
+        lengths = Counter(
+            length
+            for pair in self.pairs
+            for length in (
+                [(len(pair.clean), 1)]
+                if len(pair.target) == len(pair.foil) == 1
+                else [(len(pair.clean), len(answer)) for answer in (pair.target, pair.foil)]
+            )
+        )
+        budget = token_budget(self.model.device)
+        return sum(-(-count // max(1, budget // sum(length))) for length, count in lengths.items())
 
     def span(self, role: str | None) -> float:
         """Mean number of positions from a role on (None: from where clean and corrupted first differ)."""
@@ -65,11 +83,14 @@ class Sizes:
         batches = max(1, round(self.batches * share))
         stacked = max(1.0, token_budget(self.model.device) / max(1.0, count / batches * span))
         groups = max(senders / stacked, min(senders, 2.0 * self.model.layers))
-        return Cost(tokens=int(count * (senders * span / 2 + 2 * mean)), passes=int(batches * (groups / 2 + 2)))
+        plain = Cost(tokens=int(2 * count * mean), passes=2 * batches)
+        changed = Cost(tokens=int(count * senders * span / 2), passes=int(batches * groups / 2), kind=PATCHED)
+        return replace(plain, parts=(changed,))
 
-    def whole(self, times: float, share: float = 1.0) -> Cost:
-        """Passes over all prompts, or a share of them."""
-        return Cost(tokens=int(times * share * self.tokens), passes=int(times * max(1.0, share * self.batches)))
+    def whole(self, times: float, share: float = 1.0, kind: str = "") -> Cost:
+        """Passes over all prompts, or a share of them, in which every length still makes a batch."""
+        batches = self.batches if share == 1 else max(1.0, 0.8 * self.batches)
+        return Cost(tokens=int(times * share * self.tokens), passes=int(times * batches), kind=kind)
 
 
 def _first(pair: PromptPair, role: str | None) -> int:
@@ -87,7 +108,7 @@ def patched(sizes: Sizes, screen: Screen | None, spans: Sequence[float], cheaper
     costs = [sizes.sweep(kept * sizes.heads + layers, span) for span in spans]
     costs += [sizes.sweep(sizes.heads, span, screen.trial) for span in spans]
     share = min(1.0, screen.pairs / len(sizes.pairs))
-    costs.append(sizes.whole(BACKWARD * (3 + screen.drops), share))
+    costs.append(sizes.whole(3 + screen.drops, share, BACKWARD))
     return total(costs, cheaper)
 
 
@@ -112,11 +133,12 @@ def copying(sizes: Sizes, repeats: Sequence[int], words: int = 64) -> Cost:
     """Attention, and the first part of the vocabulary for every head; its spread from the unembedding's covariance."""
     model = sizes.model
     drawn = sum(20 * 2 * half for half in repeats)
-    first = 2 * sizes.heads * words * 4096 / model.vocabulary
+    first = 2 * sizes.heads * words * min(1.0, 4096 / model.vocabulary)
     return Cost(
-        tokens=3 * sizes.tokens + drawn,
+        tokens=5 * sizes.tokens + drawn,
         scored=int(first + model.width),
-        passes=3 * sizes.batches + len(repeats) + 2,
+        passes=5 * sizes.batches + len(repeats) + 2,
+        seconds=REFERENCES * 200_000 * SKEWED * len(sizes.pairs),
         cheaper="--repeats",
     )
 
@@ -124,42 +146,28 @@ def copying(sizes: Sizes, repeats: Sequence[int], words: int = 64) -> Cost:
 def ablated(sizes: Sizes, sets: int) -> Cost:
     """Sets of heads and FFNs, resumed at their first layer; all words are scored for those that are not random."""
     share = sizes.everything / max(1, len(sizes.pairs))
-    passes = sizes.whole(sets / 2 + 1, share)
+    passes = sizes.whole(0.7 * sets, 1.0, ABLATED)
     scored = int(0.6 * sets * sizes.everything)
-    return Cost(tokens=passes.tokens, passes=passes.passes, scored=scored, cheaper="--draws, --windows")
+    tokens = int(share * passes.tokens)
+    return Cost(scored=scored, cheaper="--draws, --windows", parts=(replace(passes, tokens=tokens), sizes.whole(2.0)))
 
 
 def edges(sizes: Sizes, languages: int) -> Cost:
     """Routes, attribution, circuits as masks and single edges, on half of the prompts each."""
-    model = sizes.model
-    wiring = Wiring.of(model)
-    trunk = 12 * model.layers * model.width**2
-    products = len(wiring.readers) * len(wiring.writers) / 2 * model.width
-    mask = 1.5 + products / trunk
     masks = EDGE_MASKS + languages * BESIDE + 2
-    attribution = BACKWARD * (1 + 5 + 1 + 5) + 7 * products / trunk
+    gradients = 1 + 5 + 1 + 2 + 5
     return total(
         [
             sizes.whole(2),
-            sizes.whole(attribution, 0.5),
-            Cost(tokens=int(masks * mask * sizes.tokens / 2), passes=int(masks * MASK_PASSES * sizes.batches / 2) + 1),
-            sizes.whole(SINGLE / 2, 0.5),
+            sizes.whole(gradients, 0.5, BACKWARD),
+            sizes.whole(masks, 0.5, MASKED),
+            sizes.whole(NODE_MASKS, 0.5, ABLATED),
+            *(sizes.sweep(count, sizes.span(None), len(sizes.pairs) // 2) for count in (SINGLE, INPUTS)),
         ],
         "--no-edges, --n",
     )
 
 
-MASK_PASSES = 3
-"""what the hooks of a masked pass add, in passes"""
-
-
 def total(costs: Sequence[Cost], cheaper: str) -> Cost:
     """One cost after another."""
-    return Cost(
-        tokens=sum(one.tokens for one in costs),
-        scored=sum(one.scored for one in costs),
-        elements=sum(one.elements for one in costs),
-        passes=sum(one.passes for one in costs),
-        peak_bytes=max((one.peak_bytes for one in costs), default=0),
-        cheaper=cheaper,
-    )
+    return Cost(peak_bytes=max((one.peak_bytes for one in costs), default=0), cheaper=cheaper, parts=tuple(costs))

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
 from babelscope.models import Model
 from babelscope.studies import circuit_costs as costs
+from babelscope.studies.circuit_rates import circuit_rates
 from babelscope.studies.circuit_settings import CircuitsSettings
 from babelscope.studies.circuits import Side
 from babelscope.studies.plan import Probe, StudyPlan, plan_costs, probe
@@ -16,7 +21,11 @@ SIZES = 14
 
 
 def plan_circuits(
-    model: Model, settings: CircuitsSettings, against: Model | None = None, measured: Probe | None = None
+    model: Model,
+    settings: CircuitsSettings,
+    against: Model | None = None,
+    measured: Probe | None = None,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> StudyPlan:
     """Passes, tokens and time of each part, from sizes and a probe of a few seconds; nothing is written.
 
@@ -33,8 +42,16 @@ def plan_circuits(
         sets = len(languages) * (ROLES + 1 + settings.draws) + side.model.layers * len(settings.windows)
         for code, one in languages.items():
             named.append((f"{code}: ablation", costs.ablated(one.sizes, sets)))
-            circuits = 2 * SIZES + len(languages) + settings.draws
-            named.append((f"{code}: faithfulness over heads", one.sizes.whole(circuits)))
+            circuits = 2 * SIZES + len(languages) * (1 + settings.draws)
+            named.append((f"{code}: faithfulness over heads", one.sizes.whole(circuits, kind=costs.ABLATED)))
         if settings.edges and side is sides[0]:
             named += [(f"{code}: edges", costs.edges(one.sizes, len(languages))) for code, one in languages.items()]
-    return plan_costs(named, measured or probe(model))
+    return plan_costs(named, measured or circuits_probe(model, sides[0], settings, clock))
+
+
+def circuits_probe(
+    model: Model, side: Side, settings: CircuitsSettings, clock: Callable[[], float] = time.perf_counter
+) -> Probe:
+    """The machine's rates with this model, those of the passes of a circuits study among them."""
+    pairs = next(iter(side.prompts.values())).main
+    return replace(probe(model, clock=clock), rates=circuit_rates(model, pairs, settings.edges, clock=clock))

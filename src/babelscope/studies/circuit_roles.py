@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from babelscope.circuits.core.effects import Effects
 from babelscope.circuits.core.nodes import MLP, Head, Sender
-from babelscope.circuits.heads.labels import Evidence, evidence
+from babelscope.circuits.heads.labels import CANDIDATE, Evidence, evidence
 from babelscope.circuits.heads.roles import Roles
 from babelscope.circuits.patching.search import Found, Search
+from babelscope.stats import welch_t
 from babelscope.tasks import Task
 from babelscope.tasks.steps import Label
 
 Rows = list[dict[str, Any]]
-CANDIDATE = "candidate: "
-"""before a label that its number does not earn"""
 ALSO = "also acts after knock-out"
 """a head that acts on the logits when others are knocked out, but no more than before"""
 
@@ -84,19 +85,39 @@ def name_head(step: Found, node: Sender, roles: Roles, found: Search, task: Task
         matrix = roles.scores.get(name)
         return float(matrix[node.layer, node.head]) if matrix is not None else float("nan")
 
-    given = _by_dissociation(step, node, found, task) or step.step.named(node in step.supporting, score)
+    given, doubt = _by_dissociation(step, node, found, task)
+    given = given or step.step.named(node in step.supporting, score)
     if not given.needs:
         return Named(given.role, _beside(roles, given, node))
     weighed = [evidence(roles, need.score, node, need.least) for need in given.needs]
-    lacking = [each for each in weighed if each.why]
+    lacking = [each for each in weighed if each.why] or ([replace(weighed[0], why=doubt)] if doubt else [])
     return Named((CANDIDATE if lacking else "") + given.role, (lacking or weighed)[0])
 
 
-def _by_dissociation(step: Found, node: Head, found: Search, task: Task) -> Label | None:
+def _by_dissociation(step: Found, node: Head, found: Search, task: Task) -> tuple[Label | None, str]:
+    """The label by the head's effects under two corruptions, and why these do not tell it from the other labels."""
     pair = task.dissociation
     if pair is None or step.step.name not in (pair.first, pair.second):
-        return None
-    return pair.named({each.step.name: each.effects.of(node) for each in found.steps if each.effects is not None})
+        return None, ""
+    both = {each.step.name: each for each in found.steps if each.step.name in (pair.first, pair.second)}
+    label = pair.named({name: each.effects.of(node) for name, each in both.items() if each.effects is not None})
+    if label is None:
+        return None, ""
+    effects = [both[name].effects for name in (pair.first, pair.second)]
+    place = pair.labels.index(label)
+    if place == 2:
+        acting = all(node in (*each.supporting, *each.opposing) for each in both.values())
+        return label, "" if acting else "acts clearly under one corruption only"
+    own, other = (_sized(each, node) for each in (effects if place == 0 else effects[::-1]))
+    clear = welch_t(own, [pair.factor * other]).low > 0
+    return label, "" if clear else f"one effect is not clearly {pair.factor:g} times the other"
+
+
+def _sized(effects: Effects | None, node: Head) -> NDArray[np.float64]:
+    """Each pair's part in the size of a head's effect."""
+    assert effects is not None
+    parts = effects.parts()[effects.senders.index(node)]
+    return np.sign(parts.mean()) * parts
 
 
 def _beside(roles: Roles, label: Label, node: Head) -> Evidence:

@@ -19,11 +19,11 @@ from babelscope.circuits.core.changes import Part
 from babelscope.circuits.core.faithfulness import score
 from babelscope.circuits.core.metrics import Behaviour
 from babelscope.circuits.core.nodes import Head
-from babelscope.circuits.core.statistics import correlate, drawn_ends, resampled_weights
-from babelscope.circuits.heads.ablation import NodeSpace, ablated_answers
+from babelscope.circuits.core.statistics import correlate
+from babelscope.circuits.heads.ablation import NodeSpace, ablated_answers, matched_random
 from babelscope.circuits.heads.dla import promoted
 from babelscope.models import Model
-from babelscope.stats import bootstrap_mean, wilson
+from babelscope.stats import bootstrap_mean, welch_t, wilson
 from babelscope.tasks import PromptPair
 
 Array = NDArray[np.float64]
@@ -122,10 +122,9 @@ def selectivity_rows(
                     for code, where in ((first, left), (second, right))
                 )
                 interval = bootstrap_mean(a - b, seed=seed)
-                value, low, high = interval.value, interval.low, interval.high
             else:
                 a, b = (_relative(scores[c], place, list(w.values())) for c, w in ((first, left), (second, right)))
-                value, (low, high) = float(a.mean() - b.mean()), _unpaired(a, b, seed)
+                interval = welch_t(a, [b], seed=seed)
             rows.append(
                 {
                     "set": each.name,
@@ -135,9 +134,10 @@ def selectivity_rows(
                     "stratum": one[0],
                     "language2": second,
                     "stratum2": other[0],
-                    "selectivity": value,
-                    "low": low,
-                    "high": high,
+                    "selectivity": interval.value,
+                    "low": interval.low,
+                    "high": interval.high,
+                    "interval": interval.method,
                     "items": len(shared),
                     "paired": len(shared) >= PAIRED,
                 }
@@ -154,13 +154,12 @@ def _strata(pairs: Sequence[PromptPair]) -> list[tuple[str, dict[int, int]]]:
 
 
 def _relative(scores: Array, row: int, places: Sequence[int]) -> Array:
-    whole = float(scores[0][list(places)].mean())
-    return (scores[row] - scores[0])[list(places)] / (abs(whole) if whole else np.nan)
-
-
-def _unpaired(first: Array, second: Array, seed: int) -> tuple[float, float]:
-    a, b = (resampled_weights(x.size, 1000, seed + place) @ x for place, x in enumerate((first, second)))
-    return drawn_ends(a - b)
+    """Each prompt's part in the change of LD as a share of the whole model's, linearised: both means are of prompts."""
+    whole = scores[0][list(places)]
+    change = scores[row][list(places)] - whole
+    unit = abs(float(whole.mean())) or np.nan
+    share = float(change.mean()) / unit
+    return share + (change - share * np.sign(whole.mean()) * whole) / unit
 
 
 @torch.no_grad()
@@ -230,17 +229,23 @@ def cross_rows(
     model: Model,
     prompts: Mapping[str, Sequence[PromptPair]],
     circuits: Mapping[str, Collection[Head]],
-    draws: Sequence[Sequence[Head]],
+    draws: int,
     kind: str,
+    seed: int,
 ) -> Rows:
-    """The circuit found in one language run on another's prompts, beside random circuits of the same size per layer."""
+    """The circuit found in one language run on another's prompts, each beside random circuits of its size per layer."""
     rows: Rows = []
+    names = [code for code, heads in circuits.items() if heads]
+    drawn = {code: matched_random(model, circuits[code], draws, seed) for code in names}
+    every = [nodes for code in names for nodes in (circuits[code], *drawn[code])]
     for language, pairs in prompts.items():
         space = NodeSpace(model, pairs, kind)
-        names = [code for code, heads in circuits.items() if heads]
-        found = score(space, [space.mask(nodes) for nodes in (*(circuits[code] for code in names), *draws)])
-        random = found.faithfulness()[len(names) :]
-        for code, interval in zip(names, found.intervals()):
+        found = score(space, [space.mask(nodes) for nodes in every])
+        values, intervals = found.faithfulness(), found.intervals()
+        start = 0
+        for code in names:
+            interval, random = intervals[start], values[start + 1 : start + 1 + len(drawn[code])]
+            start += 1 + len(drawn[code])
             rows.append(
                 {
                     "found_in": code,

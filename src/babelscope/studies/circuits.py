@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from babelscope._version import __version__
 from babelscope.circuits.comparison.head_matching import match_heads, random_twin, shuffled
 from babelscope.circuits.core.nodes import Head, check_model
-from babelscope.circuits.heads.ablation import matched_random
 from babelscope.circuits.heads.roles import Roles, role_scores
 from babelscope.models import Model
 from babelscope.models.batches import token_budget
@@ -251,9 +250,7 @@ def _write_faithfulness(
             ranking = language.found.ranking()
             curves += tables.faithfulness_rows(model, code, main[code], ranking, settings.ablation, settings.seed)
             step(1)
-        largest = max(heads.values(), key=len, default=[])
-        draws = matched_random(model, largest, settings.draws, settings.seed) if largest else []
-        crossed = tables.cross_rows(model, main, heads, draws, settings.ablation)
+        crossed = tables.cross_rows(model, main, heads, settings.draws, settings.ablation, settings.seed)
         step(len(done))
     _table(run, "faithfulness", curves)
     _table(run, "cross_faithfulness", crossed)

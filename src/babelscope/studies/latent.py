@@ -6,7 +6,6 @@ Steps: a lens for each pair of languages and kind of lens, the tuned lens before
 from __future__ import annotations
 
 import hashlib
-import random
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -16,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from babelscope._version import __version__
-from babelscope.corpora import ParallelCorpus, TextCollection, load_corpus, load_texts
+from babelscope.corpora import ParallelCorpus, TextCollection, load_corpus
 from babelscope.errors import InputError
 from babelscope.latent.census import refuse_empty
 from babelscope.latent.frequencies import counts_by_item, read_counts
@@ -31,12 +30,13 @@ from babelscope.latent.tokens import TokenSets, token_sets
 from babelscope.latent.trials import asked_tokens, languages_of, trials
 from babelscope.latent.tuned import TunedLens, fit_kl, fit_ridge, scored, warning
 from babelscope.latent.verdict import sentence, thinks_in
-from babelscope.latent.words import WordList, load_words
+from babelscope.latent.words import WordList
 from babelscope.models import Model
 from babelscope.regions.residual import record_residual
 from babelscope.results import Run, RunWriter, open_run, run_key
 from babelscope.studies import latent_tables as tables
 from babelscope.studies.latent_settings import Asking, Judgement, LatentSettings, LensKind, Patching, Tuning, Words
+from babelscope.studies.latent_texts import chosen_words, read_texts
 from babelscope.studies.progress import Progress, silent
 from babelscope.studies.steps import Given, KeptSteps, Step, run_steps
 
@@ -113,16 +113,8 @@ def study_latent(
     'Translating French to Chinese, pocket:planted-pivot solves 40 of 40 concepts and passes through English: …'
     """
     words = chosen_words(settings)
-    wanted = words.languages if "align" in settings.parts else tuple({code for pair in settings.pairs for code in pair})
-    parallel = corpus
-    if parallel is None and settings.parallel:
-        parallel = load_corpus(settings.parallel, [code for code in words.languages if code in wanted])
-    if parallel is not None and settings.normalise:
-        parallel = parallel.normalised(settings.normalise)
-    running = texts
-    if running is None and settings.text and "tuned" in settings.lens:
-        running = load_texts(settings.text, words.languages)
-    steps = _Steps(model, settings, words, parallel, running)
+    parallel, running = read_texts(settings, words, corpus, texts)
+    steps = LatentSteps(model, settings, words, parallel, running)
     with (
         KeptSteps(out, "fresh" if fresh else "resume") as beside,
         RunWriter(out, kind="latent", overwrite=overwrite) as run,
@@ -174,23 +166,7 @@ def headline(model: str, found: Sequence[LensFound], lens: str) -> list[str]:
     return [thinks_in(model, own.outcome.tolist(), PIVOT)] if len(own) > 1 else []
 
 
-def chosen_words(settings: LatentSettings) -> WordList:
-    """The word list with at most `n` concepts; InputError when a language that is asked for or in lacks words."""
-    words = load_words(settings.words, settings.languages, settings.kinds)
-    absent = sorted({code for pair in settings.pairs for code in pair} - set(words.languages))
-    absent += sorted(set(settings.candidates or ()) - set(words.languages))
-    if absent:
-        raise InputError(
-            f"no words in {', '.join(absent)}: the languages are {', '.join(words.languages)}; --from and --to (and "
-            "--candidates) must be among them"
-        )
-    if len(words) <= settings.n:
-        return words
-    drawn = sorted(random.Random(f"{settings.seed} words").sample(range(len(words)), settings.n))
-    return replace(words, concepts=tuple(words.concepts[place] for place in drawn))
-
-
-class _Steps:
+class LatentSteps:
     """The steps of one study, and what all of them depend on."""
 
     def __init__(
@@ -200,8 +176,11 @@ class _Steps:
         words: WordList,
         parallel: ParallelCorpus | None,
         running: Mapping[str, TextCollection] | None,
+        lens: TunedLens | None = None,
     ) -> None:
+        """`lens`: a tuned lens that was fitted before."""
         self.model, self.settings, self.words, self.parallel, self.running = model, settings, words, parallel, running
+        self.lens = lens
         self.inputs = {
             "model": model.function_hash,
             "tokenizer": model.tokenizer_hash,
@@ -250,6 +229,8 @@ class _Steps:
         return Step(f"patching {'-'.join(pair)}", question, self._patch)
 
     def _tune(self, own: Tuning, given: Given) -> TunedLens:
+        if self.lens is not None:
+            return self.lens
         if own.tuned is not None:
             return TunedLens.load(own.tuned, self.model)
         assert self.running is not None
@@ -358,7 +339,7 @@ def census_of(model: Model, settings: LatentSettings, corpus: ParallelCorpus | N
     """The census of every pair, without a pass through the model."""
     words = chosen_words(settings)
     parallel = corpus or (load_corpus(settings.parallel) if settings.parallel else None)
-    steps = _Steps(model, replace(settings, parts=("lens",), lens=("logit",)), words, parallel, None)
+    steps = LatentSteps(model, replace(settings, parts=("lens",), lens=("logit",)), words, parallel, None)
     frames: list[pd.DataFrame] = []
     for step in steps.lenses:
         prompts, tokens = asked(model, step.settings, words, parallel)

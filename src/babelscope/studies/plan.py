@@ -7,8 +7,8 @@ arithmetic on arrays); each step says how much of each it needs (`Cost`); time i
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -28,6 +28,14 @@ ELEMENTS = 4_000_000
 
 
 @dataclass(frozen=True)
+class Rate:
+    """Seconds of one kind of pass: however short it is, and by token."""
+
+    begun: float
+    token: float
+
+
+@dataclass(frozen=True)
 class Probe:
     """Seconds that this machine takes for one unit of each kind of work with this model."""
 
@@ -39,11 +47,14 @@ class Probe:
     """one float64 multiply-add on arrays that lie in memory"""
     begun: float = 0.0
     """what a forward pass costs however short it is, with the hooks that read every block"""
+    rates: Mapping[str, Rate] = field(default_factory=dict[str, Rate])
+    """of passes that do more, by kind, timed as a study makes them; kinds that are not here cost a plain pass"""
 
     def seconds(self, cost: Cost) -> float:
-        """Time of a cost."""
-        work = cost.tokens * self.token + cost.scored * self.scored + cost.elements * self.element
-        return work + cost.passes * self.begun + cost.seconds
+        """Time of a cost and of its parts."""
+        rate = self.rates.get(cost.kind, Rate(self.begun, self.token))
+        work = cost.tokens * rate.token + cost.scored * self.scored + cost.elements * self.element
+        return work + cost.passes * rate.begun + cost.seconds + sum(map(self.seconds, cost.parts))
 
 
 def probe(model: Model, seconds: float = SECONDS, clock: Callable[[], float] = time.perf_counter) -> Probe:
@@ -62,6 +73,24 @@ def probe(model: Model, seconds: float = SECONDS, clock: Callable[[], float] = t
     array = torch.rand(ELEMENTS, dtype=torch.float64, generator=generator)
     element = least(lambda: (array * 1.5 + 0.5).sum(), None) / ELEMENTS
     return Probe(token, scored, element, begun)
+
+
+def rate_of(
+    work: Callable[[int], int],
+    sizes: tuple[int, int],
+    model: Model,
+    seconds: float = SECONDS,
+    clock: Callable[[], float] = time.perf_counter,
+) -> Rate:
+    """Rate of a kind of pass from two sizes: `work(size)` does one and says how many tokens went through the blocks."""
+    (few, many), took = sizes, dict[int, float]()
+    tokens = {size: work(size) for size in sizes}
+    for size in sizes:
+        took[size] = _least(lambda size=size: work(size), model, seconds / 2, clock)
+    if few == many:
+        return Rate(0.0, took[few] / tokens[few])
+    token = max((took[many] - took[few]) / (tokens[many] - tokens[few]), 0.05 * took[many] / tokens[many])
+    return Rate(max(0.0, took[many] - token * tokens[many]), token)
 
 
 def _least(work: Callable[[], object], model: Model | None, seconds: float, clock: Callable[[], float]) -> float:
@@ -168,7 +197,14 @@ def plan_costs(named: Sequence[tuple[str, Cost]], measured: Probe) -> StudyPlan:
     return StudyPlan(
         tuple(
             PlannedStep(
-                name, cost.passes, cost.tokens, took, took / whole, cost.peak_bytes, cost.disk_bytes, cost.cheaper
+                name,
+                cost.all("passes"),
+                cost.all("tokens"),
+                took,
+                took / whole,
+                cost.peak_bytes,
+                cost.disk_bytes,
+                cost.cheaper,
             )
             for (name, cost), took in zip(named, times)
         )

@@ -358,8 +358,8 @@ def notes(found: RegionScores) -> list[str]:
     coupled = sorted({one.layer for one in found.sinks if one.scope == KEPT})
     if coupled:
         told.append(
-            f"In layer {', '.join(map(str, coupled))} more than a twentieth of the neurons follow sentence length: the "
-            "curves by layer follow it there too."
+            f"In layer {', '.join(map(str, coupled))} more than a twentieth of the neurons follow sentence length, or "
+            "fire at the first token: the curves by layer follow length there too."
         )
     if recording.norm == "robust" and math.isnan(found.length_coupling):
         told.append("Sentences of a language are too alike in length to know a sink by its slope: its share decides.")

@@ -41,6 +41,10 @@ IN_MEMORY = 1 << 30
 """bytes of mean activations above which a recording lies in a file"""
 # multiply-adds for each of the L · n · D values of a recording, guessed, not measured
 SCORING, RESAMPLING, PERMUTING, ALIGNING = 150, 2.5, 3.0, 60
+INTERVAL = 12_000
+"""the same for each document of a text and condition: 1000 draws of the bootstrap"""
+UNDER_EDIT = "text under an edit"
+"""kind of passes that score text while neurons are switched off, timed before a plan"""
 
 
 class RegionsStudy:
@@ -334,19 +338,21 @@ class RegionsStudy:
         return 1 + len(set(self.settings.methods) - {"contrast", "z-score", "random", "random-layer"})
 
     def _scoring(self, conditions: int, cheaper: str) -> Cost:
-        tokens = conditions * sum(text.ids.numel() for text in self.windows.values())
-        passes = conditions * sum(len(text.ids) for text in self.windows.values())
-        return Cost(tokens=tokens, scored=tokens, passes=passes, cheaper=cheaper)
+        texts, budget = self.windows.values(), token_budget(self.model.device)
+        tokens = conditions * sum(text.ids.numel() for text in texts)
+        passes = conditions * sum(-(-text.ids.numel() // budget) for text in texts)
+        documents = sum(int(text.document.max()) + 1 for text in texts)
+        under = Cost(tokens=tokens, passes=passes, kind=UNDER_EDIT)
+        return Cost(elements=INTERVAL * conditions * documents, cheaper=cheaper, parts=(under,))
 
     def _realigning(self, shares: int) -> Cost:
         conditions = shares * (1 + self.settings.controls)
         scoring = self._scoring(1 + conditions, "--alignment-neurons, --controls")
         return Cost(
-            tokens=scoring.tokens + conditions * self.tokens,
-            scored=scoring.scored,
-            passes=scoring.passes,
-            elements=conditions * SCORING * self.values,
+            tokens=conditions * self.tokens,
+            elements=scoring.elements + conditions * SCORING * self.values,
             cheaper=scoring.cheaper,
+            parts=scoring.parts,
         )
 
     def _generating(self, own: Generation) -> Cost:

@@ -65,6 +65,14 @@ def split_documents(corpus: ParallelCorpus, seed: int) -> Split:
     return Split(*(corpus.select(one for one in corpus.ids if corpus.groups.get(one, one) in part) for part in parts))
 
 
+def read_corpus(settings: SteerSettings, corpus: ParallelCorpus | None = None) -> ParallelCorpus:
+    """The parallel text that the settings ask for, unless it is given, in the form and number that they ask for."""
+    found = corpus or load_corpus(settings.corpus, list(settings.languages) or None)
+    if settings.normalise:
+        found = found.normalised(settings.normalise)
+    return found.sample(settings.samples, settings.seed) if settings.samples else found
+
+
 @dataclass(frozen=True, eq=False)
 class FitResult:
     """What the first step leaves."""
@@ -90,15 +98,11 @@ def study_steering(
     """
     from babelscope.results import open_run
 
-    found = corpus or load_corpus(settings.corpus, list(settings.languages) or None)
-    if settings.normalise:
-        found = found.normalised(settings.normalise)
-    if settings.samples:
-        found = found.sample(settings.samples, settings.seed)
+    found = read_corpus(settings, corpus)
     split = split_documents(found, settings.seed)
     pairs = settings.wanted(tuple(found.languages))
     judge = OfflineRule(found.languages)
-    study = _Study(model, settings, split, judge, progress)
+    study = SteeringSteps(model, settings, split, judge, progress)
     steps = study.steps(pairs)
     inputs = {"model": model.function_hash, "tokenizer": model.tokenizer_hash, "corpus": found.hash}
     with (
@@ -133,11 +137,11 @@ def study_steering(
     return open_run(out)
 
 
-class _Study:
+class SteeringSteps:
     """The steps of a study."""
 
     def __init__(
-        self, model: Model, settings: SteerSettings, split: Split, judge: OfflineRule, progress: Progress
+        self, model: Model, settings: SteerSettings, split: Split, judge: OfflineRule, progress: Progress = silent
     ) -> None:
         self.model, self.settings, self.split, self.judge, self.progress = model, settings, split, judge, progress
         self.prompted: dict[str, Any] = {}
@@ -148,7 +152,11 @@ class _Study:
         return [fit, *(Step(f"{s}-{t}", self.settings, self._pair(fit, s, t), needs=(fit,)) for s, t in pairs)]
 
     def _fit(self, settings: SteerSettings, given: Given) -> FitResult:
-        corpus = self.split.fit
+        return self.fit(self.split.fit)
+
+    def fit(self, corpus: ParallelCorpus) -> FitResult:
+        """Means of states, and neurons where a method needs them, from parallel text."""
+        settings = self.settings
         with self.progress("states", len(corpus) * len(corpus.languages), "sentences") as step:
             moments = collect(self.model, corpus, settings.weighting, progress=step)
         return FitResult(
@@ -173,8 +181,8 @@ class _Study:
     def _work(self, pair: Pair, choose: Asked, report: Asked) -> None:
         settings, plain = self.settings, self.settings.prompts == CORPUS
         told = told_of(report, language(pair.target).name, self.model, settings, plain)
-        chosen_texts = _running(self.split.choose, pair.target)
-        report_texts = {code: _running(self.split.report, code) for code in self._measured(pair)}
+        chosen_texts = running(self.split.choose, pair.target)
+        report_texts = {code: running(self.split.report, code) for code in self._measured(pair)}
         losses = {code: text_loss(self.model, texts) for code, texts in report_texts.items()}
         base = text_loss(self.model, chosen_texts)
         pair.measure_reference(self.split.report, settings.report_prompts)
@@ -231,7 +239,8 @@ def _spread(corpus: ParallelCorpus, count: int) -> list[int]:
     return sorted(turns[:count])
 
 
-def _running(corpus: ParallelCorpus, code: str) -> list[str]:
+def running(corpus: ParallelCorpus, code: str) -> list[str]:
+    """The documents of a language, each as one text."""
     return [text for _, text in corpus.documents(code)]
 
 

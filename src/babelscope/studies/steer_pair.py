@@ -116,7 +116,7 @@ class Pair:
         """Settings to report with why: the best success at ΔNLL up to each limit; the study's own limit comes first."""
         grid = self.grid(method)
         edits = [self.fitted.edit(setting) for setting in grid]
-        found = self._answers(asked, edits)
+        found = self.answers(asked, edits)
         changed = [text_loss(self.model, texts, edit) for edit in edits]
         success = [_scores(rows, asked).mean() for rows in found]
         harm = [damage(loss, plain).value for loss in changed]
@@ -158,8 +158,8 @@ class Pair:
 
     def baselines(self, asked: Asked, told: Asked) -> list[Judged]:
         """Answers without steering, and of the model that is told which language to use."""
-        [plain] = self._answers(asked, [None])
-        [prompted] = self._answers(told, [None])
+        [plain] = self.answers(asked, [None])
+        [prompted] = self.answers(told, [None])
         self.plain_scores, self.prompted_scores = _scores(plain, asked), _scores(prompted, told)
         for name, rows, prompts in ((UNSTEERED, plain, asked), (PROMPTED, prompted, told)):
             self._keep_answers(name, -1, None, rows, prompts)
@@ -171,7 +171,7 @@ class Pair:
         conditions: list[tuple[str, int, RowEdit | None]] = [(STEERED, -1, self.fitted.edit(setting))]
         if full:
             conditions += self._control_edits(setting)
-        found = self._answers(asked, [edit for _, _, edit in conditions])
+        found = self.answers(asked, [edit for _, _, edit in conditions])
         steered = _scores(found[0], asked)
         row = self._row(STEERED, setting, why, found[0], asked, -1)
         row |= _difference("minus_unsteered", paired_interval(steered, self.plain_scores))
@@ -254,7 +254,8 @@ class Pair:
                 })  # fmt: skip
 
     # -- shared --------------------------------------------------------------------------------------------------
-    def _answers(self, asked: Asked, edits: Sequence[RowEdit | None]) -> list[list[Judged]]:
+    def answers(self, asked: Asked, edits: Sequence[RowEdit | None]) -> list[list[Judged]]:
+        """What the model writes under each edit, judged."""
         written = decode(
             self.model, asked.ids, decoding_of(self.settings), edits, asked.names(self.source), progress=self.progress
         )

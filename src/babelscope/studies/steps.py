@@ -63,6 +63,14 @@ class Cost:
     """of anything else"""
     cheaper: str = ""
     """the option that makes it cheaper, and how"""
+    kind: str = ""
+    """of passes, where they do more than run the model: timed by themselves before a plan"""
+    parts: tuple[Cost, ...] = ()
+    """costs of other kinds that come on top; not counted in the fields above"""
+
+    def all(self, name: Literal["tokens", "passes", "scored"]) -> int:
+        """A count with that of all parts."""
+        return int(getattr(self, name)) + sum(part.all(name) for part in self.parts)
 
 
 @runtime_checkable

@@ -18,6 +18,7 @@ from babelscope.circuits.core.ablation import Ablation
 from babelscope.circuits.core.nodes import Embedding, Sender
 from babelscope.circuits.edges.circuit import Circuit, sized_circuit
 from babelscope.circuits.edges.faithfulness import score_circuits
+from babelscope.circuits.heads.labels import CANDIDATE
 from babelscope.terms import Construction
 
 if TYPE_CHECKING:
@@ -126,8 +127,8 @@ def matrix(rows: Sequence[Mapping[str, Any]], value: str = "faithfulness") -> di
 def classify(first: Circuit, second: Circuit, alike: float = ALIKE) -> dict[Sender, Class]:
     """Every node of either circuit: shared, repurposed (in both, doing something else), or of one language only.
 
-    A node in both is shared when its roles agree; where a role is unknown, when the cosine of its edge scores in the
-    two circuits is at least `alike` (ours).
+    A node in both is shared when its roles agree; where a role is unknown, or one that a head is only a candidate for,
+    when the cosine of its edge scores in the two circuits is at least `alike` (ours).
     """
     found: dict[Sender, Class] = {}
     a, b = set(first.nodes), set(second.nodes)
@@ -143,8 +144,8 @@ def classify(first: Circuit, second: Circuit, alike: float = ALIKE) -> dict[Send
 
 def same_part(first: Circuit, second: Circuit, node: Sender, alike: float = ALIKE) -> bool:
     """Whether a node that two circuits hold does the same thing in both."""
-    roles = first.roles.get(str(node)), second.roles.get(str(node))
-    if roles[0] and roles[1]:
+    roles = [role for each in (first, second) if (role := each.roles.get(str(node), ""))]
+    if len(roles) == 2 and not any(role.startswith(CANDIDATE) for role in roles):
         return roles[0] == roles[1]
     a, b = _profile(first, node), _profile(second, node)
     size = float(np.linalg.norm(a) * np.linalg.norm(b))

@@ -82,9 +82,12 @@ class Effects:
 
     def interval(self, draws: int = 1000, seed: int = 0) -> tuple[Float[Array, " S"], Float[Array, " S"]]:
         """Ends of the 95 % bootstrap-t interval of `effect`, a ratio of means, by each pair's part in it."""
-        effect, scale = self.effect, self._scale
-        parts = effect[:, None] + (self.differences - effect[:, None] * scale) / scale.mean()
-        return mean_ends(parts, draws, seed)
+        return mean_ends(self.parts(), draws, seed)
+
+    def parts(self) -> Float[Array, "S P"]:
+        """Each pair's part in the effect, linearised: their mean is the effect, their spread its error."""
+        effect, scale = self.effect[:, None], self._scale
+        return effect + (self.differences - effect * scale) / scale.mean()
 
     @property
     def mean(self) -> float:

@@ -14,7 +14,6 @@ L layer · H query head · K key/value head · N row · T position
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -26,8 +25,10 @@ from torch import Tensor
 
 from babelscope.circuits.core import logit_diff
 from babelscope.circuits.core.batching import Rows, batches
+from babelscope.circuits.core.cache import first_position, record
 from babelscope.circuits.core.nodes import check_model
 from babelscope.circuits.edges.backward import gradients
+from babelscope.circuits.patching.path_passes import to_the_end
 from babelscope.models.batches import token_budget
 from babelscope.models.hooks import Change, Kind, Reading, Site, capture, edit
 
@@ -121,25 +122,36 @@ def input_effects(
     `nodes`: (layer, head), for keys by key/value head. What `attribution_patching` estimates.
     """
     totals = np.zeros(len(nodes))
-    for rows in batches(pairs, token_budget(model.device), model.device):
-
-        def score(changes: dict[Site, Change], rows: Rows = rows) -> float:
-            with edit(model, changes) if changes else nullcontext():
-                final = model.trunk(rows.clean)[None, :, rows.length - rows.answer :]
-            return float(logit_diff.scores(model, rows, final).double().sum())
-
-        corrupted, base = _seen(model, rows.corrupted), score({})
-        for place, (layer, head) in enumerate(nodes):
+    budget, count = token_budget(model.device), len(pairs)
+    by_layer: dict[int, list[int]] = {}
+    for place, (layer, _) in enumerate(nodes):
+        by_layer.setdefault(layer, []).append(place)
+    for rows in batches(pairs, budget, model.device):
+        runs = record(model, rows, mlps=False)
+        first = first_position(model, rows.span(None, rows.clean, rows.corrupted))
+        with capture(model, [Site(kind, layer) for layer in by_layer]) as corrupted:
+            model.trunk(rows.corrupted)
+        answers = runs.base.final[None, :, rows.length - rows.answer :]
+        base = float(logit_diff.scores(model, rows, answers).double().sum())
+        size = max(1, budget // (len(rows) * (rows.length - first)))
+        for layer, places in by_layer.items():
             site = Site(kind, layer)
-            totals[place] += score({site: _put_head(corrupted[site], head)}) - base
-    return totals / len(pairs)
+            for start in range(0, len(places), size):
+                part = places[start : start + size]
+                change = _put_heads(corrupted[site][:, first:], [nodes[place][1] for place in part])
+                final = to_the_end(model, runs, layer, len(part), first, {site: change})
+                totals[part] += logit_diff.scores(model, rows, final).double().sum(1).cpu().numpy() - base
+    return totals / count
 
 
-def _put_head(value: Tensor, head: int) -> Change:
+def _put_heads(value: Float[Tensor, "N T H E"], heads: Sequence[int]) -> Change:
+    """One head's queries (or keys) in each of so many copies of the rows."""
+
     def change(own: Tensor) -> Tensor:
-        mixed = own.clone()
-        mixed[:, :, head] = value[:, :, head]
-        return mixed
+        mixed = own.clone().unflatten(0, (len(heads), -1))
+        for copy, head in enumerate(heads):
+            mixed[copy, :, :, head] = value[:, :, head]
+        return mixed.flatten(0, 1)
 
     return change
 

@@ -154,8 +154,11 @@ class NodeSpace:
         return np.array([node in wanted for node in self.nodes])
 
     def differences(self, circuits: Sequence[Bool[Mask, " nodes"]]) -> Float[Array, "C P"]:
-        gone = [[node for node, inside in zip(self.nodes, mask) if not inside] for mask in circuits]
-        return ablated_differences(self.model, self.pairs, gone, self.ablation, self.budget)
+        # rankings of few nodes give the same circuit at several budgets
+        masks, places = np.unique(np.stack(circuits), axis=0, return_inverse=True)
+        gone = [[node for node, inside in zip(self.nodes, mask) if not inside] for mask in masks]
+        found = ablated_differences(self.model, self.pairs, gone, self.ablation, self.budget)
+        return found[places.reshape(-1)]
 
 
 def node_curve(

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -39,6 +39,8 @@ FIRST_WORDS, WORDS = 4096, 16384
 """words whose logits are made first, and in each later part"""
 ROWS = 512
 """heads × words read, multiplied at a time"""
+ENOUGH_WORDS = 16
+"""distinct words from which copying is tested over words"""
 SLACK = 1e-4
 """relative difference within which logits of two products are not told apart"""
 
@@ -130,8 +132,27 @@ def _copying(
                 shares[name][0, node.layer, node.head] = read.hits[place]
                 if absent is not None:
                     shares[name][1, node.layer, node.head] = read.others[place]
-    nulls = {name: Null.of(own, other, len(words)) for name, (own, other) in shares.items()} if absent else {}
+    # one word read in several prompts is one item: its places say nearly the same
+    distinct, owner = (part.cpu().numpy() for part in words.unique(return_inverse=True))
+    nulls = {name: _null_by_word(own, other, owner, len(distinct)) for name, (own, other) in shares.items()}
+    nulls = nulls if absent is not None else {}
     return Copying(found[0], found[1], found[2], nulls)
+
+
+def _null_by_word(own: Array, others: Array, owner: Int[NDArray[np.int64], " N"], count: int) -> Null:
+    """The null over distinct words, each with the mean of its places, by turned signs: hits are all or nothing.
+
+    Of few words no head could pass among hundreds, so there places are tested, and pass only where every word agrees.
+    """
+    both = np.full((2, *own.shape[:2], count), np.nan)
+    for word in range(count):
+        there = owner == word
+        both[..., word] = np.stack([own[..., there].mean(-1), others[..., there].mean(-1)])
+    if count >= ENOUGH_WORDS:
+        return Null.by_turning(both[0], both[1], count)
+    places = Null.of(own, others, count)
+    agree = (both[0] > both[1]).all(-1)
+    return replace(places, p=np.where(agree | np.isnan(places.p), places.p, 1.0))
 
 
 @dataclass(frozen=True)

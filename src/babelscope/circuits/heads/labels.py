@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from babelscope.circuits.heads.roles import Roles
 
 Array = NDArray[np.float64]
+CANDIDATE = "candidate: "
+"""before a label that its number does not earn"""
+TURNED = 19_999
+"""random ways to turn signs"""
 POSITIONS = 3
 """distinct positions of a role among the prompts, below which a head that looks at a place cannot be told from it"""
 
@@ -32,9 +36,9 @@ class Null:
     chance: Float[Array, "L H"]
     """mean score for the others"""
     p: Float[Array, "L H"]
-    """one-sided paired t, skewness reckoned with; NaN for fewer than six prompts"""
+    """one-sided paired t over prompts (copying: over distinct words), skewness reckoned with; NaN for fewer than six"""
     positions: int
-    """how many distinct positions the role has among the prompts"""
+    """how many distinct positions the role has among the prompts, or how many distinct words there are"""
 
     @classmethod
     def of(cls, own: Float[Array, "L H P"], others: Float[Array, "L H P"], positions: int) -> Null:
@@ -46,6 +50,21 @@ class Null:
             return cls(unknown, unknown, positions)
         chance, p = others[..., known].mean(-1), skewed_test((own - others)[..., known], "greater")
         return cls(np.where(asked, chance, np.nan), np.where(asked, p, np.nan), positions)
+
+    @classmethod
+    def by_turning(cls, own: Float[Array, "L H P"], others: Float[Array, "L H P"], positions: int) -> Null:
+        """The same for shares of hits, which are all or nothing: p = (1 + k)/(1 + N), k of N random ways to turn the
+        signs of the differences give as large a mean."""
+        found = cls.of(own, others, positions)
+        asked = np.isfinite(found.p)
+        if not asked.any():
+            return found
+        differences = (own - others)[asked]
+        signs = np.random.default_rng(0).choice([-1.0, 1.0], (TURNED, own.shape[-1]))
+        reached = (signs @ differences.T >= differences.sum(-1) - 1e-9).sum(0)
+        p = found.p.copy()
+        p[asked] = (1 + reached) / (1 + TURNED)
+        return cls(found.chance, p, positions)
 
     @cached_property
     def beaten(self) -> Bool[NDArray[np.bool_], "L H"]:
@@ -75,12 +94,14 @@ def evidence(roles: Roles, name: str, node: Head, floor: float = -np.inf) -> Evi
         return Evidence(name, score, np.nan, np.nan, f"{name} has no null")
     chance, p = (float(matrix[node.layer, node.head]) for matrix in (null.chance, null.p))
     why = ""
-    if not score >= floor:
+    if not np.isfinite(score):
+        why = f"{name} has no value on these prompts"
+    elif not score >= floor:
         why = f"score below {floor:g}"
     elif null.positions < POSITIONS:
         why = f"only {null.positions} distinct positions"
     elif not np.isfinite(p):
-        why = "fewer than six prompts"
+        why = "fewer than six prompts, or distinct words"
     elif not null.beaten[node.layer, node.head]:
         why = "no more than its own null"
     return Evidence(name, score, chance, p, why)

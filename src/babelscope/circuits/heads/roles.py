@@ -70,30 +70,38 @@ class Direct:
 
     target: Float[Array, "L H P"]
     foil: Float[Array, "L H P"]
-    elsewhere: Float[Array, "L H P"]
-    """mean of target − foil over the target and foil words of the *other* prompts: a rule, not a copy"""
+    elsewhere: Float[Array, "L H W"]
+    """target − foil of each distinct pair of words, mean over the prompts that ask for *other* words: a rule, not a
+    copy. By words, since a head that writes the same on every prompt repeats each pair's sign as often as there are
+    prompts."""
 
 
 @torch.no_grad()
 def direct(model: Model, pairs: Sequence[PromptPair]) -> Direct:
     """Direct attribution of every head to target and foil (their first tokens), and to those of other prompts."""
     check_model(model)
-    shape = (model.layers, model.heads, len(pairs))
-    target, foil, elsewhere = np.full((3, *shape), np.nan)
+    shape = (model.layers, model.heads)
+    target, foil = np.full((2, *shape, len(pairs)), np.nan)
     first = torch.tensor([[pair.target[0], pair.foil[0]] for pair in pairs], device=model.device)
     rows = model.unembedding[first].to(torch.promote_types(model.dtype, torch.float32))  # [P, 2, D]
-    overall = (rows[:, 0] - rows[:, 1]).sum(0)
+    words, owner = first.unique(dim=0, return_inverse=True)  # distinct pairs of words, and whose prompt is whose
+    told = rows.new_zeros(len(words), rows.shape[-1]).index_copy(0, owner, rows[:, 0] - rows[:, 1])  # [W, D]
+    whole = np.zeros((*shape, len(words)))
+    own = np.zeros((*shape, len(words)))
     scale = model.logit_scale
     for group in equal_length(pairs, token_budget(model.device)):
         seen = run(model, torch.tensor([pairs[place].clean for place in group], device=model.device), mlps=False)
         frozen = frozen_norm(model.norm("final"), seen.residual[-1][:, -1])
-        own = rows[group]
         for layer in model.attention_layers:
             parts = frozen.part(head_writes(model, seen, layer, -1)[0])  # [H, N, D]
-            both = torch.einsum("hnd,nwd->hnw", parts, own).float().cpu().double().numpy() * scale
+            both = torch.einsum("hnd,nwd->hnw", parts, rows[group]).float().cpu().double().numpy() * scale
             target[layer][:, group], foil[layer][:, group] = both[..., 0], both[..., 1]
-            everywhere = (parts @ overall).float().cpu().double().numpy() * scale
-            elsewhere[layer][:, group] = (everywhere - (both[..., 0] - both[..., 1])) / max(1, len(pairs) - 1)
+            whole[layer] += (parts.sum(1) @ told.T).float().cpu().double().numpy() * scale
+            np.add.at(own[layer].T, owner[group].cpu().numpy(), (both[..., 0] - both[..., 1]).T)
+    others = len(pairs) - np.bincount(owner.cpu().numpy(), minlength=len(words))
+    elsewhere = np.full((*shape, len(words)), np.nan)
+    for layer in model.attention_layers:
+        elsewhere[layer] = np.where(others > 0, (whole[layer] - own[layer]) / np.maximum(others, 1), np.nan)
     return Direct(target, foil, elsewhere)
 
 
@@ -157,7 +165,9 @@ def role_scores(
     scores["writes foil"] = written.foil.mean(-1)
     scores["writes target − foil"] = (written.target - written.foil).mean(-1)
     scores["writes target − foil of other prompts"] = written.elsewhere.mean(-1)
-    nulls["writes target − foil of other prompts"] = Null.of(written.elsewhere, 0 * written.elsewhere, len(pairs))
+    nulls["writes target − foil of other prompts"] = Null.of(
+        written.elsewhere, 0 * written.elsewhere, written.elsewhere.shape[-1]
+    )
     if "IO" in common:
         scores["attention END→IO × writes IO"] = attention_projection(between[end, common.index("IO")], written.target)
     if "VERB1" in common:

@@ -265,7 +265,12 @@ class _Work:
             if not strong:
                 return None
         twins = same_answer(self.pairs, asked.answer_roles, asked.seed, self.pool)
-        return self._effects(twins, into, gone, "-null", strong) if twins else None
+        if not twins:
+            return None
+        nothing = self._effects(twins, into, gone, "-null", strong)
+        # a pair that is patched with itself says nothing of chance
+        alone = [tuple(twin.corrupted) == tuple(twin.clean) for twin in twins]
+        return replace(nothing, patched=np.where(alone, np.nan, nothing.patched)) if any(alone) else nothing
 
     def _before(self, found: Mapping[str, Found], into: Sequence[Receiver]) -> Effects:
         """The same paths with nothing knocked out: an earlier step's, where one asked the same."""

@@ -52,7 +52,8 @@ def select(
     paired t, Benjamini–Hochberg at `q`, and |S| ≥ `sigmas`·σ; with fewer than six pairs nothing is selected. Of a head
     that carries nothing of the answer both have one distribution, so their difference is symmetric and t holds however
     skewed effects are. Without a null, against zero, skewness is reckoned with (`skewed_test`). Senders that `null`
-    leaves out, and those that a screen left unpatched, count as tests that were not passed.
+    leaves out, and those that a screen left unpatched, count as tests that were not passed; pairs for which it has no
+    number (they have no counterfactual) are left out of the test.
     Raises InputError for an unknown rule, or a null over other senders or pairs.
     """
     strength = np.abs(effects.effect)
@@ -71,7 +72,8 @@ def select(
             same = [node for node, there in zip(effects.senders, tested) if there] == list(null.senders)
             if not same or null.differences.shape[1] != differences.shape[1]:
                 raise InputError("the null has other senders or another number of pairs than the effects")
-            differences = differences[tested] - null.differences
+            known = np.isfinite(null.differences).all(0)  # pairs that have a counterfactual
+            differences = (differences[tested] - null.differences)[:, known]
         p[tested] = skewed_test(differences) if null is None else prompt_test(differences)
         # heads that nobody patched, or tested, count as tests that were not passed
         untested = effects.screening.left if effects.screening else 0
