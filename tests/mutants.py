@@ -125,6 +125,13 @@ MUTANTS = (
     Mutant("l02", "a concept's gain with the wrong sign", "latent/separation.py",
            'gained[SOURCES[0]] - gained["other concept"]', 'gained["other concept"] - gained[SOURCES[0]]',
            "latent_patching"),
+    Mutant("a01", "growth over a sweep with the wrong sign", "claims/measures/sweeps.py",
+           "return Part(name, observed[1] - observed[0], low, high",
+           "return Part(name, observed[0] - observed[1], low, high", "claims"),
+    Mutant("a02", "a circuit against the controls with the wrong sign", "claims/measures/circuits.py",
+           "float(value[0] - value[1]), low, high", "float(value[1] - value[0]), low, high", "claims"),
+    Mutant("a03", "falling similarity with the wrong sign", "claims/measures/residual.py",
+           "found[1][0] - found[0][0], low, high", "found[0][0] - found[1][0], low, high", "claims"),
     Mutant("l03", "entropy of a lens in nats", "latent/lens.py",
            "(lse - weighted / mass) / log(2)", "(lse - weighted / mass)", "latent_lens"),
 )  # fmt: skip

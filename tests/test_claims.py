@@ -11,12 +11,14 @@ import pytest
 import yaml
 
 from babelscope import load_model
+from babelscope.circuits.core.faithfulness import Scored
 from babelscope.claims import Part, Verdict, aggregate, judge, packaged_claims
 from babelscope.claims.case import Case, permuted_ids, permuted_labels
 from babelscope.claims.claim import load_claim, parse_claim
 from babelscope.claims.measures import MEASURES
+from babelscope.claims.measures.circuits import _difference
 from babelscope.claims.measures.regions import any_region
-from babelscope.claims.measures.residual import _hsic, correlated
+from babelscope.claims.measures.residual import _cka, _gap, _hsic, correlated, similarity_falls
 from babelscope.claims.measures.routing import normalised_divergence
 from babelscope.claims.measures.steering import _paired
 from babelscope.claims.measures.sweeps import alignment_grows, regions_shrink, right_endings
@@ -28,6 +30,7 @@ from babelscope.errors import InputError, PlanError, RunError
 from babelscope.evaluation import load_stories
 from babelscope.latent.separation import head_start, matched_gain
 from babelscope.regions.recording import record
+from babelscope.regions.residual import record_residual
 from babelscope.regions.similarity import whole_means
 from babelscope.studies.region_settings import RegionsSettings
 from babelscope.studies.regions import study_regions
@@ -387,3 +390,22 @@ def test_what_grows_is_the_last_point_minus_the_first():
     share, lrds = regions_shrink(case)
     assert share.estimate == pytest.approx(float(any_region(large).mean()) - float(any_region(small).mean()))
     assert lrds.estimate == pytest.approx(float(whole_means(large).lrds) - float(whole_means(small).lrds))
+
+
+def test_a_circuit_against_the_controls_is_its_own_share_minus_theirs():
+    rng = np.random.default_rng(0)
+    noise = rng.normal(0, 0.02, (2, 30))
+    scored = Scored(2.0 * (np.array([[0.8], [0.3]]) + noise), empty=np.zeros(30), whole=np.full(30, 2.0))
+    found = _difference("circuit minus control", scored, Case((), "", "", bootstrap=200))
+    assert found.estimate == pytest.approx(0.5, abs=0.02)
+    assert 0.45 < found.low <= found.estimate <= found.high < 0.55
+
+
+def test_similarity_falls_by_the_last_point_minus_the_first():
+    case = Case(("pocket:pocket-bloom-s", "pocket:pocket-bloom-m"), "pocket:heldout", "", 8, draws=5, bootstrap=40)
+    gap, cka = similarity_falls(case)
+    small, large = (
+        record_residual(load_model(model), case.sentences(), ("mean",)).recordings["mean"] for model in case.models
+    )
+    assert gap.estimate == pytest.approx(_gap(large, case)[0] - _gap(small, case)[0])
+    assert cka.estimate == pytest.approx(_cka(large) - _cka(small))

@@ -221,7 +221,7 @@ def test_heads_and_attention_are_shown(page):
     page.get_by_role("button", name="Run", exact=True).click()
     assert "logit" in _filled(page, "Logit difference")
     page.get_by_role("button", name="Show attention").click()
-    page.locator(".bs-heat.turned").wait_for()
+    page.locator(".bs-heat.turned").nth(1).wait_for()  # the circuit over the tokens is the first
     assert page.locator(".bs-heat.turned tbody tr").count() > 10
 
 
@@ -274,7 +274,13 @@ def _used(page, name):
         page.get_by_role("button", name="Run", exact=True).click()
         _filled(page, "Logit difference")
         page.get_by_role("button", name="Show attention").click()
-        page.locator(".bs-heat.turned").wait_for()
+        page.locator(".bs-heat.turned").nth(1).wait_for()  # the circuit over the tokens is the first
+    elif name == "Latent language":
+        page.get_by_role("button", name="Read the layers").click()
+        page.locator(".bs-heat", has_text="Probability of the word").locator("visible=true").wait_for()
+    elif name == "Steering":
+        page.get_by_role("button", name="Write", exact=True).click()
+        page.locator(".bs-side h3", has_text="Steered").wait_for()
     else:
         page.get_by_role("button", name="Show", exact=True).click()  # no run is open: a notice says so
         page.locator(".toast-header").first.wait_for()
@@ -282,7 +288,7 @@ def _used(page, name):
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
-@pytest.mark.parametrize("name", ["Sentences", "Regions", "Neurons", "Circuits", "Run"])
+@pytest.mark.parametrize("name", ["Sentences", "Regions", "Neurons", "Circuits", "Latent language", "Steering", "Run"])
 def test_no_serious_barrier(page, name, theme):
     """Nothing is left out: what the framework does badly is mended from outside (`page.make_theme`, `QUIET_TOASTS`)."""
     _used(page, name)

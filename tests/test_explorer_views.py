@@ -111,8 +111,8 @@ def test_heads_are_shown_over_the_tokens_from_where_they_act(session, tmp_path):
     whole = Session(session.model, open_run(tmp_path / "run"))
     whole.__dict__["_pairs"] = session.__dict__["_pairs"]
     mover, duplicate = token_circuits.over_tokens(whole, example.prompt, "en", found, Work()).readers
-    assert (mover.layer, mover.head, mover.what) == (1, 3, "name mover, effect -0.5 (-0.75 to -0.25)")
-    assert duplicate.what == "duplicate-token, effect -0.1"
+    assert (mover.layer, mover.head, mover.what) == (1, 3, "name mover, effect −0.50 (−0.75 to −0.25)")
+    assert duplicate.what == "duplicate-token, effect −0.10"
     assert drawn.roles[duplicate.place].split() == ["S2"]
     assert all(math.isnan(one) for one in duplicate.attention[duplicate.place + 1 :])
     assert sum(duplicate.attention[: duplicate.place + 1]) == pytest.approx(100, abs=1e-3)

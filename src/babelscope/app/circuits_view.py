@@ -91,7 +91,9 @@ def _over_tokens(circuit: TokenCircuit) -> str:
     names = [
         f"{_visible(word)} · {role}" if role else _visible(word) for word, role in zip(circuit.words, circuit.roles)
     ]
-    rows = [f"{one.layer}.{one.head} {one.what}; from {_visible(circuit.words[one.place])}" for one in circuit.readers]
+    rows = [
+        f"{one.layer}.{one.head} {one.what}; from “{_visible(circuit.words[one.place])}”" for one in circuit.readers
+    ]
     titles = [[f"{row}: {column}" for column in names] for row in rows]
     caption = (
         f"The circuit over the tokens ({circuit.source}): how much each head reads of each token, in percent, from "

@@ -52,13 +52,11 @@ def rule(session: Session) -> str:
         return ""
     facts = regions.facts
     if regions.method == "contrast" and "effect" in facts:
-        return (
-            f"the region of a language holds the neurons whose effect lies {float(facts['effect']):g} standard "
-            f"deviations or more above the other languages, at a false discovery rate of {float(facts['rate']):.0%}"
-            if facts.get("sign", "raised") == "raised"
-            else f"regions by contrast of neurons that are {facts['sign']}, at a false discovery rate of "
-            f"{float(facts['rate']):.0%}"
-        )
+        rate = f"at a false discovery rate of {100 * float(facts['rate']):.3g} %"
+        if facts.get("sign", "raised") != "raised":
+            return f"regions by contrast of neurons that are {facts['sign']}, {rate}"
+        least = f"{float(facts['effect']):g} standard deviations or more above the other languages"
+        return f"the region of a language holds the neurons whose effect lies {least}, {rate}"
     if "threshold" in facts:
         return f"the region of a language holds the neurons with z > {float(facts['threshold']):.3g}"
     return f"regions by {regions.method}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import groupby
 from typing import Any
 
 import gradio as gr
@@ -22,6 +23,7 @@ from babelscope.app.page import (
     text_table,
     told,
 )
+from babelscope.languages import english_name
 from babelscope.wording import decimals
 
 
@@ -89,9 +91,10 @@ def _passages(seen: neurons.Neuron) -> str:
     """What was typed, then the sentences of each language that move the neuron most, tinted token by token."""
     most = max((abs(value) for one in seen.passages for value in one.values), default=1.0) or 1.0
     parts: list[str] = []
-    for one in seen.passages:
-        text = token_text(one.words, one.values, most)
-        parts.append(f"<h4>{shown(one.language or 'your text')}</h4>{text}")
+    for language, group in groupby(seen.passages, lambda one: one.language):
+        name = f"{english_name(language)} ({language})" if language else "your text"
+        parts.append(f"<h4>{shown(name)}</h4>")
+        parts += [token_text(one.words, one.values, most) for one in group]
     if not parts:
         return ""
     note = (

@@ -136,7 +136,8 @@ class Page:
         off = [code for code in asked.get("off", "").split(",") if code in languages]
         view = asked.get("view", "")
         return {
-            "tabs": ANY.Tabs(selected=view if view in VIEWS else VIEWS[0]),
+            # without a view in the address, the tab that was chosen meanwhile stays
+            "tabs": ANY.Tabs(selected=view) if view in VIEWS else ANY.update(),
             "open": facts_line(facts.session_facts(session)),
             "sentences": asked.get("sentences", text),
             "regions": ANY.update(choices=named, value=off or [code for code in languages if code == start]),

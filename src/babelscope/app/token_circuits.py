@@ -18,7 +18,7 @@ from babelscope.app.work import Work
 from babelscope.figures.facts import rows_of
 from babelscope.results.schemas.circuits import Role
 from babelscope.tasks import TASKS
-from babelscope.wording import number
+from babelscope.wording import decimals
 
 STRONGEST = 8
 """heads that are shown where no circuit of a run is open"""
@@ -63,7 +63,7 @@ def over_tokens(session: Session, prompt: str, language: str, found: Answer, wor
         order = found.heads.abs().flatten().argsort(descending=True)[:STRONGEST].tolist()
         width = found.heads.shape[1]
         heads = [
-            (at // width, at % width, f"adds {number(float(found.heads.flatten()[at]))}", "END")
+            (at // width, at % width, f"adds {decimals(float(found.heads.flatten()[at]))}", "END")
             for at in order
             if not math.isnan(float(found.heads.flatten()[at]))
         ]
@@ -92,11 +92,11 @@ def _of_run(session: Session, language: str) -> tuple[list[tuple[int, int, str, 
     task = TASKS.get(str((run.manifest.get("asked") or {}).get("task")))
     at = {step.name: step.at or "END" for step in (task.steps if task else ())}
     heads = [
-        (row.layer, row.head, f"{row.role}, effect {number(row.effect)}{_ends(row)}", at.get(row.step, "END"))
+        (row.layer, row.head, f"{row.role}, effect {decimals(row.effect)}{_ends(row)}", at.get(row.step, "END"))
         for row in rows
     ]
     return heads, f"the circuit of the run {run.source} in {language}, found by patching"
 
 
 def _ends(row: Role) -> str:
-    return "" if math.isnan(row.effect_low) else f" ({number(row.effect_low)} to {number(row.effect_high)})"
+    return "" if math.isnan(row.effect_low) else f" ({decimals(row.effect_low)} to {decimals(row.effect_high)})"

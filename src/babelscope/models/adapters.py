@@ -6,6 +6,7 @@ An unmerged adapter adds to what a module multiplies with, so that the module's 
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -84,11 +85,13 @@ def merged(folder: Path, name: str, load: Callable[[str], Any]) -> tuple[Any, di
     }
     facts = {"base_weight_hash": weight_hash(parts), "adapter_hash": _hash(folder)}
     try:
-        adapted = PeftModel.from_pretrained(base, str(folder))
-        # peft only warns of tensors that do not fit, and leaves random ones in their places
-        result = adapted.load_adapter(str(folder), "default")
-        odd: list[str] = [*result.missing_keys, *result.unexpected_keys]
-        whole: Any = base if odd else adapted.merge_and_unload()
+        with warnings.catch_warnings():
+            # peft only warns of tensors that do not fit, and leaves random ones in their places: they are counted here
+            warnings.simplefilter("ignore")
+            adapted = PeftModel.from_pretrained(base, str(folder))
+            result = adapted.load_adapter(str(folder), "default")
+            odd: list[str] = [*result.missing_keys, *result.unexpected_keys]
+            whole: Any = base if odd else adapted.merge_and_unload()
     except Exception as error:
         raise ModelError(f"the adapter of {name} cannot be merged: {first_line(error)}") from error
     if odd:
