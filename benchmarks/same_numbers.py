@@ -81,7 +81,23 @@ AREAS = "CPR ranks by signed scores and CMD by absolute ones, both on the prompt
 WORDS = "words of the lexicons were mended, and random text is made of their tokens"
 ROLES = "a role needs its floor and beats its own null; else it is a candidate"
 STUDENT = "ends by leaving one out and Student's t, where a bootstrap was"
+DRAWN = "resamples are drawn by document, with another sequence of random numbers"
+CONTRAST = "the method contrast is new"
 PURPOSE = {
+    "regions/array *_low/value": STUDENT,
+    "regions/array *_high/value": STUDENT,
+    "regions/perplexity/delta_*": STUDENT,
+    "regions/selectivity/*": STUDENT,
+    "regions/dose/delta_*": STUDENT,
+    "regions/alignment*/low": STUDENT,
+    "regions/alignment*/high": STUDENT,
+    "regions/alignment/rows*": "facts of texts have no layer",
+    "regions/calibration/excess_*": "ends of the excess are Student's, of resamples and draws together",
+    "regions/stability/*": DRAWN,
+    "regions/agreement/rows*": CONTRAST,
+    "regions/methods/rows*": CONTRAST,
+    "regions/region_size/rows*": CONTRAST,
+    "regions/dose/rows*": CONTRAST,
     "sweep/array *_low/value": STUDENT,
     "sweep/array *_high/value": STUDENT,
     "sweep/p*/*_low": STUDENT,

@@ -243,12 +243,14 @@ def photograph_explorer(what: list[str], name: str) -> None:
         page = opened.new_page(viewport={"width": 1180, "height": 980})
         page.set_default_timeout(300_000)
         page.goto(address)
+        tab(page, "Sentences")
         page.get_by_role("button", name="Take translations").click()
         filled(page, "Sentences")
         page.get_by_role("button", name="Compare").click()
         page.locator(".bs-heat").first.wait_for()
         snap(page, f"explorer-{name}-sentences")
         tab(page, "Regions")
+        page.get_by_label("English (en)", exact=True).uncheck()
         page.get_by_label("Chinese (zh)", exact=True).check()
         page.get_by_label("Beginnings in", exact=True).click()
         page.get_by_role("option", name="Chinese (zh)", exact=True).click()
@@ -271,8 +273,12 @@ def photograph_explorer(what: list[str], name: str) -> None:
             page.get_by_role("button", name="Run", exact=True).click()
             filled(page, "Logit difference")
             page.get_by_role("button", name="Show attention").click()
-            page.locator(".bs-heat.turned").wait_for()
+            page.locator(".bs-heat.turned").nth(1).wait_for()  # the circuit over the tokens is the first
             snap(page, f"explorer-{name}-circuits")
+            tab(page, "Steering")
+            page.get_by_role("button", name="Write", exact=True).click()
+            page.locator(".bs-side h3", has_text="strength 2").wait_for()
+            snap(page, f"explorer-{name}-steering")
 
 
 def tab(page: Any, name: str) -> None:
@@ -393,7 +399,9 @@ font of the machine that made these pictures holds.*
 
 ![Neurons: one neuron by language](img/gallery-explorer-pocket-neurons.webp)
 
-![Circuits: heads and attention on a prompt](img/gallery-explorer-pocket-circuits.webp)
+![Circuits: a circuit over the tokens, heads and attention on a prompt](img/gallery-explorer-pocket-circuits.webp)
+
+![Steering: what is written with a direction between two languages added](img/gallery-explorer-pocket-steering.webp)
 """
 
 

@@ -100,15 +100,23 @@ def _changes(event: str, arguments: tuple[object, ...], inside: str) -> bool:
         if not isinstance(flags, int) or not flags & _FOR_WRITING:
             return False
         return _below(arguments[0], inside)
-    return event in _CHANGES and any(_below(place, inside) for place in arguments[:2])
+    return event in _CHANGES and any(_below(place, inside, arguments) for place in arguments[:2])
 
 
-def _below(place: object, inside: str) -> bool:
+def _below(place: object, inside: str, arguments: tuple[object, ...] = ()) -> bool:
     if not isinstance(place, str | bytes | os.PathLike):
         return False
     name = os.fsdecode(place)
-    # what shutil removes it names relative to an open folder
-    return name.startswith(inside) or os.sep not in name
+    if name.startswith(inside):
+        return True
+    if os.sep in name:
+        return False
+    # what shutil removes it names relative to an open folder, which may be scratch space elsewhere
+    handle = arguments[-1] if arguments and isinstance(arguments[-1], int) else -1
+    try:
+        return f"{os.readlink(f'/proc/self/fd/{handle}')}{os.sep}".startswith(inside)
+    except OSError:
+        return not os.path.isdir("/proc/self/fd")
 
 
 def shown(folder: Path) -> list[str]:

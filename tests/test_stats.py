@@ -138,3 +138,17 @@ def test_ratio_interval_names_its_method_by_the_number_of_documents():
 def test_parts_of_documents_add_up_to_the_ratio():
     total, size = np.array([3.0, 5.0, 4.0]), np.array([2.0, 3.0, 4.0])
     assert stats.document_parts(total, size).mean() == pytest.approx(12 / 9)
+
+
+@pytest.mark.parametrize("n", [5, 10, 30, 400])
+@pytest.mark.parametrize("change", [-1.0, 0.1, 1 / 3])
+def test_samples_of_equal_items_say_nothing_of_the_interval(n, change):
+    """Most resamples of items of which one differs are all alike: their error is 0 up to rounding, no divisor."""
+    items = np.full(n, 1 / 7)
+    items[0] += change
+    low, high = stats.mean_ends(items)
+    assert abs(low - items.mean()) < 5 * abs(change)
+    assert abs(high - items.mean()) < 5 * abs(change)
+    ratio = stats.ratio_t(items * 3, np.full(n, 3.0))
+    assert abs(ratio.low - items.mean()) < 5 * abs(change)
+    assert abs(ratio.high - items.mean()) < 5 * abs(change)

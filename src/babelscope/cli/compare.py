@@ -95,7 +95,7 @@ def _table(name: str, frame: Any) -> Any:
     from rich.table import Table
 
     left = f" (the first {_MOST} of {len(frame)}; --out FOLDER for all)" if len(frame) > _MOST else ""
-    columns = [_NAMES.get(column, column) for column in frame.columns]
+    columns = [_NAMES.get(column, column) for column in map(str, frame.columns)]
     table = Table(*columns, title=f"{name}{left}", title_justify="left", box=None)
     for row in frame.head(_MOST).itertuples(index=False):
         table.add_row(*(_cell(value) for value in row))

@@ -58,16 +58,16 @@ def shown_table(block: Table, languages: Collection[str], say: Callable[[str], s
     ends = {end for pair in owners.values() for end in pair}
     names = [str(name) for name in frame.columns if str(name) not in ends]
     alike = [name for name in names if len(frame) > 1 and name not in block.text_columns and name not in owners
-             and _one_value(frame[name])]  # fmt: skip
+             and _one_value(frame, name)]  # fmt: skip
     alike = alike if len(names) - len(alike) > 1 else []
     explained = "why" in frame and any(_missing(value) is False for value in frame["why"].tolist())
     first = frame.head(block.most)
     columns = tuple(
         _column(block, first, name, owners.get(name), languages)
         for name in names
-        if name not in alike and (explained or not _empty(frame[name]))
+        if name not in alike and (explained or not _empty(frame, name))
     )
-    said = "; ".join(_said(block, name, languages) for name in alike if explained or not _empty(frame[name]))
+    said = "; ".join(_said(block, name, languages) for name in alike if explained or not _empty(frame, name))
     columns = tuple(replace(one, heading=say(one.heading), definition=say(one.definition)) for one in columns)
     return ShownTable(columns, said, len(first), len(frame) - len(first))
 
@@ -111,13 +111,13 @@ def _said(block: Table, name: str, languages: Collection[str]) -> str:
     return f"{heading(name, block.name)[0]} {_cell(name, block.frame[name].iloc[0], languages)}"
 
 
-def _one_value(values: pd.Series) -> bool:
-    return len({str(value) for value in values.tolist()}) == 1
+def _one_value(frame: pd.DataFrame, name: str) -> bool:
+    return len({str(value) for value in frame[name].tolist()}) == 1
 
 
 def _missing(value: object) -> bool:
     return value is None or value != value or value == ""
 
 
-def _empty(values: pd.Series) -> bool:
-    return all(_missing(value) for value in values.tolist())
+def _empty(frame: pd.DataFrame, name: str) -> bool:
+    return all(_missing(value) for value in frame[name].tolist())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import asdict
 from os import PathLike
 from pathlib import Path
@@ -191,14 +191,14 @@ def _mean(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
 def sentences(table: pd.DataFrame) -> list[str]:
     """What was found, a sentence for each model and task."""
     found: list[str] = []
-    for _, row in table.loc[(table["set"] == ALL) & (table["language"] == ALL)].iterrows():
+    for row in table.loc[(table["set"] == ALL) & (table["language"] == ALL)].to_dict("records"):
         own = table.loc[(table["model"] == row["model"]) & (table["task"] == row["task"])]
         where = ", ".join(str(row[part]) for part in ("model", "task") if row[part])
         found.append(_sentence(where, row, own.loc[own["language"] != ALL]))
     return found
 
 
-def _sentence(where: str, row: pd.Series, own: pd.DataFrame) -> str:
+def _sentence(where: str, row: Mapping[Hashable, Any], own: pd.DataFrame) -> str:
     """One sentence of a model and task; `own`: its rows by language."""
     counted, answers = int(row["counted"]), int(row["answers"])
     beginning = f"{where}: " if where else ""

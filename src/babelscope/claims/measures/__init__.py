@@ -46,9 +46,9 @@ MEASURES: Mapping[str, Measure] = {
     "regions.sads": Measure(regions.sads),
     "regions.excess_sklr": Measure(regions.excess_sklr),
     "regions.excess_region": Measure(regions.excess_region),
-    "regions.depth_contrast": Measure(regions.depth_contrast),
+    "regions.depth_contrast": Measure(regions.depth_contrast, n=280),
     "regions.lape_depth": Measure(regions.lape_depth, passes="25 passes over the sentences"),
-    "perplexity.selectivity": Measure(regions.selectivity, tokens=1024, passes=_SWITCHED),
+    "perplexity.selectivity": Measure(regions.selectivity, passes=_SWITCHED),
     "perplexity.selectivity_lape": Measure(regions.selectivity_lape, passes=_SWITCHED),
     "perplexity.relevance_gain": Measure(
         regions.relevance_gain,
