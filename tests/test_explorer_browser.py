@@ -264,6 +264,7 @@ def _used(page, name):
         _field(page, "Prompt").fill("Then Mary went to")
         page.get_by_label("Chinese (zh)", exact=True).check()
         page.get_by_role("button", name="Continue").click()
+        page.wait_for_timeout(300)  # until it has begun
         page.locator(".bs-side mark").first.wait_for()
     elif name == "Neurons":
         page.get_by_role("button", name="Look at one").click()
@@ -280,10 +281,13 @@ def _used(page, name):
         page.locator(".bs-heat", has_text="Probability of the word").locator("visible=true").wait_for()
     elif name == "Steering":
         page.get_by_role("button", name="Write", exact=True).click()
+        page.wait_for_timeout(300)  # until it has begun
         page.locator(".bs-side h3", has_text="Steered").wait_for()
     else:
         page.get_by_role("button", name="Show", exact=True).click()  # no run is open: a notice says so
         page.locator(".toast-header").first.wait_for()
+    # what an earlier test left stands there faded until the new result takes its place
+    page.wait_for_function("() => !document.querySelector('.pending, .progress-text')")
     page.wait_for_timeout(500)  # colours fade in, and are measured
 
 
