@@ -232,9 +232,9 @@ def test_statistics_are_calibrated():
     assert prompt_test(six, "greater")[()] == pytest.approx(0.025, abs=1e-6)
     assert prompt_test(-six, "greater")[()] == pytest.approx(0.975, abs=1e-6)
     assert np.allclose(prompt_interval(six), (0, 2 * 2.570582), atol=1e-5)
-    # the same on every prompt: no t, but one (or two) of all 64 ways to turn the signs, and never 0
-    assert prompt_test(np.full(6, 2.0))[()] == 2 / 64
-    assert prompt_test(np.full(6, 0.1), "greater")[()] == 1 / 64
+    # the same on every prompt: next to 0, and never 0
+    assert 0 < prompt_test(np.full(6, 2.0))[()] < 1e-9
+    assert 0 < prompt_test(np.full(200, 0.1), "greater")[()] < 1e-9
     assert prompt_test(np.full(6, -0.1), "greater")[()] == 1
     assert prompt_test(np.zeros(6))[()] == 1
     assert np.isnan(prompt_test(np.arange(5.0))[()])  # five prompts carry no test
@@ -266,7 +266,7 @@ def test_the_test_for_skewed_effects_is_students_where_nothing_is_skewed():
     assert (p >= prompt_test(values)).all()
     assert 0.03 < (p <= 0.05).mean() < 0.07
     assert 0.03 < (skewed_test(values, "greater") <= 0.05).mean() < 0.07
-    assert skewed_test(np.full((2, 6), 2.0)).tolist() == [2 / 64, 2 / 64]  # the same on every prompt
+    assert (skewed_test(np.full((2, 6), 2.0)) < 1e-9).all()  # the same on every prompt
     assert np.isnan(skewed_test(np.zeros((2, 5)))).all()
     # a heavy tail on one side leaves the test on that side as it is
     right = generator.exponential(1, (48, 10))

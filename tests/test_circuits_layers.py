@@ -256,7 +256,7 @@ def test_mixers_are_named():
 @pytest.mark.parametrize(
     ("family", "wrong", "told"),
     [
-        ("qwen3_5", dict(head_gates=""), "heads miss their values"),
+        ("qwen3_5", dict(head_gates=""), "makes 16 rows, not 2 heads"),
         ("lfm3", dict(state_write="conv.out_proj"), "embedding \\+ writes miss"),
         ("deepseek_v3", dict(key_latent=("self_attn.kv_a_proj_with_mqa", "input_layernorm")), "cannot run|misses q, k"),
         ("falcon_h1", dict(mlp_norm="input_layernorm"), "norms of the stream miss"),

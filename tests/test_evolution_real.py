@@ -189,7 +189,7 @@ def test_sweep_on_the_command_line(real_sweep, capsys, tmp_path):
     [
         (["pocket-scales"], "--out DIR"),
         (["--out", "x"], "name a plan file or preset"),
-        (["status"], "--directory requires an argument"),
+        (["status"], "DIRECTORY is missing"),
         (["pocket-scales", "x", "--out", "y"], "unused Tokens: ['x']"),
         (["pocket-scales", "--out", "y", "--engine", "dask"], 'Choose from: "local", "ray"'),
         (["pocket-scales", "--out", "y", "--keep-weights", "some"], 'Choose from: "none", "last", "all"'),

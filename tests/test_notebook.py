@@ -18,8 +18,9 @@ from babelscope.notebook import table
 from babelscope.regions import RegionSet
 from babelscope.regions.recording import Recording
 from babelscope.regions.similarity import Means, neuron_means
-from babelscope.regions.table import DeactivationTable, Row
+from babelscope.regions.table import DeactivationTable
 from babelscope.results import RunWriter, open_run
+from babelscope.results.schemas.regions import Perplexity
 
 from .synthetic_runs import HOSTILE, write_circuits, write_regions, write_sweep
 
@@ -51,7 +52,10 @@ def deactivated():
     cell = {"draw": -1, "neurons": 5, "nll": 1.0, "tokens": 9, "bytes": 9, "bits_per_byte": 1.0, "documents": 1}
     numbers = ("increase_percent", "increase_low", "increase_high", "delta_nll", "delta_low", "delta_high")
     rest = {**dict.fromkeys(numbers, 0.0), "interval": "", "why": ""}
-    rows = [Row(language=NASTY, deactivated=x, perplexity=p, **cell, **rest) for x, p in (("base", 10.0), ("zh", 15.0))]
+    rows = [
+        Perplexity(language=NASTY, deactivated=x, perplexity=p, **cell, **rest)
+        for x, p in (("base", 10.0), ("zh", 15.0))
+    ]
     return DeactivationTable(tuple(rows), ())
 
 

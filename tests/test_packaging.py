@@ -15,7 +15,7 @@ from babelscope import __version__
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 NOTEBOOKS = sorted((ROOT / "docs" / "notebooks").glob("*.py"))
-OTHER_NAMES = {"torch": "pytorch", "matplotlib": "matplotlib-base"}
+OTHER_NAMES = {"torch": "pytorch", "matplotlib": "matplotlib-base", "brotli": "brotli-python"}
 """PyPI's name → conda-forge's, where they differ"""
 
 

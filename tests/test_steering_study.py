@@ -295,7 +295,7 @@ def test_the_study_leaves_its_tables_sentences_and_edits(tmp_path_factory):
     for name in figure_names(found):
         assert save_figure(draw(found, name), found.path.parent / f"{name}.png", 40).exists()
     first = found.manifest["summary"]["sentences"][0]
-    assert first.startswith("With diffmean at layer 3, α 1.5, ")
+    assert first.startswith("Steered (diffmean at layer 3, strength α = 1.5), ")
     assert first.endswith("2 draws of random directions are too few for p below 0.05; 19 can show it.")
     saved = load_edit(found.path / "edits/en-fr-diffmean.safetensors")
     assert saved.facts["fit_documents"] == 30
@@ -381,7 +381,7 @@ def test_the_verbs_run_and_refuse_in_one_line(tmp_path):
         csv.writer(stream).writerows([["completion", "language"], ["Les enfants jouent dans le jardin", "fr"]])
     done = command("confusion", str(answers), "--out", str(tmp_path / "run"))
     assert done.exit_code == 0
-    assert "100 % of 1 answers" in done.stdout
+    assert "100 % of the answers stay in the language" in done.stdout
     refused = command(
         "steer", "pocket:pocket-bloom-s", "--corpus", "pocket:heldout?n=60", "--pairs", "en:de", "--out", "x"
     )
