@@ -22,7 +22,7 @@ from typing import Any
 from PIL import Image
 
 from babelscope import open_run
-from babelscope.figures import FIGURES, draw
+from babelscope.figures import FIGURES, draw, figure_names
 from babelscope.report import write_report
 
 DOCS = Path(__file__).parent
@@ -109,11 +109,19 @@ def command_of(name: str) -> str:
     return f"babelscope figure runs/gallery/{run_of(name)} {name}{options} --out {name}.pdf"
 
 
+def drawn(folder: Path) -> list[str]:
+    """Names of the figures that the runs of the gallery hold, in the order of the page."""
+    return [
+        name
+        for kind in HEADINGS
+        for name, one in FIGURES.items()
+        if one.kind == kind and name in figure_names(open_run(folder / run_of(name)))
+    ]
+
+
 def draw_figures(folder: Path) -> None:
     """One small PNG of each kind of figure."""
-    for name, one in FIGURES.items():
-        if one.kind not in HEADINGS:
-            continue
+    for name in drawn(folder):
         words = OPTIONS.get(name, "").split()
         options = {key.removeprefix("--"): value for key, value in zip(words[::2], words[1::2])}
         drawing = draw(open_run(folder / run_of(name)), name, **options)
@@ -412,7 +420,7 @@ def page() -> str:
     for kind, heading in HEADINGS.items():
         parts.append(f"\n## {heading}\n")
         for name, one in FIGURES.items():
-            if one.kind == kind:
+            if one.kind == kind and (IMAGES / f"gallery-{name.replace('_', '-')}.png").is_file():
                 told = (one.specify.__doc__ or "").strip().split("\n\n")[0].replace("\n", " ")
                 told = " ".join(told.split())
                 picture = f"![{name.replace('_', ' ')}](img/gallery-{name.replace('_', '-')}.png)"

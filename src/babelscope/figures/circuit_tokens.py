@@ -22,7 +22,7 @@ from babelscope.wording import decimals
 
 _TOKENS = -1.0
 """height of the row of tokens, below layer 0"""
-_APART = 0.05
+_APART = 0.085
 """between heads of one layer at one token, as a share of the width"""
 LEAST_ATTENTION = 0.1
 """mean attention from which an arrow is drawn"""

@@ -55,12 +55,17 @@ def font_files(letters: Collection[int]) -> Iterator[tuple[str, Path]]:
 @cache
 def families() -> tuple[str, ...]:
     """Font families to draw text with, the first that has a letter being used for it."""
-    installed = {entry.name for entry in font_manager.fontManager.ttflist}
+    listed = {entry.name for entry in font_manager.fontManager.ttflist}
+    found: list[str] = []
     for name in _CANDIDATES:
-        if name not in installed and (path := font_file(name)) is not None:
+        if name in listed:
+            found.append(name)
+        elif (path := font_file(name)) is not None:
+            before = len(font_manager.fontManager.ttflist)
             font_manager.fontManager.addfont(path)
-            installed.add(name)
-    return ("DejaVu Sans", *(name for name in _CANDIDATES if name in installed))
+            # a file may be called otherwise than the family in it
+            found += [entry.name for entry in font_manager.fontManager.ttflist[before:]]
+    return ("DejaVu Sans", *dict.fromkeys(found))
 
 
 def can_draw(text: str) -> bool:
