@@ -206,7 +206,7 @@ def test_the_null_of_attention_is_the_other_positions_of_the_same_query():
     model, pairs = planted.ioi("gpt2")
     roles = role_scores(model, pairs)
     null = roles.nulls["attention END→S2"]
-    assert null.p[2, 0] == 2.0 ** -len(pairs)  # the same in every prompt: one of all ways to turn the signs
+    assert 0 < null.p[2, 0] < 1e-9  # the same in every prompt
     assert null.beaten[2, 0]
     assert null.chance[2, 0] == pytest.approx(0, abs=1e-6)
     # heads with nothing planted attend evenly: one in eight positions to S2, and as much to each other one
