@@ -83,8 +83,10 @@ def subset(path: Path, letters: Iterable[int]) -> bytes | None:
     from fontTools.ttLib import TTLibError
 
     options = subsetting.Options(flavor="woff2", layout_features=["*"], notdef_outline=True, font_number=0)
+    options.drop_tables += ["FFTM"]  # the time stamp of a font editor, which has no subset
     try:
-        font: Any = subsetting.load_font(str(path), options)
+        # read here: of a broken file the library would leave its own handle open
+        font: Any = subsetting.load_font(BytesIO(path.read_bytes()), options)
         if font["OS/2"].fsType & _NOT_EMBEDDED:
             return None
         one = subsetting.Subsetter(options)
