@@ -22,6 +22,11 @@ ARGUMENTS = [
     *("--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-sync"),
     *("--disable-background-networking", "--disable-component-update"),
 ]
+SLOW = (
+    "import time; from babelscope.app import switches; own = switches.score; "
+    "switches.score = lambda *given, **named: (time.sleep(0.5), own(*given, **named))[1]"
+)
+"""perplexity of the built-in model is measured before a click on Stop arrives"""
 NASTY = '<img src=x onerror="hacked=1"><script>hacked=2</script> ${window.hacked=3} {{value}} \u202etxet'
 ENGLISH = "And he went into the house of his father."
 CHINESE = "他就進了他父親的家。"
@@ -47,7 +52,7 @@ def _model() -> list[str]:
 @pytest.fixture(scope="module")
 def address():
     command = ["explore", *_model(), "--samples", "30", "--port", "0", "--device", "cpu"]
-    code = "from babelscope.cli import main; main()"
+    code = f"{SLOW}; from babelscope.cli import main; main()"
     with subprocess.Popen(
         [sys.executable, "-c", code, *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as server:
@@ -195,16 +200,9 @@ def test_switching_chinese_off_changes_the_continuation(page):
 def test_long_work_is_stopped(page):
     _tab(page, "Regions")
     page.get_by_label("English (en)", exact=True).check()
-    for _ in range(5):  # the work may be over before the click arrives; then it is tried once more
-        page.get_by_role("button", name="Measure perplexity").click()
-        try:
-            page.get_by_role("button", name="Stop").locator("visible=true").click(timeout=15_000)
-            page.get_by_text("Stopped.").first.wait_for(timeout=5_000)
-            return
-        except playwright.TimeoutError:
-            # never hanging: what was not stopped has come to its end
-            page.get_by_text("all neurons").locator("visible=true").first.wait_for(timeout=60_000)
-    pytest.skip("the work was over before each click")
+    page.get_by_role("button", name="Measure perplexity").click()
+    page.get_by_role("button", name="Stop").locator("visible=true").click()
+    page.get_by_text("Stopped.").first.wait_for()
 
 
 def test_a_neuron_is_looked_at(page):
