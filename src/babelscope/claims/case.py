@@ -1,13 +1,16 @@
 """A claim's question put to a model and data: the original, or its twin.
 
 The twin of a case destroys what the claim is about and leaves all else: labels permuted within sentences, ids permuted
-within languages, one point at every place of a sweep.
+within languages, first and last point of a sweep exchanged on half of the items.
 """
 
 from __future__ import annotations
 
 import random
 from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
 
 from babelscope.corpora import ParallelCorpus, load_corpus
 from babelscope.errors import InputError
@@ -56,9 +59,16 @@ class Case:
             raise InputError(f"{self.models[0]} has other weights than the run was made with")
         return model
 
-    def ordered(self) -> tuple[str, ...]:
-        """The points; in the twin the last one stands at every place: without an order nothing can grow or shrink."""
-        return (self.models[-1],) * len(self.models) if self.twin == "order" else self.models
+    def halves(self, items: int) -> list[tuple[float, NDArray[np.intp]]]:
+        """Weights and items of a change from the first point of a sweep to the last: all items, with weight 1.
+
+        In the twin first and last are exchanged on a random half of the items, so that what grows cancels out while
+        models, items and noise stay: half the change of the one half minus half that of the other.
+        """
+        if self.twin != "order":
+            return [(1.0, np.arange(items))]
+        order = np.random.default_rng([self.seed, items]).permutation(items)
+        return [(0.5, np.sort(order[: items // 2])), (-0.5, np.sort(order[items // 2 :]))]
 
 
 def permuted_labels(corpus: ParallelCorpus, seed: int) -> ParallelCorpus:

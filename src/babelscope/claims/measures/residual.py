@@ -8,10 +8,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.stats import norm
 
 from babelscope.claims.case import Case
 from babelscope.claims.measures.lens import english_mass
+from babelscope.claims.measures.sweeps import changed, right_endings
 from babelscope.claims.verdict import Part, ends, same_point, spread_ends
 from babelscope.languages import language
 from babelscope.models import Model, load_model
@@ -66,25 +68,31 @@ def similarity_falls(case: Case) -> list[Part]:
     Paired over sentences; the control of similarity is the 2.5 % point with ids permuted in both, that of CKA, which
     has no bias left, is 0.
     """
-    first, *_, last = case.ordered()
-    if first == last:
+    if case.models[0] == case.models[-1]:
         return [same_point(name, case.n, "sentences") for name in ("similarity", "CKA")]
-    recordings = [
-        record_residual(load_model(model), case.sentences(), ("mean",)).recordings["mean"] for model in (first, last)
+    points = [
+        record_residual(load_model(model), case.sentences(), ("mean",)).recordings["mean"]
+        for model in (case.models[0], case.models[-1])
     ]
-    found = [_gap(recording, case) for recording in recordings]
-    low, high = ends((found[1][1] - found[0][1]).tolist(), 2)
-    null = float(np.quantile(found[1][2] - found[0][2], 0.025))
-    gap = Part("similarity", found[1][0] - found[0][0], low, high, case.n, "sentences", null)
-    rng = np.random.default_rng(case.seed)
-    estimate = _cka(recordings[1]) - _cka(recordings[0])
-    draws: list[float] = []
-    for _ in range(SUBSAMPLES):
-        kept = np.sort(rng.choice(case.n, case.n // 2, replace=False))
-        draws.append(_cka(recordings[1], kept) - _cka(recordings[0], kept))
+
+    def similarities(recording: Recording) -> NDArray[np.float64]:
+        estimate, drawn, null = _gap(recording, case)
+        return np.concatenate([[estimate], drawn, null])
+
+    def kernels(recording: Recording) -> NDArray[np.float64]:
+        rng = np.random.default_rng(case.seed)
+        count = len(recording.ids)
+        kept = [np.sort(rng.choice(count, count // 2, replace=False)) for _ in range(SUBSAMPLES)]
+        return np.array([_cka(recording), *(_cka(recording, some) for some in kept)])
+
+    gap = changed(case, similarities, points)
+    low, high = ends(gap[1 : -case.draws].tolist(), 2)
+    null = float(np.quantile(gap[-case.draws :], 0.025))
+    similar = Part("similarity", float(gap[0]), low, high, case.n, "sentences", null)
+    cka = changed(case, kernels, points)
     # half samples without replacement spread as the whole does (Politis and Romano): ends are of the deviations
-    low, high = spread_ends(estimate, draws, case.n, 2)
-    return [gap, Part("CKA", estimate, low, high, case.n, "sentences")]
+    low, high = spread_ends(float(cka[0]), cka[1:], case.n, 2)
+    return [similar, Part("CKA", float(cka[0]), low, high, case.n, "sentences")]
 
 
 SUBSAMPLES = 100
@@ -136,7 +144,6 @@ def fertility(recording: Recording, places: Sequence[int]) -> np.ndarray:
 
 def story_accuracy(model: Model, codes: Sequence[str], case: Case) -> np.ndarray:
     """Share of stories whose right English ending is the likelier, by language."""
-    from babelscope.claims.measures.sweeps import right_endings
     from babelscope.evaluation import load_stories
 
     stories = load_stories(f"pocket:?n={case.n}", list(codes))
