@@ -107,6 +107,29 @@ def replicate(
     return Replication(claim, case, original, _side(claim, replace(case, twin=claim.twin)), distance)
 
 
+def power(claim: Claim, case: Case) -> list[str]:
+    """Lines on what a claim's twin can tell at the planned n: its half width by part beside the least effect.
+
+    Raises InputError where the least effects are so small that the twin cannot be told from a true claim, though the
+    file says that it can.
+    """
+    side = _side(claim, replace(case, twin=claim.twin))
+    lines: list[str] = []
+    weak: list[str] = []
+    for part in side.parts:
+        half, effect = (part.high - part.low) / 2, claim.effect(part.name)
+        lines.append(
+            f"{part.name}: least effect {effect:g}, twin {part.estimate:.3g} ± {half:.2g} (n = {part.n} {part.unit}): "
+            f"{side.verdicts[part.name].answer}"
+        )
+        if not half <= effect and side.verdicts[part.name].answer != "does not hold":
+            weak.append(f"{part.name} {effect:g}, half width {half:.2g}")
+    if side.verdict.answer != "does not hold" and claim.twin_expected == "does not hold":
+        small = f"least effects below the twin's half width at n = {case.n}: {'; '.join(weak)}; " if weak else ""
+        raise InputError(f"{claim.id}: {small}the twin comes out {side.verdict.answer!r}: raise n or the least effect")
+    return lines
+
+
 def finished(claim: Claim, case: Case, out: Path) -> dict[str, Any] | None:
     """The facts of a replication that lies there already, of the same claim file, case and version; else None.
 

@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import norm
 
-from babelscope.claims.case import Case
+from babelscope.claims.case import Case, named_model
 from babelscope.claims.measures.lens import english_mass
 from babelscope.claims.measures.sweeps import changed, right_endings
 from babelscope.claims.verdict import Part, ends, same_point, spread_ends
 from babelscope.languages import language
-from babelscope.models import Model, load_model
+from babelscope.models import Model
 from babelscope.regions import nulls, similarity
 from babelscope.regions.alignment import alignment
 from babelscope.regions.recording import Recording
@@ -71,7 +71,7 @@ def similarity_falls(case: Case) -> list[Part]:
     if case.models[0] == case.models[-1]:
         return [same_point(name, case.n, "sentences") for name in ("similarity", "CKA")]
     points = [
-        record_residual(load_model(model), case.sentences(), ("mean",)).recordings["mean"]
+        record_residual(named_model(model), case.sentences(), ("mean",)).recordings["mean"]
         for model in (case.models[0], case.models[-1])
     ]
 
@@ -144,9 +144,7 @@ def fertility(recording: Recording, places: Sequence[int]) -> np.ndarray:
 
 def story_accuracy(model: Model, codes: Sequence[str], case: Case) -> np.ndarray:
     """Share of stories whose right English ending is the likelier, by language."""
-    from babelscope.evaluation import load_stories
-
-    stories = load_stories(f"pocket:?n={case.n}", list(codes))
+    stories = case.told(codes)
     return right_endings(model, [stories[code] for code in codes]).mean(1)
 
 

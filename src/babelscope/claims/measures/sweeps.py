@@ -12,11 +12,11 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from babelscope.claims.case import Case
+from babelscope.claims.case import Case, named_model
 from babelscope.claims.measures.regions import any_region, score_of
 from babelscope.claims.verdict import Part, ends, mean_part, same_point, spread_ends
 from babelscope.evaluation.items import ClozeStory
-from babelscope.models import Model, load_model
+from babelscope.models import Model
 from babelscope.regions import nulls, similarity
 from babelscope.regions.recording import Recording, record
 
@@ -48,7 +48,7 @@ def recorded_ends(case: Case) -> list[Recording]:
 
 @lru_cache(2)
 def _recorded(model: str, case: Case) -> Recording:
-    return record(load_model(model), case.sentences())
+    return record(named_model(model), case.sentences())
 
 
 def of_items(recording: Recording, items: Items) -> Recording:
@@ -107,17 +107,18 @@ def _region_share(case: Case, parts: int) -> Part:
 
 def _accuracy(case: Case, parts: int) -> Part:
     """Cross-lingual story cloze of the languages other than English, paired over stories."""
-    from babelscope.evaluation import load_stories
-
-    stories = load_stories(f"pocket:?n={case.n}")
-    told = [stories[code] for code in stories if code != "en"]
     if case.models[0] == case.models[-1]:
-        return same_point("accuracy", len(told[0]), "stories")
-    first, last = (right_endings(load_model(model), told) for model in (case.models[0], case.models[-1]))
+        return same_point("accuracy", case.n, "stories")
+    first, last = (_told_right(model, replace(case, twin="")) for model in (case.models[0], case.models[-1]))
     change = (last - first).mean(0)
     for weight, items in case.halves(len(change)):
         change[items] *= np.sign(weight)
     return mean_part("accuracy", change, "stories", parts, within=(-1.0, 1.0))
+
+
+@lru_cache(2)
+def _told_right(model: str, case: Case) -> NDArray[np.float64]:
+    return right_endings(named_model(model), [told for code, told in case.told().items() if code != "en"])
 
 
 def right_endings(model: Model, told: Sequence[Sequence[ClozeStory]]) -> np.ndarray:
