@@ -167,6 +167,11 @@ def _sum(facts: Mapping[str, Any]) -> str:
 def _side(claim: Claim, case: Case) -> Side:
     wall, processor = time.perf_counter(), time.process_time()
     parts = tuple(measured(claim.measure, case))
+    names = {part.name for part in parts}
+    for named in (claim.rules, claim.least_effect):
+        for name in named:
+            if name not in {*names, "*"}:
+                raise InputError(f"{claim.id}: verdict names the part {name!r}; there are {', '.join(sorted(names))}")
     verdicts = {part.name: judge(part, claim.rule(part.name), claim.effect(part.name)) for part in parts}
     return Side(
         parts,

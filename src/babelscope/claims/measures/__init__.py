@@ -102,7 +102,7 @@ MEASURES: Mapping[str, Measure] = {
         heads.role_match, APART, n=40, passes="roles of both models, and of as many random ones as draws"
     ),
     "circuits.roles": Measure(
-        heads.negative_movers, APART, n=80, passes="roles of both models, and of ten random ones; one pass a prompt"
+        heads.negative_movers, APART, n=120, passes="roles of both models, and of six random ones; one pass a prompt"
     ),
     "circuits.tense_heads": Measure(
         tense.heads_of_tense, n=40, passes="paths of all heads, then one pass over the prompts a set of heads"
@@ -116,7 +116,7 @@ MEASURES: Mapping[str, Measure] = {
         n=120,
         passes="one pass over the sentences, then nine continuations a prompt and language",
     ),
-    "sweep.concept_overlap": Measure(neurons.concept_overlap, TRAINING, n=400, passes="one pass a point"),
+    "sweep.concept_overlap": Measure(neurons.concept_overlap, TRAINING, n=800, passes="one pass a point"),
     "evaluation.accuracy_change": Measure(
         amplified.no_gain,
         ("pocket:pocket-bloom-m@step2048",),

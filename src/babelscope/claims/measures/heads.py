@@ -30,10 +30,12 @@ READS = 0.1
 """least attention of a head that reads a word"""
 TWIN_PROMPTS = 16
 """prompts by which heads are matched: their roles are taken of every random model too"""
+CHOOSING = 32
+"""prompts at most by which a role's strongest head is chosen"""
 FOLDS = 8
 """of prompts, one left out at a time"""
 MOVER, SUPPRESSION = "negative name mover", "copy suppression"
-NULLS = 5
+NULLS = 3
 """pairs of random models by which the strongest head's score is bounded: what it reads is chosen in each"""
 
 
@@ -61,13 +63,13 @@ def negative_movers(case: Case) -> list[Part]:
     parts: list[Part] = []
     for name, sign in zip(names, (1, -1)):
         null = [sign * float(one[name].mean() - other[name].mean()) for one, other in random]
-        parts.append(difference(name, scored[0][name], scored[1][name], 2, sign * max(null), "prompts", (-1.0, 1.0)))
+        parts.append(difference(name, scored[0][name], scored[1][name], 2, sign * max(null), "prompts", (0.0, 1.0)))
     return parts
 
 
 def _strongest(model: Model, choosing: Sequence[PromptPair], testing: Sequence[PromptPair]) -> dict[str, Array]:
     """By kind of head, the negative copy score of its strongest on every prompt that it was not chosen on."""
-    roles = role_scores(model, choosing).scores
+    roles = role_scores(model, choosing[:CHOOSING]).scores
     against = roles["writes target − foil"] < 0
     subject = np.maximum(roles["attention END→S1"], roles["attention END→S2"])
     kinds = {

@@ -33,9 +33,9 @@ SHARE = 0.01
 """of all neurons: fewer than one in a hundred are tampered with"""
 DRAWS = 20
 """resampled sets of sentences"""
-RANDOM = 8
+RANDOM = 3
 """sets of random neurons that are set to the values of a language"""
-PROMPT, WRITTEN = 5, 16
+PROMPT, WRITTEN = 5, 12
 """tokens of a prompt, and of what is written after it"""
 LEAST_SENTENCES = 8
 """that have a concept, and that have it not"""
@@ -61,6 +61,8 @@ def few_shared(case: Case) -> list[Part]:
         picks = rng.integers(0, case.n, case.n)
         drawn.append(-_shared(localise(of_items(recording, picks), "average-precision", share=SHARE)))
     low, high = spread_ends(-_shared(regions), drawn, case.n, 2)
+    if np.isnan(low):  # nothing is shared in any draw: a share of all sentences may be others, at worst all shared
+        low, high = -_shared(regions) - (1 - 0.0125 ** (1 / case.n)), 0.0
     overlap = Part("overlap", -_shared(regions), low, high, case.n, "sentences")
     return [overlap, _written(model, regions, case)]
 
@@ -127,7 +129,7 @@ def concept_overlap(case: Case) -> list[Part]:
     if case.models[0] == case.models[-1]:
         return [same_point(name, case.n, "sentences")]
     points = [_ranks(recording) for recording in recorded_ends(case)]
-    labels = concept_labels(case.sentences())
+    labels = concept_labels(replace(case, twin="").sentences())
     if len(labels) < LEAST_SENTENCES:
         why = f"precondition: {len(labels)} concepts occur in {LEAST_SENTENCES} sentences and are absent from as many"
         return [Part(name, float("nan"), float("nan"), float("nan"), len(labels), "concepts", 0.0, why)]

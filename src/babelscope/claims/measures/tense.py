@@ -71,11 +71,11 @@ def heads_of_tense(case: Case) -> list[Part]:
     """Without the heads that the tense flip moves much more than the swap of verbs: change of LD, a share of LD,
     English minus Chinese (`less`); without those that the swap moves: fall of the answer's probability in each.
 
-    Heads act directly on the logits, significantly, on the verbs they are chosen by. Control: other heads of the same
-    layers. Twin: heads drawn from the same layers stand in their place.
+    Heads act directly on the logits of the verbs they are chosen by, beyond two deviations over all heads (the paper's
+    rule). Control: other heads of the same layers. Twin: heads drawn from the same layers stand in their place.
     """
     model = named_model(case.models[0])
-    names = [f"past-tense heads against {stratum}" for _, stratum in (COPY, ASPECT)] + [
+    names = [f"heads of the past tense against {stratum}" for _, stratum in (COPY, ASPECT)] + [
         "copy heads en",
         "copy heads zh",
     ]
@@ -153,10 +153,10 @@ def _chosen_heads(name: str, n: int, seed: int) -> tuple[tuple[Head, ...], tuple
         swapped[stratum] = {
             node: float(value) for node, value in zip(effects.senders, effects.effect) if isinstance(node, Head)
         }
-        chosen = select(effects).nodes
+        chosen = select(effects, "deviation").nodes
         copying += [node for node in chosen if isinstance(node, Head) and swapped[stratum][node] < 0]
     effects = path_patching(model, _half(_prompts(name, n, seed, "tense-flip")[ENGLISH], 0, seed))
-    for node in select(effects).nodes:
+    for node in select(effects, "deviation").nodes:
         value = float(effects.of(node))
         if isinstance(node, Head) and value < 0 and abs(value) > MUCH_MORE * abs(swapped[ENGLISH][node]):
             tense[node] = value
@@ -209,7 +209,7 @@ def difference(
     within: tuple[float, float] | None = None,
 ) -> Part:
     """Mean of one sample minus that of another, independent one (Welch's t). Samples without spread have an interval
-    only where they are known to lie `within` bounds, as in `mean_part`."""
+    only where items are known to lie `within` bounds, as in `mean_part`."""
     found = welch_t(own, [other], level=1 - 0.05 / parts)
     low, high, n = found.low, found.high, min(len(own), len(other))
     if within is not None and np.isnan(low) and n > 1:
