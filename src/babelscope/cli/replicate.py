@@ -118,8 +118,8 @@ def run_claim(name: Annotated[str, Parameter(help="Claim id, a claim file, or al
     """Measure a published claim and its twin, and say whether it holds.
 
     Exit code 0: a verdict was reached, whichever; 3: not the one of --expect (with all: of the claim's file); 4: the
-    twin did not come out "does not hold", nor undecided where its file says that n cannot tell. With --out, what is there
-    of the same claim and case is not measured again.
+    twin did not come out "does not hold", nor undecided where its file says that n cannot tell. With --out, what is
+    there of the same claim and case is not measured again.
 
     For example:
 

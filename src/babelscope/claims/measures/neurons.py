@@ -100,11 +100,12 @@ def _written(model: Model, regions: RegionSet, case: Case) -> Part:
 
     def gains(draw: int) -> Array:
         """By prompt, over the languages that it is not in: is the text in the wanted language, minus was it before?"""
-        return np.array([
-            np.mean([float(told[*key, code, draw] == code) - float(told[*key, generation.BASE, -1] == code)
-                     for code in codes if code != key[0]])
-            for key in keys
-        ])  # fmt: skip
+        found: list[float] = []
+        for key in keys:
+            before = told[*key, generation.BASE, -1]
+            moved = [(told[*key, code, draw] == code) - (before == code) for code in codes if code != key[0]]
+            found.append(sum(moved) / len(moved))
+        return np.array(found)
 
     control = max(float(gains(draw).mean()) for draw in range(RANDOM))
     return mean_part(name, gains(-1), "prompts", 2, control, (-1.0, 1.0))
