@@ -357,7 +357,12 @@ def test_correlations_of_eight_languages_say_nothing():
     x = rng.normal(size=8)
     parts = correlated(x, x + 0.5 * rng.normal(size=8), np.arange(10.0, 18.0), codes, Case((), "", ""))
     assert [one.name for one in parts] == ["Pearson", "partial Pearson"]
+    assert all(np.isnan(one.low) and "n = 8 languages; not even a correlation of 0.95" in one.why for one in parts)
+    assert judge(parts[0], "greater", 0.5).answer == OPEN
+    many = rng.normal(size=40)
+    parts = correlated(many, many + 0.5 * rng.normal(size=40), np.arange(10.0, 50.0), codes * 5, Case((), "", ""))
     assert all(one.low < one.estimate < one.high for one in parts)
+    assert judge(parts[0], "greater", 0.3).answer == HOLDS
     flat = correlated(x, np.ones(8), np.arange(10.0, 18.0), codes, Case((), "", ""))
     assert "equally well" in flat[0].why
 

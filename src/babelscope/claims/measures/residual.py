@@ -96,6 +96,8 @@ def similarity_falls(case: Case) -> list[Part]:
 
 
 SUBSAMPLES = 100
+STRONG = 0.95
+"""a correlation that has to be able to hold, or nothing is decided"""
 
 
 def _cka(recording: Recording, kept: np.ndarray | None = None) -> float:
@@ -154,7 +156,8 @@ def correlated(
     """Two parts: Pearson over languages, and with log tokens and script taken off both by least squares.
 
     The interval is Fisher's, n − 3 degrees of freedom (n − 5 where two things are taken off). Control: the 97.5 % point
-    (2.5 % where `sign` is −1) with accuracies permuted. In the twin they are permuted once.
+    (2.5 % where `sign` is −1) with accuracies permuted. In the twin they are permuted once. No interval where so few
+    languages could never show a correlation of 0.95.
     """
     rng = np.random.default_rng(case.seed)
     y = rng.permutation(y) if case.twin == "languages" else y
@@ -173,6 +176,11 @@ def correlated(
         low, high = np.tanh(np.arctanh(np.clip(r, -0.999999, 0.999999)) + np.array([-half, half]))
         null = [pearson(a, b[order]) for order in orders]
         bar = float(np.nanquantile(null, 0.975 if sign > 0 else 0.025))
+        if not np.tanh(np.arctanh(STRONG) - half) > abs(bar):
+            # such an n could only ever say "does not hold", whatever is true
+            why = f"too few: n = {len(x)} languages; not even a correlation of {STRONG} could pass the bar of {bar:.2g}"
+            parts.append(Part(name, r, float("nan"), float("nan"), len(x), "languages", bar, why))
+            continue
         parts.append(Part(name, r, float(low), float(high), len(x), "languages", bar))
     return parts
 
