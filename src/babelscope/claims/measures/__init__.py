@@ -114,7 +114,7 @@ MEASURES: Mapping[str, Measure] = {
     "neurons.few_shared": Measure(
         neurons.few_shared,
         n=120,
-        passes="one pass over the sentences, then nine continuations a prompt and language",
+        passes="one pass over the sentences, then three continuations a prompt and language",
     ),
     "sweep.concept_overlap": Measure(neurons.concept_overlap, TRAINING, n=800, passes="one pass a point"),
     "evaluation.accuracy_change": Measure(

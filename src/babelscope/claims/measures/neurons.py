@@ -31,9 +31,9 @@ from babelscope.regions.treatments import Treatment
 Array = NDArray[np.float64]
 SHARE = 0.01
 """of all neurons: fewer than one in a hundred are tampered with"""
-DRAWS = 20
+DRAWS = 8
 """resampled sets of sentences"""
-RANDOM = 3
+RANDOM = 2
 """sets of random neurons that are set to the values of a language"""
 PROMPT, WRITTEN = 5, 12
 """tokens of a prompt, and of what is written after it"""
@@ -113,7 +113,7 @@ def _written(model: Model, regions: RegionSet, case: Case) -> Part:
 
 def _beginnings(model: Model, case: Case, code: str) -> Tensor:
     texts = load_corpus(case.corpus, [code]).sample(case.n, case.seed + 1).texts[code]
-    return generation.cut_prompts(model, texts, PROMPT, max(2, case.n // 20))
+    return generation.cut_prompts(model, texts, PROMPT, max(2, case.n // 16))
 
 
 # -- neurons of a concept ------------------------------------------------------------------------------------------
