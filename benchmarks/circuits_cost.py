@@ -135,7 +135,10 @@ def costs(sources: dict[str, Path], arguments: argparse.Namespace) -> list[dict[
     for layers in arguments.layers:
         largest: dict[str, dict[str, Any]] = {}
         for name, source in sources.items():
-            rows = [measured(source, model=kind, n=n, layers=layers, words=arguments.words) for n in arguments.n]
+            rows: list[dict[str, Any]] = []
+            for n in arguments.n:
+                rows.append(measured(source, model=kind, n=n, layers=layers, words=arguments.words))
+                print(f"{kind}, {layers} layers, {name}, n = {n}: {rows[-1]['seconds']:.1f} s", flush=True)
             fixed, slope = line_of(arguments.n, [row["seconds"] for row in rows])
             totals[name].append(whole(fixed, slope))
             largest[name] = rows[-1]
