@@ -1,7 +1,7 @@
 """The deactivation table in rounds against all text at once: the same conclusions, what is saved, and coverage.
 
     python -m benchmarks.rounds [--bible FOLDER] [--text-tokens 8192] [--controls 5]    two tables of one model each
-    python -m benchmarks.rounds --coverage [--repeats 400]                              simulated documents
+    python -m benchmarks.rounds --coverage [--repeats 100] [--documents 20 60]            simulated documents
 
 FOLDER holds `models/bible-bloom/final` and `data/bible/ces-nt`; without it the built-in model is read. A conclusion is
 what the run says of a region: whether its own language's ΔNLL lies above every random draw of the same layers, and on
@@ -136,12 +136,12 @@ class Simulated:
         return found
 
 
-def coverage(repeats: int) -> list[dict[str, Any]]:
+def coverage(repeats: int, sizes: list[int]) -> list[dict[str, Any]]:
     """How often the intervals hold the truth, at whichever look their reading ended."""
     results: list[dict[str, Any]] = []
     print("| documents | effect | intervals of ΔNLL | of own regions | selectivity | read by rounds 1, 2, 3 |")
     print("|---|---|---|---|---|---|")
-    for documents in (20, 60):
+    for documents in sizes:
         for skewed in (False, True):
             for name, own in (("strong", 1.0), ("weak", 0.1), ("none", 0.0)):
                 held, ended = Counter[tuple[str, bool]](), Counter[int]()
@@ -180,11 +180,12 @@ def main() -> None:
     parser.add_argument("--text-tokens", type=int, default=8192)
     parser.add_argument("--controls", type=int, default=5)
     parser.add_argument("--coverage", action="store_true")
-    parser.add_argument("--repeats", type=int, default=400)
+    parser.add_argument("--repeats", type=int, default=100)
+    parser.add_argument("--documents", type=int, nargs="+", default=[20, 60])
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    tell(coverage(arguments.repeats) if arguments.coverage else tables(arguments), arguments.json)
+    tell(coverage(arguments.repeats, arguments.documents) if arguments.coverage else tables(arguments), arguments.json)
 
 
 if __name__ == "__main__":
