@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -39,7 +40,9 @@ class Located:
         """Raises PlanError for the first key that is not allowed, with the nearest that is."""
         for key in mapping:
             if key not in allowed:
-                self.fail((*place, key), f"unknown key; {nearest(str(key), allowed)}")
+                near = get_close_matches(str(key), allowed, 1)
+                hint = f"; did you mean {near[0]}?" if near else ""
+                self.fail((*place, key), f"unknown key; allowed here: {', '.join(allowed)}{hint}")
 
 
 def written(place: Place) -> str:

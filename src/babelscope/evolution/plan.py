@@ -17,6 +17,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from difflib import get_close_matches
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -89,7 +90,9 @@ def read_plan(plan: str | Path, changes: Mapping[str, Any] | None = None) -> Pla
         text = files("babelscope.evolution").joinpath("presets", f"{plan}.yaml").read_text(encoding="utf-8")
         located = read_yaml(text, f"preset {plan}")
     else:
-        raise PlanError(f"{plan} is neither a plan file nor a preset; {nearest(str(plan), presets())}")
+        near = get_close_matches(str(plan), presets(), 1)
+        hint = f" (did you mean {near[0]}?)" if near else ""
+        raise PlanError(f"{plan} is neither a plan file nor a preset{hint}. Presets: {', '.join(presets())}")
     return parse_plan(_changed(located, changes or {}), default_name=path.stem)
 
 
