@@ -184,5 +184,3 @@ def test_an_option_that_there_is_not_is_told_its_neighbours():
 
     with pytest.raises(InputError, match="RegionsSettings has no option 'sample'; did you mean samples"):
         RegionsSettings(corpus="pocket:heldout", sample=3)
-    with pytest.raises(InputError, match="takes its options by name"):
-        RegionsSettings("pocket:heldout")

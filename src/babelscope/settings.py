@@ -55,8 +55,6 @@ class Settings:
         for name in given:
             if name not in names:
                 raise InputError(f"{cls.__name__} has no option {name!r}; {nearest(name, names)}")
-        if args:
-            raise InputError(f"{cls.__name__} takes its options by name, such as {names[0]}=…")
         return super().__new__(cls)
 
     def __post_init__(self) -> None:
