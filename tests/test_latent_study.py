@@ -87,7 +87,7 @@ def test_the_tuned_lens_is_kept_and_read_again(run, tmp_path):
 
 
 def test_all_figures_and_the_page(run, tmp_path):
-    assert len(figure_names(run)) == 9
+    assert len(figure_names(run)) == 10
     for name in figure_names(run):
         assert draw(run, name).axes
     page = write_report([run], tmp_path / "page.html", static=False).read_text(encoding="utf-8")
