@@ -364,6 +364,14 @@ def test_nine_languages_have_nine_colours():
     assert len(set(COLOURS)) == len(COLOURS)
 
 
+def test_an_axis_of_whole_numbers_has_no_more_ticks_than_numbers():
+    lines = Panel((Line("", [0.0, 1.0, 4.0], [0.1, 0.2, NAN]),), Axis("layer", whole=True))
+    assert panel_plot(lines)["layout"]["xaxis"]["nticks"] == 5
+    cells = Panel((Cells(np.zeros((3, 20))),), Axis("head", whole=True), Axis("layer", whole=True))
+    layout = panel_plot(cells)["layout"]
+    assert (layout["xaxis"]["nticks"], layout["yaxis"]["nticks"]) == (10, 3)
+
+
 def test_bands_of_latent_curves_stand_in_the_inner_layers_only(runs):
     lines = [one for one in figures.specify(runs["latent"], "latent_excess").panels[0].marks if isinstance(one, Line)]
     assert [line.banded() for line in lines] == [[1, 2, 3]] * 3

@@ -348,7 +348,7 @@ def test_the_first_sentence_says_what_was_found():
     said = sentence("M", "fr", "zh", own.accuracy, {"en": (own, decide(own))})
     assert said == (
         "Translating French to Chinese, M solves 60 of 80 concepts and passes through English: at layer 2 the English "
-        "word gains 0.400 (0.380 to 0.420) over controls; Chinese takes over at 4."
+        "word gains 0.400 (0.380 to 0.420) over controls; Chinese takes over at layer 4."
     )
     few = evidence(accuracy=Accuracy(10, 80))
     said = sentence("M", "fr", "zh", few.accuracy, {"en": (few, decide(few))})

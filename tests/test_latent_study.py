@@ -51,7 +51,7 @@ def test_the_first_sentence_answers(run):
         "Translating French to Chinese, pocket:planted-pivot solves 40 of 40 concepts and passes through English: "
         "at layer 2 the English word gains 0.9"
     )
-    assert run.summary["sentences"][0].endswith("Chinese takes over at 4.")
+    assert run.summary["sentences"][0].endswith("Chinese takes over at layer 4.")
     assert run.summary["sentences"][1].startswith("Through the tuned lens: ")
 
 

@@ -79,7 +79,8 @@ def latent_highest(run: Run, candidate: str | None = None, lens: str | None = No
     marks += [Rule(least, "least that counts", dash="dotted"), Rule(0.0)]
     what = "of the chosen language in every pair" if several else "of every candidate"
     caption = (
-        f"Excess {what}, on solved concepts, in the inner layer where its band reaches highest. "
+        "Excess (how much likelier the lens finds the concept's own word than other words on the same prompt, and than "
+        f"the same word on other prompts) {what}, in the inner layer where its band reaches highest; solved concepts. "
         f"{interval_words(lows, highs, ['fewer than 3 solved concepts that can be compared'])} "
         "They hold in all inner layers at once: below the dotted line it is no sign of the language; across it, "
         "undecided, unless the strength over all layers says more. Not decidable: too few concepts are solved, or too "

@@ -208,7 +208,7 @@ def _at_peak(evidence: Evidence, own: str, target: str) -> str:
     layer = int(np.nanargmax(evidence.inner.value))
     band = evidence.inner
     taken = handover(evidence.curve, evidence.target)
-    after = f"{target} takes over at {taken}" if taken is not None else f"{target} does not take over"
+    after = f"{target} takes over at layer {taken}" if taken is not None else f"{target} does not take over"
     return (
         f"at layer {layer + 1} the {own} word gains {band.value[layer]:.3f} "
         f"({band.low[layer]:.3f} to {band.high[layer]:.3f}) over controls; {after}"
