@@ -73,7 +73,9 @@ class ReplicationSettings(Settings):
 def list_claims() -> None:
     """List the claims: what each says, and what it waits for where it cannot be run.
 
-    Example:  babelscope replicate list
+    For example:
+
+      babelscope replicate list
     """
     from babelscope.claims import packaged_claims
 
@@ -88,7 +90,9 @@ def list_claims() -> None:
 def show_claim(name: Annotated[str, Parameter(help="Claim id, or a claim file.")]) -> None:
     """Print a claim in words: measure, rule, least effect, controls, what was printed, and what its twin destroys.
 
-    Example:  babelscope replicate show zeng-same-meaning
+    For example:
+
+      babelscope replicate show zeng-same-meaning
     """
     from babelscope.claims import load_claim
 
@@ -125,9 +129,10 @@ def run_claim(name: Annotated[str, Parameter(help="Claim id, a claim file, or al
 
       babelscope replicate zeng-same-meaning --quick --out runs/same-meaning
 
-      babelscope replicate zeng-same-meaning --model bigscience/bloom-560m --corpus bible:bibles --out runs/bloom
+      babelscope replicate zeng-same-meaning --model models/bloom \\
+          --corpus bible:bibles --out runs/bloom
 
-      babelscope replicate zeng-regions-selective --model bigscience/bloom-7b1 --plan
+      babelscope replicate zeng-same-meaning --model bigscience/bloom-7b1 --plan
 
       babelscope replicate zeng-same-language --run runs/bloom --out runs/claim
 

@@ -20,12 +20,15 @@ from babelscope.models import Model
 from babelscope.models.batches import token_budget
 from babelscope.results import Run, RunWriter, open_run, run_key
 from babelscope.results.manifest import versions
+from babelscope.results.rows import write_rows
+from babelscope.results.schemas.circuits import ExpertEffect
 from babelscope.results.step_store import StepStore
 from babelscope.studies import circuit_tables as tables
 from babelscope.studies.circuit_ablations import write_ablations
 from babelscope.studies.circuit_arrays import head_arrays
 from babelscope.studies.circuit_edges import Edges, EdgeSettings, control_prompts, find_edges
 from babelscope.studies.circuit_examples import example_rows
+from babelscope.studies.circuit_experts import check_experts, expert_rows
 from babelscope.studies.circuit_measures import Measured, Prompts, check_repeats, prompts_of, repeated
 from babelscope.studies.circuit_roles import ALSO, ffn_rows, role_rows
 from babelscope.studies.circuit_screen import screen_rows
@@ -113,6 +116,7 @@ class Side:
         """The prompts of each language; raises UnsupportedModel, and NoPromptSurvives with the census."""
         check_model(model)
         check_repeats(model, settings)
+        check_experts(model, settings)
         return cls(model, {code: prompts_of(model, settings, code) for code in languages})
 
     def languages(self, settings: CircuitsSettings) -> dict[str, LanguageSteps]:
@@ -166,6 +170,9 @@ def _write_tables(
     run.table("behaviour_heldout", pd.DataFrame(halves))
     run.table("census", pd.concat([each.everything.census.frame() for each in prompts.values()], ignore_index=True))
     _table(run, "screen", screen_rows(done, settings.sigmas))
+    experts = {code: one.experts for code, one in done.items() if one.experts is not None}
+    if experts:
+        write_rows(run, ExpertEffect, expert_rows(experts, settings))
     _table(run, "roles", [row for c, x in done.items() for row in role_rows(c, x.found, x.roles, task)])
     _table(run, "ffn", [row for c, x in done.items() for row in ffn_rows(c, x.found)])
     _table(run, "role_scores", [row for c, x in done.items() for row in _score_rows(c, x.roles)])
