@@ -97,10 +97,9 @@ class Simulated:
     """Documents of some languages with known mean ΔNLL under some sets, dealt to rounds."""
 
     def __init__(self, rng: np.random.Generator, own: float, documents: int, skewed: bool) -> None:
-        self.languages = ["a", "b", "c"]
-        self.sets: dict[Key, int] = {BASE: 0, **{(code, -1): 9 for code in self.languages}}
-        self.sets |= {("random", draw): 9 for draw in range(3)}
-        sizes = rng.integers(50, 500, (3, documents))
+        self.languages = ["a", "b"]
+        self.sets: dict[Key, int] = {BASE: 0, ("a", -1): 9, ("b", -1): 9, ("random", 0): 9}
+        sizes = rng.integers(50, 500, (len(self.languages), documents))
         self.counts = torch.from_numpy(sizes)
         self.truth: dict[tuple[Key, str], float] = {}
         self.losses: dict[tuple[Key, str], Any] = {}
