@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from babelscope.circuits.core.effects import Effects
 from babelscope.circuits.core.nodes import Expert, experts_of
+from babelscope.circuits.patching.counterfactual import of_pairs_with_a_partner
 from babelscope.circuits.patching.methods import Done, Sweep, activation_patching, path_patching
 from babelscope.circuits.patching.selection import select
 from babelscope.errors import InputError
@@ -22,6 +23,8 @@ class PatchedExperts:
 
     activation: Effects
     path: Effects
+    null: Effects | None
+    """activation patching under counterfactuals with the same answer, where the prompts allow them"""
 
 
 def check_experts(model: Model, settings: CircuitsSettings) -> None:
@@ -30,21 +33,30 @@ def check_experts(model: Model, settings: CircuitsSettings) -> None:
         raise InputError(f"--experts {settings.experts}: {model.id} has no experts; leave the option out")
 
 
-def patched_experts(model: Model, pairs: Sequence[PromptPair], own: Mixed, done: Done | None = None) -> PatchedExperts:
-    """Effects of all routed experts under the routing that is asked for (`frozen` or `free`)."""
+def patched_experts(
+    model: Model,
+    pairs: Sequence[PromptPair],
+    own: Mixed,
+    twins: Sequence[PromptPair] | None,
+    done: Done | None = None,
+) -> PatchedExperts:
+    """Effects of all routed experts under the routing that is asked for (`frozen` or `free`); `twins`: the pairs with
+    counterfactuals of the same answer."""
     assert own.experts != "none"
     nodes, sweep = experts_of(model), Sweep(routing=own.experts)
     return PatchedExperts(
         activation_patching(model, pairs, nodes, done=done, sweep=sweep),
         path_patching(model, pairs, senders=nodes, done=done, sweep=sweep),
+        of_pairs_with_a_partner(activation_patching(model, twins, nodes, done=done, sweep=sweep), twins)
+        if twins
+        else None,
     )
 
 
 def expert_rows(found: Mapping[str, PatchedExperts], own: Searched) -> Iterator[ExpertEffect]:
-    """A row an expert and language; those pass that differ from 0 (paired, Benjamini–Hochberg) and reach the least
-    effect of the search, in deviations over all experts."""
+    """A row an expert and language; those are selected that the rule of the search selects among all experts."""
     for code, one in found.items():
-        chosen = select(one.activation, q=own.q, sigmas=own.sigmas)
+        chosen = select(one.activation, "significance", one.null, q=own.q, sigmas=own.sigmas)
         low, high = one.activation.interval()
         for place, node in enumerate(one.activation.senders):
             assert isinstance(node, Expert)

@@ -93,6 +93,11 @@ class ScreenedSearch(Searched, Screened):
 
 
 @dataclass(frozen=True, kw_only=True)
+class MixedSearch(Searched, Mixed):
+    """What the choice of experts depends on."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Ablated(Settings):
     """Ablation: what goes without the heads that were found."""
 

@@ -14,6 +14,7 @@ from babelscope.circuits.core.metrics import Behaviour, behaviour
 from babelscope.circuits.core.nodes import Sender, experts_of, heads_of, mlps_of
 from babelscope.circuits.heads.lens import Lens, logit_lens
 from babelscope.circuits.heads.roles import Roles, role_scores
+from babelscope.circuits.patching.counterfactual import same_answer
 from babelscope.circuits.patching.methods import activation_patching, path_patching
 from babelscope.circuits.patching.screen import Screen, activation_estimates, screened, spread_over
 from babelscope.circuits.patching.search import Search, SearchSettings, find_circuit
@@ -26,7 +27,7 @@ from babelscope.studies.circuit_measures import Measured, Prompts, decomposed, p
 from babelscope.studies.circuit_settings import (
     CircuitsSettings,
     Described,
-    Mixed,
+    MixedSearch,
     Screened,
     ScreenedSearch,
     Searched,
@@ -124,13 +125,16 @@ class LanguageSteps:
         )
 
         # what each routed expert of a mixture does, where that is asked for
-        self.experts = Step[Mixed, PatchedExperts](
+        self.experts = Step[MixedSearch, PatchedExperts](
             f"{code}: experts",
-            settings.part(Mixed),
+            settings.part(MixedSearch),
             self._experts,
             inputs=texts,
             cost=lambda _: costs.swept(
-                self.sizes, len(experts_of(model)), [self.sizes.span(None), 1.0], "--experts none"
+                self.sizes,
+                len(experts_of(model)),
+                [self.sizes.span(None), self.sizes.span(None), 1.0],
+                "--experts none",
             ),
         )
 
@@ -192,11 +196,13 @@ class LanguageSteps:
         with given.progress(f"{self.code}: paths to the logits", len(pairs) * len(nodes), "patches") as step:
             return path_patching(self.model, pairs, senders=nodes, mlps=own.mlps, done=step)
 
-    def _experts(self, own: Mixed, given: Given) -> PatchedExperts:
-        pairs = self.prompts.main
-        total = 2 * len(pairs) * len(experts_of(self.model))
+    def _experts(self, own: MixedSearch, given: Given) -> PatchedExperts:
+        pairs, seed = self.prompts.main, self.settings.seed
+        pool = pool_of(self.model, self.settings, self.code) if own.null else ()
+        twins = same_answer(pairs, self.task.answer_roles, seed, pool) if own.null else None
+        total = (3 if twins else 2) * len(pairs) * len(experts_of(self.model))
         with given.progress(f"{self.code}: experts", total, "patches") as step:
-            return patched_experts(self.model, pairs, own, step)
+            return patched_experts(self.model, pairs, own, twins, step)
 
     def _search(self, own: ScreenedSearch, given: Given) -> Search:
         settings, steps = self.settings, self.task.steps
