@@ -60,8 +60,8 @@ def verdicts(kind: str, source: str = "fr", target: str = "zh"):
 @pytest.mark.parametrize("kind", KINDS)
 def test_planted_models_translate(kind):
     _, pair = planted_pair(kind)
-    # words that lean towards other concepts are now and then taken for them
-    assert pair.solved.mean() >= (0.7 if kind == "noisy" else 1.0)
+    # words that lean towards other concepts are now and then taken for them; a lossy model confuses three of four
+    assert pair.solved.mean() >= {"noisy": 0.7, "lossy": 0.25}.get(kind, 1.0)
     check_lens(planted_pair(kind)[0], 'Français: "fr00" - 中文: "')
 
 
