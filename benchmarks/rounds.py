@@ -1,9 +1,10 @@
 """The deactivation table in rounds against all text at once: the same conclusions, what is saved, and coverage.
 
-    python -m benchmarks.rounds [--bible FOLDER] [--text-tokens 8192] [--controls 5]    two tables of one model each
-    python -m benchmarks.rounds --coverage [--repeats 100] [--documents 20 60]            simulated documents
+    python -m benchmarks.rounds [--bible FOLDER] [--text-tokens 8192] [--controls 5] [--languages en,fr]
+    python -m benchmarks.rounds --coverage [--repeats 100] [--documents 20 60]
 
-FOLDER holds `models/bible-bloom/final` and `data/bible/ces-nt`; without it the built-in model is read. A conclusion is
+Two tables of one model, or simulated documents. FOLDER holds `models/bible-bloom/final` and `data/bible/ces-nt`;
+without it the built-in model is read. A conclusion is
 what the run says of a region: whether its own language's ΔNLL lies above every random draw of the same layers, and on
 which side of 0 its selectivity lies, intervals included. Coverage: how often intervals at whichever look their reading
 ended hold the truth, over all sets and languages, and by the look; documents are normal or skewed, effects strong, weak
@@ -16,14 +17,15 @@ import argparse
 import time
 from collections import Counter
 from collections.abc import Collection
-from itertools import pairwise
+from functools import lru_cache
+from itertools import pairwise, product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from babelscope import load_corpus, load_model
+from babelscope import load_corpus, load_model, stats
 from babelscope.regions.perplexity import Loss
 from babelscope.regions.rounds import BASE, ROUNDS, Key, by_rounds, selectivity_of_ends
 from babelscope.regions.table import DeactivationTable, deactivation_table
@@ -49,16 +51,21 @@ def conclusions(table: DeactivationTable) -> dict[str, tuple[bool, int]]:
 
 def tables(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     """One model, both ways."""
+    languages = tuple(arguments.languages.split(",")) if arguments.languages else None
     if arguments.bible:
         name, model = "bible-bloom", load_model(str(arguments.bible / "models/bible-bloom/final"))
         spec = f"bible:{arguments.bible / 'data/bible/ces-nt'}"
         settings = RegionsSettings(
-            corpus=spec, texts=f"{spec}?books=JAM,1PE,COL", window=256, text_tokens=arguments.text_tokens
+            corpus=spec,
+            languages=languages,
+            texts=f"{spec}?books=JAM,1PE,COL",
+            window=256,
+            text_tokens=arguments.text_tokens,
         )
     else:
         name, model = "pocket", load_model("pocket:pocket-bloom-m")
         settings = RegionsSettings(
-            corpus="pocket:heldout", texts="pocket:heldout?seed=1", window=128, joint="eos",
+            corpus="pocket:heldout", languages=languages, texts="pocket:heldout?seed=1", window=128, joint="eos",
             text_tokens=arguments.text_tokens,
         )  # fmt: skip
     study = regions_study(model, settings, load_corpus(settings.corpus, settings.languages))
@@ -97,10 +104,9 @@ class Simulated:
     """Documents of some languages with known mean ΔNLL under some sets, dealt to rounds."""
 
     def __init__(self, rng: np.random.Generator, own: float, documents: int, skewed: bool) -> None:
-        self.languages = ["a", "b", "c"]
-        self.sets: dict[Key, int] = {BASE: 0, **{(code, -1): 9 for code in self.languages}}
-        self.sets |= {("random", draw): 9 for draw in range(3)}
-        sizes = rng.integers(50, 500, (3, documents))
+        self.languages = ["a", "b"]
+        self.sets: dict[Key, int] = {BASE: 0, ("a", -1): 9, ("b", -1): 9, ("random", 0): 9}
+        sizes = rng.integers(50, 500, (len(self.languages), documents))
         self.counts = torch.from_numpy(sizes)
         self.truth: dict[tuple[Key, str], float] = {}
         self.losses: dict[tuple[Key, str], Any] = {}
@@ -138,40 +144,48 @@ class Simulated:
 
 def coverage(repeats: int, sizes: list[int]) -> list[dict[str, Any]]:
     """How often the intervals hold the truth, at whichever look their reading ended."""
+    # every interval of so many documents draws the same samples: they are drawn once
+    stats.bootstrap_counts = lru_cache(maxsize=32)(stats.bootstrap_counts)
     results: list[dict[str, Any]] = []
     print("| documents | effect | intervals of ΔNLL | of own regions | selectivity | read by rounds 1, 2, 3 |")
     print("|---|---|---|---|---|---|")
-    for documents in sizes:
-        for skewed in (False, True):
-            for name, own in (("strong", 1.0), ("weak", 0.1), ("none", 0.0)):
-                held, ended = Counter[tuple[str, bool]](), Counter[int]()
-                for repeat in range(repeats):
-                    made = Simulated(np.random.default_rng(repeat), own, documents, skewed)
-                    found = by_rounds(made.read, made.sets, made.languages)
-                    for key, row in found.cells.items():
-                        for code, cell in row.items():
-                            if key == BASE:
-                                continue
-                            good = cell.change.low <= made.truth[key, code] <= cell.change.high
-                            ended[cell.rounds] += 1
-                            held["all", good] += 1
-                            held["own", good] += key == (code, -1)
-                    for code in made.languages:
-                        row = {other: cell.change for other, cell in found.cells[code, -1].items()}
-                        ends = selectivity_of_ends(row[code], [row[other] for other in row if other != code])
-                        held["selectivity", ends.low <= own - 0.02 <= ends.high] += 1
-                cells: list[str] = []
-                for kind in ("all", "own", "selectivity"):
-                    n = held[kind, True] + held[kind, False]
-                    one = wilson(held[kind, True], n)
-                    cells.append(f"{one.value:.3f} ({one.low:.3f} to {one.high:.3f})")
-                    title = f"coverage, {kind}, {documents} {'skewed' if skewed else 'normal'} documents, {name} effect"
-                    # skewed documents: as for any interval over few of them
-                    results.append(result(title, one.value, None if skewed else 1 - SPENT, "higher", ""))
-                told = f"{documents} {'skewed' if skewed else 'normal'}"
-                spread = ", ".join(str(ended[place]) for place in (1, 2, 3))
-                print(f"| {told} | {name} | {' | '.join(cells)} | {spread} |", flush=True)
+    pooled = {kind: Counter[tuple[str, bool]]() for kind in ("normal", "skewed")}
+    for documents, kind, (name, own) in product(sizes, pooled, (("strong", 1.0), ("weak", 0.1), ("none", 0.0))):
+        held, ended = Counter[tuple[str, bool]](), Counter[int]()
+        for repeat in range(repeats):
+            made = Simulated(
+                np.random.default_rng([repeat, documents, kind == "skewed", round(10 * own)]),
+                own,
+                documents,
+                kind == "skewed",
+            )
+            found = by_rounds(made.read, made.sets, made.languages)
+            for (key, code), truth in made.truth.items():
+                cell = found.cells[key][code]
+                good = bool(cell.change.low <= truth <= cell.change.high)
+                ended[cell.rounds] += 1
+                held["all", good] += 1
+                held["own", good] += key == (code, -1)
+            for code in made.languages:
+                row = {other: cell.change for other, cell in found.cells[code, -1].items()}
+                ends = selectivity_of_ends(row[code], [row[other] for other in row if other != code])
+                held["selectivity", bool(ends.low <= own - 0.02 <= ends.high)] += 1
+        pooled[kind].update(held)
+        spread = ", ".join(str(ended[place]) for place in (1, 2, 3))
+        print(f"| {documents} {kind} | {name} | {' | '.join(shares(held))} | {spread} |", flush=True)
+    for kind, held in pooled.items():
+        print(f"| all {kind} | | {' | '.join(shares(held))} | |")
+        one = wilson(held["all", True], held["all", True] + held["all", False])
+        # skewed documents: as for any interval over few of them
+        bound = 1 - SPENT if kind == "normal" else None
+        results.append(result(f"coverage in rounds, {kind} documents", one.value, bound, "higher", ""))
     return results
+
+
+def shares(held: Counter[tuple[str, bool]]) -> list[str]:
+    """How many intervals of each kind hold the truth."""
+    found = [wilson(held[kind, True], held[kind, True] + held[kind, False]) for kind in ("all", "own", "selectivity")]
+    return [f"{one.value:.3f} ({one.low:.3f} to {one.high:.3f})" for one in found]
 
 
 def main() -> None:
@@ -179,6 +193,7 @@ def main() -> None:
     parser.add_argument("--bible", type=Path)
     parser.add_argument("--text-tokens", type=int, default=8192)
     parser.add_argument("--controls", type=int, default=5)
+    parser.add_argument("--languages", help="codes, by commas [all]")
     parser.add_argument("--coverage", action="store_true")
     parser.add_argument("--repeats", type=int, default=100)
     parser.add_argument("--documents", type=int, nargs="+", default=[20, 60])

@@ -187,8 +187,8 @@ def test_the_table_by_rounds_is_the_fixed_one_where_nothing_is_known_early():
         assert ours.delta_nll == pytest.approx(theirs.delta_nll, rel=1e-4, abs=1e-7)
         assert ours.tokens == theirs.tokens
         assert ours.perplexity == pytest.approx(theirs.perplexity, rel=1e-6)
-        if not math.isnan(theirs.delta_low):
-            assert ours.delta_high - ours.delta_low > theirs.delta_high - theirs.delta_low
+        # four documents can end nothing, so that earlier looks spend nothing
+        assert ours.delta_low == pytest.approx(theirs.delta_low, rel=1e-3, abs=1e-6, nan_ok=True)
     size = sum(text.ids.numel() for text in windows.values())
     assert rounds.tokens == fixed.tokens == rounds.tokens_fixed == (1 + 1 + 2 * 2) * size
     # the empty region is counted as done

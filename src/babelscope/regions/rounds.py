@@ -33,7 +33,7 @@ class Look:
     share: float
     """of a language's windows that are read by then"""
     error: float
-    """with which an interval of this look may miss"""
+    """with which an interval of this look may miss; the last one has what earlier ones did not spend"""
 
 
 ROUNDS = (Look(0.25, 0.01), Look(0.5, 0.01), Look(1.0, 0.03))
@@ -69,6 +69,7 @@ Read = Callable[[str, int, Collection[Key]], Mapping[Key, Loss]]
 def by_rounds(read: Read, sets: Mapping[Key, int], languages: Sequence[str], looks: Sequence[Look] = ROUNDS) -> Reading:
     """Reads round by round; `sets`: the neurons of each. An empty set is not read: it changes nothing."""
     base: dict[str, Loss] = {}
+    left = dict.fromkeys(languages, sum(look.error for look in looks))
     cells: dict[Key, dict[str, Cell]] = {key: {} for key in sets}
     done = {(key, code) for key, size in sets.items() if not size for code in languages}
     for place, look in enumerate(looks, start=1):
@@ -77,11 +78,14 @@ def by_rounds(read: Read, sets: Mapping[Key, int], languages: Sequence[str], loo
             found = read(code, place - 1, open_sets)
             if found:
                 base[code] = joined(base.get(code), found[BASE])
+            # a look that can end nothing, for want of documents, spends nothing
+            error = left[code] if place == len(looks) else look.error
+            left[code] -= error if _documents(base[code]) >= FEW_DOCUMENTS else 0
             for key in open_sets:
                 before = cells[key].get(code)
                 changed = joined(before and before.changed, found[key]) if found else before and before.changed
                 assert changed is not None
-                change = loss_change(changed, base[code], level=1 - look.error)
+                change = loss_change(changed, base[code], level=1 - error)
                 cells[key][code] = Cell(changed, base[code], change, place)
         done |= known(cells)
     for key, size in sets.items():
@@ -103,10 +107,14 @@ def known(cells: Mapping[Key, Mapping[str, Cell]]) -> set[tuple[Key, str]]:
     for key, row in cells.items():
         for code, cell in row.items():
             effects = [own[name] for name in (code, key[0]) if name in own]
-            enough = int((cell.base.counts > 0).sum()) >= FEW_DOCUMENTS
+            enough = _documents(cell.base) >= FEW_DOCUMENTS
             if effects and enough and cell.change.high - cell.change.low <= NARROW * min(effects):
                 found.add((key, code))
     return found
+
+
+def _documents(loss: Loss) -> int:
+    return int((loss.counts > 0).sum())
 
 
 def _least(change: Interval) -> float:
