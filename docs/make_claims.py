@@ -146,8 +146,8 @@ def table(folder: Path) -> str:
     as_said = sum(one["verdict"]["answer"] == claim.expected for claim, one in runs)
     failed = sum(one["twin"]["verdict"]["answer"] == "does not hold" for _, one in runs)
     held = sum(one["twin"]["verdict"]["answer"] == "holds" for _, one in runs)
-    lines += ["", f"{as_said} of {len(runs)} runs came out as the claim's file expects. Of their twins {failed} do not hold,"]
-    lines += [f"{len(runs) - failed - held} cannot be decided, {held} hold."]
+    lines += ["", f"{as_said} of {len(runs)} runs came out as the claim's file expects."]
+    lines += [f"Of their twins {failed} do not hold, {len(runs) - failed - held} cannot be decided, {held} hold."]
     slow = max(sum(side["processor_s"] for side in one["cost"].values()) for _, one in runs)
     lines += [f"No run, claim and twin together, took more than {slow:.0f} s of processor time on one core."]
     if missing:
