@@ -13,6 +13,7 @@ import yaml
 from babelscope import load_model
 from babelscope.circuits.core.faithfulness import Scored
 from babelscope.claims import Part, Verdict, aggregate, judge, packaged_claims
+from babelscope.claims import case as case_module
 from babelscope.claims.case import Case, permuted_ids, permuted_labels
 from babelscope.claims.claim import load_claim, parse_claim
 from babelscope.claims.measures import MEASURES
@@ -20,7 +21,7 @@ from babelscope.claims.measures.amplified import improved
 from babelscope.claims.measures.circuits import _difference
 from babelscope.claims.measures.facts import lost_at_the_end
 from babelscope.claims.measures.neurons import beyond_others, predictors
-from babelscope.claims.measures.regions import any_region
+from babelscope.claims.measures.regions import any_region, lrds, sads
 from babelscope.claims.measures.residual import _cka, _gap, _hsic, correlated, similarity_falls
 from babelscope.claims.measures.routing import normalised_divergence
 from babelscope.claims.measures.steering import _paired
@@ -502,3 +503,20 @@ def test_answers_improved_by_two_points():
 def test_lost_facts_need_enough_that_are_missed():
     parts = lost_at_the_end(Case(("pocket:planted-pivot",), "planted", ""))
     assert [one.why for one in parts] == ["precondition: 0 facts are known in en and missed in zh, 50 are needed"]
+
+
+def test_two_claims_over_one_case_record_it_once(monkeypatch):
+    calls: list[str] = []
+
+    def counted(model, corpus, **options):
+        calls.append(corpus.spec)
+        return record(model, corpus, **options)
+
+    monkeypatch.setattr(case_module, "record", counted)
+    case_module._recorded.cache_clear()
+    case = Case(("pocket:pocket-bloom-s",), "pocket:heldout", "", n=12, draws=4, bootstrap=20, languages=("en", "fr"))
+    lrds(case), sads(case), sads(replace(case, draws=8))
+    assert len(calls) == 1
+    sads(replace(case, twin="ids"))
+    sads(replace(case, seed=1))
+    assert len(calls) == 3
