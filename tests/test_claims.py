@@ -14,6 +14,7 @@ from babelscope import load_model
 from babelscope.circuits.core.faithfulness import Scored
 from babelscope.claims import Part, Verdict, aggregate, judge, packaged_claims
 from babelscope.claims import case as case_module
+from babelscope.claims import replicate as replicate_module
 from babelscope.claims.case import Case, permuted_ids, permuted_labels
 from babelscope.claims.claim import load_claim, parse_claim
 from babelscope.claims.measures import MEASURES
@@ -302,6 +303,22 @@ def test_a_replication_is_written_with_its_page(found, tmp_path):
     assert "<script" not in page
     hostile = claim_page([facts | {"sentence": "<img src=x onerror=alert(1)>"}])
     assert "<img" not in hostile
+
+
+def test_all_claims_have_one_page_with_a_table_first(found, tmp_path, monkeypatch):
+    def told(claim, case, *rest):
+        return replace(found, claim=replace(found.claim, id=claim.id, raw=claim.raw), case=case)
+
+    monkeypatch.setattr(replicate_module, "replicate", told)
+    done = command("replicate", "all", "--quick", "--out", str(tmp_path / "all"))
+    assert done.exit_code in (0, 3, 4), done.output
+    page = (tmp_path / "all" / "index.html").read_text(encoding="utf-8")
+    runnable = [claim for claim in packaged_claims().values() if not claim.needs]
+    assert page.count("<section") == len(runnable)
+    assert page.index("<table>") < page.index("<section")
+    again = command("replicate", "all", "--quick", "--out", str(tmp_path / "all"))
+    assert "page:" in again.stdout
+    assert not any(line.endswith("destroyed)") for line in again.stdout.splitlines())  # nothing is measured again
 
 
 def test_a_claim_that_waits_says_for_what():
