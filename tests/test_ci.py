@@ -157,3 +157,10 @@ def test_the_table_of_families_says_what_a_newer_library_changes(tmp_path):
     real = families.rows_of_page((docs.parent / "families.md").read_text(encoding="utf-8"))
     assert real["causal", "llama"] == ("regions, circuits", "")
     assert len(real) > 180
+
+
+def test_the_core_tests_of_other_versions_exist():
+    text = (CI / "versions").read_text(encoding="utf-8")
+    names = text.partition("core=(")[2].partition(")")[0].split()
+    assert len(names) > 10
+    assert [name for name in names if not (CI.parent / "tests" / f"test_{name}.py").is_file()] == []

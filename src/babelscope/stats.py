@@ -21,8 +21,8 @@ Array = NDArray[np.float64]
 NAN = float("nan")
 MOST_GROUPS = 40
 """of documents left out in turn; more are put together"""
-FEW_DOCUMENTS = 5
-"""below it, an interval over documents is marked"""
+FEW_DOCUMENTS, TOLD_DOCUMENTS = 5, 10
+"""below these, no bootstrap over documents is made; an interval over them is marked"""
 
 
 @dataclass(frozen=True)
@@ -229,7 +229,7 @@ def documents_why(groups: int) -> str:
     """
     if groups < 2:
         return "one document"
-    return "few documents: too narrow where they are skewed" if groups < FEW_DOCUMENTS else ""
+    return "few documents: too narrow where they are skewed" if groups < TOLD_DOCUMENTS else ""
 
 
 # -- means -------------------------------------------------------------------------------------------------------------
