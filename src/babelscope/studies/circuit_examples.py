@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from babelscope.models import Model
+from babelscope.results.schemas.circuits import ExampleToken
 from babelscope.tasks.prompts import PromptPair
 
 EXAMPLES = 3
@@ -13,22 +14,18 @@ EXAMPLES = 3
 _HALF = "\ufffd"
 
 
-def example_rows(model: Model, language: str, pairs: Sequence[PromptPair]) -> list[dict[str, Any]]:
+def example_rows(model: Model, language: str, pairs: Sequence[PromptPair]) -> list[ExampleToken]:
     """A row for each token of the first prompts of different templates: its text, and the role that it stands in."""
     return [
-        {
-            "language": language,
-            "example": place,
-            "position": position,
-            "token": text,
-            "role": next((role for role, (start, end) in pair.roles.items() if start <= position < end), ""),
-            "answer": model.tokenizer.decode(list(pair.target)),
-            "foil": model.tokenizer.decode(list(pair.foil)),
-            "template": pair.template,
-        }
+        ExampleToken(
+            language=language, example=place, position=position, token=text,
+            role=next((role for role, (start, end) in pair.roles.items() if start <= position < end), ""),
+            answer=model.tokenizer.decode(list(pair.target)), foil=model.tokenizer.decode(list(pair.foil)),
+            template=pair.template,
+        )
         for place, pair in enumerate(_different(pairs))
         for position, text in enumerate(token_texts(model.tokenizer, pair.clean))
-    ]
+    ]  # fmt: skip
 
 
 def token_texts(tokenizer: Any, ids: Sequence[int]) -> list[str]:

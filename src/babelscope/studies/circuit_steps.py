@@ -29,7 +29,7 @@ from babelscope.studies.circuit_settings import (
     ScreenedSearch,
     Searched,
 )
-from babelscope.studies.steps import Cost, Given, Results, Step
+from babelscope.studies.steps import AnyStep, Cost, Given, Results, Step
 from babelscope.tasks import PromptPair, task_named
 
 Array = NDArray[np.float64]
@@ -122,7 +122,7 @@ class LanguageSteps:
         )
 
     @property
-    def steps(self) -> list[Step[Any, Any]]:
+    def steps(self) -> list[AnyStep]:
         return [self.behaviour, self.activation, self.path, self.search, self.roles, self.lens, self.decomposed]
 
     def measured(self, given: Given | Results) -> Measured:

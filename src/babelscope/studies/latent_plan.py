@@ -17,7 +17,7 @@ from babelscope.studies.latent_settings import LatentSettings
 from babelscope.studies.latent_texts import chosen_words, read_texts
 from babelscope.studies.plan import StudyPlan
 from babelscope.studies.rehearsal import Clock, Spent, planned, rehearsed
-from babelscope.studies.steps import Step, run_steps
+from babelscope.studies.steps import AnyStep, run_steps
 
 CONCEPTS = (8, 16)
 """concepts of a rehearsal"""
@@ -103,7 +103,7 @@ class _Rehearsal:
             changed |= {"steps": DESCENT[0]} if asked.fit == "kl" else {}
         own = replace(asked, **changed)
         steps = LatentSteps(self.model, own, few, self.parallel, self.running, self.lens)
-        step: Step[Any, Any] = choose(steps)
+        step: AnyStep = choose(steps)
         results = run_steps([*step.needs, step], steps.inputs)
         if step.needs and steps.tuned is not None:
             self.lens = results[steps.tuned]  # fitted in the round that is not timed

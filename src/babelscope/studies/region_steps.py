@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cached_property
-from typing import Any
 
 import pandas as pd
 import torch
@@ -35,7 +34,7 @@ from babelscope.studies.region_settings import (
     RegionsSettings,
 )
 from babelscope.studies.routing import write_routing
-from babelscope.studies.steps import Cost, Given, Step, Tables
+from babelscope.studies.steps import AnyStep, Cost, Given, Step, Tables
 
 IN_MEMORY = 1 << 30
 """bytes of mean activations above which a recording lies in a file"""
@@ -191,10 +190,10 @@ class RegionsStudy:
         )
 
     @property
-    def steps(self) -> list[Step[Any, Any]]:
+    def steps(self) -> list[AnyStep]:
         """Those that the settings ask for."""
         asked = self.settings
-        every: list[tuple[Step[Any, Any], object]] = [
+        every: list[tuple[AnyStep, object]] = [
             (self.recording, True),
             (self.regions, True),
             (self.table, self.windows),
