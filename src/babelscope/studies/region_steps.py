@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import cached_property
 
-import pandas as pd
 import torch
 from torch import Tensor
 
@@ -19,6 +18,8 @@ from babelscope.regions.recording import Recording, Span, record
 from babelscope.regions.relevance import relevances, selective
 from babelscope.regions.table import DeactivationTable, deactivation_table
 from babelscope.results.manifest import run_key
+from babelscope.results.rows import write_rows
+from babelscope.results.schemas.regions import EditedText
 from babelscope.studies import calibration, probes
 from babelscope.studies.alignment_sites import write_alignment_sites
 from babelscope.studies.edited_text import edited_text, file_hash
@@ -261,7 +262,7 @@ class RegionsStudy:
         into = Tables()
         with given.progress("text under edits", len(own.edits), "files") as step:
             rows = edited_text(self.model, self.windows, own.edits, own.controls, self.settings.seed, step)
-        into.table("edited_text", pd.DataFrame(rows))
+        write_rows(into, EditedText, rows)
         return into
 
     def _routing(self, _own: object, given: Given) -> Tables:
