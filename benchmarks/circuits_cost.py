@@ -8,6 +8,8 @@ for two n: what does not depend on n and what each prompt costs follow, and with
 earlier commit is unpacked into a temporary folder. Every study has a process of its own, one thread; its parts are told
 by the progress that it reports (what reports none is "the rest").
 
+`--keep FOLDER` keeps every finished measurement, so that a run that was stopped goes on from there.
+
 At 24 layers the parts are extrapolated by a·L + b·L² from two depths (`--layers 2 4`). `--languages` holds the selected
 heads and all patching effects of the pocket model against the earlier commit's, in nine languages.
 """
@@ -15,6 +17,7 @@ heads and all patching effects of the pocket model against the earlier commit's,
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import subprocess
@@ -75,14 +78,21 @@ with tempfile.TemporaryDirectory() as folder:
 NINE = ("ar", "en", "es", "fr", "hi", "id", "pt", "vi", "zh")
 
 
-def measured(source: Path, **asked: Any) -> dict[str, Any]:
-    """One study in a process of its own, with the package of a working tree."""
+def measured(name: str, source: Path, keep: Path | None, **asked: Any) -> dict[str, Any]:
+    """One study in a process of its own, with the package of a working tree; or what an earlier call kept of it."""
     environment = {**os.environ, "PYTHONPATH": str(source / "src"), "OMP_NUM_THREADS": "1"}
     given = json.dumps({"languages": ("en",), "edges": True} | asked)
+    kept = None if keep is None else keep / f"{name}-{hashlib.sha256(given.encode()).hexdigest()[:12]}.json"
+    if kept is not None and kept.is_file():
+        return json.loads(kept.read_text(encoding="utf-8"))
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM, given], check=True, stdout=subprocess.PIPE, text=True, env=environment
     )
-    return json.loads(done.stdout.splitlines()[-1])
+    last = done.stdout.splitlines()[-1]
+    if kept is not None:
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        kept.write_text(last, encoding="utf-8")
+    return json.loads(last)
 
 
 def unpacked(commit: str, folder: str) -> Path:
@@ -135,7 +145,12 @@ def costs(sources: dict[str, Path], arguments: argparse.Namespace) -> list[dict[
     for layers in arguments.layers:
         largest: dict[str, dict[str, Any]] = {}
         for name, source in sources.items():
-            rows = [measured(source, model=kind, n=n, layers=layers, words=arguments.words) for n in arguments.n]
+            rows: list[dict[str, Any]] = []
+            for n in arguments.n:
+                rows.append(
+                    measured(name, source, arguments.keep, model=kind, n=n, layers=layers, words=arguments.words)
+                )
+                print(f"{kind}, {layers} layers, {name}, n = {n}: {rows[-1]['seconds']:.1f} s", flush=True)
             fixed, slope = line_of(arguments.n, [row["seconds"] for row in rows])
             totals[name].append(whole(fixed, slope))
             largest[name] = rows[-1]
@@ -156,10 +171,11 @@ def costs(sources: dict[str, Path], arguments: argparse.Namespace) -> list[dict[
     return results
 
 
-def nine(sources: dict[str, Path], n: int) -> list[dict[str, Any]]:
+def nine(sources: dict[str, Path], n: int, keep: Path | None) -> list[dict[str, Any]]:
     """The pocket model in nine languages: the same effects, and the same selected heads."""
     found = {
-        name: measured(source, model="pocket", n=n, languages=NINE, edges=False) for name, source in sources.items()
+        name: measured(name, source, keep, model="pocket", n=n, languages=NINE, edges=False)
+        for name, source in sources.items()
     }
     before, now = found["before"], found["now"]
     print("| language | heads before | heads now | same |\n|---|---|---|---|")
@@ -190,11 +206,12 @@ def main() -> None:
     parser.add_argument("--before", default="772c1ee")
     parser.add_argument("--pocket", action="store_true", help="the trained pocket model instead")
     parser.add_argument("--languages", action="store_true", help="the pocket model's heads in nine languages instead")
+    parser.add_argument("--keep", type=Path, help="finished measurements, taken over by the next call")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         sources = {"before": unpacked(arguments.before, folder), "now": Path(__file__).resolve().parents[1]}
-        results = nine(sources, arguments.n[0]) if arguments.languages else costs(sources, arguments)
+        results = nine(sources, arguments.n[0], arguments.keep) if arguments.languages else costs(sources, arguments)
     tell(results, arguments.json)
 
 

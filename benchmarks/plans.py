@@ -12,7 +12,8 @@ import argparse
 import os
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -40,10 +41,39 @@ CLOCK = time.process_time
 Planned = tuple[StudyPlan, Callable[[Path], object]]
 
 
+class Parts:
+    """Processor seconds of the parts that a study reports as its progress, each without those inside it."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self.within: list[float] = []
+
+    @contextmanager
+    def __call__(self, title: str, _total: int, _unit: str) -> Generator[Callable[[int], None]]:
+        start = CLOCK()
+        self.within.append(0.0)
+        try:
+            yield lambda amount: None
+        finally:
+            took = CLOCK() - start
+            inner = self.within.pop()
+            if self.within:
+                self.within[-1] += took
+            self.seconds[title] = self.seconds.get(title, 0.0) + took - inner
+
+    def told(self, whole: float) -> str:
+        """One line a part; what reports no progress is the rest."""
+        rows = {**self.seconds, "the rest": whole - sum(self.seconds.values())}
+        return "\n".join(f"{name:<40}{seconds:>8.1f}" for name, seconds in rows.items())
+
+
+PARTS = Parts()
+
+
 def circuits() -> Planned:
     """IOI in two languages, 16 prompts each."""
     model, settings = load_model(MODEL), CircuitsSettings(n=16)
-    return plan_circuits(model, settings, clock=CLOCK), lambda out: study_circuits(model, settings, out)
+    return plan_circuits(model, settings, clock=CLOCK), lambda out: study_circuits(model, settings, out, progress=PARTS)
 
 
 def regions() -> Planned:
@@ -111,6 +141,9 @@ def main() -> None:
             start = time.process_time()
             study(Path(folder) / "run")
             took = time.process_time() - start
+        if PARTS.seconds:
+            print(PARTS.told(took))
+            PARTS.seconds.clear()
         print(f"{name}: planned {planned.seconds:.1f} s, measured {took:.1f} s", flush=True)
         factor = max(took / planned.seconds, planned.seconds / took)
         results.append(result(f"plan of {name} against measured, either way", factor, 1.5, "lower"))

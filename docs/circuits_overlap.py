@@ -133,7 +133,7 @@ def _wiring(arrays: xr.Dataset) -> Wiring:
 
 
 def _mean(values: Array) -> tuple[float, float, float]:
-    from babelscope.circuits.core.statistics import bootstrap_mean
+    from babelscope.stats import bootstrap_mean
 
     found = bootstrap_mean(values, seed=SEED)
     return found.value, found.low, found.high

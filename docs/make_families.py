@@ -151,6 +151,17 @@ OWN: dict[str, dict[str, Any]] = {
     "bamba": {"attn_layer_indices": [1, 3]},
     "gemma3n_text": {"num_kv_shared_layers": 0, "intermediate_size": [UNITS] * LAYERS, "altup_num_inputs": 2},
 }
+_SECTIONS = ("glm4v", "glm_ocr", "paddleocr_vl", "qwen2_5_omni", "qwen2_5_vl", "qwen2_vl")
+for _type in _SECTIONS:
+    # the frequencies of a head, shared out among time, height and width
+    OWN[f"{_type}_text"] = {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 1, 1]}}
+OWN["glm4v_moe_text"] = {
+    "rope_parameters": {
+        "rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 0.5, "mrope_section": [1, 1, 0],
+    }
+}  # fmt: skip
+for _type in ("qwen2_5_omni_thinker", "qwen3_omni_moe_thinker"):
+    OWN[_type] = {"vision_start_token_id": 3, "image_token_id": 4, "video_token_id": 5, "audio_token_id": 6}
 DECODERS = (
     "bert",
     "bert-generation",

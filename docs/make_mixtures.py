@@ -1,7 +1,7 @@
 """Write the tables and the figure of `docs/mixtures.md` again from a run.
 
 babelscope regions pocket:pocket-moe --corpus pocket:heldout --samples 100 --permutations 1000 \
-    --texts "pocket:heldout?seed=1" --window 128 --text-tokens 1024 --controls 2 --out runs/moe
+    --texts "pocket:heldout?seed=1" --window 128 --text-tokens 1024 --controls 2 --fixed --out runs/moe
 python docs/make_mixtures.py runs/moe
 """
 

@@ -32,13 +32,13 @@ LIMIT = 150_000
 MODEL = "pocket:pocket-bloom-m"
 COMMANDS = {
     "regions": f"regions {MODEL} --corpus pocket:heldout --texts 'pocket:heldout?seed=1' --window 128 "
-    "--samples 60 --text-tokens 1024 --controls 2 --bootstrap 100 --permutations 60 --alignment --generate 1",
+    "--samples 60 --text-tokens 1024 --controls 2 --fixed --bootstrap 100 --permutations 60 --alignment --generate 1",
     "ioi": f"circuits {MODEL} --task ioi --languages en,zh --n 30 --draws 3",
     "training": "sweep pocket-checkpoints --samples 40",
     "sizes": "sweep pocket-scales --samples 40",
 }
 BIBLE = (
-    "--window 256 --samples 40 --text-tokens 2048 --controls 3 --bootstrap 200 --permutations 100 --alignment "
+    "--window 256 --samples 40 --text-tokens 2048 --controls 3 --fixed --bootstrap 200 --permutations 100 --alignment "
     "--generate 2"
 )
 LARGE = "opening 2.9 s, a step of zooming 8 to 25 ms, a frame of a drag 27 ms, the first change of order 181 ms"

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from babelscope.stats import mean_t
+from babelscope.stats import bootstrap_mean
 from babelscope.studies.steer_settings import SteerSettings
 
 MODEL, CHUNK = "pocket:pocket-bloom-m", 6
@@ -64,7 +64,7 @@ def show(folder: Path) -> None:
     steering, controls = table(folder, "steering"), table(folder, "controls")
     steering["kin"] = steering.apply(related, axis=1)
     pairs = steering[steering.condition == "unsteered"]
-    print(f"{MODEL}, {len(pairs)} pairs, {int(pairs.n.sum())} prompts; mean over pairs, 95 % t interval over pairs\n")
+    print(f"{MODEL}, {len(pairs)} pairs, {int(pairs.n.sum())} prompts; mean over pairs, 95 % interval over pairs\n")
     print("| way | ΔNLL chosen ≤ | related pairs | unrelated pairs |\n|---|---|---|---|")
     for name in ("unsteered", "prompted"):
         print(f"| {name} | – | " + " | ".join(_cell(steering[steering.condition == name], kin) for kin in KIN) + " |")
@@ -98,7 +98,7 @@ def _limits(text: str) -> list[str]:
 
 
 def _interval(values: pd.Series) -> str:
-    found = mean_t(values.dropna().to_numpy())
+    found = bootstrap_mean(values.dropna().to_numpy())
     ends = "" if np.isnan(found.low) else f" [{found.low:.2f}, {found.high:.2f}]"
     return f"{found.value:.2f}{ends}"
 
@@ -107,7 +107,7 @@ def _cell(rows: pd.DataFrame, kin: str) -> str:
     own = rows[rows.kin == kin]
     if not len(own):
         return "–"
-    found = mean_t(own.success.dropna().to_numpy())
+    found = bootstrap_mean(own.success.dropna().to_numpy())
     ends = "" if np.isnan(found.low) else f" [{max(found.low, 0):.2f}, {min(found.high, 1):.2f}]"
     return f"{found.value:.2f}{ends}, n = {len(own)}"
 

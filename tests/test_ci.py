@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import io
 import sys
 import tarfile
 import zipfile
+from importlib import import_module
 from importlib.machinery import SourceFileLoader
-from importlib.util import module_from_spec, spec_from_loader
+from importlib.util import find_spec, module_from_spec, spec_from_loader
 from pathlib import Path
 
 import pytest
@@ -104,6 +106,22 @@ def test_a_name_that_is_nowhere_defined_is_found_and_the_axes_of_a_shape_are_not
     assert script("names").undefined(folders, ruff) == []
 
 
+def test_what_scripts_take_from_the_package_is_there():
+    root = CI.parent
+    missing: list[str] = []
+    for path in [one for name in ("docs", "benchmarks", "pocket_factory") for one in (root / name).rglob("*.py")]:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "babelscope":
+                known = import_module(node.module)
+                absent = [one.name for one in node.names if not hasattr(known, one.name)]
+                missing += [f"{path.name}: {node.module}.{one}" for one in absent if not _module(node.module, one)]
+    assert missing == []
+
+
+def _module(package: str, name: str) -> bool:
+    return find_spec(f"{package}.{name}") is not None if hasattr(import_module(package), "__path__") else False
+
+
 def test_the_table_of_families_says_what_a_newer_library_changes(tmp_path):
     docs = CI.parent / "docs" / "make_families.py"
     if not docs.is_file():
@@ -139,3 +157,10 @@ def test_the_table_of_families_says_what_a_newer_library_changes(tmp_path):
     real = families.rows_of_page((docs.parent / "families.md").read_text(encoding="utf-8"))
     assert real["causal", "llama"] == ("regions, circuits", "")
     assert len(real) > 180
+
+
+def test_the_core_tests_of_other_versions_exist():
+    text = (CI / "versions").read_text(encoding="utf-8")
+    names = text.partition("core=(")[2].partition(")")[0].split()
+    assert len(names) > 10
+    assert [name for name in names if not (CI.parent / "tests" / f"test_{name}.py").is_file()] == []

@@ -13,8 +13,14 @@ from babelscope.circuits.core.nodes import check_nodes, experts_of
 from babelscope.circuits.patching.expert_nodes import expert_changes
 from babelscope.circuits.patching.methods import Sweep
 from babelscope.errors import InputError
+from babelscope.models import load_model
 from babelscope.models.experts import Routed, attach
 from babelscope.models.hooks import Site, capture
+from babelscope.report.page import build_page
+from babelscope.results.rows import read_rows
+from babelscope.results.schemas.circuits import ExpertEffect
+from babelscope.studies.circuit_measures import prompts_of
+from babelscope.studies.circuits import CircuitsSettings, study_circuits
 from tests import reference
 from tests.random_pairs import random_pairs
 from tests.tiny_mixtures import mixture
@@ -108,3 +114,23 @@ def test_experts_have_names_and_bounds():
         check_nodes(model, [Expert(0, 1)])
     with pytest.raises(InputError, match="experts 0 to 5"):
         check_nodes(model, [Expert(1, 6)])
+
+
+def test_a_study_patches_the_experts_when_it_is_asked_to(tmp_path):
+    model = load_model("pocket:pocket-moe")
+    small = dict(languages=("en",), n=8, draws=2, repeats=(10,), windows=(1,), permutations=50, edges=False)
+    run = study_circuits(model, CircuitsSettings(**small, experts="frozen"), tmp_path / "run")
+    rows = read_rows(run, ExpertEffect)
+    assert len(rows) == len(experts_of(model))
+    pairs = prompts_of(model, CircuitsSettings(**small), "en").main
+    wanted = activation_patching(model, pairs, experts_of(model)).effect
+    assert np.allclose([row.effect for row in rows], wanted, atol=1e-5)
+    assert all(row.effect_low <= row.effect <= row.effect_high for row in rows if np.isfinite(row.effect_low))
+    assert any(row.effect != 0 for row in rows)
+    assert {row.selected for row in rows} <= {"yes", ""}
+    assert "Each routed expert of the mixture" in build_page([run])
+
+
+def test_experts_of_a_model_without_any_are_refused(tmp_path):
+    with pytest.raises(InputError, match="has no experts; leave the option out"):
+        study_circuits(load_model("pocket:pocket-bloom-s"), CircuitsSettings(experts="free"), tmp_path / "run")

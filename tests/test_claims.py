@@ -16,12 +16,16 @@ from babelscope.claims import Part, Verdict, aggregate, judge, packaged_claims
 from babelscope.claims.case import Case, permuted_ids, permuted_labels
 from babelscope.claims.claim import load_claim, parse_claim
 from babelscope.claims.measures import MEASURES
+from babelscope.claims.measures.amplified import improved
 from babelscope.claims.measures.circuits import _difference
+from babelscope.claims.measures.facts import lost_at_the_end
+from babelscope.claims.measures.neurons import beyond_others, predictors
 from babelscope.claims.measures.regions import any_region
 from babelscope.claims.measures.residual import _cka, _gap, _hsic, correlated, similarity_falls
 from babelscope.claims.measures.routing import normalised_divergence
 from babelscope.claims.measures.steering import _paired
 from babelscope.claims.measures.sweeps import alignment_grows, regions_shrink, right_endings
+from babelscope.claims.measures.tense import _exchanged, _shares, _Tested, difference
 from babelscope.claims.page import claim_page
 from babelscope.claims.replicate import Replication, finished, quick_case, replicate, write_replication
 from babelscope.claims.verdict import ends, mean_part, same_point, spread_ends, with_twin
@@ -196,7 +200,32 @@ def test_twins_destroy_what_they_say_and_nothing_else():
         assert sorted(ids.texts[code]) == sorted(CORPUS.texts[code])
     together = sum(ids.texts["en"][place][2:] == ids.texts["fr"][place][2:] for place in range(30))
     assert together < 6
-    assert Case(("first", "last"), "", "", twin="order").ordered() == ("last", "last")
+
+
+def test_in_the_twin_of_a_sweep_first_and_last_are_exchanged_on_half_of_the_items():
+    case = Case(("first", "last"), "", "", seed=3)
+    [(weight, items)] = case.halves(10)
+    assert weight == 1
+    assert items.tolist() == list(range(10))
+    (up, kept), (down, exchanged) = replace(case, twin="order").halves(10)
+    assert (up, down) == (0.5, -0.5)
+    assert sorted([*kept, *exchanged]) == list(range(10))
+    assert len(kept) == len(exchanged) == 5
+
+
+def test_what_grows_on_every_item_cancels_out_in_the_twin_and_a_blind_method_would_hold():
+    rng = np.random.default_rng(0)
+    growth = rng.normal(1.0, 0.3, 60)
+    held = blind = 0
+    for seed in range(200):
+        halves = Case(("a", "b"), "", "", seed=seed, twin="order").halves(60)
+        change = sum(weight * growth[items].mean() for weight, items in halves)
+        signed = np.concatenate([np.sign(weight) * growth[items] for weight, items in halves])
+        held += judge(_part_of(signed), "greater", 0.1).answer == HOLDS
+        blind += judge(_part_of(np.abs(signed)), "greater", 0.1).answer == HOLDS
+        assert change == pytest.approx(signed.mean())
+    assert held / 200 <= 0.05
+    assert blind == 200  # one that does not see which point is first
 
 
 @pytest.mark.parametrize("name", sorted(packaged_claims()))
@@ -280,7 +309,7 @@ def test_a_claim_that_waits_says_for_what():
         quick_case(waiting)
 
 
-CHEAP = ("bandarkar-u-shape", "chen-moe-families", "wendler-english-pivot", "zhong-two-latent")
+CHEAP = ("bandarkar-u-shape", "chen-moe-families", "wendler-english-pivot", "zhong-two-latent", "klar-last-layers")
 """quick runs of a few seconds; all of them, for three seeds, are on the page that docs/make_claims.py writes"""
 BY_NIGHT = ("bandarkar-correlation", "dumas-language-first", "dumas-mean-helps")
 """theirs by another measure, each of which is held by hand below"""
@@ -327,7 +356,12 @@ def test_correlations_of_eight_languages_say_nothing():
     x = rng.normal(size=8)
     parts = correlated(x, x + 0.5 * rng.normal(size=8), np.arange(10.0, 18.0), codes, Case((), "", ""))
     assert [one.name for one in parts] == ["Pearson", "partial Pearson"]
+    assert all(np.isnan(one.low) and "n = 8 languages; not even a correlation of 0.95" in one.why for one in parts)
+    assert judge(parts[0], "greater", 0.5).answer == OPEN
+    many = rng.normal(size=40)
+    parts = correlated(many, many + 0.5 * rng.normal(size=40), np.arange(10.0, 50.0), codes * 5, Case((), "", ""))
     assert all(one.low < one.estimate < one.high for one in parts)
+    assert judge(parts[0], "greater", 0.3).answer == HOLDS
     flat = correlated(x, np.ones(8), np.arange(10.0, 18.0), codes, Case((), "", ""))
     assert "equally well" in flat[0].why
 
@@ -335,13 +369,30 @@ def test_correlations_of_eight_languages_say_nothing():
 def test_the_command_line_lists_checks_and_plans_without_weights():
     listed = command("replicate", "list")
     assert listed.exit_code == 0
-    assert "24 of 39 can be run" in listed.stdout
-    assert command("replicate", "zeng-same-meaning", "--check").exit_code == 0
+    assert "32 of 39 can be run" in listed.stdout
     plan = command("replicate", "zeng-regions-selective", "--model", "bigscience/bloom-7b1", "--plan")
     assert plan.exit_code == 0, plan.output
     assert "--model bigscience/bloom-7b1 --corpus 'bible:bibles?exclude=JAM,1PE,COL'" in plan.stdout
     assert "14 GB in bfloat16" in plan.stdout
     assert command("replicate", "chou-one-feature", "--plan").exit_code == 2
+    points = command("replicate", "zeng-alignment-grows", "--plan").stdout
+    assert "bloom-7b1-intermediate@global_step1000,bigscience/bloom-7b1-intermediate@global_step10000" in points
+    assert "--stories 'stories:xstory_cloze?split=eval'" in points
+
+
+def test_a_check_refuses_least_effects_that_the_twin_cannot_tell(tmp_path):
+    checked = command("replicate", "zeng-same-meaning", "--check", "--n", "30")
+    assert checked.exit_code == 0, checked.output
+    assert "SADS: least effect 0.005, twin " in checked.stdout
+    path = tmp_path / "mine.yaml"
+    verdict = {"rule": "greater", "least_effect": 0.0001, "aggregate": "all"}
+    path.write_text(raw(id="mine", verdict=verdict), encoding="utf-8")
+    refused = command("replicate", str(path), "--check", "--n", "30")
+    assert refused.exit_code == 2
+    assert "least effects below the twin's half width at n = 30: SADS 0.0001, half width" in refused.stderr
+    waiting = command("replicate", "chou-one-feature", "--check")
+    assert waiting.exit_code == 0
+    assert "waits for a reader of sparse features" in waiting.stdout
 
 
 def test_what_lies_there_is_not_measured_again(found, tmp_path):
@@ -408,3 +459,45 @@ def test_similarity_falls_by_the_last_point_minus_the_first():
     )
     assert gap.estimate == pytest.approx(_gap(large, case)[0] - _gap(small, case)[0])
     assert cka.estimate == pytest.approx(_cka(large) - _cka(small))
+
+
+def test_neurons_that_predict_a_concept_by_hand():
+    # neuron k of 100 follows concept k in both languages, neuron 2 fires for everything, the rest is noise
+    rng = np.random.default_rng(0)
+    labels = np.array([[1, 1, 1, 1, 0, 0, 0, 0, 0, 0], [0, 0, 0, 0, 0, 0, 1, 1, 1, 1]], dtype=bool)
+    means = rng.normal(0, 0.01, (2, 10, 100))
+    for language in (0, 1):
+        for concept in (0, 1):
+            means[language, :, concept] += labels[concept]
+    ranks = means.argsort(1).argsort(1).astype(np.float32)
+    for language in (0, 1):
+        assert predictors(ranks[language], labels).nonzero()[1].tolist() == [0, 1]
+    assert beyond_others(ranks, [labels, labels]).tolist() == [1.0, 1.0]
+    assert beyond_others(ranks, [labels, labels[::-1]]).tolist() == [-1.0, -1.0]
+
+
+def test_a_change_of_logit_difference_is_a_share_of_the_whole_by_verb():
+    verbs = np.array([7, 7, 9], dtype=np.int64)
+    found = _Tested(verbs, np.array([[4.0, 2.0, 5.0], [2.0, 2.0, 1.0]]), np.ones((2, 3)))
+    # by verb 3 and 5, without the set 2 and 1: (1.5 − 4) / 4
+    assert _shares(found, 0).mean() == pytest.approx(-2.5 / 4)
+    dealt = _exchanged(found, replace(found, verbs=verbs + 10), seed=0)
+    assert [len(np.unique(side.verbs)) for side in dealt] == [2, 2]
+
+
+def test_samples_that_do_not_vary_have_an_interval_only_within_bounds():
+    same = np.zeros(40)
+    assert np.isnan(difference("x", same, same, 2, 0.0).low)
+    bounded = difference("x", same, same, 2, 0.0, "prompts", (0.0, 1.0))
+    assert -0.3 < bounded.low < 0 < bounded.high < 0.3
+
+
+def test_answers_improved_by_two_points():
+    right = np.array([1.0, 0.0] * 100)
+    assert improved(right).sum() - right.sum() == 4
+    assert improved(np.ones(100)).sum() == 100
+
+
+def test_lost_facts_need_enough_that_are_missed():
+    parts = lost_at_the_end(Case(("pocket:planted-pivot",), "planted", ""))
+    assert [one.why for one in parts] == ["precondition: 0 facts are known in en and missed in zh, 50 are needed"]

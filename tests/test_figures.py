@@ -364,12 +364,56 @@ def test_nine_languages_have_nine_colours():
     assert len(set(COLOURS)) == len(COLOURS)
 
 
+def test_an_axis_of_whole_numbers_has_no_more_ticks_than_numbers():
+    lines = Panel((Line("", [0.0, 1.0, 4.0], [0.1, 0.2, NAN]),), Axis("layer", whole=True))
+    assert panel_plot(lines)["layout"]["xaxis"]["nticks"] == 5
+    cells = Panel((Cells(np.zeros((3, 20))),), Axis("head", whole=True), Axis("layer", whole=True))
+    layout = panel_plot(cells)["layout"]
+    assert (layout["xaxis"]["nticks"], layout["yaxis"]["nticks"]) == (10, 3)
+
+
 def test_bands_of_latent_curves_stand_in_the_inner_layers_only(runs):
     lines = [one for one in figures.specify(runs["latent"], "latent_excess").panels[0].marks if isinstance(one, Line)]
     assert [line.banded() for line in lines] == [[1, 2, 3]] * 3
     assert [line.name for line in lines] == ["en", "fr", ("zh", "asked for")]
     word = figures.specify(runs["latent"], "latent_word").panels[0].marks
     assert [mark.at for mark in word if isinstance(mark, Rule)] == [0.3]
+
+
+def test_the_highest_excess_stands_with_its_verdict_beside_what_counts(runs):
+    shown = figures.specify(runs["latent"], "latent_highest")
+    points = [mark for mark in shown.panels[0].marks if isinstance(mark, Points)]
+    # layer 3 has the highest upper end of the inner layers
+    assert [(one.name, one.x, one.y, one.low, one.high) for one in points] == [
+        ("passes through", [0.0], pytest.approx([0.3]), pytest.approx([0.15]), pytest.approx([0.6]))
+    ]
+    assert shown.panels[0].x.names == ("en", "fr")
+    assert [mark.at for mark in shown.panels[0].marks if isinstance(mark, Rule)] == [0.01, 0.0]
+
+
+def test_one_candidate_is_held_against_what_counts_in_every_pair(tmp_path):
+    key = {"lens": "logit", "scope": "solved", "language": "en"}
+    outcomes = {"fr": "no sign", "vi": "undecided", "es": "not decidable"}
+    with RunWriter(tmp_path / "run", kind="latent") as run:
+        run.table("verdicts", pd.DataFrame([
+            {**key, "source": code, "target": "zh", "outcome": told, "strength": 0.0} for code, told in outcomes.items()
+        ]))  # fmt: skip
+        run.table("curves", pd.DataFrame([
+            {**key, "source": code, "target": "zh", "layer": layer, "mass": 0.1, "excess": 0.0,
+             "excess_low": -high, "excess_high": high if layer == 1 else NAN, "concepts": 30, "why": ""}
+            for code, high in (("fr", 0.005), ("vi", 0.02), ("es", NAN)) for layer in range(3)
+        ]))  # fmt: skip
+        run.manifest.update(languages=["en"], model={"id": "toy"}, summary={"least": 0.01})
+    found = open_run(tmp_path / "run")
+    panel = figures.specify(found, "latent_highest").panels[0]
+    points = [mark for mark in panel.marks if isinstance(mark, Points)]
+    assert [(one.name, one.x, one.high) for one in points[:2]] == [
+        ("no sign", [0.0], [0.005]), ("undecided", [1.0], [0.02]),
+    ]  # fmt: skip
+    assert np.isnan(points[2].y).all()
+    assert panel.x.names == ("fr→zh", "vi→zh", "es→zh")
+    with pytest.raises(InputError, match="no candidate 'de'"):
+        figures.specify(found, "latent_highest", candidate="de")
 
 
 def test_faithfulness_stands_beside_heads_drawn_at_random(runs):

@@ -184,7 +184,7 @@ def test_the_answer_over_all_pairs_stands_first_whatever_single_pairs_say():
     run = SimpleNamespace(tables=["curves", "verdicts"], summary={"headline": whole})
     found = latent.latent_findings(run, [whole, *pairs])
     assert [one.text for one in found] == [whole, pairs[1]]
-    assert [one.figure for one in found] == ["latent-strengths", "latent-excess"]
+    assert [one.figure for one in found] == ["latent-highest", "latent-excess"]
     single = latent.latent_findings(SimpleNamespace(tables=["curves"], summary={}), [pairs[2], pairs[1], pairs[0]])
     assert [one.text for one in single] == [pairs[2], pairs[1], pairs[0]]
     assert latent.latent_findings(run, []) == []

@@ -60,8 +60,8 @@ def verdicts(kind: str, source: str = "fr", target: str = "zh"):
 @pytest.mark.parametrize("kind", KINDS)
 def test_planted_models_translate(kind):
     _, pair = planted_pair(kind)
-    # words that lean towards other concepts are now and then taken for them
-    assert pair.solved.mean() >= (0.7 if kind == "noisy" else 1.0)
+    # words that lean towards other concepts are now and then taken for them; a lossy model confuses three of four
+    assert pair.solved.mean() >= {"noisy": 0.7, "lossy": 0.25}.get(kind, 1.0)
     check_lens(planted_pair(kind)[0], 'Français: "fr00" - 中文: "')
 
 
@@ -348,7 +348,7 @@ def test_the_first_sentence_says_what_was_found():
     said = sentence("M", "fr", "zh", own.accuracy, {"en": (own, decide(own))})
     assert said == (
         "Translating French to Chinese, M solves 60 of 80 concepts and passes through English: at layer 2 the English "
-        "word gains 0.400 (0.380 to 0.420) over controls; Chinese takes over at 4."
+        "word gains 0.400 (0.380 to 0.420) over controls; Chinese takes over at layer 4."
     )
     few = evidence(accuracy=Accuracy(10, 80))
     said = sentence("M", "fr", "zh", few.accuracy, {"en": (few, decide(few))})
@@ -388,10 +388,13 @@ def test_load_model_knows_planted_models_and_their_seedless_bytes():
 def test_several_pairs_answer_whether_it_is_english_by_hand():
     silent, read, through, open_ = "no sign", "readable, no detour", "passes through", "undecided"
     assert thinks_in("M", [through, silent, open_]) == (
-        "M passes through English in 1 of 3 pairs of other languages; 1 does not, 1 is open."
+        "M passes through English in 1 of 3 pairs of other languages; 1 does not, 1 is undecided."
     )
     assert thinks_in("M", [through, through]) == "M passes through English in 2 of 2 pairs of other languages."
     assert thinks_in("M", [silent, silent, read, open_]).startswith(
         "M does not think in English as far as the lens sees"
     )
-    assert "cannot be decided" in thinks_in("M", [silent, open_, "not decidable"])
+    assert thinks_in("M", [silent, open_, "not decidable", "not decidable"]) == (
+        "Whether M thinks in English cannot be decided: of 4 pairs of other languages 1 shows no sign of it, "
+        "1 is undecided, 2 have too few solved concepts to tell."
+    )

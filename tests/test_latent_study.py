@@ -51,7 +51,7 @@ def test_the_first_sentence_answers(run):
         "Translating French to Chinese, pocket:planted-pivot solves 40 of 40 concepts and passes through English: "
         "at layer 2 the English word gains 0.9"
     )
-    assert run.summary["sentences"][0].endswith("Chinese takes over at 4.")
+    assert run.summary["sentences"][0].endswith("Chinese takes over at layer 4.")
     assert run.summary["sentences"][1].startswith("Through the tuned lens: ")
 
 
@@ -87,7 +87,7 @@ def test_the_tuned_lens_is_kept_and_read_again(run, tmp_path):
 
 
 def test_all_figures_and_the_page(run, tmp_path):
-    assert len(figure_names(run)) == 9
+    assert len(figure_names(run)) == 10
     for name in figure_names(run):
         assert draw(run, name).axes
     page = write_report([run], tmp_path / "page.html", static=False).read_text(encoding="utf-8")

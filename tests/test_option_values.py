@@ -176,3 +176,11 @@ def test_attack_8_a_device_without_an_end_is_not_read(tmp_path, words):
     said = command(*[str(link) if word == "LINK" else word for word in words])
     assert (said.exit_code, said.stderr.count("\n")) == (2, 1), said
     assert "a device without an end" in said.stderr
+
+
+def test_an_option_that_there_is_not_is_told_its_neighbours():
+    from babelscope.errors import InputError
+    from babelscope.studies.regions import RegionsSettings
+
+    with pytest.raises(InputError, match="RegionsSettings has no option 'sample'; did you mean samples"):
+        RegionsSettings(corpus="pocket:heldout", sample=3)

@@ -11,6 +11,7 @@ from babelscope.evolution.sweep_plan import plan_sweep
 from babelscope.studies.circuit_costs import Sizes
 from babelscope.studies.latent_settings import LatentSettings
 from babelscope.studies.plan import Probe, Rate, rate_of
+from babelscope.studies.regions import RegionsSettings
 from babelscope.studies.rehearsal import planned, rehearsed, spent
 from babelscope.studies.steer_settings import SteerSettings
 from babelscope.studies.steps import Cost
@@ -76,11 +77,26 @@ def test_prompts_of_each_length_are_batches_of_their_own(model):
     assert Sizes(model, pairs, 16).batches == len({len(pair.clean) for pair in pairs})
 
 
+def test_text_under_deactivation_is_timed_as_it_is_read_and_in_rounds_is_about_half(model):
+    whole, half = (
+        plan(
+            model,
+            RegionsSettings(corpus="pocket:heldout", samples=4, texts="pocket:heldout?seed=1", window=32, joint="eos",
+                            languages=("en", "fr", "es"), text_tokens=64, controls=2, fixed=fixed),
+        )
+        for fixed in (True, False)
+    )  # fmt: skip
+    tokens = [next(step.tokens for step in found.steps if step.step == "deactivation table") for found in (whole, half)]
+    # three languages of 64 tokens, under nothing, three regions and two draws of two controls
+    assert tokens == [3 * 64 * (1 + 3 + 4), 3 * 64 * (1 + 3)]
+    assert whole.seconds > 0
+
+
 def test_latent_and_steering_are_rehearsed(model, tmp_path):
     asked = LatentSettings(words="pocket", from_=("en",), to=("fr", "zh"), n=24, draws=100, permutations=19, matched=0,
                            task="sentence", parallel="pocket:train")  # fmt: skip
     found = plan(model, asked)
-    assert [step.step for step in found.steps] == ["logit lens, 2 pairs"]
+    assert [step.step for step in found.steps] == ["logit lens, 2 pairs", "texts read, run written"]
     assert found.seconds > 0
     assert found.steps[0].tokens > 0
     steering = SteerSettings(corpus="pocket:heldout?n=60", languages=("en", "fr", "es"), fixed=True, tokens=4,

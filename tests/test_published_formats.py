@@ -12,7 +12,7 @@ import pytest
 
 from babelscope.corpora import READERS, load_corpus
 from babelscope.corpora.published import PUBLISHED
-from babelscope.errors import CorpusError, TaskError
+from babelscope.errors import CorpusError, InputError, TaskError
 from babelscope.evaluation.questions import SETS, load_questions
 from babelscope.steering.benchmark import read_benchmark
 from babelscope.tasks import TASKS, read_minimal_pairs
@@ -274,6 +274,9 @@ def test_language_confusion_by_name_with_line_breaks_in_fields(tmp_path):
         ("crosslingual", "complex_prompts", "tr"),
     ]
     assert "\n" in found[0].text
+    put(tmp_path / "test_sets/monolingual/okapi/tr.csv", "question,language\nBugün hava nasıl?,tr\n")
+    with pytest.raises(InputError, match="no column prompt; it has question, language"):
+        read_benchmark(tmp_path)
 
 
 def test_every_published_set_is_listed_with_a_reader_that_exists():

@@ -7,10 +7,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from babelscope.circuits.edges.circuit import Circuit
-from babelscope.errors import BabelscopeError, InputError
+from babelscope.errors import BabelscopeError, InputError, RunError
 from babelscope.latent.tuned import TunedLens
 from babelscope.regions import load_regions
-from babelscope.results.sealed import SUM, read_sealed, save_sealed
+from babelscope.regions.masks import RegionSet, save_regions
+from babelscope.results.sealed import KINDS, SUM, read_sealed, save_sealed
 from babelscope.steering.files import load_edit
 
 from .fuzz_studied import _circuit_bytes, _edit_bytes, _lens, _region_bytes
@@ -61,3 +62,17 @@ def test_every_kind_of_tensor_is_kept(tmp_path):
         (tmp_path / "folder").mkdir()
         save_sealed(held, tmp_path / "folder", "k", "{}")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["folder", "x"]
+
+
+def test_a_file_of_another_kind_is_named(tmp_path):
+    save_regions(RegionSet({"en": torch.eye(2).bool()}, "by hand"), tmp_path / "r.safetensors")
+    for key in KINDS:
+        save_sealed({"x": torch.ones(2)}, tmp_path / f"{key}.safetensors", key, "{}")
+    with pytest.raises(InputError, match="holds a tuned lens, not regions of neurons or a"):
+        load_regions(tmp_path / "babelscope.tuned_lens.safetensors")
+    with pytest.raises(InputError, match="is not a file of a steering edit: it has no"):
+        load_edit(tmp_path / "r.safetensors")
+    with pytest.raises(RunError, match="holds regions of neurons or a steering edit, not a circuit"):
+        Circuit.load(tmp_path / "r.safetensors")
+    with pytest.raises(InputError, match="not a region file of babelscope: it has no 'format'"):
+        load_regions(tmp_path / "babelscope.safetensors")

@@ -67,7 +67,7 @@ def test_jackknife_of_a_mean_is_its_t_interval():
     wanted = oracle.ttest_1samp(values, 0).confidence_interval()
     made = stats.jackknife_t(values.mean(), left)
     assert (made.low, made.high) == pytest.approx((wanted.low, wanted.high))
-    assert made.why == ""
+    assert made.why == stats.documents_why(6) != stats.documents_why(10) == ""
 
 
 def test_one_document_and_equal_documents_have_no_interval():

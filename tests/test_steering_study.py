@@ -297,6 +297,9 @@ def test_the_study_leaves_its_tables_sentences_and_edits(tmp_path_factory):
     first = found.manifest["summary"]["sentences"][0]
     assert first.startswith("Steered (diffmean at layer 3, strength α = 1.5), ")
     assert first.endswith("2 draws of random directions are too few for p below 0.05; 19 can show it.")
+    generation = found.manifest["generation"]
+    assert generation["template"] == ""  # sentences to go on from stand in no chat template
+    assert generation["first_prompt"] in load_corpus("pocket:heldout?n=60", ["en"]).texts["en"]
     saved = load_edit(found.path / "edits/en-fr-diffmean.safetensors")
     assert saved.facts["fit_documents"] == 30
     assert saved.directions[0].layer == 3

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import importlib
+import re
+import shlex
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 import babelscope
 from babelscope.cli import VERBS, main
 from tests.command import command
+
+SOURCE = Path(babelscope.__file__).parent
 
 
 def test_all_is_exactly_the_public_surface():
@@ -43,6 +48,22 @@ def test_every_verb_exists_and_helps(verb):
     result = command(verb, "--help")
     assert result.exit_code == 0, result.output
     assert f"babelscope {verb}" in result.stdout
+
+
+EXAMPLES = [
+    (file.name, one.replace("\\\\\n", "\n"))
+    for file in sorted((SOURCE / "cli").glob("*.py"))
+    for one in re.findall(r"^ +(babelscope (?:.*\\\\\n)*.*)$", file.read_text(encoding="utf-8"), re.MULTILINE)
+]
+
+
+@pytest.mark.parametrize(("file", "example"), EXAMPLES)
+def test_an_example_of_the_help_can_be_copied_from_a_narrow_terminal(file, example):
+    assert all(len(line) <= 78 for line in example.splitlines()), "the terminal would break this line"
+    words = shlex.split(example)[1:]
+    verbs = words[:2] if len(words) > 1 and command(words[0], words[1], "--help").exit_code == 0 else words[:1]
+    told = command(*verbs, "--help").stdout
+    assert [word for word in words if word.startswith("--") and word not in told] == []
 
 
 @pytest.mark.parametrize(

@@ -90,11 +90,9 @@ __all__ = sorted(["__version__", *(name for names in _HOMES.values() for name in
 def __getattr__(name: str) -> Any:
     home = next((module for module, names in _HOMES.items() if name in names), None)
     if home is None:
-        from difflib import get_close_matches
+        from babelscope.wording import nearest
 
-        near = get_close_matches(name, __all__, n=3)
-        hint = f"; did you mean {' or '.join(near)}?" if near else f"; there are {', '.join(__all__)}"
-        raise AttributeError(f"babelscope has no {name!r}{hint}")
+        raise AttributeError(f"babelscope has no {name!r}; {nearest(name, __all__)}")
     from importlib import import_module
 
     return getattr(import_module(home), _OTHER_NAMES.get(name, name))

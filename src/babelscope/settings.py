@@ -16,9 +16,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from numbers import Integral, Real
-from typing import Annotated, Any, ClassVar, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from babelscope.errors import InputError
+from babelscope.wording import nearest
 
 G = TypeVar("G", bound="Settings")
 Use = tuple[Callable[[Any], bool], str]
@@ -47,6 +48,14 @@ class Settings:
 
     ONLY: ClassVar[Mapping[str, Use]] = {}
     """option → when it changes anything; one that would be accepted and not used is refused"""
+
+    def __new__(cls, *args: object, **given: object) -> Self:
+        """Raises InputError for an option that there is not, with the nearest that there is."""
+        names = [one.name for one in dataclasses.fields(cls)]
+        for name in given:
+            if name not in names:
+                raise InputError(f"{cls.__name__} has no option {name!r}; {nearest(name, names)}")
+        return super().__new__(cls)
 
     def __post_init__(self) -> None:
         refuse_wrong_values(self)

@@ -21,8 +21,8 @@ Array = NDArray[np.float64]
 NAN = float("nan")
 MOST_GROUPS = 40
 """of documents left out in turn; more are put together"""
-FEW_DOCUMENTS = 5
-"""below it, an interval over documents is marked"""
+FEW_DOCUMENTS, TOLD_DOCUMENTS = 5, 10
+"""below these, no bootstrap over documents is made; an interval over them is marked"""
 
 
 @dataclass(frozen=True)
@@ -203,7 +203,7 @@ def t_ends(
     return np.asarray(value - half), np.asarray(value + half)
 
 
-def jackknife_t(value: float, left_out: ArrayLike) -> Interval:
+def jackknife_t(value: float, left_out: ArrayLike, level: float = 0.95) -> Interval:
     """value ± t(G − 1) times its leave-one-group-out standard error.
 
     >>> jackknife_t(2.0, [1.5, 2.0, 2.5]).why
@@ -212,7 +212,7 @@ def jackknife_t(value: float, left_out: ArrayLike) -> Interval:
     draws = np.asarray(left_out, dtype=np.float64)
     if draws.size < 2:
         return no_interval(value, "one document", JACKKNIFE)
-    low, high = t_ends(value, jackknife_error(draws), draws.size - 1)
+    low, high = t_ends(value, jackknife_error(draws), draws.size - 1, level)
     if np.isnan(low):
         return no_interval(value, "documents do not differ" if np.isfinite(draws).all() else "undefined", JACKKNIFE)
     return Interval(value, float(low), float(high), JACKKNIFE, documents_why(draws.size))
@@ -229,7 +229,7 @@ def documents_why(groups: int) -> str:
     """
     if groups < 2:
         return "one document"
-    return "few documents: too narrow where they are skewed" if groups < FEW_DOCUMENTS else ""
+    return "few documents: too narrow where they are skewed" if groups < TOLD_DOCUMENTS else ""
 
 
 # -- means -------------------------------------------------------------------------------------------------------------
@@ -318,7 +318,7 @@ def t_test(values: Float[Array, "*tests n"], least: int = 2) -> Float[Array, "*t
     return np.asarray(2 * t.sf(np.abs(score), n - 1))
 
 
-def ratio_t(totals: ArrayLike, sizes: ArrayLike, draws: int = 1000, seed: int = 0) -> Interval:
+def ratio_t(totals: ArrayLike, sizes: ArrayLike, draws: int = 1000, seed: int = 0, level: float = 0.95) -> Interval:
     """Σ totals / Σ sizes over documents, such as loss over tokens, with its bootstrap-t interval (spec 6).
 
     From five documents: θ − q.975(T*) se … θ − q.025(T*) se, with T* = (θ* − θ)/se* over `draws` samples of documents
@@ -337,14 +337,14 @@ def ratio_t(totals: ArrayLike, sizes: ArrayLike, draws: int = 1000, seed: int = 
     error = _ratio_error(np.ones((1, groups)), total, size)[0]
     left = (total.sum() - total) / (size.sum() - size)
     if groups < FEW_DOCUMENTS:
-        return jackknife_t(value, left)
+        return jackknife_t(value, left, level)
     if not error > 1e-12 * abs(value):
         return no_interval(value, "documents do not differ", BOOTSTRAP_T)
     counts = bootstrap_counts(groups, draws, seed).astype(np.float64)
     drawn = (counts @ total) / (counts @ size)
     errors = _ratio_error(counts, total, size)
-    low, high = t_ends(value, error, groups - 1)
-    low, high = _widened(np.array(value), error, drawn - value, errors, low, high)
+    low, high = t_ends(value, error, groups - 1, level)
+    low, high = _widened(np.array(value), error, drawn - value, errors, low, high, level)
     return Interval(value, float(low), float(high), BOOTSTRAP_T)
 
 

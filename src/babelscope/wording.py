@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import unicodedata
+from collections.abc import Sequence
+from difflib import get_close_matches
 from math import isfinite
 from typing import Any
 
@@ -39,6 +41,17 @@ def decimals(value: float, digits: int = 2) -> str:
         return "–"
     rounded = f"{abs(value):.{digits}f}"
     return f"−{rounded}" if value < 0 and float(rounded) else rounded
+
+
+def nearest(name: str, names: Sequence[str]) -> str:
+    """What was meant by a name that there is not, and all that there are.
+
+    >>> nearest("sample", ["samples", "seed"])
+    'did you mean samples? There are samples, seed'
+    """
+    near = get_close_matches(name, names, 2)
+    meant = f"did you mean {' or '.join(near)}? There" if near else "there"
+    return f"{meant} are {', '.join(names)}"
 
 
 def of_dimensions(text: str) -> str:

@@ -1,16 +1,23 @@
 """A claim's question put to a model and data: the original, or its twin.
 
 The twin of a case destroys what the claim is about and leaves all else: labels permuted within sentences, ids permuted
-within languages, one point at every place of a sweep.
+within languages, first and last point of a sweep exchanged on half of the items.
 """
 
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
 
 from babelscope.corpora import ParallelCorpus, load_corpus
 from babelscope.errors import InputError
+from babelscope.evaluation.items import ClozeStory, load_stories
 from babelscope.models import Model, load_model
 
 
@@ -39,6 +46,8 @@ class Case:
     """of the corpus; empty: all that it has"""
     weight_hash: str = ""
     """of the run that the case is taken from; empty: of none"""
+    stories: str = "pocket:"
+    """of the cross-lingual story cloze"""
 
     def sentences(self) -> ParallelCorpus:
         """The parallel sentences, in the twin with what it destroys destroyed."""
@@ -47,18 +56,39 @@ class Case:
             return permuted_labels(corpus, self.seed)
         return permuted_ids(corpus, self.seed) if self.twin == "ids" else corpus
 
+    def told(self, languages: Sequence[str] | None = None) -> dict[str, Sequence[ClozeStory]]:
+        """The stories, n of each language where they are the package's own."""
+        spec = f"{self.stories}?n={self.n}" if self.stories == "pocket:" else self.stories
+        return dict(load_stories(spec, list(languages) if languages else list(self.languages) or None))
+
     def loaded(self) -> Model:
         """The case's model. Raises InputError where it has several, or other weights than the run it is taken from."""
         if len(self.models) != 1:
             raise InputError(f"this claim takes one model, not {len(self.models)}")
-        model = load_model(self.models[0])
+        model = named_model(self.models[0])
         if self.weight_hash and model.weight_hash != self.weight_hash:
             raise InputError(f"{self.models[0]} has other weights than the run was made with")
         return model
 
-    def ordered(self) -> tuple[str, ...]:
-        """The points; in the twin the last one stands at every place: without an order nothing can grow or shrink."""
-        return (self.models[-1],) * len(self.models) if self.twin == "order" else self.models
+    def halves(self, items: int) -> list[tuple[float, NDArray[np.intp]]]:
+        """Weights and items of a change from the first point of a sweep to the last: all items, with weight 1.
+
+        In the twin first and last are exchanged on a random half of the items, so that what grows cancels out while
+        models, items and noise stay: half the change of the one half minus half that of the other.
+        """
+        if self.twin != "order":
+            return [(1.0, np.arange(items))]
+        order = np.random.default_rng([self.seed, items]).permutation(items)
+        return [(0.5, np.sort(order[: items // 2])), (-0.5, np.sort(order[items // 2 :]))]
+
+
+@lru_cache(1)
+def named_model(name: str) -> Model:
+    """A model by name, folder or `pocket:NAME`, with `@REVISION` after it for a checkpoint; the last one is kept."""
+    hub, at, revision = name.partition("@")
+    if not at or name.startswith("pocket:") or Path(name).exists():
+        return load_model(name)
+    return load_model(hub, revision)
 
 
 def permuted_labels(corpus: ParallelCorpus, seed: int) -> ParallelCorpus:
@@ -79,4 +109,4 @@ def permuted_ids(corpus: ParallelCorpus, seed: int) -> ParallelCorpus:
     return ParallelCorpus.from_texts(texts, ids=corpus.ids, spec=f"{corpus.spec} with ids permuted")
 
 
-__all__ = ["Case", "permuted_ids", "permuted_labels"]
+__all__ = ["Case", "named_model", "permuted_ids", "permuted_labels"]

@@ -25,7 +25,7 @@ TWINS = (
 )  # fmt: skip
 """what is destroyed (or, for claims of no effect, planted) in a twin"""
 
-RUN = ("corpus", "texts", "languages", "n", "tokens", "window")
+RUN = ("corpus", "texts", "stories", "languages", "n", "tokens", "window")
 """keys of `run`"""
 
 UNFIXED = "to be fixed at the first run"
@@ -69,7 +69,7 @@ class Claim:
     twin_expected: str
     """`does not hold`, but where the same n could not tell: then the claim itself cannot be decided either"""
     run: Mapping[str, Any]
-    """of the paper's own size: corpus, texts, languages, n, tokens a language, window"""
+    """of the paper's own size: corpus, texts, stories, languages, n, tokens a language, window"""
     reported: tuple[Mapping[str, Any], ...]
     controls_missing: tuple[str, ...]
     raw: Mapping[str, Any]

@@ -17,6 +17,9 @@ SOURCES = {
     "flores": "hub openlanguagedata/flores_plus (accept its conditions, then `hf auth login`)",
     "table": "the files named in docs/data.md",
     "pocket": "built in",
+    "hub": "the hub's data set of that name",
+    "klar": "the published folder of KLAR, a folder a language with a JSON file a relation",
+    "stories": "the published files of XStoryCloze, a TSV a language, in that folder",
     "concepts": "built in: 122 concepts in nine languages",
 }
 """where a reader's text comes from"""
@@ -34,6 +37,8 @@ def replication_plan(claim: Claim, models: Sequence[str] = (), out: Path | None 
     corpus, texts = str(claim.run.get("corpus") or measure.corpus), claim.run.get("texts")
     command = ["babelscope", "replicate", claim.id, "--model", ",".join(chosen), "--corpus", corpus]
     command += ["--texts", str(texts)] if texts else []
+    stories = claim.run.get("stories")
+    command += ["--stories", str(stories)] if stories else []
     command += ["--languages", ",".join(claim.run["languages"])] if claim.run.get("languages") else []
     for name in ("n", "tokens", "window"):
         command += [f"--{name}", str(claim.run[name])] if name in claim.run else []
@@ -45,7 +50,7 @@ def replication_plan(claim: Claim, models: Sequence[str] = (), out: Path | None 
     ]
     if len(chosen) == 1:
         lines.append(f"first     babelscope check {shlex.quote(chosen[0])} --for regions")
-    for name, spec in (("corpus", corpus), ("texts", texts)):
+    for name, spec in (("corpus", corpus), ("texts", texts), ("stories", stories)):
         if spec:
             source = SOURCES.get(str(spec).partition(":")[0], "a file of your own")
             lines.append(f"{name:<10}{spec}; from: {source}")
@@ -56,7 +61,11 @@ def replication_plan(claim: Claim, models: Sequence[str] = (), out: Path | None 
 
 
 def _papers_models(claim: Claim) -> list[str]:
-    hubs = [str(one["hub"]) for one in claim.raw["models"] if isinstance(one, dict) and one.get("hub")]
+    hubs: list[str] = []
+    for one in claim.raw["models"]:
+        if isinstance(one, dict) and one.get("hub"):
+            found: dict[str, Any] = one
+            hubs += [f"{found['hub']}@{revision}" for revision in found.get("revisions") or ()] or [str(found["hub"])]
     several = len(MEASURES[claim.measure].models) > 1
     return hubs if several else hubs[:1]
 

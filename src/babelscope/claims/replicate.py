@@ -107,6 +107,31 @@ def replicate(
     return Replication(claim, case, original, _side(claim, replace(case, twin=claim.twin)), distance)
 
 
+def power(claim: Claim, case: Case) -> list[str]:
+    """Lines on what a claim's twin can tell at the planned n: its half width by part beside the least effect.
+
+    Raises InputError where too few parts have a least effect above their half width for the twin to be told from a true
+    claim (one under `all`, more than half under `most`), though the file says that it can.
+    """
+    side = _side(claim, replace(case, twin=claim.twin))
+    lines: list[str] = []
+    weak: list[str] = []
+    for part in side.parts:
+        half, effect = (part.high - part.low) / 2, claim.effect(part.name)
+        lines.append(
+            f"{part.name}: least effect {effect:g}, twin {part.estimate:.3g} ± {half:.2g} (n = {part.n} {part.unit}): "
+            f"{side.verdicts[part.name].answer}"
+        )
+        if not half <= effect:
+            weak.append(f"{part.name} {effect:g}, half width {half:.2g}")
+    strong = len(side.parts) - len(weak)
+    enough = strong > 0 if claim.aggregate == "all" else 2 * strong > len(side.parts)
+    if claim.twin_expected == "does not hold" and not enough:
+        small = f"least effects below the twin's half width at n = {case.n}: {'; '.join(weak)}"
+        raise InputError(f"{claim.id}: {small}: raise n or the least effect")
+    return lines
+
+
 def finished(claim: Claim, case: Case, out: Path) -> dict[str, Any] | None:
     """The facts of a replication that lies there already, of the same claim file, case and version; else None.
 
@@ -144,6 +169,11 @@ def _sum(facts: Mapping[str, Any]) -> str:
 def _side(claim: Claim, case: Case) -> Side:
     wall, processor = time.perf_counter(), time.process_time()
     parts = tuple(measured(claim.measure, case))
+    names = {part.name for part in parts}
+    for named in (claim.rules, claim.least_effect):
+        for name in named:
+            if name not in {*names, "*"}:
+                raise InputError(f"{claim.id}: verdict names the part {name!r}; there are {', '.join(sorted(names))}")
     verdicts = {part.name: judge(part, claim.rule(part.name), claim.effect(part.name)) for part in parts}
     return Side(
         parts,

@@ -31,7 +31,9 @@ def check(model: ModelName, *, use: Use = "circuits", loading: Loading) -> None:
 
     Exit code 1 when it cannot be used for what was asked.
 
-    Example:  babelscope check pocket:pocket-bloom-m --for regions
+    For example:
+
+      babelscope check pocket:pocket-bloom-m --for regions
     """
     from babelscope.cli.options import load
     from babelscope.errors import UnsupportedModel

@@ -19,7 +19,9 @@ def import_graph(
 ) -> None:
     """Turn a graph of the MIB benchmark into a circuit; nothing in the file is run.
 
-    Example:  babelscope circuits import ioi-eap-ig.json --out circuits/ioi
+    For example:
+
+      babelscope circuits import ioi-eap-ig.json --out circuits/ioi
     """
     from dataclasses import replace
 
@@ -47,7 +49,9 @@ def export_graph(
 ) -> None:
     """Write a circuit as a graph that EAP-IG and the MIB benchmark read.
 
-    Example:  babelscope circuits export runs/ioi/circuits/en.safetensors --out graph.json
+    For example:
+
+      babelscope circuits export runs/ioi/circuits/en.safetensors --out graph.json
     """
     from babelscope.circuits.edges.circuit import Circuit
     from babelscope.circuits.edges.mib import write_graph

@@ -37,12 +37,14 @@ def circuits(
 
     For example:
 
-      babelscope circuits pocket:pocket-bloom-m --task ioi --languages en,zh --out runs/ioi
+      babelscope circuits pocket:pocket-bloom-m --task ioi --languages en,zh \\
+          --out runs/ioi
 
       babelscope circuits --preset tense-qwen --out runs/tense
 
-      babelscope circuits pocket:pocket-gpt2-en --languages en --against pocket:pocket-gpt2-zh
-      --against-language zh --out runs/mono
+      babelscope circuits pocket:pocket-gpt2-en --languages en \\
+          --against pocket:pocket-gpt2-zh --against-language zh \\
+          --out runs/mono
     """
     from dataclasses import replace
 

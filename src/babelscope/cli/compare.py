@@ -35,7 +35,9 @@ def compare(
 ) -> None:
     """Put two runs side by side: what differs in their findings, then in regions, maps and circuits, then in settings.
 
-    Example:  babelscope compare runs/bloom-560m runs/bloom-1b1
+    For example:
+
+      babelscope compare runs/bloom-560m runs/bloom-1b1
     """
     from rich.console import Console
 

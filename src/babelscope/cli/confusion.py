@@ -23,9 +23,10 @@ def confusion(model: What, *, settings: ConfusionSettings, loading: Loading, pla
 
     For example:
 
-      babelscope confusion pocket:pocket-bloom-m --languages en,fr,ar --tokens 24 --fixed --out runs/confusion
+      babelscope confusion pocket:pocket-bloom-m --languages en,fr,ar \\
+          --tokens 24 --fixed --out runs/confusion
 
-      babelscope confusion answers.csv --rule lcb --words words --identifier lid.176.bin --out runs/published
+      babelscope confusion answers.csv --rule lcb --words words --out runs/lcb
     """
     from dataclasses import fields
     from pathlib import Path

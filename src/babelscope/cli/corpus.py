@@ -22,7 +22,9 @@ app = verb_app("corpus", "Look at parallel corpora and texts.")
 def list_readers() -> None:
     """List the readers and the published data sets, with an example of each.
 
-    Example:  babelscope corpus list
+    For example:
+
+      babelscope corpus list
     """
     from babelscope.corpora import READERS
     from babelscope.corpora.published import PUBLISHED
@@ -52,7 +54,9 @@ def audit_command(
 ) -> None:
     """Count what is missing, empty, repeated, oddly long, or in the wrong script.
 
-    Example:  babelscope corpus audit bible:bibles --languages en,zh,fr --out findings
+    For example:
+
+      babelscope corpus audit bible:bibles --languages en,zh,fr --out findings
     """
     from babelscope.corpora import audit
     from babelscope.corpora.spec import with_form

@@ -23,7 +23,9 @@ def demo(
 ) -> None:
     """Map, layer curves, regions, deactivation table, checkpoints and scales of the built-in models, in one page.
 
-    Example:  babelscope demo --out runs/demo
+    For example:
+
+      babelscope demo --out runs/demo
     """
     from babelscope.cli.demo_study import plan_demo, run_demo
     from babelscope.cli.options import quiet, refuse_existing

@@ -37,7 +37,9 @@ app = verb_app("doctor")
 def doctor() -> None:
     """Print environment, versions, devices and caches, and what is wrong; exit 1 if anything is.
 
-    Example:  babelscope doctor
+    For example:
+
+      babelscope doctor
     """
     problems: list[str] = []
     for title, look in SECTIONS.items():

@@ -101,11 +101,14 @@ def evaluate(
 
       babelscope evaluate pocket:pocket-bloom-m
 
-      babelscope evaluate bigscience/bloom-560m --stories stories:XStoryCloze --deactivate runs/bloom:zh
+      babelscope evaluate bigscience/bloom-560m --stories stories:XStoryCloze \\
+          --deactivate runs/bloom:zh
 
-      babelscope evaluate bigscience/bloom-560m --tasks klar:klar,belebele:belebele/{language}.jsonl --languages en,zh
+      babelscope evaluate bigscience/bloom-560m \\
+          --tasks klar:klar,belebele:belebele/{language}.jsonl \\
+          --languages en,zh
 
-      babelscope evaluate bigscience/bloom-560m --tasks xnli_fr,xcopa_zh --limit 200
+      babelscope evaluate bigscience/bloom-560m --tasks xnli_fr --limit 200
     """
     from babelscope.cli.options import load, refuse_existing
     from babelscope.evaluation import evaluate_cloze, evaluate_questions, load_questions, load_stories

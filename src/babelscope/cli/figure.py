@@ -40,7 +40,9 @@ def figure(
 ) -> None:
     """Draw one figure of a run into a file.
 
-    Example:  babelscope figure runs/bible similarity_map --out map.pdf
+    For example:
+
+      babelscope figure runs/bible similarity_map --out map.pdf
     """
     from babelscope.errors import InputError
     from babelscope.figures import draw, figure_names, save_figure

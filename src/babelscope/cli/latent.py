@@ -36,10 +36,12 @@ def latent(
 
       babelscope latent pocket:planted-pivot --words planted --out runs/pivot
 
-      babelscope latent pocket:pocket-bloom-m --words pocket --task sentence --parallel pocket:train --from en --to fr
-      --lens logit,tuned --text pocket:heldout --out runs/bloom-m
+      babelscope latent pocket:pocket-bloom-m --words pocket --task sentence \\
+          --parallel pocket:train --from en --to fr \\
+          --lens logit,tuned --text pocket:heldout --out runs/bloom-m
 
-      babelscope latent meta-llama/Llama-2-7b-hf --special bos --from fr,de --to zh --parts lens,patch --out runs/llama
+      babelscope latent models/llama --special bos --from fr,de --to zh \\
+          --out runs/l
     """
     from babelscope.cli.options import load, refuse_existing
     from babelscope.errors import InputError

@@ -31,7 +31,9 @@ TEMPLATE = re.compile(r"t\d")
 def list_models() -> None:
     """List the models, with their revisions.
 
-    Example:  babelscope pocket list
+    For example:
+
+      babelscope pocket list
     """
     from babelscope.pocket.models import MODELS, PREFIX
 
@@ -52,7 +54,9 @@ def export_model(
 ) -> None:
     """Copy a model to a directory that other programs can load.
 
-    Example:  babelscope pocket export bloom-m my-model --revision step256
+    For example:
+
+      babelscope pocket export bloom-m my-model --revision step256
     """
     from babelscope.pocket.models import export
     from babelscope.results.whole import whole_folder
@@ -71,7 +75,9 @@ def evaluate_models(
 ) -> None:
     """Measure perplexity, indirect objects, tense and story endings on held-out texts (minutes on one core).
 
-    Example:  babelscope pocket evaluate --json pocket.json
+    For example:
+
+      babelscope pocket evaluate --json pocket.json
     """
     from babelscope.cli.options import quiet
 

@@ -23,7 +23,9 @@ def pull(
 
     Wherever a run is asked for, its name on the hub can stand too: babelscope report hf://anna/bloom-regions
 
-    Example:  babelscope pull hf://anna/bloom-regions --out runs/anna
+    For example:
+
+      babelscope pull hf://anna/bloom-regions --out runs/anna
     """
     from babelscope.results.hub import pull as fetch
     from babelscope.results.hub import shared_file

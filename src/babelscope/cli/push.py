@@ -23,7 +23,9 @@ def push(
 ) -> None:
     """Share results on the Hugging Face hub, with a card and checksums; the token is that of `hf auth login`.
 
-    Example:  babelscope push runs/bloom hf://anna/bloom-regions
+    For example:
+
+      babelscope push runs/bloom hf://anna/bloom-regions
     """
     from babelscope.results.hub import push as put
 

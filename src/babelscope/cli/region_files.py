@@ -21,7 +21,9 @@ _File = Annotated[
 def show_regions(file: _File) -> None:
     """Where regions come from, and how many neurons each has in each layer.
 
-    Example:  babelscope regions show runs/pocket/regions/contrast.safetensors
+    For example:
+
+      babelscope regions show runs/pocket/regions/contrast.safetensors
     """
     regions = _read(file)
     print(f"{visible(regions.method)}, {len(regions.languages)} languages, {regions.total} neurons in all")
@@ -34,7 +36,9 @@ def show_regions(file: _File) -> None:
 def compare_regions(first: _File, second: _File) -> None:
     """How far two region sets of one model agree, by language, beside what chance gives.
 
-    Example:  babelscope regions compare runs/a runs/a/regions/lape.safetensors
+    For example:
+
+      babelscope regions compare runs/a runs/a/regions/lape.safetensors
     """
     from babelscope.regions.agreement import compare
 
@@ -58,8 +62,11 @@ def import_file(
 ) -> None:
     """Turn masks from elsewhere into a region file; nothing in the masks' file is run.
 
-    Example:  babelscope regions import activation_mask.llama-7b --languages en,zh,fr,es,vi,id,ja
-    --layers 32 --neurons 11008 --model meta-llama/Llama-2-7b-hf --out lape.safetensors
+    For example:
+
+      babelscope regions import activation_mask.llama-7b \\
+          --languages en,zh,fr,es,vi,id,ja --layers 32 --neurons 11008 \\
+          --model meta-llama/Llama-2-7b-hf --out lape.safetensors
     """
     from babelscope.errors import InputError
     from babelscope.languages import parse_languages
@@ -90,7 +97,9 @@ def export_file(
 ) -> None:
     """Write regions for other programs, as JSON or CSV.
 
-    Example:  babelscope regions export runs/pocket --out regions.json
+    For example:
+
+      babelscope regions export runs/pocket --out regions.json
     """
     from babelscope.regions.exchange import export_regions
     from babelscope.results.whole import whole_file

@@ -28,9 +28,11 @@ def regions(
 
     For example:
 
-      babelscope regions pocket:pocket-bloom-m --corpus pocket:heldout --texts pocket:heldout --out runs/pocket
+      babelscope regions pocket:pocket-bloom-m --corpus pocket:heldout \\
+          --texts pocket:heldout --out runs/pocket
 
-      babelscope regions bigscience/bloom-560m --corpus bible:bibles --languages en,zh,fr,es,pt,ar,vi,hi,id
+      babelscope regions bigscience/bloom-560m --corpus bible:bibles \\
+          --languages en,zh,fr,es,pt,ar,vi,hi,id
       --texts xlsum:xlsum --window 2048 --text-tokens 0 --out runs/bloom
     """
     from babelscope.cli.options import load, refuse_existing

@@ -22,7 +22,9 @@ def report(
 ) -> None:
     """Write one page that needs no network: figures with hover, tables, published numbers, downloads.
 
-    Example:  babelscope report runs/bible --out bible.html
+    For example:
+
+      babelscope report runs/bible --out bible.html
     """
     from babelscope.errors import InputError
     from babelscope.report import is_report, write_report

@@ -21,10 +21,12 @@ def steer(
 
     For example:
 
-      babelscope steer pocket:pocket-bloom-m --corpus 'pocket:heldout?n=240' --pairs en:fr --fixed --tokens 24
+      babelscope steer pocket:pocket-bloom-m --corpus 'pocket:heldout?n=240' \\
+          --pairs en:fr --fixed --tokens 24
       --out runs/steer
 
-      babelscope steer CohereLabs/aya-expanse-8b --corpus ntrex:NTREX-128 --languages en,fr,de,ar --pairs en:fr
+      babelscope steer CohereLabs/aya-expanse-8b --corpus ntrex:NTREX-128 \\
+          --languages en,fr,de,ar --pairs en:fr
       --method diffmean,rest,neurons --prompts everyday --out runs/aya
     """
     from babelscope.cli.options import load, refuse_existing

@@ -106,9 +106,10 @@ def sweep(
 
       babelscope sweep pocket-checkpoints --out runs/training
 
-      babelscope sweep my-plan.yaml --out runs/mine --engine ray --address auto --gpus 1
+      babelscope sweep my-plan.yaml --out runs/mine --engine ray --gpus 1
 
-      babelscope sweep --model models/mine --revisions "step*" --corpus bible:bibles --out runs/mine
+      babelscope sweep --model models/mine --revisions "step*" \\
+          --corpus bible:bibles --out runs/mine
 
       babelscope sweep status runs/training
     """
@@ -242,7 +243,9 @@ def published_table(run: Run) -> Table:
 def status_of(directory: Annotated[str, Parameter(help="Directory or URL of a sweep.")]) -> None:
     """Say which points are done, failed or waiting.
 
-    Example:  babelscope sweep status runs/training
+    For example:
+
+      babelscope sweep status runs/training
     """
     from rich.console import Console
     from rich.table import Table
@@ -266,7 +269,9 @@ def status_of(directory: Annotated[str, Parameter(help="Directory or URL of a sw
 def list_presets() -> None:
     """List the plans that come with the package.
 
-    Example:  babelscope sweep list
+    For example:
+
+      babelscope sweep list
     """
     from babelscope.evolution.plan import presets, read_plan
 

@@ -45,7 +45,9 @@ class Offered(Settings):
 def list_tasks() -> None:
     """List the tasks with their languages and corruptions; the first corruption is the default.
 
-    Example:  babelscope tasks list
+    For example:
+
+      babelscope tasks list
     """
     from babelscope.tasks import TASKS
 
@@ -69,7 +71,9 @@ def census(
 ) -> None:
     """Count the prompts that survive a tokenizer, by language, and why the others do not.
 
-    Example:  babelscope tasks census ioi pocket:pocket-bloom-m --languages en,zh
+    For example:
+
+      babelscope tasks census ioi pocket:pocket-bloom-m --languages en,zh
     """
     from babelscope.cli.options import quiet
 
@@ -109,7 +113,9 @@ def sample(
 ) -> None:
     """Print some prompt pairs with target, foil and the tokens of every role.
 
-    Example:  babelscope tasks sample ioi pocket:pocket-bloom-m --languages zh
+    For example:
+
+      babelscope tasks sample ioi pocket:pocket-bloom-m --languages zh
     """
     from babelscope.cli.options import quiet
 

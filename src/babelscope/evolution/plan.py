@@ -36,7 +36,7 @@ MEASURES = ["regions", "alignment", "perplexity", "story_cloze", "circuits", "la
 DTYPES = ("float32", "bfloat16", "float16", "float64")
 PUBLISHED = ("bloom-7b1", "llama-2-7b")
 ALL = "all"
-_OF_PERPLEXITY = ("texts", "window", "text_tokens", "controls", "doses", "kinds")
+_OF_PERPLEXITY = ("texts", "window", "text_tokens", "controls", "fixed", "doses", "kinds")
 _OF_ALIGNMENT = ("alignment_neurons", "stories")
 _NOT_MEASURED = ("corpus", "languages", "alignment")
 """said by the plan as a whole, or by naming the measure"""

@@ -20,7 +20,7 @@ from babelscope.results.schemas.latent import (
 )
 
 SOLVED = "solved"
-OUTCOMES = {"passes through": "▶ ", "readable, no detour": "○ ", "not decidable": "? "}
+OUTCOMES = {"passes through": "▶ ", "readable, no detour": "○ ", "no sign": "× ", "undecided": "? "}
 MOVED = {
     "c2 in d": "nothing moved", "c2 in b": "language alone", "c1 in d": "concept alone", "c1 in b": "both",
 }  # fmt: skip
@@ -182,7 +182,8 @@ def latent_strengths(run: Run, lens: str = "logit") -> Figure:
     cells = Cells(values, "strength A", "diverging", -reach, reach, tuple(map(tuple, texts)))
     caption = (
         "Strength of every candidate (columns) for every pair of languages (rows). ▶ passes through; ○ readable, no "
-        "detour; ? not decidable. Intervals and the control words stand in the verdicts."
+        "detour; × no sign; ? undecided; unmarked: not decidable, too few concepts. Intervals and controls stand in "
+        "the verdicts."
     )
     axes = languages_axis(languages, "candidate"), Axis("pair", names=tuple(pairs))
     panel = Panel((cells,), *axes, data=frame_of(rows))
@@ -204,13 +205,14 @@ def latent_tuned(run: Run) -> Figure:
         ("same likeliest token", lambda row: row.agreement),
     ):  # fmt: skip
         lines = tuple(
-            Line((Code(code), f"{lens} lens"), [float(row.layer) for row in own], [value(row) for row in own],
+            Line("" if lens == "logit" else Code(code), [float(row.layer) for row in own], [value(row) for row in own],
                  colour=language_place(run, code), dash="dotted" if lens == "logit" else "solid")
             for (code, lens), own in grouped(rows, lambda row: (row.language, row.lens))
         )  # fmt: skip
         panels.append(Panel(lines, LAYER, Axis(title), title, data=run.table("tuned")))
     caption = (
-        "How near each lens comes to the model's own next word on text that was not fitted (dotted: the plain lens); "
+        "How near each lens comes to the model's own next word on text that was not fitted; dotted, in the "
+        "same colours: the plain lens; "
         f"bias: what the lens says whatever the text. The tuned lens was {run.summary.get('tuned_lens')}. It can turn "
         "a pivot into the target: that a language is absent there refutes nothing. No intervals: means over held-out"
         " text."

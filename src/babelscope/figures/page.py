@@ -124,7 +124,8 @@ def axis_layout(axis: Axis, panel: Panel, which: Literal["x", "y"]) -> Plot:
         marked = axis.marked()
         told |= {"tickvals": [place for place, _ in marked], "ticktext": [text(name) for _, name in marked]}
     elif axis.whole:
-        told |= {"tickformat": "d", "nticks": 10}
+        # with more ticks than whole numbers some stand between them, and two are called alike
+        told |= {"tickformat": "d", "nticks": min(10, int(panel.span(which)) + 1)}
     if axis.percent:
         told["tickformat"] = ".1~%"
     if axis.low == axis.low and axis.high == axis.high:

@@ -279,6 +279,20 @@ class Panel:
     data: pd.DataFrame | None = None
     """what the reader downloads; None: the drawn numbers"""
 
+    def span(self, which: Literal["x", "y"]) -> float:
+        """From the least to the greatest number along an axis.
+
+        >>> Panel((Line("", [0, 1, 4], [0.1, 0.2, 0.3]),)).span("x")
+        4.0
+        """
+        values: list[float] = []
+        for mark in self.marks:
+            if isinstance(mark, Line | Points):
+                values += [float(value) for value in (mark.x if which == "x" else mark.y) if isfinite(value)]
+            elif isinstance(mark, Cells):
+                values += [0.0, mark.values.shape[which == "x"] - 1.0]
+        return max(values) - min(values) if values else 0.0
+
     def table(self) -> pd.DataFrame:
         """What the reader downloads."""
         return drawn_numbers(self) if self.data is None else self.data.reset_index(drop=True)

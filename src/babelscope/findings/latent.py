@@ -7,8 +7,8 @@ from babelscope.results import Run
 
 _OPEN = ("cannot be decided", "is undecided about", "too few concepts")
 _NONE = ("shows no sign of", "does not think in")
-FIGURE, GRID = "latent-excess", "latent-strengths"
-"""the blocks of the page that show excess by layer, and the strength of every candidate in every pair"""
+FIGURE, OVER_ALL = "latent-excess", "latent-highest"
+"""the blocks of the page that show excess by layer, and how high a candidate comes in every pair"""
 
 
 def latent_findings(run: Run, sentences: list[str]) -> list[Finding]:
@@ -21,7 +21,7 @@ def latent_findings(run: Run, sentences: list[str]) -> list[Finding]:
         return []
     over_all = sentences[0] == run.summary.get("headline")
     figure = FIGURE if "curves" in run.tables else ""
-    first = Finding(kind_of(sentences[0]), sentences[0], GRID if over_all and figure else figure)
+    first = Finding(kind_of(sentences[0]), sentences[0], OVER_ALL if over_all and figure else figure)
     rest = [Finding(kind_of(text), text, figure) for text in sentences[1:]]
     return [first, *ordered(one for one in rest if not over_all or one.kind == "effect")]
 

@@ -156,6 +156,15 @@ def sentence_prompts(
     return [prompt for index in sorted(found) for prompt in found[index]]
 
 
+def said_in(text: str, alternatives: Sequence[str], code: str) -> bool:
+    """Whether one of the words stands in a text, as a whole word in scripts with blanks.
+
+    >>> said_in("The cats sleep.", ("cat",), "en"), said_in("A cat sleeps.", ("cat",), "en")
+    (False, True)
+    """
+    return _find(text, alternatives, code) >= 0
+
+
 def _find(text: str, alternatives: Sequence[str], code: str) -> int:
     """Where the first of the words stands as a whole word, in scripts without blanks as a string; −1: nowhere."""
     whole = language(code).script not in WITHOUT_BLANKS

@@ -82,8 +82,6 @@ class TunedLens:
 
         try:
             stored, tensors = read_sealed(path, KEY)
-        except KeyError:
-            raise InputError(f"{path} is no tuned lens of babelscope") from None
         except (OSError, SafetensorError, RuntimeError, TypeError, ValueError) as error:
             raise InputError(f"the tuned lens {path} cannot be read: {first_line(error)}") from None
         if set(tensors) != {"weight", "bias"}:

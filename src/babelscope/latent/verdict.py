@@ -172,26 +172,34 @@ def sentence(
 def thinks_in(model: str, outcomes: Sequence[Outcome], code: str = "en") -> str:
     """What the pairs of languages together say about one candidate, in one sentence.
 
-    >>> thinks_in("M", ["no sign", "undecided", "not decidable"])
-    'Whether M thinks in English cannot be decided: of 3 pairs of other languages 1 shows no sign of it, 2 are open.'
+    >>> thinks_in("M", ["no sign", "no sign", "undecided"])
+    'M does not think in English as far as the lens sees: of 3 pairs of other languages 2 show no sign of it, 1 is \
+undecided.'
     """
     from babelscope.languages import language
 
     name, pairs = language(code).name, len(outcomes)
     counted = {outcome: list(outcomes).count(outcome) for outcome in get_args(Outcome)}
     through, read, silent = counted["passes through"], counted["readable, no detour"], counted["no sign"]
-    open_ones = counted["undecided"] + counted["not decidable"]
     among = f"{pairs} pairs of other languages" if pairs != 1 else "1 pair of other languages"
-    rest = f"{open_ones} {'is' if open_ones == 1 else 'are'} open"
+    said = (
+        (silent, "shows no sign of it", "show no sign of it"),
+        (read, "lets it be read without a detour", "let it be read without a detour"),
+        (counted["undecided"], "is undecided", "are undecided"),
+        (counted["not decidable"], "has too few solved concepts to tell", "have too few solved concepts to tell"),
+    )
     if through:
-        without = f"{read + silent} {'does' if read + silent == 1 else 'do'} not"
-        others = [said for said, count in ((without, read + silent), (rest, open_ones)) if count]
-        return f"{model} passes through {name} in {through} of {among}{'; ' if others else ''}{', '.join(others)}."
+        others = [_counted(count, one, more) for count, one, more in ((read + silent, "does not", "do not"), *said[2:])]
+        told = ", ".join(filter(None, others))
+        return f"{model} passes through {name} in {through} of {among}{'; ' if told else ''}{told}."
+    told = ", ".join(filter(None, (_counted(count, one, more) for count, one, more in said)))
     if 2 * (silent + read) > pairs:
-        seen = f"{silent} show no sign of it" + (f", {read} let it be read without a detour" if read else "")
-        return f"{model} does not think in {name} as far as the lens sees: of {among} {seen}, {rest}."
-    signs = f"{silent} {'shows' if silent == 1 else 'show'} no sign of it"
-    return f"Whether {model} thinks in {name} cannot be decided: of {among} {signs}, {rest}."
+        return f"{model} does not think in {name} as far as the lens sees: of {among} {told}."
+    return f"Whether {model} thinks in {name} cannot be decided: of {among} {told}."
+
+
+def _counted(count: int, one: str, more: str) -> str:
+    return f"{count} {one if count == 1 else more}" if count else ""
 
 
 def _at_peak(evidence: Evidence, own: str, target: str) -> str:
@@ -200,7 +208,7 @@ def _at_peak(evidence: Evidence, own: str, target: str) -> str:
     layer = int(np.nanargmax(evidence.inner.value))
     band = evidence.inner
     taken = handover(evidence.curve, evidence.target)
-    after = f"{target} takes over at {taken}" if taken is not None else f"{target} does not take over"
+    after = f"{target} takes over at layer {taken}" if taken is not None else f"{target} does not take over"
     return (
         f"at layer {layer + 1} the {own} word gains {band.value[layer]:.3f} "
         f"({band.low[layer]:.3f} to {band.high[layer]:.3f}) over controls; {after}"

@@ -16,7 +16,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from babelscope.errors import AlreadyEdited, NonFinite, UnsupportedModel
+from babelscope.errors import AlreadyEdited, BabelscopeError, NonFinite, UnsupportedModel
 from babelscope.models.batches import out_of_memory
 from babelscope.models.families import Level
 from babelscope.models.head_checks import (
@@ -36,6 +36,7 @@ from babelscope.models.norms import plain
 from babelscope.models.offload import offloaded
 from babelscope.models.scales import writes_of
 from babelscope.models.stream_checks import NAME, PROBLEM, handed_on
+from babelscope.wording import first_line
 
 
 @dataclass(frozen=True)
@@ -114,6 +115,23 @@ def _outcome(test: Test, model: Model, ids: Tensor) -> Check:
         return Check(test.name, True, detail, test.level)
     share = f"{error:.0%}" if error < 10 else f"{error:.0e} ×"
     return Check(test.name, False, detail, test.level, test.problem.format(error=share))
+
+
+def why_no_text(model: Model, length: int = 9) -> str:
+    """What the model's own code says to token ids without anything else, such as an image; empty where it runs."""
+    ids = torch.zeros((2, length), dtype=torch.long, device=model.device)
+    try:
+        with torch.inference_mode():
+            model.trunk(ids)
+            if not model.encoder:
+                _own_logits(model, ids)
+    except BabelscopeError:
+        raise
+    except Exception as failure:
+        if out_of_memory(failure):
+            raise
+        return f"{type(failure).__name__}: {first_line(failure)}"
+    return ""
 
 
 def neuron_definition(model: Model, ids: Tensor) -> float:

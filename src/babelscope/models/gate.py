@@ -15,7 +15,7 @@ from torch import nn
 from babelscope.errors import UnsupportedModel
 from babelscope.models.adapters import adapter_parts
 from babelscope.models.aside import set_aside
-from babelscope.models.conformance import Check, run_checks
+from babelscope.models.conformance import Check, run_checks, why_no_text
 from babelscope.models.families import Level
 from babelscope.models.foreign import foreign_registrations
 from babelscope.models.hashing import content_sign
@@ -85,7 +85,11 @@ def _asked(model: Model, level: Level) -> list[Check]:
         problem = "it is an encoder, and circuits are of causal models" if model.encoder else problem
         row = Check("a row for circuits", False, model.family.name, "circuits", problem)
         return [*outcomes(model, "regions"), row]
-    return run_checks(model, level=level)
+    checks = run_checks(model, level=level)
+    why = why_no_text(model) if any(not check.passed and check.level == "regions" for check in checks) else ""
+    if why:
+        return [Check("runs on text alone", False, why, "regions", f"its own code does not run on text alone ({why})")]
+    return checks
 
 
 def _fingerprint(model: Model) -> _Fingerprint:

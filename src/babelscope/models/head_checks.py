@@ -62,6 +62,12 @@ def head_shapes(model: Model, _: Tensor) -> float:
                 f"layer {layer} has heads of {units} units in all, layer {model.attention_layers[0]} {heads} heads of "
                 f"{width}"
             )
+        if model.family.layout in ("blocks", "grouped", "codegen"):
+            made, needed = _rows(model, model.family.qkv[0], layer, output=True), (heads + 2 * keys) * width
+            if made < needed:
+                raise UnsupportedModel(
+                    f"{model.family.qkv[0]} of layer {layer} has {made} rows; queries, keys and values need {needed}"
+                )
         if model.family.layout != "separate":
             continue
         rows = [_rows(model, path, layer, output=True) for path in model.family.qkv]

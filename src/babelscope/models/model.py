@@ -26,7 +26,7 @@ from babelscope.models.places import Places
 from babelscope.models.refusals import refuse_quantised, refuse_tokenizer, refuse_what_is_no_model
 from babelscope.models.registry import digest
 from babelscope.models.scales import Scales, measure
-from babelscope.models.structure import family_of, trunk_of, why_no_neurons
+from babelscope.models.structure import embeds_tokens, family_of, trunk_of, why_no_neurons
 from babelscope.terms import SpecialTokens
 
 
@@ -72,7 +72,7 @@ class Model(Places):
         self.family: Family = family_of(hf, self.config, trunk, family)
         self.no_neurons = "" if self.family.neurons or self.mixtures else why_no_neurons(hf, self.config, trunk)
         """why none are known; the residual stream can be recorded all the same"""
-        if getattr(hf.get_input_embeddings(), "weight", None) is None:
+        if not embeds_tokens(hf):
             raise UnsupportedModel(f"{self.id} has no embedding of tokens: {type(hf).__name__} reads something else")
         refuse_tokenizer(tokenizer, self.vocabulary, self.id)
         self.scales = Scales.plain(self.layers)

@@ -358,8 +358,10 @@ class Places:
 
 
 def matrix(module: nn.Module) -> Float[Tensor, "out in"]:
-    """Weight of a linear map as [out, in], also of GPT-2's transposed Conv1D; UnsupportedModel if it is packed."""
+    """Weight of a linear map as [out, in], also of GPT-2's transposed Conv1D; UnsupportedModel if packed or none."""
     weight = weight_of(module)
+    if weight is None and not module._parameters and not module._buffers:
+        raise UnsupportedModel(f"{type(module).__name__} is no linear map with one weight matrix of its own")
     if not isinstance(weight, Tensor) or not weight.is_floating_point():
         raise UnsupportedModel(
             f"the weights of {type(module).__name__} are quantised and cannot be compared with what is recorded; "

@@ -88,7 +88,20 @@ def trunk_of(hf: Any) -> Trunk:
     # a text model with a head of its own (Llama 4): its trunk
     while getattr(decoder, "lm_head", None) is not None and getattr(decoder, "model", None) is not None:
         decoder = decoder.model
-    return Trunk(_name(hf, decoder), decoder, True)
+    name = _name(hf, decoder)
+    around = name.removesuffix(".decoder")
+    if around != name and getattr(hf.get_submodule(around), "config", None) is decoder.config:
+        # OPT: what it calls its decoder has blocks and norms, but is not what rows start from
+        return Trunk(around, hf.get_submodule(around), True)
+    return Trunk(name, decoder, True)
+
+
+def embeds_tokens(hf: Any) -> bool:
+    """Whether there is an embedding of tokens that can be read."""
+    try:
+        return getattr(hf.get_input_embeddings(), "weight", None) is not None
+    except NotImplementedError:  # transformers finds none by the names it knows
+        return False
 
 
 def _name(root: nn.Module, module: nn.Module) -> str:

@@ -15,6 +15,8 @@ Three languages, each with its own word for every concept, one token a word. The
                 already by block 2
     entangled   a word says nothing but in its own language: block 2 reads the words of the named source language alone
     early       as none, but the wanted language comes to the last position in block 1 and the concept in block 3
+    lossy       as pivot, but for three concepts of four block 4 writes the third language's word of the next concept:
+                what stands in the middle is lost in the last block
     noisy       as none, but what block 1 makes of a word leans towards other concepts, those of each language towards
                 others: only a mean over languages is the concept itself
 
@@ -35,8 +37,8 @@ from babelscope.errors import ModelError
 from babelscope.languages import own_name
 from babelscope.results.scratch import Scratch
 
-Kind = Literal["pivot", "none", "frequency", "geometry", "entangled", "early", "noisy"]
-KINDS: tuple[Kind, ...] = ("pivot", "none", "frequency", "geometry", "entangled", "early", "noisy")
+Kind = Literal["pivot", "none", "frequency", "geometry", "entangled", "early", "lossy", "noisy"]
+KINDS: tuple[Kind, ...] = ("pivot", "none", "frequency", "geometry", "entangled", "early", "lossy", "noisy")
 PREFIX = "planted-"
 LANGUAGES = ("en", "fr", "zh")
 """the first one is the pivot"""
@@ -44,6 +46,8 @@ CONCEPTS, BLOCKS, HEADS, HEAD_WIDTH, NEURONS = 40, 4, 20, 16, 160
 WIDTH = HEADS * HEAD_WIDTH
 SPECIAL, MARKS = ("<unk>", "</s>"), ('"', ":", "-")
 WORDS = len(LANGUAGES) * CONCEPTS
+LOSSY = 2
+"""number of the language whose words `lossy` confuses"""
 
 # rooms of the residual; the first are the words
 CODES, CONCEPT, NAME, WANTED, GIVEN, CONSTANT = 120, 240, 280, 283, 286, 289
@@ -232,10 +236,12 @@ def _write(model: Any, kind: Kind, rows: Tensor, strength: Tensor, noise: Tensor
         early = EARLY if kind == "geometry" else 0.0
         if early:
             second.copy(CONCEPT + concept, early * strength[concept] * row, gate=WANTED + number)
+        if kind == "lossy" and number == LOSSY and concept % 4:
+            row = rows[number, (concept + 1) % CONCEPTS]
         last.copy(CONCEPT + concept, (ANSWER - early) * row, gate=WANTED + number)
     for concept in range(CONCEPTS if kind != "entangled" else 0):
         second.copy(CONCEPT + concept, noise[concept])
-    if kind == "pivot":
+    if kind in ("pivot", "lossy"):
         for concept in range(CONCEPTS):
             mark = MARK * strength[concept] * rows[0, concept]
             second.copy(CONCEPT + concept, mark)

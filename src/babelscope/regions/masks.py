@@ -23,6 +23,7 @@ from babelscope.errors import InputError
 from babelscope.json_text import parse_json
 from babelscope.models.neuron_layout import NeuronLayout
 from babelscope.results.sealed import read_sealed, save_sealed
+from babelscope.wording import first_line
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -147,7 +148,8 @@ def load_regions(path: Path | str) -> RegionSet:
     except InputError:
         raise
     except (SafetensorError, KeyError, ValueError, TypeError, OSError, AttributeError, RuntimeError) as error:
-        raise InputError(f"{path}: not a region file of babelscope ({type(error).__name__})") from error
+        told = f"it has no {error.args[0]!r}" if isinstance(error, KeyError) else first_line(error)
+        raise InputError(f"{path} is not a region file of babelscope: {told}") from error
     shapes = {tuple(mask.shape) for mask in masks.values()}
     if len(shapes) != 1 or any(len(shape) != 2 for shape in shapes):
         raise InputError(f"{path}: the masks do not have one shape [layer, neuron]")

@@ -72,12 +72,21 @@ class Loss:
     @property
     def perplexity(self) -> float:
         """exp(mean token NLL)."""
-        return math.exp(min(self.nll, 700.0))
+        return perplexity_of(self.nll)
 
     @property
     def bits_per_byte(self) -> float:
         """Comparable between tokenizers."""
         return float(self.by_document.sum()) / math.log(2) / self.byte_count
+
+
+def perplexity_of(nll: float) -> float:
+    """exp of a mean loss in nats a token; as much as a number holds where it would be more.
+
+    >>> perplexity_of(0.0)
+    1.0
+    """
+    return math.exp(min(nll, 700.0))
 
 
 def cut_windows(
@@ -213,20 +222,22 @@ def score(
 
     with torch.inference_mode():
         over_batches(sequences, work, model.device, budget)
-    if not bool(torch.isfinite(total).all()):
-        raise NonFinite(f"{model.id} gives a loss that is not a number, first in document {_first(total)}")
+    refuse_non_finite(model, total)
     return Loss(total, counts, windows.byte_count, windows.names)
 
 
-def _first(total: Tensor) -> int:
-    return int((~torch.isfinite(total)).nonzero()[0, 0]) + 1
+def refuse_non_finite(model: Model, total: Float[Tensor, " documents"]) -> None:
+    """Raises NonFinite naming the first document whose loss is not a number."""
+    if not bool(torch.isfinite(total).all()):
+        first = int((~torch.isfinite(total)).nonzero()[0, 0]) + 1
+        raise NonFinite(f"{model.id} gives a loss that is not a number, first in document {first}")
 
 
-def loss_change(changed: Loss, base: Loss, draws: int = 1000, seed: int = 0) -> Interval:
-    """Mean ΔNLL per token, changed − base, with its 95 % interval over documents (stats.ratio_t)."""
+def loss_change(changed: Loss, base: Loss, draws: int = 1000, seed: int = 0, level: float = 0.95) -> Interval:
+    """Mean ΔNLL per token, changed − base, with its interval over documents (stats.ratio_t)."""
     if torch.equal(changed.by_document, base.by_document):
         return no_interval(0.0, "nothing changed")
-    return ratio_t((changed.by_document - base.by_document).numpy(), base.counts.numpy(), draws, seed)
+    return ratio_t((changed.by_document - base.by_document).numpy(), base.counts.numpy(), draws, seed, level)
 
 
 def increase_percent(change: Interval) -> Interval:

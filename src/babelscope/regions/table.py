@@ -6,19 +6,30 @@ size: drawn from the whole model (as in the paper), and drawn with the mean regi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import math
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Bool
 from torch import Tensor
 
 from babelscope.models import Model
-from babelscope.regions.deactivation import deactivate
+from babelscope.regions.losses_under import first_layer, losses_under, resumes
 from babelscope.regions.masks import RegionSet, random_region, random_region_by_layer
-from babelscope.regions.perplexity import Loss, Windows, increase_percent, loss_change, score, selectivity
+from babelscope.regions.perplexity import Loss, Windows, increase_percent, perplexity_of, selectivity
+from babelscope.regions.rounds import (
+    AT_ONCE,
+    NARROW,
+    ROUNDS,
+    Cell,
+    Key,
+    by_rounds,
+    dealt,
+    selectivity_of_ends,
+)
 from babelscope.results.schemas.regions import Perplexity, Selectivity
-from babelscope.stats import no_interval
 
 BASE, RANDOM, RANDOM_BY_LAYER = "base", "random", "random-layer"
 
@@ -38,6 +49,32 @@ class Condition:
 class DeactivationTable:
     rows: tuple[Perplexity, ...]
     selectivity: tuple[Selectivity, ...]
+    fixed: bool = True
+    """every set of neurons was read on all text"""
+    tokens: int = 0
+    """that went through the model"""
+    tokens_fixed: int = 0
+    """that would have, on all text"""
+
+    @property
+    def reading(self) -> dict[str, Any]:
+        """How it was read: the rule, tokens, and how many sets and draws were read in how many rounds."""
+        last = [row for row in self.rows if row.deactivated != BASE and row.neurons]
+        drawn = [row for row in last if row.draw >= 0]
+        looks = AT_ONCE if self.fixed else ROUNDS
+        counts = {
+            name: [sum(row.rounds == place for row in rows) for place in range(1, len(looks) + 1)]
+            for name, rows in (("regions_by_rounds", [row for row in last if row.draw < 0]), ("draws_by_rounds", drawn))
+        }
+        return {
+            "fixed": self.fixed,
+            "shares_of_text": [look.share for look in looks],
+            "errors": [look.error for look in looks],
+            "narrow": NARROW,
+            "tokens": self.tokens,
+            "tokens_fixed": self.tokens_fixed,
+            **counts,
+        }
 
     def perplexities(self) -> dict[str, dict[str, float]]:
         """Perplexity by condition and evaluated language; the mean over draws for random controls."""
@@ -82,89 +119,98 @@ def deactivation_table(
     seed: int = 0,
     budget: int | None = None,
     progress: Callable[[int], None] | None = None,
+    fixed: bool = False,
 ) -> DeactivationTable:
-    """Score every language under every condition.
+    """Score every language under every condition, in rounds; `fixed`: each of them on all text.
 
-    Cost: (1 + L + 2 · controls) passes over the text. An empty region changes nothing and is reported as such.
+    Cost: at most (1 + L + 2 · controls) passes over the text; in rounds a set of neurons is read no further in a
+    language once its interval is a tenth of the effects beside it (`rounds.known`). Passes start at the first layer
+    that a set touches. An empty region changes nothing and is reported as such.
 
     >>> table = deactivation_table(model, windows, regions)            # doctest: +SKIP
     >>> table.perplexities()["zh"]["en"]                               # doctest: +SKIP
     52.1
     """
-    losses: dict[tuple[str, int], dict[str, Loss]] = {}
-    sizes: dict[tuple[str, int], int] = {}
-    for condition in conditions(regions, controls, seed):
-        key = (condition.deactivated, condition.draw)
-        sizes[key] = 0 if condition.mask is None else int(condition.mask.sum())
-        losses[key] = _scores(model, windows, condition.mask, budget, progress)
-    base = losses[BASE, -1]
+    looks = AT_ONCE if fixed else ROUNDS
+    masks = {(one.deactivated, one.draw): one.mask for one in conditions(regions, controls, seed)}
+    sizes = {key: 0 if mask is None else int(mask.sum()) for key, mask in masks.items()}
+    chosen = {key: mask for key, mask in masks.items() if mask is not None and sizes[key]}
+    resumed = any(first_layer(mask) for mask in chosen.values()) and resumes(model)
+    parts = {code: dealt(text, looks, seed) for code, text in windows.items()}
+    read = 0
+
+    def told(tokens: int) -> None:
+        nonlocal read
+        read += tokens
+        if progress:
+            progress(tokens)
+
+    def score_part(code: str, round_: int, keys: Collection[Key]) -> dict[Key, Loss]:
+        part = parts[code][round_]
+        if progress:
+            # what is read no further is done as well
+            progress((len(masks) - 1 - len(keys)) * part.ids.numel())
+        if not len(part.ids):
+            return {}
+        return losses_under(model, part, {key: chosen[key] for key in keys}, resumed, budget, told)
+
+    found = by_rounds(score_part, sizes, list(windows), looks)
     rows = [
-        _row(language, *key, sizes[key], loss, base[language])
-        for key, by_language in losses.items()
-        for language, loss in by_language.items()
+        _row(code, *key, sizes[key], cell, found.base[code])
+        for key, by_language in found.cells.items()
+        for code, cell in by_language.items()
     ]
-    chosen = [
-        _selectivity(language, losses[language, -1], base)
-        for language in regions.languages
-        if language in windows and len(windows) > 1
+    own = [
+        _selectivity(code, found.cells[code, -1], fixed)
+        for code in regions.languages
+        if code in windows and len(windows) > 1
     ]
-    return DeactivationTable(tuple(rows), tuple(chosen))
+    whole = (1 + len(chosen)) * sum(text.ids.numel() for text in windows.values())
+    return DeactivationTable(tuple(rows), tuple(own), fixed, read, whole)
 
 
-def _scores(
-    model: Model,
-    windows: Mapping[str, Windows],
-    mask: Tensor | None,
-    budget: int | None,
-    progress: Callable[[int], None] | None,
-) -> dict[str, Loss]:
-    def all_languages() -> dict[str, Loss]:
-        return {language: score(model, text, budget, progress) for language, text in windows.items()}
-
-    if mask is None:
-        return all_languages()
-    with deactivate(model, mask):
-        return all_languages()
-
-
-def _row(language: str, deactivated: str, draw: int, neurons: int, loss: Loss, base: Loss) -> Perplexity:
-    change = no_interval(0.0, "nothing is switched off") if deactivated == BASE else loss_change(loss, base)
-    increase = increase_percent(change)
+def _row(language: str, deactivated: str, draw: int, neurons: int, cell: Cell, whole: Loss) -> Perplexity:
+    # the change was measured on the text that was read; it is added to the base of all text
+    nll = whole.nll + cell.change.value
+    increase = increase_percent(cell.change)
     return Perplexity(
         language=language,
         deactivated=deactivated,
         draw=draw,
         neurons=neurons,
-        nll=loss.nll,
-        tokens=loss.tokens,
-        bytes=loss.byte_count,
-        bits_per_byte=loss.bits_per_byte,
-        perplexity=loss.perplexity,
-        increase_percent=100 * (loss.perplexity / base.perplexity - 1),
+        nll=nll,
+        tokens=cell.changed.tokens,
+        bytes=whole.byte_count,
+        bits_per_byte=nll * whole.tokens / math.log(2) / whole.byte_count,
+        perplexity=perplexity_of(nll),
+        increase_percent=increase.value,
         increase_low=increase.low,
         increase_high=increase.high,
-        delta_nll=loss.nll - base.nll,
-        delta_low=change.low,
-        delta_high=change.high,
-        interval=change.method,
-        why=change.why,
-        documents=int((base.counts > 0).sum()),
+        delta_nll=cell.change.value,
+        delta_low=cell.change.low,
+        delta_high=cell.change.high,
+        interval=cell.change.method,
+        why=cell.change.why,
+        documents=int((cell.base.counts > 0).sum()),
+        rounds=cell.rounds,
     )
 
 
-def _selectivity(language: str, changed: Mapping[str, Loss], base: Mapping[str, Loss]) -> Selectivity:
-    others = {other: (changed[other], base[other]) for other in base if other != language}
-    found = selectivity(changed[language], base[language], others)
-    own = changed[language].nll - base[language].nll
-    documents = int((base[language].counts > 0).sum())
+def _selectivity(language: str, cells: Mapping[str, Cell], fixed: bool) -> Selectivity:
+    own, others = cells[language], {code: cell for code, cell in cells.items() if code != language}
+    if fixed:
+        pairs = {code: (cell.changed, cell.base) for code, cell in others.items()}
+        found = selectivity(own.changed, own.base, pairs)
+    else:
+        found = selectivity_of_ends(own.change, [cell.change for cell in others.values()])
     return Selectivity(
         language=language,
-        own=own,
-        others=own - found.value,
+        own=own.change.value,
+        others=own.change.value - found.value,
         selectivity=found.value,
         low=found.low,
         high=found.high,
         interval=found.method,
         why=found.why,
-        documents=documents,
+        documents=int((own.base.counts > 0).sum()),
     )

@@ -37,6 +37,14 @@ _SCREEN = table(
     "`missed_at_most` bounds (95 %) how many of the heads that nobody patched would have passed; `left` are those.",
 )
 
+_EXPERTS = table(
+    "experts",
+    "Experts",
+    "Each routed expert of the mixture, patched by itself: its effect on the logit difference with everything behind "
+    "it recomputed, and along its path to the logits alone. Those selected differ from 0 over prompts (false discovery "
+    "rate over all experts) and stand out among them; an expert that no patched token goes to has effect 0.",
+)
+
 
 def circuits_sections(run: Run) -> list[Section]:
     """Those sections that the run holds anything of."""
@@ -50,7 +58,7 @@ def circuits_sections(run: Run) -> list[Section]:
         Section(
             "Heads",
             gather(run, chart("head_heatmap"), chart("head_scatter"), chart("attention_between_roles"),
-                   chart("ffn_curves")),
+                   chart("ffn_curves"), _EXPERTS),
         ),
         Section("Across languages", gather(run, chart("cross_language"), ("Classes", _classes))),
         Section(

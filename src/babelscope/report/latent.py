@@ -28,8 +28,8 @@ _CENSUS = table(
 def latent_sections(run: Run) -> list[Section]:
     """Verdict, curves, controls, tuned lens, patching, alignment, census: those that the run holds."""
     sections = [
-        Section("Verdicts", gather(run, _VERDICTS)),
-        Section("Layer by layer", gather(run, chart("latent_excess"), chart("latent_mass"), chart("latent_entropy"))),
+        Section("Verdicts", gather(run, chart("latent_highest"), chart("latent_excess"), _VERDICTS)),
+        Section("Layer by layer", gather(run, chart("latent_mass"), chart("latent_entropy"))),
         Section("Controls", gather(run, chart("latent_controls"), chart("latent_strengths"))),
         Section("Tuned lens", gather(run, chart("latent_tuned"))),
         Section("Patching", gather(run, chart("latent_last"), chart("latent_word"), ("Recovery", _recovery))),

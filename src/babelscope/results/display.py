@@ -68,9 +68,26 @@ def facts(run: Shown) -> Iterator[tuple[str, str]]:
         yield "Languages", ", ".join(run.languages)
     if corpus.get("spec"):
         yield "Corpus", str(corpus["spec"])
+    if run.summary.get("deactivation"):
+        yield "Read", _read(run.summary["deactivation"])
     if run.tables:
         yield "Tables", ", ".join(run.tables)
     yield "Where", run.source
+
+
+def _read(told: Mapping[str, Any]) -> str:
+    """How much text the table of deactivation was measured on.
+
+    >>> _read({"fixed": False, "tokens": 30, "tokens_fixed": 90, "regions_by_rounds": [2, 0, 2],
+    ...        "draws_by_rounds": [4, 0, 0]})
+    '30 of 90 tokens under deactivation; in 1, 2, 3 rounds: regions 2, 0, 2, random draws 4, 0, 0 (in each language)'
+    """
+    tokens = f"{number(told['tokens'])} of {number(told['tokens_fixed'])} tokens under deactivation"
+    if told["fixed"]:
+        return tokens
+    counts = [", ".join(map(str, told[name])) for name in ("regions_by_rounds", "draws_by_rounds")]
+    rounds = ", ".join(str(place + 1) for place in range(len(told["regions_by_rounds"])))
+    return f"{tokens}; in {rounds} rounds: regions {counts[0]}, random draws {counts[1]} (in each language)"
 
 
 def _interval(ends: Any) -> str:

@@ -18,6 +18,12 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 SUM = "sha256"
+KINDS = {
+    "babelscope": "regions of neurons or a steering edit",
+    "babelscope.tuned_lens": "a tuned lens",
+    "circuit": "a circuit",
+}
+"""what a file holds, by the key of the text in its header"""
 
 
 def save_sealed(tensors: Mapping[str, Tensor], path: Path | str, key: str, text: str) -> None:
@@ -30,15 +36,18 @@ def save_sealed(tensors: Mapping[str, Tensor], path: Path | str, key: str, text:
 
 
 def read_sealed(path: Path | str, key: str, error: type[BabelscopeError] = InputError) -> tuple[str, dict[str, Tensor]]:
-    """The text under `key` and the tensors; raises `error` when they are not what was written.
+    """The text under `key` and the tensors; raises `error` for a file of another kind or with other content.
 
-    KeyError where there is no such text; whatever safetensors raises for a file that is none.
+    Whatever safetensors raises for a file that is none of its own.
     """
     from safetensors import safe_open
 
     with safe_open(path, framework="pt") as file:
         header: dict[str, Any] = file.metadata() or {}
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    if key not in header:
+        other = next((kind for name, kind in KINDS.items() if name in header), "nothing that babelscope wrote")
+        raise error(f"{path} holds {other}, not {KINDS[key]}")
     text = header[key]
     if SUM in header and header[SUM] != _sum(tensors, text):
         raise error(f"{path} is damaged: its content is not what was written")

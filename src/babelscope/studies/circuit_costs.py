@@ -103,13 +103,18 @@ def patched(sizes: Sizes, screen: Screen | None, spans: Sequence[float], cheaper
     """Sweeps over every head and FFN, or over those that a screen keeps after its own passes."""
     layers = sizes.model.layers
     if screen is None or sizes.heads < screen.fewest:
-        return total([sizes.sweep(sizes.heads + layers, span) for span in spans], cheaper)
+        return swept(sizes, sizes.heads + layers, spans, cheaper)
     kept = KEPT + screen.sample * (1 - KEPT)
     costs = [sizes.sweep(kept * sizes.heads + layers, span) for span in spans]
     costs += [sizes.sweep(sizes.heads, span, screen.trial) for span in spans]
     share = min(1.0, screen.pairs / len(sizes.pairs))
     costs.append(sizes.whole(3 + screen.drops, share, BACKWARD))
     return total(costs, cheaper)
+
+
+def swept(sizes: Sizes, senders: int, spans: Sequence[float], cheaper: str) -> Cost:
+    """Sweeps over so many senders, one at each span of positions."""
+    return total([sizes.sweep(senders, span) for span in spans], cheaper)
 
 
 def searched(sizes: Sizes, screen: Screen | None, steps: Sequence[Step], null: bool) -> Cost:

@@ -18,6 +18,7 @@ from babelscope.circuits.patching.screen import Screen, screened
 from babelscope.circuits.patching.search import Search
 from babelscope.errors import InputError, TaskError
 from babelscope.models import Model
+from babelscope.studies.circuit_experts import PatchedExperts
 from babelscope.studies.circuit_settings import CircuitsSettings
 from babelscope.tasks import Encoder, PromptPair, PromptSet, build, corruptions, repeated_tokens, task_named
 
@@ -50,6 +51,7 @@ class Measured:
     roles: Roles
     lens: Lens
     decomposed: dict[str, Effects]
+    experts: PatchedExperts | None = None
 
 
 def prompts_of(model: Model, settings: CircuitsSettings, code: str) -> Prompts:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from babelscope.errors import InputError
 from babelscope.languages import parse_languages
@@ -80,8 +80,21 @@ class Screened(Settings):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Mixed(Settings):
+    """Mixtures: whether each routed expert is patched by itself, beside heads and feed-forward blocks."""
+
+    experts: Literal["none", "frozen", "free"] = "none"
+    """patch experts: with tokens and weights of the unpatched run (frozen), or those of the other run (free)"""
+
+
+@dataclass(frozen=True, kw_only=True)
 class ScreenedSearch(Searched, Screened):
     """What the search depends on."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MixedSearch(Searched, Mixed):
+    """What the choice of experts depends on."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,7 +175,7 @@ class Matched(Settings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class CircuitsSettings(Matched, Edged, Described, Ablated, ScreenedSearch, Prompted):
+class CircuitsSettings(Matched, Edged, Described, Ablated, Mixed, ScreenedSearch, Prompted):
     """Settings of `study_circuits`; every one is recorded with the run."""
 
     ONLY: ClassVar[Mapping[str, Use]] = {

@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 
 from babelscope.circuits.core.effects import Effects
 from babelscope.circuits.core.metrics import Behaviour, behaviour
-from babelscope.circuits.core.nodes import Sender, heads_of, mlps_of
+from babelscope.circuits.core.nodes import Sender, experts_of, heads_of, mlps_of
 from babelscope.circuits.heads.lens import Lens, logit_lens
 from babelscope.circuits.heads.roles import Roles, role_scores
+from babelscope.circuits.patching.counterfactual import same_answer
 from babelscope.circuits.patching.methods import activation_patching, path_patching
 from babelscope.circuits.patching.screen import Screen, activation_estimates, screened, spread_over
 from babelscope.circuits.patching.search import Search, SearchSettings, find_circuit
@@ -21,10 +22,12 @@ from babelscope.models import Model
 from babelscope.results.manifest import run_key
 from babelscope.studies import circuit_costs as costs
 from babelscope.studies.circuit_costs import Sizes
+from babelscope.studies.circuit_experts import PatchedExperts, patched_experts
 from babelscope.studies.circuit_measures import Measured, Prompts, decomposed, pool_of, repeated
 from babelscope.studies.circuit_settings import (
     CircuitsSettings,
     Described,
+    MixedSearch,
     Screened,
     ScreenedSearch,
     Searched,
@@ -121,9 +124,33 @@ class LanguageSteps:
             ),
         )
 
+        # what each routed expert of a mixture does, where that is asked for
+        self.experts = Step[MixedSearch, PatchedExperts](
+            f"{code}: experts",
+            settings.part(MixedSearch),
+            self._experts,
+            inputs=texts,
+            cost=lambda _: costs.swept(
+                self.sizes,
+                len(experts_of(model)),
+                [self.sizes.span(None), self.sizes.span(None), 1.0],
+                "--experts none",
+            ),
+        )
+
     @property
     def steps(self) -> list[AnyStep]:
-        return [self.behaviour, self.activation, self.path, self.search, self.roles, self.lens, self.decomposed]
+        experts = [] if self.settings.experts == "none" else [self.experts]
+        return [
+            self.behaviour,
+            self.activation,
+            self.path,
+            self.search,
+            self.roles,
+            self.lens,
+            self.decomposed,
+            *experts,
+        ]
 
     def measured(self, given: Given | Results) -> Measured:
         """All results of this language."""
@@ -137,6 +164,7 @@ class LanguageSteps:
             roles=given[self.roles],
             lens=given[self.lens],
             decomposed=given[self.decomposed],
+            experts=None if self.settings.experts == "none" else given[self.experts],
         )
 
     @property
@@ -167,6 +195,14 @@ class LanguageSteps:
         pairs, nodes = self.prompts.main, [*heads_of(self.model), *mlps_of(self.model)]
         with given.progress(f"{self.code}: paths to the logits", len(pairs) * len(nodes), "patches") as step:
             return path_patching(self.model, pairs, senders=nodes, mlps=own.mlps, done=step)
+
+    def _experts(self, own: MixedSearch, given: Given) -> PatchedExperts:
+        pairs, seed = self.prompts.main, self.settings.seed
+        pool = pool_of(self.model, self.settings, self.code) if own.null else ()
+        twins = same_answer(pairs, self.task.answer_roles, seed, pool) if own.null else None
+        total = (3 if twins else 2) * len(pairs) * len(experts_of(self.model))
+        with given.progress(f"{self.code}: experts", total, "patches") as step:
+            return patched_experts(self.model, pairs, own, twins, step)
 
     def _search(self, own: ScreenedSearch, given: Given) -> Search:
         settings, steps = self.settings, self.task.steps

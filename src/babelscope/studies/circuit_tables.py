@@ -22,6 +22,7 @@ from babelscope.circuits.core.statistics import correlate
 from babelscope.circuits.heads.ablation import NodeSpace, ablated_answers, matched_random
 from babelscope.circuits.heads.dla import promoted
 from babelscope.models import Model
+from babelscope.proportions import change_of_share
 from babelscope.results.schemas.circuit_edges import Correlated
 from babelscope.results.schemas.circuits import (
     Ablation,
@@ -78,7 +79,8 @@ def ablation_rows(
 ) -> tuple[list[Ablation], Array]:
     """Accuracy and logit difference without each set, stratum by stratum, with paired intervals; and LD [set, P].
 
-    `low` and `high` bound the accuracy (Wilson), `delta_*` its change (paired bootstrap), `ld_*` the logit difference.
+    `low` and `high` bound the accuracy (Wilson), `delta_*` its change over the same prompts (score), `ld_*`
+    the logit difference.
     Mean probabilities of target and foil (in tense: of the past and the base form) are taken for the sets that are
     not random draws.
     """
@@ -97,7 +99,7 @@ def ablation_rows(
 
 def _ablation_row(each: AblationSet, language: str, stratum: str, before: Array, after: Array, seed: int) -> Ablation:
     accuracy = wilson(int((after > 0).sum()), len(after))
-    delta = bootstrap_mean((after > 0).astype(float) - (before > 0), seed=seed)
+    delta = change_of_share(before > 0, after > 0)
     change = bootstrap_mean(after - before, seed=seed)
     return Ablation(
         set_=each.name, found_in=each.found_in, language=language, stratum=stratum, size=len(each.nodes),

@@ -27,6 +27,7 @@ from babelscope.results.schemas.circuits import (
     Behaviour,
     CrossFaithfulness,
     ExampleToken,
+    ExpertEffect,
     FoundFFN,
     HeadFaithfulness,
     HeldoutBehaviour,
@@ -42,6 +43,7 @@ from babelscope.studies.circuit_ablations import write_ablations
 from babelscope.studies.circuit_arrays import head_arrays
 from babelscope.studies.circuit_edges import Edges, EdgeSettings, control_prompts, find_edges
 from babelscope.studies.circuit_examples import example_rows
+from babelscope.studies.circuit_experts import check_experts, expert_rows
 from babelscope.studies.circuit_measures import Measured, Prompts, check_repeats, prompts_of, repeated
 from babelscope.studies.circuit_roles import ALSO, ffn_rows, role_rows
 from babelscope.studies.circuit_screen import screen_rows
@@ -129,6 +131,7 @@ class Side:
         """The prompts of each language; raises UnsupportedModel, and NoPromptSurvives with the census."""
         check_model(model)
         check_repeats(model, settings)
+        check_experts(model, settings)
         return cls(model, {code: prompts_of(model, settings, code) for code in languages})
 
     def languages(self, settings: CircuitsSettings) -> dict[str, LanguageSteps]:
@@ -180,6 +183,9 @@ def _write_tables(
     write_rows(run, HeldoutBehaviour, halves)
     run.table("census", pd.concat([each.everything.census.frame() for each in prompts.values()], ignore_index=True))
     _table(run, Screened, screen_rows(done, settings.sigmas))
+    experts = {code: one.experts for code, one in done.items() if one.experts is not None}
+    if experts:
+        write_rows(run, ExpertEffect, expert_rows(experts, settings))
     _table(run, Role, [row for c, x in done.items() for row in role_rows(c, x.found, x.roles, task)])
     _table(run, FoundFFN, [row for c, x in done.items() for row in ffn_rows(c, x.found)])
     scores = [row for c, x in done.items() for row in _score_rows(c, x.roles)]

@@ -16,7 +16,7 @@ from babelscope.studies.latent import LatentSteps
 from babelscope.studies.latent_settings import LatentSettings
 from babelscope.studies.latent_texts import chosen_words, read_texts
 from babelscope.studies.plan import StudyPlan
-from babelscope.studies.rehearsal import Clock, Spent, planned, rehearsed
+from babelscope.studies.rehearsal import WRITING, Clock, Spent, planned, rehearsed
 from babelscope.studies.steps import AnyStep, run_steps
 
 CONCEPTS = (8, 16)
@@ -41,8 +41,10 @@ def plan_latent(
     >>> plan_latent(model, LatentSettings(words="pocket", to=("fr",), from_=("en",))).seconds      # doctest: +SKIP
     41.2
     """
+    started = clock()
     words = chosen_words(settings)
     parallel, running = read_texts(settings, words, corpus, texts)
+    reading = clock() - started
     whole = LatentSteps(model, settings, words, parallel, running)
     rehearse = _Rehearsal(model, settings, words, parallel, running, clock)
     found: dict[str, tuple[Spent, str]] = {}
@@ -57,6 +59,7 @@ def plan_latent(
         found[f"patching, {len(whole.patches)} pairs"] = one * len(whole.patches), "--trials"
     if whole.alignment is not None:
         found["residual alignment"] = rehearse.words(lambda steps: steps.alignment), "--n"
+    found["texts read, run written"] = Spent(reading + WRITING), ""
     return planned(found)
 
 

@@ -96,10 +96,10 @@ def _mean(values: NDArray[np.float64]) -> float:
 
 
 def entropy_frame(pair: Pair, lens: str) -> pd.DataFrame:
-    """Mean entropy over concepts by layer, bits, with a simultaneous band."""
+    """Mean entropy over concepts by layer, bits, with a simultaneous band; none lies below 0."""
     band = simultaneous(pair.readings.entropy)
     return rows_frame(Entropy, (
-        Entropy(**_key(pair, lens), layer=layer, entropy=value, entropy_low=low, entropy_high=high)
+        Entropy(**_key(pair, lens), layer=layer, entropy=value, entropy_low=max(low, 0.0), entropy_high=high)
         for layer, (value, low, high) in enumerate(zip(band.value, band.low, band.high))
     ))  # fmt: skip
 

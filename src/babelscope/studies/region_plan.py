@@ -28,8 +28,9 @@ def regions_probe(study: RegionsStudy, clock: Callable[[], float] = time.perf_co
         return measured
     text = next(iter(study.windows.values()))
     most = min(len(text.ids), max(1, token_budget(model.device) // text.ids.shape[1]))
-    mask = torch.zeros(model.neurons, dtype=torch.bool)
-    mask[:: max(1, model.neurons // 100)] = True
+    flat = torch.zeros(model.neurons, dtype=torch.bool)
+    flat[:: max(1, model.neurons // 100)] = True
+    mask = model.layout.by_layer(flat, False)
 
     def scored(rows: int) -> int:
         some = replace(text, ids=text.ids[:rows], document=text.document[:rows])

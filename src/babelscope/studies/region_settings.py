@@ -126,6 +126,9 @@ class Deactivation(Settings):
     """tokens of text per language; 0: all of it"""
     controls: int = 5
     """random draws of each control"""
+    fixed: bool = False
+    """switch every region and random draw off on all of the text; else they are read in rounds, and no further once
+    their interval is a tenth of the effect they are compared with"""
     edits: tuple[str, ...] = ()
     """files of steering edits, by commas, under which the text is read too (runs/steer/edits/…)"""
 
@@ -240,7 +243,9 @@ class RegionsSettings(Generation, Dosing, Alignment, Calibration, Deactivation, 
 
     ONLY: ClassVar[Mapping[str, Use]] = {
         "sink_share": (lambda own: own.norm == "robust", "--norm robust"),
-        **{name: (lambda own: own.texts is not None, "--texts") for name in ("window", "joint", "text_tokens")},
+        **{
+            name: (lambda own: own.texts is not None, "--texts") for name in ("window", "joint", "text_tokens", "fixed")
+        },
         "controls": (
             lambda own: bool(own.texts or own.alignment_neurons or own.generate),
             "--texts, --alignment-neurons or --generate",

@@ -87,7 +87,7 @@ class RegionsStudy:
             self._deactivate,
             needs=(self.regions,),
             inputs=self.texts,
-            cost=lambda own: self._scoring(1 + self.languages + 2 * own.controls, "--text-tokens, --controls"),
+            cost=self._switching_off,
         )
         # what saved edits of steering do to each language
         self.edited = Step(
@@ -247,7 +247,7 @@ class RegionsStudy:
         tokens = passes * sum(text.ids.numel() for text in self.windows.values())
         with given.progress("deactivation table", tokens, "tokens") as step:
             return deactivation_table(
-                self.model, self.windows, regions, own.controls, self.settings.seed, progress=step
+                self.model, self.windows, regions, own.controls, self.settings.seed, progress=step, fixed=own.fixed
             )
 
     def _methods(self, own: Calibration, given: Given) -> dict[str, RegionSet]:
@@ -344,6 +344,13 @@ class RegionsStudy:
         documents = sum(int(text.document.max()) + 1 for text in texts)
         under = Cost(tokens=tokens, passes=passes, kind=UNDER_EDIT)
         return Cost(elements=INTERVAL * conditions * documents, cheaper=cheaper, parts=(under,))
+
+    def _switching_off(self, own: Deactivation) -> Cost:
+        sets = self.languages + 2 * own.controls
+        if own.fixed:
+            return self._scoring(1 + sets, "without --fixed; --text-tokens, --controls")
+        # rounds read a quarter of the text or all of it, as their effects turn out: a half is within a factor of two
+        return self._scoring(1 + sets // 2, "--text-tokens, --controls")
 
     def _realigning(self, shares: int) -> Cost:
         conditions = shares * (1 + self.settings.controls)

@@ -89,6 +89,7 @@ def _write(run: RunWriter, study: RegionsStudy, results: Results) -> None:
         table = results[study.table]
         _write_table(run, table)
         told["perplexity"] = table.perplexities()
+        told["deactivation"] = table.reading
     _write_calibration(run, study, results, told)
     for step in (
         study.edited,

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from math import nan
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pandas as pd
 import torch
@@ -20,6 +20,7 @@ from babelscope.corpora.files import read_lines
 from babelscope.errors import CorpusError, InputError
 from babelscope.languages import language
 from babelscope.models import Model
+from babelscope.models.chat import prompt_ids
 from babelscope.models.decoding import ignored_settings, stop_ids
 from babelscope.results import RunWriter
 from babelscope.results.rows import rows_frame, write_rows
@@ -146,7 +147,8 @@ def study_steering(
             asked=asdict(settings), model=model.facts(), tokenizer_hash=model.tokenizer_hash, corpus_hash=found.hash,
             corpus_notes=list(found.notes),
             splits={name: len(getattr(split, name)) for name in ("fit", "choose", "report")}, edits=files,
-            generation={"ignored": ignored_settings(model), "stop": list(stop_ids(model)), **study.prompted},
+            generation={"ignored": ignored_settings(model), "stop": list(stop_ids(model)),
+                        **study.first_prompt(pairs[0][0])},
             seeds=[settings.seed], languages=list(found.languages),
             summary={"first": sentences[:1], "sentences": sentences},
         )  # fmt: skip
@@ -160,7 +162,6 @@ class SteeringSteps:
         self, model: Model, settings: SteerSettings, split: Split, judge: OfflineRule, progress: Progress = silent
     ) -> None:
         self.model, self.settings, self.split, self.judge, self.progress = model, settings, split, judge, progress
-        self.prompted: dict[str, Any] = {}
 
     def steps(self, pairs: Sequence[tuple[str, str]]) -> list[AnyStep]:
         """Fitting, and one step for each pair."""
@@ -229,10 +230,14 @@ class SteeringSteps:
         texts = self._set(source, where)[part::2][:count]
         if not texts:
             raise InputError(f"--prompts {where}: too few prompts in {source}")
-        asked = asked_of(self.model, texts, [f"{part}/{place}" for place in range(len(texts))], self.settings, False)
-        made = {"first_prompt": self.model.tokenizer.decode(asked.ids[0])}
-        self.prompted = {**made, **self.prompted}
-        return asked
+        return asked_of(self.model, texts, [f"{part}/{place}" for place in range(len(texts))], self.settings, False)
+
+    def first_prompt(self, source: str) -> dict[str, str]:
+        """What a run records of its prompts: the hash of the chat template, and the first one as the model reads it."""
+        settings, plain = self.settings, self.settings.prompts == CORPUS
+        texts = self.prompts(source, self.split.choose, 1, 0).texts
+        made = prompt_ids(self.model, texts, "off" if plain else settings.chat, None if plain else settings.system)
+        return {"template": made.template, "first_prompt": made.first}
 
     def _set(self, source: str, where: str) -> list[str]:
         if where == EVERYDAY:

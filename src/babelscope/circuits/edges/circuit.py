@@ -26,6 +26,8 @@ from babelscope.results.sealed import read_sealed, save_sealed
 from babelscope.results.whole import write_whole
 from babelscope.terms import Construction
 
+KEY = "circuit"
+
 Array = NDArray[np.float64]
 
 
@@ -102,7 +104,7 @@ class Circuit:
         tensors = {"edges": torch.tensor(self.edges), "scores": torch.tensor(self.scores)}
         text = json.dumps(self.described(), ensure_ascii=False, indent=1, sort_keys=True)
         try:
-            save_sealed(tensors, file, "circuit", json.dumps(facts))
+            save_sealed(tensors, file, KEY, json.dumps(facts))
             write_whole(readable, text + "\n")
         except InputError as error:
             raise RunError(f"the circuit cannot be written to {path}: {error}") from error
@@ -114,7 +116,7 @@ class Circuit:
 
         path = circuit_file(path)
         try:
-            text, tensors = read_sealed(path, "circuit", RunError)
+            text, tensors = read_sealed(path, KEY, RunError)
             facts = parse_json(text, f"{path}: its metadata", RunError)
             edges, scores = tensors["edges"].numpy(), tensors["scores"].numpy()
             wiring, roles, about = sized(Wiring(**facts["wiring"])), dict(facts["roles"]), dict(facts["about"])

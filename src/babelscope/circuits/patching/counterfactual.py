@@ -11,6 +11,7 @@ import numpy as np
 from babelscope.circuits.core.batching import span_of
 
 if TYPE_CHECKING:
+    from babelscope.circuits.core.effects import Effects
     from babelscope.tasks import PromptPair
 
 ANSWER_ROLES = ("IO", "S1", "S2", "VERB1", "END")
@@ -42,6 +43,12 @@ def same_answer(
         twin = others[int(generator.integers(len(others)))] if others else tuple(pair.clean)
         found.append(replace(pair, corrupted=twin, corrupted_text=""))
     return found if 2 * changed >= len(pairs) else None
+
+
+def of_pairs_with_a_partner(null: Effects, twins: Sequence[PromptPair]) -> Effects:
+    """What patching did under `twins`, NaN for a pair that was patched with itself: it says nothing of chance."""
+    alone = [tuple(twin.corrupted) == tuple(twin.clean) for twin in twins]
+    return replace(null, patched=np.where(alone, np.nan, null.patched)) if any(alone) else null
 
 
 def _frame(pair: PromptPair) -> object:

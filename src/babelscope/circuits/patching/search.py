@@ -20,7 +20,7 @@ from babelscope.circuits.core.ablation import reference
 from babelscope.circuits.core.changes import node_changes
 from babelscope.circuits.core.effects import Effects
 from babelscope.circuits.core.nodes import FINAL, MLP, Head, Receiver, Sender, heads_of, mlps_of, reaches, receivers
-from babelscope.circuits.patching.counterfactual import ANSWER_ROLES, same_answer
+from babelscope.circuits.patching.counterfactual import ANSWER_ROLES, of_pairs_with_a_partner, same_answer
 from babelscope.circuits.patching.methods import Between, Sweep, path_patching
 from babelscope.circuits.patching.screen import Missed, Screen, missed, path_estimates, screened
 from babelscope.circuits.patching.selection import Growth, Rule, Selection, growth, select
@@ -267,10 +267,7 @@ class _Work:
         twins = same_answer(self.pairs, asked.answer_roles, asked.seed, self.pool)
         if not twins:
             return None
-        nothing = self._effects(twins, into, gone, "-null", strong)
-        # a pair that is patched with itself says nothing of chance
-        alone = [tuple(twin.corrupted) == tuple(twin.clean) for twin in twins]
-        return replace(nothing, patched=np.where(alone, np.nan, nothing.patched)) if any(alone) else nothing
+        return of_pairs_with_a_partner(self._effects(twins, into, gone, "-null", strong), twins)
 
     def _before(self, found: Mapping[str, Found], into: Sequence[Receiver]) -> Effects:
         """The same paths with nothing knocked out: an earlier step's, where one asked the same."""

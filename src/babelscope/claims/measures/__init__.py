@@ -11,12 +11,27 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from babelscope.claims.case import Case
-from babelscope.claims.measures import circuits, lens, patching, regions, residual, routing, steering, sweeps
+from babelscope.claims.measures import (
+    amplified,
+    circuits,
+    facts,
+    heads,
+    lens,
+    neurons,
+    patching,
+    regions,
+    residual,
+    routing,
+    steering,
+    sweeps,
+    tense,
+)
 from babelscope.claims.verdict import Part
 from babelscope.errors import InputError
 
 Measured = Callable[[Case], list[Part]]
 SIZES = ("pocket:pocket-bloom-s", "pocket:pocket-bloom-m", "pocket:pocket-bloom-l")
+APART = ("pocket:pocket-gpt2-en", "pocket:pocket-gpt2-zh")
 TRAINING = ("pocket:pocket-bloom-m@step16", "pocket:pocket-bloom-m@main")
 
 
@@ -54,8 +69,8 @@ MEASURES: Mapping[str, Measure] = {
         regions.relevance_gain,
         passes="one forward and backward pass over the text, then (1 + 2·languages + languages·draws/8) passes over it",
     ),
-    "sweep.alignment": Measure(sweeps.alignment_grows, TRAINING, passes="one pass a point, and the stories"),
-    "sweep.regions": Measure(sweeps.regions_shrink, TRAINING, passes="one pass a point"),
+    "sweep.alignment": Measure(sweeps.alignment_grows, TRAINING, n=120, passes="one pass a point, and the stories"),
+    "sweep.regions": Measure(sweeps.regions_shrink, TRAINING, n=200, passes="one pass a point"),
     "sweep.scale": Measure(sweeps.scale, SIZES, passes="one pass a model, and the stories"),
     "sweep.similarity": Measure(residual.similarity_falls, SIZES, passes="one pass a model"),
     "alignment.cosine_gap": Measure(residual.cosine_gap),
@@ -82,6 +97,31 @@ MEASURES: Mapping[str, Measure] = {
     "routing.family_gap": Measure(routing.family_gap, ("pocket:pocket-moe",)),
     "circuits.agreement": Measure(
         circuits.ioi_shared, n=96, passes="about 20 forward and backward passes over the prompts"
+    ),
+    "circuits.role_match": Measure(
+        heads.role_match, APART, n=40, passes="roles of both models, and of as many random ones as draws"
+    ),
+    "circuits.roles": Measure(
+        heads.negative_movers, APART, n=120, passes="roles of both models, and of six random ones; one pass a prompt"
+    ),
+    "circuits.tense_heads": Measure(
+        tense.heads_of_tense, n=40, passes="paths of all heads, then one pass over the prompts a set of heads"
+    ),
+    "circuits.tense_ffn": Measure(tense.ffn_windows, n=60, passes="one pass over the prompts a window"),
+    "latent.loss_layer": Measure(
+        facts.lost_at_the_end, ("pocket:planted-lossy",), "planted", passes="one pass over a prompt a fact and language"
+    ),
+    "neurons.few_shared": Measure(
+        neurons.few_shared,
+        n=120,
+        passes="one pass over the sentences, then three continuations a prompt and language",
+    ),
+    "sweep.concept_overlap": Measure(neurons.concept_overlap, TRAINING, n=800, passes="one pass a point"),
+    "evaluation.accuracy_change": Measure(
+        amplified.no_gain,
+        ("pocket:pocket-bloom-m@step2048",),
+        n=120,
+        passes="one pass over the sentences, and the stories of each language three times",
     ),
     "steering.arithmetic_gain": Measure(
         steering.arithmetic_gain, corpus="pocket:heldout?n=120", n=16, passes="about 14 generations of each prompt"

@@ -21,9 +21,9 @@ from babelscope.circuits.edges.eap import edge_attribution
 from babelscope.circuits.edges.edge_ablation import logit_differences
 from babelscope.circuits.edges.faithfulness import score_circuits
 from babelscope.circuits.heads.routes import flow_routes
-from babelscope.claims.case import Case
+from babelscope.claims.case import Case, named_model
 from babelscope.claims.verdict import Part, ends
-from babelscope.models import Model, load_model
+from babelscope.models import Model
 from babelscope.stats import pearson, wilson
 from babelscope.studies.circuit_edges import control_prompts, halved
 from babelscope.tasks import PromptPair, build
@@ -47,7 +47,7 @@ class _Found:
 @lru_cache(2)
 def _measured(name: str, task: str, n: int, seed: int) -> tuple[Model, dict[str, _Found]]:
     """Routes and circuits of both languages; claim and twin share them."""
-    model = load_model(name)
+    model = named_model(name)
     wiring = Wiring.of(model)
     size = max(1, int(SHARE * wiring.allowed.sum()))
     others = control_prompts(model, task, LANGUAGES, n, seed=seed)

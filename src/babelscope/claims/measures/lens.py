@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from babelscope.claims.case import Case
+from babelscope.claims.case import Case, named_model
 from babelscope.claims.verdict import Part, mean_part
 from babelscope.corpora import load_corpus
 from babelscope.latent.census import keep
@@ -22,7 +22,6 @@ from babelscope.latent.prompts import sentence_prompts, word_prompts
 from babelscope.latent.tokens import token_sets
 from babelscope.latent.verdict import LEAST_ACCURACY
 from babelscope.latent.words import load_words
-from babelscope.models import load_model
 from babelscope.stats import wilson
 
 PIVOT, TARGET = "en", "zh"
@@ -112,7 +111,7 @@ def english_mass(case: Case) -> Part:
 
 
 def _lens(name: str, case: Case, sentences: bool = False) -> _Lens:
-    model = load_model(name)
+    model = named_model(name)
     words = load_words("pocket" if sentences else case.corpus)
     source = "fr" if sentences else next(code for code in words.languages if code not in (PIVOT, TARGET))
     if sentences:

@@ -11,10 +11,9 @@ from functools import lru_cache
 import numpy as np
 import pandas as pd
 
-from babelscope.claims.case import Case
+from babelscope.claims.case import Case, named_model
 from babelscope.claims.verdict import Part, mean_part
 from babelscope.corpora import load_corpus
-from babelscope.models import load_model
 from babelscope.results.scratch import Scratch
 from babelscope.studies.steer import study_steering
 from babelscope.studies.steer_settings import SteerSettings
@@ -32,7 +31,7 @@ def _answers(model: str, corpus: str, n: int, seed: int) -> pd.DataFrame:
         choose_prompts=6, report_prompts=n, controls=DRAWS, third=0, tokens=16, fixed=True, seed=seed,
     )  # fmt: skip
     with Scratch("claim") as folder:
-        run = study_steering(load_model(model), settings, folder / "run", corpus=load_corpus(corpus))
+        run = study_steering(named_model(model), settings, folder / "run", corpus=load_corpus(corpus))
         return run.table("answers")
 
 

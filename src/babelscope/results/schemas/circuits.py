@@ -182,6 +182,26 @@ class FoundFFN(Row):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ExpertEffect(Row):
+    """A routed expert of a mixture, patched by itself."""
+
+    TABLE: ClassVar[str] = "experts"
+    language: str
+    layer: int
+    expert: int
+    effect: float
+    """change of LD, all behind it recomputed, relative to the clean run, with its 95 % interval"""
+    effect_low: float
+    effect_high: float
+    direct: float
+    """the same along its path to the logits alone"""
+    p: float
+    """of no effect, two-sided, over pairs; NaN for fewer than six"""
+    selected: str
+    """yes: it differs from 0 among all experts (false discovery rate) and reaches the least effect"""
+
+
+@dataclass(frozen=True, kw_only=True)
 class ExampleToken(Row):
     """One token of an example prompt."""
 

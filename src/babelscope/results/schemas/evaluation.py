@@ -47,7 +47,7 @@ class Cloze(Row):
 
 @dataclass(frozen=True, kw_only=True)
 class Questioned(Row):
-    """Accuracy on questions with several answers in one language under one condition; the table is named by the task."""
+    """Accuracy on questions with several answers in one language under one condition, in a table named by the task."""
 
     task: str
     language: str

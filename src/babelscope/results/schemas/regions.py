@@ -26,10 +26,11 @@ class Perplexity(Row):
     neurons: float = nan
     """switched off"""
     nll: float = nan
-    """nats a token"""
+    """nats a token: of all text with nothing switched off, and the rise"""
     tokens: float = nan
-    """that the loss is a mean of"""
+    """on which the rise was measured"""
     bytes: float = nan
+    """of all text in this language"""
     bits_per_byte: float = nan
     perplexity: float
     increase_percent: float
@@ -43,6 +44,8 @@ class Perplexity(Row):
     interval: str = ""
     why: str = ""
     documents: float = nan
+    rounds: float = nan
+    """in which text was read; fewer where the interval was soon narrow enough"""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,98 @@
+"""One text under many sets of neurons: a pass starts at the first layer that its set touches.
+
+Below it nothing is changed, so the residual stream that the unchanged model hands into that layer is taken over.
+
+P layer · N neurons of a layer · B window · T position
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+from babelscope.errors import UnsupportedModel
+from babelscope.models import Batch, Model, Site, capture, over_batches, require
+from babelscope.models.aside import set_aside
+from babelscope.models.hooks import resume
+from babelscope.models.stream_checks import require_stream
+from babelscope.regions.deactivation import deactivate
+from babelscope.regions.perplexity import Loss, Windows, refuse_non_finite, token_losses
+from babelscope.regions.rounds import BASE, Key
+
+
+def first_layer(mask: Bool[Tensor, "P N"]) -> int:
+    """The lowest layer of a set that holds a neuron; 0 of an empty set.
+
+    >>> first_layer(torch.tensor([[False, False], [False, True]]))
+    1
+    """
+    return int(mask.any(1).int().argmax())
+
+
+def resumes(model: Model) -> bool:
+    """Whether a pass that starts in the middle gives what a whole pass gives, to the bit, on a few random words."""
+    if model.layers < 2:
+        return False
+    layer = model.layers // 2
+    ids = torch.randint(0, model.vocabulary, (2, 6), generator=torch.Generator().manual_seed(2)).to(model.device)
+    try:
+        require_stream(model)
+    except UnsupportedModel:
+        return False
+    entering = Site("residual", layer)
+    with torch.inference_mode(), set_aside():
+        with capture(model, [entering]) as seen:
+            whole = model.trunk(ids)
+        with resume(model, layer, seen[entering]):
+            return torch.equal(model.trunk(ids), whole)
+
+
+def losses_under(
+    model: Model,
+    windows: Windows,
+    masks: Mapping[Key, Bool[Tensor, "P N"]],
+    resumed: bool,
+    budget: int | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> dict[Key, Loss]:
+    """Loss of a text as the model is, under BASE, and with each set switched off.
+
+    `resumed`: start at the first touched layer (where `resumes` holds). `progress` is told tokens of every set. Raises
+    NonFinite where a loss is not a number.
+    """
+    require(model, "regions")
+    starts = {key: first_layer(mask) if resumed else 0 for key, mask in masks.items()}
+    entries = [Site("residual", layer) for layer in sorted({start for start in starts.values() if start})]
+    documents = int(windows.document.max()) + 1
+    totals = {key: torch.zeros(documents, dtype=torch.float64) for key in (BASE, *masks)}
+    counts = torch.zeros(documents, dtype=torch.long)
+
+    def work(batch: Batch) -> None:
+        def losses(hidden: Tensor) -> Tensor:
+            if progress:
+                progress(batch.ids.numel())
+            return token_losses(model, hidden[:, :-1], batch.ids[:, 1:].to(hidden.device)).double().cpu().reshape(-1)
+
+        with capture(model, entries) as entering:
+            found = {BASE: losses(model.trunk(batch.ids, batch.mask))}
+        for key, mask in masks.items():
+            with ExitStack() as stack:
+                stack.enter_context(deactivate(model, mask))
+                if starts[key]:
+                    stack.enter_context(resume(model, starts[key], entering[Site("residual", starts[key])]))
+                found[key] = losses(model.trunk(batch.ids, batch.mask))
+        # only now: a batch that does not fit in memory is done again in halves
+        owner = windows.document[list(batch.rows), 1:].reshape(-1)
+        counts.index_add_(0, owner, torch.ones_like(owner))
+        for key, values in found.items():
+            totals[key].index_add_(0, owner, values)
+
+    with torch.inference_mode():
+        over_batches(windows.ids.tolist(), work, model.device, budget)
+    for total in totals.values():
+        refuse_non_finite(model, total)
+    return {key: Loss(total, counts, windows.byte_count, windows.names) for key, total in totals.items()}
