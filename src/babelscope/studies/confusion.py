@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from math import nan
+from dataclasses import asdict
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +18,7 @@ from babelscope.models.chat import measured_part, prompt_ids
 from babelscope.models.decoding import Decoding, decode, ignored_settings, stop_ids, written_text
 from babelscope.results import RunWriter
 from babelscope.results.rows import rows_frame, write_rows
-from babelscope.results.schemas.steering import Ceiling, Confusion, Rates, Said
+from babelscope.results.schemas.steering import Ceiling, Confusion, Rates, Said, SaidHere
 from babelscope.stats import wilson
 from babelscope.steering.benchmark import (
     OWN,
@@ -118,17 +117,8 @@ def study_confusion(
     generation = {"ignored": ignored_settings(model), "stop": list(stop_ids(model)), "template": made.template,
                   "first_prompt": made.first}  # fmt: skip
     facts = {"model": model.facts(), "tokenizer_hash": model.tokenizer_hash, "generation": generation}
-    told = [Told(one.text, new.reason, len(new.ids)) for one, new in zip(prompts, written)]
+    told = [(one.text, new.reason, len(new.ids)) for one, new in zip(prompts, written)]
     return study_answers(answers, settings, out, overwrite, facts, told)
-
-
-@dataclass(frozen=True)
-class Told:
-    """What is known of an answer that was written here."""
-
-    prompt: str = ""
-    reason: str = ""
-    tokens: float = nan
 
 
 def study_answers(
@@ -137,7 +127,7 @@ def study_answers(
     out: str | PathLike[str],
     overwrite: bool = False,
     facts: Mapping[str, object] | None = None,
-    told: Sequence[Told] | None = None,
+    told: Sequence[tuple[str, str, int]] | None = None,
 ) -> Run:
     """Answers that were stored, judged: tables `answers`, `confusion`, and `ceiling` under the offline rule."""
     from babelscope.results import open_run
@@ -148,14 +138,19 @@ def study_answers(
     rows = [
         Said(
             model=one.model, task=one.task, set_=one.set, language=one.language, text=one.text, kind=answer.kind,
-            lines=" ".join(answer.lines), right=answer.right, prompt=more.prompt, reason=more.reason,
-            tokens=more.tokens,
+            lines=" ".join(answer.lines), right=answer.right,
         )
-        for one, answer, more in zip(answers, found, told or [Told() for _ in answers])
+        for one, answer in zip(answers, found)
     ]  # fmt: skip
     table = confusion_table(answers, found)
     with RunWriter(out, kind="confusion", overwrite=overwrite) as run:
-        write_rows(run, Said, rows)
+        if told is None:
+            write_rows(run, Said, rows)
+        else:
+            write_rows(run, SaidHere, (
+                SaidHere(**vars(row), prompt=prompt, reason=reason, tokens=tokens)
+                for row, (prompt, reason, tokens) in zip(rows, told)
+            ))  # fmt: skip
         run.table(Confusion.TABLE, table)
         own = [code for code in codes if code in own_prompts()]
         if isinstance(judge, OfflineRule) and own:

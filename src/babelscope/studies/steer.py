@@ -39,7 +39,7 @@ from babelscope.results.schemas.steering import (
 from babelscope.steering.benchmark import own_prompts, read_benchmark
 from babelscope.steering.ceiling import ceilings
 from babelscope.steering.confusion import OfflineRule, kinds_of
-from babelscope.steering.controls import PROMPTED, STEERED, UNSTEERED, generator_of
+from babelscope.steering.controls import CONTROLS, PROMPTED, STEERED, UNSTEERED, generator_of
 from babelscope.steering.directions import METHODS
 from babelscope.steering.files import SavedEdit, save_edit
 from babelscope.steering.fitted import Fitted, Neurons, Setting, fit_neurons
@@ -127,6 +127,8 @@ def study_steering(
         results = run_steps(steps, inputs, store, progress)
         tables = [results[step] for step in steps[1:]]
         steered = _with_holm([row for one in tables for row in one.steering])
+        drawn = {row.control for one in tables for row in one.controls}
+        steered = steered.drop(columns=[kind for kind in CONTROLS if kind not in drawn])
         answers = [row for one in tables for row in one.answers]
         rises = rows_frame(Damage, (row for one in tables for row in one.damage))
         kept = rows_frame(Fidelity, (row for one in tables for row in one.fidelity))

@@ -366,10 +366,16 @@ class Said(Row):
     """language of each counted line, by blanks"""
     right: int
     """lines in the language that was asked for"""
-    prompt: str = ""
-    reason: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SaidHere(Said):
+    """The same of an answer that was written in this run."""
+
+    prompt: str
+    reason: str
     """it ended for"""
-    tokens: float = nan
+    tokens: int
 
 
 @dataclass(frozen=True)
