@@ -181,7 +181,7 @@ class FoundFFN(Row):
     model: str = ""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class ExpertEffect(Row):
     """A routed expert of a mixture, patched by itself."""
 
