@@ -89,7 +89,7 @@ def _row(point: Point, run: Run | None, store: SweepStore, problem: str | None) 
     return row | _accuracy(run)
 
 
-def _bounds(interval: Any) -> tuple[float | None, float | None]:
+def _bounds(interval: object) -> tuple[float | None, float | None]:
     return (interval[0], interval[1]) if isinstance(interval, list | tuple) and len(interval) == 2 else (None, None)
 
 

@@ -339,7 +339,7 @@ def _overlap_rows(
 def _arrays(model: Model, settings: EdgeSettings, found: Mapping[str, _Language]) -> xr.Dataset:
     half, tau = ("language", "layer", "head"), settings.threshold
     sweep = np.stack([x.routes.heads.mean(1) for x in found.values()])
-    data: dict[str, Any] = {
+    data: dict[str, object] = {
         "head_frequency": (half, np.stack([x.routes.frequency(tau) for x in found.values()])),
         "mlp_frequency": (("language", "layer"), np.stack([x.routes.mlp_frequency(tau) for x in found.values()])),
         "head_frequency_sweep": (("language", "threshold", "layer", "head"), sweep),
@@ -362,7 +362,7 @@ def _summary(
     crossed: Sequence[CrossEdges],
     size: int,
     wiring: Wiring,
-) -> dict[str, Any]:
+) -> dict[str, object]:
     return {
         "edges": {code: circuit.size for code, circuit in circuits.items()},
         "edges_asked": size,

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 from babelscope.models import Model
 from babelscope.results.schemas.circuits import ExampleToken
 from babelscope.tasks.prompts import PromptPair
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase as Tokenizer
 
 EXAMPLES = 3
 """prompts of each language, of different templates where there are so many"""
@@ -28,7 +31,7 @@ def example_rows(model: Model, language: str, pairs: Sequence[PromptPair]) -> li
     ]  # fmt: skip
 
 
-def token_texts(tokenizer: Any, ids: Sequence[int]) -> list[str]:
+def token_texts(tokenizer: Tokenizer, ids: Sequence[int]) -> list[str]:
     """What each token adds to the text; a letter that several tokens make up stands with the last of them."""
     texts: list[str] = []
     before = ""

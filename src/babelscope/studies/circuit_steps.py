@@ -246,7 +246,7 @@ def screen_of(own: Screened, seed: int) -> Screen | None:
     return None if own.exact else Screen(sample=own.screen_sample, seed=seed)
 
 
-def screen_facts(model: Model, settings: CircuitsSettings) -> dict[str, Any]:
+def screen_facts(model: Model, settings: CircuitsSettings) -> dict[str, object]:
     """How heads were chosen for patching, for the record: every one of them, and why, or the screen's settings."""
     screen, heads = screen_of(settings, settings.seed), model.layers * model.heads
     if screen is None:

@@ -6,7 +6,6 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -97,7 +96,7 @@ def study_circuits(
                 )
         first = sides[0]
         run.arrays(head_arrays(first.model, first.done))
-        summaries: list[dict[str, Any]] = []
+        summaries: list[dict[str, object]] = []
         for side in sides:
             writer = _Collected(tables, side.model.id)
             summaries.append(_write_tables(writer, side.model, settings, side.prompts, side.done, progress))
@@ -174,7 +173,7 @@ def _write_tables(
     prompts: Mapping[str, Prompts],
     done: Mapping[str, Measured],
     progress: Progress,
-) -> dict[str, Any]:
+) -> dict[str, object]:
     everything = {code: list(each.everything.pairs) for code, each in prompts.items()}
     behaved = [row for c, x in done.items() for row in tables.behaviour_rows(c, everything[c], x.behaviour)]
     task = task_named(settings.task)
@@ -339,7 +338,7 @@ def _manifest(
     model: Model,
     settings: CircuitsSettings,
     prompts: Mapping[str, Prompts],
-    summary: dict[str, Any],
+    summary: dict[str, object],
     against: Model | None,
 ) -> None:
     facts = model.facts()

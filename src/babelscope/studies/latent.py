@@ -354,7 +354,7 @@ def _nothing(tokens: TokenSets) -> Readings:
     return Readings({}, np.zeros((0, len(tokens.concepts))), np.zeros(0, np.int64))
 
 
-def _manifest(model: Model, settings: LatentSettings, words: WordList, inputs: Mapping[str, str]) -> dict[str, Any]:
+def _manifest(model: Model, settings: LatentSettings, words: WordList, inputs: Mapping[str, str]) -> dict[str, object]:
     asked_for = {key: _plain(value) for key, value in asdict(settings).items()}
     return {
         "babelscope": __version__,
@@ -368,7 +368,7 @@ def _manifest(model: Model, settings: LatentSettings, words: WordList, inputs: M
     }
 
 
-def _plain(value: object) -> Any:
+def _plain(value: object) -> object:
     return str(value) if isinstance(value, Path) else list(value) if isinstance(value, tuple) else value
 
 

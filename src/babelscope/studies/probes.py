@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from math import nan
-from typing import Any
 
 import torch
 
@@ -33,7 +32,7 @@ from babelscope.studies.region_settings import RegionsSettings
 from babelscope.studies.steps import Sink
 
 
-def write_alignment(run: Sink, model: Model, recording: Recording, corpus: ParallelCorpus) -> dict[str, Any]:
+def write_alignment(run: Sink, model: Model, recording: Recording, corpus: ParallelCorpus) -> dict[str, object]:
     """Table `alignment`: every metric by layer and pair, SADS against matched negatives, token overlap and script.
 
     Table `alignment_means`: the mean over pairs of languages by layer, with an interval of its own.
