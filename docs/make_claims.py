@@ -142,13 +142,14 @@ def table(folder: Path) -> str:
         )  # fmt: skip
         lines.append("| " + " | ".join(cell.replace("|", "/") for cell in cells) + " |")
     missing = [one.id for one in packaged_claims().values() if not one.needs and one.id not in facts]
-    as_said = sum(
-        one["verdict"]["answer"] == packaged_claims()[name].expected
-        for name, seeds in facts.items()
-        for one in seeds.values()
-    )
-    count = sum(len(seeds) for seeds in facts.values())
-    lines += ["", f"{as_said} of {count} runs came out as the claim's file expects."]
+    runs = [(packaged_claims()[name], one) for name, seeds in facts.items() for one in seeds.values()]
+    as_said = sum(one["verdict"]["answer"] == claim.expected for claim, one in runs)
+    failed = sum(one["twin"]["verdict"]["answer"] == "does not hold" for _, one in runs)
+    held = sum(one["twin"]["verdict"]["answer"] == "holds" for _, one in runs)
+    lines += ["", f"{as_said} of {len(runs)} runs came out as the claim's file expects."]
+    lines += [f"Of their twins {failed} do not hold, {len(runs) - failed - held} cannot be decided, {held} hold."]
+    slow = max(sum(side["processor_s"] for side in one["cost"].values()) for _, one in runs)
+    lines += [f"No run, claim and twin together, took more than {slow:.0f} s of processor time on one core."]
     if missing:
         lines.append(f"Not run for this page: {', '.join(missing)}.")
     lines += seeds_said(facts)

@@ -191,7 +191,9 @@ def _print(found: Mapping[str, pd.DataFrame]) -> None:
     from babelscope.wording import visible
 
     for name, frame in found.items():
-        table = Table(*frame.columns, title=name, title_justify="left", box=None)
+        # what stands beside `base` may be switched off, amplified or steered
+        columns = ["condition" if column == "deactivated" else str(column) for column in frame.columns]
+        table = Table(*columns, title=name, title_justify="left", box=None)
         for row in frame.itertuples(index=False):
             table.add_row(*(f"{value:.4g}" if isinstance(value, float) else escape(visible(value)) for value in row))
         Console().print(table)

@@ -280,7 +280,7 @@ def steering_pairs(run: Run, method: str | None = None) -> Figure:
         for (source, target), row in first.items():
             grid[sources.index(source), targets.index(target)] = value(row)
         texts = tuple(tuple("–" if isnan(v) else f"{100 * v:.0f}" for v in line) for line in grid.tolist())
-        cells = Cells(grid, "% of answers in the target", low=0.0, high=1.0, texts=texts)
+        cells = Cells(100 * grid, "% of answers in the target", low=0.0, high=100.0, texts=texts)
         axes = languages_axis(targets, "target"), languages_axis(sources, "prompts in")
         panels.append(Panel((cells,), *axes, title, data=frame_of(first.values())))
     caption = (

@@ -16,7 +16,7 @@ HEADINGS: dict[str, Heading] = {
     "control": ("Control", "what stood in the place of the edit"),
     "corpus": ("Corpus", ""),
     "corruption": ("Corruption", "how the twin prompt differs"),
-    "deactivated": ("Switched off", "whose region was switched off"),
+    "deactivated": ("Switched off", "what was switched off, in an evaluation also amplified or steered; base: nothing"),
     "document": ("Document", ""),
     "draw": ("Draw", "which random draw; –: not random"),
     "experiment": ("Experiment", ""),

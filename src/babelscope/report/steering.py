@@ -66,7 +66,8 @@ def _outcome(run: Run) -> Block | None:
         damage = lost.get(_setting(row)) if row.condition == STEERED else None
         told.append({
             "source": row.source, "target": row.target, "condition": row.condition, "method": row.method or None,
-            "layer": row.layer, "alpha": row.alpha, "success": row.success, "success_low": row.success_low,
+            "layer": row.layer if row.layer >= 0 else None, "alpha": row.alpha,
+            "success": row.success, "success_low": row.success_low,
             "success_high": row.success_high, "repeating": repeats(row), "broken_share": row.written.broken_share,
             "distinct_2": row.written.distinct_2, "delta_nll": damage.delta_nll if damage else None,
             "delta_nll_low": damage.delta_nll_low if damage else None,
@@ -76,7 +77,7 @@ def _outcome(run: Run) -> Block | None:
         "Success is the share of answers in the target; read it with the share of answers of which one repeated "
         "stretch makes up half or more (repeating), that of broken letters, and ΔNLL of the target's own text (nats a "
         "token): an answer of one word over and over can be in the right language and say nothing. Intervals: 95 %, "
-        "over documents."
+        "over documents. Without a layer: edits of neurons wherever they are, and edits of every block."
     )
     frame = pd.DataFrame(told).dropna(axis="columns", how="all")
     return Table("steering-outcome", "Success beside damage and repetition", caption, frame)

@@ -14,8 +14,8 @@ from babelscope.models import Model
 from babelscope.studies.latent import LatentSteps
 from babelscope.studies.latent_settings import LatentSettings
 from babelscope.studies.latent_texts import chosen_words, read_texts
-from babelscope.studies.plan import StudyPlan
-from babelscope.studies.rehearsal import WRITING, Clock, Spent, planned, rehearsed
+from babelscope.studies.plan import WRITING, StudyPlan
+from babelscope.studies.rehearsal import Clock, Spent, planned, rehearsed
 from babelscope.studies.steps import AnyStep, run_steps
 
 CONCEPTS = (8, 16)

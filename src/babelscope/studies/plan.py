@@ -22,6 +22,8 @@ SENTENCE = 32
 """positions of a row of the probe"""
 SECONDS = 1.5
 """spent on each of the four measurements, at most"""
+WRITING = 0.6
+"""seconds in which a run is written, whatever is in it, on the machine of the probe or not"""
 ELEMENTS = 4_000_000
 """of the arrays on which arithmetic is timed"""
 

@@ -13,9 +13,6 @@ import torch
 from babelscope.models import Model
 from babelscope.studies.plan import PlannedStep, StudyPlan
 
-WRITING = 0.6
-"""processor seconds in which a run is written, whatever is in it, on the machine of the probe or not"""
-
 T = TypeVar("T")
 Clock = Callable[[], float]
 
