@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import gradio as gr
 
@@ -54,8 +53,8 @@ def lay_out(page: Page) -> None:
     @told
     def write(
         prompt: str, source: str, target: str, layer: float, alpha: float, tokens: int, request: gr.Request,
-        progress: Any = PROGRESS,
-    ) -> Any:  # fmt: skip
+        progress: gr.Progress = PROGRESS,
+    ) -> object:  # fmt: skip
         with page.jobs.begin(request, progress) as work:
             found = steered.steer(page.session, prompt, source, target, int(layer or 0), float(alpha), tokens, work)
         return side_by_side(
@@ -70,8 +69,8 @@ def lay_out(page: Page) -> None:
     @told
     def under(
         prompt: str, known: str | None, typed: str, factor: float, tokens: int, request: gr.Request,
-        progress: Any = PROGRESS,
-    ) -> Any:  # fmt: skip
+        progress: gr.Progress = PROGRESS,
+    ) -> object:  # fmt: skip
         file = allowed_edit(page, known, typed)
         with page.jobs.begin(request, progress) as work:
             found, saved = steered.apply_file(page.session, prompt, file, float(factor), tokens, work)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import isnan
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -116,7 +115,7 @@ def perplexity_heatmap(run: Run, beside: str | None = None) -> Figure:
                   height=140 + 36 * len(grid.base))  # fmt: skip
 
 
-def _window(run: Run) -> Any:
+def _window(run: Run) -> object:
     window = (run.manifest.get("defaults") or {}).get("window")
     if isinstance(window, dict):
         return max((facts.get("tokens", 0) for facts in window.values()), default=None)

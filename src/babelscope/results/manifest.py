@@ -7,6 +7,7 @@ import json
 import math
 import platform
 from collections.abc import Mapping, Sequence, Set
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import PurePath
 from typing import Any
@@ -65,13 +66,19 @@ def run_key(settings: Mapping[str, Any]) -> str:
 
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that can move a number, those from outside (`outside`) too."""
-    found = {"python": platform.python_version()}
+    return dict(_installed()) | packages()
+
+
+@cache
+def _installed() -> tuple[tuple[str, str], ...]:
+    """They stay as they are while a process runs, and every step's key asks for them."""
+    found = [("python", platform.python_version())]
     for package in _PACKAGES:
         try:
-            found[package] = version(package)
+            found.append((package, version(package)))
         except PackageNotFoundError:
             continue
-    return found | packages()
+    return tuple(found)
 
 
 def initial(kind: str) -> dict[str, Any]:

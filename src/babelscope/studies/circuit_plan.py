@@ -11,7 +11,7 @@ from babelscope.studies import circuit_costs as costs
 from babelscope.studies.circuit_rates import circuit_rates
 from babelscope.studies.circuit_settings import CircuitsSettings
 from babelscope.studies.circuits import Side
-from babelscope.studies.plan import Probe, StudyPlan, plan_costs, probe
+from babelscope.studies.plan import WRITING, Probe, StudyPlan, plan_costs, probe
 from babelscope.studies.steps import Cost
 
 ROLES = 6
@@ -46,6 +46,7 @@ def plan_circuits(
             named.append((f"{code}: faithfulness over heads", one.sizes.whole(circuits, kind=costs.ABLATED)))
         if settings.edges and side is sides[0]:
             named += [(f"{code}: edges", costs.edges(one.sizes, len(languages))) for code, one in languages.items()]
+    named.append(("run written", Cost(seconds=WRITING)))
     return plan_costs(named, measured or circuits_probe(model, sides[0], settings, clock))
 
 

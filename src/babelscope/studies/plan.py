@@ -10,12 +10,11 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
 
 import torch
 
 from babelscope.models import Model, Site, capture
-from babelscope.studies.steps import Cost, Step
+from babelscope.studies.steps import AnyStep, Cost
 
 PROBE_TOKENS = 1024
 """of one pass of the probe: as much as a batch on a processor holds"""
@@ -23,6 +22,8 @@ SENTENCE = 32
 """positions of a row of the probe"""
 SECONDS = 1.5
 """spent on each of the four measurements, at most"""
+WRITING = 0.6
+"""seconds in which a run is written, whatever is in it, on the machine of the probe or not"""
 ELEMENTS = 4_000_000
 """of the arrays on which arithmetic is timed"""
 
@@ -181,7 +182,7 @@ def _mebibytes(size: int) -> str:
     return f"{-(-size >> 20)} MiB"
 
 
-def plan_steps(steps: Sequence[Step[Any, Any]], measured: Probe) -> StudyPlan:
+def plan_steps(steps: Sequence[AnyStep], measured: Probe) -> StudyPlan:
     """The cost of each step, in time of this machine."""
     return plan_costs([(step.name, step.cost(step.settings)) for step in steps], measured)
 
