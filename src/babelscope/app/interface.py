@@ -151,7 +151,7 @@ def _regions(page: Page) -> Callable[[Any], Any]:
         return side_by_side(
             ["With all neurons", f"With the regions off: {', '.join(off)}"],
             [found.before.text, found.after.text],
-            [f"looks like {guess(found.before)}", f"looks like {guess(found.after)}; {found.neurons} neurons off"],
+            [guess(found.before), f"{guess(found.after)}; {found.neurons} neurons off"],
         )
 
     @told

@@ -283,5 +283,12 @@ def quietly(event: Callable[..., object]) -> Callable[..., Any]:
 
 
 def guess(written: switches.Continuation) -> str:
-    """The language that a text looks like, in words."""
-    return f"{written.language} ({written.probability:.0%})" if written.language else "a language that cannot be told"
+    """The language that a text looks like, in words; or that the model ends the text after the prompt.
+
+    >>> guess(switches.Continuation("", None, 0.0))
+    'writes nothing: the model ends the text here'
+    """
+    if not written.text.strip():
+        return "writes nothing: the model ends the text here"
+    told = f"{written.language} ({written.probability:.0%})" if written.language else "a language that cannot be told"
+    return f"looks like {told}"

@@ -61,8 +61,8 @@ def lay_out(page: Page) -> None:
             ["As it is", f"Steered from {source} to {target}, strength {alpha:g}"],
             [found.before.text, found.after.text],
             [
-                f"looks like {guess(found.before)}",
-                f"looks like {guess(found.after)}; adds {100 * found.length:.0f} % of a state's length",
+                guess(found.before),
+                f"{guess(found.after)}; adds {100 * found.length:.0f} % of a state's length",
             ],
         )
 
@@ -78,7 +78,7 @@ def lay_out(page: Page) -> None:
         return side_by_side(
             ["As it is", f"Under {Path(file).name}, strength {saved.alpha:.3g}"],
             [found.before.text, found.after.text],
-            [f"looks like {guess(found.before)}", f"looks like {guess(found.after)}{where}"],
+            [guess(found.before), f"{guess(found.after)}{where}"],
         )
 
     edited = use.click(under, [prompt, known, typed, factor, tokens], written, **QUEUE)
