@@ -110,7 +110,7 @@ MEASURES: Mapping[str, Measure] = {
         heads.negative_movers, APART, n=120, passes="roles of both models, and of six random ones; one pass a prompt"
     ),
     "circuits.tense_heads": Measure(
-        tense.heads_of_tense, n=40, passes="paths of all heads, then one pass over the prompts a set of heads"
+        tense.heads_of_tense, n=80, passes="paths of all heads, then one pass over the prompts a set of heads"
     ),
     "circuits.tense_ffn": Measure(tense.ffn_windows, n=60, passes="one pass over the prompts a window"),
     "latent.loss_layer": Measure(
