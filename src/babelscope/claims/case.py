@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -19,6 +19,10 @@ from babelscope.corpora import ParallelCorpus, load_corpus
 from babelscope.errors import InputError
 from babelscope.evaluation.items import ClozeStory, load_stories
 from babelscope.models import Model, load_model
+from babelscope.regions.recording import Recording, record
+
+CORPUS_TWINS = ("labels", "ids")
+"""twins whose sentences are other ones"""
 
 
 @dataclass(frozen=True)
@@ -70,6 +74,14 @@ class Case:
             raise InputError(f"{self.models[0]} has other weights than the run was made with")
         return model
 
+    def recorded(self, activity: bool = False) -> Recording:
+        """The sentences in the model; claims that ask for the same recording, one after the other, share it."""
+        self.loaded()
+        key = replace(
+            self, twin=self.twin if self.twin in CORPUS_TWINS else "", draws=0, bootstrap=0, tokens=0, window=0
+        )
+        return _recorded(replace(key, texts="", stories=""), activity)
+
     def halves(self, items: int) -> list[tuple[float, NDArray[np.intp]]]:
         """Weights and items of a change from the first point of a sweep to the last: all items, with weight 1.
 
@@ -80,6 +92,11 @@ class Case:
             return [(1.0, np.arange(items))]
         order = np.random.default_rng([self.seed, items]).permutation(items)
         return [(0.5, np.sort(order[: items // 2])), (-0.5, np.sort(order[items // 2 :]))]
+
+
+@lru_cache(2)
+def _recorded(case: Case, activity: bool) -> Recording:
+    return record(case.loaded(), case.sentences(), activity=activity)
 
 
 @lru_cache(1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -21,7 +21,7 @@ from babelscope.claims.verdict import Part, Verdict, aggregate, judge, with_twin
 from babelscope.errors import InputError, RunError
 from babelscope.json_text import read_json
 from babelscope.results.csv_cells import write_csv
-from babelscope.results.whole import whole_folder
+from babelscope.results.whole import whole_file, whole_folder
 
 SUM = "sha256"
 """of all the rest of verdict.json, which is read again"""
@@ -158,6 +158,13 @@ def write_replication(found: Replication, out: Path) -> Path:
         rows += [{"side": "twin", **row} for row in facts["twin"]["parts"]]
         write_csv(pd.DataFrame(rows), partial / "parts.csv")
         (partial / "index.html").write_text(claim_page([facts]), encoding="utf-8")
+    return out
+
+
+def write_page(facts: Sequence[Mapping[str, Any]], out: Path) -> Path:
+    """One page of several replications, a table first. Raises InputError where it cannot be written."""
+    with whole_file(out) as partial:
+        partial.write_text(claim_page(facts), encoding="utf-8")
     return out
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
@@ -142,6 +142,7 @@ def run_claim(name: Annotated[str, Parameter(help="Claim id, a claim file, or al
     """
     from babelscope.claims import load_claim, packaged_claims
     from babelscope.claims.plan import replication_plan
+    from babelscope.claims.replicate import write_page
 
     if settings.check_:
         _checked(load_claim(name), settings)
@@ -154,14 +155,18 @@ def run_claim(name: Annotated[str, Parameter(help="Claim id, a claim file, or al
     if name == "all" and not settings.quick:
         raise InputError("all: give --quick; a claim on its paper's own model and data is run by itself")
     claims = [one for one in packaged_claims().values() if not one.needs] if name == "all" else [load_claim(name)]
-    code = 0
+    code, first = 0, list[dict[str, Any]]()
     for claim in claims:
         for seed in range(settings.seed, settings.seed + settings.seeds):
             place = None
             if settings.out is not None:
                 place = settings.out / claim.id if name == "all" else settings.out
                 place = place / f"seed{seed}" if settings.seeds > 1 else place
-            code = max(code, _replicated(claim, settings, seed, place, name == "all"))
+            facts, ended = _replicated(claim, settings, seed, place, name == "all")
+            code = max(code, ended)
+            first += [facts] if seed == settings.seed else []
+    if name == "all" and settings.out is not None:
+        print(f"page: {write_page(first, settings.out / 'index.html')}")
     if code:
         raise SystemExit(code)
 
@@ -180,8 +185,10 @@ def _checked(claim: Claim, settings: ReplicationSettings) -> None:
         print(line)
 
 
-def _replicated(claim: Claim, settings: ReplicationSettings, seed: int, place: Path | None, all_: bool) -> int:
-    """Runs one claim with one seed, or reads what is there; prints its line, and gives its exit code."""
+def _replicated(
+    claim: Claim, settings: ReplicationSettings, seed: int, place: Path | None, all_: bool
+) -> tuple[dict[str, Any], int]:
+    """Runs one claim with one seed, or reads what is there; prints its line, and gives its facts and exit code."""
     from babelscope.claims.replicate import finished, replicate, write_replication
 
     case, distance = _case(claim, settings, seed)
@@ -198,9 +205,9 @@ def _replicated(claim: Claim, settings: ReplicationSettings, seed: int, place: P
     print(f"{said}; wall {wall:.0f} s, processor {processor:.0f} s")
     allowed = {"does not hold", claim.twin_expected} if distance == "quick" else {"does not hold"}
     if twin not in allowed:
-        return TWIN_HELD
+        return facts, TWIN_HELD
     expected = settings.expect or (claim.expected if all_ else None)
-    return NOT_AS_EXPECTED if expected is not None and verdict["answer"] != expected else 0
+    return facts, NOT_AS_EXPECTED if expected is not None and verdict["answer"] != expected else 0
 
 
 def _case_of_run(claim: Claim, settings: ReplicationSettings) -> tuple[Case, str]:

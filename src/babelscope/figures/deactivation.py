@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import isnan
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -123,7 +122,7 @@ def _rounds(run: Run) -> str:
     return " Text was read in rounds, and no further where an interval was a tenth of the effect beside it."
 
 
-def _window(run: Run) -> Any:
+def _window(run: Run) -> object:
     window = (run.manifest.get("defaults") or {}).get("window")
     if isinstance(window, dict):
         return max((facts.get("tokens", 0) for facts in window.values()), default=None)

@@ -15,7 +15,6 @@ from babelscope.claims.verdict import Part, mean_part
 from babelscope.regions.deactivation import deactivate
 from babelscope.regions.masks import random_region_by_layer
 from babelscope.regions.methods import localise
-from babelscope.regions.recording import record
 
 Array = NDArray[np.float64]
 FACTOR, POINTS, PIVOT = 2.0, 100.0, "en"
@@ -54,7 +53,7 @@ def improved(right: Array) -> Array:
 def _accuracies(case: Case) -> dict[str, tuple[Array, Array, Array]]:
     """By language and story: right as the model is, with its neurons doubled, with random ones doubled."""
     model = case.loaded()
-    regions = localise(record(model, case.sentences(), activity=True), "lape", share=LAPE_SHARE)
+    regions = localise(case.recorded(activity=True), "lape", share=LAPE_SHARE)
     found: dict[str, tuple[Array, Array, Array]] = {}
     for code, stories in case.told().items():
         if code == PIVOT or code not in regions.languages:

@@ -7,7 +7,6 @@ right order (area under the curve) or average precision; the top share of all ne
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import lru_cache
 from itertools import permutations
 
 import numpy as np
@@ -15,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from babelscope.claims.case import Case, named_model
+from babelscope.claims.case import Case
 from babelscope.claims.measures.sweeps import of_items, recorded_ends
 from babelscope.claims.verdict import Part, mean_part, same_point, spread_ends
 from babelscope.corpora import ParallelCorpus, load_corpus
@@ -25,7 +24,7 @@ from babelscope.models import Model
 from babelscope.regions import generation
 from babelscope.regions.masks import RegionSet, random_region_by_layer
 from babelscope.regions.methods import localise
-from babelscope.regions.recording import Recording, record
+from babelscope.regions.recording import Recording
 from babelscope.regions.treatments import Treatment
 
 Array = NDArray[np.float64]
@@ -53,7 +52,7 @@ def few_shared(case: Case) -> list[Part]:
     Control of the second: random neurons of the same layers at their own medians; the largest of the draws. The first
     needs none: random sets of one in a hundred share less. Sentences, and prompts, are the units.
     """
-    model, recording = _recorded(case.models[0], case)
+    model, recording = case.loaded(), case.recorded()
     regions = localise(recording, "average-precision", share=SHARE)
     drawn: list[float] = []
     rng = np.random.default_rng(case.seed)
@@ -67,12 +66,6 @@ def few_shared(case: Case) -> list[Part]:
     return [overlap, _written(model, regions, case)]
 
 
-@lru_cache(2)
-def _recorded(name: str, case: Case) -> tuple[Model, Recording]:
-    model = named_model(name)
-    return model, record(model, case.sentences())
-
-
 def _shared(regions: RegionSet) -> float:
     """Mean over ordered pairs of languages of the share of one's neurons that are the other's too."""
     masks = [regions[code] for code in regions.languages]
@@ -81,7 +74,7 @@ def _shared(regions: RegionSet) -> float:
 
 def _written(model: Model, regions: RegionSet, case: Case) -> Part:
     name = "language written"
-    _, recording = _recorded(case.models[0], replace(case, twin=""))
+    recording = replace(case, twin="").recorded()
     codes = regions.languages
     found = [np.median(np.asarray(recording.means[place]), axis=0) for place in range(len(codes))]
     medians = [recording.layout.by_layer(torch.as_tensor(row), 0.0) for row in found]

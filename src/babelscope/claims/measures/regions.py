@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -41,14 +42,14 @@ LAPE_SHARE = 0.03
 
 def lrds(case: Case) -> list[Part]:
     """LRDS of the whole model; control: language labels permuted within sentences."""
-    recording = record(case.loaded(), case.sentences())
+    recording = case.recorded()
     null = nulls.label_null(similarity.gram(recording), case.draws, case.seed)
     return [_score_part("LRDS", recording, null, case)]
 
 
 def sads(case: Case) -> list[Part]:
     """SADS of the whole model; control: sentence ids permuted within languages."""
-    recording = record(case.loaded(), case.sentences())
+    recording = case.recorded()
     null = nulls.sentence_null(similarity.gram(recording), case.draws, case.seed)
     return [_score_part("SADS", recording, null, case)]
 
@@ -84,8 +85,9 @@ def excess_region(case: Case) -> list[Part]:
     ]
 
 
+@lru_cache(2)
 def _sizes(case: Case) -> tuple[Tensor, Tensor, Tensor, int]:
-    recording = record(case.loaded(), case.sentences())
+    recording = case.recorded()
     null = nulls.score_null(recording, case.draws, THRESHOLD, case.seed)
     drawn = stability.bootstrap_regions(recording, 100, THRESHOLD, case.seed).sizes
     return null.observed, null.sizes, drawn, recording.neurons
@@ -103,7 +105,7 @@ def _excess_part(
 
 def depth_contrast(case: Case) -> list[Part]:
     """Share of a layer's neurons in any region: first (last) tenth minus middle third; control: permuted labels."""
-    recording = record(case.loaded(), case.sentences())
+    recording = case.recorded()
     observed = _depths(any_region(recording))
     rng = np.random.default_rng(case.seed)
     drawn = np.array(
@@ -129,7 +131,7 @@ def lape_depth(case: Case) -> list[Part]:
     """Share of LAPE's neurons in the first and last three layers (of fewer than nine: the first and last third), minus
     that of an equal spread; control: the same under permuted labels. Sentences are resampled."""
     model, corpus = case.loaded(), case.sentences()
-    observed = _lape_ends(record(model, corpus, activity=True))
+    observed = _lape_ends(case.recorded(activity=True))
     drawn = np.array([_lape_ends(record(model, _resampled(corpus, draw), activity=True)) for draw in range(LAPE_DRAWS)])
     control = np.array(
         [
@@ -190,7 +192,7 @@ def selectivity(case: Case) -> list[Part]:
     The interval is over documents, differences within parallel ones (of a text without documents: Welch's, windows).
     """
     model = case.loaded()
-    recording = record(model, case.sentences())
+    recording = case.recorded()
     found = key_regions(within_language_scores(within_language_sums(recording)), THRESHOLD)
     return _selective(model, masks.from_matrix(found, recording.languages, recording.layout, method="z-score"), case)
 
@@ -198,7 +200,7 @@ def selectivity(case: Case) -> list[Part]:
 def selectivity_lape(case: Case) -> list[Part]:
     """The same for LAPE's neurons, 3 % of all."""
     model = case.loaded()
-    recording = record(model, case.sentences(), activity=True)
+    recording = case.recorded(activity=True)
     return _selective(model, localise(recording, "lape", share=LAPE_SHARE), case)
 
 
@@ -209,7 +211,7 @@ def relevance_gain(case: Case) -> list[Part]:
     relevant ones. Twin: relevance taken for the next language.
     """
     model = case.loaded()
-    recording = record(model, replace(case, twin="").sentences(), activity=True)
+    recording = replace(case, twin="").recorded(activity=True)
     rivals = localise(recording, "lape", share=LAPE_SHARE)
     chosen = relevant_regions(relevances(model, _windows(model, case.corpus, case)), rivals.by_layer())
     if case.twin:

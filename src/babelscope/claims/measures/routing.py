@@ -16,13 +16,12 @@ from babelscope.claims.verdict import Part, ends
 from babelscope.errors import InputError
 from babelscope.languages import language
 from babelscope.models import Model
-from babelscope.regions.recording import record
 from babelscope.regions.routed import Routing
 
 
 def _routing(case: Case) -> tuple[Model, Routing]:
     model = case.loaded()
-    found = record(model, case.sentences()).routing
+    found = case.recorded().routing
     if found is None:
         raise InputError(f"{model.id} has no routers; this claim is about mixtures of experts")
     return model, found
@@ -91,7 +90,7 @@ def accuracy_correlation(case: Case) -> list[Part]:
     layers = slice(third, q.shape[1] - third)
     distance = normalised_divergence(q[others], q[own : own + 1])[:, layers].mean(1)
     codes = [routing.languages[place] for place in others]
-    recording = record(model, case.sentences())
+    recording = case.recorded()
     return correlated(distance, story_accuracy(model, codes, case), fertility(recording, others), codes, case, sign=-1)
 
 

@@ -18,7 +18,7 @@ from babelscope.claims.verdict import Part, ends, mean_part, same_point, spread_
 from babelscope.evaluation.items import ClozeStory
 from babelscope.models import Model
 from babelscope.regions import nulls, similarity
-from babelscope.regions.recording import Recording, record
+from babelscope.regions.recording import Recording
 
 Items = NDArray[np.intp]
 REGION_DRAWS = 50
@@ -43,12 +43,7 @@ def scale(case: Case) -> list[Part]:
 
 def recorded_ends(case: Case) -> list[Recording]:
     """The same sentences in the first and in the last point; claim and twin share them."""
-    return [_recorded(model, replace(case, twin="")) for model in (case.models[0], case.models[-1])]
-
-
-@lru_cache(2)
-def _recorded(model: str, case: Case) -> Recording:
-    return record(named_model(model), case.sentences())
+    return [replace(case, models=(model,), twin="").recorded() for model in (case.models[0], case.models[-1])]
 
 
 def of_items(recording: Recording, items: Items) -> Recording:
