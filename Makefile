@@ -5,14 +5,18 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 # One pinned thread beats two contended ones (docs/benchmarks.md).
 QUIET := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
 
-.PHONY: notebooks demo test test-fast test-kernels test-shapes coverage calibration mutants lint types docs docs-version bench wheel clean fuzz faults audit \
+.PHONY: notebooks demo test test-nightly test-fast test-kernels test-shapes coverage calibration mutants lint types docs docs-version bench wheel clean fuzz faults audit \
   test-oldest test-newest test-pythons
 
 demo: .venv/installed
 	$(BIN)/babelscope demo --out runs/demo --overwrite
 
 test: .venv/installed-dev
-	$(QUIET) $(BIN)/python -m pytest -q -n 2 --dist loadfile
+	$(QUIET) $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder -m "not nightly"
+
+# nightly: tests that repeat by another family or seed what a test of the day shows, and those that start a cluster
+test-nightly: .venv/installed-dev
+	$(QUIET) $(BIN)/python -m pytest -q -n 2 --dist loadfile -m nightly
 
 # the inner loop: formulas, readers, files, the command line; no training, no browser, no Ray
 FAST := tests/test_statistics_spec.py tests/test_regions_similarity.py tests/test_regions_localisation.py \

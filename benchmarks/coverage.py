@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -144,7 +145,8 @@ def aligned(name: str, documents: int, skewed: bool) -> Make:
 
     def make(rng: np.random.Generator) -> stats.Interval:
         (found,) = alignment(recording(rng, documents, skewed, 3), [name])
-        return stats.Interval(*(float(one[0]) for one in (found.mean, found.mean_low, found.mean_high)))
+        ends = (float(one[0]) for one in (found.mean, found.mean_low, found.mean_high))
+        return stats.Interval(*ends, why=found.why)
 
     return make
 
@@ -214,11 +216,13 @@ def rows() -> Iterator[tuple[str, str, Make, float | None]]:
 
 
 def coverage(make: Make, truth: float | None, runs: int) -> stats.Interval:
-    """Share of intervals that hold the truth, among those that could be made, with Wilson's interval."""
+    """Share of intervals that hold the truth, among those that could be made, with Wilson's interval, and what the
+    intervals say of themselves."""
     made = [make(np.random.default_rng(seed)) for seed in range(runs)]
     known = [one for one in made if one.low == one.low]
     value = float(np.mean([one.value for one in made])) if truth is None else truth
-    return stats.wilson(sum(one.low <= value <= one.high for one in known), len(known))
+    found = stats.wilson(sum(one.low <= value <= one.high for one in known), len(known))
+    return replace(found, why=known[0].why if known else "")
 
 
 KNOWN = {
@@ -237,7 +241,7 @@ def main(runs: int) -> int:
         documents = int(situation.split()[0]) if "documents" in situation else stats.TOLD_DOCUMENTS
         if said == "too narrow":
             known = KNOWN.get((name, situation), "")
-            known = known or stats.documents_why(documents)
+            known = known or found.why or stats.documents_why(documents)
             said, unsaid = (f"{said}; {known}", unsaid) if known else (said, unsaid + 1)
         print(
             f"| {name} | {situation} | {found.value:.3f} ({found.low:.3f} to {found.high:.3f}) | {said} |", flush=True

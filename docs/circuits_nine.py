@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 
 from babelscope.circuits.core.graph import Wiring
 from babelscope.circuits.edges.circuit import greedy_edges
+from babelscope.results.rows import rows_frame
+from babelscope.results.schemas.circuit_edges import CrossEdges
 
 Array = NDArray[np.float64]
 LANGUAGES = ("en", "zh", "fr", "es", "pt", "ar", "vi", "hi", "id")
@@ -108,7 +110,7 @@ def measure_cross(name: str, out: Path, n: int, codes: Sequence[str]) -> None:
     controls = {c: greedy_edges(wiring, own, size) for c, own in zip(LANGUAGES, scores.control_scores.values)}
     chosen = {code: tests[code] for code in codes}
     rows = transfer.cross_faithfulness(model, circuits, chosen, transfer.Beside(controls, 1, SEED))
-    _write(out, model, n, codes, None, cross_edges=pd.DataFrame(rows), curve=curve)
+    _write(out, model, n, codes, None, cross_edges=rows_frame(CrossEdges, rows), curve=curve)
 
 
 def _curve(model: Any, wiring: Wiring, ranked: Mapping[str, Array], tests: Mapping[str, Sequence[Any]]) -> pd.DataFrame:

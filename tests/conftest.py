@@ -14,6 +14,19 @@ import torch
 
 torch.set_num_threads(1)
 
+LONGEST = (
+    "test_tutorials", "test_claims", "test_evolution_sweep", "test_report_kinds", "test_circuits_screen",
+    "test_faults_full", "test_report", "test_faults_kills", "test_evolution_real", "test_training",
+    "test_explorer_browser",
+)  # fmt: skip
+"""files that take longest come first, so that no worker is left alone with one of them at the end"""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    places = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path.stem, len(LONGEST)))
+
+
 SHARED = Path(os.environ.get("BABELSCOPE_SHARED", Path(__file__).resolve().parents[2] / "shared"))
 
 

@@ -52,7 +52,7 @@ MUTANTS = (
     Mutant("r44", "whole-model controls are one draw", "regions/table.py",
            "random_region(size, widths, seed + draw)",
            "random_region(size, widths, seed)", "regions_stated"),
-    Mutant("r29", "a silent neuron counts as active", "regions/recording.py",
+    Mutant("r29", "a silent neuron counts as active", "regions/pooling.py",
            "(values > 0).to(shares.dtype))[:, 0]", "(values >= 0).to(shares.dtype))[:, 0]", "regions_stated"),
     Mutant("r19", "chance of two regions with the wrong denominator", "regions/stability.py",
            "expected / (a + b - expected)", "expected / (a + b)", "regions_stated"),

@@ -3,7 +3,7 @@
 A block marked bash or python is run. A comment on the line before its fence says otherwise:
 
     <!-- not run: needs the hub -->     shown only; the reason must be there
-    <!-- needs: ray -->                 run where that module is installed
+    <!-- needs: ray -->                 run where that module is installed, and by night only (`make test-nightly`)
 
 A block marked text, after <!-- output -->, holds lines that the block before it must have printed, in this order.
 Numbers may differ by 5 %, or by one in the last digit; the sign … stands for any one word, at the end of a line
@@ -73,11 +73,11 @@ def blocks(text: str) -> Iterator[Block]:
         yield waiting
 
 
-def run_page(text: str, folder: Path, shell: Shell) -> list[str]:
+def run_page(text: str, folder: Path, shell: Shell, by_night: bool = False) -> list[str]:
     """Run a page in a folder; what went wrong, block by block (the rest of the page is not run after a failure)."""
     names: dict[str, Any] = {"__name__": "page"}
     for block in blocks(text):
-        if block.needs and importlib.util.find_spec(block.needs) is None:
+        if block.needs and not (by_night and importlib.util.find_spec(block.needs)):
             continue
         # a library that starts processes of its own (Ray) wants a process that was not forked
         in_shell = block.kind == "bash"

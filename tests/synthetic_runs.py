@@ -670,11 +670,13 @@ def write_latent(path: Path, layers: int = 5) -> Run:
             for code in ("en", "fr") for name in ("none", HOSTILE[0], "minus zh")
         ],
         "verdicts": [
-            {**key, "language": code, "scope": "solved", "outcome": told, "strength": 0.2, "why": ""}
+            {**key, "language": code, "scope": "solved", "outcome": told, "why": "", "solved": 7, "asked": 9,
+             "accuracy_low": 0.4, "accuracy_high": 0.9, "concepts": 7, "strength": 0.2, "strength_low": 0.1,
+             "strength_high": 0.3, "p": 0.01, "peak_layer": 2, "handover_layer": nan}
             for code, told in (("en", "passes through"), ("fr", "not readable"))
         ],
         "tuned": [
-            {"language": "en", "lens": lens, "layer": layer, "kl": 1.0, "bias": 0.1, "agreement": 0.5}
+            {"lens": lens, "language": "en", "layer": layer, "positions": 9, "kl": 1.0, "agreement": 0.5, "bias": 0.1}
             for lens in ("logit", "tuned") for layer in range(layers)
         ],
         "patch": [

@@ -6,12 +6,14 @@ import os
 import shutil
 import subprocess
 import sys
+from functools import partial
 
 import pytest
 import torch
 
 from babelscope.cli import main
 
+from .fault_points import strike
 from .tiny_models import tiny_model, tiny_tokenizer
 
 LANGUAGES = ("en", "fr", "es", "pt", "vi", "id")
@@ -162,17 +164,12 @@ def test_a_full_disk(model, lines, tmp_path):
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", small], check=False).returncode:
         pytest.skip("mounting is not allowed here")
     try:
-        code = "from babelscope.cli import main; import sys; main(sys.argv[1:])"
         arguments = ["regions", model, "--corpus", f"lines:{lines}", "--samples", "6", "--threshold", "1.5"]
-        done = subprocess.run(
-            [sys.executable, "-c", code, *map(str, arguments), "--bootstrap", "50", "--out", str(small / "run")],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 2, done.stderr
-        assert "Traceback" not in done.stderr
-        assert "No space" in done.stderr or "full" in done.stderr
+        words = [*map(str, arguments), "--bootstrap", "50", "--out", str(small / "run")]
+        done = strike(partial(main, words), small, tmp_path / "notes")
+        assert done.code == 2, done
+        assert "Traceback" not in done.said
+        assert "No space" in done.said or "full" in done.said
         left = [path for path in small.iterdir() if path.suffix != ".lock"]
         # steps that were finished are kept for the next try, whole
         assert all(path.name.startswith(".run.steps-") for path in left)

@@ -90,7 +90,7 @@ def test_rank_probability_and_exactness_are_those_of_the_whole_distribution(llam
     best = random_pair(0)
     best = type(best)(**{**best.__dict__, "target": (int(logged.argmax()),)})
     assert behaviour(llama, [best]).exact.all()
-    assert behaviour(llama, [best]).row()["rank"] == 1
+    assert behaviour(llama, [best]).row().rank == 1
 
 
 def test_resampling_one_head_is_activation_patching(model, pairs):

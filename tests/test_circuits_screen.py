@@ -180,7 +180,7 @@ def test_a_study_says_what_its_screen_kept_and_may_have_missed(tmp_path):
     )
     model = Model(BloomForCausalLM(config), given.tokenizer, id="random")
     settings = CircuitsSettings(
-        languages=("en", "zh"), n=6, draws=2, repeats=(10,), windows=(1,), edges=False, permutations=20
+        languages=("en", "zh"), n=4, draws=1, repeats=(10,), windows=(1,), edges=False, permutations=20
     )
     run = study_circuits(model, settings, tmp_path / "screened")
     run.validate()
@@ -238,7 +238,7 @@ def test_a_plan_says_what_a_study_of_circuits_costs_and_writes_nothing(tmp_path)
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("code", ["en", "zh"])
+@pytest.mark.parametrize("code", ["en", pytest.param("zh", marks=pytest.mark.nightly)])
 def test_the_screen_selects_what_exact_patching_selects_in_a_trained_model(code):
     from babelscope.models import load_model
     from babelscope.tasks import build

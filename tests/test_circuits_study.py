@@ -21,7 +21,7 @@ def pocket():
 
 @pytest.fixture(scope="module")
 def ioi(pocket, tmp_path_factory):
-    settings = CircuitsSettings(languages=("en",), **{**QUICK, "n": 32})
+    settings = CircuitsSettings(languages=("en",), **{**QUICK, "n": 20})
     return study_circuits(pocket, settings, tmp_path_factory.mktemp("study") / "ioi")
 
 

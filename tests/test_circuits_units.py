@@ -90,8 +90,8 @@ def test_the_interval_of_selectivity_knows_that_shares_have_two_means(paired):
             scores[code] = np.stack([whole, whole + loss + 0.3 * generator.normal(size=12)])
         asked = {"en": prompts(12, 0), "zh": prompts(12, 0 if paired else 50)}
         [row] = selectivity_rows(SETS, scores, asked, 0)
-        assert row["paired"] == paired
-        inside += row["low"] <= 0 <= row["high"]
+        assert row.paired == paired
+        inside += row.low <= 0 <= row.high
     assert 0.9 <= inside / 200 <= 0.99
 
 
@@ -99,24 +99,24 @@ def test_a_head_that_takes_a_fixed_share_of_every_prompt_has_no_error_but_a_cons
     whole = np.array([2.0, 4, 6, 8, 10, 12, 3, 5, 7, 9, 11, 13])
     asked = {"en": prompts(12, 0), "zh": prompts(12, 0)}
     [row] = selectivity_rows(SETS, {"en": np.stack([whole, 0.5 * whole]), "zh": np.stack([whole, whole])}, asked, 0)
-    assert row["selectivity"] == pytest.approx(-0.5)
-    assert np.isnan(row["low"])  # the same share of every prompt: nothing varies
+    assert row.selectivity == pytest.approx(-0.5)
+    assert np.isnan(row.low)  # the same share of every prompt: nothing varies
     [row] = selectivity_rows(SETS, {"en": np.stack([whole, whole - 3]), "zh": np.stack([whole, whole])}, asked, 0)
-    assert row["low"] < row["selectivity"] - 0.05  # 3 of a mean that is itself uncertain
+    assert row.low < row.selectivity - 0.05  # 3 of a mean that is itself uncertain
 
 
 def test_each_circuit_stands_beside_random_ones_of_its_own_size():
     model, pairs = planted.ioi("gpt2")
     circuits = {"en": [Head(3, 3)], "zh": [Head(3, 3), Head(2, 0), Head(0, 0)]}
     rows = cross_rows(model, {"en": pairs}, circuits, 4, "mean", 0)
-    assert [row["found_in"] for row in rows] == ["en", "zh"]
+    assert [row.found_in for row in rows] == ["en", "zh"]
     space = NodeSpace(model, pairs, "mean")
     for row in rows:
-        drawn = matched_random(model, circuits[row["found_in"]], 4, 0)
+        drawn = matched_random(model, circuits[row.found_in], 4, 0)
         expected = score(space, [space.mask(nodes) for nodes in drawn]).faithfulness()
-        assert row["random_sets"] == len(drawn)
-        assert row["random"] == pytest.approx(float(expected.mean()), abs=1e-5)
-        assert row["heads"] == len(circuits[row["found_in"]])
+        assert row.random_sets == len(drawn)
+        assert row.random == pytest.approx(float(expected.mean()), abs=1e-5)
+        assert row.heads == len(circuits[row.found_in])
 
 
 def test_pairs_without_a_counterfactual_are_left_out_of_the_test():

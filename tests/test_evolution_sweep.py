@@ -314,6 +314,7 @@ def test_a_failed_download_is_a_failed_point(tmp_path, monkeypatch):
 # -- Ray ---------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.nightly
 @pytest.mark.ray
 @pytest.mark.filterwarnings("ignore")
 def test_a_lost_node_costs_nothing_but_time(tmp_path, monkeypatch):

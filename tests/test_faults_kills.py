@@ -1,6 +1,6 @@
 """Every command that writes, killed at its own moments: nothing, a whole result, or one that the next start goes on.
 
-`BABELSCOPE_FAULTS` is the number of kills per command, those that take long included (`make faults`: 40; here 2, of
+`BABELSCOPE_FAULTS` is the number of kills per command, those that take long included (`make faults`: 40; here 1, of
 the quick ones). Moments are drawn from a seed.
 """
 
@@ -35,7 +35,7 @@ from .synthetic_runs import write_circuits, write_regions
 from .tiny_models import tiny_model, tiny_tokenizer
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="children are forked")
-KILLS = int(os.environ.get("BABELSCOPE_FAULTS", "2"))
+KILLS = int(os.environ.get("BABELSCOPE_FAULTS", "1"))
 NIGHTLY = "BABELSCOPE_FAULTS" in os.environ
 LANGUAGES = ("en", "fr", "es", "pt", "vi", "id")
 

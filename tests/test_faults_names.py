@@ -28,7 +28,7 @@ from babelscope.results.whole import whole_file
 from .fault_points import shown, strike
 
 KILLS = int(os.environ.get("BABELSCOPE_FAULTS", "2"))
-EXAMPLES = 2000 if KILLS > 10 else 100
+EXAMPLES = 2000 if KILLS > 10 else 50
 NAMES = [
     "x", "x.y", "x.1a2b3c4d", "x.1a2b3c4d.old", "x.old", "x.tmp", "x.1.tmp", ".x", "x.lock.1", "x ", "[x]", "x*", "x?",
     "é", "e\u0301", "x\ny", "qwen2", "qwen2.5", "-x", "x.new", "owner", "lock", "new", "old",

@@ -50,7 +50,9 @@ def kept(out: Path) -> list[Path]:
     return sorted(out.parent.glob(f".{out.name}.steps-*/*/step.json"))
 
 
-@pytest.mark.parametrize("words", [REGIONS, CIRCUITS], ids=["regions", "circuits"])
+@pytest.mark.parametrize("words", [
+    pytest.param(REGIONS, id="regions"), pytest.param(CIRCUITS, id="circuits", marks=pytest.mark.nightly),
+])  # fmt: skip
 def test_a_study_killed_at_random_moments_leaves_the_same_numbers(words, tmp_path):
     whole = tmp_path / "whole"
     assert started(words, whole).wait() == 0

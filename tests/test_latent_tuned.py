@@ -15,8 +15,9 @@ from babelscope.errors import InputError, ModelError
 from babelscope.latent import tuned
 from babelscope.latent.lens import normed, states
 from babelscope.latent.running import Text, running_text
-from babelscope.latent.tuned import Score, TunedLens, fit_kl, fit_ridge, scored, warning
+from babelscope.latent.tuned import TunedLens, fit_kl, fit_ridge, scored, warning
 from babelscope.models import Model
+from babelscope.results.schemas.latent import TunedScore
 
 from .tiny_models import tiny_model, tiny_tokenizer
 
@@ -111,7 +112,7 @@ def test_a_lens_is_saved_and_belongs_to_its_model(tmp_path, model):
         "texts",
         1000,
         (1e-4, 1e-3, 1e-2),
-        (Score("ridge", "fr", 0, 10, 1.0, 0.5, 0.1),),
+        (TunedScore("ridge", "fr", 0, 10, 1.0, 0.5, 0.1),),
     )
     lens.save(tmp_path / "lens.safetensors")
     again = TunedLens.load(tmp_path / "lens.safetensors", model)

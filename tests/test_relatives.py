@@ -410,7 +410,7 @@ def test_c8_revisions_of_a_folder_without_any_are_told_of(folder, tmp_path):
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits of the address space")
-@pytest.mark.parametrize("megabytes", [450, 950])
+@pytest.mark.parametrize("megabytes", [450, pytest.param(950, marks=pytest.mark.nightly)])
 def test_attack_5_out_of_memory_is_one_line(tmp_path, megabytes):
     (tmp_path / "en.txt").write_text("one two\n" * 4)
     (tmp_path / "fr.txt").write_text("un deux\n" * 4)

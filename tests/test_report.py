@@ -22,6 +22,7 @@ from babelscope.results import RunWriter, open_run
 
 from . import browser as browsers
 from .synthetic_runs import HOSTILE, LANGUAGES, SENTENCES, write_circuits, write_regions, write_sweep
+from .test_report_studies import write_confusion
 
 
 @pytest.fixture(scope="module")
@@ -424,7 +425,7 @@ def test_figures_are_listed_and_drawn(runs, tmp_path, capsys):
 
 
 def test_the_report_is_written_beside_the_run_and_spares_other_files(tmp_path, capsys):
-    run = write_sweep(tmp_path / "sweep")
+    run = write_confusion(tmp_path / "run")
     assert command(capsys, "report", run.path)[0] == 0
     assert command(capsys, "report", run.path)[0] == 0
     run.validate()

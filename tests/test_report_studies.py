@@ -51,6 +51,11 @@ def write_confusion(path):
         "full": 2,
         "skipped": 1,
         "none": 3,
+        "answers": 7,
+        "counted": 6,
+        "acc": 0.6,
+        "wpr": NAN,
+        "lcpr": NAN,
     }
     rows = [
         {**row, "language": "fr", "lpr": 0.5, "lpr_low": 0.2, "lpr_high": 0.8, "why": ""},

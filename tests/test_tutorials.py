@@ -22,6 +22,13 @@ def test_a_page_does_what_it_says(page, tmp_path, command_line):
     assert run_page(page.read_text(encoding="utf-8"), tmp_path, command_line) == []
 
 
+@pytest.mark.nightly
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("page", [page for page in PAGES if "<!-- needs: " in page.read_text(encoding="utf-8")])
+def test_what_needs_another_library_too(page, tmp_path, command_line):
+    assert run_page(page.read_text(encoding="utf-8"), tmp_path, command_line, by_night=True) == []
+
+
 def test_every_page_has_blocks_that_are_run():
     for page in PAGES:
         assert list(blocks(page.read_text(encoding="utf-8"))), page

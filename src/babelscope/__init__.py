@@ -9,7 +9,7 @@ The public names are imported when first used, so that `import babelscope` is qu
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from babelscope._version import __version__
 
@@ -87,7 +87,7 @@ _OTHER_NAMES = {"build_task": "build"}
 __all__ = sorted(["__version__", *(name for names in _HOMES.values() for name in names)])  # pyright: ignore[reportUnsupportedDunderAll]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     home = next((module for module, names in _HOMES.items() if name in names), None)
     if home is None:
         from babelscope.wording import nearest

@@ -24,7 +24,7 @@ def parse_json(text: str, what: str, error: type[BabelscopeError] = InputError, 
     {'a': [1]}
     """
 
-    def constant(name: str) -> Any:
+    def constant(name: str) -> object:
         if non_finite:
             return float(name)
         raise error(f"{what} holds {name}, which is not a number")
@@ -42,7 +42,9 @@ def parse_json(text: str, what: str, error: type[BabelscopeError] = InputError, 
         raise error(f"{what} is not JSON{line}: {_reason(problem)}") from problem
 
 
-def read_json(path: Path, what: str = "", error: type[BabelscopeError] = InputError, non_finite: bool = False) -> Any:
+def read_json(
+    path: Path, what: str = "", error: type[BabelscopeError] = InputError, non_finite: bool = False
+) -> object:
     """`parse_json` of a UTF-8 file; raises `error` also when it cannot be read."""
     return parse_json(read_text(path, what, error), what or str(path), error, non_finite)
 
@@ -58,7 +60,7 @@ def read_text(path: Path, what: str = "", error: type[BabelscopeError] = InputEr
         raise error(f"{what or path} cannot be read: {reason}") from problem
 
 
-def _mapping(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _mapping(pairs: list[tuple[str, object]]) -> dict[str, object]:
     found = dict(pairs)
     if len(found) < len(pairs):
         names = [name for name, _ in pairs]

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
-from typing import Any
 
 from babelscope.wording import number, visible
 
@@ -16,7 +15,7 @@ ROWS = 12
 _CELL = "padding:.15em .6em;border:0;background:none;color:inherit"
 
 
-def table(caption: str, headers: Sequence[str], rows: Iterable[Sequence[Any]], most: int = ROWS) -> str:
+def table(caption: str, headers: Sequence[str], rows: Iterable[Sequence[object]], most: int = ROWS) -> str:
     """A table that takes its colours from the page around it, light or dark; no more than `most` rows.
 
     >>> "&lt;b&gt;" in table("sizes", ["language", "neurons"], [["<b>", 3]])
@@ -65,14 +64,14 @@ def image(png: bytes, alt: str, width: int) -> str:
     return f'<img alt="{_shown(alt)}" width="{width}" style="{style}" src="data:image/png;base64,{data}">'
 
 
-def _shown(value: Any) -> str:
+def _shown(value: object) -> str:
     # what acts is written out: a name reads as it is stored
     return escape(visible(number(value)), quote=True)
 
 
-def _isolated(value: Any) -> str:
+def _isolated(value: object) -> str:
     return f'<bdi dir="auto">{_shown(value)}</bdi>' if isinstance(value, str) else _shown(value)
 
 
-def _side(rows: Sequence[Sequence[Any]], column: int) -> str:
+def _side(rows: Sequence[Sequence[object]], column: int) -> str:
     return "right" if rows and all(isinstance(row[column], int | float) for row in rows) else "left"

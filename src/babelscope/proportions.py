@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import sqrt
 
 import numpy as np
@@ -33,9 +34,15 @@ def change_of_share(before: Bool[NDArray[np.bool_], " n"], after: Bool[NDArray[n
         return no_interval(NAN, "no item", SCORE)
     won, lost = int((~before & after).sum()), int((before & ~after).sum())
     change = (won - lost) / n
-    low = -1.0 if change == -1 else float(brentq(lambda at: _score(won, lost, n, at) - Z, -1.0, change))
-    high = 1.0 if change == 1 else float(brentq(lambda at: _score(won, lost, n, at) + Z, change, 1.0))
+    low = -1.0 if change == -1 else _root(lambda at: _score(won, lost, n, at) - Z, -1.0, change)
+    high = 1.0 if change == 1 else _root(lambda at: _score(won, lost, n, at) + Z, change, 1.0)
     return Interval(change, low, high, SCORE)
+
+
+def _root(function: Callable[[float], float], low: float, high: float) -> float:
+    found = brentq(function, low, high)
+    assert not isinstance(found, tuple)
+    return float(found)
 
 
 def _score(won: int, lost: int, n: int, change: float) -> float:

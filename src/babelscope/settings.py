@@ -82,7 +82,7 @@ def refuse_wrong_values(settings: Settings) -> None:
         refuse_wrong_value(one.name, hint, getattr(settings, one.name))
 
 
-def refuse_wrong_value(name: str, hint: Any, value: object, said: str | None = None) -> None:
+def refuse_wrong_value(name: str, hint: object, value: object, said: str | None = None) -> None:
     """Raises InputError for what the option `name` (in the message: `said`) with the type `hint` cannot be."""
     kind, optional = _kind(hint)
     if value is None and optional:
@@ -128,7 +128,7 @@ def _hints(kind: type[Settings]) -> tuple[Any, ...]:
     return tuple(hints[one.name] for one in dataclasses.fields(kind))
 
 
-def _kind(hint: Any) -> tuple[Any, bool]:
+def _kind(hint: object) -> tuple[Any, bool]:
     """The type of a value, or of the entries of a list, and whether it may be None."""
     origin, parts = get_origin(hint), get_args(hint)
     if origin is Annotated:

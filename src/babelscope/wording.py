@@ -65,7 +65,7 @@ def of_dimensions(text: str) -> str:
     return text
 
 
-def visible(text: Any) -> str:
+def visible(text: object) -> str:
     """Text with control characters, line separators and marks of direction written out, so that none of them acts.
 
     >>> visible("a\\x1b[31mb\\u202ec")

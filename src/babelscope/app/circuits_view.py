@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import gradio as gr
 
 from babelscope.app import heads
@@ -53,7 +51,9 @@ def lay_out(page: Page) -> None:
         return at + 1, example.prompt, example.target, example.foil
 
     @told
-    def run(prompt: str, target: str, foil: str, code: str, request: gr.Request, progress: Any = PROGRESS) -> Any:
+    def run(
+        prompt: str, target: str, foil: str, code: str, request: gr.Request, progress: gr.Progress = PROGRESS
+    ) -> object:
         with page.jobs.begin(request, progress) as work:
             found = heads.answer(page.session, prompt, target, foil, work)
             try:
@@ -66,7 +66,7 @@ def lay_out(page: Page) -> None:
         return total, drawn, _attribution(found), plain(found.next_words), best // size, best % size
 
     @told
-    def attend(prompt: str, layer: float, head: float, request: gr.Request, progress: Any = PROGRESS) -> Any:
+    def attend(prompt: str, layer: float, head: float, request: gr.Request, progress: gr.Progress = PROGRESS) -> object:
         with page.jobs.begin(request, progress) as work:
             seen = heads.attention(page.session, prompt, int(layer or 0), int(head or 0), work)
         names = [_visible(word) for word in seen.words]

@@ -17,9 +17,11 @@ from http.cookies import CookieError, SimpleCookie
 from typing import Any
 from urllib.parse import parse_qs, urlencode, urlsplit
 
-Scope = dict[str, Any]
-Receive = Callable[[], Awaitable[dict[str, Any]]]
-Send = Callable[[dict[str, Any]], Awaitable[None]]
+Message = dict[str, Any]
+"""of ASGI: of what kind its values are is said by each message"""
+Scope = Message
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 BODY_LIMIT = 262_144
@@ -99,7 +101,7 @@ class Guard:
         """What is behind the door answers; where it fails (no such function, a cut body), one line says so."""
         begun = False
 
-        async def noting(message: dict[str, Any]) -> None:
+        async def noting(message: Message) -> None:
             nonlocal begun
             begun = True
             await send(message)
@@ -235,7 +237,7 @@ def _bounded(receive: Receive) -> Receive:
     """The body, cut off where it is longer than it may be, whatever its header said."""
     total = 0
 
-    async def counted() -> dict[str, Any]:
+    async def counted() -> Message:
         nonlocal total
         message = await receive()
         total += len(message.get("body", b""))
@@ -247,7 +249,7 @@ def _bounded(receive: Receive) -> Receive:
 def _with_headers(send: Send) -> Send:
     ours = {name for name, _ in HEADERS}
 
-    async def sent(message: dict[str, Any]) -> None:
+    async def sent(message: Message) -> None:
         if message["type"] == "http.response.start":
             kept = [
                 (name, value)

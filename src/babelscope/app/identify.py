@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import math
 from collections.abc import Sequence
-from typing import Any
 
 SHORTEST = 8
 """characters below which a guess is not worth showing"""
@@ -19,7 +18,7 @@ def identify(text: str, languages: Sequence[str] = ()) -> tuple[str, float] | No
     if len(text.strip()) < SHORTEST:
         return None
     try:
-        library: Any = importlib.import_module("py3langid")
+        library = importlib.import_module("py3langid")
     except ImportError:
         return None
     ranked: list[tuple[str, float]] = [(code, float(score)) for code, score in library.rank(text)]

@@ -93,7 +93,7 @@ def _sentences(page: Page) -> Callable[[Any], Any]:
         return at + 1, "\n".join(line.replace("\n", " ") for line in lines)
 
     @told
-    def compare(text: str, layer: str, request: gr.Request, progress: Any = PROGRESS) -> Any:
+    def compare(text: str, layer: str, request: gr.Request, progress: gr.Progress = PROGRESS) -> object:
         with page.jobs.begin(request, progress) as work:
             found = sentences.compare(page.session, text, None if layer == WHOLE else int(layer), work)
         lowest = float(found.similarity.min())
@@ -143,17 +143,19 @@ def _regions(page: Page) -> Callable[[Any], Any]:
         return at + 1, switches.beginning(page.session, code or "", at)
 
     @told
-    def go_on(off: list[str], prompt: str, tokens: int, request: gr.Request, progress: Any = PROGRESS) -> Any:
+    def go_on(
+        off: list[str], prompt: str, tokens: int, request: gr.Request, progress: gr.Progress = PROGRESS
+    ) -> object:
         with page.jobs.begin(request, progress) as work:
             found = switches.switch_off(page.session, prompt, off, tokens, work)
         return side_by_side(
             ["With all neurons", f"With the regions off: {', '.join(off)}"],
             [found.before.text, found.after.text],
-            [f"looks like {guess(found.before)}", f"looks like {guess(found.after)}; {found.neurons} neurons off"],
+            [guess(found.before), f"{guess(found.after)}; {found.neurons} neurons off"],
         )
 
     @told
-    def change(off: list[str], request: gr.Request, progress: Any = PROGRESS) -> Any:
+    def change(off: list[str], request: gr.Request, progress: gr.Progress = PROGRESS) -> object:
         with page.jobs.begin(request, progress) as work:
             return plain(switches.perplexity_change(page.session, off, work))
 
@@ -163,7 +165,9 @@ def _regions(page: Page) -> Callable[[Any], Any]:
     measure.click(change, off, table, **QUEUE)
 
     @told
-    def at_once(off: list[str], prompt: str, tokens: int, request: gr.Request, progress: Any = PROGRESS) -> Any:
+    def at_once(
+        off: list[str], prompt: str, tokens: int, request: gr.Request, progress: gr.Progress = PROGRESS
+    ) -> object:
         # regions that a run brought are there at once; finding them would keep the page waiting
         return ANY.skip() if page.session.known_regions is None else go_on(off, prompt, tokens, request, progress)
 
@@ -190,7 +194,7 @@ def _run(page: Page) -> None:
         return plain(facts.run_table(page.session, name or ""))
 
     @told
-    def open_other(known: str | None, typed: str, request: gr.Request, progress: Any = PROGRESS) -> None:
+    def open_other(known: str | None, typed: str, request: gr.Request, progress: gr.Progress = PROGRESS) -> None:
         with page.jobs.begin(request, progress) as work:
             path = _allowed(page, known, typed)
             with work.stage("opening the run and its model", 1, "run") as step:

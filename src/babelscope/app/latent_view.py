@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import gradio as gr
 
 from babelscope.app import layers
@@ -36,7 +34,7 @@ def lay_out(page: Page) -> None:
         return at + 1, asked.text, asked.concept
 
     @told
-    def read(prompt: str, concept: str, request: gr.Request, progress: Any = PROGRESS) -> Any:
+    def read(prompt: str, concept: str, request: gr.Request, progress: gr.Progress = PROGRESS) -> object:
         with page.jobs.begin(request, progress) as work:
             found = layers.read_layers(page.session, prompt, concept, work)
         codes = list(found.by_language)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from itertools import groupby
-from typing import Any
 
 import gradio as gr
 
@@ -54,12 +53,12 @@ def lay_out(page: Page) -> None:
     )
 
     @told
-    def strongest(code: str, request: gr.Request, progress: Any = PROGRESS) -> Any:
+    def strongest(code: str, request: gr.Request, progress: gr.Progress = PROGRESS) -> object:
         with page.jobs.begin(request, progress) as work:
             return plain(neurons.strongest(page.session, code, work))
 
     @told
-    def show(layer: float, neuron: float, typed: str, request: gr.Request, progress: Any = PROGRESS) -> Any:
+    def show(layer: float, neuron: float, typed: str, request: gr.Request, progress: gr.Progress = PROGRESS) -> object:
         with page.jobs.begin(request, progress) as work:
             seen = neurons.look_at(page.session, int(layer or 0), int(neuron or 0), work, typed)
             said = rule(page.session)
@@ -77,7 +76,7 @@ def lay_out(page: Page) -> None:
         return z, _passages(seen), plain(seen.by_language), plain(seen.sentences)
 
     def pick(event: gr.SelectData) -> tuple[int, int]:
-        row: Any = event.row_value
+        row = event.row_value
         return int(row[0]), int(row[1])
 
     find.click(strongest, language, found, **QUEUE)

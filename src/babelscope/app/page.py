@@ -41,10 +41,14 @@ class Jobs:
     running: dict[str, Work] = field(default_factory=dict[str, Work])
 
     @contextmanager
-    def begin(self, request: Any, progress: Any) -> Generator[Work]:
+    def begin(self, request: gr.Request, progress: Callable[..., object]) -> Generator[Work]:
         """One call of the model: alone, with a bar, stoppable."""
         key = str(request.session_hash)
-        work = Work(lambda share, text: progress(share, desc=text))
+
+        def tell(share: float, text: str) -> None:
+            progress(share, desc=text)
+
+        work = Work(tell)
         self.running[key] = work
         try:
             with self.session.lock:
@@ -86,13 +90,13 @@ class Page:
             if "value" in new:
                 component.value = new["value"]
 
-    def updates(self, request: gr.Request) -> list[Any]:
+    def updates(self, request: gr.Request) -> list[object]:
         """New choices for everything in `fresh`, in its order; what the address asks for is put into its fields."""
         return self._choices(
             {name: str(value)[:TEXT_LIMIT] for name, value in dict(request.query_params or {}).items()}
         )
 
-    def _choices(self, asked: dict[str, str]) -> list[Any]:
+    def _choices(self, asked: dict[str, str]) -> list[object]:
         session = self.session
         languages = list(session.languages)
         named = _named(languages)
@@ -101,7 +105,7 @@ class Page:
         first = "en" if "en" in languages else languages[0] if languages else None
         ioi = [code for code in heads.ioi_languages() if code in languages] or list(heads.ioi_languages())
         names = facts.table_names(session)
-        choices: dict[str, Any] = {
+        choices: dict[str, object] = {
             "layers": ANY.update(choices=depths, value=WHOLE),
             "beginning": ANY.update(choices=named, value=first),
             "neuron language": ANY.update(choices=named, value=first),
@@ -117,7 +121,7 @@ class Page:
         choices |= self._examples(languages, asked)
         return [choices[name] for name in self.fresh]
 
-    def _examples(self, languages: list[str], asked: dict[str, str]) -> dict[str, Any]:
+    def _examples(self, languages: list[str], asked: dict[str, str]) -> dict[str, object]:
         """What stands in the fields at the beginning: what the address says, else something to look at."""
         session, able = self.session, layers.languages(self.session)
         source, target = ("fr" if "fr" in able else able[0]), ("zh" if "zh" in able else able[-1])
@@ -245,7 +249,7 @@ def plain(frame: pd.DataFrame | None) -> pd.DataFrame | None:
     return frame
 
 
-def told(event: Callable[..., Any]) -> Callable[..., Any]:
+def told(event: Callable[..., object]) -> Callable[..., Any]:
     """The event, with its errors as a notice, and what was on the page left as it was."""
 
     @wraps(event)
@@ -264,9 +268,9 @@ def told(event: Callable[..., Any]) -> Callable[..., Any]:
     return run
 
 
-def quietly(event: Callable[..., Any]) -> Callable[..., Any]:
+def quietly(event: Callable[..., object]) -> Callable[..., Any]:
     """An event made by `told`, for when nobody asked for it: what it cannot do it leaves undone, without a notice."""
-    plain_event: Callable[..., Any] = getattr(event, "__wrapped__", event)
+    plain_event: Callable[..., object] = getattr(event, "__wrapped__", event)
 
     @wraps(plain_event)
     def run(*inputs: Any) -> Any:
@@ -279,5 +283,12 @@ def quietly(event: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def guess(written: switches.Continuation) -> str:
-    """The language that a text looks like, in words."""
-    return f"{written.language} ({written.probability:.0%})" if written.language else "a language that cannot be told"
+    """The language that a text looks like, in words; or that the model ends the text after the prompt.
+
+    >>> guess(switches.Continuation("", None, 0.0))
+    'writes nothing: the model ends the text here'
+    """
+    if not written.text.strip():
+        return "writes nothing: the model ends the text here"
+    told = f"{written.language} ({written.probability:.0%})" if written.language else "a language that cannot be told"
+    return f"looks like {told}"

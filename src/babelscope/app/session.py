@@ -281,7 +281,7 @@ def open_for_viewing(path: str, loading: Loading, now: Session) -> Session:
         raise RunError("the explorer opens runs of this machine only, not URLs")
     run = open_run(path)
     spec = _readable(str((run.manifest.get("corpus") or {}).get("spec") or ""))
-    facts: dict[str, Any] = _facts(run)
+    facts: dict[str, object] = _facts(run)
     if now.model is not None and facts.get("weight_hash") == now.model.weight_hash:
         return Session(now.model, run, spec or now.corpus_spec)
     try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import gradio as gr
 
@@ -54,24 +53,24 @@ def lay_out(page: Page) -> None:
     @told
     def write(
         prompt: str, source: str, target: str, layer: float, alpha: float, tokens: int, request: gr.Request,
-        progress: Any = PROGRESS,
-    ) -> Any:  # fmt: skip
+        progress: gr.Progress = PROGRESS,
+    ) -> object:  # fmt: skip
         with page.jobs.begin(request, progress) as work:
             found = steered.steer(page.session, prompt, source, target, int(layer or 0), float(alpha), tokens, work)
         return side_by_side(
             ["As it is", f"Steered from {source} to {target}, strength {alpha:g}"],
             [found.before.text, found.after.text],
             [
-                f"looks like {guess(found.before)}",
-                f"looks like {guess(found.after)}; adds {100 * found.length:.0f} % of a state's length",
+                guess(found.before),
+                f"{guess(found.after)}; adds {100 * found.length:.0f} % of a state's length",
             ],
         )
 
     @told
     def under(
         prompt: str, known: str | None, typed: str, factor: float, tokens: int, request: gr.Request,
-        progress: Any = PROGRESS,
-    ) -> Any:  # fmt: skip
+        progress: gr.Progress = PROGRESS,
+    ) -> object:  # fmt: skip
         file = allowed_edit(page, known, typed)
         with page.jobs.begin(request, progress) as work:
             found, saved = steered.apply_file(page.session, prompt, file, float(factor), tokens, work)
@@ -79,7 +78,7 @@ def lay_out(page: Page) -> None:
         return side_by_side(
             ["As it is", f"Under {Path(file).name}, strength {saved.alpha:.3g}"],
             [found.before.text, found.after.text],
-            [f"looks like {guess(found.before)}", f"looks like {guess(found.after)}{where}"],
+            [guess(found.before), f"{guess(found.after)}{where}"],
         )
 
     edited = use.click(under, [prompt, known, typed, factor, tokens], written, **QUEUE)

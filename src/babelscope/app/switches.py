@@ -6,7 +6,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import pandas as pd
 import torch
@@ -81,22 +80,22 @@ def perplexity_change(session: Session, off: Sequence[str], work: Work) -> pd.Da
     mask = chosen_mask(session, off, work)
     control = random_region_by_layer(mask.sum(1).tolist(), model.widths, seed=0)
     texts = _windows(session, model)
-    conditions: dict[str, Any] = {"off": mask, "random": control}
+    conditions = {"off": mask, "random": control}
     known: dict[str, Loss] = session.__dict__.setdefault("_losses", {})
-    rows: list[dict[str, Any]] = []
+    rows: list[dict[str, object]] = []
     total = sum(window.ids.numel() for window in texts.values()) * 3
     with work.stage("measuring perplexity", total, "tokens") as step:
         for code, windows in texts.items():
             if code not in known:
                 known[code] = score(model, windows)
             step(windows.ids.numel())
-            row: dict[str, Any] = {"language": code, "all neurons": known[code].perplexity}
+            row: dict[str, str | float] = {"language": code, "all neurons": known[code].perplexity}
             for name, region in conditions.items():
                 with deactivate(model, region):
                     value = score(model, windows, progress=step).perplexity
                 row[name] = value
                 row[f"{name} %"] = 100 * (value / known[code].perplexity - 1)
-            rows.append(row | {"tokens": windows.tokens})
+            rows.append({**row, "tokens": windows.tokens})
     return pd.DataFrame(rows)
 
 

@@ -22,7 +22,7 @@ def claim_page(facts: Sequence[Mapping[str, Any]]) -> str:
     return environment.from_string(text).render(claims=[{**one, "bars": _bars(one)} for one in facts])
 
 
-def _bars(facts: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _bars(facts: Mapping[str, Any]) -> list[dict[str, object]]:
     twins = {part["name"]: part for part in facts["twin"]["parts"]}
     return [_bar(part, twins.get(part["name"])) for part in facts["parts"]]
 

@@ -71,7 +71,7 @@ def _papers_models(claim: Claim) -> list[str]:
 
 
 def _weights(claim: Claim, models: Sequence[str]) -> str:
-    cost: dict[str, Any] = claim.raw.get("cost") or {}
+    cost: dict[str, object] = claim.raw.get("cost") or {}
     size = cost.get("weights_gb_bf16")
     first = _papers_models(claim)[:1]
     if size is None:

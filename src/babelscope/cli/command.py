@@ -30,7 +30,7 @@ def verb_app(name: str, help: str = "") -> App:
     return App(name=name, help=help or None, help_format="plaintext", version_flags=[])
 
 
-def verb(function: Callable[..., Any]) -> Callable[..., Any]:
+def verb(function: Callable[..., object]) -> Callable[..., Any]:
     """`function` as cyclopts reads it: each parameter that is a Settings class is replaced by that class's fields."""
     hints = get_type_hints(function, include_extras=True)
     kinds: dict[str, tuple[type[Settings], bool]] = {}
@@ -53,13 +53,13 @@ def verb(function: Callable[..., Any]) -> Callable[..., Any]:
         options.append(_keyword(CONFIG, Annotated[Path | None, asked], None))
 
     @wraps(function)
-    def called(*given: Any, **named: Any) -> Any:
+    def called(*given: Any, **named: object) -> Any:
         named.pop(CONFIG, None)
         again = _again(signature, given, named)
         for name, value in signature.bind_partial(*given, **named).arguments.items():
             if name not in of_settings:
                 refuse_wrong_value(name, hints[name], value, name.upper().replace("_", "-") if name in plain else None)
-        made: dict[str, Settings | Mapping[str, Any]] = {}
+        made: dict[str, Settings | Mapping[str, object]] = {}
         for name, (kind, raw) in kinds.items():
             own = {field.name for field in dataclasses.fields(kind)} & set(named)
             values = {key: named.pop(key) for key in own}
@@ -74,7 +74,7 @@ def verb(function: Callable[..., Any]) -> Callable[..., Any]:
     return called
 
 
-def _again(signature: inspect.Signature, given: Sequence[Any], named: Mapping[str, Any]) -> dict[str, str | bool]:
+def _again(signature: inspect.Signature, given: Sequence[Any], named: Mapping[str, object]) -> dict[str, str | bool]:
     """What was asked for and is not the default, as a file of options says it; the place of the run is left out."""
     asked = signature.bind_partial(*given, **named).arguments
     return {
@@ -84,7 +84,7 @@ def _again(signature: inspect.Signature, given: Sequence[Any], named: Mapping[st
     }
 
 
-def _settings_of(hint: Any) -> tuple[type[Settings] | None, bool]:
+def _settings_of(hint: object) -> tuple[type[Settings] | None, bool]:
     """The settings that a parameter stands for, and whether it wants only what was given, as a mapping."""
     raw = get_origin(hint) is Annotated
     for kind in get_args(hint)[1:] if raw else [hint]:
@@ -102,11 +102,11 @@ def _of_field(option: Option) -> inspect.Parameter:
     return _keyword(option.name, _annotated(Annotated[option.hint, asked], default), default)
 
 
-def _keyword(name: str, hint: Any, default: Any) -> inspect.Parameter:
+def _keyword(name: str, hint: object, default: object) -> inspect.Parameter:
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=hint, default=default)
 
 
-def _annotated(hint: Any, default: Any) -> Any:
+def _annotated(hint: object, default: object) -> Any:
     """The type with the way in which it is written on a command line, in front of what was said of it."""
     shape, converter = _shape(hint)
     worth_showing = default is not inspect.Parameter.empty and (default or default == 0) and default is not False
@@ -194,7 +194,7 @@ def _number(kind: type[int] | type[float], text: str, hint: str = "") -> int | f
         raise ValueError(f"{text[:60]} is not a {'whole ' if kind is int else ''}number{hint}") from None
 
 
-def _pair(kinds: Sequence[Any], parts: Sequence[str]) -> tuple[Any, ...]:
+def _pair(kinds: Sequence[object], parts: Sequence[str]) -> tuple[Any, ...]:
     if len(parts) != len(kinds):
         raise ValueError(f"{len(kinds)} parts are needed with ':' between them, such as en:zh")
     return tuple(_one(kind, text) for kind, text in zip(kinds, parts))

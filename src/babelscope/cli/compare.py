@@ -93,7 +93,7 @@ def _findings(one: Run, two: Run) -> Iterator[str]:
         yield f"Findings that both state word for word: {len(shared)}.\n"
 
 
-def _table(name: str, frame: Any) -> Any:
+def _table(name: str, frame: Any) -> object:
     from rich.table import Table
 
     left = f" (the first {_MOST} of {len(frame)}; --out FOLDER for all)" if len(frame) > _MOST else ""

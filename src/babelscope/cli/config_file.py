@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from cyclopts.config import Dict
 
@@ -39,7 +38,7 @@ def taken_from(words: Sequence[str]) -> tuple[list[str], list[Dict]]:
     return left, [Dict(_options(Path(file)), source=file) for file in files]
 
 
-def _options(path: Path) -> dict[str, Any]:
+def _options(path: Path) -> dict[str, object]:
     content = _read(path)
     if not isinstance(content, dict) or not all(isinstance(part, dict) for part in content.values()):
         raise InputError(f"{path}: write the verb, and its options below it, such as 'regions:' and '  samples: 100'")
@@ -52,7 +51,7 @@ def _name(path: Path, key: object) -> str:
     return key.replace("-", "_")
 
 
-def _read(path: Path) -> Any:
+def _read(path: Path) -> object:
     from babelscope.evolution.located import read_yaml_file
 
     try:

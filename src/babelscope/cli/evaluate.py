@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from cyclopts import Parameter
 
@@ -199,14 +199,16 @@ def _print(found: Mapping[str, pd.DataFrame]) -> None:
         Console().print(table)
 
 
-def _save(out: Path, overwrite: bool, model: Model, found: Mapping[str, pd.DataFrame], asked: dict[str, Any]) -> None:
+def _save(
+    out: Path, overwrite: bool, model: Model, found: Mapping[str, pd.DataFrame], asked: dict[str, object]
+) -> None:
     from babelscope.results import RunWriter
     from babelscope.results.schemas.evaluation import MEANS
 
     with RunWriter(out, kind="evaluation", overwrite=overwrite) as run:
         for name, frame in found.items():
             run.table(name, frame)
-        summary: dict[str, Any] = {"model": model.id}
+        summary: dict[str, object] = {"model": model.id}
         if "cloze" in found:
             base = found["cloze"][found["cloze"].deactivated == "base"]
             summary["story_cloze"] = base.set_index("language").accuracy.to_dict()

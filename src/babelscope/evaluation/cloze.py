@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,6 +15,8 @@ from babelscope.evaluation.items import ClozeStory, cloze_items
 from babelscope.evaluation.scoring import choice_scores, mean_accuracy, wilson
 from babelscope.models import Model
 from babelscope.regions.deactivation import deactivate
+from babelscope.results.rows import rows_frame
+from babelscope.results.schemas.evaluation import Cloze
 
 TASK = "story_cloze"
 BASE = "base"
@@ -29,7 +29,7 @@ def evaluate_cloze(
     stories: Mapping[str, Sequence[ClozeStory]],
     deactivated: Mapping[str, Bool[Tensor, "P N"]] | None = None,
     progress: Callable[[int], None] | None = None,
-    conditions: Mapping[str, Callable[[], AbstractContextManager[Any]]] | None = None,
+    conditions: Mapping[str, Callable[[], AbstractContextManager[object]]] | None = None,
 ) -> pd.DataFrame:
     """Share of stories whose right English ending is the likelier one, per language, with 95 % intervals.
 
@@ -54,11 +54,11 @@ def _rows(
     model: Model,
     stories: Mapping[str, Sequence[ClozeStory]],
     condition: str,
-    changed: AbstractContextManager[Any],
+    changed: AbstractContextManager[object],
     progress: Callable[[int], None] | None,
 ) -> pd.DataFrame:
     right: dict[str, dict[str, bool]] = {}
-    rows: list[dict[str, Any]] = []
+    rows: list[Cloze] = []
     with changed:
         for code, told in stories.items():
             scores = choice_scores(model, cloze_items(told), progress)
@@ -66,14 +66,13 @@ def _rows(
             every = np.arange(len(told))
             margin = scores[every, labels] - scores[every, 1 - labels]
             right[code] = {story.id: bool(won) for story, won in zip(told, margin > 0)}
+            share = wilson(int((margin > 0).sum()), len(told))
             rows.append(
-                {"language": code, **asdict(wilson(int((margin > 0).sum()), len(told))), "margin": float(margin.mean())}
+                Cloze(task=TASK, language=code, deactivated=condition, share=share, margin=float(margin.mean()))
             )
     for name, chosen in ((MEAN, right), (OTHERS, {code: it for code, it in right.items() if code != "en"})):
         if chosen:
-            margins = [row["margin"] for row in rows if row["language"] in chosen]
-            rows.append({"language": name, **asdict(mean_accuracy(chosen)), "margin": float(np.mean(margins))})
-    frame = pd.DataFrame(rows)
-    frame.insert(0, "task", TASK)
-    frame.insert(2, "deactivated", condition)
-    return frame
+            margin = float(np.mean([row.margin for row in rows if row.language in chosen]))
+            share = mean_accuracy(chosen)
+            rows.append(Cloze(task=TASK, language=name, deactivated=condition, share=share, margin=margin))
+    return rows_frame(Cloze, rows)

@@ -19,7 +19,7 @@ from babelscope.steering.controls import random_unit
 from babelscope.steering.edits import direction_edit, region_edit
 from babelscope.steering.files import SavedEdit
 
-Condition = Callable[[], AbstractContextManager[Any]]
+Condition = Callable[[], AbstractContextManager[object]]
 
 
 def conditions_of(

@@ -43,9 +43,9 @@ def run_harness(
     if not harness_available():
         raise MissingExtra("lm-eval", "eval", "evaluating harness tasks")
     # its declared types do not describe what it takes
-    lm_eval: Any = importlib.import_module("lm_eval")
-    huggingface: Any = importlib.import_module("lm_eval.models.huggingface")
-    harness_tasks: Any = importlib.import_module("lm_eval.tasks")
+    lm_eval = importlib.import_module("lm_eval")
+    huggingface = importlib.import_module("lm_eval.models.huggingface")
+    harness_tasks = importlib.import_module("lm_eval.tasks")
 
     with ExitStack() as stack:
         folder = stack.enter_context(Scratch("tasks"))
@@ -59,7 +59,7 @@ def run_harness(
             raise InputError(f"lm-evaluation-harness has no task {unknown[0]!r}; see: lm_eval ls tasks")
         if not tasks and not ours:
             raise InputError("name at least one task")
-        language_model: Any = huggingface.HFLM(pretrained=model.hf, tokenizer=model.tokenizer, batch_size=batch_size)
+        language_model: object = huggingface.HFLM(pretrained=model.hf, tokenizer=model.tokenizer, batch_size=batch_size)
         found: Any = lm_eval.simple_evaluate(
             model=language_model,
             tasks=[*tasks, *ours],
@@ -91,7 +91,7 @@ def _write_task(folder: Path, name: str, stories: Sequence[ClozeStory]) -> None:
 
 
 def _frame(found: Any, ours: Mapping[str, str]) -> pd.DataFrame:
-    rows: list[dict[str, Any]] = []
+    rows: list[dict[str, object]] = []
     for task, metrics in found["results"].items():
         count = found.get("n-samples", {}).get(task, {}).get("effective")
         for name, value in metrics.items():

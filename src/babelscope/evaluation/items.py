@@ -188,9 +188,9 @@ def _hub(spec: Spec, languages: list[str] | None) -> dict[str, list[ClozeStory]]
     return {code: _joined(stories[code], stories["en"], f"{spec.text} in {code}") for code in languages}
 
 
-def _hub_rows(spec: Spec, code: str) -> list[dict[str, Any]]:
+def _hub_rows(spec: Spec, code: str) -> list[dict[str, object]]:
     try:
-        datasets: Any = importlib.import_module("datasets")
+        datasets = importlib.import_module("datasets")
     except ImportError as error:
         raise MissingExtra("datasets", "hub", spec.text) from error
     options = {name: spec.options[name] for name in ("revision",) if name in spec.options}
@@ -201,6 +201,6 @@ def _hub_rows(spec: Spec, code: str) -> list[dict[str, Any]]:
     return [dict(row) for row in data]
 
 
-def _through_file(path: Path, rows: list[dict[str, Any]]) -> list[Story]:
+def _through_file(path: Path, rows: list[dict[str, object]]) -> list[Story]:
     path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
     return read_stories(path)

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -19,19 +17,10 @@ from babelscope.errors import InputError, NonFinite
 from babelscope.evaluation.items import ClozeItem
 from babelscope.models import Batch, Model, over_batches, require
 from babelscope.regions.perplexity import token_losses
+from babelscope.results.schemas.evaluation import Accuracy
 
 Z = 1.959964
 """of a two-sided 95 % interval"""
-
-
-@dataclass(frozen=True)
-class Accuracy:
-    """A share of right answers with its 95 % interval."""
-
-    n: int
-    accuracy: float
-    low: float
-    high: float
 
 
 def choice_scores(
@@ -103,7 +92,7 @@ def mean_accuracy(
     `n` is the number of stories that any language has.
     """
     stories = sorted({story for answers in right.values() for story in answers})
-    table: NDArray[Any] = np.array(
+    table: NDArray[np.float64] = np.array(
         [[float(answers[story]) if story in answers else np.nan for story in stories] for answers in right.values()]
     )
     if table.size == 0:

@@ -123,7 +123,7 @@ def attempt(
     return Outcome(point.key, "done", time.monotonic() - started)
 
 
-def failure_facts(point: Point, error: BaseException, seconds: float) -> dict[str, Any]:
+def failure_facts(point: Point, error: BaseException, seconds: float) -> dict[str, object]:
     """What is kept of a failure."""
     return {
         **point.facts(),

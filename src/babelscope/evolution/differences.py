@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 import xarray as xr
+from numpy.typing import NDArray
 
 from babelscope.results import Run
 from babelscope.stats import pearson, spearman
@@ -24,7 +26,7 @@ _GROW = ("excess_sklr", "region_neurons")
 
 def compare_headlines(first: Run, second: Run) -> pd.DataFrame:
     """measure, first, second, difference, and whether their 95 % intervals overlap (None where there are none)."""
-    rows: list[dict[str, Any]] = []
+    rows: list[dict[str, object]] = []
     for name in _HEADLINES:
         one, two = first.summary.get(name), second.summary.get(name)
         if name == "threshold" and "z-score" not in {run.summary.get("method", "z-score") for run in (first, second)}:
@@ -46,11 +48,11 @@ def _not_comparable(first: Run, second: Run, name: str) -> str:
     return f"grows with the corpus: {told[0]} against {told[1]}"
 
 
-def _interval(run: Run, name: str) -> Any:
+def _interval(run: Run, name: str) -> Sequence[float] | None:
     return dict(run.summary.get("intervals") or {}).get(name)
 
 
-def _overlap(one: Any, two: Any) -> bool | None:
+def _overlap(one: Sequence[float] | None, two: Sequence[float] | None) -> bool | None:
     if not one or not two:
         return None
     return bool(one[0] <= two[1] and two[0] <= one[1])
@@ -66,9 +68,9 @@ def compare_regions(first: Run, second: Run) -> pd.DataFrame:
 
     sizes = [_sizes(run) for run in (first, second)]
     masks = [_regions(run) for run in (first, second)]
-    rows: list[dict[str, Any]] = []
+    rows: list[dict[str, object]] = []
     for code in [code for code in sizes[0] if code in sizes[1]]:
-        row: dict[str, Any] = {
+        row: dict[str, object] = {
             "language": code, "first": int(sizes[0][code].sum()), "second": int(sizes[1][code].sum()),
             "depth_overlap": depth_overlap(sizes[0][code], sizes[1][code]),
         }  # fmt: skip
@@ -87,7 +89,7 @@ def compare_regions(first: Run, second: Run) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns)
 
 
-def _sizes(run: Run) -> dict[str, Any]:
+def _sizes(run: Run) -> dict[str, NDArray[np.float64]]:
     array = _array(run, "region_size_layer")
     if array is None or array.ndim != 2:  # a sweep has one more axis: its points are compared one by one
         return {}
@@ -123,7 +125,7 @@ def compare_alignment(first: Run, second: Run) -> pd.DataFrame:
     return pd.concat(rows, ignore_index=True)
 
 
-def _symmetric(values: Any) -> bool:
+def _symmetric(values: NDArray[np.float64]) -> bool:
     return values.shape == values.T.shape and bool(np.allclose(values, values.T, equal_nan=True))
 
 
@@ -158,22 +160,27 @@ def compare_points(first: Run, second: Run) -> pd.DataFrame:
         return pd.DataFrame(columns=columns)
     same = columns[:3]
     both = first.table("points").merge(second.table("points"), on=same, suffixes=("_first", "_second"))
-    rows: list[dict[str, Any]] = []
+    rows: list[dict[str, object]] = []
     for name in ("lrds", "sads", "sklr", "accuracy_story_cloze"):
         if f"{name}_first" not in both or f"{name}_second" not in both:
             continue
         for row in both.to_dict("records"):
             one, two = float(row[f"{name}_first"]), float(row[f"{name}_second"])
             rows.append(
-                {key: row[key] for key in same}
-                | {"measure": name, "first": one, "second": two, "difference": two - one}
+                {
+                    **{key: row[key] for key in same},
+                    "measure": name,
+                    "first": one,
+                    "second": two,
+                    "difference": two - one,
+                }
             )
     return pd.DataFrame(rows, columns=columns)
 
 
 def compare_circuits(first: Run, second: Run, top: int = 10) -> pd.DataFrame:
     """Per head measure and language: Pearson and Spearman over heads, and how many of the `top` heads are shared."""
-    rows: list[dict[str, Any]] = []
+    rows: list[dict[str, object]] = []
     for name in ("activation_patching", "path_logits", "head_frequency"):
         one, two = _array(first, name), _array(second, name)
         if one is None or two is None or one.shape[1:] != two.shape[1:]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -23,6 +22,7 @@ from babelscope.results import Run
 from babelscope.results.rows import rows_frame
 from babelscope.results.schemas import sweep as schemas
 
+Array = NDArray[np.float64]
 DEPTH_BINS = 10
 COUNTS = ("kept", "born", "moved", "left", "lost")
 
@@ -132,7 +132,7 @@ def _none(regions: RegionSet) -> Bool[Tensor, "P N"]:
     return ~found & regions.layout.exists
 
 
-def depth_profile(sizes: Float[NDArray[Any], " layer"], bins: int = DEPTH_BINS) -> Float[NDArray[Any], " bins"]:
+def depth_profile(sizes: Float[Array, " layer"], bins: int = DEPTH_BINS) -> Float[Array, " bins"]:
     """Share of a region in equal stretches of relative depth, each layer spread evenly over its own stretch.
 
     Sums to 1; NaN for an empty region.
@@ -148,7 +148,7 @@ def depth_profile(sizes: Float[NDArray[Any], " layer"], bins: int = DEPTH_BINS) 
     return np.diff(cumulative) / total
 
 
-def depth_overlap(first: Float[NDArray[Any], " layer"], second: Float[NDArray[Any], " layer2"]) -> float:
+def depth_overlap(first: Float[Array, " layer"], second: Float[Array, " layer2"]) -> float:
     """Shared part of two regions' distributions over relative depth, 0 to 1: ∫ min(p, q), exact for any two depths.
 
     >>> depth_overlap(np.array([1.0, 0.0]), np.array([1.0, 1.0, 0.0, 0.0]))
@@ -164,7 +164,7 @@ def depth_overlap(first: Float[NDArray[Any], " layer"], second: Float[NDArray[An
     return float((np.minimum(one, two) * widths).sum())
 
 
-def scale_overlap(models: Mapping[str, Mapping[str, NDArray[Any]]]) -> pd.DataFrame:
+def scale_overlap(models: Mapping[str, Mapping[str, Array]]) -> pd.DataFrame:
     """Overlap over relative depth of each language's region between all pairs of models, beside other languages'.
 
     `models`: label → language → region size by layer. Columns: from, to, language, overlap, `others` (the mean overlap

@@ -20,7 +20,7 @@ from babelscope.results import Run, RunWriter
 from babelscope.results.manifest import plain
 from babelscope.results.rows import read_rows, write_rows
 from babelscope.results.schemas import sweep as schemas
-from babelscope.results.schemas.regions import Cloze
+from babelscope.results.schemas.evaluation import Cloze
 
 Row = dict[str, Any]
 _CURVES = ("lrds_layer", "sads_layer", "same_language_layer", "same_sentence_layer", "neither_layer")
@@ -89,7 +89,7 @@ def _row(point: Point, run: Run | None, store: SweepStore, problem: str | None) 
     return row | _accuracy(run)
 
 
-def _bounds(interval: Any) -> tuple[float | None, float | None]:
+def _bounds(interval: object) -> tuple[float | None, float | None]:
     return (interval[0], interval[1]) if isinstance(interval, list | tuple) and len(interval) == 2 else (None, None)
 
 
@@ -108,9 +108,9 @@ def _accuracy(run: Run) -> Row:
             continue
         name = {"mean": "accuracy_story_cloze", "others": "accuracy_story_cloze_not_english"}.get(row.language)
         if name is None:
-            found[f"story_cloze_{row.language}"] = row.accuracy
+            found[f"story_cloze_{row.language}"] = row.share.accuracy
         else:
-            found |= {name: row.accuracy, f"{name}_low": row.low, f"{name}_high": row.high}
+            found |= {name: row.share.accuracy, f"{name}_low": row.share.low, f"{name}_high": row.share.high}
     return found
 
 

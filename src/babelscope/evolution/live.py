@@ -16,7 +16,7 @@ _MARKS = {"done": "green", "failed": "red", "running": "yellow", "waiting": "dim
 class LiveTable(Listener):
     """A table of points with counts and the time left, on standard error."""
 
-    def __init__(self, console: Any = None) -> None:
+    def __init__(self, console: object = None) -> None:
         from rich.console import Console
 
         self.console: Any = console or Console(stderr=True)

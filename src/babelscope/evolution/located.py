@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
@@ -36,7 +37,7 @@ class Located:
         where = f", {written(place)}" if place else ""
         raise PlanError(f"{self.name}{line}{where}: {message}")
 
-    def only(self, mapping: dict[str, Any], place: Place, allowed: list[str]) -> None:
+    def only(self, mapping: Mapping[str, object], place: Place, allowed: list[str]) -> None:
         """Raises PlanError for the first key that is not allowed, with the nearest that is."""
         for key in mapping:
             if key not in allowed:
@@ -122,7 +123,7 @@ class _Reader:
             return self.found.fail(place, f"{node.value[:40]!r} cannot stand in a plan; put quotes around a text")
         return value
 
-    def _mapping(self, node: Any, place: Place) -> dict[str, Any]:
+    def _mapping(self, node: Any, place: Place) -> dict[str, object]:
         values: dict[str, Any] = {}
         for key_node, value_node in node.value:
             key = str(key_node.value).replace("-", "_") if isinstance(key_node, yaml.ScalarNode) else ""

@@ -37,7 +37,7 @@ def latent_settings(arguments: Any) -> LatentSettings:
     return LatentSettings(**{"from_" if name == "from" else name: value for name, value in arguments.items()})
 
 
-def latent_contents(settings: LatentSettings) -> dict[str, Any]:
+def latent_contents(settings: LatentSettings) -> dict[str, object]:
     """Hashes of the words, sentences and running text that a study of latent language reads."""
     from babelscope.studies.latent import chosen_words
 

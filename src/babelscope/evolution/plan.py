@@ -73,7 +73,7 @@ def presets() -> list[str]:
     )
 
 
-def read_plan(plan: str | Path, changes: Mapping[str, Any] | None = None) -> Plan:
+def read_plan(plan: str | Path, changes: Mapping[str, object] | None = None) -> Plan:
     """The plan in a YAML file, or the preset of that name; `changes` take the place of entries, by dotted key.
 
     Raises PlanError that names the file, the line, the key, what is allowed, and the nearest match.
@@ -101,7 +101,7 @@ def plan_from(data: Mapping[str, Any], name: str = "the command line") -> Plan:
     return parse_plan(Located(dict(data), name), default_name="sweep")
 
 
-def _changed(located: Located, changes: Mapping[str, Any]) -> Located:
+def _changed(located: Located, changes: Mapping[str, object]) -> Located:
     """The document with some entries replaced: `measures.regions.samples` reaches into it, making what is missing."""
     if not isinstance(located.data, dict):
         return located
@@ -146,7 +146,7 @@ def parse_plan(located: Located, default_name: str) -> Plan:
     return plan
 
 
-def _model(located: Located, entry: Any, place: Place) -> PlannedModel:
+def _model(located: Located, entry: object, place: Place) -> PlannedModel:
     if isinstance(entry, str):
         return _named(entry)
     if not isinstance(entry, dict):
@@ -185,7 +185,7 @@ def _named(text: str) -> PlannedModel:
     return PlannedModel(name, (revision_of(revision) if at else Revision(None),))
 
 
-def _revision(located: Located, entry: Any, place: Place) -> Revision:
+def _revision(located: Located, entry: object, place: Place) -> Revision:
     if isinstance(entry, str | int) and not isinstance(entry, bool):
         return revision_of(_text(located, str(entry), place))
     if not isinstance(entry, dict):
@@ -250,7 +250,7 @@ def settings_of_measures() -> dict[str, dict[str, Any]]:
     }
 
 
-def _latent_settings() -> dict[str, Any]:
+def _latent_settings() -> dict[str, object]:
     """`from` is spelt as in the command; files of one machine (a tuned lens, word counts) have no place in a plan."""
     from babelscope.studies.latent_settings import LatentSettings
 
@@ -259,7 +259,7 @@ def _latent_settings() -> dict[str, Any]:
     return {name.rstrip("_"): hints[name] for name in names}
 
 
-def _circuits_settings() -> dict[str, Any]:
+def _circuits_settings() -> dict[str, object]:
     from babelscope.studies.circuit_settings import CircuitsSettings
 
     hints = get_type_hints(CircuitsSettings)
@@ -278,7 +278,7 @@ def _languages(located: Located) -> tuple[str, ...] | None:
         located.fail(("languages",), str(error))
 
 
-def _listed(located: Located, place: Place) -> list[Any]:
+def _listed(located: Located, place: Place) -> list[object]:
     given = located.data.get(place[0])
     if given is None:
         return []
@@ -295,7 +295,7 @@ def _text(located: Located, value: Any, place: Place) -> str:
     return value
 
 
-def _typed(located: Located, key: str, hint: Any, default: Any) -> Any:
+def _typed(located: Located, key: str, hint: object, default: object) -> Any:
     value = located.data.get(key)
     return default if value is None else _checked(located, value, hint, (key,))
 
@@ -310,7 +310,7 @@ def _choice(located: Located, key: str, allowed: tuple[str, ...], default: str |
     return value
 
 
-def _checked(located: Located, value: Any, hint: Any, place: Place) -> Any:
+def _checked(located: Located, value: Any, hint: object, place: Place) -> Any:
     try:
         found = checked(value, hint)
         refuse_wrong_value(str(place[-1]), hint, found, "got")

@@ -92,7 +92,7 @@ def _work(plan: Plan, corpus: str | None) -> Work:
     )
 
 
-def _contents(work: Work) -> dict[str, Any]:
+def _contents(work: Work) -> dict[str, object]:
     """Hashes of all text that a point reads. Raises the readers' errors, and those of impossible settings."""
     from babelscope.evaluation.items import stories_hash
 
@@ -111,7 +111,7 @@ def _contents(work: Work) -> dict[str, Any]:
     return found
 
 
-def _settled(work: Work) -> dict[str, Any]:
+def _settled(work: Work) -> dict[str, object]:
     """Every setting, the defaults filled in; where texts lie does not count, what they say does."""
     found: dict[str, Any] = {"dtype": work.dtype, "attention": work.attention, "stories": work.stories is not None}
     if work.regions is not None:

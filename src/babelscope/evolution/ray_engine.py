@@ -63,7 +63,7 @@ def _run(ray: Any, todo: list[Point], shared: Task) -> None:
     resources = {"num_cpus": options.ray.cpus, "num_gpus": options.ray.gpus, "max_retries": options.ray.retries}
     task = ray.remote(**resources)(attempt_remotely)
     folder = weights_folder(store, options)
-    queue, waiting = grouped(todo), dict[Any, list[Point]]()
+    queue, waiting = grouped(todo), dict[object, list[Point]]()
     try:
         while queue or waiting:
             while queue and len(waiting) < _slots(ray, options.ray):
@@ -85,7 +85,7 @@ def _run(ray: Any, todo: list[Point], shared: Task) -> None:
 
 def grouped(points: Sequence[Point]) -> list[list[Point]]:
     """Points as tasks: those that share downloaded weights together, so that they are fetched and deleted once."""
-    groups: dict[Any, list[Point]] = {}
+    groups: dict[object, list[Point]] = {}
     for point in points:
         downloaded = point.source is not None and point.source.kind == "hub"
         groups.setdefault(point.source if downloaded else point.key, []).append(point)

@@ -11,7 +11,6 @@ from dataclasses import replace
 from fnmatch import fnmatchcase
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 from babelscope.errors import ModelError
 from babelscope.evolution.plan import revision_of
@@ -59,7 +58,7 @@ def _branches(repository: str) -> list[str]:
     from huggingface_hub import HfApi
 
     try:
-        refs: Any = HfApi().list_repo_refs(repository)
+        refs: object = HfApi().list_repo_refs(repository)
     except Exception as error:
         raise ModelError(f"the revisions of {repository} cannot be listed: {_first_line(error)}") from error
     return list(dict.fromkeys(str(ref.name) for ref in [*refs.branches, *refs.tags]))
@@ -125,7 +124,7 @@ def _on_hub(repository: str, revision: str | None) -> tuple[str, tuple[str, ...]
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     try:
-        facts: Any = HfApi().model_info(repository, revision=revision, files_metadata=False, timeout=30)
+        facts: object = HfApi().model_info(repository, revision=revision, files_metadata=False, timeout=30)
         names = [str(entry.rfilename) for entry in facts.siblings or []]
         return str(facts.sha), _patterns(names)
     except HfHubHTTPError as error:

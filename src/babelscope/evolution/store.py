@@ -104,7 +104,7 @@ class SweepStore:
 
     # -- failures ---------------------------------------------------------------------------------------------------
 
-    def record_failure(self, key: str, facts: Mapping[str, Any]) -> None:
+    def record_failure(self, key: str, facts: Mapping[str, object]) -> None:
         """Keep what went wrong at a point."""
         self.write(f"{FAILED}/{key}.json", to_json(facts))
 
@@ -117,7 +117,7 @@ class SweepStore:
                 with contextlib.suppress(OSError):  # the last one
                     (self.folder / FAILED).rmdir()
 
-    def failure(self, key: str) -> dict[str, Any] | None:
+    def failure(self, key: str) -> dict[str, object] | None:
         """What went wrong at a point, or None."""
         return self._json(f"{FAILED}/{key}.json")
 
@@ -133,7 +133,7 @@ class SweepStore:
             raise RunError(f"{self.url}/{STATE} is damaged: it lists no points")
         return found
 
-    def write_state(self, state: Mapping[str, Any]) -> None:
+    def write_state(self, state: Mapping[str, object]) -> None:
         """Replace sweep.json."""
         self.write(STATE, to_json(state))
 
@@ -169,7 +169,7 @@ class SweepStore:
         for key in sorted(self.keys()):
             text = self.read(f"{key}/{CHECKSUMS}", strict=key not in damaged) or "{}"
             try:
-                stated: Any = parse_json(text, f"{self.url}/{key}/{CHECKSUMS}", RunError)
+                stated: object = parse_json(text, f"{self.url}/{key}/{CHECKSUMS}", RunError)
             except RunError:
                 if key not in damaged:
                     raise
@@ -240,11 +240,11 @@ class SweepStore:
         except (ValueError, OSError) as error:
             raise RunError(f"{self.url}/{name} is damaged, or cannot be read") from error
 
-    def _json(self, name: str) -> dict[str, Any] | None:
+    def _json(self, name: str) -> dict[str, object] | None:
         text = self.read(name)
         if text is None:
             return None
-        found: Any = parse_json(text, f"{self.url}/{name} is damaged: it", RunError)
+        found: object = parse_json(text, f"{self.url}/{name} is damaged: it", RunError)
         return found if isinstance(found, dict) else None
 
     def _put(self, path: Path, name: str) -> None:
@@ -266,12 +266,14 @@ class SweepStore:
             raise Unwritable(f"cannot write to {place}: {error.strerror or error}") from error
 
 
-def _is_point(stated: Any) -> bool:
-    key: Any = stated.get("key") if isinstance(stated, dict) else None
+def _is_point(stated: object) -> bool:
+    if not isinstance(stated, dict):
+        return False
+    key: object = stated.get("key")
     return isinstance(key, str) and key.isalnum() and len(key) < 100 and _shown_as_text(stated)
 
 
-def _shown_as_text(point: dict[str, Any]) -> bool:
+def _shown_as_text(point: dict[str, object]) -> bool:
     return all(point.get(name) is None or isinstance(point[name], str) for name in ("label", "corpus", "model"))
 
 

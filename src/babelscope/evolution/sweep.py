@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from typing import Any
 
 from babelscope.errors import BabelscopeError, InputError, RunError, Unwritable
 from babelscope.evolution.attempt import Compute, Listener, SweepOptions, Task, attempt, weights_folder
@@ -97,14 +96,14 @@ def run_local(todo: list[Point], task: Task) -> None:
             raise BabelscopeError(f"{point.label} failed: {outcome.error}")
 
 
-def status(out: str | os.PathLike[str]) -> list[dict[str, Any]]:
+def status(out: str | os.PathLike[str]) -> list[dict[str, object]]:
     """One row per point of the last plan: label, corpus, key, status, error. Reads only; works beside a running sweep.
 
     Raises RunError when there is no sweep.
     """
     store = SweepStore(out)
     finished = store.keys()
-    rows: list[dict[str, Any]] = []
+    rows: list[dict[str, object]] = []
     for point in store.state()["points"]:
         done = point["key"] in finished
         problem = _problem(store, point["key"]) if done else ""

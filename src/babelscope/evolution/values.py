@@ -9,7 +9,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 _WORDS = {int: "a whole number", float: "a number", str: "a text", bool: "true or false", type(None): "nothing"}
 
 
-def checked(value: Any, hint: Any) -> Any:
+def checked(value: Any, hint: Any) -> object:
     """`value` as `hint` wants it (lists become tuples, whole numbers become floats); ValueError says what is allowed.
 
     >>> checked(["en", "fr"], tuple[str, ...] | None), checked(2, float)

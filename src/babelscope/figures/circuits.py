@@ -30,15 +30,8 @@ from babelscope.figures.palette import language_place
 from babelscope.figures.register import View, figure
 from babelscope.figures.spec import Arrow, Axis, Bars, Boxes, Cells, Code, Dash, Figure, Key, Label, Line, Panel, Rule
 from babelscope.results import Run
-from babelscope.results.schemas.circuits import (
-    Ablation,
-    Behaviour,
-    CrossEdges,
-    CrossFaithfulness,
-    EdgeCurve,
-    HeadFaithfulness,
-    Overlap,
-)
+from babelscope.results.schemas.circuit_edges import CrossEdges, EdgeCurve, Overlap
+from babelscope.results.schemas.circuits import Ablation, Behaviour, CrossFaithfulness, HeadFaithfulness
 from babelscope.stats import percentile
 
 CHANCE = 0.5
@@ -51,10 +44,10 @@ def behaviour(run: Run) -> Figure:
     rows = rows_of(run, Behaviour)
     parts = [part for part in ("split", "stratum", "model") if len({getattr(row, part) for row in rows}) > 1]
     names: list[Label] = [(Code(row.language), *(str(getattr(row, part)) for part in parts)) for row in rows]
-    low, high = [row.low for row in rows], [row.high for row in rows]
-    bars = Bars("accuracy", [row.accuracy for row in rows], low, high,
+    low, high = [row.seen.low for row in rows], [row.seen.high for row in rows]
+    bars = Bars("accuracy", [row.seen.accuracy for row in rows], low, high,
                 colours=tuple(language_place(run, row.language) for row in rows))  # fmt: skip
-    counts = [int(row.n) for row in rows if row.n == row.n]
+    counts = [int(row.seen.n) for row in rows if row.seen.n == row.seen.n]
     few, most = (min(counts), max(counts)) if counts else (0, 0)
     n = f"n = {few} to {most} prompts" if few < most else f"n = {most} prompts" if most else "prompts"
     caption = (
@@ -184,7 +177,10 @@ def edge_faithfulness(run: Run) -> Figure:
             (
                 code,
                 "",
-                [(row.budget, row.faithfulness, row.low, row.high) for row in sorted(its, key=lambda row: row.budget)],
+                [
+                    (row.budget, row.found.faithfulness, row.found.low, row.found.high)
+                    for row in sorted(its, key=lambda row: row.budget)
+                ],
             )
             for code, its in grouped(own, lambda row: row.language)
         ]

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from babelscope.errors import InputError
 from babelscope.figures.spec import Axis, Code
 from babelscope.results import Run
-from babelscope.results.rows import R, Row, read_rows
+from babelscope.results.rows import R, Row, read_rows, rows_frame
 
 T = TypeVar("T")
 Matrix = NDArray[np.float64]
@@ -33,7 +33,8 @@ def rows_of(run: Run, schema: type[R]) -> list[R]:
 
 def frame_of(rows: Iterable[Row]) -> pd.DataFrame:
     """Rows as a table again, with the columns' own names."""
-    return pd.DataFrame([{name.removesuffix("_"): value for name, value in vars(row).items()} for row in rows])
+    every = list(rows)
+    return rows_frame(type(every[0]), every) if every else pd.DataFrame()
 
 
 def in_order(run: Run, languages: Iterable[str]) -> list[str]:

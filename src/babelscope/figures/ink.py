@@ -224,7 +224,7 @@ def _(mark: Arrow, axes: Axes, panel: Panel, text: Text) -> None:
 @ink.register
 def _(mark: Boxes, axes: Axes, panel: Panel, text: Text) -> None:
     for x, y, name, place in zip(mark.x, mark.y, mark.texts, mark.colours):
-        box: dict[str, Any] = {"boxstyle": "round,pad=0.25", "facecolor": colour(place), "edgecolor": "black"}
+        box: dict[str, object] = {"boxstyle": "round,pad=0.25", "facecolor": colour(place), "edgecolor": "black"}
         axes.text(x, y, text(name), ha="center", va="center", size=6.5, zorder=2, bbox={**box, "linewidth": 0.6})
     axes.grid(False)
 

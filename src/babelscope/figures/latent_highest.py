@@ -73,8 +73,8 @@ def latent_highest(run: Run, candidate: str | None = None, lens: str | None = No
     for outcome, place in COLOURS.items():
         own = [at for at, row in enumerate(rows) if row.outcome == outcome]
         if own:
-            parts = ([column[at] for at in own] for column in (values, lows, highs))
-            marks.append(Points(outcome, [float(at) for at in own], *parts, place, large=True))
+            y, low, high = ([column[at] for at in own] for column in (values, lows, highs))
+            marks.append(Points(outcome, [float(at) for at in own], y, low, high, place, large=True))
     least = float(run.summary.get("least", 0.01))
     marks += [Rule(least, "least that counts", dash="dotted"), Rule(0.0)]
     what = "of the chosen language in every pair" if several else "of every candidate"

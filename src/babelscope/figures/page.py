@@ -245,7 +245,7 @@ def _(mark: Line, panel: Panel, layout: Plot) -> list[Plot]:
 @traces.register
 def _(mark: Bars, panel: Panel, layout: Plot) -> list[Plot]:
     order = [one for one in panel.marks if isinstance(one, Bars)].index(mark)
-    tones: Any = [colour(place) for place in mark.colours] if mark.colours else colour(mark.colour)
+    tones: object = [colour(place) for place in mark.colours] if mark.colours else colour(mark.colour)
     pattern = "" if mark.colours else PATTERNS[order % len(PATTERNS)]
     count = len(mark.heights)
     trace: Plot = {
@@ -309,7 +309,7 @@ def _tick(axis: Axis, place: int) -> str:
     return str(place) if axis.names is None else text(axis.names[place])
 
 
-def _scale(palette: str) -> Any:
+def _scale(palette: str) -> object:
     if palette == "sequential":
         return "Viridis"
     # told apart by every common colour vision; plotly's script does not carry PuOr

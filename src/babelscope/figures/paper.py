@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager
 from io import BytesIO
 from pathlib import Path
 from textwrap import wrap
-from typing import Any, Literal
+from typing import Literal
 
 import matplotlib
 from matplotlib.axes import Axes
@@ -30,7 +30,7 @@ from babelscope.results.whole import whole_file
 
 Labels = Literal["code", "name", "own"]
 _NOTEBOOK_DPI = 90
-_STYLE: dict[str, Any] = {
+_STYLE: dict[str, object] = {
     "font.size": 9, "axes.titlesize": 9, "axes.labelsize": 9, "legend.fontsize": 8, "legend.frameon": False,
     "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.color": "#dddddd",
     "grid.linewidth": 0.6, "axes.axisbelow": True, "lines.linewidth": 1.6, "lines.markersize": 4,

@@ -77,8 +77,8 @@ class Axis:
 
 
 @dataclass(frozen=True)
-class Line:
-    """A curve with its band; the band is drawn only where both ends are numbers."""
+class Traced:
+    """Values y at x, each perhaps with an interval along y."""
 
     name: Label
     x: Numbers
@@ -87,6 +87,12 @@ class Line:
     high: Numbers = ()
     colour: int = 0
     """place in the palette; of a language: its place in the run, so that it keeps its colour on the whole page"""
+
+
+@dataclass(frozen=True)
+class Line(Traced):
+    """A curve with its band; the band is drawn only where both ends are numbers."""
+
     dash: Dash = "solid"
     strong: bool = False
     """the line that the others stand beside"""
@@ -120,15 +126,9 @@ class Bars:
 
 
 @dataclass(frozen=True)
-class Points:
+class Points(Traced):
     """Dots, each perhaps with an interval along y, a name beside it, and a text that the page says."""
 
-    name: Label
-    x: Numbers
-    y: Numbers
-    low: Numbers = ()
-    high: Numbers = ()
-    colour: int = 0
     values: Numbers = ()
     """numbers that colour the dots by a scale instead"""
     values_label: str = ""

@@ -28,11 +28,11 @@ STEERED = "steered"
 LIMITS = (0.1, 0.3, 1.0)
 SHARE = Axis("share of answers", low=0.0, high=1.02)
 KINDS: dict[str, tuple[str, int, Callable[[Confusion], float]]] = {
-    "none": ("in the language", 2, lambda row: row.none),
-    "word": ("a foreign word", 5, lambda row: row.word),
-    "line": ("a foreign line", 1, lambda row: row.line),
-    "full": ("all foreign", 3, lambda row: row.full),
-    "skipped": ("too short to tell", 7, lambda row: row.skipped),
+    "none": ("in the language", 2, lambda row: row.kinds.none),
+    "word": ("a foreign word", 5, lambda row: row.kinds.word),
+    "line": ("a foreign line", 1, lambda row: row.kinds.line),
+    "full": ("all foreign", 3, lambda row: row.kinds.full),
+    "skipped": ("too short to tell", 7, lambda row: row.kinds.skipped),
 }
 """kinds of confusion: name, colour, count"""
 
@@ -65,8 +65,8 @@ def repeating(run: Run) -> Callable[[Steered], float]:
     """Share of a condition's answers of which one repeated stretch makes up half of the tokens or more."""
     shares: dict[tuple[object, ...], list[bool]] = {}
     for row in rows_of(run, Answer):
-        if row.tokens > 0 and not isnan(row.repeat):
-            shares.setdefault(_key(row), []).append(2 * row.repeat >= row.tokens)
+        if row.judged.tokens > 0:
+            shares.setdefault(_key(row), []).append(row.judged.loops)
 
     def share(row: Steered) -> float:
         own = shares.get(_key(row))
@@ -92,7 +92,7 @@ def steering_success(run: Run, pair: str | None = None) -> Figure:
         Bars("success", [row.success for row in rows], [row.success_low for row in rows],
              [row.success_high for row in rows], language_place(run, rows[0].target)),
         Bars("repeating answers", [repeats(row) for row in rows], colour=7),
-        Bars("broken letters", [row.broken_share for row in rows], colour=5),
+        Bars("broken letters", [row.written.broken_share for row in rows], colour=5),
     ]  # fmt: skip
     marks = [mark for mark in marks if isinstance(mark, Bars) and any(value == value for value in mark.heights)]
     marks += _random_strip(run, pair)
@@ -177,9 +177,9 @@ def steering_strength(run: Run, pair: str | None = None) -> Figure:
                 large=True,
             )
         )
-        known = [row for row in faith if (row.method, row.layer) == (method, layer) and row.value == row.value]
-        said.append(Points(name, [row.alpha for row in known], [row.value for row in known],
-                           [row.low for row in known], [row.high for row in known], place))  # fmt: skip
+        known = [row for row in faith if (row.method, row.layer) == (method, layer) and not isnan(row.kept.value)]
+        said.append(Points(name, [row.alpha for row in known], [row.kept.value for row in known],
+                           [row.kept.low for row in known], [row.kept.high for row in known], place))  # fmt: skip
     success += _random_strip(run, pair)
     x = Axis("strength α")
     panels = [
@@ -207,7 +207,7 @@ def steering_front(run: Run, pair: str | None = None) -> Figure:
         for large in (False, True):
             kept = [row for row in own if (row.front_share >= 0.5) is large]
             texts = tuple(
-                f"layer {row.layer:g}, α {row.alpha:g}, longest repeat {row.repeat:.1f} tokens" for row in kept
+                f"layer {row.layer:g}, α {row.alpha:g}, longest repeat {row.written.repeat:.1f} tokens" for row in kept
             )
             if kept:
                 name = "" if large and len(kept) < len(own) else method
@@ -260,6 +260,10 @@ def _methods(run: Run) -> list[View]:
     return [View(name, {"method": name}) for name in names]
 
 
+def _random(row: Steered) -> float:
+    return row.random_neurons if isnan(row.random) else row.random
+
+
 @figure("steering", "table:steering", views=_methods, choose="Method")
 def steering_pairs(run: Run, method: str | None = None) -> Figure:
     """Success from every source to every target, at the setting chosen under the study's limit; reported documents."""
@@ -271,7 +275,7 @@ def steering_pairs(run: Run, method: str | None = None) -> Figure:
             first.setdefault((row.source, row.target), row)
     sources, targets = distinct(a for a, _ in first), distinct(b for _, b in first)
     panels: list[Panel] = []
-    for title, value in (("success", lambda row: row.success), ("random edits", lambda row: row.random)):
+    for title, value in (("success", lambda row: row.success), ("random edits", _random)):
         grid = np.full((len(sources), len(targets)), np.nan)
         for (source, target), row in first.items():
             grid[sources.index(source), targets.index(target)] = value(row)
@@ -308,7 +312,7 @@ def confusion_rates(
     rows = [row for row in every if (row.model, row.task, row.set_) == key]
     languages = [row.language for row in rows]
     low, high = [row.lpr_low for row in rows], [row.lpr_high for row in rows]
-    bars = Bars("answers in the language", [row.lpr for row in rows], low, high,
+    bars = Bars("answers in the language", [row.rates.lpr for row in rows], low, high,
                 colours=tuple(language_place(run, code) for code in languages))  # fmt: skip
     caption = (
         "Share of answers whose every line is in the language that was asked for, of those with a line long enough to "

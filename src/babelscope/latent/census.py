@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from babelscope.errors import InputError
 from babelscope.latent.tokens import TokenSets
 from babelscope.latent.words import WordList
+from babelscope.results.rows import Row
 
 Mask = NDArray[np.bool_]
 REASONS = (
@@ -41,9 +43,10 @@ class Kept:
 
 
 @dataclass(frozen=True)
-class CensusRow:
+class CensusRow(Row):
     """One line of the census: a language as candidate of a pair of source and target."""
 
+    TABLE: ClassVar[str] = "census"
     source: str
     target: str
     language: str

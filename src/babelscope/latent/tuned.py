@@ -28,6 +28,7 @@ from babelscope.json_text import parse_json
 from babelscope.latent.lens import chunk_logits, normed
 from babelscope.latent.running import Text
 from babelscope.models import Batch, Model, Site, capture, over_batches, require
+from babelscope.results.schemas.latent import TunedScore
 from babelscope.results.sealed import read_sealed, save_sealed
 from babelscope.wording import first_line
 
@@ -40,22 +41,6 @@ WANTED_TOKENS = 20
 """times the width: below so many tokens a lens is said to be fitted on too little"""
 Done = Callable[[int], None]
 KEY = "babelscope.tuned_lens"
-
-
-@dataclass(frozen=True)
-class Score:
-    """How near one lens comes to the model's own next word, on the test part of one language."""
-
-    lens: str
-    language: str
-    layer: int
-    positions: int
-    kl: float
-    """mean KL(p_L ‖ q_l), bits"""
-    agreement: float
-    """share of positions with the same likeliest token"""
-    bias: float
-    """KL(mean p_L ‖ mean q_l), bits: what the lens says whatever the text"""
 
 
 @dataclass(frozen=True)
@@ -72,7 +57,7 @@ class TunedLens:
     tokens: int
     penalties: tuple[float, ...] = ()
     """c chosen for each layer (ridge)"""
-    scores: tuple[Score, ...] = ()
+    scores: tuple[TunedScore, ...] = ()
     """on the test part, beside the plain lens"""
 
     def __call__(self, layer: int, hidden: Float[Tensor, "N D"]) -> Float[Tensor, "N D"]:
@@ -104,7 +89,7 @@ class TunedLens:
         facts: Any = parse_json(stored, f"the header of {path}", non_finite=True)
         try:
             belongs = facts["weight_hash"] == model.weight_hash
-            facts["scores"] = tuple(Score(**row) for row in facts["scores"])
+            facts["scores"] = tuple(TunedScore(**row) for row in facts["scores"])
             facts["penalties"] = tuple(map(float, facts["penalties"]))
             if facts["kind"] not in get_args(Kind) or type(facts["tokens"]) is not int:
                 raise ValueError("its kind or its number of tokens")
@@ -212,9 +197,9 @@ def fit_kl(
     return TunedLens("kl", weight.detach(), bias.detach(), model.weight_hash, text.spec, steps * step_tokens)
 
 
-def scored(model: Model, lens: TunedLens | None, text: Text, done: Done | None = None) -> list[Score]:
+def scored(model: Model, lens: TunedLens | None, text: Text, done: Done | None = None) -> list[TunedScore]:
     """KL, agreement and bias of a lens (None: the plain one) by layer and language, on the test part."""
-    found: list[Score] = []
+    found: list[TunedScore] = []
     name = "logit" if lens is None else lens.kind
     for code in text.languages:
         layers = range(model.layers)
@@ -246,7 +231,9 @@ def scored(model: Model, lens: TunedLens | None, text: Text, done: Done | None =
         p, q = own_sum / count, lens_sum / count
         bias = torch.where(p > 0, p * (p.clamp(min=1e-300).log() - q.clamp(min=1e-300).log()), 0.0).sum(1) / log(2)
         found += [
-            Score(name, code, layer, count, float(kl[layer] / count), float(same[layer] / count), float(bias[layer]))
+            TunedScore(
+                name, code, layer, count, float(kl[layer] / count), float(same[layer] / count), float(bias[layer])
+            )
             for layer in layers
         ]
     return found

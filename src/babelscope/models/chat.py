@@ -5,11 +5,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 from babelscope.errors import InputError
 from babelscope.models.model import Model, SpecialTokens
 from babelscope.terms import Chat
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase as Tokenizer
 
 DATE = "26 Jul 2024"
 """every template's today, so that a prompt is the same tomorrow"""
@@ -50,7 +53,7 @@ def prompt_ids(
     return Prompted(found, hashlib.sha256(template.encode()).hexdigest(), rendered[0] if rendered else "")
 
 
-def _template(tokenizer: Any) -> str | None:
+def _template(tokenizer: Tokenizer) -> str | None:
     found = getattr(tokenizer, "chat_template", None)
     return found if isinstance(found, str) else None
 
@@ -63,7 +66,7 @@ def _rendered(model: Model, text: str, system: str | None, template: str) -> str
         raise InputError(f"the chat template of {model.id} refuses these messages: {error}") from error
 
 
-def _apply(tokenizer: Any, messages: Sequence[dict[str, str]], template: str, prompt: bool) -> str:
+def _apply(tokenizer: Tokenizer, messages: Sequence[dict[str, str]], template: str, prompt: bool) -> str:
     # a macro of this name stands before the clock that transformers gives to templates
     dated = "{%- macro strftime_now(format) -%}" + DATE + "{%- endmacro -%}" + template
     return str(
@@ -78,7 +81,7 @@ def _apply(tokenizer: Any, messages: Sequence[dict[str, str]], template: str, pr
     )
 
 
-def end_of_turn(tokenizer: Any) -> int | None:
+def end_of_turn(tokenizer: Tokenizer) -> int | None:
     """The special token that a chat template writes after an answer; None where it writes none."""
     template = _template(tokenizer)
     if template is None:

@@ -67,7 +67,7 @@ def context_of(model: Model) -> Context:
 _ORIGINAL = "original_max_position_embeddings"
 
 
-def _moving(settings: Any) -> Iterator[dict[str, Any]]:
+def _moving(settings: Any) -> Iterator[dict[str, object]]:
     """The settings of rotary embeddings whose frequencies follow the length of a pass, also by kind of layer."""
     if not isinstance(settings, dict):
         return

@@ -182,7 +182,7 @@ class _Writer:
         room = min(self.settings.tokens, self.model.context.limit - ids.shape[1])
         new = torch.zeros(len(part), 0, dtype=torch.long, device=device)
         counts = torch.zeros(len(part), dtype=torch.long, device=device)
-        cache: Any = None
+        cache: object = None
         with edited_rows(self.model, self.conditions, self.flow) as flow:
             flow.rows = conditions_of(len(self.conditions), [condition for _, condition in part], device)
             flow.prompt = mask.sum(1)
@@ -220,11 +220,11 @@ class _Writer:
 
 
 def next_logits(
-    model: Model, ids: Int[Tensor, "B T"], mask: Int[Tensor, "B P"], cache: Any, keep: bool
-) -> tuple[Float[Tensor, "B V"], Any]:
+    model: Model, ids: Int[Tensor, "B T"], mask: Int[Tensor, "B P"], cache: object, keep: bool
+) -> tuple[Float[Tensor, "B V"], object]:
     """Finished float32 logits after the last of `ids`, and the cache; `mask` covers what is cached too."""
     known = _accepted(type(model.hf))
-    named: dict[str, Any] = {"input_ids": ids, "attention_mask": mask, "use_cache": keep, "return_dict": True}
+    named: dict[str, object] = {"input_ids": ids, "attention_mask": mask, "use_cache": keep, "return_dict": True}
     if "position_ids" in known:
         named["position_ids"] = (mask.cumsum(1) - 1).clamp_min(0)[:, -ids.shape[1] :]
     if "logits_to_keep" in known:
@@ -329,7 +329,7 @@ def stop_ids(model: Model) -> tuple[int, ...]:
 TAKEN = frozenset({"eos_token_id", "bos_token_id", "pad_token_id", "decoder_start_token_id", "transformers_version"})
 
 
-def ignored_settings(model: Model) -> dict[str, Any]:
+def ignored_settings(model: Model) -> dict[str, object]:
     """What the model's generation_config asks for and is not done here."""
     generation = getattr(model.hf, "generation_config", None)
     asked: dict[str, Any] = {} if generation is None else generation.to_diff_dict()

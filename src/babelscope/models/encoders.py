@@ -7,9 +7,12 @@ tokenizer puts around a text ([CLS] … [SEP]) is fed, as it was in training, an
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from babelscope.errors import InputError, UnsupportedModel
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase as Tokenizer
 
 
 def is_encoder(hf: Any) -> bool:
@@ -40,7 +43,7 @@ def refuse_next_word(encoder: bool, name: str) -> None:
         )
 
 
-def with_own_tokens(tokenizer: Any, texts: Sequence[str], name: str) -> list[list[int]]:
+def with_own_tokens(tokenizer: Tokenizer, texts: Sequence[str], name: str) -> list[list[int]]:
     """Token ids of each text with what the model's tokenizer puts around it.
 
     Raises InputError where that depends on the language of the text, or is found within it.
@@ -59,7 +62,7 @@ def with_own_tokens(tokenizer: Any, texts: Sequence[str], name: str) -> list[lis
     return encoded
 
 
-def own_tokens(tokenizer: Any) -> tuple[int, int]:
+def own_tokens(tokenizer: Tokenizer) -> tuple[int, int]:
     """How many special tokens a tokenizer puts in front of a text, and behind it."""
     bare: list[int] = tokenizer("a", add_special_tokens=False)["input_ids"]
     whole: list[int] = tokenizer("a", add_special_tokens=True)["input_ids"]

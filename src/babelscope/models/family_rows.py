@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from babelscope.models.families import Family, complete
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
 
 
 def _row(name: str, **row: Any) -> Family:
@@ -190,17 +193,17 @@ _CTRL = _row(
 _XGLM = replace(_OPT, name="xglm", flattens=False, blocks="model.layers", final_norm="model.layer_norm", left_pad=False)
 
 
-def _neox(config: Any) -> Family:
+def _neox(config: PreTrainedConfig) -> Family:
     return replace(_NEOX, parallel=bool(config.use_parallel_residual))
 
 
-def _opt(config: Any) -> Family:
+def _opt(config: PreTrainedConfig) -> Family:
     if config.do_layer_norm_before:
         return _OPT
     return replace(_OPT, name="opt-350m", attention_norm=None, mlp_norm=None, final_norm=None, residual_sum=False)
 
 
-def _falcon(config: Any) -> Family:
+def _falcon(config: PreTrainedConfig) -> Family:
     if config.new_decoder_architecture and getattr(config, "num_ln_in_parallel_attn", None) != 1:
         attention_norm, mlp_norm = "ln_attn", "ln_mlp"
     else:
@@ -222,26 +225,26 @@ def _falcon(config: Any) -> Family:
     )
 
 
-def _bigcode(config: Any) -> Family:
+def _bigcode(config: PreTrainedConfig) -> Family:
     return replace(_GPT2, name="gpt_bigcode", kv_heads=1 if config.multi_query else None, left_pad=True)
 
 
-def _hyperclovax(config: Any) -> Family:
+def _hyperclovax(config: PreTrainedConfig) -> Family:
     row = replace(LLAMA, name="hyperclovax")
     return replace(row, attention_write="post_norm1", mlp_write="post_norm2") if config.use_post_norm else row
 
 
-def _mpt(config: Any) -> Family:
+def _mpt(config: PreTrainedConfig) -> Family:
     # clipped projections are not what attention reads, so heads cannot be patched there
     clipped = config.attn_config.clip_qkv is not None
     return replace(_MPT, attention_output="", attention_write="") if clipped else _MPT
 
 
-def _codegen(config: Any) -> Family:
+def _codegen(config: PreTrainedConfig) -> Family:
     return _CODEGEN if config.num_attention_heads % 4 == 0 else replace(_CODEGEN, attention_output="")
 
 
-ROWS: dict[str, Family | Callable[[Any], Family]] = {
+ROWS: dict[str, Family | Callable[[PreTrainedConfig], Family]] = {
     "bloom": _BLOOM,
     "llama": LLAMA,
     "mistral": replace(LLAMA, name="mistral"),

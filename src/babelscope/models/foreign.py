@@ -34,7 +34,7 @@ def foreign_registrations(root: nn.Module) -> list[tuple[str, int]]:
     return found
 
 
-def _hooks_of_all() -> dict[int, Any]:
+def _hooks_of_all() -> dict[int, object]:
     """Hooks that torch calls for each module of every model."""
     return {
         **getattr(torch_modules, "_global_forward_hooks", {}),
@@ -42,7 +42,7 @@ def _hooks_of_all() -> dict[int, Any]:
     }
 
 
-def _strange(hooks: dict[int, Any]) -> list[int]:
+def _strange(hooks: dict[int, object]) -> list[int]:
     # torch's numbers are never used twice
     return [key for key, one in hooks.items() if not _known(one)]
 
@@ -51,7 +51,7 @@ def _known(one: Any) -> bool:
     return str(getattr(one, "__module__", "")).startswith(_KNOWN)
 
 
-def _put_in_class(kind: type[nn.Module]) -> Any:
+def _put_in_class(kind: type[nn.Module]) -> object:
     """The forward of a class, where it comes out of another file than the class that holds it."""
     holder = next((base for base in kind.__mro__ if "forward" in vars(base)), None)
     put = None if holder is None else inspect.unwrap(vars(holder)["forward"])

@@ -8,7 +8,7 @@ nine tokens, less than hashing the weights, so nothing is kept between programs,
 from __future__ import annotations
 
 import weakref
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from torch import nn
 
@@ -25,7 +25,7 @@ from babelscope.models.registry import digest
 if TYPE_CHECKING:
     from babelscope.models.model import Model
 
-_Fingerprint = tuple[Any, ...]
+_Fingerprint = tuple[object, ...]
 _known: weakref.WeakKeyDictionary[nn.Module, tuple[_Fingerprint, dict[Level, list[Check]]]] = (
     weakref.WeakKeyDictionary()
 )

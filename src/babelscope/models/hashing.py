@@ -7,12 +7,15 @@ import json
 import os
 import time
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from babelscope.models.offload import resident
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
 
 _NO_MATTER = frozenset(
     {
@@ -28,7 +31,7 @@ _COLUMNS = 4096
 
 def weight_hash(parts: dict[str, tuple[nn.Module, str]]) -> str:
     """sha256 over names, shapes, types and bytes of distinct tensors, read through accelerate's hooks."""
-    digest, seen = hashlib.sha256(), set[tuple[Any, ...]]()
+    digest, seen = hashlib.sha256(), set[tuple[object, ...]]()
     for name, (module, own) in sorted(parts.items()):
         resting: Tensor = getattr(module, own)
         if resting.device.type != "meta" and resting.numel():
@@ -63,7 +66,7 @@ def content_sign(tensors: Iterable[Tensor]) -> bytes:
     return digest.digest()
 
 
-def config_hash(config: Any) -> str:
+def config_hash(config: PreTrainedConfig) -> str:
     """sha256 over the settings of a configuration that a hidden state may depend on."""
     settings = {name: value for name, value in config.to_dict().items() if name not in _NO_MATTER}
     return hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()

@@ -8,7 +8,6 @@ B batch · T position · D model width · H query head · K key/value head · E 
 from __future__ import annotations
 
 import copy
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -31,7 +30,7 @@ def projected(model: Model, path: str, site: Site, ids: Tensor) -> tuple[Tensor,
     assert projection is not None
     outputs: list[Tensor] = []
 
-    def keep(_module: Any, _inputs: Any, output: Tensor) -> None:
+    def keep(_module: object, _inputs: object, output: Tensor) -> None:
         outputs.append(output.clone())
 
     handle = projection.register_forward_hook(keep)

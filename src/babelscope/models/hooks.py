@@ -181,11 +181,11 @@ def resume(model: Model, layer: int, hidden: Tensor) -> Generator[None]:
                     block.forward = forward
 
 
-def _passed_over(forward: Callable[..., Any], returns_tuple: bool) -> Callable[..., Any]:
+def _passed_over(forward: Callable[..., object], returns_tuple: bool) -> Callable[..., object]:
     """In this thread a block that hands on what enters it; in others the block as it was."""
     owner = standing()
 
-    def passed_over(hidden_states: Tensor, *rest: Any, **named: Any) -> Any:
+    def passed_over(hidden_states: Tensor, *rest: object, **named: object) -> Any:
         if standing() != owner:
             return forward(hidden_states, *rest, **named)
         return (hidden_states, None) if returns_tuple else hidden_states
@@ -209,7 +209,7 @@ def hooked(entries: Sequence[tuple[Location, Change, bool]]) -> Generator[None]:
             handle.remove()
 
 
-def _attach(location: Location, act: Change, replaces: bool) -> Any:
+def _attach(location: Location, act: Change, replaces: bool) -> object:
     # A pass that another thread makes through the same model is not ours to read or to change, nor one that is made to
     # see the model as it is.
     if location.attach is not None:
@@ -228,7 +228,7 @@ def _attach(location: Location, act: Change, replaces: bool) -> Any:
 
         return location.module.register_forward_pre_hook(before, with_kwargs=True)
 
-    def after(_: nn.Module, __: Any, output: Any) -> Any:
+    def after(_: nn.Module, __: object, output: Any) -> Any:
         if standing() != owner:
             return None
         if isinstance(output, tuple):
@@ -240,7 +240,7 @@ def _attach(location: Location, act: Change, replaces: bool) -> Any:
     return location.module.register_forward_hook(after)
 
 
-def _unflattened(block: nn.Module, act: Change) -> tuple[Change, Any]:
+def _unflattened(block: nn.Module, act: Change) -> tuple[Change, object]:
     """Show `act` a flattened tensor as [B, T, ·], with B and T read off the block's input."""
     shape: list[torch.Size] = []
     owner = standing()
@@ -309,6 +309,6 @@ def hook_count(module: nn.Module) -> int:
     return sum(len(part._forward_hooks) + len(part._forward_pre_hooks) for part in module.modules())  # pyright: ignore[reportPrivateUsage]
 
 
-def no_grad_unless(gradients: bool) -> Any:
+def no_grad_unless(gradients: bool) -> object:
     """The inference context, or nothing where gradients are wanted."""
     return torch.enable_grad() if gradients else torch.inference_mode()

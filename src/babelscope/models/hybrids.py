@@ -9,10 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING
 
 from babelscope.models.families import Family, complete
 from babelscope.models.family_rows import LLAMA
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
 
 _LATENT = replace(
     LLAMA,
@@ -100,11 +103,11 @@ _GRANITE = complete(
 _KIMI = complete(replace(_KEY_LATENT, name="kimi_linear", state_output="self_attn.o_proj", mixed=True))
 
 
-def _latent(config: Any) -> Family:
+def _latent(config: PreTrainedConfig) -> Family:
     return replace(_LATENT if config.q_lora_rank is not None else _KEY_LATENT, name=config.model_type)
 
 
-HYBRIDS: dict[str, Family | Callable[[Any], Family]] = {
+HYBRIDS: dict[str, Family | Callable[[PreTrainedConfig], Family]] = {
     "deepseek_v2": _latent,
     "deepseek_v3": _latent,
     "glm4_moe_lite": _latent,

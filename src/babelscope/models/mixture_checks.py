@@ -126,7 +126,7 @@ def _keep(seen: list[Routed]) -> Callable[[Routed], None]:
     return lambda pairs: seen.append(pairs)
 
 
-def _outputs(outputs: list[Tensor]) -> Callable[[Any, Any, Tensor], None]:
+def _outputs(outputs: list[Tensor]) -> Callable[[object, object, Tensor], None]:
     return lambda _module, _inputs, output: outputs.append(output.clone())
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float, Int
@@ -29,6 +29,9 @@ from babelscope.models.scales import Scales, measure
 from babelscope.models.structure import embeds_tokens, family_of, trunk_of, why_no_neurons
 from babelscope.terms import SpecialTokens
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase as Tokenizer
+
 
 class Model(Places):
     """Any Hugging Face causal language model and its tokenizer, unmodified, on any device or device map.
@@ -44,7 +47,7 @@ class Model(Places):
     def __init__(
         self,
         hf: Any,
-        tokenizer: Any,
+        tokenizer: Tokenizer,
         id: str | None = None,
         revision: str | None = None,
         family: Family | None = None,

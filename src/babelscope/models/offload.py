@@ -54,7 +54,7 @@ def resident(module: nn.Module) -> Generator[None]:
 
 def _hooks(module: nn.Module) -> list[Any]:
     """accelerate's hooks on a module, those that it put in a row too."""
-    hook: Any = getattr(module, "_hf_hook", None)
+    hook: object = getattr(module, "_hf_hook", None)
     return [] if hook is None else [hook, *getattr(hook, "hooks", ())]
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import cached_property
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -22,13 +22,16 @@ from babelscope.models.offload import execution_device, weight_of
 from babelscope.models.routers import mixture_location
 from babelscope.models.scales import Scales
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
+
 
 class Places:
     """The parts of a Hugging Face model as its family's row names them; `Model` is one that can be run."""
 
     hf: Any
     id: str
-    config: Any
+    config: PreTrainedConfig
     """of the text model"""
     family: Family
     scales: Scales
@@ -360,7 +363,7 @@ class Places:
 def matrix(module: nn.Module) -> Float[Tensor, "out in"]:
     """Weight of a linear map as [out, in], also of GPT-2's transposed Conv1D; UnsupportedModel if packed or none."""
     weight = weight_of(module)
-    if weight is None and not module._parameters and not module._buffers:
+    if weight is None and not module._parameters and not module._buffers:  # pyright: ignore[reportPrivateUsage]
         raise UnsupportedModel(f"{type(module).__name__} is no linear map with one weight matrix of its own")
     if not isinstance(weight, Tensor) or not weight.is_floating_point():
         raise UnsupportedModel(

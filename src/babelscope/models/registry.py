@@ -14,7 +14,7 @@ import tomllib
 from collections.abc import Callable
 from dataclasses import asdict, fields, replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from babelscope.errors import InputError
 from babelscope.models.families import Family, Layout, complete
@@ -22,7 +22,10 @@ from babelscope.models.known import ROWS
 from babelscope.outside import blaming, entry_named, loaded, origin
 from babelscope.wording import first_line
 
-Row = Family | Callable[[Any], Family]
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
+
+Row = Family | Callable[["PreTrainedConfig"], Family]
 _registered: dict[str, Row] = {}
 _LAYOUTS = get_args(Layout)
 _OURS = ("origin",)
@@ -52,7 +55,7 @@ def unregister_family(model_type: str) -> None:
         raise InputError(f"no family {model_type!r} was registered")
 
 
-def outside_row(model_type: str, config: Any) -> Family | None:
+def outside_row(model_type: str, config: PreTrainedConfig) -> Family | None:
     """The row that a program or an installed package has for an architecture, if any.
 
     Raises InputError for a row that is none, and for a package's row of a type that is built in.
@@ -92,7 +95,7 @@ def family_from_file(path: str | os.PathLike[str]) -> Family:
     return row_from_data(content, str(file))
 
 
-def row_from_data(content: dict[str, Any], where: str) -> Family:
+def row_from_data(content: dict[str, object], where: str) -> Family:
     """The row that a table of fields describes; `where` names it in errors.
 
     >>> row_from_data({"name": "mine", "blocks": "model.layers", "neurons": "mlp.down_proj"}, "here").levels

@@ -37,8 +37,8 @@ class _OntoExperts(TorchFunctionMode):
         self.sizes, self.act = (count, count + 1), act
 
     def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
+        self, func: Any, types: object, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> object:
         output = func(*args, **(kwargs or {}))
         if func is F.linear and output.shape[-1] in self.sizes:
             return self.act(output)
@@ -56,12 +56,12 @@ def attach_router(mixture: Mixture, act: Callable[[Tensor], Tensor], replaces: b
         value = act(logits.reshape(*shape.of(rows), -1))
         return value.reshape(logits.shape).to(logits.dtype) if replaces else logits
 
-    def enter(_: nn.Module, __: Any) -> None:
+    def enter(_: nn.Module, __: object) -> None:
         if standing() == owner:
             modes.append(_OntoExperts(mixture.count, seen))
             modes[-1].__enter__()
 
-    def leave(_: nn.Module, __: Any, ___: Any) -> None:
+    def leave(_: nn.Module, __: object, ___: object) -> None:
         if standing() == owner and modes:
             modes.pop().__exit__(None, None, None)
 

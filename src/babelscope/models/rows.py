@@ -70,7 +70,7 @@ class Flow:
             return start & (self.places < prompt)
         return (self.places >= prompt - 1) & start
 
-    def read(self, ids: Tensor, mask: Any, past: int) -> None:
+    def read(self, ids: Tensor, mask: object, past: int) -> None:
         """Take note of a pass over `ids` after `past` cached positions."""
         batch, length = ids.shape[:2]
         if isinstance(mask, Tensor) and mask.dim() == 2:

@@ -7,7 +7,7 @@ Where the text model sits inside another one (an image-text model), rows are rea
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
@@ -17,6 +17,9 @@ from babelscope.models.families import Family, find
 from babelscope.models.known import ROWS
 from babelscope.models.mixtures import mixture_of
 from babelscope.models.registry import outside_row
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
 
 NEURONS = (
     "ffn.2",
@@ -108,7 +111,7 @@ def _name(root: nn.Module, module: nn.Module) -> str:
     return next((name for name, part in root.named_modules() if part is module), "")
 
 
-def family_of(hf: Any, config: Any, trunk: Trunk, given: Family | None = None) -> Family:
+def family_of(hf: Any, config: PreTrainedConfig, trunk: Trunk, given: Family | None = None) -> Family:
     """The row of a model: the given one, else registered, built in, or the first known one whose paths all exist.
 
     Raises UnsupportedModel naming the nearest row and the paths that it misses, layer by layer.
@@ -140,7 +143,7 @@ def family_of(hf: Any, config: Any, trunk: Trunk, given: Family | None = None) -
     return _without_neurons(hf, config, trunk)
 
 
-def _without_neurons(hf: Any, config: Any, trunk: Trunk) -> Family:
+def _without_neurons(hf: Any, config: PreTrainedConfig, trunk: Trunk) -> Family:
     """A row of blocks alone: their residual stream can be recorded, and no neurons.
 
     Raises UnsupportedModel where there are no blocks either, or experts that cannot be read.
@@ -163,7 +166,7 @@ def _norm_count(row: Family) -> int:
     return len({row.attention_norm, row.mlp_norm, *behind} - {None})
 
 
-def _encoder_row(hf: Any, config: Any, trunk: Trunk) -> Family:
+def _encoder_row(hf: Any, config: PreTrainedConfig, trunk: Trunk) -> Family:
     found = _regions_row(hf, config, trunk)
     if found is None:
         return _without_neurons(hf, config, trunk)
@@ -171,7 +174,7 @@ def _encoder_row(hf: Any, config: Any, trunk: Trunk) -> Family:
     return found
 
 
-def _built_in(config: Any) -> Family | None:
+def _built_in(config: PreTrainedConfig) -> Family | None:
     known = ROWS.get(config.model_type)
     return known if known is None or isinstance(known, Family) else known(config)
 
@@ -239,7 +242,7 @@ def _told(missing: dict[str, list[int]]) -> str:
     return ", ".join(told(path, layers) for path, layers in missing.items())
 
 
-def _norms_fit(model: nn.Module, row: Family, config: Any) -> bool:
+def _norms_fit(model: nn.Module, row: Family, config: PreTrainedConfig) -> bool:
     """Norms of queries and keys over all heads at once are as wide as all heads: a norm per head is another row."""
     if row.qk_norms is None:
         return True
@@ -256,7 +259,7 @@ def refuse_unreadable(model: nn.Module, row: Family) -> None:
         mixture_of(block, layer, row.name)
 
 
-def _refuse_bypassed(config: Any) -> None:
+def _refuse_bypassed(config: PreTrainedConfig) -> None:
     if getattr(config, "slow_but_exact", False) and getattr(config, "pretraining_tp", 1) > 1:
         raise UnsupportedModel(
             "slow_but_exact with pretraining_tp > 1 bypasses the output projections; "
@@ -307,7 +310,7 @@ def _blocks_of(trunk: Trunk) -> str | None:
     return f"{trunk.path}.{best}" if trunk.path else best
 
 
-def _regions_row(hf: nn.Module, config: Any, trunk: Trunk) -> Family | None:
+def _regions_row(hf: nn.Module, config: PreTrainedConfig, trunk: Trunk) -> Family | None:
     """A row that knows the neurons alone: the one known place of an MLP's output projection that most layers have."""
     path = _blocks_of(trunk)
     blocks = find(hf, path) if path else None
@@ -331,14 +334,14 @@ def _regions_row(hf: nn.Module, config: Any, trunk: Trunk) -> Family | None:
     )
 
 
-def _is_projection(module: nn.Module | None, config: Any) -> bool:
+def _is_projection(module: nn.Module | None, config: PreTrainedConfig) -> bool:
     """A linear map into the residual stream."""
     weight = getattr(module, "weight", None)
     width = getattr(config, "hidden_size", None) or getattr(config, "n_embd", None) or getattr(config, "d_model", None)
     return weight is not None and weight.dim() == 2 and (width is None or int(width) in weight.shape)
 
 
-def why_no_neurons(hf: Any, config: Any, trunk: Trunk) -> str:
+def why_no_neurons(hf: Any, config: PreTrainedConfig, trunk: Trunk) -> str:
     """Why no neurons of a model are known."""
     path = _blocks_of(trunk)
     blocks = find(hf, path) if path else None

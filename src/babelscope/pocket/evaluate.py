@@ -11,6 +11,7 @@ from functools import cache
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from babelscope.pocket.heldout import Example, examples
 from babelscope.pocket.models import LANGUAGES, MAIN, MODELS, PocketModel, get, path
@@ -106,7 +107,7 @@ def cloze(scorer: Scorer, languages: Sequence[str], size: Size) -> Iterator[Row]
     yield {"language": "others"} | asdict(accuracy(pooled))
 
 
-def _groups(scored: Sequence[Example], kind: str) -> Iterator[tuple[str, np.ndarray[Any, Any]]]:
+def _groups(scored: Sequence[Example], kind: str) -> Iterator[tuple[str, NDArray[np.int64]]]:
     """All items; apart, the templates of the IOI task; in the tense task the kinds of verb, or the mark asked for."""
     yield "all", np.arange(len(scored))
     if kind.startswith("ioi"):

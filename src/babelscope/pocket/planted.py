@@ -145,7 +145,7 @@ def _vocabulary() -> list[str]:
     return [*SPECIAL, *words, *(own_name(code) for code in LANGUAGES), *MARKS]
 
 
-def _tokenizer(vocabulary: list[str]) -> Any:
+def _tokenizer(vocabulary: list[str]) -> object:
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 

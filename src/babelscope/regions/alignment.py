@@ -102,6 +102,10 @@ class Negatives:
     facts: Mapping[str, float] = field(default_factory=dict)
 
 
+ANC_DOCUMENTS = 30
+"""below it, an interval of ANC is marked: 0.91 at fifteen skewed documents, 0.94 at thirty (benchmarks/coverage.py)"""
+
+
 def alignment(
     recording: Recording,
     metrics: Sequence[str] | None = None,
@@ -159,6 +163,8 @@ def _result(name: str, found: Float[Tensor, "R P L L"], sentences: int) -> Align
         why = f"fewer than {RAREFY} sentences"
     elif len(found) > 2 and bool(found[1:, :, off].isnan().all()):
         why = "too few sentences are left without a document"
+    elif name == "anc" and not why and len(found) - 1 < ANC_DOCUMENTS:
+        why = f"fewer than {ANC_DOCUMENTS} documents: too narrow where they are skewed"
     return Alignment(name, found[0], low, high, means[0], mean_low, mean_high, why=why)
 
 

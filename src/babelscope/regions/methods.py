@@ -20,7 +20,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
@@ -92,9 +91,9 @@ def localise(
     choices: Choices | None = None,
     like: RegionSet | None = None,
     null: ScoreNull | None = None,
-    facts: Mapping[str, Any] | None = None,
+    facts: Mapping[str, object] | None = None,
     relevance: Float[Tensor, "L D"] | None = None,
-    **changes: Any,
+    **changes: object,
 ) -> RegionSet:
     """Regions of every language by one method, with each neuron's score; `changes` are Choices by name.
 

@@ -42,7 +42,7 @@ class Chart:
     kind: str = "plot"
     variants: list[Variant] = field(default_factory=list[Variant])
     choose: str = "Show"
-    spec: dict[str, Any] = field(default_factory=dict[str, Any])
+    spec: dict[str, object] = field(default_factory=dict[str, object])
     frame: pd.DataFrame | None = None
     twin: str | None = None
     height: int = 380
@@ -61,7 +61,7 @@ class Chart:
             return 90 + across * max([LEAST_PANEL, *needed])
         return max(self.least_width, 150 + max(needed) if needed else 0)
 
-    def data(self) -> dict[str, Any]:
+    def data(self) -> dict[str, object]:
         """What the script gets."""
         views = [{"label": v.label, "figure": v.figure, "table": columns(v.frame)} for v in self.variants]
         table = columns(self.frame) if self.frame is not None else None
@@ -82,7 +82,7 @@ class Table:
     """rows written into the page; the download has all"""
     kind: str = "table"
 
-    def data(self) -> dict[str, Any]:
+    def data(self) -> dict[str, object]:
         """What the download button gets."""
         return {"kind": "table", "name": self.name, "table": columns(self.frame)}
 
@@ -108,7 +108,7 @@ class Prompts:
     frame: pd.DataFrame
     kind: str = "prompts"
 
-    def data(self) -> dict[str, Any]:
+    def data(self) -> dict[str, object]:
         """What the download button gets."""
         return {"kind": "table", "name": self.name, "table": columns(self.frame)}
 

@@ -6,7 +6,6 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import pandas as pd
 
@@ -33,7 +32,7 @@ class Told:
     measures: dict[str, float] = field(default_factory=dict[str, float])
     promotes: list[str] = field(default_factory=list[str])
 
-    def data(self) -> dict[str, Any]:
+    def data(self) -> dict[str, object]:
         """What the script reads; parts that say nothing are left out."""
         return {name: value for name, value in vars(self).items() if value}
 
@@ -47,7 +46,7 @@ class Node:
     head: int | None
     languages: dict[str, Told] = field(default_factory=dict[str, Told])
 
-    def data(self) -> dict[str, Any]:
+    def data(self) -> dict[str, object]:
         """What the script reads."""
         told = {code: one.data() for code, one in self.languages.items()}
         kind = "mlp" if self.head is None else "head"
@@ -63,7 +62,7 @@ class Edge:
     score: float
     language: str
 
-    def data(self) -> dict[str, Any]:
+    def data(self) -> dict[str, object]:
         """What the script reads."""
         return {"from": self.sender, "to": self.receiver, "score": self.score, "language": self.language}
 
@@ -83,7 +82,7 @@ def circuit_drawing(run: Run) -> Block | None:
     shape = heads(run, measures[0]).sizes if measures else {}
     layers = max([shape.get("layer", 0), *(node.layer + 1 for node in nodes.values())])
     count = max([shape.get("head", 0), *(node.head + 1 for node in nodes.values() if node.head is not None)])
-    spec: dict[str, Any] = {
+    spec: dict[str, object] = {
         "layers": layers, "heads": count, "languages": run.languages,
         "names": {code: english_name(code) for code in run.languages},
         "nodes": [node.data() for node in nodes.values()], "edges": [edge.data() for edge in edges],
@@ -147,7 +146,7 @@ def _edges(run: Run, code: str) -> list[Edge]:
 def _stated(run: Run, name: str, code: str) -> Iterator[Edge]:
     """The edges that a circuit file states: as edges, or as the senders and receivers of the steps of a search."""
     try:
-        stated: Any = json.loads(run.file(name).read_text(encoding="utf-8"))
+        stated: object = json.loads(run.file(name).read_text(encoding="utf-8"))
     except (RunError, OSError, ValueError):
         return
     if not isinstance(stated, Mapping):

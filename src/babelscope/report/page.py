@@ -149,7 +149,7 @@ def _finding(finding: Finding, sections: list[dict[str, Any]], prefix: str) -> d
     return {"kind": finding.kind, "text": finding.text, "figure": figure if figure in shown else ""}
 
 
-def _section(run: Run, section: Section, prefix: str, static: bool) -> dict[str, Any]:
+def _section(run: Run, section: Section, prefix: str, static: bool) -> dict[str, object]:
     blocks = [_block(run, block, prefix, static) for block in section.blocks]
     return {
         "id": f"{prefix}-section-{section.title.lower().replace(' ', '-')}",
@@ -162,7 +162,7 @@ def _block(run: Run, block: Block, prefix: str, static: bool) -> dict[str, Any]:
     if isinstance(block, Problem | Nothing):
         return {"kind": block.kind, "title": block.title, "message": block.message}
     say = of_dimensions if run.of_dimensions else str
-    described: dict[str, Any] = {
+    described: dict[str, object] = {
         "id": f"{prefix}-{block.name}",
         "kind": block.kind,
         "title": say(block.title),
@@ -292,7 +292,7 @@ def _comparison(runs: list[Run]) -> dict[str, Any] | None:
     return {"columns": ["model", "LRDS", "SADS", "SKLR", "neurons", "n"], "rows": rows}
 
 
-def _joined(parts: list[Any], between: str) -> str:
+def _joined(parts: list[object], between: str) -> str:
     return between.join(number(part) for part in parts if part is not None)
 
 
@@ -302,7 +302,7 @@ def _listed(value: Any) -> str:
     return ", ".join(str(item) for item in value) if isinstance(value, list | tuple) else str(value or "")
 
 
-def _short(digest: Any) -> str | None:
+def _short(digest: object) -> str | None:
     return str(digest)[:12] if digest else None
 
 

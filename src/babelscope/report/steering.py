@@ -68,8 +68,8 @@ def _outcome(run: Run) -> Block | None:
             "source": row.source, "target": row.target, "condition": row.condition, "method": row.method or None,
             "layer": row.layer if row.layer >= 0 else None, "alpha": row.alpha,
             "success": row.success, "success_low": row.success_low,
-            "success_high": row.success_high, "repeating": repeats(row), "broken_share": row.broken_share,
-            "distinct_2": row.distinct_2, "delta_nll": damage.delta_nll if damage else None,
+            "success_high": row.success_high, "repeating": repeats(row), "broken_share": row.written.broken_share,
+            "distinct_2": row.written.distinct_2, "delta_nll": damage.delta_nll if damage else None,
             "delta_nll_low": damage.delta_nll_low if damage else None,
             "delta_nll_high": damage.delta_nll_high if damage else None, "n": row.n, "p": row.p, "why": row.why,
         })  # fmt: skip

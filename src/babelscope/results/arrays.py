@@ -6,7 +6,6 @@ import contextlib
 import warnings
 from collections.abc import Generator, Hashable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -31,7 +30,7 @@ def _quiet_zarr() -> Generator[None]:
 def write_arrays(root: Path, dataset: xr.Dataset, group: str | None = None) -> None:
     """Adds the variables of `dataset` to a group of the run's store, in chunks of at most 8 MB."""
     dataset = _new_variables(root, _storable(dataset), group)
-    encoding: dict[Hashable, dict[str, Any]] = {
+    encoding: dict[Hashable, dict[str, object]] = {
         name: {"chunks": _chunks(array.shape, array.dtype.itemsize)}
         for name, array in dataset.variables.items()
         if array.ndim

@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 _FORMULA = re.compile("'*[=+\\-@\t\r\n＝＋－＠]")
 
 
-def inert(cell: Any) -> Any:
+def inert(cell: object) -> object:
     """The cell as it is written: text that begins like a formula behind an apostrophe, anything else as it is.
 
     >>> inert("=1+1"), inert("'=1"), inert("a=1"), inert(-1.5)
@@ -26,7 +26,7 @@ def inert(cell: Any) -> Any:
     return f"'{cell}" if isinstance(cell, str) and _FORMULA.match(cell) else cell
 
 
-def original(cell: Any) -> Any:
+def original(cell: object) -> object:
     """The cell that `inert` was given.
 
     >>> original("'=1+1"), original("'tis"), original(2)

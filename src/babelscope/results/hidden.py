@@ -21,7 +21,6 @@ import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock, Timeout
 
@@ -168,10 +167,10 @@ def _leftovers(target: Path) -> Iterator[Path]:
             yield folder
 
 
-def _owner(folder: Path) -> dict[str, Any]:
+def _owner(folder: Path) -> dict[str, object]:
     """What a hidden folder says of its maker; nothing where it does not, or cannot be read."""
     try:
-        stated: Any = json.loads((folder / _OWNER).read_text(encoding="utf-8"))
+        stated: object = json.loads((folder / _OWNER).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return {}
     return stated if isinstance(stated, dict) else {}

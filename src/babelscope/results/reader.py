@@ -198,7 +198,7 @@ def _fetch(url: str, validate: bool) -> Run:
     return run
 
 
-def _manifest(root: Path) -> dict[str, Any]:
+def _manifest(root: Path) -> dict[str, object]:
     manifest: Any = read_json(root / MANIFEST, f"{MANIFEST} of the run {root} is damaged: it", RunError)
     if not isinstance(manifest, dict) or not isinstance(manifest.get("kind"), str):
         raise RunError(f"{root} is not a run: its {MANIFEST} states no kind")

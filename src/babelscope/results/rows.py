@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import MISSING, asdict, dataclass, fields
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import MISSING, Field, dataclass, fields
 from functools import cache
 from math import nan
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar, get_type_hints
 
 from babelscope.errors import RunError
@@ -18,11 +19,23 @@ if TYPE_CHECKING:
 class Row:
     """One row of a table; a field is a column, without the underscore behind a name that Python keeps for itself.
 
+    `field(metadata={"column": "random-cov"})` names a column that Python cannot name.
+
     What is not there is NaN in a number and "" in a text.
     """
 
     TABLE: ClassVar[str]
     """name of the table in a run"""
+
+
+@dataclass(frozen=True)
+class Part:
+    """Columns that several tables have in common: a field of such a type stands for the part's columns, in its place.
+
+    >>> from babelscope.results.schemas.steering import Front
+    >>> rows_frame(Front, []).columns[-3:].tolist()
+    ['distinct_2', 'repeat', 'early_end']
+    """
 
 
 R = TypeVar("R", bound=Row)
@@ -47,21 +60,21 @@ def read_rows(run: Tables, schema: type[R]) -> list[R]:
     if schema.TABLE not in run.tables:
         return []
     frame = run.table(schema.TABLE)
-    columns: dict[str, list[Any]] = {}
-    for name, (wanted, kind, needed) in _columns(schema).items():
-        if wanted in frame.columns:
+    columns: dict[str, list[object]] = {}
+    for one in _columns(schema):
+        if one.name in frame.columns:
             try:
-                columns[name] = [_value(value, kind) for value in frame[wanted].tolist()]
+                columns[one.name] = [_value(value, one.kind) for value in frame[one.name].tolist()]
             except (TypeError, ValueError) as error:
                 raise RunError(
-                    f"the table {schema.TABLE!r} of the run {run.source} holds something else than {kind.__name__} in "
-                    f"its column {wanted!r}"
+                    f"the table {schema.TABLE!r} of the run {run.source} holds something else than "
+                    f"{one.kind.__name__} in its column {one.name!r}"
                 ) from error
-        elif needed:
-            raise RunError(f"the table {schema.TABLE!r} of the run {run.source} has no column {wanted!r}")
+        elif one.needed:
+            raise RunError(f"the table {schema.TABLE!r} of the run {run.source} has no column {one.name!r}")
     if not columns:
         return []
-    return [schema(**dict(zip(columns, values))) for values in zip(*columns.values())]
+    return [_made(schema, dict(zip(columns, values))) for values in zip(*columns.values())]
 
 
 class TableSink(Protocol):
@@ -86,8 +99,8 @@ def rows_frame(schema: type[R], rows: Iterable[R]) -> pd.DataFrame:
     """
     import pandas as pd
 
-    names = {field: column for field, (column, _, _) in _columns(schema).items()}
-    return pd.DataFrame([asdict(row) for row in rows], columns=list(names)).rename(columns=names)
+    columns = _columns(schema)
+    return pd.DataFrame([[one.of(row) for one in columns] for row in rows], columns=[one.name for one in columns])
 
 
 def has_column(run: Tables, table: str, name: str) -> bool:
@@ -95,18 +108,51 @@ def has_column(run: Tables, table: str, name: str) -> bool:
     return table in run.tables and name in run.table(table).columns
 
 
+@dataclass(frozen=True)
+class _Column:
+    name: str
+    kind: type
+    needed: bool
+    of: Callable[[Row], object]
+
+
 @cache
-def _columns(schema: type[Row]) -> dict[str, tuple[str, type, bool]]:
-    """field → column, type, and whether it must be there."""
+def _columns(schema: type[Row | Part], path: str = "") -> tuple[_Column, ...]:
+    """The columns of a class in order, those of its parts in their places; `path`: of the part in its row."""
+    found: list[_Column] = []
+    for one, kind in _typed(schema):
+        if issubclass(kind, Part):
+            found += _columns(kind, f"{path}{one.name}.")
+        else:
+            needed = one.default is MISSING and one.default_factory is MISSING
+            found.append(_Column(_name(one), kind, needed, attrgetter(path + one.name)))
+    return tuple(found)
+
+
+def _name(field: Field[object]) -> str:
+    return field.metadata.get("column", field.name.removesuffix("_"))
+
+
+@cache
+def _typed(schema: type[Row | Part]) -> list[tuple[Field[object], type]]:
     types = get_type_hints(schema)
-    return {
-        one.name: (one.name.removesuffix("_"), types[one.name],
-                   one.default is MISSING and one.default_factory is MISSING)
-        for one in fields(schema)
-    }  # fmt: skip
+    return [(one, types[one.name]) for one in fields(schema)]
 
 
-def _value(value: Any, kind: type) -> Any:
+P = TypeVar("P", bound=Row | Part)
+
+
+def _made(schema: type[P], values: Mapping[str, object]) -> P:
+    given: dict[str, object] = {}
+    for one, kind in _typed(schema):
+        if issubclass(kind, Part):
+            given[one.name] = _made(kind, values)
+        elif _name(one) in values:
+            given[one.name] = values[_name(one)]
+    return schema(**given)
+
+
+def _value(value: Any, kind: type) -> object:
     if value is None or value != value:
         if kind not in (float, str):
             raise ValueError("a number is missing")

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from babelscope.errors import RunError
 
@@ -87,7 +88,7 @@ class Packer:
         fields = {one.name: self.pack(getattr(value, one.name)) for one in dataclasses.fields(value) if one.init}
         return {"class": f"{kind.__module__}:{kind.__qualname__}", "fields": fields}
 
-    def _array(self, value: np.ndarray[Any, Any]) -> str:
+    def _array(self, value: NDArray[np.generic]) -> str:
         if value.dtype.hasobject and all(isinstance(item, str) for item in value.flat):
             value = value.astype(str)
         if value.dtype.hasobject:
@@ -114,7 +115,7 @@ class Packer:
         return name
 
 
-def unpack(packed: Any, folder: Path) -> Any:
+def unpack(packed: object, folder: Path) -> Any:
     """The value that `Packer.pack` turned into JSON and files; raises RunError for what it would not have written."""
     if packed is None or isinstance(packed, bool | int | float | str):
         return packed
@@ -154,16 +155,16 @@ def unpack(packed: Any, folder: Path) -> Any:
             raise RunError("it holds something that no step writes")
 
 
-def _read_array(path: Path) -> np.ndarray[Any, Any]:
+def _read_array(path: Path) -> NDArray[np.generic]:
     large = path.stat().st_size > MAPPED_BYTES
     return np.load(path, mmap_mode="r" if large else None, allow_pickle=False)
 
 
-def _known(name: str) -> Any:
+def _known(name: str) -> type:
     module, _, path = name.partition(":")
     if module.split(".")[0] != _PACKAGE:
         raise RunError(f"it names {name}, which is not babelscope's")
-    found: Any = importlib.import_module(module)
+    found: object = importlib.import_module(module)
     for part in path.split("."):
         found = getattr(found, part)
     if not (isinstance(found, type) and dataclasses.is_dataclass(found)):

@@ -3,28 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from statistics import median
 
 from babelscope.corpora import ParallelCorpus
+from babelscope.results.schemas.steering import Ceiling
 from babelscope.stats import wilson
 from babelscope.steering.confusion import OfflineRule, normalised
 from babelscope.steering.identify import UNSPACED, long_enough, script
-
-
-@dataclass(frozen=True)
-class Ceiling:
-    """Right identifications of held-out references of one language: no rate can be higher and mean anything."""
-
-    language: str
-    ceiling: float
-    low: float
-    high: float
-    n: int
-    length: int
-    """words a line is cut to; letters in a script without blanks"""
-    script: float
-    """share of references that pass the script's test"""
 
 
 def ceilings(judge: OfflineRule, corpus: ParallelCorpus, texts: Sequence[str]) -> list[Ceiling]:

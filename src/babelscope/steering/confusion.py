@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
 
+from babelscope.results.schemas.steering import Kinds, Rates
 from babelscope.steering.identify import SHARE, TOKENS, LineIdentifier, long_enough, script, script_share
 
 Kind = Literal["full", "line", "word", "none", "skipped"]
@@ -138,20 +139,12 @@ _LATIN_WORD = re.compile(r"(?<![^\W\d_])[a-z]{4,}")
 """four or more lower-case Latin letters that no other letter stands before"""
 
 
-@dataclass(frozen=True)
-class Rates:
-    """Pass rates of the answers of one set and language."""
-
-    answers: int
-    counted: int
-    lpr: float
-    """share of answers whose every line is in the target"""
-    acc: float
-    """mean share of right lines"""
-    wpr: float
-    """among those that pass by line, the share without an English word; NaN where words cannot be told"""
-    lcpr: float
-    """harmonic mean of lpr and wpr (ours)"""
+def kinds_of(kinds: Sequence[str]) -> Kinds:
+    """How many answers are of each kind."""
+    return Kinds(
+        full=kinds.count("full"), line=kinds.count("line"), word=kinds.count("word"), none=kinds.count("none"),
+        skipped=kinds.count("skipped"),
+    )  # fmt: skip
 
 
 def rates(answers: Sequence[Answer]) -> Rates:

@@ -20,6 +20,8 @@ RANDOM, RANDOM_COV, SHUFFLED, THIRD, NEURONS, PROMPTED = (
     "random", "random-cov", "shuffled", "third", "random-neurons", "prompted",
 )  # fmt: skip
 UNSTEERED, STEERED = "unsteered", "steered"
+CONTROLS = (RANDOM, RANDOM_COV, SHUFFLED, THIRD, NEURONS)
+"""each a column of the table `steering` where it was drawn"""
 
 
 def generator_of(*parts: object) -> np.random.Generator:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -135,7 +134,7 @@ def front_shares(
     return hits / draws
 
 
-def _weighted(table: Float[Array, "n G"], counts: NDArray[Any]) -> Float[Array, " n"]:
+def _weighted(table: Float[Array, "n G"], counts: NDArray[np.int64]) -> Float[Array, " n"]:
     known = ~np.isnan(table)
     weight = (known * counts).sum(1)
     total = (np.nan_to_num(table) * counts).sum(1)

@@ -17,6 +17,7 @@ from babelscope.errors import InputError, NonFinite
 from babelscope.models import Batch, Model, over_batches, require
 from babelscope.models.rows import Flow, RowEdit, edited_rows
 from babelscope.regions.perplexity import token_losses
+from babelscope.results.schemas.steering import Continued, Kept
 from babelscope.stats import Interval, jackknife_t, ratio_t
 from babelscope.steering.controls import generator_of
 
@@ -142,29 +143,12 @@ def _like(place: int, lengths: dict[int, int], count: int, seed: int) -> list[in
     return generator_of("like", seed, place).permutation(pool)[:count].tolist()
 
 
-@dataclass(frozen=True)
-class Fidelity:
-    """How much of what the unsteered answer says stands in the steered one, in units of a translation."""
-
-    value: float
-    low: float
-    high: float
-    gain: float
-    """mean r of the answers, nats a token"""
-    reference: float
-    """mean r* of translations"""
-    reference_low: float
-    reference_high: float
-    n: int
-    why: str = ""
-
-
 def fidelity(
     gains: Float[Array, " n"],
     documents: Sequence[str],
     reference: Float[Array, " m"],
     reference_documents: Sequence[str] | None = None,
-) -> Fidelity:
+) -> Kept:
     """F = mean r / mean r*, its interval by leaving documents out of r, r* held as measured.
 
     `reference_documents`: those of the sentences of r*; each its own where they are not given.
@@ -180,9 +164,9 @@ def fidelity(
     elif n == 0:
         why = "no answer is in the target"
     if why:
-        return Fidelity(nan, nan, nan, r.value, star.value, star.low, star.high, n, why)
+        return Kept(nan, nan, nan, r.value, star.value, star.low, star.high, n, why)
     value, low, high = (end / star.value for end in (r.value, r.low, r.high))
-    return Fidelity(value, low, high, r.value, star.value, star.low, star.high, n, r.why)
+    return Kept(value, low, high, r.value, star.value, star.low, star.high, n, r.why)
 
 
 def _jackknife(values: Float[Array, " n"], documents: Sequence[str]) -> Interval:
@@ -194,17 +178,6 @@ def _jackknife(values: Float[Array, " n"], documents: Sequence[str]) -> Interval
     left = [float(kept[np.array([name != one for name in names])].mean()) for one in dict.fromkeys(names)
             if any(name != one for name in names)]  # fmt: skip
     return jackknife_t(float(kept.mean()), left)
-
-
-@dataclass(frozen=True)
-class Continued:
-    """Whether a steered model finds the translation that follows: NLL after others minus after its own; hits."""
-
-    gain: float
-    hits: float
-    chance: float
-    n: int
-    why: str = ""
 
 
 def continuation(

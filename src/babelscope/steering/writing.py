@@ -3,43 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from babelscope.regions.identification import broken_share, distinct
+from babelscope.results.schemas.steering import Judged, Written
 from babelscope.steering.confusion import Answer, Judge
 
 NAN = float("nan")
-
-
-@dataclass(frozen=True)
-class Judged:
-    """An answer as a row of the table `answers`."""
-
-    text: str
-    kind: str
-    """of confusion: full, line, word, none, skipped"""
-    success: float
-    """share of counted lines in the target; NaN of none"""
-    all_target: bool
-    all_source: bool
-    all_other: bool
-    """every line in one language that is neither"""
-    unknown: bool
-    """no line whose language could be told"""
-    identified: str
-    """languages of the counted lines, by blanks"""
-    tokens: int
-    reason: str
-    broken_share: float
-    distinct_1: float
-    distinct_2: float
-    repeat: int
-    """tokens of the longest stretch that stands twice"""
-
-    @property
-    def loops(self) -> bool:
-        """Whether a stretch of half the answer or more stands twice: text that looks like a language, and is none."""
-        return self.tokens > 0 and 2 * self.repeat >= self.tokens
 
 
 def judged(judge: Judge, text: str, target: str, source: str, tokens: Sequence[int] = (), reason: str = "") -> Judged:
@@ -77,3 +46,26 @@ def longest_repeat(tokens: Sequence[int]) -> int:
         middle = (low + high + 1) // 2
         low, high = (middle, high) if twice(middle) else (low, middle - 1)
     return low
+
+
+def written_means(rows: Sequence[Judged]) -> Written:
+    """Shares and means over answers; what an answer is like beside the language that is read in it."""
+    n = max(len(rows), 1)
+
+    def mean(values: Sequence[float]) -> float:
+        known = [value for value in values if value == value]
+        return sum(known) / len(known) if known else NAN
+
+    return Written(
+        all_target=sum(one.all_target for one in rows) / n,
+        looping=mean([float(one.loops) for one in rows if one.all_target]),
+        all_source=sum(one.all_source for one in rows) / n,
+        all_other=sum(one.all_other for one in rows) / n,
+        unknown=sum(one.unknown for one in rows) / n,
+        skipped=sum(one.kind == "skipped" for one in rows) / n,
+        broken_share=mean([one.broken_share for one in rows]),
+        distinct_1=mean([one.distinct_1 for one in rows]),
+        distinct_2=mean([one.distinct_2 for one in rows]),
+        repeat=mean([float(one.repeat) for one in rows]),
+        early_end=sum(one.reason == "end" for one in rows) / n,
+    )

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
-import pandas as pd
 import torch
 
 from babelscope.corpora import ParallelCorpus
@@ -14,7 +12,10 @@ from babelscope.models import Model
 from babelscope.regions.alignment import alignment
 from babelscope.regions.recording import Recording
 from babelscope.regions.residual import MEASURES, record_residual, shuffled
+from babelscope.regions.routed import Routing
 from babelscope.regions.routing import routing_recording
+from babelscope.results.rows import write_rows
+from babelscope.results.schemas.latent import RouterAlignment
 from babelscope.studies.latent_tables import alignment_frame
 from babelscope.studies.progress import Progress
 from babelscope.studies.steps import Sink
@@ -42,27 +43,25 @@ def write_alignment_sites(
     if "router" in sites:
         if recording.routing is None:
             raise InputError(f"--alignment-sites router: {model.id} is no mixture of experts; it has no routers")
-        run.table("alignment_router", _router_frame(recording, seed))
+        write_rows(run, RouterAlignment, _router_rows(recording.routing, seed))
 
 
-def _router_frame(recording: Recording, seed: int) -> pd.DataFrame:
+def _router_rows(routing: Routing, seed: int) -> list[RouterAlignment]:
     """Every metric on centred routing probabilities, by layer with a router and pair of languages."""
-    assert recording.routing is not None
-    routing = recording.routing
     routed = routing_recording(routing)
     nulls = [alignment(shuffled(routed, seed + draw), MEASURES) for draw in range(SHUFFLES)]
-    rows: list[dict[str, Any]] = []
+    rows: list[RouterAlignment] = []
     for place, one in enumerate(alignment(routed, MEASURES)):
         null = torch.stack([drawn[place].values for drawn in nulls]).mean(0)
-        for layer in range(routed.layers):
-            for second, code in enumerate(routed.languages):
-                for first in range(second):
-                    rows.append({
-                        "metric": one.metric, "layer": routing.layers[routing.measured[layer]],
-                        "language": routed.languages[first], "other": code,
-                        "value": float(one.values[layer, first, second]),
-                        "value_low": float(one.low[layer, first, second]),
-                        "value_high": float(one.high[layer, first, second]),
-                        "shuffled": float(null[layer, first, second]), "n": len(routed.ids),
-                    })  # fmt: skip
-    return pd.DataFrame(rows)
+        rows += [
+            RouterAlignment(
+                metric=one.metric, layer=routing.layers[routing.measured[layer]],
+                language=routed.languages[first], other=code, value=float(one.values[layer, first, second]),
+                value_low=float(one.low[layer, first, second]), value_high=float(one.high[layer, first, second]),
+                shuffled=float(null[layer, first, second]), n=len(routed.ids),
+            )
+            for layer in range(routed.layers)
+            for second, code in enumerate(routed.languages)
+            for first in range(second)
+        ]  # fmt: skip
+    return rows

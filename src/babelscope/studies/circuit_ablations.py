@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from babelscope.circuits.core.nodes import Head
 from babelscope.circuits.heads.ablation import matched_random, windows
 from babelscope.circuits.heads.labels import CANDIDATE
 from babelscope.models import Model
+from babelscope.results.rows import rows_frame, write_rows
+from babelscope.results.schemas.circuits import Ablation, Selective
 from babelscope.studies import circuit_tables as tables
 from babelscope.studies.circuit_measures import Measured
 from babelscope.studies.circuit_roles import ALSO, role_rows
@@ -36,20 +36,19 @@ def write_ablations(
     """Tables `ablation`, `ffn_windows` and `selectivity`: every set of heads and FFNs taken out, in every language."""
     sets = _ablation_sets(model, settings, done)
     scores: dict[str, Array] = {}
-    rows: list[dict[str, Any]] = []
+    rows: list[Ablation] = []
     with progress("ablation", len(everything) * len(sets), "sets") as step:
         for code, pairs in everything.items():
             found, scores[code] = tables.ablation_rows(model, code, pairs, sets, settings.ablation, settings.seed)
             rows += found
             step(len(sets))
-    frame = pd.DataFrame(rows)
-    wide = frame["set"].str.startswith("ffn window")
-    for name, chosen in (("ablation", ~wide), ("ffn_windows", wide)):
-        if chosen.any():
-            run.table(name, frame.loc[chosen].reset_index(drop=True))
+    for name, wide in ((Ablation.TABLE, False), ("ffn_windows", True)):
+        chosen = [row for row in rows if row.set_.startswith("ffn window") == wide]
+        if chosen:
+            run.table(name, rows_frame(Ablation, chosen))
     selective = tables.selectivity_rows(sets, scores, everything, settings.seed)
     if selective:
-        run.table("selectivity", pd.DataFrame(selective))
+        write_rows(run, Selective, selective)
 
 
 def _ablation_sets(model: Model, settings: CircuitsSettings, done: Mapping[str, Measured]) -> list[AblationSet]:
@@ -61,8 +60,8 @@ def _ablation_sets(model: Model, settings: CircuitsSettings, done: Mapping[str, 
         suffix = f" ({code})" if len(done) > 1 else ""
         named: dict[str, list[Head]] = {}
         for row in role_rows(code, language.found, language.roles, task):
-            if row["role"] != ALSO:
-                named.setdefault(str(row["role"]), []).append(Head(row["layer"], row["head"]))
+            if row.role != ALSO:
+                named.setdefault(row.role, []).append(Head(row.layer, row.head))
         for role, heads in named.items():
             chosen = tuple(dict.fromkeys(heads))
             sets.append(AblationSet(f"{role}{suffix}", chosen, code))

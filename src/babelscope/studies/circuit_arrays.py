@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -20,7 +19,7 @@ def head_arrays(model: Model, done: Mapping[str, Measured]) -> xr.Dataset:
     """Effects of heads and MLPs in every language, and attention between roles, labelled."""
     codes = list(done)
     half = ("language", "layer", "head")
-    data: dict[str, Any] = {
+    data: dict[str, object] = {
         "activation_patching": (half, np.stack([done[code].activation.heads() for code in codes])),
         "path_logits": (half, np.stack([done[code].path.heads() for code in codes])),
         "mlp_patching": (("language", "layer"), np.stack([done[code].activation.mlps() for code in codes])),
@@ -58,7 +57,7 @@ def head_arrays(model: Model, done: Mapping[str, Measured]) -> xr.Dataset:
     return xr.Dataset(data, coords=coords)
 
 
-def _common(parts: Iterable[Mapping[str, Any]]) -> list[str]:
+def _common(parts: Iterable[Mapping[str, object]]) -> list[str]:
     every = list(parts)
     return [name for name in every[0] if all(name in part for part in every)] if every else []
 

@@ -31,6 +31,16 @@ from babelscope.circuits.heads.routes import SWEEP, THRESHOLD, Routes, flow_rout
 from babelscope.errors import InputError, TaskError
 from babelscope.models import Model
 from babelscope.results import RunWriter
+from babelscope.results.rows import rows_frame
+from babelscope.results.schemas.circuit_edges import (
+    Agreed,
+    CrossEdges,
+    EdgeCurve,
+    NodeClass,
+    NodeCurve,
+    Overlap,
+)
+from babelscope.studies.circuit_curves import edge_rows, node_rows
 from babelscope.studies.progress import Progress, silent
 from babelscope.tasks import PromptPair, build, task_named
 from babelscope.terms import Construction, Counted, Half, Slope
@@ -86,8 +96,8 @@ class Edges:
     arrays: xr.Dataset
     tables: dict[str, pd.DataFrame]
     circuits: dict[str, Circuit]
-    summary: dict[str, Any]
-    settings: dict[str, Any] = field(default_factory=dict[str, Any])
+    summary: dict[str, object]
+    settings: dict[str, object] = field(default_factory=dict[str, object])
 
     def write(
         self, run: RunWriter, table: Callable[[str, pd.DataFrame], None], files: Mapping[str, str], arrays: bool = True
@@ -150,7 +160,7 @@ def find_edges(
     wiring = Wiring.of(model)
     halves = {code: halved(pairs) for code, pairs in prompts.items()}
     found: dict[str, _Language] = {}
-    rows: list[dict[str, Any]] = []
+    rows: list[Agreed] = []
     for code, (ranking, testing) in halves.items():
         found[code] = _language(
             model,
@@ -180,21 +190,30 @@ def find_edges(
     with progress("circuits of each language on every other", sum(map(len, tests.values())), "prompts") as step:
         beside = transfer.Beside(own, settings.random, settings.seed)
         crossed = transfer.cross_faithfulness(model, circuits, tests, beside, settings.ablation, done=step)
+    classes = [
+        row
+        for a, b in combinations(circuits, 2)
+        for row in transfer.class_rows(a, b, transfer.classify(circuits[a], circuits[b]))
+    ]
+    grouped = wiring.heads != wiring.kv_heads
+    counted = f"{settings.counted}: not comparable with MIB" if grouped else settings.counted
+    curves = [
+        row
+        for code, x in found.items()
+        for row in edge_rows(code, x.curves, x.half, settings.construction, counted, settings.seed)
+    ]
+    node_curves = [row for code, x in found.items() for row in node_rows(code, x.by_node, x.half, settings.seed)]
     tables = {
-        "agreement": rows,
-        "edge_curve": [row for code, each in found.items() for row in _curve_rows(code, each, settings, wiring)],
-        "node_curve": [row for code, each in found.items() for row in _node_rows(code, each, settings)],
-        "overlap": _overlap_rows(settings, found, circuits),
-        "cross_edges": crossed,
-        "classification": [
-            row
-            for a, b in combinations(circuits, 2)
-            for row in transfer.class_rows(a, b, transfer.classify(circuits[a], circuits[b]))
-        ],
+        Agreed.TABLE: rows_frame(Agreed, rows),
+        EdgeCurve.TABLE: rows_frame(EdgeCurve, curves),
+        NodeCurve.TABLE: rows_frame(NodeCurve, node_curves),
+        Overlap.TABLE: rows_frame(Overlap, _overlap_rows(settings, found, circuits)),
+        CrossEdges.TABLE: rows_frame(CrossEdges, crossed),
+        NodeClass.TABLE: rows_frame(NodeClass, classes),
     }
     return Edges(
         _arrays(model, settings, found),
-        {name: pd.DataFrame(listed) for name, listed in tables.items()},
+        tables,
         circuits,
         _summary(found, circuits, crossed, size, wiring),
         asdict(settings),
@@ -297,51 +316,10 @@ def node_effects(nodes: NodeScores) -> dict[Head | MLP | Mixer, float]:
     return found | {MLP(layer): float(value) for layer, value in enumerate(nodes.mlps)}
 
 
-def _curve_rows(code: str, found: _Language, settings: EdgeSettings, wiring: Wiring) -> list[dict[str, Any]]:
-    """f at each budget of both rankings of edges, with the area that the ranking is made for and its interval."""
-    grouped = wiring.heads != wiring.kv_heads
-    counted = f"{settings.counted}: not comparable with MIB" if grouped else settings.counted
-    told = {"construction": settings.construction, "edges_counted": counted, "half": found.half}
-    return _areas(code, found.curves, "edges", told, settings.seed)
-
-
-def _node_rows(code: str, found: _Language, settings: EdgeSettings) -> list[dict[str, Any]]:
-    """The same of circuits of heads and MLPs, ranked by attribution patching."""
-    return _areas(code, found.by_node, "nodes", {"half": found.half}, settings.seed)
-
-
-def _areas(
-    code: str, curves: Mapping[Area, Curve], counted: str, told: Mapping[str, str], seed: int
-) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = []
-    for area, curve in curves.items():
-        whole, scored = curve.interval(seed=seed), curve.scored
-        for share, size, f in zip(curve.budgets, curve.sizes, scored.intervals(seed=seed)):
-            rows.append(
-                {
-                    "language": code,
-                    "area": area,
-                    "ranked_by": "signed scores" if area == "cpr" else "absolute scores",
-                    **told,
-                    "prompts": len(scored.whole),
-                    "budget": share,
-                    counted: size,
-                    "faithfulness": f.value,
-                    "low": f.low,
-                    "high": f.high,
-                    "value": whole.value,
-                    "value_low": whole.low,
-                    "value_high": whole.high,
-                    "why": "" if scored.defined else "the whole model scores as the empty circuit",
-                }
-            )
-    return rows
-
-
 def _overlap_rows(
     settings: EdgeSettings, found: Mapping[str, _Language], circuits: Mapping[str, Circuit]
-) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = []
+) -> list[Overlap]:
+    rows: list[Overlap] = []
     for a, b in combinations(found, 2):
         first, second = found[a], found[b]
         controls = None
@@ -361,7 +339,7 @@ def _overlap_rows(
 def _arrays(model: Model, settings: EdgeSettings, found: Mapping[str, _Language]) -> xr.Dataset:
     half, tau = ("language", "layer", "head"), settings.threshold
     sweep = np.stack([x.routes.heads.mean(1) for x in found.values()])
-    data: dict[str, Any] = {
+    data: dict[str, object] = {
         "head_frequency": (half, np.stack([x.routes.frequency(tau) for x in found.values()])),
         "mlp_frequency": (("language", "layer"), np.stack([x.routes.mlp_frequency(tau) for x in found.values()])),
         "head_frequency_sweep": (("language", "threshold", "layer", "head"), sweep),
@@ -381,10 +359,10 @@ def _arrays(model: Model, settings: EdgeSettings, found: Mapping[str, _Language]
 def _summary(
     found: Mapping[str, _Language],
     circuits: Mapping[str, Circuit],
-    crossed: Sequence[Mapping[str, Any]],
+    crossed: Sequence[CrossEdges],
     size: int,
     wiring: Wiring,
-) -> dict[str, Any]:
+) -> dict[str, object]:
     return {
         "edges": {code: circuit.size for code, circuit in circuits.items()},
         "edges_asked": size,

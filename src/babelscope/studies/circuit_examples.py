@@ -3,35 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 from babelscope.models import Model
+from babelscope.results.schemas.circuits import ExampleToken
 from babelscope.tasks.prompts import PromptPair
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase as Tokenizer
 
 EXAMPLES = 3
 """prompts of each language, of different templates where there are so many"""
 _HALF = "\ufffd"
 
 
-def example_rows(model: Model, language: str, pairs: Sequence[PromptPair]) -> list[dict[str, Any]]:
+def example_rows(model: Model, language: str, pairs: Sequence[PromptPair]) -> list[ExampleToken]:
     """A row for each token of the first prompts of different templates: its text, and the role that it stands in."""
     return [
-        {
-            "language": language,
-            "example": place,
-            "position": position,
-            "token": text,
-            "role": next((role for role, (start, end) in pair.roles.items() if start <= position < end), ""),
-            "answer": model.tokenizer.decode(list(pair.target)),
-            "foil": model.tokenizer.decode(list(pair.foil)),
-            "template": pair.template,
-        }
+        ExampleToken(
+            language=language, example=place, position=position, token=text,
+            role=next((role for role, (start, end) in pair.roles.items() if start <= position < end), ""),
+            answer=model.tokenizer.decode(list(pair.target)), foil=model.tokenizer.decode(list(pair.foil)),
+            template=pair.template,
+        )
         for place, pair in enumerate(_different(pairs))
         for position, text in enumerate(token_texts(model.tokenizer, pair.clean))
-    ]
+    ]  # fmt: skip
 
 
-def token_texts(tokenizer: Any, ids: Sequence[int]) -> list[str]:
+def token_texts(tokenizer: Tokenizer, ids: Sequence[int]) -> list[str]:
     """What each token adds to the text; a letter that several tokens make up stands with the last of them."""
     texts: list[str] = []
     before = ""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,11 +12,11 @@ from babelscope.circuits.core.nodes import MLP, Head, Sender
 from babelscope.circuits.heads.labels import CANDIDATE, Evidence, evidence
 from babelscope.circuits.heads.roles import Roles
 from babelscope.circuits.patching.search import Found, Search
+from babelscope.results.schemas.circuits import FoundFFN, Role
 from babelscope.stats import welch_t
 from babelscope.tasks import Task
 from babelscope.tasks.steps import Label
 
-Rows = list[dict[str, Any]]
 ALSO = "also acts after knock-out"
 """a head that acts on the logits when others are knocked out, but no more than before"""
 
@@ -35,12 +34,12 @@ class Named:
         return not self.role.startswith(CANDIDATE)
 
 
-def role_rows(language: str, found: Search, roles: Roles, task: Task) -> Rows:
+def role_rows(language: str, found: Search, roles: Roles, task: Task) -> list[Role]:
     """A label for every head that the search found, with the number that earns it and the effect that found it.
 
     Effects after a knock-out are in shares of the unablated logit difference, beside those before and their growth.
     """
-    rows: Rows = []
+    rows: list[Role] = []
     for step in found.steps:
         if step.effects is None:
             continue
@@ -51,27 +50,14 @@ def role_rows(language: str, found: Search, roles: Roles, task: Task) -> Rows:
             named = name_head(step, node, roles, found, task)
             place = step.effects.senders.index(node)
             grown = step.growth.row(node) if step.growth else {}
-            rows.append(
-                {
-                    "language": language,
-                    "layer": node.layer,
-                    "head": node.head,
-                    "role": named.role,
-                    "score": named.evidence.score,
-                    "score_name": named.evidence.name,
-                    "chance": named.evidence.chance,
-                    "p": named.evidence.p,
-                    "why": named.evidence.why,
-                    "step": step.step.name,
-                    "effect": step.effects.of(node),
-                    "effect_low": float(low[place]),
-                    "effect_high": float(high[place]),
-                    "effect_before": grown.get("before", np.nan),
-                    "growth": grown.get("growth", np.nan),
-                    "growth_low": grown.get("low", np.nan),
-                    "growth_high": grown.get("high", np.nan),
-                }
-            )
+            rows.append(Role(
+                language=language, layer=node.layer, head=node.head, role=named.role, score=named.evidence.score,
+                score_name=named.evidence.name, chance=named.evidence.chance, p=named.evidence.p,
+                why=named.evidence.why, step=step.step.name, effect=step.effects.of(node),
+                effect_low=float(low[place]), effect_high=float(high[place]),
+                effect_before=grown.get("before", np.nan), growth=grown.get("growth", np.nan),
+                growth_low=grown.get("low", np.nan), growth_high=grown.get("high", np.nan),
+            ))  # fmt: skip
     return rows
 
 
@@ -126,10 +112,10 @@ def _beside(roles: Roles, label: Label, node: Head) -> Evidence:
     return Evidence(seen.name, seen.score, seen.chance, seen.p, "")
 
 
-def ffn_rows(language: str, found: Search) -> Rows:
+def ffn_rows(language: str, found: Search) -> list[FoundFFN]:
     """The FFNs that the search found, and by which step."""
     return [
-        {"language": language, "step": step.step.name, "layer": node.layer, "effect": step.effects.of(node)}
+        FoundFFN(language=language, step=step.step.name, layer=node.layer, effect=step.effects.of(node))
         for step in found.steps
         if step.effects is not None
         for node in (*step.supporting, *step.opposing)

@@ -32,7 +32,7 @@ from babelscope.studies.circuit_settings import (
     ScreenedSearch,
     Searched,
 )
-from babelscope.studies.steps import Cost, Given, Results, Step
+from babelscope.studies.steps import AnyStep, Cost, Given, Results, Step
 from babelscope.tasks import PromptPair, task_named
 
 Array = NDArray[np.float64]
@@ -139,7 +139,7 @@ class LanguageSteps:
         )
 
     @property
-    def steps(self) -> list[Step[Any, Any]]:
+    def steps(self) -> list[AnyStep]:
         experts = [] if self.settings.experts == "none" else [self.experts]
         return [
             self.behaviour,
@@ -246,7 +246,7 @@ def screen_of(own: Screened, seed: int) -> Screen | None:
     return None if own.exact else Screen(sample=own.screen_sample, seed=seed)
 
 
-def screen_facts(model: Model, settings: CircuitsSettings) -> dict[str, Any]:
+def screen_facts(model: Model, settings: CircuitsSettings) -> dict[str, object]:
     """How heads were chosen for patching, for the record: every one of them, and why, or the screen's settings."""
     screen, heads = screen_of(settings, settings.seed), model.layers * model.heads
     if screen is None:

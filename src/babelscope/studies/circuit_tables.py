@@ -6,9 +6,8 @@ P pair · L layer · H head
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,32 +16,50 @@ from numpy.typing import NDArray
 from babelscope.circuits.core.cache import run
 from babelscope.circuits.core.changes import Part
 from babelscope.circuits.core.faithfulness import score
-from babelscope.circuits.core.metrics import Behaviour
+from babelscope.circuits.core.metrics import Behaviour as Seen
 from babelscope.circuits.core.nodes import Head
 from babelscope.circuits.core.statistics import correlate
 from babelscope.circuits.heads.ablation import NodeSpace, ablated_answers, matched_random
 from babelscope.circuits.heads.dla import promoted
 from babelscope.models import Model
 from babelscope.proportions import change_of_share
+from babelscope.results.schemas.circuit_edges import Correlated
+from babelscope.results.schemas.circuits import (
+    Ablation,
+    Behaviour,
+    CrossFaithfulness,
+    HeadFaithfulness,
+    HeldoutBehaviour,
+    Promoted,
+    Selective,
+)
 from babelscope.stats import bootstrap_mean, welch_t, wilson
 from babelscope.tasks import PromptPair
 
 Array = NDArray[np.float64]
-Rows = list[dict[str, Any]]
 
 PAIRED = 10
 """fewest items that two languages must share for their difference to be taken item by item"""
 
 
-def behaviour_rows(language: str, pairs: Sequence[PromptPair], seen: Behaviour, by_heldout: bool = False) -> Rows:
-    """One row per split and stratum (and half, kept for evaluation or not); strata are never averaged together."""
+def behaviour_rows(language: str, pairs: Sequence[PromptPair], seen: Seen) -> list[Behaviour]:
+    """One row per split and stratum; strata are never averaged together."""
+    groups: dict[tuple[str, str], list[int]] = {}
+    for place, pair in enumerate(pairs):
+        groups.setdefault((pair.split, pair.stratum), []).append(place)
+    return [
+        Behaviour(language=language, split=split, stratum=stratum, seen=seen.row(places))
+        for (split, stratum), places in sorted(groups.items())
+    ]
+
+
+def heldout_rows(language: str, pairs: Sequence[PromptPair], seen: Seen) -> list[HeldoutBehaviour]:
+    """The same by half: items that are kept for evaluation, and those that are not."""
     groups: dict[tuple[str, str, bool], list[int]] = {}
     for place, pair in enumerate(pairs):
-        groups.setdefault((pair.split, pair.stratum, by_heldout and pair.heldout), []).append(place)
+        groups.setdefault((pair.split, pair.stratum, pair.heldout), []).append(place)
     return [
-        {"language": language, "split": split, "stratum": stratum}
-        | ({"heldout": heldout} if by_heldout else {})
-        | seen.row(places)
+        HeldoutBehaviour(language=language, split=split, stratum=stratum, heldout=heldout, seen=seen.row(places))
         for (split, stratum, heldout), places in sorted(groups.items())
     ]
 
@@ -59,7 +76,7 @@ class AblationSet:
 
 def ablation_rows(
     model: Model, language: str, pairs: Sequence[PromptPair], sets: Sequence[AblationSet], kind: str, seed: int
-) -> tuple[Rows, Array]:
+) -> tuple[list[Ablation], Array]:
     """Accuracy and logit difference without each set, stratum by stratum, with paired intervals; and LD [set, P].
 
     `low` and `high` bound the accuracy (Wilson), `delta_*` its change over the same prompts (score), `ld_*`
@@ -70,49 +87,36 @@ def ablation_rows(
     told = [place for place, each in enumerate(sets, start=1) if each.draw < 0]
     scores, logged = ablated_answers(model, pairs, [(), *(each.nodes for each in sets)], kind, told)
     strata = sorted({pair.stratum for pair in pairs})
-    rows: Rows = []
+    rows: list[Ablation] = []
     for each, after, answers in zip(sets, scores[1:], logged[1:]):
         for stratum in strata:
             at = [place for place, pair in enumerate(pairs) if pair.stratum == stratum]
             row = _ablation_row(each, language, stratum, scores[0][at], after[at], seed)
-            row["target_probability"], row["foil_probability"] = np.exp(answers[:, at]).mean(1).tolist()
-            rows.append(row)
+            target, foil = np.exp(answers[:, at]).mean(1).tolist()
+            rows.append(replace(row, target_probability=target, foil_probability=foil))
     return rows, scores
 
 
-def _ablation_row(each: AblationSet, language: str, stratum: str, before: Array, after: Array, seed: int) -> Any:
+def _ablation_row(each: AblationSet, language: str, stratum: str, before: Array, after: Array, seed: int) -> Ablation:
     accuracy = wilson(int((after > 0).sum()), len(after))
     delta = change_of_share(before > 0, after > 0)
     change = bootstrap_mean(after - before, seed=seed)
-    return {
-        "set": each.name,
-        "found_in": each.found_in,
-        "language": language,
-        "stratum": stratum,
-        "size": len(each.nodes),
-        "n": len(after),
-        "accuracy": accuracy.value,
-        "low": accuracy.low,
-        "high": accuracy.high,
-        "delta": delta.value,
-        "delta_low": delta.low,
-        "delta_high": delta.high,
-        "logit_difference": float(after.mean()),
-        "ld_delta": change.value,
-        "ld_delta_low": change.low,
-        "ld_delta_high": change.high,
-        "draw": each.draw,
-    }
+    return Ablation(
+        set_=each.name, found_in=each.found_in, language=language, stratum=stratum, size=len(each.nodes),
+        n=len(after), accuracy=accuracy.value, low=accuracy.low, high=accuracy.high, delta=delta.value,
+        delta_low=delta.low, delta_high=delta.high, logit_difference=float(after.mean()), ld_delta=change.value,
+        ld_delta_low=change.low, ld_delta_high=change.high, draw=each.draw,
+    )  # fmt: skip
 
 
 def selectivity_rows(
     sets: Sequence[AblationSet], scores: Mapping[str, Array], prompts: Mapping[str, Sequence[PromptPair]], seed: int
-) -> Rows:
+) -> list[Selective]:
     """Change of LD, relative to the whole model's, in one language minus another; paired where enough items are shared.
 
     Strata are never mixed: each pair of strata has its row, those of one language too.
     """
-    rows: Rows = []
+    rows: list[Selective] = []
     cells = [(code, stratum) for code in scores for stratum in _strata(prompts[code])]
     for (first, one), (second, other) in combinations(cells, 2):
         left, right = one[1], other[1]
@@ -127,23 +131,11 @@ def selectivity_rows(
             else:
                 a, b = (_relative(scores[c], place, list(w.values())) for c, w in ((first, left), (second, right)))
                 interval = welch_t(a, [b], seed=seed)
-            rows.append(
-                {
-                    "set": each.name,
-                    "found_in": each.found_in,
-                    "draw": each.draw,
-                    "language": first,
-                    "stratum": one[0],
-                    "language2": second,
-                    "stratum2": other[0],
-                    "selectivity": interval.value,
-                    "low": interval.low,
-                    "high": interval.high,
-                    "interval": interval.method,
-                    "items": len(shared),
-                    "paired": len(shared) >= PAIRED,
-                }
-            )
+            rows.append(Selective(
+                set_=each.name, found_in=each.found_in, draw=each.draw, language=first, stratum=one[0],
+                language2=second, stratum2=other[0], selectivity=interval.value, low=interval.low,
+                high=interval.high, interval=interval.method, items=len(shared), paired=len(shared) >= PAIRED,
+            ))  # fmt: skip
     return rows
 
 
@@ -165,7 +157,9 @@ def _relative(scores: Array, row: int, places: Sequence[int]) -> Array:
 
 
 @torch.no_grad()
-def promoted_rows(model: Model, language: str, pairs: Sequence[PromptPair], heads: Sequence[Head], top: int) -> Rows:
+def promoted_rows(
+    model: Model, language: str, pairs: Sequence[PromptPair], heads: Sequence[Head], top: int
+) -> list[Promoted]:
     """The words that each head's own output promotes most at END, mean over (at most 64 of) the prompts."""
     if not heads:
         return []
@@ -179,23 +173,19 @@ def promoted_rows(model: Model, language: str, pairs: Sequence[PromptPair], head
         count += len(group)
     values, words = (total / count).topk(min(top, model.vocabulary))
     return [
-        {
-            "language": language,
-            "layer": node.layer,
-            "head": node.head,
-            "rank": rank + 1,
-            "token": model.tokenizer.decode([int(words[place, rank])]),
-            "token_id": int(words[place, rank]),
-            "attribution": float(values[place, rank]),
-        }
+        Promoted(
+            language=language, layer=node.layer, head=node.head, rank=rank + 1,
+            token=model.tokenizer.decode([int(words[place, rank])]), token_id=int(words[place, rank]),
+            attribution=float(values[place, rank]),
+        )
         for place, node in enumerate(heads)
         for rank in range(values.shape[1])
-    ]
+    ]  # fmt: skip
 
 
-def correlation_rows(matrices: Mapping[str, Mapping[str, Array]], permutations: int, seed: int) -> Rows:
+def correlation_rows(matrices: Mapping[str, Mapping[str, Array]], permutations: int, seed: int) -> list[Correlated]:
     """Per measure and pair of languages: Pearson and Spearman with the layer-stratified permutation null."""
-    rows: Rows = []
+    rows: list[Correlated] = []
     for measure, by_language in matrices.items():
         codes = [code for code, matrix in by_language.items() if np.isfinite(matrix).any()]
         for first, second in ((a, b) for i, a in enumerate(codes) for b in codes[i + 1 :]):
@@ -204,26 +194,28 @@ def correlation_rows(matrices: Mapping[str, Mapping[str, Array]], permutations: 
                 ("pearson", found.pearson, found.pearson_null, found.p),
                 ("spearman", found.spearman, found.spearman_null, found.spearman_p),
             ):
-                measured = f"{name} of {measure}"
-                row = {"language": first, "language2": second, "measure": measured, "value": value}
-                rows.append({**row, "null": null, "p": p})
+                rows.append(Correlated(
+                    language=first, language2=second, measure=f"{name} of {measure}", value=value, null=null, p=p
+                ))  # fmt: skip
     return rows
 
 
 def faithfulness_rows(
     model: Model, language: str, pairs: Sequence[PromptPair], ranked: Sequence[Head], kind: str, seed: int
-) -> Rows:
+) -> list[HeadFaithfulness]:
     """Faithfulness of the first k heads of the ranking, beside k heads drawn at random."""
     sizes = sorted({0, 1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, len(ranked)} & {*range(len(ranked) + 1)})
     space = NodeSpace(model, pairs, kind)
     shuffled = [ranked[int(place)] for place in np.random.default_rng(seed).permutation(len(ranked))]
-    rows: Rows = []
+    rows: list[HeadFaithfulness] = []
     for order, heads in (("ranking", ranked), ("random", shuffled)):
         found = score(space, [space.mask(heads[:size]) for size in sizes])
         rows += [
-            {"language": language, "order": order, "heads": size, "faithfulness": i.value, "low": i.low, "high": i.high}
-            for size, i in zip(sizes, found.intervals(seed=seed))
-        ]
+            HeadFaithfulness(
+                language=language, order=order, heads=size, faithfulness=f.value, low=f.low, high=f.high
+            )
+            for size, f in zip(sizes, found.intervals(seed=seed))
+        ]  # fmt: skip
     return rows
 
 
@@ -234,9 +226,9 @@ def cross_rows(
     draws: int,
     kind: str,
     seed: int,
-) -> Rows:
+) -> list[CrossFaithfulness]:
     """The circuit found in one language run on another's prompts, each beside random circuits of its size per layer."""
-    rows: Rows = []
+    rows: list[CrossFaithfulness] = []
     names = [code for code, heads in circuits.items() if heads]
     drawn = {code: matched_random(model, circuits[code], draws, seed) for code in names}
     every = [nodes for code in names for nodes in (circuits[code], *drawn[code])]
@@ -248,19 +240,12 @@ def cross_rows(
         for code in names:
             interval, random = intervals[start], values[start + 1 : start + 1 + len(drawn[code])]
             start += 1 + len(drawn[code])
-            rows.append(
-                {
-                    "found_in": code,
-                    "run_on": language,
-                    "faithfulness": interval.value,
-                    "low": interval.low,
-                    "high": interval.high,
-                    "random": float(np.mean(random)) if len(random) else np.nan,
-                    "random_low": float(np.quantile(random, 0.025)) if len(random) else np.nan,
-                    "random_high": float(np.quantile(random, 0.975)) if len(random) else np.nan,
-                    "random_sets": len(random),
-                    "heads": len(circuits[code]),
-                    "why": "" if found.defined else "the whole model scores as the empty circuit",
-                }
-            )
+            rows.append(CrossFaithfulness(
+                found_in=code, run_on=language, faithfulness=interval.value, low=interval.low, high=interval.high,
+                random=float(np.mean(random)) if len(random) else np.nan,
+                random_low=float(np.quantile(random, 0.025)) if len(random) else np.nan,
+                random_high=float(np.quantile(random, 0.975)) if len(random) else np.nan,
+                random_sets=len(random), heads=len(circuits[code]),
+                why="" if found.defined else "the whole model scores as the empty circuit",
+            ))  # fmt: skip
     return rows

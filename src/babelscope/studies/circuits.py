@@ -6,7 +6,6 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,8 +19,23 @@ from babelscope.models import Model
 from babelscope.models.batches import token_budget
 from babelscope.results import Run, RunWriter, open_run, run_key
 from babelscope.results.manifest import versions
-from babelscope.results.rows import write_rows
-from babelscope.results.schemas.circuits import ExpertEffect
+from babelscope.results.rows import R, rows_frame, write_rows
+from babelscope.results.schemas.circuit_edges import Correlated
+from babelscope.results.schemas.circuits import (
+    Behaved,
+    Behaviour,
+    CrossFaithfulness,
+    ExampleToken,
+    ExpertEffect,
+    FoundFFN,
+    HeadFaithfulness,
+    HeldoutBehaviour,
+    MatchedHeads,
+    Promoted,
+    Role,
+    RoleScores,
+    Screened,
+)
 from babelscope.results.step_store import StepStore
 from babelscope.studies import circuit_tables as tables
 from babelscope.studies.circuit_ablations import write_ablations
@@ -82,7 +96,7 @@ def study_circuits(
                 )
         first = sides[0]
         run.arrays(head_arrays(first.model, first.done))
-        summaries: list[dict[str, Any]] = []
+        summaries: list[dict[str, object]] = []
         for side in sides:
             writer = _Collected(tables, side.model.id)
             summaries.append(_write_tables(writer, side.model, settings, side.prompts, side.done, progress))
@@ -96,7 +110,7 @@ def study_circuits(
         if len(sides) > 1:
             summary["against"] = {"model": sides[1].model.id, **summaries[1]}
             matched = _matching(settings, first, sides[1])
-            tables["matching"] = [pd.DataFrame(matched)]
+            tables[MatchedHeads.TABLE] = [rows_frame(MatchedHeads, matched)]
         for name, frames in tables.items():
             run.table(name, pd.concat(frames, ignore_index=True))
         _manifest(run, first.model, settings, first.prompts, summary, against)
@@ -159,50 +173,53 @@ def _write_tables(
     prompts: Mapping[str, Prompts],
     done: Mapping[str, Measured],
     progress: Progress,
-) -> dict[str, Any]:
+) -> dict[str, object]:
     everything = {code: list(each.everything.pairs) for code, each in prompts.items()}
-    behaved = [
-        row for c, language in done.items() for row in tables.behaviour_rows(c, everything[c], language.behaviour)
-    ]
+    behaved = [row for c, x in done.items() for row in tables.behaviour_rows(c, everything[c], x.behaviour)]
     task = task_named(settings.task)
-    run.table("behaviour", pd.DataFrame(behaved))
-    halves = [row for c, x in done.items() for row in tables.behaviour_rows(c, everything[c], x.behaviour, True)]
-    run.table("behaviour_heldout", pd.DataFrame(halves))
+    write_rows(run, Behaviour, behaved)
+    halves = [row for c, x in done.items() for row in tables.heldout_rows(c, everything[c], x.behaviour)]
+    write_rows(run, HeldoutBehaviour, halves)
     run.table("census", pd.concat([each.everything.census.frame() for each in prompts.values()], ignore_index=True))
-    _table(run, "screen", screen_rows(done, settings.sigmas))
+    _table(run, Screened, screen_rows(done, settings.sigmas))
     experts = {code: one.experts for code, one in done.items() if one.experts is not None}
     if experts:
         write_rows(run, ExpertEffect, expert_rows(experts, settings))
-    _table(run, "roles", [row for c, x in done.items() for row in role_rows(c, x.found, x.roles, task)])
-    _table(run, "ffn", [row for c, x in done.items() for row in ffn_rows(c, x.found)])
-    _table(run, "role_scores", [row for c, x in done.items() for row in _score_rows(c, x.roles)])
+    _table(run, Role, [row for c, x in done.items() for row in role_rows(c, x.found, x.roles, task)])
+    _table(run, FoundFFN, [row for c, x in done.items() for row in ffn_rows(c, x.found)])
+    scores = [row for c, x in done.items() for row in _score_rows(c, x.roles)]
+    if scores:
+        run.table(RoleScores.TABLE, pd.DataFrame(scores))
     heads = {code: list(language.found.heads) for code, language in done.items()}
     promoted = [
         row for code in done for row in tables.promoted_rows(model, code, prompts[code].main, heads[code], settings.top)
     ]
-    _table(run, "promoted", promoted)
-    _table(run, "examples", [row for code in done for row in example_rows(model, code, list(prompts[code].main))])
+    _table(run, Promoted, promoted)
+    _table(run, ExampleToken, [row for code in done for row in example_rows(model, code, list(prompts[code].main))])
     write_ablations(run, model, settings, everything, done, progress)
     correlations = _correlations(settings, done)
     if not settings.edges:
-        _table(run, "overlap", correlations)
+        _table(run, Correlated, correlations)
     crossed = _write_faithfulness(run, model, settings, prompts, done, heads, progress)
+    # the stratum that is patched: others have their own rows, and are never averaged with it
+    patched: dict[str, Behaved] = {}
+    for row in behaved:
+        if row.stratum == prompts[row.language].stratum:
+            patched.setdefault(row.language, row.seen)
     return {
-        "accuracy": {code: _of_stratum(behaved, code, prompts[code].stratum, "accuracy") for code in done},
-        "logit_difference": {
-            code: _of_stratum(behaved, code, prompts[code].stratum, "logit_difference") for code in done
-        },
+        "accuracy": {code: each.accuracy for code, each in patched.items()},
+        "logit_difference": {code: each.logit_difference for code, each in patched.items()},
         "patched_stratum": {code: each.stratum for code, each in prompts.items()},
         "heads": {code: [[node.layer, node.head] for node in chosen] for code, chosen in heads.items()},
         "shared_heads": [[n.layer, n.head] for n in _shared(heads)],
-        "correlation": _nested(row for row in correlations if row["measure"] == "pearson of path_logits"),
+        "correlation": _nested(row for row in correlations if row.measure == "pearson of path_logits"),
         "cross_faithfulness": {
-            code: {row["run_on"]: row["faithfulness"] for row in crossed if row["found_in"] == code} for code in done
+            code: {row.run_on: row.faithfulness for row in crossed if row.found_in == code} for code in done
         },
     }
 
 
-def _correlations(settings: CircuitsSettings, done: Mapping[str, Measured]) -> list[dict[str, Any]]:
+def _correlations(settings: CircuitsSettings, done: Mapping[str, Measured]) -> list[Correlated]:
     matrices = {
         name: {code: getattr(language, part).heads() for code, language in done.items()}
         for name, part in (("path_logits", "path"), ("activation_patching", "activation"))
@@ -228,8 +245,8 @@ def _edges(side: Side, settings: CircuitsSettings, progress: Progress) -> Edges:
     roles: dict[str, dict[str, str]] = {}
     for code, language in done.items():
         for row in role_rows(code, language.found, language.roles, task_named(settings.task)):
-            if row["role"] != ALSO:
-                roles.setdefault(code, {}).setdefault(f"{row['layer']}.{row['head']}", str(row["role"]))
+            if row.role != ALSO:
+                roles.setdefault(code, {}).setdefault(f"{row.layer}.{row.head}", row.role)
     return find_edges(
         model,
         {code: each.main for code, each in side.prompts.items()},
@@ -249,8 +266,8 @@ def _write_faithfulness(
     done: Mapping[str, Measured],
     heads: Mapping[str, list[Head]],
     progress: Progress,
-) -> list[dict[str, Any]]:
-    curves: list[dict[str, Any]] = []
+) -> list[CrossFaithfulness]:
+    curves: list[HeadFaithfulness] = []
     main = {code: each.main for code, each in prompts.items()}
     with progress("faithfulness", 2 * len(done), "languages") as step:
         for code, language in done.items():
@@ -259,12 +276,12 @@ def _write_faithfulness(
             step(1)
         crossed = tables.cross_rows(model, main, heads, settings.draws, settings.ablation, settings.seed)
         step(len(done))
-    _table(run, "faithfulness", curves)
-    _table(run, "cross_faithfulness", crossed)
+    _table(run, HeadFaithfulness, curves)
+    _table(run, CrossFaithfulness, crossed)
     return crossed
 
 
-def _matching(settings: CircuitsSettings, first: Side, second: Side) -> list[dict[str, Any]]:
+def _matching(settings: CircuitsSettings, first: Side, second: Side) -> list[MatchedHeads]:
     """Heads of two models paired by role scores, against shuffled scores or models with random weights."""
     (code, theirs), own = next(iter(second.done.items())), first.done[settings.languages[0]]
     if settings.matching == "shuffle":
@@ -281,24 +298,16 @@ def _matching(settings: CircuitsSettings, first: Side, second: Side) -> list[dic
         ]
     found = match_heads(own.roles, theirs.roles, null)
     return [
-        {
-            "model": first.model.id,
-            "layer": a.layer,
-            "head": a.head,
-            "model2": second.model.id,
-            "layer2": b.layer,
-            "head2": b.head,
-            "distance": float(found.distance[place]),
-            "null_distance": float(found.null[place]),
-            "p": float(found.pair_p[place]),
-            "matching_p": found.p,
-            "null": settings.matching,
-        }
+        MatchedHeads(
+            model=first.model.id, layer=a.layer, head=a.head, model2=second.model.id, layer2=b.layer, head2=b.head,
+            distance=float(found.distance[place]), null_distance=float(found.null[place]),
+            p=float(found.pair_p[place]), matching_p=found.p, null=settings.matching,
+        )
         for place, (a, b) in enumerate(found.pairs)
-    ]
+    ]  # fmt: skip
 
 
-def _score_rows(code: str, roles: Roles) -> list[dict[str, Any]]:
+def _score_rows(code: str, roles: Roles) -> list[dict[str, object]]:
     layers, heads = next(iter(roles.scores.values())).shape
     return [
         {"language": code, "layer": layer, "head": head, **{n: float(m[layer, head]) for n, m in roles.scores.items()}}
@@ -307,15 +316,9 @@ def _score_rows(code: str, roles: Roles) -> list[dict[str, Any]]:
     ]
 
 
-def _table(run: _Collected, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
+def _table(run: _Collected, schema: type[R], rows: Sequence[R]) -> None:
     if rows:
-        run.table(name, pd.DataFrame(list(rows)))
-
-
-def _of_stratum(rows: Sequence[Mapping[str, Any]], code: str, stratum: str, column: str) -> float:
-    """The number of the stratum that is patched: others have their own rows, and are never averaged with it."""
-    own = [row for row in rows if row["language"] == code and row["stratum"] == stratum]
-    return float(own[0][column])
+        write_rows(run, schema, rows)
 
 
 def _shared(heads: Mapping[str, Sequence[Head]]) -> list[Head]:
@@ -323,10 +326,10 @@ def _shared(heads: Mapping[str, Sequence[Head]]) -> list[Head]:
     return [node for node in chosen[0] if all(node in others for others in chosen[1:])] if chosen else []
 
 
-def _nested(rows: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
+def _nested(rows: Iterable[Correlated]) -> dict[str, dict[str, float]]:
     nested: dict[str, dict[str, float]] = {}
     for row in rows:
-        nested.setdefault(str(row["language"]), {})[str(row["language2"])] = float(row["value"])
+        nested.setdefault(row.language, {})[row.language2] = row.value
     return nested
 
 
@@ -335,7 +338,7 @@ def _manifest(
     model: Model,
     settings: CircuitsSettings,
     prompts: Mapping[str, Prompts],
-    summary: dict[str, Any],
+    summary: dict[str, object],
     against: Model | None,
 ) -> None:
     facts = model.facts()

@@ -13,7 +13,8 @@ from babelscope.circuits.comparison.head_matching import match_heads, shuffled
 from babelscope.circuits.edges.circuit import Circuit
 from babelscope.circuits.heads.roles import Roles
 from babelscope.results import Run
-from babelscope.results.rows import read_rows
+from babelscope.results.rows import read_rows, rows_frame
+from babelscope.results.schemas.circuit_edges import Overlap
 from babelscope.results.schemas.circuits import RoleScores
 
 Array = NDArray[np.float64]
@@ -41,7 +42,7 @@ def compare_circuit_edges(first: Run, second: Run, permutations: int = 1000, see
 
     >>> compare_circuit_edges(open_run("runs/ioi"), open_run("runs/ioi-step256"))        # doctest: +SKIP
     """
-    rows: list[dict[str, object]] = []
+    rows: list[Overlap] = []
     if same_model(first, second):
         kept = [_circuits(run) for run in (first, second)]
         for one, other in _pairs(list(kept[0]), list(kept[1])):
@@ -49,7 +50,7 @@ def compare_circuit_edges(first: Run, second: Run, permutations: int = 1000, see
                 rows += overlap.rows(
                     one, other, overlap.circuit_overlap(kept[0][one], kept[1][other], permutations, seed)
                 )
-    return pd.DataFrame(rows, columns=OVERLAP)
+    return rows_frame(Overlap, rows).filter(OVERLAP)
 
 
 def compare_head_roles(first: Run, second: Run, draws: int = 200, seed: int = 0) -> pd.DataFrame:

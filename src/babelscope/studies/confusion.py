@@ -17,6 +17,8 @@ from babelscope.models import Model
 from babelscope.models.chat import measured_part, prompt_ids
 from babelscope.models.decoding import Decoding, decode, ignored_settings, stop_ids, written_text
 from babelscope.results import RunWriter
+from babelscope.results.rows import rows_frame, write_rows
+from babelscope.results.schemas.steering import Ceiling, Confusion, Rates, Said, SaidHere
 from babelscope.stats import wilson
 from babelscope.steering.benchmark import (
     OWN,
@@ -28,7 +30,7 @@ from babelscope.steering.benchmark import (
     read_benchmark,
 )  # fmt: skip
 from babelscope.steering.ceiling import ceilings
-from babelscope.steering.confusion import KINDS, Answer, OfflineRule, PublishedRule, mean_of, rates
+from babelscope.steering.confusion import Answer, OfflineRule, PublishedRule, kinds_of, mean_of, rates
 from babelscope.studies.confusion_settings import ConfusionSettings
 from babelscope.studies.progress import Progress, silent
 
@@ -36,7 +38,6 @@ if TYPE_CHECKING:
     from babelscope.results import Run
 
 Judge = OfflineRule | PublishedRule
-RATES = ("lpr", "acc", "wpr", "lcpr")
 ALL = "all"
 
 
@@ -116,8 +117,8 @@ def study_confusion(
     generation = {"ignored": ignored_settings(model), "stop": list(stop_ids(model)), "template": made.template,
                   "first_prompt": made.first}  # fmt: skip
     facts = {"model": model.facts(), "tokenizer_hash": model.tokenizer_hash, "generation": generation}
-    extra = [{"prompt": one.text, "reason": new.reason, "tokens": len(new.ids)} for one, new in zip(prompts, written)]
-    return study_answers(answers, settings, out, overwrite, facts, extra)
+    told = [(one.text, new.reason, len(new.ids)) for one, new in zip(prompts, written)]
+    return study_answers(answers, settings, out, overwrite, facts, told)
 
 
 def study_answers(
@@ -125,8 +126,8 @@ def study_answers(
     settings: ConfusionSettings,
     out: str | PathLike[str],
     overwrite: bool = False,
-    facts: dict[str, Any] | None = None,
-    extra: Sequence[dict[str, Any]] | None = None,
+    facts: Mapping[str, object] | None = None,
+    told: Sequence[tuple[str, str, int]] | None = None,
 ) -> Run:
     """Answers that were stored, judged: tables `answers`, `confusion`, and `ceiling` under the offline rule."""
     from babelscope.results import open_run
@@ -135,19 +136,26 @@ def study_answers(
     judge = judge_of(settings, codes)
     found = [judge(one.text, one.language, "en" if one.task == "crosslingual" else None) for one in answers]
     rows = [
-        {**asdict(one), "kind": answer.kind, "lines": " ".join(answer.lines), "right": answer.right, **more}
-        for one, answer, more in zip(answers, found, extra or [{} for _ in answers])
-    ]
+        Said(
+            model=one.model, task=one.task, set_=one.set, language=one.language, text=one.text, kind=answer.kind,
+            lines=" ".join(answer.lines), right=answer.right,
+        )
+        for one, answer in zip(answers, found)
+    ]  # fmt: skip
     table = confusion_table(answers, found)
     with RunWriter(out, kind="confusion", overwrite=overwrite) as run:
-        run.table("answers", pd.DataFrame(rows))
-        run.table("confusion", table)
+        if told is None:
+            write_rows(run, Said, rows)
+        else:
+            write_rows(run, SaidHere, (
+                SaidHere(**vars(row), prompt=prompt, reason=reason, tokens=tokens)
+                for row, (prompt, reason, tokens) in zip(rows, told)
+            ))  # fmt: skip
+        run.table(Confusion.TABLE, table)
         own = [code for code in codes if code in own_prompts()]
         if isinstance(judge, OfflineRule) and own:
             corpus = ParallelCorpus.from_texts(own_prompts(own), spec=OWN)
-            run.table("ceiling", pd.DataFrame(
-                asdict(row) for row in ceilings(judge, corpus, [one.text for one in answers])
-            ))  # fmt: skip
+            write_rows(run, Ceiling, ceilings(judge, corpus, [one.text for one in answers]))
         asked = {name: str(value) if isinstance(value, Path) else value for name, value in asdict(settings).items()}
         run.manifest.update(asked=asked, languages=codes, **(facts or {}), summary={"sentences": sentences(table)})
     return open_run(out)
@@ -158,34 +166,35 @@ def confusion_table(answers: Sequence[Completion], found: Sequence[Answer]) -> p
     groups: dict[tuple[str, str, str, str], list[Answer]] = {}
     for one, answer in zip(answers, found):
         groups.setdefault((one.model, one.task, one.set, one.language), []).append(answer)
-    rows: list[dict[str, Any]] = []
+    rows: list[Confusion] = []
     for (model, task, name, code), own in groups.items():
-        counted = sum(one.counted for one in own)
-        share = wilson(sum(one.passes for one in own), counted)
-        rows.append({
-            "model": model, "task": task, "set": name, "language": code, **asdict(rates(own)),
-            "lpr_low": share.low, "lpr_high": share.high, "why": share.why,
-            **{kind: sum(one.kind == kind for one in own) for kind in KINDS},
-        })  # fmt: skip
-    for model, task in dict.fromkeys((row["model"], row["task"]) for row in rows):
-        own = [row for row in rows if (row["model"], row["task"]) == (model, task)]
+        share = wilson(sum(one.passes for one in own), sum(one.counted for one in own))
+        rows.append(Confusion(
+            model=model, task=task, set_=name, language=code, rates=rates(own), lpr_low=share.low,
+            lpr_high=share.high, why=share.why, kinds=kinds_of([one.kind for one in own]),
+        ))  # fmt: skip
+    for model, task in dict.fromkeys((row.model, row.task) for row in rows):
+        own = [row for row in rows if (row.model, row.task) == (model, task)]
         by_language = [
-            {"set": ALL, "language": code, **_mean([row for row in own if row["language"] == code])}
-            for code in dict.fromkeys(row["language"] for row in own)
-        ]
+            Confusion(model=model, task=task, set_=ALL, language=code,
+                      rates=_mean([row.rates for row in own if row.language == code]))
+            for code in dict.fromkeys(row.language for row in own)
+        ]  # fmt: skip
         by_set = [
-            {"set": name, "language": ALL, **_mean([row for row in own if row["set"] == name])}
-            for name in dict.fromkeys(row["set"] for row in own)
-        ]
-        overall = {"set": ALL, "language": ALL, **_mean(by_language)}
-        rows += [{"model": model, "task": task, **row} for row in (*by_language, *by_set, overall)]
-    return pd.DataFrame(rows)
+            Confusion(model=model, task=task, set_=name, language=ALL,
+                      rates=_mean([row.rates for row in own if row.set_ == name]))
+            for name in dict.fromkeys(row.set_ for row in own)
+        ]  # fmt: skip
+        overall = _mean([row.rates for row in by_language])
+        rows += [*by_language, *by_set, Confusion(model=model, task=task, set_=ALL, language=ALL, rates=overall)]
+    return rows_frame(Confusion, rows)
 
 
-def _mean(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
-    return {name: mean_of([row[name] for row in rows]) for name in RATES} | {
-        name: sum(row[name] for row in rows) for name in ("answers", "counted")
-    }
+def _mean(each: Sequence[Rates]) -> Rates:
+    return Rates(
+        sum(one.answers for one in each), sum(one.counted for one in each), mean_of([one.lpr for one in each]),
+        mean_of([one.acc for one in each]), mean_of([one.wpr for one in each]), mean_of([one.lcpr for one in each]),
+    )  # fmt: skip
 
 
 def sentences(table: pd.DataFrame) -> list[str]:

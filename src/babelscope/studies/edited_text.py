@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from babelscope.errors import InputError
 from babelscope.evaluation.conditions import conditions_of
 from babelscope.models import Model
 from babelscope.regions.perplexity import Windows, loss_change, score
+from babelscope.results.schemas.regions import EditedText
 from babelscope.steering.files import load_edit
 
 
@@ -21,24 +21,25 @@ def edited_text(
     controls: int = 5,
     seed: int = 0,
     progress: Callable[[int], None] | None = None,
-) -> list[dict[str, Any]]:
+) -> list[EditedText]:
     """A row for each file (and random draw) and language: ΔNLL per token with its interval over documents.
 
     Raises InputError for a file that is no edit, or one of a model of another shape.
     """
     base = {code: score(model, text) for code, text in windows.items()}
-    rows: list[dict[str, Any]] = []
+    rows: list[EditedText] = []
     for file in map(Path, files):
         made = conditions_of(model, steered={file.stem: load_edit(file)}, controls=controls, seed=seed)
         for draw, (_, condition) in enumerate(made.items(), -1):
             with condition():
                 losses = {code: score(model, text) for code, text in windows.items()}
             for code, loss in losses.items():
-                rows.append({
-                    "edit": file.stem, "condition": "edit" if draw < 0 else "random", "draw": draw, "language": code,
-                    "nll": loss.nll, **loss_change(loss, base[code]).columns("delta_nll"),
-                    "documents": int((loss.counts > 0).sum()), "n": loss.tokens,
-                })  # fmt: skip
+                rise = loss_change(loss, base[code])
+                rows.append(EditedText(
+                    edit=file.stem, condition="edit" if draw < 0 else "random", draw=draw, language=code,
+                    nll=loss.nll, delta_nll=rise.value, delta_nll_low=rise.low, delta_nll_high=rise.high,
+                    interval=rise.method, why=rise.why, documents=int((loss.counts > 0).sum()), n=loss.tokens,
+                ))  # fmt: skip
         if progress:
             progress(1)
     return rows

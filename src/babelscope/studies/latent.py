@@ -38,7 +38,7 @@ from babelscope.studies import latent_tables as tables
 from babelscope.studies.latent_settings import Asking, Judgement, LatentSettings, LensKind, Patching, Tuning, Words
 from babelscope.studies.latent_texts import chosen_words, read_texts
 from babelscope.studies.progress import Progress, silent
-from babelscope.studies.steps import Given, KeptSteps, Step, run_steps
+from babelscope.studies.steps import AnyStep, Given, KeptSteps, Step, run_steps
 
 __all__ = ["LatentSettings", "census_of", "study_latent"]
 
@@ -198,7 +198,7 @@ class LatentSteps:
             self.alignment = Step("residual alignment", settings.part(Words), self._align, inputs=aligned)
 
     @property
-    def all(self) -> list[Step[Any, Any]]:
+    def all(self) -> list[AnyStep]:
         """In order: the tuned lens first."""
         first = [self.tuned] if self.tuned else []
         last = [self.alignment] if self.alignment else []
@@ -354,7 +354,7 @@ def _nothing(tokens: TokenSets) -> Readings:
     return Readings({}, np.zeros((0, len(tokens.concepts))), np.zeros(0, np.int64))
 
 
-def _manifest(model: Model, settings: LatentSettings, words: WordList, inputs: Mapping[str, str]) -> dict[str, Any]:
+def _manifest(model: Model, settings: LatentSettings, words: WordList, inputs: Mapping[str, str]) -> dict[str, object]:
     asked_for = {key: _plain(value) for key, value in asdict(settings).items()}
     return {
         "babelscope": __version__,
@@ -368,7 +368,7 @@ def _manifest(model: Model, settings: LatentSettings, words: WordList, inputs: M
     }
 
 
-def _plain(value: object) -> Any:
+def _plain(value: object) -> object:
     return str(value) if isinstance(value, Path) else list(value) if isinstance(value, tuple) else value
 
 

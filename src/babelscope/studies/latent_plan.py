@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any
 
 from babelscope.corpora import ParallelCorpus, TextCollection
 from babelscope.errors import InputError
@@ -17,7 +16,7 @@ from babelscope.studies.latent_settings import LatentSettings
 from babelscope.studies.latent_texts import chosen_words, read_texts
 from babelscope.studies.plan import WRITING, StudyPlan
 from babelscope.studies.rehearsal import Clock, Spent, planned, rehearsed
-from babelscope.studies.steps import Step, run_steps
+from babelscope.studies.steps import AnyStep, run_steps
 
 CONCEPTS = (8, 16)
 """concepts of a rehearsal"""
@@ -79,7 +78,7 @@ class _Rehearsal:
         self.parallel, self.running, self.clock = parallel, running, clock
         self.lens: TunedLens | None = None
 
-    def words(self, choose: Any, trials: int | None = None) -> Spent:
+    def words(self, choose: Callable[[LatentSteps], AnyStep | None], trials: int | None = None) -> Spent:
         """One step at two numbers of concepts, or of trials."""
         whole = len(self.all_words) if trials is None else trials
         for times in (1, 2, 4, 8):
@@ -91,12 +90,12 @@ class _Rehearsal:
                     raise
         return rehearsed(self.model, lambda size: self._once(choose, size), (whole, whole), whole, self.clock)
 
-    def _once(self, choose: Any, size: int) -> None:
+    def _once(self, choose: Callable[[LatentSteps], AnyStep | None], size: int) -> None:
         concepts = self.all_words.concepts
         few = replace(self.all_words, concepts=concepts[: max(3, min(size, len(concepts)))])
         asked = self.settings
         source, target = asked.pairs[0]
-        changed: dict[str, Any] = {"to": (target,), "n": len(few)}
+        changed: dict[str, object] = {"to": (target,), "n": len(few)}
         if asked.task in ("translation", "sentence"):
             changed["from_"] = (source,)
         if "patch" in asked.parts:
@@ -106,7 +105,8 @@ class _Rehearsal:
             changed |= {"steps": DESCENT[0]} if asked.fit == "kl" else {}
         own = replace(asked, **changed)
         steps = LatentSteps(self.model, own, few, self.parallel, self.running, self.lens)
-        step: Step[Any, Any] = choose(steps)
+        step = choose(steps)
+        assert step is not None
         results = run_steps([*step.needs, step], steps.inputs)
         if step.needs and steps.tuned is not None:
             self.lens = results[steps.tuned]  # fitted in the round that is not timed

@@ -6,9 +6,8 @@ L layers + 1 · n concept
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from math import nan
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 import pandas as pd
@@ -23,6 +22,16 @@ from babelscope.latent.separation import Separation
 from babelscope.latent.tuned import TunedLens
 from babelscope.latent.verdict import Evidence, Verdict
 from babelscope.regions.residual import PooledResidual, anisotropy, residual_alignment
+from babelscope.results.rows import rows_frame
+from babelscope.results.schemas.latent import (
+    Control,
+    Curve,
+    Entropy,
+    LatentVerdict,
+    Patch,
+    ResidualAlignment,
+    TunedScore,
+)
 from babelscope.stats import Interval
 
 Mask = NDArray[np.bool_]
@@ -37,30 +46,27 @@ def census_rows(pair: Pair) -> list[CensusRow]:
 
 def census_frame(pair: Pair) -> pd.DataFrame:
     """The same as a table."""
-    return pd.DataFrame([asdict(row) for row in census_rows(pair)])
+    return rows_frame(CensusRow, census_rows(pair))
 
 
 def curves_frame(pair: Pair, lens: str, scopes: Mapping[str, Mask], rules: Rules) -> pd.DataFrame:
     """Mass, row, column and excess with simultaneous ends over the inner layers, by language and layer."""
-    rows: list[dict[str, Any]] = []
+    rows: list[Curve] = []
     for code, own in pair.excess.items():
         for scope, chosen in scopes.items():
             usable = chosen & own.compared
             inner = simultaneous(own.value[1:-1, usable], rules.draws, rules.seed)
             band = _with_ends(inner, own.value[:, usable])
-            for layer in range(len(own.mass)):
-                ends = {"excess": band.value[layer], "excess_low": band.low[layer], "excess_high": band.high[layer]}
-                rows.append(
-                    {
-                        **_key(pair, lens, code, scope),
-                        "layer": layer,
-                        **{name: _mean(getattr(own, name)[layer, usable]) for name in ("mass", "row", "col")},
-                        **ends,
-                        "concepts": int(usable.sum()),
-                        "why": _why(band, layer, len(own.mass)),
-                    }
+            rows += [
+                Curve(
+                    **_key(pair, lens), language=code, scope=scope, layer=layer, mass=_mean(own.mass[layer, usable]),
+                    row=_mean(own.row[layer, usable]), col=_mean(own.col[layer, usable]), excess=band.value[layer],
+                    excess_low=band.low[layer], excess_high=band.high[layer], concepts=int(usable.sum()),
+                    why=_why(band, layer, len(own.mass)),
                 )
-    return pd.DataFrame(rows)
+                for layer in range(len(own.mass))
+            ]  # fmt: skip
+    return rows_frame(Curve, rows)
 
 
 def _why(band: Band, layer: int, layers: int) -> str:
@@ -75,8 +81,14 @@ def _with_ends(inner: Band, values: NDArray[np.float64]) -> Band:
     return Band(mean, np.concatenate([edge, inner.low, edge]), np.concatenate([edge, inner.high, edge]))
 
 
-def _key(pair: Pair, lens: str, code: str, scope: str) -> dict[str, str]:
-    return {"lens": lens, "source": pair.source, "target": pair.target, "language": code, "scope": scope}
+class _Key(TypedDict):
+    lens: str
+    source: str
+    target: str
+
+
+def _key(pair: Pair, lens: str) -> _Key:
+    return {"lens": lens, "source": pair.source, "target": pair.target}
 
 
 def _mean(values: NDArray[np.float64]) -> float:
@@ -86,48 +98,36 @@ def _mean(values: NDArray[np.float64]) -> float:
 def entropy_frame(pair: Pair, lens: str) -> pd.DataFrame:
     """Mean entropy over concepts by layer, bits, with a simultaneous band; none lies below 0."""
     band = simultaneous(pair.readings.entropy)
-    key = {"lens": lens, "source": pair.source, "target": pair.target}
-    return pd.DataFrame(
-        [
-            {**key, "layer": layer, "entropy": value, "entropy_low": max(low, 0.0), "entropy_high": high}
-            for layer, (value, low, high) in enumerate(zip(band.value, band.low, band.high))
-        ]
-    )
+    return rows_frame(Entropy, (
+        Entropy(**_key(pair, lens), layer=layer, entropy=value, entropy_low=max(low, 0.0), entropy_high=high)
+        for layer, (value, low, high) in enumerate(zip(band.value, band.low, band.high))
+    ))  # fmt: skip
 
 
 def verdicts_frame(pair: Pair, lens: str, found: Mapping[str, Found]) -> pd.DataFrame:
     """A row a candidate and scope: outcome, what it rests on, and why."""
-    rows: list[dict[str, Any]] = []
+    rows: list[LatentVerdict] = []
     for scope, verdicts in found.items():
         for code, (evidence, verdict) in verdicts.items():
             low, high = evidence.accuracy.interval
             inner = evidence.inner.value
+            ahead = handover(evidence.curve, evidence.target)
             rows.append(
-                {
-                    **_key(pair, lens, code, scope),
-                    "outcome": verdict.outcome,
-                    "why": verdict.why,
-                    "solved": evidence.accuracy.solved,
-                    "asked": evidence.accuracy.asked,
-                    "accuracy_low": low,
-                    "accuracy_high": high,
-                    "concepts": evidence.concepts,
-                    **_ends("strength", evidence.strength),
-                    "p": evidence.p,
-                    "peak_layer": int(np.argmax(inner)) + 1 if np.isfinite(inner).all() else None,
-                    "handover_layer": handover(evidence.curve, evidence.target),
-                }
-            )
-    return pd.DataFrame(rows)
-
-
-def _ends(name: str, interval: Interval) -> dict[str, float]:
-    return {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}
+                LatentVerdict(
+                    **_key(pair, lens), language=code, scope=scope, outcome=verdict.outcome, why=verdict.why,
+                    solved=evidence.accuracy.solved, asked=evidence.accuracy.asked, accuracy_low=low,
+                    accuracy_high=high, concepts=evidence.concepts, strength=evidence.strength.value,
+                    strength_low=evidence.strength.low, strength_high=evidence.strength.high, p=evidence.p,
+                    peak_layer=int(np.argmax(inner)) + 1 if np.isfinite(inner).all() else nan,
+                    handover_layer=nan if ahead is None else ahead,
+                )
+            )  # fmt: skip
+    return rows_frame(LatentVerdict, rows)
 
 
 def controls_frame(pair: Pair, lens: str, found: Mapping[str, Found], rules: Rules) -> pd.DataFrame:
     """Strength A_k of each candidate as it is and under every control."""
-    rows: list[dict[str, Any]] = []
+    rows: list[Control] = []
     for scope, verdicts in found.items():
         for code, (evidence, _) in verdicts.items():
             overlap = pair.overlap(code)
@@ -136,28 +136,36 @@ def controls_frame(pair: Pair, lens: str, found: Mapping[str, Found], rules: Rul
             no_matched = (
                 "" if np.isfinite(evidence.matched) else "not drawn: A is not above 0, or no draws were asked for"
             )
-            controls: list[tuple[str, float, float, float, str]] = [
-                ("none", *_three(evidence.strength)),
-                ("words of like frequency", *_three(evidence.frequency)),
-                ("without source's and target's directions", *_three(evidence.geometry)),
-                ("rows of matched spectrum, 95 % quantile", evidence.matched, nan, nan, no_matched),
-                ("less similar half of the words", *_three(less)),
-                ("Spearman with likeness of the words", overlap.spearman, nan, nan, overlap.why),
+            controls: list[tuple[str, Interval]] = [
+                ("none", evidence.strength),
+                ("words of like frequency", evidence.frequency),
+                ("without source's and target's directions", evidence.geometry),
+                ("rows of matched spectrum, 95 % quantile", Interval(evidence.matched, nan, nan, why=no_matched)),
+                ("less similar half of the words", less),
+                ("Spearman with likeness of the words", Interval(overlap.spearman, nan, nan, why=overlap.why)),
+                *((f"minus {other}", ends) for other, ends in evidence.against.items()),
             ]
-            controls += [(f"minus {other}", *_three(ends)) for other, ends in evidence.against.items()]
-            for name, value, low, high, why in controls:
-                ends = {"value": value, "value_low": low, "value_high": high, "why": why}
-                rows.append({**_key(pair, lens, code, scope), "control": name, **ends})
-    return pd.DataFrame(rows)
+            rows += [
+                Control(**_key(pair, lens), language=code, scope=scope, control=name, **_ends(ends))
+                for name, ends in controls
+            ]
+    return rows_frame(Control, rows)
 
 
-def _three(interval: Interval) -> tuple[float, float, float, str]:
-    return interval.value, interval.low, interval.high, interval.why
+class _Ends(TypedDict):
+    value: float
+    value_low: float
+    value_high: float
+    why: str
+
+
+def _ends(interval: Interval) -> _Ends:
+    return {"value": interval.value, "value_low": interval.low, "value_high": interval.high, "why": interval.why}
 
 
 def tuned_frame(lens: TunedLens) -> pd.DataFrame:
     """How near the lens and the plain one come to the model's next word, by language and layer."""
-    return pd.DataFrame([asdict(score) for score in lens.scores])
+    return rows_frame(TunedScore, lens.scores)
 
 
 def patch_frame(found: Patched, verdict: Separation) -> pd.DataFrame:
@@ -165,64 +173,49 @@ def patch_frame(found: Patched, verdict: Separation) -> pd.DataFrame:
     use = found.solved if verdict.decidable else np.ones(len(found.solved), bool)
     scope = "solved" if verdict.decidable else "all"
     (a, b), (c, d) = found.languages.source, found.languages.target
-    key = {"from": f"{a}→{b}", "into": f"{c}→{d}", "scope": scope, "pairs": int(use.sum())}
-    rows: list[dict[str, Any]] = []
+
+    def row(experiment: str, what: str, layer: float, patched: str, share: Interval) -> Patch:
+        return Patch(
+            from_=f"{a}→{b}", into=f"{c}→{d}", scope=scope, pairs=int(use.sum()), experiment=experiment, what=what,
+            layer=layer, patched=patched, **_ends(share),
+        )  # fmt: skip
+
+    rows: list[Patch] = []
     for place, mass in enumerate(MASSES):
-        unpatched = mean_interval(found.unpatched[use, place])
-        rows.append({**key, "experiment": "E1", "what": mass, "layer": None, "patched": "nothing", **_said(unpatched)})
+        rows.append(row("E1", mass, nan, "nothing", mean_interval(found.unpatched[use, place])))
         for layer in range(found.last.shape[1]):
-            value = mean_interval(found.last[use, layer, place])
-            rows.append(
-                {**key, "experiment": "E1", "what": mass, "layer": layer + 1, "patched": "last", **_said(value)}
-            )
-    ceiling = mean_interval(found.ceiling[use])
-    rows.append(
-        {**key, "experiment": "E2", "what": "c1 in d", "layer": None, "patched": "asked for c1", **_said(ceiling)}
-    )
+            rows.append(row("E1", mass, layer + 1, "last", mean_interval(found.last[use, layer, place])))
+    rows.append(row("E2", "c1 in d", nan, "asked for c1", mean_interval(found.ceiling[use])))
     for place, source in enumerate(SOURCES):
         for layer in range(found.word.shape[2]):
-            value = mean_interval(found.word[use, place, layer])
-            rows.append(
-                {**key, "experiment": "E2", "what": "c1 in d", "layer": layer, "patched": source, **_said(value)}
-            )
-    for recovery in verdict.recoveries:
-        share = _said(recovery.share)
-        rows.append({**key, "experiment": "E2", "what": "recovery", "layer": None, "patched": recovery.source, **share})
-    return pd.DataFrame(rows)
-
-
-def _said(interval: Interval) -> dict[str, Any]:
-    return {**_ends("value", interval), "why": interval.why}
+            rows.append(row("E2", "c1 in d", layer, source, mean_interval(found.word[use, place, layer])))
+    rows += [row("E2", "recovery", nan, recovery.source, recovery.share) for recovery in verdict.recoveries]
+    return rows_frame(Patch, rows)
 
 
 def alignment_frame(pooled: PooledResidual, seed: int) -> pd.DataFrame:
     """Every metric on pooled residuals by pair of languages and layer, what shuffled sentences give, and anisotropy."""
-    rows: list[dict[str, Any]] = []
+    rows: list[ResidualAlignment] = []
     for pooling, recording in pooled.recordings.items():
         rows += [
-            {"pooling": pooling, "treatment": "plain", "metric": "cosine of any two", "layer": layer, "value": value}
+            ResidualAlignment(pooling=pooling, treatment="plain", metric="cosine of any two", layer=layer, value=value)
             for layer, value in enumerate(anisotropy(recording))
         ]
         for one in residual_alignment(recording, seed):
             found = one.alignment
-            for first, code in enumerate(recording.languages):
-                for second in range(first):
-                    for layer in range(recording.layers):
-                        rows.append(
-                            {
-                                "pooling": pooling,
-                                "treatment": one.treatment,
-                                "metric": found.metric,
-                                "language": recording.languages[second],
-                                "other": code,
-                                "layer": layer,
-                                "value": float(found.values[layer, second, first]),
-                                "value_low": float(found.low[layer, second, first]),
-                                "value_high": float(found.high[layer, second, first]),
-                                "shuffled": float(one.shuffled[layer, second, first]),
-                            }
-                        )
-    return pd.DataFrame(rows)
+            rows += [
+                ResidualAlignment(
+                    pooling=pooling, treatment=one.treatment, metric=found.metric, layer=layer,
+                    value=float(found.values[layer, second, first]), language=recording.languages[second], other=code,
+                    value_low=float(found.low[layer, second, first]),
+                    value_high=float(found.high[layer, second, first]),
+                    shuffled=float(one.shuffled[layer, second, first]),
+                )
+                for first, code in enumerate(recording.languages)
+                for second in range(first)
+                for layer in range(recording.layers)
+            ]  # fmt: skip
+    return rows_frame(ResidualAlignment, rows)
 
 
 def joined(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:

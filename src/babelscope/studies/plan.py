@@ -10,12 +10,11 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
 
 import torch
 
 from babelscope.models import Model, Site, capture
-from babelscope.studies.steps import Cost, Step
+from babelscope.studies.steps import AnyStep, Cost
 
 PROBE_TOKENS = 1024
 """of one pass of the probe: as much as a batch on a processor holds"""
@@ -183,7 +182,7 @@ def _mebibytes(size: int) -> str:
     return f"{-(-size >> 20)} MiB"
 
 
-def plan_steps(steps: Sequence[Step[Any, Any]], measured: Probe) -> StudyPlan:
+def plan_steps(steps: Sequence[AnyStep], measured: Probe) -> StudyPlan:
     """The cost of each step, in time of this machine."""
     return plan_costs([(step.name, step.cost(step.settings)) for step in steps], measured)
 

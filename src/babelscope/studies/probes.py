@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from math import nan
-from typing import Any
 
-import pandas as pd
 import torch
 
 from babelscope.corpora import ParallelCorpus
@@ -20,13 +18,21 @@ from babelscope.regions.perplexity import Windows, score
 from babelscope.regions.recording import Recording
 from babelscope.regions.treatments import Doses, Treatment, dose_response
 from babelscope.results.rows import write_rows
-from babelscope.results.schemas.regions import Alignment, AlignmentMean, AlignmentNeurons, Continuation, Dose
+from babelscope.results.schemas.regions import (
+    Alignment,
+    AlignmentMean,
+    AlignmentNeurons,
+    Continuation,
+    Dose,
+    TextMeans,
+    WrittenShare,
+)
 from babelscope.studies.progress import Progress
 from babelscope.studies.region_settings import RegionsSettings
 from babelscope.studies.steps import Sink
 
 
-def write_alignment(run: Sink, model: Model, recording: Recording, corpus: ParallelCorpus) -> dict[str, Any]:
+def write_alignment(run: Sink, model: Model, recording: Recording, corpus: ParallelCorpus) -> dict[str, object]:
     """Table `alignment`: every metric by layer and pair, SADS against matched negatives, token overlap and script.
 
     Table `alignment_means`: the mean over pairs of languages by layer, with an interval of its own.
@@ -161,7 +167,7 @@ def write_generations(
     conditions = _conditions(regions, settings)
     with progress("generations", len(conditions) * sum(map(len, prompts.values())), "texts") as step:
         rows = generation.generations(model, prompts, conditions, sampling, recording.languages, step)
-    run.table("generation_shares", pd.DataFrame(_shares(rows)))
+    write_rows(run, WrittenShare, _shares(rows))
     write_rows(run, Continuation, rows)
 
 
@@ -176,19 +182,15 @@ def _conditions(regions: RegionSet, settings: RegionsSettings) -> list[tuple[str
     return [(generation.BASE, -1, None), *named, *controls]
 
 
-def _shares(rows: Sequence[Continuation]) -> list[dict[str, Any]]:
+def _shares(rows: Sequence[Continuation]) -> list[WrittenShare]:
     groups: dict[tuple[str, str], list[Continuation]] = {}
     for row in rows:
         groups.setdefault((row.language, row.deactivated), []).append(row)
     return [
-        {
-            "language": language,
-            "deactivated": condition,
-            "n": len(found),
-            "own_share": (own := generation.share([row.identified == language for row in found])).value,
-            "own_low": own.low,
-            "own_high": own.high,
-            **generation.means_of(found),
-        }
+        WrittenShare(
+            language=language, deactivated=condition, n=len(found), own_share=own.value, own_low=own.low,
+            own_high=own.high, text=TextMeans(**generation.means_of(found)),
+        )
         for (language, condition), found in groups.items()
-    ]
+        for own in [generation.share([row.identified == language for row in found])]
+    ]  # fmt: skip

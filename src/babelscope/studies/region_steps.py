@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cached_property
-from typing import Any
 
-import pandas as pd
 import torch
 from torch import Tensor
 
@@ -20,6 +18,8 @@ from babelscope.regions.recording import Recording, Span, record
 from babelscope.regions.relevance import relevances, selective
 from babelscope.regions.table import DeactivationTable, deactivation_table
 from babelscope.results.manifest import run_key
+from babelscope.results.rows import write_rows
+from babelscope.results.schemas.regions import EditedText
 from babelscope.studies import calibration, probes
 from babelscope.studies.alignment_sites import write_alignment_sites
 from babelscope.studies.edited_text import edited_text, file_hash
@@ -35,7 +35,7 @@ from babelscope.studies.region_settings import (
     RegionsSettings,
 )
 from babelscope.studies.routing import write_routing
-from babelscope.studies.steps import Cost, Given, Step, Tables
+from babelscope.studies.steps import AnyStep, Cost, Given, Step, Tables
 
 IN_MEMORY = 1 << 30
 """bytes of mean activations above which a recording lies in a file"""
@@ -191,10 +191,10 @@ class RegionsStudy:
         )
 
     @property
-    def steps(self) -> list[Step[Any, Any]]:
+    def steps(self) -> list[AnyStep]:
         """Those that the settings ask for."""
         asked = self.settings
-        every: list[tuple[Step[Any, Any], object]] = [
+        every: list[tuple[AnyStep, object]] = [
             (self.recording, True),
             (self.regions, True),
             (self.table, self.windows),
@@ -262,7 +262,7 @@ class RegionsStudy:
         into = Tables()
         with given.progress("text under edits", len(own.edits), "files") as step:
             rows = edited_text(self.model, self.windows, own.edits, own.controls, self.settings.seed, step)
-        into.table("edited_text", pd.DataFrame(rows))
+        write_rows(into, EditedText, rows)
         return into
 
     def _routing(self, _own: object, given: Given) -> Tables:

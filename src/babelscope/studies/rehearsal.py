@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 
@@ -48,7 +48,7 @@ def spent(model: Model, work: Callable[[], T], clock: Clock = time.perf_counter)
 def _counted(model: Model) -> Generator[list[int]]:
     counts = [0, 0]
 
-    def seen(_: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def seen(_: object, args: tuple[object, ...], kwargs: dict[str, object]) -> None:
         hidden = args[0] if args else kwargs.get("hidden_states")
         counts[0] += 1
         counts[1] += int(hidden.shape[0] * hidden.shape[1]) if isinstance(hidden, torch.Tensor) else 0

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import xarray as xr
@@ -37,7 +36,7 @@ def write_routing(
     recording: Recording,
     windows: Mapping[str, Windows],
     settings: RegionsSettings,
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """Tables `routing_layer`, `routing_expert` and `routing_similarity`, arrays `routing`, and the summary's part.
 
     With texts also `routing_deactivation`. A run of a model without experts has none of them. The reference of
@@ -71,7 +70,7 @@ def write_routing(
 
 def _summary(
     found: Routing, reference: str, experts: list[RoutingExpert], null: RoutingNull | None, rate: float
-) -> dict[str, Any]:
+) -> dict[str, object]:
     raised = Counter(row.language for row in experts if row.chosen)
     return {
         "layers": list(found.layers),

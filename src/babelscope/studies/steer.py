@@ -5,11 +5,12 @@ Each pair of languages is a step of its own, so that an interrupted study of man
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from math import nan
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pandas as pd
 import torch
@@ -22,10 +23,23 @@ from babelscope.models import Model
 from babelscope.models.chat import prompt_ids
 from babelscope.models.decoding import ignored_settings, stop_ids
 from babelscope.results import RunWriter
+from babelscope.results.rows import rows_frame, write_rows
+from babelscope.results.schemas.steering import (
+    Answer,
+    Ceiling,
+    Continuation,
+    Damage,
+    Directed,
+    Fidelity,
+    Front,
+    Steered,
+    SteeredConfusion,
+    SteeringControl,
+)
 from babelscope.steering.benchmark import own_prompts, read_benchmark
 from babelscope.steering.ceiling import ceilings
-from babelscope.steering.confusion import KINDS, OfflineRule
-from babelscope.steering.controls import PROMPTED, STEERED, UNSTEERED, generator_of
+from babelscope.steering.confusion import OfflineRule, kinds_of
+from babelscope.steering.controls import CONTROLS, PROMPTED, STEERED, UNSTEERED, generator_of
 from babelscope.steering.directions import METHODS
 from babelscope.steering.files import SavedEdit, save_edit
 from babelscope.steering.fitted import Fitted, Neurons, Setting, fit_neurons
@@ -36,14 +50,13 @@ from babelscope.steering.sentences import first_sentence
 from babelscope.studies.progress import Progress, silent
 from babelscope.studies.steer_pair import Asked, Pair, PairTables, asked_of, how_of, told_of
 from babelscope.studies.steer_settings import BENCHMARK, CORPUS, EVERYDAY, SteerSettings
-from babelscope.studies.steps import Given, KeptSteps, Step, run_steps
+from babelscope.studies.steps import AnyStep, Given, KeptSteps, Step, run_steps
 
 if TYPE_CHECKING:
     from babelscope.results import Run
 
 SHARES = (0.5, 0.2)
 """of the documents: fit, choose; the rest is reported on"""
-TABLES = ("steering", "answers", "damage", "fidelity", "continuation", "controls", "front", "directions")
 
 
 @dataclass(frozen=True)
@@ -113,20 +126,25 @@ def study_steering(
         store = beside.open()
         results = run_steps(steps, inputs, store, progress)
         tables = [results[step] for step in steps[1:]]
-        frames = {name: pd.DataFrame([row for one in tables for row in getattr(one, name)]) for name in TABLES}
-        frames["steering"] = _with_holm(frames["steering"])
-        frames["confusion"] = _confusion(frames["answers"])
-        frames["ceiling"] = pd.DataFrame(
-            asdict(row) for row in ceilings(judge, split.report, frames["answers"].text.tolist())
-        )
-        for name, frame in frames.items():
-            if len(frame.columns):
-                run.table(name, frame)
+        steered = _with_holm([row for one in tables for row in one.steering])
+        drawn = {row.control for one in tables for row in one.controls}
+        steered = steered.drop(columns=[kind for kind in CONTROLS if kind not in drawn])
+        answers = [row for one in tables for row in one.answers]
+        rises = rows_frame(Damage, (row for one in tables for row in one.damage))
+        kept = rows_frame(Fidelity, (row for one in tables for row in one.fidelity))
+        run.table(Steered.TABLE, steered)
+        write_rows(run, Answer, answers)
+        run.table(Damage.TABLE, rises)
+        run.table(Fidelity.TABLE, kept)
+        write_rows(run, Continuation, (row for one in tables for row in one.continuation))
+        write_rows(run, SteeringControl, (row for one in tables for row in one.controls))
+        write_rows(run, Front, (row for one in tables for row in one.front))
+        write_rows(run, Directed, (row for one in tables for row in one.directions))
+        write_rows(run, SteeredConfusion, _confusion(answers))
+        write_rows(run, Ceiling, ceilings(judge, split.report, [row.judged.text for row in answers]))
         fitted = study.fitted(results[steps[0]])
-        files = _save_edits(run, frames["steering"], fitted, model, settings, found)
-        sentences = [
-            first_sentence(rows, frames["damage"], frames["fidelity"]) for rows in _headlines(frames["steering"])
-        ]
+        files = _save_edits(run, steered, fitted, model, settings, found)
+        sentences = [first_sentence(rows, rises, kept) for rows in _headlines(steered)]
         run.manifest.update(
             asked=asdict(settings), model=model.facts(), tokenizer_hash=model.tokenizer_hash, corpus_hash=found.hash,
             corpus_notes=list(found.notes),
@@ -147,7 +165,7 @@ class SteeringSteps:
     ) -> None:
         self.model, self.settings, self.split, self.judge, self.progress = model, settings, split, judge, progress
 
-    def steps(self, pairs: Sequence[tuple[str, str]]) -> list[Step[Any, Any]]:
+    def steps(self, pairs: Sequence[tuple[str, str]]) -> list[AnyStep]:
         """Fitting, and one step for each pair."""
         fit: Step[SteerSettings, FitResult] = Step("fit", self.settings, self._fit)
         return [fit, *(Step(f"{s}-{t}", self.settings, self._pair(fit, s, t), needs=(fit,)) for s, t in pairs)]
@@ -249,12 +267,9 @@ def running(corpus: ParallelCorpus, code: str) -> list[str]:
     return [text for _, text in corpus.documents(code)]
 
 
-def _with_holm(frame: pd.DataFrame) -> pd.DataFrame:
-    """p-values of a method adjusted over its pairs."""
-    if "p" not in frame.columns:
-        return frame
-    frame = frame.copy()
-    frame["p_holm"] = float("nan")
+def _with_holm(steered: Sequence[Steered]) -> pd.DataFrame:
+    """The table, with p-values of a method adjusted over its pairs."""
+    frame = rows_frame(Steered, steered)
     for _, rows in frame[frame.p.notna()].groupby("method"):
         adjusted = holm({str(index): float(p) for index, p in rows.p.items()})
         for index in rows.index:
@@ -262,22 +277,22 @@ def _with_holm(frame: pd.DataFrame) -> pd.DataFrame:
     return frame
 
 
-def _confusion(answers: pd.DataFrame) -> pd.DataFrame:
+def _confusion(answers: Sequence[Answer]) -> list[SteeredConfusion]:
     """Kinds of confusion by condition and pair."""
-    rows: list[Mapping[str, Any]] = []
-    shown = answers[answers.condition.isin([UNSTEERED, PROMPTED, STEERED])].copy()
-    for name in ("method", "layer", "alpha"):
-        if name not in shown.columns:
-            shown[name] = None
-    names = ["source", "target", "condition", "method", "layer", "alpha"]
-    for _, found in shown.groupby(names, dropna=False):
-        counted = found.loc[found["kind"] != "skipped"]
-        rows.append({
-            **found.iloc[0][names].to_dict(),
-            **{kind: found["kind"].tolist().count(kind) for kind in KINDS}, "n": len(found),
-            "lpr": float(counted["all_target"].mean()) if len(counted) else float("nan"),
-        })  # fmt: skip
-    return pd.DataFrame(rows)
+    groups: dict[tuple[str, str, str, str, float, float], list[Answer]] = {}
+    for row in answers:
+        if row.condition in (UNSTEERED, PROMPTED, STEERED):
+            place = (row.layer, row.alpha) if row.condition == STEERED else (nan, nan)
+            groups.setdefault((row.source, row.target, row.condition, row.method, *place), []).append(row)
+    found: list[SteeredConfusion] = []
+    for (source, target, condition, method, layer, alpha), own in sorted(groups.items(), key=lambda group: group[0]):
+        counted = [row.judged.all_target for row in own if row.judged.kind != "skipped"]
+        found.append(SteeredConfusion(
+            source=source, target=target, condition=condition, method=method, layer=layer, alpha=alpha,
+            kinds=kinds_of([row.judged.kind for row in own]), n=len(own),
+            lpr=sum(counted) / len(counted) if counted else nan,
+        ))  # fmt: skip
+    return found
 
 
 def _headlines(frame: pd.DataFrame) -> list[pd.DataFrame]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import TypedDict
 
 import numpy as np
 
@@ -14,6 +14,17 @@ from babelscope.models import Model
 from babelscope.models.chat import measured_part, prompt_ids
 from babelscope.models.decoding import Decoding, decode, written_text
 from babelscope.models.rows import RowEdit
+from babelscope.results.schemas.steering import (
+    Answer,
+    Continuation,
+    Damage,
+    Directed,
+    Fidelity,
+    Front,
+    Judged,
+    Steered,
+    SteeringControl,
+)
 from babelscope.steering.confusion import Judge
 from babelscope.steering.controls import (
     NEURONS,
@@ -40,10 +51,9 @@ from babelscope.steering.inference import (
     paired_interval,
 )  # fmt: skip
 from babelscope.steering.losses import TextLoss, continuation, damage, fidelity, retrieval_gains, rises, text_loss
-from babelscope.steering.writing import Judged, judged
+from babelscope.steering.writing import judged, written_means
 from babelscope.studies.steer_settings import SteerSettings
 
-Row = dict[str, Any]
 NAN = float("nan")
 
 
@@ -63,14 +73,14 @@ class Asked:
 class PairTables:
     """Rows of every table that a pair leaves."""
 
-    steering: list[Row] = field(default_factory=list[Row])
-    answers: list[Row] = field(default_factory=list[Row])
-    damage: list[Row] = field(default_factory=list[Row])
-    fidelity: list[Row] = field(default_factory=list[Row])
-    controls: list[Row] = field(default_factory=list[Row])
-    front: list[Row] = field(default_factory=list[Row])
-    continuation: list[Row] = field(default_factory=list[Row])
-    directions: list[Row] = field(default_factory=list[Row])
+    steering: list[Steered] = field(default_factory=list[Steered])
+    answers: list[Answer] = field(default_factory=list[Answer])
+    damage: list[Damage] = field(default_factory=list[Damage])
+    fidelity: list[Fidelity] = field(default_factory=list[Fidelity])
+    controls: list[SteeringControl] = field(default_factory=list[SteeringControl])
+    front: list[Front] = field(default_factory=list[Front])
+    continuation: list[Continuation] = field(default_factory=list[Continuation])
+    directions: list[Directed] = field(default_factory=list[Directed])
 
 
 class Pair:
@@ -82,7 +92,7 @@ class Pair:
         self.model, self.fitted, self.settings, self.judge = model, fitted, settings, judge
         self.source, self.target = source, target
         self.tables = PairTables()
-        self.head: Row = {"source": source, "target": target}
+        self.head: _Head = {"source": source, "target": target}
 
     # -- settings ------------------------------------------------------------------------------------------------
 
@@ -147,12 +157,11 @@ class Pair:
         shares = front_shares(table, each, seed=self.settings.seed, sizes=plain.counts)
         on = on_front(success, harm)
         for place, setting in enumerate(grid):
-            self.tables.front.append({
-                **self.head, "method": setting.method, "layer": setting.layer, "alpha": setting.alpha,
-                "success": success[place], "delta_nll": harm[place], "front": bool(on[place]),
-                "front_share": float(shares[place]), "n": len(asked.ids), "documents": len(documents),
-                **_means(found[place]),
-            })  # fmt: skip
+            self.tables.front.append(Front(
+                **self.head, **_of(setting), success=success[place], delta_nll=harm[place], front=bool(on[place]),
+                front_share=float(shares[place]), n=len(asked.ids), documents=len(documents),
+                written=written_means(found[place]),
+            ))  # fmt: skip
 
     # -- reporting -----------------------------------------------------------------------------------------------
 
@@ -173,26 +182,31 @@ class Pair:
             conditions += self._control_edits(setting)
         found = self.answers(asked, [edit for _, _, edit in conditions])
         steered = _scores(found[0], asked)
-        row = self._row(STEERED, setting, why, found[0], asked, -1)
-        row |= _difference("minus_unsteered", paired_interval(steered, self.plain_scores))
+        over = paired_interval(steered, self.plain_scores)
+        row = replace(
+            self._row(STEERED, setting, why, found[0], asked, -1),
+            minus_unsteered=over.value, minus_unsteered_low=over.low, minus_unsteered_high=over.high,
+        )  # fmt: skip
         self._keep_answers(STEERED, -1, setting, found[0], asked)
         draws: dict[str, list[Scores]] = {}
         for (name, draw, _), rows in list(zip(conditions, found))[1:]:
             scores = _scores(rows, asked)
             kind = name if name in _RANDOM else THIRD
             draws.setdefault(kind, []).append(scores)
-            self.tables.controls.append({
-                **self.head, **_of(setting), "control": kind, "language": "" if kind == name else name, "draw": draw,
-                "success": scores.mean(), **_means(rows),
-            })  # fmt: skip
+            self.tables.controls.append(SteeringControl(
+                **self.head, **_of(setting), control=kind, language="" if kind == name else name, draw=draw,
+                success=scores.mean(), written=written_means(rows),
+            ))  # fmt: skip
             self._keep_answers(kind, draw, setting, rows, asked)
         for kind, several in draws.items():
             pooled = Scores([v for one in several for v in one.values], [d for one in several for d in one.documents])
-            row[f"{kind}"] = pooled.mean()
+            row = replace(row, **{_FIELDS[kind]: pooled.mean()})
             if kind in (RANDOM, NEURONS):
-                row["p"] = p_of_draws(steered.mean(), [one.mean() for one in several])
-                row["draws"] = len(several)
-                row |= _difference("minus_random", paired_interval(steered, pooled))
+                over = paired_interval(steered, pooled)
+                row = replace(
+                    row, p=p_of_draws(steered.mean(), [one.mean() for one in several]), draws=len(several),
+                    minus_random=over.value, minus_random_low=over.low, minus_random_high=over.high,
+                )  # fmt: skip
         self.tables.steering.append(row)
         self._fidelity(setting, found[0], plain, asked)
 
@@ -211,21 +225,19 @@ class Pair:
             self.model, [one.text if use else "" for one, use in zip(plain, usable)], [one.text for one in found],
             seed=self.settings.seed,
         )  # fmt: skip
-        judged_by = fidelity(gains, asked.documents, self.reference, self.told_documents)
+        kept = fidelity(gains, asked.documents, self.reference, self.told_documents)
         success = _scores(found, asked).mean()
-        self.tables.fidelity.append({
-            **self.head, **_of(setting), **asdict(judged_by), "success": success,
-            "harmonic": harmonic(success, judged_by.value),
-        })  # fmt: skip
+        self.tables.fidelity.append(Fidelity(
+            **self.head, **_of(setting), kept=kept, success=success, harmonic=harmonic(success, kept.value)
+        ))  # fmt: skip
 
     def continue_text(self, setting: Setting | None, corpus: ParallelCorpus, count: int) -> None:
         """Whether the model, steered or not, still finds which translation comes next (table `continuation`)."""
         contexts, following = next_translations(corpus, self.source, self.target, count)
         edit = None if setting is None else self.fitted.edit(setting)
         found = continuation(self.model, contexts, following, edit, seed=self.settings.seed)
-        told = {} if setting is None else _of(setting)
         condition = UNSTEERED if setting is None else STEERED
-        self.tables.continuation.append({**self.head, "condition": condition, **told, **asdict(found)})
+        self.tables.continuation.append(Continuation(**self.head, condition=condition, found=found, **_of(setting)))
 
     def measure_reference(self, corpus: ParallelCorpus, count: int) -> None:
         """r*: what a translation tells about a held-out sentence."""
@@ -247,11 +259,12 @@ class Pair:
                     continue
                 loss = text_loss(self.model, own, edit)
                 rise = damage(loss, plain[code])
-                self.tables.damage.append({
-                    **self.head, **_of(setting), "condition": name, "language": code, "role": role,
-                    **rise.columns("delta_nll"), "nll": loss.nll,
-                    "delta_bits_per_byte": loss.bits_per_byte - plain[code].bits_per_byte, "documents": len(own),
-                })  # fmt: skip
+                self.tables.damage.append(Damage(
+                    **self.head, **_of(setting), condition=name, language=code, role=role, delta_nll=rise.value,
+                    delta_nll_low=rise.low, delta_nll_high=rise.high, interval=rise.method, why=rise.why,
+                    nll=loss.nll, delta_bits_per_byte=loss.bits_per_byte - plain[code].bits_per_byte,
+                    documents=len(own),
+                ))  # fmt: skip
 
     # -- shared --------------------------------------------------------------------------------------------------
     def answers(self, asked: Asked, edits: Sequence[RowEdit | None]) -> list[list[Judged]]:
@@ -274,22 +287,20 @@ class Pair:
 
     def _row(
         self, name: str, setting: Setting | None, why: str, rows: Sequence[Judged], asked: Asked, draw: int
-    ) -> Row:
-        scores = _scores(rows, asked)
-        told = {} if setting is None else _of(setting) | self._sizes(setting)
-        return {
-            **self.head, "condition": name, "chosen_at": why, **told, **document_interval(scores).columns("success"),
-            **_means(rows), "n": len(rows), "documents": len(set(asked.documents)), "draw": draw,
-        }  # fmt: skip
-
-    def _sizes(self, setting: Setting) -> Row:
+    ) -> Steered:
         from babelscope.steering.edits import strength
 
-        if setting.method not in METHODS or setting.layer == EVERY_LAYER:
-            return {}
+        share = document_interval(_scores(rows, asked))
+        row = Steered(
+            **self.head, condition=name, chosen_at=why, success=share.value, success_low=share.low,
+            success_high=share.high, interval=share.method, why=share.why, written=written_means(rows), n=len(rows),
+            documents=len(set(asked.documents)), draw=draw, **_of(setting),
+        )  # fmt: skip
+        if setting is None or setting.method not in METHODS or setting.layer == EVERY_LAYER:
+            return row
         [one] = self.fitted.directions(setting)
         size = strength(one, setting.alpha, self.settings.unit)
-        return {"strength_gap": size.gap, "strength_absolute": size.absolute, "strength_norm": size.norm}
+        return replace(row, strength_gap=size.gap, strength_absolute=size.absolute, strength_norm=size.norm)
 
     def describe(self, method: str) -> None:
         """Rows of the table `directions`."""
@@ -297,27 +308,20 @@ class Pair:
             return
         for layer in range(self.model.layers):
             [one] = self.fitted.directions(Setting(self.source, self.target, method, layer, 1.0))
-            self.tables.directions.append({
-                **self.head, "method": method, "layer": layer, "gap": one.gap, "norm": one.norm,
-                "at_source": one.at_source, "at_target": one.at_target,
-            })  # fmt: skip
+            self.tables.directions.append(Directed(
+                **self.head, method=method, layer=layer, gap=one.gap, norm=one.norm, at_source=one.at_source,
+                at_target=one.at_target,
+            ))  # fmt: skip
 
     def _keep_answers(
         self, name: str, draw: int, setting: Setting | None, rows: Sequence[Judged], asked: Asked
     ) -> None:
-        told = {} if setting is None else _of(setting)
         self.tables.answers += [
-            {
-                **self.head,
-                "condition": name,
-                "draw": draw,
-                **told,
-                "document": document,
-                "prompt": prompt,
-                **asdict(one),
-            }
+            Answer(
+                **self.head, condition=name, draw=draw, document=document, prompt=prompt, judged=one, **_of(setting)
+            )
             for one, document, prompt in zip(rows, asked.documents, asked.texts)
-        ]
+        ]  # fmt: skip
 
 
 def next_translations(corpus: ParallelCorpus, source: str, target: str, count: int) -> tuple[list[str], list[str]]:
@@ -334,41 +338,31 @@ def next_translations(corpus: ParallelCorpus, source: str, target: str, count: i
 
 
 _RANDOM = (RANDOM, RANDOM_COV, SHUFFLED, NEURONS)
+_FIELDS = {
+    RANDOM: "random", RANDOM_COV: "random_cov", SHUFFLED: "shuffled", NEURONS: "random_neurons", THIRD: "third",
+}  # fmt: skip
+"""where a row of the table `steering` has the success of each kind of control"""
+
+
+class _Head(TypedDict):
+    source: str
+    target: str
+
+
+class _Place(TypedDict):
+    method: str
+    layer: float
+    alpha: float
 
 
 def _scores(rows: Sequence[Judged], asked: Asked) -> Scores:
     return Scores([one.success for one in rows], list(asked.documents))
 
 
-def _of(setting: Setting) -> Row:
+def _of(setting: Setting | None) -> _Place:
+    if setting is None:
+        return {"method": "", "layer": NAN, "alpha": NAN}
     return {"method": setting.method, "layer": setting.layer, "alpha": setting.alpha}
-
-
-def _difference(name: str, found: Any) -> Row:
-    return {name: found.value, f"{name}_low": found.low, f"{name}_high": found.high}
-
-
-def _means(rows: Sequence[Judged]) -> Row:
-    """Shares and means over answers; what an answer is like beside the language that is read in it."""
-    n = max(len(rows), 1)
-
-    def mean(values: Sequence[float]) -> float:
-        known = [value for value in values if value == value]
-        return sum(known) / len(known) if known else NAN
-
-    return {
-        "all_target": sum(one.all_target for one in rows) / n,
-        "looping": mean([float(one.loops) for one in rows if one.all_target]),
-        "all_source": sum(one.all_source for one in rows) / n,
-        "all_other": sum(one.all_other for one in rows) / n,
-        "unknown": sum(one.unknown for one in rows) / n,
-        "skipped": sum(one.kind == "skipped" for one in rows) / n,
-        "broken_share": mean([one.broken_share for one in rows]),
-        "distinct_1": mean([one.distinct_1 for one in rows]),
-        "distinct_2": mean([one.distinct_2 for one in rows]),
-        "repeat": mean([float(one.repeat) for one in rows]),
-        "early_end": sum(one.reason == "end" for one in rows) / n,
-    }
 
 
 def asked_of(

@@ -88,7 +88,7 @@ class Tables:
 
     tables: dict[str, pd.DataFrame] = field(default_factory=dict[str, pd.DataFrame])
     groups: list[tuple[str | None, xr.Dataset]] = field(default_factory=list[tuple[str | None, xr.Dataset]])
-    summary: dict[str, Any] = field(default_factory=dict[str, Any])
+    summary: dict[str, object] = field(default_factory=dict[str, object])
 
     def table(self, name: str, frame: pd.DataFrame) -> None:
         """Adds a table."""
@@ -114,7 +114,7 @@ class Step(Generic[S, R]):
     settings: S
     """a frozen dataclass: the options of this step and of no other; None where it has none"""
     run: Callable[[S, Given], R]
-    needs: tuple[Step[Any, Any], ...] = ()
+    needs: tuple[AnyStep, ...] = ()
     inputs: Mapping[str, str] = field(default_factory=dict[str, str])
     """what it reads from outside, by hash: texts, another model"""
     cost: Callable[[S], Cost] = lambda _: Cost()
@@ -122,11 +122,15 @@ class Step(Generic[S, R]):
     """False for a result that costs less to make again than to keep in a file"""
 
 
+AnyStep = Step[Any, Any]
+"""a step whatever its settings and its result"""
+
+
 @dataclass
 class Given:
     """What a running step has at hand: the results of the steps it needs, a folder for its files, the progress."""
 
-    _step: Step[Any, Any]
+    _step: AnyStep
     _results: Results
     folder: Path
     """for files of the step's own, such as a recording too large for memory; a memory map of one may be its result"""
@@ -151,7 +155,7 @@ class Results:
 
     def __init__(self, store: StepStore, keys: Mapping[str, str]) -> None:
         self._store, self._keys = store, keys
-        self._values: dict[Step[Any, Any], Any] = {}
+        self._values: dict[AnyStep, object] = {}
 
     def __getitem__(self, step: Step[Any, R]) -> R:
         if step not in self._values:
@@ -163,10 +167,10 @@ class Results:
         self._values[step] = value
 
 
-def step_keys(steps: Sequence[Step[Any, Any]], inputs: Mapping[str, str]) -> dict[str, str]:
+def step_keys(steps: Sequence[AnyStep], inputs: Mapping[str, str]) -> dict[str, str]:
     """Key of each step by name; raises InputError where one needs a step that does not come before it."""
     keys: dict[str, str] = {}
-    seen: list[Step[Any, Any]] = []
+    seen: list[AnyStep] = []
     for step in steps:
         missing = [need.name for need in step.needs if need not in seen]
         if missing:
@@ -189,7 +193,7 @@ def step_keys(steps: Sequence[Step[Any, Any]], inputs: Mapping[str, str]) -> dic
 
 
 def run_steps(
-    steps: Sequence[Step[Any, Any]],
+    steps: Sequence[AnyStep],
     inputs: Mapping[str, str] | None = None,
     store: StepStore | None = None,
     progress: Progress = silent,
@@ -218,7 +222,7 @@ def run_steps(
 
 
 def _run(
-    step: Step[Any, Any], key: str, results: Results, rooms: StepStore, store: StepStore | None, progress: Progress
+    step: AnyStep, key: str, results: Results, rooms: StepStore, store: StepStore | None, progress: Progress
 ) -> None:
     with rooms.room(step.name, key) as folder:
         value = step.run(step.settings, Given(step, results, folder, progress, store, key))

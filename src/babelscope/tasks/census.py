@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -66,13 +66,20 @@ class Census:
         import pandas as pd
 
         columns = ["task", "split", "corruption", "language", "template", "stratum", "offered", "survived", *REASONS]
-        rows: list[dict[str, Any]] = []
+        rows: list[dict[str, object]] = []
         for (language, template, stratum), counts in sorted(self.counts.items()):
             rows.append(
-                {"task": self.task, "split": self.split, "corruption": self.corruption, "language": language}
-                | {"template": template, "stratum": stratum, "offered": sum(counts.values())}
-                | {"survived": counts.get("survived", 0)}
-                | {reason: counts.get(reason, 0) for reason in REASONS}
+                {
+                    "task": self.task,
+                    "split": self.split,
+                    "corruption": self.corruption,
+                    "language": language,
+                    "template": template,
+                    "stratum": stratum,
+                    "offered": sum(counts.values()),
+                    "survived": counts.get("survived", 0),
+                    **{reason: counts.get(reason, 0) for reason in REASONS},
+                }
             )
         return pd.DataFrame(rows, columns=pd.Index(columns))
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase as Tokenizer
 
 Span = tuple[int, int]
 
@@ -30,7 +33,7 @@ class Encoder:
     because a prompt is to be continued.
     """
 
-    def __init__(self, tokenizer: Any, special: bool = True) -> None:
+    def __init__(self, tokenizer: Tokenizer, special: bool = True) -> None:
         self.tokenizer = tokenizer
         self.fast = bool(getattr(tokenizer, "is_fast", False))
         unknown = getattr(tokenizer, "unk_token_id", None)

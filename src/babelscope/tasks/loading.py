@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from babelscope.errors import BabelscopeError, MissingExtra, TaskError
 from babelscope.network import hub_answers
 from babelscope.wording import first_line
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase as Tokenizer
 
-def load_tokenizer(source: str | Path) -> Any:
+
+def load_tokenizer(source: str | Path) -> Tokenizer:
     """A fast tokenizer from a model folder or name (pocket:NAME as well), a tokenizer.json, a folder with *vocab.json
     and *merges.txt, or a sentencepiece file (converted, without special tokens around the text).
 
@@ -38,7 +41,7 @@ def load_tokenizer(source: str | Path) -> Any:
         raise TaskError(f"no tokenizer could be loaded from {source}: {first_line(error)}") from error
 
 
-def _from_folder(folder: Path) -> Any:
+def _from_folder(folder: Path) -> Tokenizer:
     merges, vocabularies = sorted(folder.glob("*merges.txt")), sorted(folder.glob("*vocab.json"))
     if merges and vocabularies:
         return _byte_level(vocabularies[0], merges[0])
@@ -48,7 +51,7 @@ def _from_folder(folder: Path) -> Any:
     return _from_file(candidates[0])
 
 
-def _from_file(file: Path) -> Any:
+def _from_file(file: Path) -> Tokenizer:
     if ".model" in file.name:
         return _sentencepiece(file)
     if file.suffix != ".json":
@@ -58,7 +61,7 @@ def _from_file(file: Path) -> Any:
     return PreTrainedTokenizerFast(tokenizer_file=str(file))
 
 
-def _byte_level(vocabulary: Path, merges: Path) -> Any:
+def _byte_level(vocabulary: Path, merges: Path) -> Tokenizer:
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
@@ -72,7 +75,7 @@ def _byte_level(vocabulary: Path, merges: Path) -> Any:
     return PreTrainedTokenizerFast(tokenizer_object=backend)
 
 
-def _sentencepiece(file: Path) -> Any:
+def _sentencepiece(file: Path) -> Tokenizer:
     try:
         from sentencepiece import sentencepiece_model_pb2
     except ImportError as error:

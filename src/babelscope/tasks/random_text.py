@@ -6,7 +6,7 @@ N prompt · T token
 from __future__ import annotations
 
 import zlib
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,8 +16,11 @@ from babelscope.tasks.encoding import Encoder
 from babelscope.tasks.prompts import PromptPair
 from babelscope.tasks.templates import available, ioi_lexicon, tense_lexicon
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase as Tokenizer
 
-def language_tokens(tokenizer: Any, language: str, texts: list[str] | None = None) -> NDArray[np.int64]:
+
+def language_tokens(tokenizer: Tokenizer | Encoder, language: str, texts: list[str] | None = None) -> NDArray[np.int64]:
     """The language's token subset: ids that occur in `texts`, by default in the package's prompts of that language.
 
     Special tokens are left out. Raises TaskError for a language without data when no texts are given.
@@ -29,7 +32,13 @@ def language_tokens(tokenizer: Any, language: str, texts: list[str] | None = Non
 
 
 def repeated_tokens(
-    tokenizer: Any, language: str, *, length: int = 25, n: int = 50, seed: int = 0, texts: list[str] | None = None
+    tokenizer: Tokenizer | Encoder,
+    language: str,
+    *,
+    length: int = 25,
+    n: int = 50,
+    seed: int = 0,
+    texts: list[str] | None = None,
 ) -> NDArray[np.int64]:
     """Random tokens of a language, said twice: [N, leading special tokens + 2 · length], each half without repetition
     as far as the subset reaches. Duplicate-token, induction and previous-token heads show on these (section 4).

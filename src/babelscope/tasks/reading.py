@@ -30,7 +30,7 @@ def rows_of(path: Path) -> list[list[str]]:
     return [row for row in _read(path, csv.reader(_lines(path), delimiter="\t", quoting=csv.QUOTE_NONE)) if row]
 
 
-def records_of(path: Path, delimiter: str) -> list[dict[str, Any]]:
+def records_of(path: Path, delimiter: str) -> list[dict[str, object]]:
     """The rows of a table with a header, by column; raises TaskError, also for a row that is longer than the header."""
     found = _read(path, csv.DictReader(_lines(path), delimiter=delimiter))
     if any(None in row for row in found):

@@ -28,6 +28,7 @@ from babelscope.tasks.templates import available
 
 if TYPE_CHECKING:
     import pandas as pd
+    from transformers import PreTrainedTokenizerBase as Tokenizer
 
 _log = logging.getLogger(__name__)
 
@@ -134,7 +135,9 @@ def corruptions(task: str) -> tuple[str, ...]:
     return tuple(_task(task)[0].corruptions)
 
 
-def build(task: str, tokenizer: Any, language: str, options: Options | None = None, **changes: Any) -> PromptSet:
+def build(
+    task: str, tokenizer: Tokenizer | Encoder, language: str, options: Options | None = None, **changes: Any
+) -> PromptSet:
     """Prompt pairs of a task in a language, as a tokenizer allows them (section 2); `changes` are Options by name.
 
     Fewer than `n` is logged, none raises NoPromptSurvives with the census; an unknown task, option, corruption, split,
@@ -164,7 +167,7 @@ def build(task: str, tokenizer: Any, language: str, options: Options | None = No
     return prompts
 
 
-def _options(options: Options | None, changes: Mapping[str, Any]) -> Options:
+def _options(options: Options | None, changes: Mapping[str, object]) -> Options:
     known = [field.name for field in fields(Options)]
     unknown = [name for name in changes if name not in known]
     if unknown:
@@ -173,7 +176,13 @@ def _options(options: Options | None, changes: Mapping[str, Any]) -> Options:
 
 
 def build_paired(
-    task: str, tokenizer: Any, languages: Sequence[str], *, n: int = 100, limit: int = 0, **options: Any
+    task: str,
+    tokenizer: Tokenizer | Encoder | Mapping[str, Tokenizer | Encoder],
+    languages: Sequence[str],
+    *,
+    n: int = 100,
+    limit: int = 0,
+    **options: Any,
 ) -> dict[str, PromptSet]:
     """Prompts of the same items in every language, in the same order, so that row i is one scene everywhere.
 
@@ -181,7 +190,7 @@ def build_paired(
     first `n` items that every language has are kept. Raises TaskError when they share none.
     """
     limit = limit or max(400, 4 * n)
-    by_language: Mapping[str, Any] = (
+    by_language: Mapping[str, Tokenizer | Encoder] = (
         tokenizer if isinstance(tokenizer, Mapping) else dict.fromkeys(languages, tokenizer)
     )
     missing = [language for language in languages if language not in by_language]
@@ -205,7 +214,12 @@ def build_paired(
 
 
 def census(
-    task: str, tokenizer: Any, languages: Sequence[str] | None = None, *, n: int = 320, **options: Any
+    task: str,
+    tokenizer: Tokenizer | Encoder,
+    languages: Sequence[str] | None = None,
+    *,
+    n: int = 320,
+    **options: object,
 ) -> pd.DataFrame:
     """Per language, template and stratum: prompts offered, survived, and lost by reason, among the first `n` scenes.
 
@@ -215,7 +229,12 @@ def census(
 
 
 def count_all(
-    task: str, tokenizer: Any, languages: Sequence[str] | None = None, *, n: int = 320, **options: Any
+    task: str,
+    tokenizer: Tokenizer | Encoder,
+    languages: Sequence[str] | None = None,
+    *,
+    n: int = 320,
+    **options: Any,
 ) -> Census:
     """The same as an object: `census(…)` is its frame."""
     kind, path = _task(task)
@@ -225,7 +244,9 @@ def count_all(
     return joined(_count(task, tokenizer, language, n=n, **options) for language in wanted)
 
 
-def _count(task: str, tokenizer: Any, language: str, *, n: int = 320, split: str = "strict", **options: Any) -> Census:
+def _count(
+    task: str, tokenizer: Tokenizer | Encoder, language: str, *, n: int = 320, split: str = "strict", **options: Any
+) -> Census:
     try:
         options = {"scenes": "exact", "limit": n} | options
         # Every prompt among the first n is looked at, however many survive; random text has no end, and all survive.
@@ -340,7 +361,7 @@ def _language(task: Task, code: str) -> str:
     raise TaskError(f"{task.name} has no language {code!r}; there are {', '.join(task.languages) or 'none'}")
 
 
-def _encoder(tokenizer: Any, special: bool) -> Encoder:
+def _encoder(tokenizer: Tokenizer | Encoder, special: bool) -> Encoder:
     if isinstance(tokenizer, Encoder):
         return tokenizer
     if not hasattr(tokenizer, "encode") or not hasattr(tokenizer, "convert_ids_to_tokens"):

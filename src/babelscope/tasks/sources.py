@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
 
 from babelscope.errors import TaskError
 from babelscope.json_text import read_json
@@ -67,7 +66,7 @@ _MIB_PARTS = ("names", "objects", "places", "templates")
 def _json(path: Path) -> tuple[str, ...]:
     if not path.is_file():
         raise TaskError(f"no {path.name} in {path.parent}: an IOI folder of MIB holds {', '.join(_MIB_PARTS)}")
-    data: Any = read_json(path, error=TaskError)
+    data: object = read_json(path, error=TaskError)
     if not isinstance(data, list) or not data or not all(isinstance(entry, str) for entry in data):
         raise TaskError(f"{path} must be a list of texts")
     return tuple(str(entry) for entry in data)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from babelscope.errors import TaskError
 from babelscope.json_text import parse_json
@@ -50,7 +49,7 @@ def read_stories(path: str | Path) -> list[Story]:
     return stories
 
 
-def _reader(row: Mapping[str, Any], file: Path) -> Callable[[Mapping[str, Any]], Story]:
+def _reader(row: Mapping[str, object], file: Path) -> Callable[[Mapping[str, object]], Story]:
     if "premise" in row:
         return _copa
     lowered = {key.lower().replace("_", "") for key in row}
@@ -59,7 +58,7 @@ def _reader(row: Mapping[str, Any], file: Path) -> Callable[[Mapping[str, Any]],
     raise TaskError(f"{file} has the fields {', '.join(map(str, row))}; expected those of XStoryCloze or XCOPA")
 
 
-def _cloze(row: Mapping[str, Any]) -> Story:
+def _cloze(row: Mapping[str, object]) -> Story:
     fields = {key.lower().replace("_", ""): value for key, value in row.items()}
     sentences = [_text(fields, f"inputsentence{number}").strip() for number in range(1, 5)]
     quiz = "sentencequiz" if "sentencequiz1" in fields else "randomfifthsentencequiz"
@@ -68,7 +67,7 @@ def _cloze(row: Mapping[str, Any]) -> Story:
     return Story(story, " ".join(sentences), _two(endings), _whole(fields, "answerrightending") - 1)
 
 
-def _copa(row: Mapping[str, Any]) -> Story:
+def _copa(row: Mapping[str, object]) -> Story:
     endings = (_text(row, "choice1"), _text(row, "choice2"))
     question = _text(row, "question")
     if question not in ("cause", "effect"):
@@ -82,14 +81,14 @@ def _two(endings: tuple[str, str]) -> tuple[str, str]:
     return endings
 
 
-def _text(row: Mapping[str, Any], name: str) -> str:
+def _text(row: Mapping[str, object], name: str) -> str:
     value = row[name]
     if not isinstance(value, str) or not value.strip():
         raise ValueError(f"{name} is no text but {str(value)[:40]!r}")
     return value
 
 
-def _whole(row: Mapping[str, Any], name: str) -> int:
+def _whole(row: Mapping[str, object], name: str) -> int:
     """A whole number as JSON or a table holds it; nothing is rounded, and true is no 1."""
     value = row[name]
     if isinstance(value, bool) or not isinstance(value, int | str):
@@ -97,12 +96,12 @@ def _whole(row: Mapping[str, Any], name: str) -> int:
     return int(value)
 
 
-def _json_rows(file: Path) -> list[Mapping[str, Any]]:
-    rows: list[Mapping[str, Any]] = []
+def _json_rows(file: Path) -> list[Mapping[str, object]]:
+    rows: list[Mapping[str, object]] = []
     for number, line in enumerate(lines_of(file), 1):
         if not line.strip():
             continue
-        row: Any = parse_json(line, f"{file}, line {number}", TaskError)
+        row: object = parse_json(line, f"{file}, line {number}", TaskError)
         if not isinstance(row, dict):
             raise TaskError(f"{file}, line {number} is not a JSON object")
         rows.append(row)

@@ -10,14 +10,14 @@ P prompt · L layer · H head
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float
 from numpy.typing import NDArray
 
 from babelscope.circuits.core.statistics import Correlation, correlate, drawn_ends
+from babelscope.results.schemas.circuit_edges import Overlap
 from babelscope.stats import pearson
 
 Array = NDArray[np.float64]
@@ -78,27 +78,23 @@ def reliability(used: Bool[Used, "P L H"], splits: int = 50, seed: int = 0) -> f
     return 2 * half / (1 + half) if half > -1 else float("nan")
 
 
-def rows(agreements: Mapping[tuple[str, str], Agreement], measure: str = "head_frequency") -> list[dict[str, Any]]:
+def rows(agreements: Mapping[tuple[str, str], Agreement], measure: str = "head_frequency") -> list[Overlap]:
     """One row per pair of languages for the table of overlaps."""
-    found: list[dict[str, Any]] = []
+    found: list[Overlap] = []
     for (language, language2), agreement in agreements.items():
-        correlation = asdict(agreement.correlation)
-        for name, p in (("pearson", "p"), ("spearman", "spearman_p")):
-            interval = (agreement.low, agreement.high) if name == "pearson" else (float("nan"), float("nan"))
-            found.append(
-                {
-                    "language": language,
-                    "language2": language2,
-                    "measure": f"{measure}_{name}",
-                    "value": correlation[name],
-                    "null": correlation[f"{name}_null"],
-                    "p": correlation[p],
-                    "low": interval[0],
-                    "high": interval[1],
-                    "ceiling": agreement.ceiling if name == "pearson" else float("nan"),
-                    "control": float("nan") if agreement.control is None else agreement.control,
-                }
-            )
+        one = agreement.correlation
+        control = float("nan") if agreement.control is None else agreement.control
+        found += [
+            Overlap(
+                language=language, language2=language2, measure=f"{measure}_pearson", value=one.pearson,
+                null=one.pearson_null, p=one.p, low=agreement.low, high=agreement.high, ceiling=agreement.ceiling,
+                control=control,
+            ),
+            Overlap(
+                language=language, language2=language2, measure=f"{measure}_spearman", value=one.spearman,
+                null=one.spearman_null, p=one.spearman_p, control=control,
+            ),
+        ]  # fmt: skip
     return found
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import combinations
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from jaxtyping import Float
@@ -17,6 +17,7 @@ from babelscope.circuits.core.ablation import Ablation, reference
 from babelscope.circuits.edges.atp import attribution_patching, input_effects
 from babelscope.circuits.edges.eap import Attribution
 from babelscope.circuits.edges.single_edges import edge_effects
+from babelscope.results.schemas.circuit_edges import Agreed
 from babelscope.stats import pearson, spearman
 
 if TYPE_CHECKING:
@@ -40,30 +41,27 @@ def top_k_recall(found: Float[Array, "*shape"], true: Float[Array, "*shape"], k:
 
 
 def agreements(
-    scores: Mapping[str, Float[Array, "*shape"]], k: int = 10, what: str = "heads", **labels: Any
-) -> list[dict[str, Any]]:
+    scores: Mapping[str, Float[Array, "*shape"]], k: int = 10, what: str = "heads", language: str = ""
+) -> list[Agreed]:
     """Every pair of methods that scored the same things: Spearman of absolute scores, Pearson, recall of the top k.
 
     `method2` is the truth in a row of recall; pairs are given in the order of `scores`, so put patching last. What one
     of them has no number for (NaN) is left out; `n` says how many were compared.
     """
     return [
-        {**labels, "what": what, "method": first, "method2": second, **_agreement(scores[first], scores[second], k)}
+        Agreed(
+            language=language, what=what, method=first, method2=second, spearman=spearman(np.abs(a), np.abs(b)),
+            pearson=pearson(a, b), top_k_recall=top_k_recall(a, b, k), k=min(k, a.size), n=a.size,
+        )
         for first, second in combinations(scores, 2)
-    ]
+        for a, b in [_known(scores[first], scores[second])]
+    ]  # fmt: skip
 
 
-def _agreement(first: Array, second: Array, k: int) -> dict[str, Any]:
-    """Of what both have a number for: a screen leaves heads unpatched."""
+def _known(first: Array, second: Array) -> tuple[Array, Array]:
+    """What both have a number for: a screen leaves heads unpatched."""
     known = np.isfinite(first) & np.isfinite(second)
-    a, b = first[known], second[known]
-    return {
-        "spearman": spearman(np.abs(a), np.abs(b)),
-        "pearson": pearson(a, b),
-        "top_k_recall": top_k_recall(a, b, k),
-        "k": min(k, a.size),
-        "n": int(a.size),
-    }
+    return first[known], second[known]
 
 
 def confirmed(
@@ -85,11 +83,11 @@ def confirmed(
 
 
 def input_agreements(
-    model: Model, ranking: Sequence[PromptPair], testing: Sequence[PromptPair], top: int, **labels: Any
-) -> list[dict[str, Any]]:
+    model: Model, ranking: Sequence[PromptPair], testing: Sequence[PromptPair], top: int, language: str = ""
+) -> list[Agreed]:
     """AtP of queries and keys with its QK fix, and without, against patching those that either finds strongest."""
     fixed, plain = (attribution_patching(model, ranking, qk_fix=fix) for fix in (True, False))
-    rows: list[dict[str, Any]] = []
+    rows: list[Agreed] = []
     kinds: tuple[tuple[Literal["q", "k"], str], ...] = (("q", "queries"), ("k", "keys"))
     for kind, what in kinds:
         if kind not in model.readings:
@@ -99,7 +97,7 @@ def input_agreements(
         nodes = [divmod(place, scores["atp"].shape[1]) for place in places]
         said = {name: each.ravel()[places] for name, each in scores.items()}
         said["patching"] = input_effects(model, testing, kind, nodes)
-        rows += agreements(said, top, what, **labels)
+        rows += agreements(said, top, what, language)
     return rows
 
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -22,6 +21,7 @@ from babelscope.circuits.core.nodes import Head
 from babelscope.circuits.core.statistics import permutation_p
 from babelscope.circuits.edges.circuit import Circuit, sized_circuit
 from babelscope.errors import InputError
+from babelscope.results.schemas.circuit_edges import Overlap as OverlapRow
 from babelscope.stats import pearson, spearman
 from babelscope.terms import Construction
 
@@ -113,20 +113,15 @@ def _why(value: float) -> str:
     return "" if np.isfinite(value) else "one of the two does not vary, or is empty"
 
 
-def rows(language: str, language2: str, shared: list[Shared]) -> list[dict[str, Any]]:
+def rows(language: str, language2: str, shared: list[Shared]) -> list[OverlapRow]:
     """Rows for the table of overlaps."""
     return [
-        {
-            "language": language,
-            "language2": language2,
-            "measure": one.measure,
-            "value": one.value,
-            "null": one.null,
-            "p": one.p,
-            "why": one.why,
-        }
+        OverlapRow(
+            language=language, language2=language2, measure=one.measure, value=one.value, null=one.null, p=one.p,
+            why=one.why,
+        )
         for one in shared
-    ]
+    ]  # fmt: skip
 
 
 # -- measures -------------------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from jaxtyping import Float
@@ -19,6 +19,9 @@ from babelscope.circuits.core.nodes import Embedding, Sender
 from babelscope.circuits.edges.circuit import Circuit, sized_circuit
 from babelscope.circuits.edges.faithfulness import score_circuits
 from babelscope.circuits.heads.labels import CANDIDATE
+from babelscope.results.schemas.circuit_edges import CrossEdges, NodeClass
+from babelscope.results.schemas.circuits import CrossRow
+from babelscope.stats import Interval
 from babelscope.terms import Construction
 
 if TYPE_CHECKING:
@@ -50,7 +53,7 @@ def cross_faithfulness(
     ablation: Ablation | str = Ablation.RESAMPLE,
     budget: int | None = None,
     done: Callable[[int], None] | None = None,
-) -> list[dict[str, Any]]:
+) -> list[CrossEdges]:
     """Faithfulness of every language's circuit on every language's prompts: one row per pair of languages.
 
     Each row holds f with its bootstrap interval over prompts, and beside it `random`: mean f of as many random circuits
@@ -65,30 +68,21 @@ def cross_faithfulness(
     extras = {name: _beside(circuits[name], beside.controls.get(name), beside.random, generator) for name in names}
     flat = [circuit for name in names for circuit in [circuits[name], *extras[name].values()]]
     labels = [(name, kind) for name in names for kind in ["own", *extras[name]]]
-    rows: list[dict[str, Any]] = []
+    rows: list[CrossEdges] = []
     for run_on, pairs in prompts.items():
         scored = score_circuits(model, pairs, flat, ablation, budget)
         values = dict(zip(labels, scored.intervals(seed=beside.seed)))
         for found_in in names:
             own = values[found_in, "own"]
             home = values.get((run_on, "own"))
-            rows.append(
-                {
-                    "found_in": found_in,
-                    "run_on": run_on,
-                    "faithfulness": own.value,
-                    "low": own.low,
-                    "high": own.high,
-                    "random": _mean(values, found_in, "random"),
-                    "random_edges": _mean_size(extras[found_in], "random"),
-                    "relabelled": _mean(values, found_in, "relabelled"),
-                    "control": _mean(values, found_in, "control"),
-                    "share": own.value / home.value if home is not None and home.value else float("nan"),
-                    "edges": circuits[found_in].size,
-                    "why": "" if scored.defined else "the whole model scores as the empty circuit",
-                    "prompts": len(pairs),
-                }
-            )
+            rows.append(CrossEdges(
+                found_in=found_in, run_on=run_on, faithfulness=own.value, low=own.low, high=own.high,
+                random=_mean(values, found_in, "random"), random_edges=_mean_size(extras[found_in], "random"),
+                relabelled=_mean(values, found_in, "relabelled"), control=_mean(values, found_in, "control"),
+                share=own.value / home.value if home is not None and home.value else float("nan"),
+                edges=circuits[found_in].size,
+                why="" if scored.defined else "the whole model scores as the empty circuit", prompts=len(pairs),
+            ))  # fmt: skip
         if done:
             done(len(pairs))
     return rows
@@ -106,7 +100,7 @@ def _beside(
     return found
 
 
-def _mean(values: Mapping[tuple[str, str], Any], found_in: str, kind: str) -> float:
+def _mean(values: Mapping[tuple[str, str], Interval], found_in: str, kind: str) -> float:
     chosen = [interval.value for (name, label), interval in values.items() if name == found_in and kind in label]
     return float(np.mean(chosen)) if chosen else float("nan")
 
@@ -116,11 +110,11 @@ def _mean_size(extras: Mapping[str, Circuit], kind: str) -> float:
     return float(np.mean(sizes)) if sizes else float("nan")
 
 
-def matrix(rows: Sequence[Mapping[str, Any]], value: str = "faithfulness") -> dict[str, dict[str, float]]:
-    """The rows as {found in: {run on: value}}."""
+def matrix(rows: Sequence[CrossRow]) -> dict[str, dict[str, float]]:
+    """The rows as {found in: {run on: faithfulness}}."""
     found: dict[str, dict[str, float]] = {}
     for row in rows:
-        found.setdefault(str(row["found_in"]), {})[str(row["run_on"])] = float(row[value])
+        found.setdefault(row.found_in, {})[row.run_on] = row.faithfulness
     return found
 
 
@@ -159,10 +153,10 @@ def _profile(circuit: Circuit, node: Sender) -> Float[Array, " edges"]:
     return np.concatenate([circuit.scores[wiring.writer(node)], circuit.scores[:, columns].ravel()])
 
 
-def class_rows(language: str, language2: str, classes: Mapping[Sender, Class]) -> list[dict[str, Any]]:
+def class_rows(language: str, language2: str, classes: Mapping[Sender, Class]) -> list[NodeClass]:
     """Rows for the table of classes, with the languages' names in place of first and second."""
     names = {"first only": f"{language} only", "second only": f"{language2} only"}
     return [
-        {"language": language, "language2": language2, "node": str(node), "class": names.get(kind, kind)}
+        NodeClass(language=language, language2=language2, node=str(node), class_=names.get(kind, kind))
         for node, kind in classes.items()
     ]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from babelscope.circuits.core import logit_diff
 from babelscope.circuits.core.batching import PROMPT, Rows, batches
 from babelscope.models.batches import token_budget
 from babelscope.models.hooks import Change, Site, edit
+from babelscope.results.schemas.circuits import Behaved
 from babelscope.stats import bootstrap_mean, wilson
 
 if TYPE_CHECKING:
@@ -51,27 +52,19 @@ class Behaviour:
         """Two-way: the target is more probable than the foil."""
         return self.logit_difference > 0
 
-    def row(self, chosen: Sequence[int] | NDArray[Any] | None = None) -> dict[str, float]:
+    def row(self, chosen: Sequence[int] | NDArray[np.int64] | None = None) -> Behaved:
         """Means over (some of) the pairs with 95 % intervals: Wilson for shares, bootstrap for the logit difference."""
         where = np.arange(len(self.rank)) if chosen is None else np.asarray(chosen)
         accuracy = wilson(int(self.correct[where].sum()), len(where))
         exact = wilson(int(self.exact[where].sum()), len(where))
         difference = bootstrap_mean(self.logit_difference[where])
-        return {
-            "n": len(where),
-            "accuracy": accuracy.value,
-            "low": accuracy.low,
-            "high": accuracy.high,
-            "logit_difference": difference.value,
-            "logit_difference_low": difference.low,
-            "logit_difference_high": difference.high,
-            "exact": exact.value,
-            "exact_low": exact.low,
-            "exact_high": exact.high,
-            "rank": float(self.rank[where].mean()),
-            "probability": float(np.exp(self.target[where]).mean()),
-            "foil_probability": float(np.exp(self.foil[where]).mean()),
-        }
+        return Behaved(
+            n=len(where), accuracy=accuracy.value, low=accuracy.low, high=accuracy.high,
+            logit_difference=difference.value, logit_difference_low=difference.low,
+            logit_difference_high=difference.high, exact=exact.value, exact_low=exact.low, exact_high=exact.high,
+            rank=float(self.rank[where].mean()), probability=float(np.exp(self.target[where]).mean()),
+            foil_probability=float(np.exp(self.foil[where]).mean()),
+        )  # fmt: skip
 
 
 @torch.no_grad()
@@ -86,7 +79,7 @@ def behaviour(
 
     Raises TaskError for pairs that cannot be scored.
 
-    >>> behaviour(model, prompts).row()["accuracy"]                                     # doctest: +SKIP
+    >>> behaviour(model, prompts).row().accuracy                                        # doctest: +SKIP
     0.98
     """
     count = len(pairs)

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
@@ -51,7 +51,7 @@ class NodeScores:
     mlps: Float[Array, " L"]
     mixers: Float[Array, " L"]
     embedding: float
-    settings: dict[str, Any]
+    settings: dict[str, object]
 
 
 @torch.no_grad()

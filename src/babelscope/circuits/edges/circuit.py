@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -49,7 +48,7 @@ class Circuit:
     edges: Bool[Mask, "W R"]
     scores: Float[Array, "W R"]
     roles: Mapping[str, str] = field(default_factory=dict[str, str])
-    about: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    about: Mapping[str, object] = field(default_factory=dict[str, object])
 
     @property
     def size(self) -> int:
@@ -130,9 +129,9 @@ class Circuit:
             raise RunError(f"{path} holds no circuit: edges are true or false, and scores finite numbers")
         return cls(wiring, edges.astype(bool), scores.astype(np.float64), roles, about)
 
-    def described(self) -> dict[str, Any]:
+    def described(self) -> dict[str, object]:
         """Nodes and edges by name. A key/value head is named by the query heads of the circuit that it serves."""
-        edges: list[dict[str, Any]] = []
+        edges: list[dict[str, object]] = []
         present = set(self.nodes)
         for sender, receiver, score in self.listed():
             for name in self._reading(receiver, present):
@@ -183,7 +182,7 @@ def top_edges(
     count: int,
     absolute: bool = True,
     prune: bool = True,
-    about: Mapping[str, Any] | None = None,
+    about: Mapping[str, object] | None = None,
 ) -> Circuit:
     """The `count` edges of largest importance, then (`prune`) without those on no path: it may end with fewer.
 
@@ -203,7 +202,7 @@ def greedy_edges(
     count: int,
     absolute: bool = True,
     prune: bool = True,
-    about: Mapping[str, Any] | None = None,
+    about: Mapping[str, object] | None = None,
 ) -> Circuit:
     """`count` edges taken from the logits upwards: each time the most important edge into a node already taken.
 
@@ -244,7 +243,7 @@ def sized_circuit(
     scores: Float[Array, "W R"],
     size: int,
     construction: Construction = "greedy",
-    about: Mapping[str, Any] | None = None,
+    about: Mapping[str, object] | None = None,
     tries: int = 20,
 ) -> Circuit:
     """The circuit of these scores that has `size` edges (95 to 105 %) once those on no path are gone.
@@ -273,5 +272,5 @@ def _check_count(wiring: Wiring, count: int) -> None:
         raise InputError(f"a circuit of {count} edges: this model has {most}")
 
 
-def _how(rule: str, count: int, absolute: bool) -> dict[str, Any]:
+def _how(rule: str, count: int, absolute: bool) -> dict[str, object]:
     return {"construction": rule, "asked_edges": count, "ranked_by": "absolute" if absolute else "signed"}

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
@@ -54,7 +54,7 @@ class Attribution:
 
     wiring: Wiring
     scores: Float[Array, "W R"]
-    settings: dict[str, Any] = field(default_factory=dict[str, Any])
+    settings: dict[str, object] = field(default_factory=dict[str, object])
 
     @property
     def writers(self) -> Float[Array, " W"]:
@@ -145,7 +145,7 @@ def edge_attribution(
     scores = (total / len(pairs)).numpy()
     if not np.isfinite(scores).all():
         raise NonFinite(f"{method}: a score of {model.id} is not finite; try float32")
-    settings: dict[str, Any] = dict(
+    settings: dict[str, object] = dict(
         method=method, slope=variant.slope, ablation=str(ablation_kind(ablation)), pairs=len(pairs)
     )
     settings |= dict(steps=steps, rule=rule) if method == "eap-ig" else {}

@@ -28,7 +28,7 @@ from babelscope.results.whole import whole_file
 _EDGE = re.compile(r"(input|a(\d+)\.h(\d+)|m(\d+))->(?:a(\d+)\.h(\d+)<([qkv])>|m(\d+)|logits)")
 
 
-def to_graph(circuit: Circuit, width: int = 0) -> dict[str, Any]:
+def to_graph(circuit: Circuit, width: int = 0) -> dict[str, object]:
     """The circuit as that format's object; `width` is the model's D, which some readers want.
 
     >>> wiring = Wiring(layers=1, heads=1, kv_heads=1)
@@ -39,7 +39,7 @@ def to_graph(circuit: Circuit, width: int = 0) -> dict[str, Any]:
     wiring, nodes = circuit.wiring, set(circuit.nodes)
     _check_known(wiring)
     group = wiring.heads // wiring.kv_heads
-    edges: dict[str, dict[str, Any]] = {}
+    edges: dict[str, dict[str, object]] = {}
     for column, receiver in enumerate(wiring.readers):
         shared = group if receiver.kind in ("k", "v") else 1
         for row in range(wiring.before(receiver)):
@@ -62,7 +62,7 @@ def to_graph(circuit: Circuit, width: int = 0) -> dict[str, Any]:
     }
 
 
-def from_graph(graph: Any, wiring: Wiring | None = None) -> Circuit:
+def from_graph(graph: object, wiring: Wiring | None = None) -> Circuit:
     """The circuit that such an object describes, for a model of this `wiring` (else: no key/value heads are shared).
 
     Raises InputError naming what is wrong: missing parts, an unknown edge, sizes of another model, a score that is no
@@ -74,8 +74,8 @@ def from_graph(graph: Any, wiring: Wiring | None = None) -> Circuit:
         sizes: dict[str, Any] = graph["cfg"]
         layers, heads = sizes["n_layers"], sizes["n_heads"]
         own = sized(Wiring(layers, heads, heads, _truth(sizes["parallel_attn_mlp"])))
-        listed: dict[str, dict[str, Any]] = dict(graph["edges"])
-        nodes: dict[str, Any] = dict(graph.get("nodes") or {})  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType]
+        listed: dict[str, dict[str, object]] = dict(graph["edges"])
+        nodes: dict[str, object] = dict(graph.get("nodes") or {})  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType]
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise InputError(f"not a circuit graph: {error!r} in its cfg, nodes or edges") from error
     if own.edges > SPARSEST * max(len(listed), 1):

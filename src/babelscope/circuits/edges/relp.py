@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -33,7 +33,7 @@ def relevance_rules(model: Model) -> Generator[None]:
         mixers = [f"layer {layer} has a linear mixer" for layer in model.mixer_layers]
         where = (*mixers, "heads are gated in layer 0")[0]
         raise UnsupportedModel(f"{model.id}: {where}, for which RelP has no rule")
-    forwards: dict[nn.Module, Callable[..., Any]] = {}
+    forwards: dict[nn.Module, Callable[..., object]] = {}
     for module in model.hf.modules():
         weight = getattr(module, "weight", None)
         if "Norm" in type(module).__name__ and isinstance(weight, Tensor) and weight.dim() == 1:

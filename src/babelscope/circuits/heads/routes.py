@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -34,7 +34,7 @@ from babelscope.models.batches import over_batches
 from babelscope.models.hooks import Kind, Site, capture
 
 if TYPE_CHECKING:
-    from babelscope.models import Model
+    from babelscope.models import Batch, Model
     from babelscope.tasks import PromptPair
 
 Array = NDArray[np.float64]
@@ -86,7 +86,7 @@ class Routes:
     strength: Float[Array, "P L H"]
     """largest e of the head's edges on the routes of the lowest threshold; 0 where it has none"""
     thresholds: tuple[float, ...]
-    settings: dict[str, Any] = field(default_factory=dict[str, Any])
+    settings: dict[str, object] = field(default_factory=dict[str, object])
 
     def used(self, threshold: float = THRESHOLD) -> Bool[NDArray[np.bool_], "P L H"]:
         """Heads on each prompt's routes; raises InputError for a threshold that was not swept."""
@@ -138,14 +138,14 @@ def flow_routes(
     mlps = np.zeros((len(taus), count, model.layers), dtype=bool)
     strength = np.zeros((count, model.layers, model.heads))
 
-    def work(batch: Any) -> None:
+    def work(batch: Batch) -> None:
         seen = _record(model, batch.ids, batch.mask)
         for place, (row, length) in enumerate(zip(batch.rows, batch.lengths.tolist())):
             _follow(model, seen, place, length, taus, epsilon, (heads[:, row], mlps[:, row], strength[row]))
 
     with eager(model):
         over_batches(sequences, work, model.device, budget, done)
-    settings = dict(epsilon=epsilon, prompts=count, thresholds=list(taus))
+    settings: dict[str, object] = dict(epsilon=epsilon, prompts=count, thresholds=list(taus))
     return Routes(heads, mlps, strength, taus, settings)
 
 

@@ -48,7 +48,7 @@ class _Prefix(DynamicLayer):
         super().__init__()
         self.keys, self.values, self.copies, self.is_initialized = keys, values, copies, True
 
-    def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
+    def update(self, key_states: Tensor, value_states: Tensor, *_: object, **__: object) -> tuple[Tensor, Tensor]:
         return self._joined(self.keys, key_states), self._joined(self.values, value_states)
 
     def _joined(self, prefix: Tensor | None, new: Tensor) -> Tensor:
@@ -65,7 +65,7 @@ def prefix_cache(recorded: Recorded, start: int, copies: int) -> Cache | None:
 
 
 @contextmanager
-def replaced(forwards: Mapping[nn.Module, Callable[..., Any]]) -> Generator[None]:
+def replaced(forwards: Mapping[nn.Module, Callable[..., object]]) -> Generator[None]:
     """Inside, these modules compute something else; their hooks still run. Afterwards they are as they were."""
     own = {module: module.__dict__.get("forward") for module in forwards}
     try:
@@ -84,7 +84,7 @@ def frozen_attention(model: Model, outputs: Mapping[int, Tensor], reading: set[i
 
     Layers in `reading` do compute queries, keys and values, because a receiver is there.
     """
-    forwards: dict[nn.Module, Any] = {}
+    forwards: dict[nn.Module, object] = {}
     for layer, output in outputs.items():
         if layer in reading:
             forwards[projection(model, layer)] = _constant(output)
@@ -96,7 +96,7 @@ def frozen_attention(model: Model, outputs: Mapping[int, Tensor], reading: set[i
 
 def frozen_mixers(model: Model, writes: Mapping[int, Tensor]) -> dict[nn.Module, Any]:
     """Forwards under which each layer's linear mixer writes `writes` to the stream and computes nothing."""
-    forwards: dict[nn.Module, Any] = {}
+    forwards: dict[nn.Module, object] = {}
     for layer, write in writes.items():
         module = model.part(model.family.state_output.rpartition(".")[0], layer)
         factor = model.scales.state[layer]
@@ -134,7 +134,7 @@ def _constant(output: Tensor) -> Callable[[Tensor], Tensor]:
     return lambda _: output
 
 
-def _putting_out(output: Tensor, module: nn.Module, adds_residual: bool, returns: int) -> Callable[..., Any]:
+def _putting_out(output: Tensor, module: nn.Module, adds_residual: bool, returns: int) -> Callable[..., object]:
     place = list(inspect.signature(type(module).forward).parameters)[1:].index("residual") if adds_residual else None
 
     def forward(*args: Any, **kwargs: Any) -> Any:
@@ -150,7 +150,7 @@ def passed_over(model: Model, layers: Sequence[int]) -> dict[nn.Module, Any]:
     """Forwards under which these blocks hand on what enters them."""
     returns_tuple = model.block_returns_tuple
 
-    def forward(hidden_states: Tensor, *_: Any, **__: Any) -> Any:
+    def forward(hidden_states: Tensor, *_: object, **__: object) -> Any:
         return (hidden_states, None) if returns_tuple else hidden_states
 
     return {model.blocks[layer]: forward for layer in layers}

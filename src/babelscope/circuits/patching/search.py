@@ -11,7 +11,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -102,7 +102,7 @@ class Search:
     """A whole search: one entry per step, in order."""
 
     steps: tuple[Found, ...]
-    settings: dict[str, Any] = field(default_factory=dict[str, Any])
+    settings: dict[str, object] = field(default_factory=dict[str, object])
 
     def __getitem__(self, name: str) -> Found:
         for found in self.steps:
@@ -144,7 +144,7 @@ class Search:
                     strength[node] = max(strength.get(node, 0.0), abs(float(effect)) / spread)
         return sorted(strength, key=lambda node: -strength[node])
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """The circuit by step, with each node's effect; what `circuits/<language>.json` holds."""
         return {
             "settings": self.settings,
@@ -153,18 +153,18 @@ class Search:
         }
 
 
-def _asked(step: Step) -> dict[str, Any]:
+def _asked(step: Step) -> dict[str, object]:
     """What a step asks, without the function that names what it finds."""
     return {name: value for name, value in vars(step).items() if name != "label"}
 
 
-def _as_json(found: Found) -> dict[str, Any]:
+def _as_json(found: Found) -> dict[str, object]:
     if found.effects is None:
         return {**_asked(found.step), "skipped": found.skipped}
     low, high = found.effects.interval()
     ends = {node: (low[place], high[place]) for place, node in enumerate(found.effects.senders)}
 
-    def listed(nodes: Sequence[Sender]) -> list[dict[str, Any]]:
+    def listed(nodes: Sequence[Sender]) -> list[dict[str, object]]:
         return [
             {"node": str(n), "effect": found.effects.of(n), "low": float(ends[n][0]), "high": float(ends[n][1])}
             for n in nodes

@@ -6,47 +6,139 @@ from dataclasses import dataclass
 from math import nan
 from typing import ClassVar
 
-from babelscope.results.rows import Row
+from babelscope.results.rows import Part, Row
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
+class Behaved(Part):
+    """Means over prompts with 95 % intervals: Wilson for shares, bootstrap for the logit difference."""
+
+    n: float = nan
+    """prompts"""
+    accuracy: float
+    """share of prompts on which the target is more probable than the foil; chance is 0.5"""
+    low: float = nan
+    high: float = nan
+    logit_difference: float = nan
+    logit_difference_low: float = nan
+    logit_difference_high: float = nan
+    exact: float = nan
+    """share of prompts on which every token of the target is the most probable one"""
+    exact_low: float = nan
+    exact_high: float = nan
+    rank: float = nan
+    """of the target's first token, 1: the most probable"""
+    probability: float = nan
+    """of the whole target"""
+    foil_probability: float = nan
+
+
+@dataclass(frozen=True, kw_only=True)
 class Behaviour(Row):
     """How often the model prefers the target to the foil."""
 
     TABLE: ClassVar[str] = "behaviour"
     language: str
-    accuracy: float
-    """share of prompts; chance is 0.5"""
-    low: float = nan
-    high: float = nan
     split: str = ""
     stratum: str = ""
+    seen: Behaved
     model: str = ""
     """where the run has a second model"""
-    n: float = nan
-    """prompts"""
-    logit_difference: float = nan
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
+class HeldoutBehaviour(Row):
+    """The same for the items that are kept for evaluation, and for those that are not."""
+
+    TABLE: ClassVar[str] = "behaviour_heldout"
+    language: str
+    split: str
+    stratum: str
+    heldout: bool
+    seen: Behaved
+    model: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Screened(Row):
+    """What the screen of one sweep kept and may have missed."""
+
+    TABLE: ClassVar[str] = "screen"
+    language: str
+    sweep: str
+    heads: int
+    """that were screened"""
+    kept: int
+    sampled: int
+    """of those that were not kept"""
+    passed: int
+    sampled_passed: int
+    left: int
+    """neither kept nor sampled"""
+    missed_at_most: float
+    """heads (95 %)"""
+    model: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Ablation(Row):
-    """Accuracy without one set of nodes."""
+    """Accuracy and logit difference without one set of nodes, with intervals over prompts."""
 
     TABLE: ClassVar[str] = "ablation"
     set_: str
+    found_in: str = ""
+    """language of the circuit that the set is of"""
     language: str
+    stratum: str = ""
+    size: float = nan
+    """nodes"""
+    n: float = nan
+    """prompts"""
     accuracy: float
     low: float
     high: float
+    delta: float = nan
+    """change of the accuracy"""
+    delta_low: float = nan
+    delta_high: float = nan
+    logit_difference: float = nan
+    ld_delta: float = nan
+    """change of the logit difference"""
+    ld_delta_low: float = nan
+    ld_delta_high: float = nan
     draw: int
     """of a random set; −1 else"""
-    stratum: str = ""
+    target_probability: float = nan
+    """NaN for a random set"""
+    foil_probability: float = nan
     model: str = ""
-    n: float = nan
-    """prompts"""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
+class Selective(Row):
+    """Change of LD without a set, as a share of the whole model's, in one language minus another."""
+
+    TABLE: ClassVar[str] = "selectivity"
+    set_: str
+    found_in: str
+    draw: int
+    """of a random set; −1 else"""
+    language: str
+    stratum: str
+    language2: str
+    stratum2: str
+    selectivity: float
+    low: float
+    high: float
+    interval: str
+    items: int
+    """that both have"""
+    paired: bool
+    """the difference is taken item by item"""
+    model: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Role(Row):
     """A head with the role that its numbers give it."""
 
@@ -56,13 +148,37 @@ class Role(Row):
     head: int
     role: str
     score: float = nan
+    score_name: str = ""
+    chance: float = nan
+    """of the score"""
+    p: float = nan
     why: str = ""
+    """why the score does not carry the role"""
     step: str = ""
     """of the search that found it"""
     effect: float = nan
     """change of LD when the head is patched, relative to the clean run, with its 95 % interval"""
     effect_low: float = nan
     effect_high: float = nan
+    effect_before: float = nan
+    """before other heads were knocked out"""
+    growth: float = nan
+    """of the effect by the knock-out, as a share of the unablated LD"""
+    growth_low: float = nan
+    growth_high: float = nan
+    model: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FoundFFN(Row):
+    """An FFN that the search found."""
+
+    TABLE: ClassVar[str] = "ffn"
+    language: str
+    step: str
+    layer: int
+    effect: float
+    model: str = ""
 
 
 @dataclass(frozen=True)
@@ -85,7 +201,7 @@ class ExpertEffect(Row):
     """yes: it differs from 0 among all experts (false discovery rate) and reaches the least effect"""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ExampleToken(Row):
     """One token of an example prompt."""
 
@@ -98,9 +214,11 @@ class ExampleToken(Row):
     """of the prompt, that the token stands in; empty: none"""
     answer: str = ""
     foil: str = ""
+    template: str = ""
+    model: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Promoted(Row):
     """A token that a head's own output promotes."""
 
@@ -108,16 +226,18 @@ class Promoted(Row):
     language: str
     layer: int
     head: int
+    rank: float = nan
     token: str
+    token_id: float = nan
     attribution: float
     """logits, with the final norm frozen"""
+    model: str = ""
 
 
-@dataclass(frozen=True)
-class CrossFaithfulness(Row):
-    """One language's circuit of heads run on another's prompts."""
+@dataclass(frozen=True, kw_only=True)
+class CrossRow(Row):
+    """One language's circuit run on another's prompts."""
 
-    TABLE: ClassVar[str] = "cross_faithfulness"
     found_in: str
     run_on: str
     faithfulness: float
@@ -125,52 +245,43 @@ class CrossFaithfulness(Row):
     low: float = nan
     high: float = nan
     random: float = nan
-    """mean of random circuits of the same size in each layer"""
+    """mean of random circuits of the same size: of heads, in each layer; of edges, on paths from input to output"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CrossFaithfulness(CrossRow):
+    """A circuit of heads."""
+
+    TABLE: ClassVar[str] = "cross_faithfulness"
     random_low: float = nan
     random_high: float = nan
+    random_sets: float = nan
     heads: float = nan
     why: str = ""
     model: str = ""
     """where the run has a second model"""
 
 
-@dataclass(frozen=True)
-class CrossEdges(Row):
-    """One language's circuit of edges run on another's prompts."""
+@dataclass(frozen=True, kw_only=True)
+class MatchedHeads(Row):
+    """A pair of heads of two models that were matched by their role scores."""
 
-    TABLE: ClassVar[str] = "cross_edges"
-    found_in: str
-    run_on: str
-    faithfulness: float
-    low: float = nan
-    high: float = nan
-    random: float = nan
-    """mean of random circuits on paths from input to output, as many edges"""
-    relabelled: float = nan
-    control: float = nan
-    """on the control task"""
-    edges: float = nan
-    prompts: float = nan
-    model: str = ""
-
-
-@dataclass(frozen=True)
-class Overlap(Row):
-    """How far two languages' circuits are the same."""
-
-    TABLE: ClassVar[str] = "overlap"
-    language: str
-    language2: str
-    measure: str
-    value: float
-    null: float = nan
-    """mean of the null"""
-    p: float = nan
-    why: str = ""
-    model: str = ""
+    TABLE: ClassVar[str] = "matching"
+    model: str
+    layer: int
+    head: int
+    model2: str
+    layer2: int
+    head2: int
+    distance: float
+    null_distance: float
+    p: float
+    matching_p: float
+    """of the whole matching"""
+    null: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class HeadFaithfulness(Row):
     """Faithfulness of the first heads of one language's ranking, and of as many drawn at random."""
 
@@ -183,26 +294,6 @@ class HeadFaithfulness(Row):
     low: float = nan
     high: float = nan
     model: str = ""
-
-
-@dataclass(frozen=True)
-class EdgeCurve(Row):
-    """Faithfulness of the strongest edges of one language's ranking, by how many are kept."""
-
-    TABLE: ClassVar[str] = "edge_curve"
-    language: str
-    area: str
-    """`cpr` ranks by signed scores, `cmd` by absolute ones"""
-    budget: float
-    """edges kept, as a share of all"""
-    edges: int
-    faithfulness: float
-    low: float = nan
-    high: float = nan
-    half: str = ""
-    """`test`: prompts that did not rank; `ranking`: the very same"""
-    prompts: float = nan
-    why: str = ""
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import nan
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
+
+from babelscope.results.rows import Part, Row
 
 if TYPE_CHECKING:
     from babelscope.results.reader import Run
@@ -17,6 +19,44 @@ RANDOM = ", random"
 """in the name of a condition: as many random neurons, or a random direction"""
 CHANCE = {"cloze": 0.5}
 """share of right answers of a coin, by table"""
+
+
+@dataclass(frozen=True)
+class Accuracy(Part):
+    """A share of right answers with its 95 % interval."""
+
+    n: int
+    accuracy: float
+    low: float = nan
+    high: float = nan
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cloze(Row):
+    """Accuracy on the story cloze task in one language, with one set of neurons switched off."""
+
+    TABLE: ClassVar[str] = "cloze"
+    task: str = ""
+    language: str
+    """`mean`: over languages; `others`: over those that are not English"""
+    deactivated: str
+    share: Accuracy
+    margin: float = nan
+    """log likelihood of the right ending over the wrong one, nats, mean"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Questioned(Row):
+    """Accuracy on questions with several answers in one language under one condition, in a table named by the task."""
+
+    task: str
+    language: str
+    condition: str
+    share: Accuracy
+    normalised: float
+    """accuracy by log likelihood per letter, which long answers do not lose by"""
+    blind: float
+    """what blind choice gives"""
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,10 @@ class Curve(Row):
     layer: int
     mass: float
     """probability of the concept's word"""
+    row: float
+    """of other words under the same prompt"""
+    col: float
+    """of the word under other prompts"""
     excess: float
     """over other words and other prompts"""
     excess_low: float
@@ -47,7 +51,7 @@ class Entropy(Row):
     entropy_high: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class LatentVerdict(Row):
     """Whether a candidate language is passed through on the way from source to target."""
 
@@ -58,8 +62,23 @@ class LatentVerdict(Row):
     language: str
     scope: str
     outcome: str
+    why: str = ""
+    solved: float = nan
+    """concepts whose likeliest word is one of the target's"""
+    asked: float = nan
+    accuracy_low: float = nan
+    accuracy_high: float = nan
+    concepts: float = nan
+    """that are compared"""
     strength: float
     """excess of the word, mean over the inner layers"""
+    strength_low: float = nan
+    strength_high: float = nan
+    p: float = nan
+    """against words and prompts drawn at random"""
+    peak_layer: float = nan
+    handover_layer: float = nan
+    """the first from which the target is ahead to the end"""
 
 
 @dataclass(frozen=True)
@@ -82,18 +101,19 @@ class Control(Row):
 
 @dataclass(frozen=True)
 class TunedScore(Row):
-    """How near a lens comes to the model's own next word on text that was not fitted."""
+    """How near one lens comes to the model's own next word, on the test part of one language."""
 
     TABLE: ClassVar[str] = "tuned"
-    language: str
     lens: str
+    language: str
     layer: int
+    positions: int
     kl: float
-    """bits, mean"""
-    bias: float
-    """bits: what the lens says whatever the text"""
+    """mean KL(p_L ‖ q_l), bits"""
     agreement: float
-    """share of tokens with the same likeliest word"""
+    """share of positions with the same likeliest token"""
+    bias: float
+    """KL(mean p_L ‖ mean q_l), bits: what the lens says whatever the text"""
 
 
 @dataclass(frozen=True)
@@ -116,6 +136,7 @@ class Patch(Row):
     value: float
     value_low: float
     value_high: float
+    why: str = ""
 
 
 @dataclass(frozen=True)
@@ -128,7 +149,27 @@ class ResidualAlignment(Row):
     metric: str
     layer: int
     value: float
-    shuffled: float = nan
-    """of sentences that are no translations of each other"""
     language: str = ""
     other: str = ""
+    value_low: float = nan
+    value_high: float = nan
+    shuffled: float = nan
+    """of sentences that are no translations of each other"""
+
+
+@dataclass(frozen=True)
+class RouterAlignment(Row):
+    """One metric on centred routing probabilities of one pair of languages in one layer with a router."""
+
+    TABLE: ClassVar[str] = "alignment_router"
+    metric: str
+    layer: int
+    language: str
+    other: str
+    value: float
+    value_low: float
+    value_high: float
+    shuffled: float
+    """of sentences that are no translations of each other"""
+    n: int
+    """sentences"""

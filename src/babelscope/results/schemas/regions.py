@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from math import nan
 from typing import ClassVar
 
-from babelscope.results.rows import Row
+from babelscope.results.rows import Part, Row
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -325,13 +325,59 @@ class Sentence(Row):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cloze(Row):
-    """Accuracy on the story cloze task in one language, with one set of neurons switched off."""
+class EditedText(Row):
+    """Loss on the text of one language under a saved edit, or under a random one of its size."""
 
-    TABLE: ClassVar[str] = "cloze"
+    TABLE: ClassVar[str] = "edited_text"
+    edit: str
+    """name of its file"""
+    condition: str
+    """`edit` or `random`"""
+    draw: int
+    """of a random edit; −1 else"""
     language: str
-    """`mean`: over languages; `others`: over those that are not English"""
+    nll: float
+    """nats a token"""
+    delta_nll: float
+    """nats a token over the model without an edit"""
+    delta_nll_low: float
+    delta_nll_high: float
+    interval: str
+    why: str
+    documents: int
+    n: int
+    """tokens"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WrittenShare(Row):
+    """Continuations of one language under one condition: in which language they are, and whether they are text."""
+
+    TABLE: ClassVar[str] = "generation_shares"
+    language: str
     deactivated: str
-    accuracy: float
-    low: float = nan
-    high: float = nan
+    n: int
+    """continuations"""
+    own_share: float
+    """in the prompt's language"""
+    own_low: float
+    own_high: float
+    text: TextMeans
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextMeans(Part):
+    """Means over continuations with their 95 % intervals by Student's t."""
+
+    broken_share: float
+    """of letters"""
+    broken_share_low: float
+    broken_share_high: float
+    distinct_1: float
+    """distinct words, as a share"""
+    distinct_1_low: float
+    distinct_1_high: float
+    distinct_2: float
+    """distinct pairs of words, as a share"""
+    distinct_2_low: float
+    distinct_2_high: float
