@@ -5,9 +5,8 @@
 
 A BLOOM of random weights (16 heads, d = 1 024) or the pocket model does the IOI study in one language with n prompts,
 for two n: what does not depend on n and what each prompt costs follow, and with them n = 100 in two languages (one n:
-it alone). The
-earlier commit is unpacked into a temporary folder. Every study has a process of its own, one thread; its parts are told
-by the progress that it reports (what reports none is "the rest").
+it alone). The earlier commit is unpacked into a temporary folder. Every study has a process of its own, one thread; its
+parts are told by the progress that it reports (what reports none is "the rest").
 
 `--keep FOLDER` keeps every finished measurement, so that a run that was stopped goes on from there.
 
