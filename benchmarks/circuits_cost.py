@@ -4,9 +4,9 @@
     python -m benchmarks.circuits_cost --languages [--n 10]
 
 A BLOOM of random weights (16 heads, d = 1 024) or the pocket model does the IOI study in one language with n prompts,
-for two n: what does not depend on n and what each prompt costs follow, and with them n = 100 in two languages. The
-earlier commit is unpacked into a temporary folder. Every study has a process of its own, one thread; its parts are told
-by the progress that it reports (what reports none is "the rest").
+for two n: what does not depend on n and what each prompt costs follow, and with them n = 100 in two languages (one n:
+it alone). The earlier commit is unpacked into a temporary folder. Every study has a process of its own, one thread; its
+parts are told by the progress that it reports (what reports none is "the rest").
 
 `--keep FOLDER` keeps every finished measurement, so that a run that was stopped goes on from there.
 
@@ -151,9 +151,12 @@ def costs(sources: dict[str, Path], arguments: argparse.Namespace) -> list[dict[
                     measured(name, source, arguments.keep, model=kind, n=n, layers=layers, words=arguments.words)
                 )
                 print(f"{kind}, {layers} layers, {name}, n = {n}: {rows[-1]['seconds']:.1f} s", flush=True)
+            largest[name] = rows[-1]
+            if len(rows) == 1:
+                totals[name].append(rows[0]["seconds"])
+                continue
             fixed, slope = line_of(arguments.n, [row["seconds"] for row in rows])
             totals[name].append(whole(fixed, slope))
-            largest[name] = rows[-1]
             told = ", ".join(f"n = {n}: {row['seconds']:.0f} s" for n, row in zip(arguments.n, rows))
             print(
                 f"{kind}, {layers} layers, {name}: {told}; {fixed:.0f} s + {slope:.2f} s a prompt; two "
@@ -162,7 +165,8 @@ def costs(sources: dict[str, Path], arguments: argparse.Namespace) -> list[dict[
             )
         print(f"\nn = {arguments.n[-1]}, one language:\n\n{by_part(largest)}\n", flush=True)
         ratio = totals["before"][-1] / totals["now"][-1]
-        results.append(result(f"IOI study, {kind}, {layers} layers, before / now", ratio, 5, "higher"))
+        size = f"one language, n = {arguments.n[0]}" if len(arguments.n) == 1 else "two languages, n = 100"
+        results.append(result(f"IOI study, {kind}, {layers} layers, {size}, before / now", ratio, 5, "higher"))
     if len(arguments.layers) == 2:
         for name, seconds in totals.items():
             print(

@@ -4,11 +4,10 @@
     python -m benchmarks.rounds --coverage [--repeats 100] [--documents 20 60]
 
 Two tables of one model, or simulated documents. FOLDER holds `models/bible-bloom/final` and `data/bible/ces-nt`;
-without it the built-in model is read. A conclusion is
-what the run says of a region: whether its own language's ΔNLL lies above every random draw of the same layers, and on
-which side of 0 its selectivity lies, intervals included. Coverage: how often intervals at whichever look their reading
-ended hold the truth, over all sets and languages, and by the look; documents are normal or skewed, effects strong, weak
-or none.
+without it the built-in model is read. A conclusion is what the run says of a region: whether its own language's ΔNLL
+lies above every random draw of the same layers, and on which side of 0 its selectivity lies, intervals included.
+Coverage: how often intervals at whichever look their reading ended hold the truth, over all sets and languages;
+documents are normal or skewed, effects strong, weak or none.
 """
 
 from __future__ import annotations

@@ -22,6 +22,7 @@ from babelscope.claims.measures.amplified import improved
 from babelscope.claims.measures.circuits import _difference
 from babelscope.claims.measures.facts import lost_at_the_end
 from babelscope.claims.measures.neurons import beyond_others, predictors
+from babelscope.claims.measures.probes import feature_labels, largest_fall, probed
 from babelscope.claims.measures.regions import any_region, lrds, sads
 from babelscope.claims.measures.residual import _cka, _gap, _hsic, correlated, similarity_falls
 from babelscope.claims.measures.routing import normalised_divergence
@@ -387,7 +388,7 @@ def test_correlations_of_eight_languages_say_nothing():
 def test_the_command_line_lists_checks_and_plans_without_weights():
     listed = command("replicate", "list")
     assert listed.exit_code == 0
-    assert "32 of 39 can be run" in listed.stdout
+    assert "33 of 39 can be run" in listed.stdout
     plan = command("replicate", "zeng-regions-selective", "--model", "bigscience/bloom-7b1", "--plan")
     assert plan.exit_code == 0, plan.output
     assert "--model bigscience/bloom-7b1 --corpus 'bible:bibles?exclude=JAM,1PE,COL'" in plan.stdout
@@ -536,3 +537,26 @@ def test_two_claims_over_one_case_record_it_once(monkeypatch):
     sads(replace(case, twin="ids"))
     sads(replace(case, seed=1))
     assert len(calls) == 3
+
+
+def test_a_probe_carries_over_where_languages_share_its_neurons():
+    rng = np.random.default_rng(0)
+    labels = np.tile(np.arange(40) % 2 == 0, (3, 1))
+    means = rng.normal(0, 1, (3, 40, 100)).astype(np.float32)
+    means[0, :, 3] += 6 * labels[0]
+    means[1, :, 3] += 6 * labels[1]
+    means[2, :, 7] += 6 * labels[2]
+    half = np.arange(20), np.arange(20, 40)
+    alike, right = probed(means[:2], labels[:2], *half)
+    assert alike == 1.0
+    assert right > 0.95
+    apart, wrong = probed(means[[0, 2]], labels[:2], *half)
+    assert apart == 0.0
+    assert wrong < 0.8
+    with pytest.raises(InputError, match="do not tell sentences of the past"):
+        feature_labels(["1", "2"], "mine")
+
+
+def test_falls_are_of_both_courses_at_one_place():
+    assert largest_fall(np.array([[0.0, 0.4, 0.1], [0.5, 0.3, 0.1]])) == pytest.approx(0.2)
+    assert largest_fall(np.array([[0.0, 0.4, 0.1], [0.1, 0.2, 0.5]])) < 0

@@ -392,15 +392,18 @@ def test_the_highest_excess_stands_with_its_verdict_beside_what_counts(runs):
 
 
 def test_one_candidate_is_held_against_what_counts_in_every_pair(tmp_path):
-    key = {"lens": "logit", "scope": "solved", "language": "en"}
+    key = {"lens": "logit", "scope": "solved", "language": "en", "target": "zh", "concepts": 30, "why": ""}
     outcomes = {"fr": "no sign", "vi": "undecided", "es": "not decidable"}
+    counts = {"solved": 30, "asked": 40, "accuracy_low": 0.6, "accuracy_high": 0.9, "p": 0.5}
+    places = {"strength_low": -0.1, "strength_high": 0.1, "peak_layer": 1, "handover_layer": 2}
     with RunWriter(tmp_path / "run", kind="latent") as run:
         run.table("verdicts", pd.DataFrame([
-            {**key, "source": code, "target": "zh", "outcome": told, "strength": 0.0} for code, told in outcomes.items()
+            {**key, **counts, **places, "source": code, "outcome": told, "strength": 0.0}
+            for code, told in outcomes.items()
         ]))  # fmt: skip
         run.table("curves", pd.DataFrame([
-            {**key, "source": code, "target": "zh", "layer": layer, "mass": 0.1, "excess": 0.0,
-             "excess_low": -high, "excess_high": high if layer == 1 else NAN, "concepts": 30, "why": ""}
+            {**key, "source": code, "layer": layer, "mass": 0.1, "row": 0.1, "col": 0.1, "excess": 0.0,
+             "excess_low": -high, "excess_high": high if layer == 1 else NAN}
             for code, high in (("fr", 0.005), ("vi", 0.02), ("es", NAN)) for layer in range(3)
         ]))  # fmt: skip
         run.manifest.update(languages=["en"], model={"id": "toy"}, summary={"least": 0.01})

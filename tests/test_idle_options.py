@@ -35,7 +35,7 @@ Make = Callable[..., Settings]
 STUDIES: dict[str, tuple[Make, dict[str, object]]] = {
     "regions": (
         lambda **given: RegionsSettings("lines:x", **given),
-        {"window": 8, "joint": "eos", "text_tokens": 9, "controls": 2, "stories": "pocket:",
+        {"window": 8, "joint": "eos", "text_tokens": 9, "fixed": True, "controls": 2, "stories": "pocket:",
          "kinds": ("mean",), "generate_tokens": 3, "prompt_tokens": 3},
     ),
     "latent": (

@@ -20,6 +20,7 @@ from babelscope.regions.rounds import (
     Cell,
     by_rounds,
     dealt,
+    first_ending,
     joined,
     known,
     selectivity_of_ends,
@@ -112,6 +113,13 @@ def test_windows_are_dealt_once_each_and_short_texts_leave_rounds_empty():
     assert parts[0].ids.tolist() != dealt(windows, ROUNDS, seed=2)[0].ids.tolist()
     few = cut_windows(model("bloom"), texts(1)["en"], 16, limit=1)
     assert [len(part.ids) for part in dealt(few, ROUNDS, 0)] == [1, 0, 0]
+
+
+def test_reading_may_end_at_the_first_look_with_five_documents():
+    given = texts(1, documents=20, length=20)["en"]
+    windows = cut_windows(model("bloom"), given, 8)
+    assert first_ending(windows, 0) == 0.25
+    assert first_ending(cut_windows(model("bloom"), texts(1, documents=4)["en"], 8), 0) == 1.0
 
 
 def test_selectivity_adds_ends_and_says_why_there_are_none():

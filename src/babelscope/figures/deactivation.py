@@ -109,10 +109,17 @@ def perplexity_heatmap(run: Run, beside: str | None = None) -> Figure:
         f"Increase of perplexity in percent. Rows: evaluated language, base perplexity in brackets{brackets}. Columns: "
         f"what was switched off; random controls have the regions' size (and layers), mean ± spread of {draws} draws. "
         "A region is its language's own when the diagonal stands out against its row, its column and the controls."
-        f"{compared} No intervals in the cells: those of ΔNLL are in the download."
+        f"{_rounds(run)}{compared} No intervals in the cells: those of ΔNLL are in the download."
     )
     return Figure("Perplexity under deactivation", caption, tuple(panels), about=run.model_name,
                   height=140 + 36 * len(grid.base))  # fmt: skip
+
+
+def _rounds(run: Run) -> str:
+    reading = run.summary.get("deactivation")
+    if not reading or reading["fixed"]:
+        return ""
+    return " Text was read in rounds, and no further where an interval was a tenth of the effect beside it."
 
 
 def _window(run: Run) -> object:

@@ -146,6 +146,16 @@ def dealt(text: Windows, looks: Sequence[Look], seed: int) -> list[Windows]:
     return [replace(text, ids=text.ids[rows], document=text.document[rows]) for rows in parts]
 
 
+def first_ending(text: Windows, seed: int) -> float:
+    """Share of a text at the first look that has five documents, after which reading may end; 1 where none has."""
+    seen: set[int] = set()
+    for look, part in zip(ROUNDS, dealt(text, ROUNDS, seed)):
+        seen |= set(part.document[:, 1:].flatten().tolist())
+        if len(seen) >= FEW_DOCUMENTS:
+            return look.share
+    return 1.0
+
+
 def selectivity_of_ends(own: Interval, others: Sequence[Interval]) -> Interval:
     """Own ΔNLL minus the mean of the others', where each may have been read to another look.
 

@@ -11,13 +11,15 @@ import torch
 from babelscope.models.batches import token_budget
 from babelscope.regions.deactivation import deactivate
 from babelscope.regions.perplexity import score
-from babelscope.studies.plan import Probe, StudyPlan, plan_steps, probe, rate_of
+from babelscope.studies.plan import WRITING, Probe, StudyPlan, plan_costs, probe, rate_of
 from babelscope.studies.region_steps import UNDER_EDIT, RegionsStudy
+from babelscope.studies.steps import Cost
 
 
 def plan_regions(study: RegionsStudy, clock: Callable[[], float] = time.perf_counter) -> StudyPlan:
     """Time, passes and tokens of each step; nothing is written."""
-    return plan_steps(study.steps, regions_probe(study, clock))
+    named = [(step.name, step.cost(step.settings)) for step in study.steps]
+    return plan_costs([*named, ("run written", Cost(seconds=WRITING))], regions_probe(study, clock))
 
 
 def regions_probe(study: RegionsStudy, clock: Callable[[], float] = time.perf_counter) -> Probe:

@@ -16,10 +16,12 @@ from babelscope.regions.masks import RegionSet
 from babelscope.regions.perplexity import Windows
 from babelscope.regions.recording import Recording, Span, record
 from babelscope.regions.relevance import relevances, selective
+from babelscope.regions.rounds import first_ending
 from babelscope.regions.table import DeactivationTable, deactivation_table
 from babelscope.results.manifest import run_key
 from babelscope.results.rows import write_rows
 from babelscope.results.schemas.regions import EditedText
+from babelscope.stats import MOST_GROUPS
 from babelscope.studies import calibration, probes
 from babelscope.studies.alignment_sites import write_alignment_sites
 from babelscope.studies.edited_text import edited_text, file_hash
@@ -39,8 +41,10 @@ from babelscope.studies.steps import AnyStep, Cost, Given, Step, Tables
 
 IN_MEMORY = 1 << 30
 """bytes of mean activations above which a recording lies in a file"""
-# multiply-adds for each of the L · n · D values of a recording, guessed, not measured
-SCORING, RESAMPLING, PERMUTING, ALIGNING = 150, 2.5, 3.0, 60
+# multiply-adds for each of the L · n · D values of a recording; the last two guessed, not measured
+SCORING, RESAMPLING, PERMUTING, ALIGNING = 150, 0.6, 3.0, 60
+LEFT_OUT, RAREFIED = 16, 600
+"""the same for each of L · D values and pair of groups that are left out in turn, and of the rarefied recording"""
 INTERVAL = 12_000
 """the same for each document of a text and condition: 1000 draws of the bootstrap"""
 UNDER_EDIT = "text under an edit"
@@ -77,7 +81,7 @@ class RegionsStudy:
             lambda _, given: score_regions(model, given[self.recording], self.sample(given), asked),
             needs=(self.recording,),
             inputs={"fdr": repr(asked.fdr)},
-            cost=lambda _: Cost(elements=SCORING * self.values, peak_bytes=2 * self.values * 8, cheaper="--samples"),
+            cost=lambda _: Cost(elements=self._scored, peak_bytes=2 * self.values * 8, cheaper="--samples"),
             kept=False,
         )
         # what switching each region off does to each language
@@ -349,8 +353,16 @@ class RegionsStudy:
         sets = self.languages + 2 * own.controls
         if own.fixed:
             return self._scoring(1 + sets, "without --fixed; --text-tokens, --controls")
-        # rounds read a quarter of the text or all of it, as their effects turn out: a half is within a factor of two
-        return self._scoring(1 + sets // 2, "--text-tokens, --controls")
+        # a set is read to the first look that can end its reading, or to the end, as effects turn out
+        shares = [(first_ending(text, self.settings.seed) + 1) / 2 for text in self.windows.values()]
+        return self._scoring(1 + round(sets * sum(shares) / len(shares)), "--text-tokens, --controls")
+
+    @property
+    def _scored(self) -> int:
+        n = len(self.corpus)
+        groups = min(MOST_GROUPS, len(set(self.corpus.groups.values())) if self.corpus.groups else n)
+        each = self.values // n
+        return SCORING * self.values + each * (LEFT_OUT * groups**2 + RAREFIED * min(n, self.settings.rarefy))
 
     def _realigning(self, shares: int) -> Cost:
         conditions = shares * (1 + self.settings.controls)

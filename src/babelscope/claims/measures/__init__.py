@@ -19,6 +19,7 @@ from babelscope.claims.measures import (
     lens,
     neurons,
     patching,
+    probes,
     regions,
     residual,
     routing,
@@ -32,6 +33,10 @@ from babelscope.errors import InputError
 Measured = Callable[[Case], list[Part]]
 SIZES = ("pocket:pocket-bloom-s", "pocket:pocket-bloom-m", "pocket:pocket-bloom-l")
 APART = ("pocket:pocket-gpt2-en", "pocket:pocket-gpt2-zh")
+POINTS = tuple(
+    f"pocket:pocket-bloom-m@{name}"
+    for name in ("step16", "step64", "step256", "step512", "step1024", "step2048", "step4096", "main")
+)
 TRAINING = ("pocket:pocket-bloom-m@step16", "pocket:pocket-bloom-m@main")
 
 
@@ -105,7 +110,7 @@ MEASURES: Mapping[str, Measure] = {
         heads.negative_movers, APART, n=120, passes="roles of both models, and of six random ones; one pass a prompt"
     ),
     "circuits.tense_heads": Measure(
-        tense.heads_of_tense, n=40, passes="paths of all heads, then one pass over the prompts a set of heads"
+        tense.heads_of_tense, n=80, passes="paths of all heads, then one pass over the prompts a set of heads"
     ),
     "circuits.tense_ffn": Measure(tense.ffn_windows, n=60, passes="one pass over the prompts a window"),
     "latent.loss_layer": Measure(
@@ -117,6 +122,7 @@ MEASURES: Mapping[str, Measure] = {
         passes="one pass over the sentences, then three continuations a prompt and language",
     ),
     "sweep.concept_overlap": Measure(neurons.concept_overlap, TRAINING, n=800, passes="one pass a point"),
+    "sweep.dip": Measure(probes.overlap_dips, POINTS, n=160, passes="one pass a point"),
     "evaluation.accuracy_change": Measure(
         amplified.no_gain,
         ("pocket:pocket-bloom-m@step2048",),

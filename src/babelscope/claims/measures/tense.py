@@ -72,37 +72,68 @@ def heads_of_tense(case: Case) -> list[Part]:
     English minus Chinese (`less`); without those that the swap moves: fall of the answer's probability in each.
 
     Heads act directly on the logits of the verbs they are chosen by, beyond two deviations over all heads (the paper's
-    rule). Control: other heads of the same layers. Twin: heads drawn from the same layers stand in their place.
+    rule); each half of the verbs is tried without the heads that the other half chose. Control: other heads of the same
+    layers. Twin: heads drawn from the same layers stand in their place.
     """
-    model = named_model(case.models[0])
-    names = [f"heads of the past tense against {stratum}" for _, stratum in (COPY, ASPECT)] + [
-        "copy heads en",
-        "copy heads zh",
-    ]
-    tense, copying = _chosen_heads(case.models[0], case.n, case.seed)
-    if not tense or not copying:
-        return [
-            unread(name, case, "precondition: no head acts directly under one of the corruptions") for name in names
-        ]
-    drawn = [matched_random(model, heads, case.draws + 1, case.seed) for heads in (tense, copying)]
-    if case.twin == "heads":
-        tense, copying = (tuple(some.pop(0)) for some in drawn)
-    sets = (tense, copying, *(tuple(some) for other in drawn for some in other))
-    testing = _taken_out(case, sets, 1)
-    if why := _unsolved(testing):
+    names = [f"heads of the past tense against {stratum}" for _, stratum in (COPY, ASPECT)]
+    names += ["copy heads en", "copy heads zh"]
+    halves = [_without_heads(case, half) for half in (0, 1)]
+    if any(isinstance(half, str) for half in halves):
+        why = next(half for half in halves if isinstance(half, str))
         return [unread(name, case, why) for name in names]
-    first, second = range(2, 2 + len(drawn[0])), range(2 + len(drawn[0]), len(sets))
+    first, second = (half for half in halves if not isinstance(half, str))
     parts: list[Part] = []
     for name, rival in zip(names, (COPY, ASPECT)):
-        null = _by_set(testing[ENGLISH], testing[rival])[list(first)]
-        bar = float(np.quantile(null, 0.025))
-        parts.append(difference(name, _shares(testing[ENGLISH], 0), _shares(testing[rival], 0), 4, bar))
+        null = [
+            np.mean([half.by_set(ENGLISH, rival)[draw] for half in (first, second)])
+            for draw in range(min(first.random_tense, second.random_tense))
+        ]
+        own, other = (
+            np.concatenate([_shares(half.tested[one], 0) for half in (first, second)]) for one in (ENGLISH, rival)
+        )
+        parts.append(difference(name, own, other, 4, float(np.quantile(null, 0.025))))
     for name, stratum in zip(names[2:], (ENGLISH, COPY)):
-        found = testing[stratum]
-        null = [float(_by_verb(found, found.probability[0] - found.probability[1 + place]).mean()) for place in second]
-        fall = _by_verb(found, found.probability[0] - found.probability[2])
+        null = [
+            np.mean([half.falls(stratum)[1 + draw].mean() for half in (first, second)]) for draw in range(case.draws)
+        ]
+        fall = np.concatenate([half.falls(stratum)[0] for half in (first, second)])
         parts.append(mean_part(name, fall, "verbs", 4, float(np.quantile(null, 0.975)), (-1.0, 1.0)))
     return parts
+
+
+@dataclass(frozen=True)
+class _Half:
+    """Half of the verbs without the heads that the other half chose: of the past tense, copying, then random ones."""
+
+    tested: Mapping[tuple[str, str], _Tested]
+    random_tense: int
+    """sets like the heads of the past tense; those like the copying ones follow"""
+
+    def by_set(self, one: tuple[str, str], other: tuple[str, str]) -> Array:
+        """What each random set takes from one stratum more than from another, shares of LD."""
+        return _by_set(self.tested[one], self.tested[other])[2 : 2 + self.random_tense]
+
+    def falls(self, stratum: tuple[str, str]) -> list[Array]:
+        """Fall of the answer's probability by verb: without the copying heads, then without each set like them."""
+        found = self.tested[stratum]
+        places = [2, *range(3 + self.random_tense, len(found.probability))]
+        return [_by_verb(found, found.probability[0] - found.probability[place]) for place in places]
+
+
+def _without_heads(case: Case, half: int) -> _Half | str:
+    """Verbs of the half without heads chosen on the other; or why nothing can be read."""
+    tense, copying = _chosen_heads(case.models[0], case.n, case.seed, 1 - half)
+    if not tense or not copying:
+        return "precondition: no head acts directly under one of the corruptions"
+    model = named_model(case.models[0])
+    drawn = [matched_random(model, heads, case.draws + 1, case.seed) for heads in (tense, copying)]
+    if case.twin == "heads":
+        tense, copying = (tuple(some[0]) for some in drawn)
+    like = [some[1:] for some in drawn]  # the first stands in for the chosen ones in the twin
+    like[1] = [like[1][draw % len(like[1])] for draw in range(case.draws)]
+    sets = (tense, copying, *(tuple(some) for other in like for some in other))
+    tested = _taken_out(case, sets, half)
+    return _unsolved(tested) or _Half(tested, len(like[0]))
 
 
 @lru_cache(4)
@@ -140,22 +171,22 @@ def _answers(model: Model, pairs: tuple[PromptPair, ...], sets: tuple[tuple[Node
     return difference, np.exp(logged[:, 0])
 
 
-@lru_cache(2)
-def _chosen_heads(name: str, n: int, seed: int) -> tuple[tuple[Head, ...], tuple[Head, ...]]:
+@lru_cache(4)
+def _chosen_heads(name: str, n: int, seed: int, half: int) -> tuple[tuple[Head, ...], tuple[Head, ...]]:
     """Heads that only the tense flip moves in English, and those that the swap of verbs moves in either language."""
     model = named_model(name)
     swapped: dict[tuple[str, str], dict[Head, float]] = {}
     tense: dict[Head, float] = {}
     copying: list[Head] = []
     for stratum in (ENGLISH, COPY):
-        pairs = _half(_prompts(name, n, seed, "verb-swap")[stratum], 0, seed)
+        pairs = _half(_prompts(name, n, seed, "verb-swap")[stratum], half, seed)
         effects = path_patching(model, pairs)
         swapped[stratum] = {
             node: float(value) for node, value in zip(effects.senders, effects.effect) if isinstance(node, Head)
         }
         chosen = select(effects, "deviation").nodes
         copying += [node for node in chosen if isinstance(node, Head) and swapped[stratum][node] < 0]
-    effects = path_patching(model, _half(_prompts(name, n, seed, "tense-flip")[ENGLISH], 0, seed))
+    effects = path_patching(model, _half(_prompts(name, n, seed, "tense-flip")[ENGLISH], half, seed))
     for node in select(effects, "deviation").nodes:
         value = float(effects.of(node))
         if isinstance(node, Head) and value < 0 and abs(value) > MUCH_MORE * abs(swapped[ENGLISH][node]):

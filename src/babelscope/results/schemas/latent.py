@@ -51,7 +51,7 @@ class Entropy(Row):
     entropy_high: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class LatentVerdict(Row):
     """Whether a candidate language is passed through on the way from source to target."""
 
@@ -62,22 +62,22 @@ class LatentVerdict(Row):
     language: str
     scope: str
     outcome: str
-    why: str
-    solved: int
+    why: str = ""
+    solved: float = nan
     """concepts whose likeliest word is one of the target's"""
-    asked: int
-    accuracy_low: float
-    accuracy_high: float
-    concepts: int
+    asked: float = nan
+    accuracy_low: float = nan
+    accuracy_high: float = nan
+    concepts: float = nan
     """that are compared"""
     strength: float
     """excess of the word, mean over the inner layers"""
-    strength_low: float
-    strength_high: float
-    p: float
+    strength_low: float = nan
+    strength_high: float = nan
+    p: float = nan
     """against words and prompts drawn at random"""
-    peak_layer: float
-    handover_layer: float
+    peak_layer: float = nan
+    handover_layer: float = nan
     """the first from which the target is ahead to the end"""
 
 
