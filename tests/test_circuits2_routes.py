@@ -143,8 +143,8 @@ def test_samples_of_one_source_correlate_at_their_ceiling():
     assert found.correlation.p < 0.01
     assert found.control == pytest.approx(1, abs=0.05)
     table = rows({("en", "zh"): found})
-    assert [row["measure"] for row in table] == ["head_frequency_pearson", "head_frequency_spearman"]
-    assert table[0]["language2"] == "zh"
+    assert [row.measure for row in table] == ["head_frequency_pearson", "head_frequency_spearman"]
+    assert table[0].language2 == "zh"
 
 
 def test_what_only_layers_share_is_what_the_null_gives():

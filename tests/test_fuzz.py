@@ -50,3 +50,12 @@ def test_a_crash_is_seen_and_kept(tmp_path, monkeypatch):
     (kept,) = tmp_path.glob("crash-broken-*.bin")
     with pytest.raises(KeyError):
         fuzz.once("broken", kept.read_bytes())
+
+
+def test_a_file_of_answers_with_more_cells_than_columns_is_one_line(tmp_path):
+    from babelscope.errors import InputError
+    from babelscope.steering.benchmark import read_answers
+
+    (tmp_path / "a.csv").write_text("id,text\n1,2,3\n")
+    with pytest.raises(InputError, match=r"no column .*; it has id, text"):
+        read_answers(tmp_path / "a.csv")

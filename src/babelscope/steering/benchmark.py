@@ -91,9 +91,9 @@ def _rows(file: Path, needed: Sequence[str]) -> list[dict[str, str]]:
         raise InputError(f"{file} cannot be read as CSV: {error}") from error
     missing = [name for name in needed if rows and name not in rows[0]]
     if missing or not rows:
-        raise InputError(
-            f"{file}: " + (f"no column {missing[0]}; it has {', '.join(rows[0])}" if missing else "no rows")
-        )
+        # cells beyond the header stand under no name
+        there = ", ".join(str(name) for name in rows[0] if name is not None) if rows else ""
+        raise InputError(f"{file}: " + (f"no column {missing[0]}; it has {there}" if missing else "no rows"))
     for number, row in enumerate(rows, 1):
         if None in row or None in row.values():
             raise InputError(f"{file}, record {number}: its fields are not as many as the header's")
