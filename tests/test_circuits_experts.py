@@ -124,7 +124,9 @@ def test_a_study_patches_the_experts_when_it_is_asked_to(tmp_path):
     assert len(rows) == len(experts_of(model))
     pairs = prompts_of(model, CircuitsSettings(**small), "en").main
     wanted = activation_patching(model, pairs, experts_of(model)).effect
-    assert np.allclose([row.effect for row in rows], wanted, atol=1e-5)
+    found = [row.effect for row in sorted(rows, key=lambda row: (row.layer, row.expert))]
+    assert np.allclose(found, wanted, atol=1e-5)
+    assert abs(rows[0].effect) == max(abs(row.effect) for row in rows)
     assert all(row.effect_low <= row.effect <= row.effect_high for row in rows if np.isfinite(row.effect_low))
     assert any(row.effect != 0 for row in rows)
     assert {row.selected for row in rows} <= {"yes", ""}

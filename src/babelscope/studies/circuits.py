@@ -184,7 +184,8 @@ def _write_tables(
     _table(run, Screened, screen_rows(done, settings.sigmas))
     experts = {code: one.experts for code, one in done.items() if one.experts is not None}
     if experts:
-        write_rows(run, ExpertEffect, expert_rows(experts, settings))
+        strongest = sorted(expert_rows(experts, settings), key=lambda row: -abs(row.effect))
+        write_rows(run, ExpertEffect, strongest)
     _table(run, Role, [row for c, x in done.items() for row in role_rows(c, x.found, x.roles, task)])
     _table(run, FoundFFN, [row for c, x in done.items() for row in ffn_rows(c, x.found)])
     scores = [row for c, x in done.items() for row in _score_rows(c, x.roles)]
