@@ -67,8 +67,10 @@ def latent_highest(run: Run, candidate: str | None = None, lens: str | None = No
             curves.setdefault((row.source, row.target, row.language), []).append(row)
     found = [highest(curves.get((row.source, row.target, row.language), [])) for row in rows]
     values = [NAN if one is None else one.excess for one in found]
-    lows = [NAN if one is None else one.excess_low for one in found]
-    highs = [NAN if one is None else one.excess_high for one in found]
+    # so few concepts have intervals that would hide all others
+    drawn = [None if row.outcome == "not decidable" else one for row, one in zip(rows, found)]
+    lows = [NAN if one is None else one.excess_low for one in drawn]
+    highs = [NAN if one is None else one.excess_high for one in drawn]
     marks: list[Points | Rule] = []
     for outcome, place in COLOURS.items():
         own = [at for at, row in enumerate(rows) if row.outcome == outcome]
@@ -81,7 +83,7 @@ def latent_highest(run: Run, candidate: str | None = None, lens: str | None = No
     caption = (
         "Excess (how much likelier the lens finds the concept's own word than other words on the same prompt, and than "
         f"the same word on other prompts) {what}, in the inner layer where its band reaches highest; solved concepts. "
-        f"{interval_words(lows, highs, ['fewer than 3 solved concepts that can be compared'])} "
+        f"{interval_words(lows, highs, ['none where it is not decidable, on so few concepts'])} "
         "They hold in all inner layers at once: below the dotted line it is no sign of the language; across it, "
         "undecided, unless the strength over all layers says more. Not decidable: too few concepts are solved, or too "
         "few of them can be compared."
