@@ -211,6 +211,7 @@ def rows() -> Iterator[tuple[str, str, Make, float | None]]:
             yield "language share", said, headline("language_share", documents, skewed), None
             yield "N(d > 0.5)", said, headline("strong_neurons", documents, skewed), None
             yield "d of a neuron", said, effect(documents, skewed), None
+    yield "ANC, mean over pairs", "30 documents, skewed", aligned("anc", 30, True), None
     for documents in (5, 15):
         yield "excess SKLR", f"{documents} documents, normal", excess(documents, False), None
 

@@ -17,6 +17,9 @@ def told(path: str) -> None:
     print(f"{path}: {run.summary['headline'] or run.summary['sentences'][0]}")
     pairs = verdicts.drop_duplicates(["source", "target"])
     share = pairs.solved / pairs.asked
+    asked = pairs.groupby("target")[["solved", "asked"]].sum()
+    right = (100 * asked.solved / asked.asked).sort_values(ascending=False)
+    print("  solved by target: " + ", ".join(f"{code} {value:.0f} %" for code, value in right.items()))
     print(
         f"  {len(pairs)} pairs; solved {pairs.solved.min()} to {pairs.solved.max()} of {pairs.asked.min()} to "
         f"{pairs.asked.max()} concepts ({100 * share.min():.0f} to {100 * share.max():.0f} %)"
@@ -24,6 +27,7 @@ def told(path: str) -> None:
     for lens, rows in verdicts[verdicts.scope == "solved"].groupby("lens"):
         able = rows[(rows.solved >= LEAST_SOLVED) & (rows.accuracy_low >= LEAST_ACCURACY)]
         print(f"  {lens} lens, solved concepts: {able.groupby(['source', 'target']).ngroups} pairs can be decided")
+        print(f"    all {len(rows)} candidates: {_counts(rows)}")
         print(f"    their {len(able)} candidates: {_counts(able)}; English in all pairs: {_counts(_english(rows))}")
         known = able[able.outcome != "not decidable"].sort_values("strength", ascending=False)
         for _, row in known.head(2).iterrows():

@@ -9,6 +9,7 @@ import torch
 from babelscope.circuits import MLP, Expert, Head, activation_patching, parse_node, path_patching
 from babelscope.circuits.core.batching import batches
 from babelscope.circuits.core.cache import record
+from babelscope.circuits.core.effects import Effects
 from babelscope.circuits.core.nodes import check_nodes, experts_of
 from babelscope.circuits.patching.expert_nodes import expert_changes
 from babelscope.circuits.patching.methods import Sweep
@@ -19,6 +20,7 @@ from babelscope.models.hooks import Site, capture
 from babelscope.report.page import build_page
 from babelscope.results.rows import read_rows
 from babelscope.results.schemas.circuits import ExpertEffect
+from babelscope.studies.circuit_experts import PatchedExperts, expert_rows
 from babelscope.studies.circuit_measures import prompts_of
 from babelscope.studies.circuits import CircuitsSettings, study_circuits
 from tests import reference
@@ -136,3 +138,21 @@ def test_a_study_patches_the_experts_when_it_is_asked_to(tmp_path):
 def test_experts_of_a_model_without_any_are_refused(tmp_path):
     with pytest.raises(InputError, match="has no experts; leave the option out"):
         study_circuits(load_model("pocket:pocket-bloom-s"), CircuitsSettings(experts="free"), tmp_path / "run")
+
+
+def test_the_expert_that_acts_is_selected_and_a_silent_one_has_no_interval():
+    rng = np.random.default_rng(0)
+    nodes = tuple(Expert(0, place) for place in range(8))
+    base = np.full(20, 4.0)
+    change = rng.normal(0, 0.1, (8, 20))
+    change[3] -= 2.0  # half of the logit difference
+    change[5] = 0.0  # no patched token goes there
+    found = Effects(nodes, base + change, base, base - 8)
+    null = Effects(nodes, base + rng.normal(0, 0.1, (8, 20)), base, base)
+    rows = {row.expert: row for row in expert_rows({"en": PatchedExperts(found, found, null)}, CircuitsSettings())}
+    assert [expert for expert, row in rows.items() if row.selected] == [3]
+    assert rows[3].effect == pytest.approx(-0.5, abs=0.02)
+    assert rows[3].effect_low < -0.5 < rows[3].effect_high < 0
+    assert rows[3].p < 1e-6 < rows[0].p
+    assert rows[5].effect == 0
+    assert np.isnan(rows[5].effect_low)

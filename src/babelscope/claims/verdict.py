@@ -12,14 +12,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import ceil, isfinite, isnan
+from math import ceil, isfinite, isnan, nan
 from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from babelscope.errors import InputError
-from babelscope.stats import mean_ends, t_ends
+from babelscope.stats import mean_ends, t_ends, wilson
 
 Rule = Literal["greater", "less", "equal", "not less"]
 Answer = Literal["holds", "does not hold", "cannot be decided"]
@@ -62,6 +62,21 @@ class Verdict:
 def same_point(name: str, n: int, unit: str) -> Part:
     """The same weights first and last: the difference is 0, and nobody has to draw for it."""
     return Part(name, 0.0, 0.0, 0.0, n, unit, 0.0, "the same weights at every point: 0 by construction", exact=True)
+
+
+def unread(name: str, n: int, unit: str, why: str) -> Part:
+    """A part of which nothing can be said, and why: a precondition, too few items."""
+    return Part(name, nan, nan, nan, n, unit, 0.0, why)
+
+
+def not_above_chance(right: Mapping[str, tuple[int, int]], word: str = "in") -> str:
+    """The precondition that is not met by those whose right answers of all may be half or fewer; empty if none.
+
+    >>> not_above_chance({"en": (30, 40), "zh": (22, 40)})
+    'precondition: the task is not done above chance in zh'
+    """
+    poor = [name for name, counts in right.items() if not wilson(*counts).low > 0.5]
+    return f"precondition: the task is not done above chance {word} {', '.join(poor)}" if poor else ""
 
 
 def judge(part: Part, rule: Rule, least_effect: float) -> Verdict:

@@ -103,7 +103,7 @@ class Negatives:
 
 
 ANC_DOCUMENTS = 30
-"""below it, an interval of ANC is marked: 0.91 at fifteen skewed documents, 0.94 at thirty (benchmarks/coverage.py)"""
+"""below it, an interval of ANC is marked: 0.91 at fifteen skewed documents, 0.93 at thirty (benchmarks/coverage.py)"""
 
 
 def alignment(

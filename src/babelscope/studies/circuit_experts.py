@@ -56,17 +56,12 @@ def patched_experts(
 def expert_rows(found: Mapping[str, PatchedExperts], own: Searched) -> Iterator[ExpertEffect]:
     """A row an expert and language; those are selected that the rule of the search selects among all experts."""
     for code, one in found.items():
-        chosen = select(one.activation, "significance", one.null, q=own.q, sigmas=own.sigmas)
+        chosen = select(one.activation, own.rule, one.null, q=own.q, sigmas=own.sigmas)
         low, high = one.activation.interval()
         for place, node in enumerate(one.activation.senders):
             assert isinstance(node, Expert)
             effect, direct = float(one.activation.effect[place]), float(one.path.effect[place])
             yield ExpertEffect(
-                code, node.layer, node.expert, effect, *_ends(effect, low[place], high[place]), direct,
+                code, node.layer, node.expert, effect, float(low[place]), float(high[place]), direct,
                 float(chosen.p[place]), "yes" if node in chosen.nodes else "",
             )  # fmt: skip
-
-
-def _ends(effect: float, low: float, high: float) -> tuple[float, float]:
-    """No interval around an expert that no patched token goes to: its effect is 0, whatever the prompts."""
-    return (float("nan"), float("nan")) if effect == low == high else (float(low), float(high))

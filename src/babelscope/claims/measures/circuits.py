@@ -22,9 +22,9 @@ from babelscope.circuits.edges.edge_ablation import logit_differences
 from babelscope.circuits.edges.faithfulness import score_circuits
 from babelscope.circuits.heads.routes import flow_routes
 from babelscope.claims.case import Case, named_model
-from babelscope.claims.verdict import Part, ends
+from babelscope.claims.verdict import Part, ends, not_above_chance, unread
 from babelscope.models import Model
-from babelscope.stats import pearson, wilson
+from babelscope.stats import pearson
 from babelscope.studies.circuit_edges import control_prompts, halved
 from babelscope.tasks import PromptPair, build
 
@@ -75,10 +75,8 @@ def ioi_shared(case: Case) -> list[Part]:
     generator = np.random.default_rng(case.seed)
     first, second = (found[code] for code in LANGUAGES)
     names = ["Pearson", *(f"faithfulness {a} on {b} minus control circuit's" for a, b in (LANGUAGES, LANGUAGES[::-1]))]
-    poor = [code for code in LANGUAGES if not wilson(*found[code].accuracy).low > 0.5]
-    if poor:
-        why = f"precondition: the task is not done above chance in {', '.join(poor)}"
-        return [Part(name, float("nan"), float("nan"), float("nan"), case.n, "prompts", 0.0, why) for name in names]
+    if why := not_above_chance({code: found[code].accuracy for code in LANGUAGES}):
+        return [unread(name, case.n, "prompts", why) for name in names]
     used, circuit = second.used, second.circuit
     if case.twin == "heads":
         used = np.stack([layer[:, generator.permutation(layer.shape[1])] for layer in used.transpose(1, 0, 2)], 1)
@@ -112,7 +110,7 @@ def _difference(name: str, scored: Scored, case: Case) -> Part:
     prompts = len(scored.whole)
     if not scored.defined:
         why = "the whole model scores as the empty circuit"
-        return Part(name, float("nan"), float("nan"), float("nan"), prompts, "prompts", 0.0, why)
+        return unread(name, prompts, "prompts", why)
     picks = np.random.default_rng(case.seed).multinomial(prompts, np.full(prompts, 1 / prompts), case.bootstrap)
     drawn = scored.faithfulness(picks.astype(float))
     value = scored.faithfulness()

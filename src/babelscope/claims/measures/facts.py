@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from babelscope.claims.case import Case
 from babelscope.claims.measures.lens import PIVOT, middle_layers
-from babelscope.claims.verdict import Part, mean_part
+from babelscope.claims.verdict import Part, mean_part, unread
 from babelscope.evaluation.questions import Question, load_questions
 from babelscope.languages import own_name
 from babelscope.latent.lens import normed, states
@@ -38,7 +38,9 @@ def lost_at_the_end(case: Case) -> list[Part]:
     model = case.loaded()
     facts = _facts(case)
     if PIVOT not in facts:
-        return [_unread("facts", 0, f"precondition: there are no facts in {PIVOT}, whose answers are to be known")]
+        return [
+            unread("facts", 0, "facts", f"precondition: there are no facts in {PIVOT}, whose answers are to be known")
+        ]
     others = [code for code in facts if code != PIVOT]
     known = {code: _said(model, facts, code) for code in facts}
     parts: list[Part] = []
@@ -52,7 +54,7 @@ def lost_at_the_end(case: Case) -> list[Part]:
             why = (
                 f"precondition: {len(rows)} facts are known in {PIVOT} and missed in {code}, {LEAST_MISSED} are needed"
             )
-            parts.append(_unread(code, len(rows), why))
+            parts.append(unread(code, len(rows), "facts", why))
             continue
         rng = np.random.default_rng(case.seed)
         null = [float(_beyond(rows, _exchanged(rows, rng)).mean()) for _ in range(SHUFFLES)]
@@ -165,7 +167,3 @@ def planted_facts() -> dict[str, list[Question]]:
                 prompt = f'{own_name(source)}: "{words[source]}" - {own_name(code)}: "'
                 found[code].append(Question(f"{source}/{name}", prompt, choices, place, source))
     return found
-
-
-def _unread(name: str, n: int, why: str) -> Part:
-    return Part(name, float("nan"), float("nan"), float("nan"), n, "facts", 0.0, why)

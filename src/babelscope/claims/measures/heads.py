@@ -17,10 +17,10 @@ from babelscope.circuits.core.nodes import Head
 from babelscope.circuits.heads.copy_scores import copying
 from babelscope.circuits.heads.roles import Roles, role_scores
 from babelscope.claims.case import Case, named_model
-from babelscope.claims.measures.tense import difference, unread
-from babelscope.claims.verdict import Part
+from babelscope.claims.measures.tense import difference
+from babelscope.claims.verdict import Part, not_above_chance, unread
 from babelscope.models import Model
-from babelscope.stats import jackknife_error, t_ends, wilson
+from babelscope.stats import jackknife_error, t_ends
 from babelscope.studies.circuit_edges import halved
 from babelscope.tasks import PromptPair, build
 
@@ -52,7 +52,7 @@ def negative_movers(case: Case) -> list[Part]:
     prompts = _prompts(case.models, _languages(case), case.n, case.seed)
     models = [named_model(name) for name in case.models]
     if poor := _unsolved(models, prompts):
-        return [unread(name, case, poor) for name in names]
+        return [unread(name, case.n, "prompts", poor) for name in names]
     if case.twin == "models":
         models, prompts = [models[0]] * 2, list(halved(prompts[0]))
     scored = [_strongest(model, *halved(pairs)) for model, pairs in zip(models, prompts)]
@@ -101,7 +101,7 @@ def role_match(case: Case) -> list[Part]:
     prompts = _prompts(case.models, codes, case.n, case.seed)
     models = [named_model(one) for one in case.models]
     if poor := _unsolved(models, prompts):
-        return [unread(name, case, poor)]
+        return [unread(name, case.n, "prompts", poor)]
     few = [pairs[:TWIN_PROMPTS] for pairs in prompts]
     null = _random_roles(case.models[1], codes[1], case.n, case.seed, case.draws)
     second = random_twin(models[1], 10_000 + case.seed) if case.twin == "weights" else models[1]
@@ -140,9 +140,8 @@ def _prompts(models: tuple[str, ...], codes: tuple[str, ...], n: int, seed: int)
 def _unsolved(models: Sequence[Model], prompts: Sequence[Sequence[PromptPair]]) -> str:
     from babelscope.circuits.heads.ablation import ablated_differences
 
-    poor: list[str] = []
-    for model, pairs in zip(models, prompts):
-        right = int((ablated_differences(model, pairs, [()])[0] > 0).sum())
-        if not wilson(right, len(pairs)).low > 0.5:
-            poor.append(model.id)
-    return f"precondition: the task is not done above chance by {', '.join(poor)}" if poor else ""
+    right = {
+        model.id: (int((ablated_differences(model, pairs, [()])[0] > 0).sum()), len(pairs))
+        for model, pairs in zip(models, prompts)
+    }
+    return not_above_chance(right, "by")

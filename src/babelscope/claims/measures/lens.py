@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from babelscope.claims.case import Case, named_model
-from babelscope.claims.verdict import Part, mean_part
+from babelscope.claims.verdict import Part, mean_part, unread
 from babelscope.corpora import load_corpus
 from babelscope.latent.census import keep
 from babelscope.latent.excess import excess
@@ -79,7 +79,7 @@ def _part(name: str, values: np.ndarray, null: np.ndarray, parts: int, less: boo
     if concepts < LEAST_CONCEPTS:
         why = f"precondition: {concepts} concepts can be compared, {LEAST_CONCEPTS} are needed"
     if why:
-        return Part(name, float("nan"), float("nan"), float("nan"), concepts, "concepts", 0.0, why)
+        return unread(name, concepts, "concepts", why)
     return mean_part(name, values, "concepts", parts, float(np.quantile(null, 0.025 if less else 0.975)), (-2.0, 2.0))
 
 

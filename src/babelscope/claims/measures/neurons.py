@@ -16,7 +16,7 @@ from torch import Tensor
 
 from babelscope.claims.case import Case
 from babelscope.claims.measures.sweeps import of_items, recorded_ends
-from babelscope.claims.verdict import Part, mean_part, same_point, spread_ends
+from babelscope.claims.verdict import Part, mean_part, same_point, spread_ends, unread
 from babelscope.corpora import ParallelCorpus, load_corpus
 from babelscope.latent.prompts import said_in
 from babelscope.latent.words import load_words
@@ -126,7 +126,7 @@ def concept_overlap(case: Case) -> list[Part]:
     labels = concept_labels(replace(case, twin="").sentences())
     if len(labels) < LEAST_SENTENCES:
         why = f"precondition: {len(labels)} concepts occur in {LEAST_SENTENCES} sentences and are absent from as many"
-        return [Part(name, float("nan"), float("nan"), float("nan"), len(labels), "concepts", 0.0, why)]
+        return [unread(name, len(labels), "concepts", why)]
     rng = np.random.default_rng(case.seed)
     languages = points[0].shape[0]
     per_language = [labels] * languages

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from babelscope.claims.case import Case
-from babelscope.claims.verdict import Part, mean_part
+from babelscope.claims.verdict import Part, mean_part, unread
 from babelscope.latent.patching import SOURCES, Patched, patch
 from babelscope.latent.separation import head_start, matched_gain
 from babelscope.latent.trials import asked_tokens, languages_of, trials
@@ -27,7 +27,7 @@ def language_first(case: Case) -> list[Part]:
     found, concepts = _patched(case)
     name = "difference of layers"
     if isinstance(found, str):
-        return [_undecidable(name, concepts, found)]
+        return [unread(name, concepts, "concepts", found)]
     start = _by_concept(head_start(found.last[found.solved]), found.concepts[found.solved])
     rng = np.random.default_rng(case.seed)
     null = [(start * rng.choice([-1, 1], len(start))).mean() for _ in range(SHUFFLES)]
@@ -43,7 +43,7 @@ def mean_helps(case: Case) -> list[Part]:
     found, concepts = _patched(case)
     names = {"against one language": "first alone", "against the mean of one language": "mean of demonstrations"}
     if isinstance(found, str):
-        return [_undecidable(name, concepts, found) for name in names]
+        return [unread(name, concepts, "concepts", found) for name in names]
     used = found.solved & ~np.isnan(found.word).any((1, 2))
     by_source = {
         source: _by_concept(found.word[used][:, place], found.concepts[used]) for place, source in enumerate(SOURCES)
@@ -70,10 +70,6 @@ def _patched(case: Case) -> tuple[Patched | str, int]:
     if concepts < LEAST_CONCEPTS:
         return f"precondition: {concepts} concepts with both prompts solved, {LEAST_CONCEPTS} are needed", concepts
     return found, concepts
-
-
-def _undecidable(name: str, concepts: int, why: str) -> Part:
-    return Part(name, float("nan"), float("nan"), float("nan"), concepts, "concepts", 0.0, why)
 
 
 def _by_concept(values: np.ndarray, concepts: np.ndarray) -> np.ndarray:

@@ -20,9 +20,9 @@ from babelscope.circuits.heads.ablation import ablated_answers, matched_random, 
 from babelscope.circuits.patching.methods import path_patching
 from babelscope.circuits.patching.selection import select
 from babelscope.claims.case import Case, named_model
-from babelscope.claims.verdict import Part, mean_part
+from babelscope.claims.verdict import Part, mean_part, not_above_chance, unread
 from babelscope.models import Model
-from babelscope.stats import welch_t, wilson
+from babelscope.stats import welch_t
 from babelscope.tasks import PromptPair, build
 
 Array = NDArray[np.float64]
@@ -55,7 +55,7 @@ def ffn_windows(case: Case) -> list[Part]:
     choosing, testing = (_taken_out(case, sets, half) for half in (0, 1))
     names = ["against copy", "against aspect"]
     if why := _unsolved(testing):
-        return [unread(name, case, why) for name in names]
+        return [unread(name, case.n, "prompts", why) for name in names]
     parts: list[Part] = []
     for name, rival in zip(names, (COPY, ASPECT)):
         chosen = int(np.argmin(_by_set(choosing[ENGLISH], choosing[rival])))
@@ -80,7 +80,7 @@ def heads_of_tense(case: Case) -> list[Part]:
     halves = [_without_heads(case, half) for half in (0, 1)]
     if any(isinstance(half, str) for half in halves):
         why = next(half for half in halves if isinstance(half, str))
-        return [unread(name, case, why) for name in names]
+        return [unread(name, case.n, "prompts", why) for name in names]
     first, second = (half for half in halves if not isinstance(half, str))
     parts: list[Part] = []
     for name, rival in zip(names, (COPY, ASPECT)):
@@ -250,13 +250,8 @@ def difference(
 
 
 def _unsolved(tested: Mapping[tuple[str, str], _Tested]) -> str:
-    poor = [
-        " ".join(stratum)
+    right = {
+        " ".join(stratum): (int((found.difference[0] > 0).sum()), found.difference.shape[1])
         for stratum, found in tested.items()
-        if not wilson(int((found.difference[0] > 0).sum()), found.difference.shape[1]).low > 0.5
-    ]
-    return f"precondition: the task is not done above chance in {', '.join(poor)}" if poor else ""
-
-
-def unread(name: str, case: Case, why: str) -> Part:
-    return Part(name, float("nan"), float("nan"), float("nan"), case.n, "prompts", 0.0, why)
+    }
+    return not_above_chance(right)

@@ -198,7 +198,7 @@ class ExpertEffect(Row):
     p: float
     """of no effect, two-sided, over pairs; NaN for fewer than six"""
     selected: str
-    """yes: it differs from 0 among all experts (false discovery rate) and reaches the least effect"""
+    """yes: by the rule that selects heads, among all experts"""
 
 
 @dataclass(frozen=True, kw_only=True)
