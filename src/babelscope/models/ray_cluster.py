@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -39,6 +40,6 @@ def _connect(ray: Any, address: str | None, cpus: int | None) -> None:
         os.environ.setdefault(name, value)
     own = {"include_dashboard": False, "num_cpus": cpus} if address is None else {}
     try:
-        ray.init(address=address, log_to_driver=False, **own)
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **own)
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise InputError(f"no Ray cluster at {address}: {first_line(error)}") from error

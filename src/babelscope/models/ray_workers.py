@@ -10,8 +10,8 @@ import os
 from collections import Counter
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from itertools import count
+from dataclasses import dataclass, replace
+from itertools import count as numbers
 from math import ceil
 from typing import Any, TypeVar
 
@@ -38,7 +38,8 @@ AHEAD = 4
 class RayWorkers:
     """How many workers there are, what each of them gets, and where."""
 
-    count: int
+    count: int | None = None
+    """None: as many as the cluster has room for"""
     cpus: float = 1.0
     """processors of each, and threads that it computes with"""
     gpus: float = 0.0
@@ -47,8 +48,10 @@ class RayWorkers:
 
 
 @contextmanager
-def on_ray(model: Model, asked: RayWorkers) -> Generator[None]:
+def on_ray(model: Model, asked: RayWorkers) -> Generator[int]:
     """Inside, studies of this model are done by workers on a Ray cluster, each of which loads it as it was loaded here.
+
+    Yields how many there are.
 
     Raises InputError for a model that was not loaded by `load_model`, or was changed since; for a cluster that has no
     room; and for workers that would compute something else: other weights, device, number type or software.
@@ -61,25 +64,29 @@ def on_ray(model: Model, asked: RayWorkers) -> Generator[None]:
         raise InputError(
             f"{model.id} did not come from load_model, so that no worker can load it: save it, load it from its folder"
         )
-    with cluster(asked.address, max(ceil(asked.count * asked.cpus), os.cpu_count() or 1)) as ray:
-        _refuse_small(ray, asked)
-        crew = _Crew(ray, origin, _identity(model), asked)
+    # a cluster that is begun on this machine has room for what was asked for
+    with cluster(asked.address, max(ceil((asked.count or 1) * asked.cpus), os.cpu_count() or 1)) as ray:
+        count = _room(ray, asked)
+        crew = _Crew(ray, origin, _identity(model), replace(asked, count=count))
         model.workers = crew
         try:
-            yield
+            yield count
         finally:
             model.workers = None
             crew.dismiss()
 
 
-def _refuse_small(ray: Any, asked: RayWorkers) -> None:
+def _room(ray: Any, asked: RayWorkers) -> int:
     there: dict[str, float] = ray.cluster_resources()
-    for name, each in (("CPU", asked.cpus), ("GPU", asked.gpus)):
-        if each * asked.count > there.get(name, 0.0):
+    count = asked.count or 1
+    needs = {name: each for name, each in (("CPU", asked.cpus), ("GPU", asked.gpus)) if each}
+    for name, each in needs.items():
+        if each * count > there.get(name, 0.0):
             raise InputError(
-                f"{asked.count} workers with {each:g} {name} each need {each * asked.count:g}; "
-                f"the cluster has {there.get(name, 0.0):g}"
+                f"{count} workers with {each:g} {name} each need {each * count:g}; the cluster has "
+                f"{there.get(name, 0.0):g}"
             )
+    return asked.count or int(min(there[name] / each for name, each in needs.items()))
 
 
 def _identity(model: Model) -> dict[str, str]:
@@ -138,8 +145,8 @@ class _Crew:
     def __init__(self, ray: Any, origin: Origin, identity: dict[str, str], asked: RayWorkers) -> None:
         self._ray, self._origin, self._identity, self._asked = ray, origin, identity, asked
         self._kind = ray.remote(num_cpus=asked.cpus, num_gpus=asked.gpus, max_restarts=0)(_Holder)
-        self._numbers, self._lost_loading = count(), 0
-        self._places = [self._hired() for _ in range(asked.count)]
+        self._numbers, self._lost_loading = numbers(), 0
+        self._places = [self._hired() for _ in range(asked.count or 1)]
 
     def pids(self) -> list[int]:
         """Process of each worker, once its model is there."""
