@@ -295,7 +295,8 @@ def _swept(model: Model, asked: Asked, done: Done | None, settings: dict[str, An
             np.add.at(source, where, scored.source)
         for node, values in scored.patched:
             np.add.at(patched[place[node]], where, values)
-        for node, values in scored.divergence if kl is not None else ():
+        for node, values in scored.divergence:
+            assert kl is not None
             np.add.at(kl[place[node]], where, values)
     if not np.isfinite(patched).all():
         where, pair = (int(place) for place in np.argwhere(~np.isfinite(patched))[0])
