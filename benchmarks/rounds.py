@@ -26,7 +26,7 @@ import torch
 
 from babelscope import load_corpus, load_model, stats
 from babelscope.regions.perplexity import Loss
-from babelscope.regions.rounds import BASE, ROUNDS, Key, by_rounds, selectivity_of_ends
+from babelscope.regions.rounds import BASE, ROUNDS, Key, by_rounds, selectivity_in_rounds
 from babelscope.regions.table import DeactivationTable, deactivation_table
 from babelscope.stats import wilson
 from babelscope.studies.region_settings import RegionsSettings
@@ -169,8 +169,8 @@ def coverage(repeats: int, sizes: list[int]) -> list[dict[str, Any]]:
                 held["all", good] += 1
                 held["own", good] += key == (code, -1)
             for code in made.languages:
-                row = {other: cell.change for other, cell in found.cells[code, -1].items()}
-                ends = selectivity_of_ends(row[code], [row[other] for other in row if other != code])
+                row = found.cells[code, -1]
+                ends = selectivity_in_rounds(row[code], {other: row[other] for other in row if other != code})
                 held["selectivity", bool(ends.low <= own - 0.02 <= ends.high)] += 1
         pooled[kind].update(held)
         spread = ", ".join(str(ended[place]) for place in (1, 2, 3))

@@ -192,6 +192,30 @@ def load_model(
     return model
 
 
+def stored_layers(id_or_path: str | os.PathLike[str], revision: str | None = None) -> int | None:
+    """How many layers the configuration of a model names, before any weight is read; None where it does not tell.
+
+    Foreign code is never run for it, and what is wrong with the model is left for loading to say.
+
+    >>> stored_layers("pocket:pocket-bloom-s")
+    4
+    """
+    from transformers import AutoConfig
+
+    place, at = _place(os.fspath(id_or_path), revision)
+    how: dict[str, Any] = {"revision": at} if at else {}
+    if not Path(place).is_dir() and not hub_answers():
+        how["local_files_only"] = True
+    try:
+        config: Any = AutoConfig.from_pretrained(place, trust_remote_code=False, **how)
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError):
+        return None
+    if getattr(config, "is_encoder_decoder", False):
+        return None
+    layers = getattr(config.get_text_config(), "num_hidden_layers", None)
+    return layers if isinstance(layers, int) else None
+
+
 def _place(id_or_path: str, revision: str | None) -> tuple[str, str | None]:
     """What Hugging Face is to open, and the revision there."""
     if id_or_path.startswith(POCKET):

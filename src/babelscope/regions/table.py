@@ -18,7 +18,7 @@ from torch import Tensor
 from babelscope.models import Model
 from babelscope.regions.losses_under import Reading, first_layer, read_texts, resumes
 from babelscope.regions.masks import RegionSet, random_region, random_region_by_layer
-from babelscope.regions.perplexity import Loss, Windows, increase_percent, perplexity_of, selectivity
+from babelscope.regions.perplexity import Loss, Windows, increase_percent, perplexity_of
 from babelscope.regions.rounds import (
     AT_ONCE,
     NARROW,
@@ -27,7 +27,7 @@ from babelscope.regions.rounds import (
     Key,
     by_rounds,
     dealt,
-    selectivity_of_ends,
+    selectivity_in_rounds,
 )
 from babelscope.results.schemas.regions import Perplexity, Selectivity
 
@@ -196,11 +196,7 @@ def _row(language: str, deactivated: str, draw: int, neurons: int, cell: Cell, w
 
 def _selectivity(language: str, cells: Mapping[str, Cell], fixed: bool) -> Selectivity:
     own, others = cells[language], {code: cell for code, cell in cells.items() if code != language}
-    if fixed:
-        pairs = {code: (cell.changed, cell.base) for code, cell in others.items()}
-        found = selectivity(own.changed, own.base, pairs)
-    else:
-        found = selectivity_of_ends(own.change, [cell.change for cell in others.values()])
+    found = selectivity_in_rounds(own, others, AT_ONCE if fixed else ROUNDS)
     return Selectivity(
         language=language,
         own=own.change.value,
