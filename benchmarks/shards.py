@@ -48,7 +48,7 @@ STUDIES: dict[str, tuple[str, Study]] = {
     "circuits": ("pocket:pocket-bloom-m", lambda model, out, progress: study_circuits(
         model, CircuitsSettings(languages=("en", "zh"), n=16), out, progress=progress)),
     "latent": ("pocket:planted-pivot", lambda model, out, progress: study_latent(
-        model, LatentSettings(words="planted", from_=("fr", "de"), to=("zh",), parts=("lens", "patch")), out,
+        model, LatentSettings(words="planted", from_=("fr", "en"), to=("zh",), parts=("lens", "patch")), out,
         progress=progress)),
     "steer": ("pocket:pocket-bloom-s", lambda model, out, progress: study_steering(
         model, SteerSettings(corpus="pocket:heldout?n=120", pairs=("en:fr",), fixed=True, tokens=12,
