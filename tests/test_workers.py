@@ -231,21 +231,18 @@ def two_places():
     ray.shutdown()
 
 
-class Killer:
-    """Progress that ends a worker, without warning, when so many units have been told of."""
+class Killing:
+    """Workers that are killed without warning, one after the other, when some units are done."""
 
-    def __init__(self, model, at) -> None:
-        self.model, self.at, self.heard, self.killed = model, at, 0, False
+    def __init__(self, crew, *at) -> None:
+        self.crew, self.at, self.before, self.done = crew, at, crew.pids(), 0
 
-    @contextmanager
-    def __call__(self, title, total, unit):
-        def step(_):
-            self.heard += 1
-            if self.heard == self.at:
-                os.kill(self.model.workers.pids()[0], signal.SIGKILL)
-                self.killed = True
-
-        yield step
+    def results(self, prepare, shared, units, tell):
+        for result in self.crew.results(prepare, shared, units, tell):
+            self.done += 1
+            if self.done in self.at:
+                os.kill(self.before[self.at.index(self.done)], signal.SIGKILL)
+            yield result
 
 
 def assert_same(one, two):
@@ -270,12 +267,11 @@ REGIONS = RegionsSettings(
 def test_two_workers_find_what_one_process_finds_though_one_is_killed(model, two_places, tmp_path):
     one = study_regions(model, REGIONS, tmp_path / "one")
     with on_ray(model, RayWorkers(2)) as count:
-        killer = Killer(model, 2)
-        before = model.workers.pids()
-        two = study_regions(model, REGIONS, tmp_path / "two", progress=killer)
         assert count == 2
-        assert killer.killed
-        assert len(set(before) & set(model.workers.pids())) == 1
+        model.workers = crew = Killing(model.workers, 2, 9)
+        two = study_regions(model, REGIONS, tmp_path / "two")
+        assert crew.done > 9
+        assert not set(crew.before) & set(crew.crew.pids())
     assert model.workers is None
     assert_same(one, two)
     one, two = one.arrays(), two.arrays()
@@ -284,14 +280,14 @@ def test_two_workers_find_what_one_process_finds_though_one_is_killed(model, two
 
 
 STUDIES = {
-    "circuits": (POCKET, 6, lambda model, out, progress: study_circuits(
-        model, CircuitsSettings(languages=("en", "zh"), n=8, permutations=20, draws=1), out, progress=progress)),
-    "latent": ("pocket:planted-pivot", 1, lambda model, out, progress: study_latent(
+    "circuits": (POCKET, lambda model, out: study_circuits(
+        model, CircuitsSettings(languages=("en", "zh"), n=8, permutations=20, draws=1), out)),
+    "latent": ("pocket:planted-pivot", lambda model, out: study_latent(
         model, LatentSettings(words="planted", n=12, draws=100, permutations=19, parts=("lens", "patch"), trials=6,
-                              from_=("fr", "en"), to=("zh",)), out, progress=progress)),
-    "steer": (POCKET, 6, lambda model, out, progress: study_steering(
+                              from_=("fr", "en"), to=("zh",)), out)),
+    "steer": (POCKET, lambda model, out: study_steering(
         model, SteerSettings(corpus="pocket:heldout?n=60", pairs=("en:fr",), fixed=True, tokens=6, controls=1,
-                             method=("diffmean",)), out, progress=progress)),
+                             method=("diffmean",)), out)),
 }  # fmt: skip
 
 
@@ -300,14 +296,13 @@ STUDIES = {
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", STUDIES)
 def test_the_other_studies_too(name, two_places, tmp_path):
-    place, at, study = STUDIES[name]
+    place, study = STUDIES[name]
     loaded = load_model(place)
-    one = study(loaded, tmp_path / "one", Killer(loaded, -1))
+    one = study(loaded, tmp_path / "one")
     with on_ray(loaded, RayWorkers(2)):
-        killer = Killer(loaded, at)
-        loaded.workers.pids()
-        two = study(loaded, tmp_path / "two", killer)
-    assert killer.killed
+        loaded.workers = crew = Killing(loaded.workers, 1, 3)
+        two = study(loaded, tmp_path / "two")
+        assert crew.done > 3
     assert_same(one, two)
 
 
