@@ -94,7 +94,7 @@ MEASURES: Mapping[str, Measure] = {
         patching.language_first, ("pocket:planted-early",), "planted", n=40, passes="about 40 short passes a pair"
     ),
     "patching.mean_gain": Measure(
-        patching.mean_helps, ("pocket:planted-noisy",), "planted", n=160, passes="about 40 short passes a pair"
+        patching.mean_helps, ("pocket:planted-noisy",), "planted", n=40, passes="about 40 short passes a pair"
     ),
     "routing.depth_contrast": Measure(routing.depth_contrast, ("pocket:pocket-moe",), n=200),
     "routing.correlation": Measure(
