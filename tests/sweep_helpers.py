@@ -68,7 +68,7 @@ def write_fake_run(point, scratch: Path) -> Path:
 def cloze_rows(seed: int) -> pd.DataFrame:
     accuracy = seed % 83 / 83
     rows = [
-        {"language": code, "deactivated": "base", "n": 9, "accuracy": accuracy, "low": accuracy / 2, "high": 1.0}
+        {"language": code, "condition": "base", "n": 9, "accuracy": accuracy, "low": accuracy / 2, "high": 1.0}
         for code in ("en", "fr", "mean", "others")
     ]
     return pd.DataFrame(rows)

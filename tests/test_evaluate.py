@@ -61,7 +61,7 @@ def test_a_region_changes_the_scores_and_an_empty_one_does_not(model, stories):
     mask = torch.zeros(model.layers, model.neurons_per_layer, dtype=torch.bool)
     everything = ~mask
     table = evaluate_cloze(model, {"fr": stories["fr"]}, {"none": mask, "all": everything}).set_index(
-        ["deactivated", "language"]
+        ["condition", "language"]
     )
     assert table.margin["none", "fr"] == table.margin["base", "fr"]
     assert table.margin["all", "fr"] != table.margin["base", "fr"]
@@ -91,7 +91,7 @@ def test_wilson_at_the_ends():
 @pytest.mark.filterwarnings("ignore")
 def test_the_harness_gives_the_same_accuracy_also_deactivated(model, stories):
     mask = torch.rand(model.layers, model.neurons_per_layer, generator=torch.Generator().manual_seed(0)) < 0.5
-    ours = evaluate_cloze(model, stories, {"half": mask}).set_index(["deactivated", "language"])
+    ours = evaluate_cloze(model, stories, {"half": mask}).set_index(["condition", "language"])
     with deactivate(model, mask):
         theirs = run_harness(model, stories=stories).set_index(["language", "metric"])
     for code in LANGUAGES:

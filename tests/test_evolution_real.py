@@ -10,12 +10,14 @@ import time
 
 import numpy as np
 import pytest
+import torch
 
 from babelscope.cli import main
 from babelscope.errors import NonFinite
 from babelscope.evolution import plan_from, run_sweep
 from babelscope.evolution.differences import compare_alignment, compare_map, compare_points, compare_regions
 from babelscope.evolution.store import SweepStore
+from babelscope.regions.masks import RegionSet, save_regions
 from babelscope.results import open_run
 
 from .sweep_helpers import LANGUAGES, FakeMeasure, copy_checkpoint, save_tiny
@@ -148,7 +150,7 @@ def test_compare_puts_two_points_side_by_side(real_sweep, capsys, tmp_path):
     assert verb(capsys, "compare", run.path / keys[0], run.path / keys[2], "--out", tmp_path / "tables")[0] == 2
 
 
-def test_evaluate_with_and_without_a_region(real_sweep, capsys, tmp_path):
+def test_evaluate_with_and_without_a_region(real_sweep, capsys, tmp_path, monkeypatch):
     plan, run = real_sweep
     key, model = run.table("points").key[0], f"{plan.models[0].id}/step1"
     arguments = ["evaluate", model, "--stories", "pocket:?n=3", "--languages", "en,fr", "--device", "cpu"]
@@ -156,7 +158,14 @@ def test_evaluate_with_and_without_a_region(real_sweep, capsys, tmp_path):
     assert code == 0
     assert "others" in out
     table = open_run(tmp_path / "run").table("cloze")
-    assert set(table.deactivated) == {"base", "fr"}
+    assert set(table.condition) == {"base", "fr"}
+    regions = "runs-of-six.safetensors"
+    save_regions(RegionSet({"fr": torch.ones(6, 8, dtype=torch.bool)}, "hand"), tmp_path / regions)
+    with monkeypatch.context() as patch:  # of another depth: refused before the weights are read
+        patch.setattr("babelscope.cli.options.load", lambda *_: pytest.fail("the model was loaded"))
+        code, _, error = verb(capsys, *arguments, "--deactivate", f"{tmp_path / regions}:fr")
+    assert code == 2
+    assert "the region of fr is one of 6 layers" in error
     for wrong, says in (("fr", "write REGIONFILE:LANGUAGE"), (f"{run.path / key}:xx", "no region for 'xx'")):
         code, _, error = verb(capsys, *arguments, "--deactivate", wrong)
         assert code == 2

@@ -50,7 +50,7 @@ def test_every_section_that_the_runs_hold_is_there(html):
     headings = re.findall(r"<h3[^>]*>([^<]*)</h3>", html)
     assert headings == [
         "What switching off does", "Similarity", "Alignment by layer", "Experts", "Regions",
-        "Behaviour", "Circuit", "Heads", "Across languages", "Ablation",
+        "Behaviour", "Circuit", "Heads", "Across languages", "Ablation", "Prompts",
         "Evolution over training", "Model sizes", "Depth", "Points",
     ]  # fmt: skip
     assert "could not be made from this run" not in html

@@ -27,7 +27,7 @@ def write_evaluation(path, after=(0.5, 0.4, 0.6), random=(0.78, 0.82), base=0.7)
     whole = [("base", "en", 0.9, 0.8, 0.95), ("base", "zh", 0.8, base, 0.9), ("base", "mean", 0.85, 0.8, 0.9)]
     off = [("zh", "en", 0.88, 0.8, 0.95), ("zh", "zh", *after)]
     drawn = [(f"zh, random-layer {k}", code, random[k], 0.7, 0.9) for code in ("en", "zh") for k in (0, 1)]
-    names = ["deactivated", "language", "accuracy", "low", "high"]
+    names = ["condition", "language", "accuracy", "low", "high"]
     frame = pd.DataFrame([*whole, *off, *drawn], columns=names).assign(n=100, task="xstorycloze")
     with RunWriter(path, kind="evaluation", overwrite=True) as run:
         run.table("cloze", frame)
@@ -105,10 +105,10 @@ def test_a_table_for_readers():
     })  # fmt: skip
     shown = shown_table(Table("t", "T", "", frame), {"en"})
     assert {one.name: list(one.cells) for one in shown.columns} == {
-        "language": ["English", "xx"], "draw": ["–", "2"], "delta_nll": ["0.25 (0.1 to 0.4)", "–"],
+        "language": ["English", "xx"], "draw": ["–", "2"], "delta_nll": ["0.25 (0.10 to 0.40)", "–"],
         "right": ["yes", "no"], "why": ["", "too short to tell which language it is"],
     }  # fmt: skip
-    assert shown.same == "Task ioi; Empty –"
+    assert shown.same == "Task: ioi; Empty: –"
     assert [one.kind for one in shown.columns] == ["text", "number", "number", "text", "words"]
     without = shown_table(Table("t", "T", "", frame.drop(columns="why")), {"en"})
     assert without.same == "Task ioi"

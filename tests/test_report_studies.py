@@ -97,7 +97,7 @@ def test_success_stands_beside_repetition_and_damage(tmp_path):
 def test_a_rate_of_nothing_has_no_whisker(tmp_path):
     html = build_page([write_confusion(tmp_path / "run")], static=False)
     assert "could not be made from this run" not in html
-    assert "50 % stay." in html
+    assert "50\u00a0% stay." in html
     [rates] = data_of(html, "confusion-rates")["variants"][0]["figure"]["data"]
     assert rates["y"] == [0.5, None]
     assert rates["error_y"]["array"] == [pytest.approx(0.3), None]

@@ -409,8 +409,8 @@ def test_evaluation_under_edits_and_their_controls(tmp_path):
         "region, random 0",
     ]  # fmt: skip
     table = evaluate_cloze(loaded, load_stories("pocket:?n=6", ["fr"]), conditions=found)
-    assert set(table.deactivated) == {"base", *found}
-    margins = table[table.language == "fr"].set_index("deactivated").margin
+    assert set(table.condition) == {"base", *found}
+    margins = table[table.language == "fr"].set_index("condition").margin
     assert margins.nunique() == len(margins)
     save_edit(saved, tmp_path / "to-fr.safetensors")
     done = command(

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
 import unicodedata
 from collections.abc import Sequence
 from difflib import get_close_matches
-from math import isfinite
+from math import floor, isfinite, log10
 from typing import Any
 
 _JOINS = {"\u200c", "\u200d", "\u00ad"}
 """between letters, in Persian, Hindi and others: part of the spelling"""
 _SIGNS = {*map(chr, range(0x600, 0x606)), "\u06dd", "\u070f", "\u08e2", "\U000110bd"}
 """Arabic signs that Unicode counts as format characters and that everybody sees"""
+MOST_DIGITS = 6
+"""decimals of an estimate; more are written with a power of ten"""
 
 
 def number(value: Any) -> str:
@@ -41,6 +44,39 @@ def decimals(value: float, digits: int = 2) -> str:
         return "–"
     rounded = f"{abs(value):.{digits}f}"
     return f"−{rounded}" if value < 0 and float(rounded) else rounded
+
+
+def short_name(model: str) -> str:
+    """A model's name or folder, shortened to its last two parts.
+
+    >>> short_name("bigscience/bloom-560m"), short_name("/home/anna/models/bloom/final/")
+    ('bigscience/bloom-560m', 'bloom/final')
+    """
+    return "/".join(model.rstrip("/").split("/")[-2:])
+
+
+def estimated(value: float, low: float, high: float) -> str:
+    """A measure and its interval, with as many decimals as half the interval has two digits for.
+
+    >>> estimated(-0.47713, -0.55681, -0.39912), estimated(1.0, 0.9434, 1.0), estimated(1293.2, 1210.0, 1380.5)
+    ('−0.477 (−0.557 to −0.399)', '1.000 (0.943 to 1.000)', '1293 (1210 to 1380)')
+    """
+    half = (high - low) / 2
+    if not (isfinite(half) and half > 0 and isfinite(value)):
+        return f"{number(value)} ({number(low)} to {number(high)})"
+    digits = max(0, 1 - floor(log10(half)))
+    if digits > MOST_DIGITS:
+        return f"{number(value)} ({number(low)} to {number(high)})"
+    return f"{decimals(value, digits)} ({decimals(low, digits)} to {decimals(high, digits)})"
+
+
+def unbroken(text: str) -> str:
+    """Text whose numbers stay on the line of their sign.
+
+    >>> unbroken("42 % (n = 3)") == "42\\u00a0% (n\\u00a0=\\u00a03)"
+    True
+    """
+    return re.sub(r"(?<=[\w)]) (?=%)|(?<=\b[npr]) (?==)|(?<=\b[npr][ \u00a0]=) ", "\u00a0", text)
 
 
 def nearest(name: str, names: Sequence[str]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -121,6 +121,7 @@ def evaluate(
     stories = load_stories(settings.stories, languages) if OURS in settings.tasks else {}
     masks, amplified = _regions(settings.deactivate), _regions(settings.amplify)
     steered = {Path(name).stem: load_edit(name) for name in settings.steer or []}
+    _refuse_other_depth(model, loading.revision, [*masks.items(), *amplified.items()])
     loaded = load(model, loading)
     conditions = conditions_of(loaded, masks, amplified, settings.factor, steered, settings.controls)
     found: dict[str, pd.DataFrame] = {}
@@ -163,6 +164,16 @@ def _region(text: str) -> tuple[str, Tensor]:
         return code, load_regions(file)[code]
 
 
+def _refuse_other_depth(model: str, revision: str | None, regions: Sequence[tuple[str, Tensor]]) -> None:
+    """Raises InputError for a region of a model with another number of layers, before the weights are read."""
+    from babelscope.models.loading import stored_layers
+
+    layers = stored_layers(model, revision) if regions else None
+    for name, mask in regions:
+        if layers is not None and len(mask) != layers:
+            raise InputError(f"the region of {name} is one of {len(mask)} layers, {model} has {layers}")
+
+
 def _harness(
     model: Model,
     settings: EvaluationSettings,
@@ -178,7 +189,7 @@ def _harness(
     for name, made in {"base": nullcontext, **conditions}.items():
         with made():
             frame = run_harness(model, tasks, stories, settings.shots, settings.limit)
-        frame.insert(2, "deactivated", name)
+        frame.insert(2, "condition", name)
         frames.append(frame)
     return pd.concat(frames, ignore_index=True)
 
@@ -191,9 +202,7 @@ def _print(found: Mapping[str, pd.DataFrame]) -> None:
     from babelscope.wording import visible
 
     for name, frame in found.items():
-        # what stands beside `base` may be switched off, amplified or steered
-        columns = ["condition" if column == "deactivated" else str(column) for column in frame.columns]
-        table = Table(*columns, title=name, title_justify="left", box=None)
+        table = Table(*map(str, frame.columns), title=name, title_justify="left", box=None)
         for row in frame.itertuples(index=False):
             table.add_row(*(f"{value:.4g}" if isinstance(value, float) else escape(visible(value)) for value in row))
         Console().print(table)
@@ -210,7 +219,7 @@ def _save(
             run.table(name, frame)
         summary: dict[str, object] = {"model": model.id}
         if "cloze" in found:
-            base = found["cloze"][found["cloze"].deactivated == "base"]
+            base = found["cloze"][found["cloze"].condition == "base"]
             summary["story_cloze"] = base.set_index("language").accuracy.to_dict()
         codes = [str(code) for frame in found.values() if "language" in frame for code in frame.language]
         languages = [code for code in dict.fromkeys(codes) if code not in MEANS]

@@ -67,12 +67,10 @@ def _rows(
             margin = scores[every, labels] - scores[every, 1 - labels]
             right[code] = {story.id: bool(won) for story, won in zip(told, margin > 0)}
             share = wilson(int((margin > 0).sum()), len(told))
-            rows.append(
-                Cloze(task=TASK, language=code, deactivated=condition, share=share, margin=float(margin.mean()))
-            )
+            rows.append(Cloze(task=TASK, language=code, condition=condition, share=share, margin=float(margin.mean())))
     for name, chosen in ((MEAN, right), (OTHERS, {code: it for code, it in right.items() if code != "en"})):
         if chosen:
             margin = float(np.mean([row.margin for row in rows if row.language in chosen]))
             share = mean_accuracy(chosen)
-            rows.append(Cloze(task=TASK, language=name, deactivated=condition, share=share, margin=margin))
+            rows.append(Cloze(task=TASK, language=name, condition=condition, share=share, margin=margin))
     return rows_frame(Cloze, rows)

@@ -104,7 +104,7 @@ def _accuracy(run: Run) -> Row:
         return {}
     found: Row = {}
     for row in read_rows(run, Cloze):
-        if row.deactivated != "base":
+        if row.condition != "base":
             continue
         name = {"mean": "accuracy_story_cloze", "others": "accuracy_story_cloze_not_english"}.get(row.language)
         if name is None:

@@ -184,7 +184,7 @@ def selectivity(run: Run) -> Figure:
         f"nats per token ({len(rows)} regions). {interval_words(low, high, reasons)}{beside} Zero: the region serves "
         "no language in particular."
     )
-    panel = Panel(tuple(marks), languages_axis(languages), Axis("own ΔNLL − mean of others"),
+    panel = Panel(tuple(marks), languages_axis(languages), Axis("own ΔNLL − others', nats a token"),
                   data=run.table("selectivity"))  # fmt: skip
     return Figure("Selectivity", caption, (panel,), about=run.model_name, height=320)
 

@@ -23,8 +23,8 @@ def right_answers(run: Run, task: str | None = None) -> Figure:
     task = chosen(task, list(tables), "task")
     rows = tables[task]
     languages = distinct(row.language for row in rows)
-    conditions = sorted(distinct(row.deactivated for row in rows), key=lambda name: (name != BASE, RANDOM in name))
-    by = {(row.language, row.deactivated): row for row in rows}
+    conditions = sorted(distinct(row.condition for row in rows), key=lambda name: (name != BASE, RANDOM in name))
+    by = {(row.language, row.condition): row for row in rows}
     marks = [
         Bars(_name(condition), *(
             [getattr(by[code, condition], part) if (code, condition) in by else NAN for code in languages]
@@ -44,7 +44,7 @@ def right_answers(run: Run, task: str | None = None) -> Figure:
     )
     panel = Panel((*marks, *chance), Axis("", tuple(names)), Axis("right answers", low=0.0, high=1.05))
     return Figure("Right answers", caption, (panel,), about=f"{run.model_name}, {task}",
-                  min_width=120 + 26 * len(languages) * len(conditions))  # fmt: skip
+                  min_width=120 + 22 * len(languages) * len(conditions))  # fmt: skip
 
 
 def _name(condition: str) -> Label:

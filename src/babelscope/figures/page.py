@@ -108,7 +108,13 @@ def panel_plot(panel: Panel) -> Plot:
         layout["barmode"] = "relative" if panel.bars == "stack" else "group"
     if any(isinstance(mark, Histogram) for mark in panel.marks):
         layout["bargap"] = 0.03
-    layout["showlegend"] = sum(bool(trace.get("name")) and trace.get("showlegend", True) for trace in data) > 1
+    for trace in data:
+        if trace["type"] in {"bar", "scatter"} and not trace.get("name"):
+            trace["showlegend"] = False  # an entry without words
+    told = sum(bool(trace.get("name")) and trace.get("showlegend", True) for trace in data)
+    layout["showlegend"] = told > (
+        0 if any(isinstance(mark, Rule | Strip) and mark.name for mark in panel.marks) else 1
+    )
     return {"data": data, "layout": {key: value for key, value in layout.items() if value != []}}
 
 
@@ -340,12 +346,14 @@ def _(mark: Rule, panel: Panel, layout: Plot) -> list[Plot]:
         "type": "line", f"{whole}0": 0, f"{whole}1": 1, f"{whole}ref": "paper", f"{own}0": at, f"{own}1": at,
         "line": line,
     })  # fmt: skip
-    if mark.name:
-        place: Plot = {"x": 1, "xref": "paper", "y": at, "xanchor": "right"}
-        if not level:
-            place = {"x": at, "y": 1 - 0.07 * len(layout["annotations"]), "yref": "paper", "xanchor": "auto"}
-        layout["annotations"].append({**place, "text": text(mark.name), "showarrow": False, "yanchor": "bottom"})
-    return []
+    return _explained(mark.name, line)
+
+
+def _explained(name: Label, line: Plot) -> list[Plot]:
+    """An entry of the legend for what is no trace: words beside the line itself would lie on bars and points."""
+    if not name:
+        return []
+    return [{"type": "scatter", "mode": "lines", "x": [None], "y": [None], "name": text(name), "line": line}]
 
 
 @traces.register
@@ -354,12 +362,7 @@ def _(mark: Strip, panel: Panel, layout: Plot) -> list[Plot]:
         "type": "rect", "xref": "paper", "x0": 0, "x1": 1, "y0": mark.low, "y1": mark.high, "fillcolor": _QUIET,
         "opacity": 0.25, "line": {"width": 0},
     })  # fmt: skip
-    if mark.name:
-        layout["annotations"].append({
-            "x": 1, "xref": "paper", "y": mark.high, "xanchor": "right", "yanchor": "bottom", "showarrow": False,
-            "text": text(mark.name),
-        })  # fmt: skip
-    return []
+    return _explained(mark.name, {"color": "rgba(128, 128, 128, 0.5)", "width": 9})
 
 
 @traces.register

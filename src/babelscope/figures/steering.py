@@ -213,7 +213,8 @@ def steering_front(run: Run, pair: str | None = None) -> Figure:
                 name = "" if large and len(kept) < len(own) else method
                 marks.append(Points(name, [row.delta_nll for row in kept], [row.success for row in kept], colour=place,
                                     texts=texts, large=large))  # fmt: skip
-    marks += [Rule(limit, f"{limit:g}", "y", dash="dotted") for limit in LIMITS]
+    named = f"limits {', '.join(f'{limit:g}' for limit in LIMITS)}"
+    marks += [Rule(limit, "" if place else named, "y", dash="dotted") for place, limit in enumerate(LIMITS)]
     caption = (
         "Every layer and strength that was tried, on the documents by which one is chosen, not on those reported; no "
         "intervals. Above left is better; large points are on the front in half of the draws of documents or more. The "

@@ -63,12 +63,12 @@ def measure_text(name: str) -> str:
 
 
 def steps_text(step: float) -> str:
-    """A training step, in thousands from a thousand on.
+    """A training step, in thousands where nothing is lost or it is long.
 
-    >>> steps_text(512), steps_text(300000)
-    ('512', '300k')
+    >>> steps_text(512), steps_text(2048), steps_text(8000), steps_text(300000)
+    ('512', '2048', '8k', '300k')
     """
-    return f"{step / 1000:.3g}k" if step >= 1000 else f"{step:g}"
+    return f"{step / 1000:.3g}k" if step >= 100_000 or (step >= 1000 and step % 1000 == 0) else f"{step:g}"
 
 
 def size_text(parameters: float) -> str:

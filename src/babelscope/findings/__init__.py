@@ -20,6 +20,9 @@ __all__ = ["Finding", "Kind", "findings_of"]
 _ROOMS = {"regions": region_findings, "circuits": circuit_findings, "sweep": sweep_findings,
           "evaluation": evaluation_findings}  # fmt: skip
 
+_SHOWN = {"steering": "steering-success", "confusion": "confusion-rates"}
+"""the block of the page that shows what a study's own sentences say"""
+
 
 def findings_of(run: Run) -> list[Finding]:
     """The findings of a run in the order in which a page shows them: effects, none, undecided, not measured.
@@ -33,7 +36,7 @@ def findings_of(run: Run) -> list[Finding]:
     kinds: Sequence[Kind] = ["undecided" if "cannot be said" in text else "effect" for text in texts]
     if run.kind == "steering":
         kinds = steering_kinds(run, len(texts))
-    told = [Finding(kind, text, "") for kind, text in zip(kinds, texts)]
+    told = [Finding(kind, text, _SHOWN.get(run.kind, "")) for kind, text in zip(kinds, texts)]
     stated = latent_findings(run, texts) if run.kind == "latent" else ordered(told)
     room = _ROOMS.get(run.kind)
     try:

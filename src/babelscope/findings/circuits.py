@@ -123,7 +123,7 @@ def patched_prompts(run: Run) -> dict[str, int]:
 
 
 def _few_sets(row: Transfer) -> str:
-    return f" ({count(row.sets, 'set')}, all that there are)" if row.sets < FEWEST_SETS else ""
+    return f" ({count(row.sets, 'set')}; {FEWEST_SETS} or more could decide)" if row.sets < FEWEST_SETS else ""
 
 
 def screen(run: Run) -> Iterator[Finding]:

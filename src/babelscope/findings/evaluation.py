@@ -16,7 +16,7 @@ def evaluation_findings(run: Run) -> list[Finding]:
     """A sentence on the whole model, and one for each condition, of every task."""
     found: list[Finding] = []
     for task, rows in answered(run).items():
-        whole = [row for row in rows if row.deactivated == BASE and row.language not in MEANS]
+        whole = [row for row in rows if row.condition == BASE and row.language not in MEANS]
         if whole:
             found.append(_whole(task, whole))
         found += _changed(task, rows, whole)
@@ -45,8 +45,8 @@ def _changed(task: str, rows: Sequence[Answered], whole: Sequence[Answered]) -> 
     before = {row.language: row for row in whole}
     by_name: dict[str, list[Answered]] = {}
     for row in rows:
-        if row.deactivated != BASE and row.language in before:
-            by_name.setdefault(row.deactivated, []).append(row)
+        if row.condition != BASE and row.language in before:
+            by_name.setdefault(row.condition, []).append(row)
     for name, own in by_name.items():
         if RANDOM in name:
             continue

@@ -9,7 +9,7 @@ from typing import Any
 
 from babelscope.findings.sentence import Estimate, Finding, count, named, percent_range
 from babelscope.results import Run
-from babelscope.wording import decimals
+from babelscope.wording import decimals, number
 
 NAN = float("nan")
 OWN_AND_CONTROL = "random-layer"
@@ -86,24 +86,27 @@ def deactivation(rows: Sequence[Deactivated]) -> Finding:
 
 def translations(sads: Estimate, n: int, languages: int) -> Finding:
     """Whether translations are more alike than unrelated sentences (SADS above 0)."""
-    where = f"SADS {sads.said(3)}, {count(n, 'sentence')} in each of {languages} languages"
+    where = f"by {sads.said(3)} in cosine similarity (SADS); {count(n, 'sentence')} in each of {languages} languages"
     return _against_zero(
         sads,
-        f"Translations are more alike than unrelated sentences: {where}.",
-        f"Translations are no more alike than unrelated sentences: {where}.",
-        f"Whether translations are more alike than unrelated sentences cannot be said: {where}.",
+        f"Translations are more alike than unrelated sentences, {where}.",
+        f"Translations are no more alike than unrelated sentences: they differ {where}.",
+        f"Whether translations are more alike than unrelated sentences cannot be said: they differ {where}.",
         "similarity",
     )
 
 
 def languages_apart(lrds: Estimate, n: int, languages: int) -> Finding:
     """Whether sentences of one language are more alike than those of two (LRDS above 0)."""
-    where = f"LRDS {lrds.said(3)}; lower is more shared; {count(n, 'sentence')} in each of {languages} languages"
+    where = (
+        f"by {lrds.said(3)} in cosine similarity (LRDS; lower is more shared); {count(n, 'sentence')} in each of "
+        f"{languages} languages"
+    )
     return _against_zero(
         lrds,
-        f"Sentences of one language are more alike than sentences of two: {where}.",
-        f"Sentences of one language are no more alike than sentences of two: {where}.",
-        f"Whether sentences of one language are more alike than sentences of two cannot be said: {where}.",
+        f"Sentences of one language are more alike than sentences of two, {where}.",
+        f"Sentences of one language are no more alike than sentences of two: they differ {where}.",
+        f"Whether sentences of one language are more alike than sentences of two cannot be said: they differ {where}.",
         "similarity",
     )
 
@@ -132,7 +135,7 @@ def _above_chance(summary: Mapping[str, Any]) -> Finding | None:
         return None
     said = (
         f"hold {count(int(size), 'neuron')} in all (SKLR), where permuted language labels give "
-        f"{decimals(expected, 0)} on average (p = {decimals(p, 3) if p is not None else '–'})"
+        f"{number(round(expected))} on average (p = {decimals(p, 3) if p is not None else '–'})"
     )
     if p is None or p > 0.05:
         return Finding("none", f"The key regions are no larger than chance: they {said}.", "calibration")

@@ -44,7 +44,8 @@ def _changes(done: Sequence[SweepPoint], measure: str) -> Iterator[Finding]:
         before, after = _estimate(ranked[0], measure), _estimate(ranked[-1], measure)
         kind = change(before, after)
         verb = {"effect": "rises" if after.value > before.value else "falls", "none": "changes little"}
-        what = f"From {_label(ranked[0])} to {_label(ranked[-1])}, {name} {verb.get(kind, 'may have changed')}"
+        first, last = (_label(point, along) for point in (ranked[0], ranked[-1]))
+        what = f"From {first} to {last}, {name} {verb.get(kind, 'may have changed')}"
         said = f"{before.said(digits)} to {after.said(digits)}, {count(len(ranked), 'point')}"
         yield Finding(kind, f"{what}: {said} ({name_of_series}).", "training-curves" if along else "scale-curves")
 
@@ -53,7 +54,10 @@ def _order(point: SweepPoint, along: bool) -> float:
     return point.row.step if along else point.row.parameters
 
 
-def _label(point: SweepPoint) -> str:
+def _label(point: SweepPoint, along: bool) -> str:
+    """The checkpoint, where the series is one model's; else the model too."""
+    if along and point.row.revision:
+        return point.row.revision
     return point.row.label or f"{point.row.model}@{point.row.revision}"
 
 

@@ -147,7 +147,7 @@ def sentence(
         reasons = list(dict.fromkeys(verdict.why for _, verdict in found.values()))
         share = accuracy.solved / accuracy.asked if accuracy.asked else float("nan")
         because = f" ({'; '.join(reasons)})" if reasons else ""
-        interval = f"({share:.0%}, {low:.0%} to {high:.0%})"
+        interval = f"({100 * share:.0f} %, {100 * low:.0f} to {100 * high:.0f} %)"
         return f"{solves} {interval}; which language it passes through cannot be decided{because}."
     order: tuple[Outcome, ...] = ("passes through", "readable, no detour")
     for outcome in order:

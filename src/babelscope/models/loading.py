@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,37 @@ class LoadOptions:
 
 
 PLAIN = LoadOptions()
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What `load_model` was asked, with which another process loads the same model."""
+
+    id_or_path: str
+    revision: str | None
+    dtype: str
+    device: str | None
+    device_map: str | dict[str, Any] | None
+    trust_remote_code: bool
+    attention: str | None
+    options: LoadOptions
+    folder: str | None
+    """the whole path where it was a folder"""
+
+    def load(self) -> Model:
+        """The model, as it was loaded before."""
+        model = load_model(
+            self.folder or self.id_or_path,
+            self.revision,
+            self.dtype,
+            self.device,
+            self.device_map,
+            self.trust_remote_code,
+            self.attention,
+            self.options,
+        )
+        model.id = self.id_or_path
+        return model
 
 
 def choose_device() -> torch.device:
@@ -155,7 +186,34 @@ def load_model(
         keep_freed_memory()
     model.adapter = adapter
     require(model, "regions")
+    folder = os.path.abspath(id_or_path) if Path(id_or_path).is_dir() else None
+    asked = (id_or_path, revision, dtype, device, device_map, trust_remote_code, attention)
+    model.origin = Origin(*asked, replace(options, family=row), folder)
     return model
+
+
+def stored_layers(id_or_path: str | os.PathLike[str], revision: str | None = None) -> int | None:
+    """How many layers the configuration of a model names, before any weight is read; None where it does not tell.
+
+    Foreign code is never run for it, and what is wrong with the model is left for loading to say.
+
+    >>> stored_layers("pocket:pocket-bloom-s")
+    4
+    """
+    from transformers import AutoConfig
+
+    place, at = _place(os.fspath(id_or_path), revision)
+    how: dict[str, Any] = {"revision": at} if at else {}
+    if not Path(place).is_dir() and not hub_answers():
+        how["local_files_only"] = True
+    try:
+        config: Any = AutoConfig.from_pretrained(place, trust_remote_code=False, **how)
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError):
+        return None
+    if getattr(config, "is_encoder_decoder", False):
+        return None
+    layers = getattr(config.get_text_config(), "num_hidden_layers", None)
+    return layers if isinstance(layers, int) else None
 
 
 def _place(id_or_path: str, revision: str | None) -> tuple[str, str | None]:

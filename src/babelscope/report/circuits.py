@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from babelscope.figures.facts import grouped
 from babelscope.figures.heads import task_text
+from babelscope.languages import english_name
 from babelscope.report.blocks import Block, Example, Prompts, Section, Table, gather
 from babelscope.report.charts import chart, table
 from babelscope.report.graph import circuit_drawing
@@ -49,7 +50,7 @@ _EXPERTS = table(
 def circuits_sections(run: Run) -> list[Section]:
     """Those sections that the run holds anything of."""
     sections = [
-        Section("Behaviour", gather(run, chart("behaviour"), ("Census", _census))),
+        Section("Behaviour", gather(run, chart("behaviour"))),
         Section(
             "Circuit",
             gather(run, ("Example prompts", _examples), chart("circuit_tokens"), ("Circuit", circuit_drawing), _ROLES,
@@ -66,6 +67,7 @@ def circuits_sections(run: Run) -> list[Section]:
             gather(run, chart("head_faithfulness"), chart("edge_faithfulness"), chart("ablation_bars"), _AGREEMENT,
                    _SCREEN),
         ),
+        Section("Prompts", gather(run, ("Census", _census))),
     ]  # fmt: skip
     return [section for section in sections if section.blocks]
 
@@ -105,4 +107,8 @@ def _classes(run: Run) -> Block | None:
         "Each head by the languages whose circuits hold it: shared, repurposed (same head, other role), or of one "
         "language only."
     )
-    return Table("classification", "Shared and own heads", caption, run.table("classification"), language_column="")
+    frame = run.table("classification")
+    frame["node"] = [name.replace("m", "FFN ", 1) if name.startswith("m") else name for name in frame["node"]]
+    frame["class"] = [f"{english_name(own)} only" if only else own
+                      for own, only, _ in (str(value).partition(" only") for value in frame["class"])]  # fmt: skip
+    return Table("classification", "Shared and own heads", caption, frame, language_column="")

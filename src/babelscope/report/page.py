@@ -31,7 +31,7 @@ from babelscope.report.sweep import sweep_sections
 from babelscope.report.tables import shown_table
 from babelscope.results import Run, open_run
 from babelscope.results.whole import home, whole_file
-from babelscope.wording import number, of_dimensions, visible
+from babelscope.wording import number, of_dimensions, unbroken, visible
 
 _SECTIONS = {
     "regions": regions_sections,
@@ -101,7 +101,7 @@ def build_page(runs: Sequence[Run | str | os.PathLike[str]], static: bool = True
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters.update(visible=visible, safe_json=safe_json)
+    environment.filters.update(visible=visible, safe_json=safe_json, unbroken=unbroken)
     with styled():
         described = [_run(run, index, static) for index, run in enumerate(opened)]
     fonts = page_fonts(json.dumps(described, ensure_ascii=False, default=str))
@@ -136,6 +136,7 @@ def _run(run: Run, index: int, static: bool) -> dict[str, Any]:
         "title": f"{_KINDS[run.kind]}: {run.model_name}",
         "question": say(_QUESTIONS[run.kind]),
         "findings": [_finding(finding, sections, f"r{index}") for finding in findings_of(run)],
+        "caution": say(" ".join(run.summary.get("notes") or [])),
         "headline": [tuple(map(say, one)) for one in _headline(run)],
         "facts": [(say(name), value) for name, value in _facts(run)],
         "sections": sections,
@@ -254,7 +255,6 @@ def _facts(run: Run) -> Iterator[tuple[str, str]]:
     sentences = run.summary.get("n") or len(corpus.get("sentence_ids") or []) or None
     yield "Sentences per language (n)", _joined([sentences], "")
     yield "Threshold on z", _joined([run.summary.get("threshold")], "")
-    yield "To be read with the numbers", " ".join(run.summary.get("notes") or [])
     yield "Seeds", _listed(manifest.get("seeds"))
     yield "Concentration", _concentration(run)
     yield "Hooks fired", _joined([manifest.get("hooks_fired")], "")

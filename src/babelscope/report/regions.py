@@ -75,7 +75,7 @@ def _generations(run: Run) -> Block | None:
     frame = run.table("generations")
     caption = (
         f"What the model writes with nothing and with one region switched off ({len(frame)} continuations, at most 300 "
-        "shown). “Identified”: the language that an identifier reads in the continuation; “broken share”: share of "
+        "shown). “Read as”: the language that an identifier reads in the continuation; “broken letters”: share of "
         "letters that are broken UTF-8."
     )
     if has_column(run, "generations", "draw") and bool((frame["draw"] < 0).all()):

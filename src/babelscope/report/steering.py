@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import isnan
 
 import pandas as pd
@@ -20,7 +21,7 @@ _CONTROLS = table(
 )
 _CEILING = table(
     "ceiling",
-    "Ceiling",
+    "How well languages are told apart",
     "How often the identifier is right on text whose language is known, cut to the length of the answers' lines: no "
     "rate above this means anything.",
 )
@@ -31,8 +32,7 @@ def steering_sections(run: Run) -> list[Section]:
     sections = [
         Section(
             "Success and its price",
-            gather(run, ("Outcome", _outcome), chart("steering_success"), chart("steering_damage"),
-                   chart("steering_pairs")),
+            gather(run, ("Outcome", _outcome), chart("steering_success"), chart("steering_damage"), *_pairs(run)),
         ),
         Section(
             "How settings were chosen",
@@ -42,6 +42,12 @@ def steering_sections(run: Run) -> list[Section]:
         Section("Answers", gather(run, ("Answers", _answers), _CEILING)),
     ]  # fmt: skip
     return [section for section in sections if section.blocks]
+
+
+def _pairs(run: Run) -> list[tuple[str, Callable[[Run], Block | None]]]:
+    """The matrix of pairs, where there are several."""
+    among = {(row.source, row.target) for row in read_rows(run, Steered)}
+    return [chart("steering_pairs")] if len(among) > 1 else []
 
 
 def confusion_sections(run: Run) -> list[Section]:
@@ -94,7 +100,8 @@ def _answers(run: Run) -> Block | None:
     names = [str(name) for name in frame.columns]
     language = "target" if "target" in names else "language"
     first = [name for name in (language, "condition", "method", "prompt", "text", "kind", "repeat") if name in names]
-    frame = frame.loc[:, [*first, *(name for name in names if name not in first)]]
+    last = [name for name in ("document", "why") if name in names]
+    frame = frame.loc[:, [*first, *(name for name in names if name not in {*first, *last}), *last]]
     texts = tuple(name for name in ("prompt", "text") if name in names)
     caption = f"What was written, and how it was judged ({len(frame)} answers). Read some before you believe a rate."
     return Table("answers", "Answers", caption, frame, text_columns=texts, language_column=language)

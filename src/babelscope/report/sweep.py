@@ -14,11 +14,6 @@ _SCALE_OVERLAP = table(
     "languages.",
 )
 _PUBLISHED = table("published", "Beside the published numbers", "Every published number, ours, and the difference.")
-_ACCURACY = table(
-    "accuracy",
-    "Accuracy by point",
-    "Accuracy on the story cloze task at every point of the sweep, by language, with 95 % intervals.",
-)
 
 
 def sweep_sections(run: Run) -> list[Section]:
@@ -31,16 +26,29 @@ def sweep_sections(run: Run) -> list[Section]:
         ),
         Section("Model sizes", gather(run, chart("scale_curves"))),
         Section("Depth", gather(run, chart("depth"), _SCALE_OVERLAP)),
-        Section("Points", gather(run, _PUBLISHED, _ACCURACY, ("Points", _points))),
+        Section("Points", gather(run, _PUBLISHED, ("Accuracy", _accuracy), ("Points", _points))),
     ]  # fmt: skip
     return [section for section in sections if section.blocks]
+
+
+def _accuracy(run: Run) -> Block | None:
+    """The last point of a model first; what names a point is said once."""
+    if "accuracy" not in run.tables:
+        return None
+    frame = run.table("accuracy")
+    caption = "Accuracy on the story cloze task at every point of the sweep, by language, with 95 % intervals."
+    if "step" in frame:
+        frame = frame.sort_values("step", ascending=False, kind="stable", na_position="first")
+    spoken = [str(name) for name in frame.columns if name not in {"label", "key"}]
+    names = [name for name in ("key", "label") if name in frame.columns and "revision" not in frame.columns]
+    return Table("accuracy", "Accuracy by point", caption, frame.loc[:, [*names, *spoken]])
 
 
 def _points(run: Run) -> Block | None:
     if "points" not in run.tables:
         return None
     frame = run.table("points")
-    wanted = ["model", "revision", "step", "parameters", "status", "duplicate_of", "key", *measures(finished(run))]
+    wanted = ["model", "revision", "step", "parameters", "status", "duplicate_of", *measures(finished(run)), "key"]
     caption = f"The {len(frame)} points of the sweep. “duplicate of” names a point with the very same weights."
     shown = [name for name in dict.fromkeys(wanted) if name in frame.columns]
     return Table("points", "Points", caption, frame.loc[:, shown])

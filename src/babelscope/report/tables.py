@@ -16,11 +16,11 @@ from babelscope.figures.names import language_tag
 from babelscope.languages import english_name
 from babelscope.report.blocks import Table
 from babelscope.report.headings import heading
-from babelscope.results.text_tables import interval_columns, with_ends
-from babelscope.wording import number, visible
+from babelscope.results.text_tables import interval_columns
+from babelscope.wording import estimated, number, visible
 
 _OF_LANGUAGES = {"language", "language2", "source", "target", "found_in", "run_on", "deactivated", "identified",
-                 "generated", "from", "into", "treated", "prompted"}  # fmt: skip
+                 "condition", "generated", "from", "into", "treated", "prompted"}  # fmt: skip
 """columns whose codes are written as names"""
 _WORDY = 24
 """letters from which a cell of words may not be squeezed"""
@@ -82,7 +82,10 @@ def _column(
     cells = [_cell(name, value, languages) for value in frame[name].tolist()]
     if ends is not None:
         low, high = (frame[end].tolist() for end in ends)
-        cells = [with_ends(text, *pair) for text, pair in zip(cells, zip(low, high, strict=True), strict=True)]
+        cells = [
+            text if _missing(below) or _missing(above) or text == "–" else estimated(float(value), below, above)
+            for text, value, below, above in zip(cells, frame[name].tolist(), low, high, strict=True)
+        ]
         definition = f"{definition}; in brackets its 95 % interval" if definition else "in brackets its 95 % interval"
     kind = "number" if is_numeric_dtype(frame[name]) and not is_bool_dtype(frame[name]) else "text"
     if kind == "text" and max(map(len, cells), default=0) > _WORDY:
@@ -99,7 +102,8 @@ def _cell(name: str, value: object, languages: Collection[str]) -> str:
         return english_name(str(value))
     if name in {"condition", "role", "step", "control", "set", "metric", "measure"} and isinstance(value, str):
         value = value.replace("_", " ")
-    return visible(number(value))
+    shown = visible(number(value))
+    return f"−{shown[1:]}" if isinstance(value, int | float) and shown.startswith("-") else shown
 
 
 def _tags(frame: pd.DataFrame, column: str) -> Iterator[str]:
@@ -108,7 +112,7 @@ def _tags(frame: pd.DataFrame, column: str) -> Iterator[str]:
 
 
 def _said(block: Table, name: str, languages: Collection[str]) -> str:
-    return f"{heading(name, block.name)[0]} {_cell(name, block.frame[name].iloc[0], languages)}"
+    return f"{heading(name, block.name)[0]}: {_cell(name, block.frame[name].iloc[0], languages)}"
 
 
 def _one_value(frame: pd.DataFrame, name: str) -> bool:

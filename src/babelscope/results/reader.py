@@ -17,6 +17,7 @@ from babelscope.results.manifest import FORMAT
 from babelscope.results.scratch import Scratch
 from babelscope.results.store import get_run
 from babelscope.results.whole import home
+from babelscope.wording import short_name
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -65,7 +66,7 @@ class Run:
         """The model as it was asked for, shortened to its last two parts."""
         model = self.manifest.get("model")
         name = model.get("id") if isinstance(model, dict) else model
-        return "/".join(str(name or self.path.name).rstrip("/").split("/")[-2:])
+        return short_name(str(name or self.path.name))
 
     @property
     def tables(self) -> list[str]:

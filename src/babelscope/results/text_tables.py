@@ -83,10 +83,13 @@ def interval_columns(names: list[str]) -> dict[str, tuple[str, str]]:
 
     >>> interval_columns(["n", "share", "low", "high", "loss", "loss_low", "loss_high"])
     {'share': ('low', 'high'), 'loss': ('loss_low', 'loss_high')}
+    >>> interval_columns(["own_share", "own_low", "own_high"])
+    {'own_share': ('own_low', 'own_high')}
     """
     found: dict[str, tuple[str, str]] = {}
     for place, name in enumerate(names):
-        pairs = [(name + low, name + high) for low, high in _ENDS[1:]]
+        stems = dict.fromkeys((name, name.removesuffix("_share")))  # own_share with own_low and own_high
+        pairs = [(stem + low, stem + high) for stem in stems for low, high in _ENDS[1:]]
         if place + 2 < len(names):
             pairs.append(_ENDS[0] if (names[place + 1], names[place + 2]) == _ENDS[0] else ("", ""))
         pair = next((pair for pair in pairs if set(pair) <= set(names)), None)

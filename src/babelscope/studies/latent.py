@@ -39,6 +39,7 @@ from babelscope.studies.latent_settings import Asking, Judgement, LatentSettings
 from babelscope.studies.latent_texts import chosen_words, read_texts
 from babelscope.studies.progress import Progress, silent
 from babelscope.studies.steps import AnyStep, Given, KeptSteps, Step, run_steps
+from babelscope.wording import short_name
 
 __all__ = ["LatentSettings", "census_of", "study_latent"]
 
@@ -137,7 +138,7 @@ def study_latent(
             run.table("alignment", results[steps.alignment])
         run.manifest.update(_manifest(model, settings, words, steps.inputs))
         run.manifest["corpus_notes"] = [] if parallel is None else list(parallel.notes)
-        first = headline(model.id, found, settings.lens[0])
+        first = headline(short_name(model.id), found, settings.lens[0])
         run.manifest["summary"] = {
             "headline": "".join(first),
             "sentences": [
@@ -253,7 +254,9 @@ class LatentSteps:
         rules = rules_of(own)
         scopes = {"solved": pair.solved, "all": np.ones_like(pair.solved)}
         found = {scope: pair.verdicts(chosen, rules) for scope, chosen in scopes.items()}
-        told = sentence(self.model.id, pair.source, pair.target, pair.accuracy, found["solved"], own.asking.task)
+        told = sentence(
+            short_name(self.model.id), pair.source, pair.target, pair.accuracy, found["solved"], own.asking.task
+        )
         through = "" if own.lens == "logit" else "Through the tuned lens: "
         frames = {
             "census": tables.census_frame(pair),

@@ -33,13 +33,13 @@ class Accuracy(Part):
 
 @dataclass(frozen=True, kw_only=True)
 class Cloze(Row):
-    """Accuracy on the story cloze task in one language, with one set of neurons switched off."""
+    """Accuracy on the story cloze task in one language under one condition."""
 
     TABLE: ClassVar[str] = "cloze"
     task: str = ""
     language: str
     """`mean`: over languages; `others`: over those that are not English"""
-    deactivated: str
+    condition: str
     share: Accuracy
     margin: float = nan
     """log likelihood of the right ending over the wrong one, nats, mean"""
@@ -64,7 +64,7 @@ class Answered:
     """Share of right answers in one language under one condition."""
 
     language: str
-    deactivated: str
+    condition: str
     accuracy: float
     low: float = nan
     high: float = nan
@@ -76,7 +76,7 @@ def answered(run: Run) -> dict[str, list[Answered]]:
     found: dict[str, list[Answered]] = {}
     for name in run.tables:
         frame = run.table(name)
-        if {"language", "deactivated", "accuracy"} <= set(frame.columns):
-            wanted = frame.reindex(columns=["language", "deactivated", "accuracy", "low", "high", "n"])
+        if {"language", "condition", "accuracy"} <= set(frame.columns):
+            wanted = frame.reindex(columns=["language", "condition", "accuracy", "low", "high", "n"])
             found[name] = [Answered(str(row[0]), str(row[1]), *map(float, row[2:])) for row in wanted.values.tolist()]
     return found
