@@ -50,6 +50,12 @@ class ShownTable:
     rows: int
     left_out: int
 
+    @property
+    def long(self) -> bool:
+        """Whether cells hold sentences: on a phone each row stands as a list."""
+        sentences = [cell for column in self.columns if column.kind == "sentence" for cell in column.cells]
+        return max(map(len, sentences), default=0) > _WORDY
+
 
 def shown_table(block: Table, languages: Collection[str], say: Callable[[str], str] = str) -> ShownTable:
     """The first rows of a table; `languages`: codes that are written as names; `say`: how headings are put."""
