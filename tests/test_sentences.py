@@ -260,9 +260,9 @@ def pieces(module: ModuleType) -> Iterator[str]:
             continue
         told = {id(node.value) for node in function.body if isinstance(node, ast.Expr)}
         for node in ast.walk(function):
-            if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in told:
-                if len(node.value.split()) > 2 and node.value not in get_args(Outcome):
-                    yield node.value
+            text = node.value if isinstance(node, ast.Constant) and id(node) not in told else None
+            if isinstance(text, str) and len(text.split()) > 2 and text not in get_args(Outcome):
+                yield text
 
 
 NOT_ON_PAGES = {"decide", "_failing", "_unreadable"}
