@@ -45,7 +45,7 @@ def test_what_was_planted_is_found(folder):
         "ru: 1 line of unusual length (21)",
         "ru: 1 line not mostly in Cyrl (5)",
         "zh: 1 id missing (10)",
-        "zh: 1 empty lines (10)",
+        "zh: 1 empty line (10)",
         "zh: 1 repeated line (11)",
     ]
 
