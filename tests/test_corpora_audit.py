@@ -97,7 +97,7 @@ def test_the_command_shows_and_writes(folder, tmp_path):
     result = run("audit", f"lines:{folder}", "--languages", "en,ru,zh", "--out", tmp_path / "new" / "findings")
     assert result.exit_code == 0, result.output
     assert "39 ids with text in all languages" in result.output
-    assert "- zh: 1 empty lines (10)" in result.output
+    assert "- zh: 1 empty line (10)" in result.output
     assert all(word in result.output for word in ("missing", "twice", "ratio", "script", "ru  "))
     written = (tmp_path / "new" / "findings" / "script.csv").read_text()
     assert written.startswith("language,id,detail\nru,5,Latn 100%: never translated")
