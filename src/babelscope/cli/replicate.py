@@ -197,12 +197,13 @@ def _replicated(
     claim: Claim, settings: ReplicationSettings, seed: int, place: Path | None, all_: bool
 ) -> tuple[dict[str, Any], int]:
     """Runs one claim with one seed, or reads what is there; prints its line, and gives its facts and exit code."""
-    from babelscope.claims.replicate import finished, replicate, write_replication
+    from babelscope.claims.replicate import finished, judged_again, replicate, write_replication
 
     case, distance = _case(claim, settings, seed)
     facts = finished(claim, case, place) if place is not None else None
     if facts is None:
-        found = replicate(claim, case, distance, print)
+        found = judged_again(claim, case, place, distance) if place is not None else None
+        found = found or replicate(claim, case, distance, print)
         facts = found.facts()
         if place is not None:
             print(f"page: {write_replication(found, place) / 'index.html'}")
