@@ -8,10 +8,10 @@ S sender · N row · P patched position · D width
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -288,7 +288,7 @@ def _sweep(
     width: Callable[[Runs, Group], int],
     sweep: Sweep,
     done: Done | None,
-    settings: dict[str, Any],
+    settings: Mapping[str, object],
     patterns: bool = False,
     together: bool = False,
 ) -> Effects:
@@ -326,7 +326,7 @@ def _sweep(
         where, pair = (int(place) for place in np.argwhere(~np.isfinite(patched))[0])
         raise NonFinite(f"{model.id}: patching {senders[where]} gives no number, first for prompt pair {pair + 1}")
     clean, corrupted = (base, source) if sweep.direction == "noising" else (source, base)
-    settings = settings | {"layers": model.layers, "heads": model.heads}
+    settings = {**settings, "layers": model.layers, "heads": model.heads}
     return Effects(senders, patched, clean, corrupted, sweep.direction, kl, settings)
 
 
