@@ -9,7 +9,6 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -194,7 +193,7 @@ class LatentSteps:
         self.lenses = self.lenses if "lens" in settings.parts else []
         patching = settings.pairs if "patch" in settings.parts else []
         self.patches = [self._patch_step(pair) for pair in patching if pair[0] != pair[1]]
-        self.alignment: Step[Any, pd.DataFrame] | None = None
+        self.alignment: Step[Words, pd.DataFrame] | None = None
         if "align" in settings.parts:
             self.alignment = Step("residual alignment", settings.part(Words), self._align, inputs=aligned)
 
