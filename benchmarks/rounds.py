@@ -15,7 +15,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from functools import lru_cache
 from itertools import pairwise, product
 from pathlib import Path
@@ -26,7 +26,7 @@ import torch
 
 from babelscope import load_corpus, load_model, stats
 from babelscope.regions.perplexity import Loss
-from babelscope.regions.rounds import BASE, ROUNDS, Key, by_rounds, selectivity_of_ends
+from babelscope.regions.rounds import BASE, ROUNDS, Key, by_rounds, selectivity_in_rounds
 from babelscope.regions.table import DeactivationTable, deactivation_table
 from babelscope.stats import wilson
 from babelscope.studies.region_settings import RegionsSettings
@@ -128,8 +128,11 @@ class Simulated:
     def _drawn(rng: np.random.Generator, count: int, skewed: bool) -> np.ndarray[Any, Any]:
         return rng.exponential(1, count) - 1 if skewed else rng.standard_normal(count)
 
-    def read(self, code: str, round_: int, keys: Collection[Key]) -> dict[Key, Loss]:
+    def read(self, round_: int, keys: Mapping[str, Collection[Key]]) -> dict[str, dict[Key, Loss]]:
         """What a round adds."""
+        return {code: self._read(code, round_, own) for code, own in keys.items()}
+
+    def _read(self, code: str, round_: int, keys: Collection[Key]) -> dict[Key, Loss]:
         rows, place = self.parts[round_], self.languages.index(code)
         counts = torch.zeros(self.counts.shape[1], dtype=torch.long)
         counts[rows] = self.counts[place][rows]
@@ -166,8 +169,8 @@ def coverage(repeats: int, sizes: list[int]) -> list[dict[str, Any]]:
                 held["all", good] += 1
                 held["own", good] += key == (code, -1)
             for code in made.languages:
-                row = {other: cell.change for other, cell in found.cells[code, -1].items()}
-                ends = selectivity_of_ends(row[code], [row[other] for other in row if other != code])
+                row = found.cells[code, -1]
+                ends = selectivity_in_rounds(row[code], {other: row[other] for other in row if other != code})
                 held["selectivity", bool(ends.low <= own - 0.02 <= ends.high)] += 1
         pooled[kind].update(held)
         spread = ", ".join(str(ended[place]) for place in (1, 2, 3))

@@ -12,7 +12,7 @@ from babelscope.models.hooks import hook_count
 from babelscope.regions import RegionSet, deactivate, deactivation_table
 from babelscope.regions import losses_under as losses_module
 from babelscope.regions.losses_under import first_layer, losses_under, resumes
-from babelscope.regions.perplexity import Loss, cut_windows, loss_change, score
+from babelscope.regions.perplexity import Loss, cut_windows, loss_change, score, selectivity
 from babelscope.regions.rounds import (
     AT_ONCE,
     BASE,
@@ -23,6 +23,7 @@ from babelscope.regions.rounds import (
     first_ending,
     joined,
     known,
+    selectivity_in_rounds,
     selectivity_of_ends,
 )
 from babelscope.results.display import facts
@@ -38,7 +39,7 @@ def loss(per_document, tokens=10):
 
 def cell(low, high, documents=6):
     nothing = loss([0.0] * documents)
-    return Cell(nothing, nothing, Interval((low + high) / 2, low, high), 1)
+    return Cell(nothing, nothing, Interval((low + high) / 2, low, high), 1, 0.99)
 
 
 def test_what_the_looks_may_err_adds_up_to_five_per_cent_and_they_end_with_all_text():
@@ -78,12 +79,13 @@ def test_reading_goes_on_only_where_it_decides_and_intervals_are_those_of_the_lo
     ends = [0, 6, 12, 24]
     truth = {("en", -1): gain, ("random", 0): spread}
 
-    def read(code, round_, keys):
+    def read(round_, open_sets):
+        [(code, keys)] = open_sets.items()
         asked.append((code, round_, tuple(keys)))
         rows = slice(ends[round_], ends[round_ + 1])
         own = torch.zeros(24, dtype=torch.long)
         own[rows] = counts[rows]
-        return {key: Loss(own * (0 if key == BASE else truth[key]), own, 9) for key in (BASE, *keys)}
+        return {code: {key: Loss(own * (0 if key == BASE else truth[key]), own, 9) for key in (BASE, *keys)}}
 
     found = by_rounds(read, {BASE: 0, ("en", -1): 3, ("random", 0): 3, ("zh", -1): 0}, ["en"])
     assert asked == [("en", 0, (("en", -1), ("random", 0))), ("en", 1, (("en", -1),)), ("en", 2, (("en", -1),))]
@@ -130,6 +132,22 @@ def test_selectivity_adds_ends_and_says_why_there_are_none():
     none = selectivity_of_ends(own, [no_interval(0.2, "fewer than three documents")])
     assert math.isnan(none.low)
     assert none.why == "fewer than three documents"
+
+
+def test_selectivity_is_paired_at_the_last_looks_level_where_everything_was_read_and_of_ends_elsewhere():
+    base = loss([1.0] * 6)
+    own, other = loss([1.5, 1.9, 1.6, 2.2, 1.4, 1.8]), loss([1.1, 1.5, 1.2, 1.8, 1.0, 1.4])
+
+    def read(changed, rounds, level):
+        return Cell(changed, base, loss_change(changed, base, level=level), rounds, level)
+
+    whole = selectivity_in_rounds(read(own, 3, 0.97), {"m": read(other, 3, 0.95)})
+    assert whole == selectivity(own, base, {"m": (other, base)}, 0.97)
+    first, second = read(own, 3, 0.97), read(other, 2, 0.99)
+    apart = selectivity_in_rounds(first, {"m": second})
+    assert apart == selectivity_of_ends(first.change, [second.change])
+    # the same documents move together in both, so pairs know more than ends
+    assert whole.high - whole.low < apart.high - apart.low
 
 
 def late(loaded, *layers):

@@ -16,7 +16,7 @@ from itertools import pairwise
 import numpy as np
 import torch
 
-from babelscope.regions.perplexity import Loss, Windows, loss_change
+from babelscope.regions.perplexity import Loss, Windows, loss_change, selectivity
 from babelscope.stats import FEW_DOCUMENTS, Interval, no_interval
 
 Key = tuple[str, int]
@@ -51,6 +51,8 @@ class Cell:
     change: Interval
     """ΔNLL"""
     rounds: int
+    level: float
+    """of that interval, as the look at which it was made has it"""
 
 
 @dataclass(frozen=True)
@@ -62,8 +64,8 @@ class Reading:
     """of all text"""
 
 
-Read = Callable[[str, int, Collection[Key]], Mapping[Key, Loss]]
-"""losses on the text of a language that a round adds, under these sets and under BASE; empty where it adds none"""
+Read = Callable[[int, Mapping[str, Collection[Key]]], Mapping[str, Mapping[Key, Loss]]]
+"""losses on the text that a round adds to each language, under its sets and under BASE; empty where it adds none"""
 
 
 def by_rounds(read: Read, sets: Mapping[Key, int], languages: Sequence[str], looks: Sequence[Look] = ROUNDS) -> Reading:
@@ -73,9 +75,10 @@ def by_rounds(read: Read, sets: Mapping[Key, int], languages: Sequence[str], loo
     cells: dict[Key, dict[str, Cell]] = {key: {} for key in sets}
     done = {(key, code) for key, size in sets.items() if not size for code in languages}
     for place, look in enumerate(looks, start=1):
-        for code in languages:
-            open_sets = [key for key in sets if (key, code) not in done]
-            found = read(code, place - 1, open_sets)
+        left_open = {code: [key for key in sets if (key, code) not in done] for code in languages}
+        added = read(place - 1, left_open)
+        for code, open_sets in left_open.items():
+            found = added[code]
             if found:
                 base[code] = joined(base.get(code), found[BASE])
             # a look that can end nothing, for want of documents, spends nothing
@@ -86,12 +89,12 @@ def by_rounds(read: Read, sets: Mapping[Key, int], languages: Sequence[str], loo
                 changed = joined(before and before.changed, found[key]) if found else before and before.changed
                 assert changed is not None
                 change = loss_change(changed, base[code], level=1 - error)
-                cells[key][code] = Cell(changed, base[code], change, place)
+                cells[key][code] = Cell(changed, base[code], change, place, 1 - error)
         done |= known(cells)
     for key, size in sets.items():
         if not size:
             nothing = no_interval(0.0, "nothing is switched off" if key == BASE else "nothing changed")
-            cells[key] = {code: Cell(base[code], base[code], nothing, len(looks)) for code in languages}
+            cells[key] = {code: Cell(base[code], base[code], nothing, len(looks), 0.95) for code in languages}
     return Reading(cells, base)
 
 
@@ -154,6 +157,18 @@ def first_ending(text: Windows, seed: int) -> float:
         if len(seen) >= FEW_DOCUMENTS:
             return look.share
     return 1.0
+
+
+def selectivity_in_rounds(own: Cell, others: Mapping[str, Cell], looks: Sequence[Look] = ROUNDS) -> Interval:
+    """Selectivity of a region: paired by documents where all its cells were read to the end, else of their ends.
+
+    The paired interval has the level of the last look: that it is made there and not elsewhere only takes misses away.
+    """
+    if all(cell.rounds == len(looks) for cell in (own, *others.values())):
+        level = max(cell.level for cell in (own, *others.values()))
+        pairs = {code: (cell.changed, cell.base) for code, cell in others.items()}
+        return selectivity(own.changed, own.base, pairs, level)
+    return selectivity_of_ends(own.change, [cell.change for cell in others.values()])
 
 
 def selectivity_of_ends(own: Interval, others: Sequence[Interval]) -> Interval:

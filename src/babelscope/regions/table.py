@@ -15,9 +15,9 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from babelscope.models import Model
-from babelscope.regions.losses_under import first_layer, losses_under, resumes
+from babelscope.regions.losses_under import Reading, first_layer, read_texts, resumes
 from babelscope.regions.masks import RegionSet, random_region, random_region_by_layer
-from babelscope.regions.perplexity import Loss, Windows, increase_percent, perplexity_of, selectivity
+from babelscope.regions.perplexity import Loss, Windows, increase_percent, perplexity_of
 from babelscope.regions.rounds import (
     AT_ONCE,
     NARROW,
@@ -26,7 +26,7 @@ from babelscope.regions.rounds import (
     Key,
     by_rounds,
     dealt,
-    selectivity_of_ends,
+    selectivity_in_rounds,
 )
 from babelscope.results.schemas.regions import Perplexity, Selectivity
 
@@ -144,16 +144,14 @@ def deactivation_table(
         if progress:
             progress(tokens)
 
-    def score_part(code: str, round_: int, keys: Collection[Key]) -> dict[Key, Loss]:
-        part = parts[code][round_]
+    def score_round(round_: int, keys: Mapping[str, Collection[Key]]) -> dict[str, dict[Key, Loss]]:
+        added = {code: own[round_] for code, own in parts.items()}
         if progress:
             # what is read no further is done as well
-            progress((len(masks) - 1 - len(keys)) * part.ids.numel())
-        if not len(part.ids):
-            return {}
-        return losses_under(model, part, {key: chosen[key] for key in keys}, resumed, budget, told)
+            progress(sum((len(masks) - 1 - len(keys[code])) * part.ids.numel() for code, part in added.items()))
+        return read_texts(model, Reading(added, keys, chosen, resumed), budget, told)
 
-    found = by_rounds(score_part, sizes, list(windows), looks)
+    found = by_rounds(score_round, sizes, list(windows), looks)
     rows = [
         _row(code, *key, sizes[key], cell, found.base[code])
         for key, by_language in found.cells.items()
@@ -197,11 +195,7 @@ def _row(language: str, deactivated: str, draw: int, neurons: int, cell: Cell, w
 
 def _selectivity(language: str, cells: Mapping[str, Cell], fixed: bool) -> Selectivity:
     own, others = cells[language], {code: cell for code, cell in cells.items() if code != language}
-    if fixed:
-        pairs = {code: (cell.changed, cell.base) for code, cell in others.items()}
-        found = selectivity(own.changed, own.base, pairs)
-    else:
-        found = selectivity_of_ends(own.change, [cell.change for cell in others.values()])
+    found = selectivity_in_rounds(own, others, AT_ONCE if fixed else ROUNDS)
     return Selectivity(
         language=language,
         own=own.change.value,

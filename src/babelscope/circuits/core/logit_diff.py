@@ -5,6 +5,7 @@ N row · S sender (or any stack of variants) · A answer position · D width · 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -68,20 +69,29 @@ def answer_log_probability(model: Model, rows: Rows, final: Float[Tensor, "S N A
     return torch.cat(parts).reshape(final.shape[:3]).sum(-1)
 
 
-def add_answers(model: Model, rows: Rows, final: Float[Tensor, "N A D"], into: Float[Array, "2 P"]) -> None:
-    """Adds log p of each pair's target and foil; the two rows of a pair with longer answers bring one each."""
+def add_answers(
+    model: Model, rows: Rows, finals: Float[Tensor, "S N A D"], into: Float[Array, "S 2 P"], places: Sequence[int]
+) -> None:
+    """Adds log p of each pair's target and foil, of each variant to its place in `into`.
+
+    All variants go through the unembedding together: reading that once costs more than the products of a few rows.
+    The two rows of a pair with longer answers bring one each.
+    """
     step = max(1, LOGIT_ELEMENTS // (model.vocabulary * rows.answer))
-    for start in range(0, len(rows), step):
-        logits = model.logits(final[start : start + step]).float()  # [n, A, V]
+    flat, count = finals.flatten(0, 1), len(rows)
+    words = rows.words.to(flat.device)
+    index, signs = np.array(rows.index), np.array(rows.signs)
+    for start in range(0, len(flat), step):
+        logits = model.logits(flat[start : start + step]).float()  # [n, A, V]
         whole = logits.logsumexp(-1)
-        words = rows.words[start : start + step, :, None].to(logits.device)
-        own = (logits.gather(2, words)[..., 0] - whole).sum(1).double().cpu().numpy()
-        index, signs = (list(values[start : start + step]) for values in (rows.index, rows.signs))
-        np.add.at(into, ([0 if sign >= 0 else 1 for sign in signs], index), own)
+        where = np.arange(start, start + len(logits))
+        variant, row = np.array(places)[where // count], where % count
+        own = (logits.gather(2, words[row, :, None])[..., 0] - whole).sum(1).double().cpu().numpy()
+        np.add.at(into, (variant, np.where(signs[row] >= 0, 0, 1), index[row]), own)
         if rows.foils is not None:
-            foils = rows.foils[start : start + step, None].to(logits.device)
+            foils = rows.foils.to(flat.device)[row, None]
             other = logits[:, 0].gather(1, foils)[:, 0] - whole[:, 0]
-            np.add.at(into[1], index, other.double().cpu().numpy())
+            np.add.at(into, (variant, 1, index[row]), other.double().cpu().numpy())
 
 
 def divergence(model: Model, base: Float[Tensor, "N D"], final: Float[Tensor, "S N D"]) -> Float[Tensor, "S N"]:

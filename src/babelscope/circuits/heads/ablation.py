@@ -90,14 +90,17 @@ def ablated_answers(
         base, values = run(model, rows.clean, mlps=False, keys=resample), other(rows)
         runs = Runs(rows, base, base)
         first = first_position(model, rows.span(None, rows.clean, rows.corrupted)) if resample else 0
+        read: list[Tensor] = []
         for place, nodes in enumerate(sets):
             final = _final(model, runs, first, nodes, values)
             scores = logit_diff.scores(model, rows, final[None])[0].cpu().double().numpy()
             np.add.at(found[place], list(rows.index), scores)
             if place in told:
-                logit_diff.add_answers(model, rows, final, logged[place])
+                read.append(final)
             if done:
                 done(len(rows))
+        if read:
+            logit_diff.add_answers(model, rows, torch.stack(read), logged, sorted(set(told)))
     return found, logged
 
 
