@@ -15,7 +15,6 @@ import shutil
 from collections.abc import Generator, Mapping, Set
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from babelscope.errors import InputError, RunError, Unwritable
 from babelscope.json_text import parse_json
@@ -123,12 +122,12 @@ class SweepStore:
 
     # -- state and index --------------------------------------------------------------------------------------------
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> dict[str, object]:
         """The content of sweep.json; raises RunError when there is none or it names no points."""
         found = self._json(STATE)
         if found is None:
             raise RunError(f"{self.url} is not a sweep: it has no {STATE}")
-        points: Any = found.get("points")
+        points: object = found.get("points")
         if not isinstance(points, list) or not all(map(_is_point, points)):
             raise RunError(f"{self.url}/{STATE} is damaged: it lists no points")
         return found
