@@ -101,7 +101,9 @@ def show_claim(name: Annotated[str, Parameter(help="Claim id, or a claim file.")
     print(f"measure       {claim.measure} ({claim.unit})")
     for part, effect in claim.least_effect.items():
         print(f"least effect  {effect:g} ({'every other part' if part == '*' else part}, {claim.rule(part)})")
-    print(f"twin          {claim.twin} destroyed; expected: does not hold")
+    print(f"twin          {claim.twin} destroyed; expected: {claim.twin_expected}")
+    if note := claim.raw["verdict"].get("note"):
+        print(f"note          {note}")
     print(f"quick run     {claim.model}, expected: {claim.expected} ({claim.basis})")
     for control in claim.controls_missing:
         print(f"control       {control}")

@@ -44,17 +44,18 @@ def lrds(case: Case) -> list[Part]:
     """LRDS of the whole model; control: language labels permuted within sentences."""
     recording = case.recorded()
     null = nulls.label_null(similarity.gram(recording), case.draws, case.seed)
-    return [_score_part("LRDS", recording, null, case)]
+    return [score_part("LRDS", recording, null, case)]
 
 
 def sads(case: Case) -> list[Part]:
     """SADS of the whole model; control: sentence ids permuted within languages."""
     recording = case.recorded()
     null = nulls.sentence_null(similarity.gram(recording), case.draws, case.seed)
-    return [_score_part("SADS", recording, null, case)]
+    return [score_part("SADS", recording, null, case)]
 
 
-def _score_part(name: str, recording: Recording, null: similarity.Means, case: Case) -> Part:
+def score_part(name: str, recording: Recording, null: similarity.Means, case: Case) -> Part:
+    """LRDS or SADS of a recording with its interval over sentences and the 97.5 % point of its null."""
     observed = similarity.whole_means(recording)
     drawn = similarity.bootstrap_means(similarity.gram(recording), case.bootstrap, case.seed)
     low, high = ends(score_of(drawn, name).tolist(), 1)
