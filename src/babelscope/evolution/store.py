@@ -15,6 +15,7 @@ import shutil
 from collections.abc import Generator, Mapping, Set
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from babelscope.errors import InputError, RunError, Unwritable
 from babelscope.json_text import parse_json
@@ -122,7 +123,7 @@ class SweepStore:
 
     # -- state and index --------------------------------------------------------------------------------------------
 
-    def state(self) -> dict[str, object]:
+    def state(self) -> dict[str, Any]:
         """The content of sweep.json; raises RunError when there is none or it names no points."""
         found = self._json(STATE)
         if found is None:
