@@ -15,7 +15,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from functools import lru_cache
 from itertools import pairwise, product
 from pathlib import Path
@@ -128,8 +128,11 @@ class Simulated:
     def _drawn(rng: np.random.Generator, count: int, skewed: bool) -> np.ndarray[Any, Any]:
         return rng.exponential(1, count) - 1 if skewed else rng.standard_normal(count)
 
-    def read(self, code: str, round_: int, keys: Collection[Key]) -> dict[Key, Loss]:
+    def read(self, round_: int, keys: Mapping[str, Collection[Key]]) -> dict[str, dict[Key, Loss]]:
         """What a round adds."""
+        return {code: self._read(code, round_, own) for code, own in keys.items()}
+
+    def _read(self, code: str, round_: int, keys: Collection[Key]) -> dict[Key, Loss]:
         rows, place = self.parts[round_], self.languages.index(code)
         counts = torch.zeros(self.counts.shape[1], dtype=torch.long)
         counts[rows] = self.counts[place][rows]

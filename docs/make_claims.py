@@ -1,14 +1,18 @@
 """Write `docs/claims.md`: every published claim on the pocket family, from runs of `babelscope replicate`.
 
 babelscope replicate all --quick --seeds 3 --out runs/claims
-python docs/make_claims.py runs/claims              # seeds may also lie in folders of their own: runs/claims/s0/CLAIM
+python docs/make_claims.py runs/claims [COMMIT]     # seeds may also lie in folders of their own: runs/claims/s0/CLAIM
+
+COMMIT is that of the code that measured; without one, that of the working tree.
 """
 
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from collections import defaultdict
+from datetime import UTC, datetime
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -124,7 +128,45 @@ def seeds_said(facts: dict[str, dict[int, dict[str, Any]]]) -> list[str]:
     return [line.replace("\n", " ") for line in lines]
 
 
-def table(folder: Path) -> str:
+def measured(folder: Path, commit: str) -> str:
+    """When, and with which code."""
+    days = sorted(
+        {f"{datetime.fromtimestamp(path.stat().st_mtime, UTC):%-d %B %Y}" for path in folder.rglob("verdict.json")}
+    )
+    return f"Measured on {', '.join(days)}, with the code of {commit}."
+
+
+def every_run(facts: dict[str, dict[int, dict[str, Any]]]) -> list[str]:
+    """A row a claim, a column a seed: verdict, twin, wall and processor seconds of both together."""
+    seeds = sorted({seed for runs in facts.values() for seed in runs})
+    lines = ["", "## Every run: verdict; twin; wall, processor time", ""]
+    lines += [
+        f"| claim | expected | {' | '.join(f'seed {seed}' for seed in seeds)} |",
+        "|---|---|" + "---|" * len(seeds),
+    ]
+    for name, runs in facts.items():
+        cells: list[str] = []
+        for seed in seeds:
+            one = runs.get(seed)
+            if one is None:
+                cells.append("–")
+                continue
+            wall, processor = (sum(side[kind] for side in one["cost"].values()) for kind in ("wall_s", "processor_s"))
+            twin = one["twin"]["verdict"]["answer"]
+            cells.append(f"{one['verdict']['answer']}; {twin}; {wall:.0f} s, {processor:.0f} s")
+        claim = packaged_claims()[name]
+        lines.append(f"| {name} | {claim.expected}; {claim.twin_expected} | {' | '.join(cells)} |")
+    return lines
+
+
+def changed_later() -> list[str]:
+    """What stands in the files on sizes and least effects that were changed after a run."""
+    notes = {claim.id: str(claim.raw["verdict"].get("note") or "") for claim in packaged_claims().values()}
+    lines = ["", "## What was changed after runs were seen", ""]
+    return [*lines, *(f"- {name}: {note}." for name, note in notes.items() if "after runs were seen" in note)]
+
+
+def table(folder: Path, commit: str) -> str:
     facts = found(folder)
     head = "| claim | theirs | ours (seed 0) | to pass | verdict | twin | seeds | wall, processor |"
     lines = [head, "|---|---|---|---|---|---|---|---|"]
@@ -146,13 +188,17 @@ def table(folder: Path) -> str:
     as_said = sum(one["verdict"]["answer"] == claim.expected for claim, one in runs)
     failed = sum(one["twin"]["verdict"]["answer"] == "does not hold" for _, one in runs)
     held = sum(one["twin"]["verdict"]["answer"] == "holds" for _, one in runs)
-    lines += ["", f"{as_said} of {len(runs)} runs came out as the claim's file expects."]
+    lines += ["", measured(folder, commit), f"{as_said} of {len(runs)} runs came out as the claim's file expects."]
     lines += [f"Of their twins {failed} do not hold, {len(runs) - failed - held} cannot be decided, {held} hold."]
+    longest = max(sum(side["wall_s"] for side in one["cost"].values()) for _, one in runs)
     slow = max(sum(side["processor_s"] for side in one["cost"].values()) for _, one in runs)
     lines += [f"No run, claim and twin together, took more than {slow:.0f} s of processor time on one core."]
+    lines += [f"Wall times are those of two cores that several people shared: up to {longest:.0f} s."]
     if missing:
         lines.append(f"Not run for this page: {', '.join(missing)}.")
     lines += seeds_said(facts)
+    lines += every_run(dict(sorted(facts.items())))
+    lines += changed_later()
     lines += ["", "## What the others wait for", "", "| claim | waits for |", "|---|---|"]
     lines += [f"| {one.id}: {one.claim} | {'; '.join(one.needs)} |" for one in packaged_claims().values() if one.needs]
     return "\n".join(lines)
@@ -161,7 +207,11 @@ def table(folder: Path) -> str:
 def main() -> None:
     text = PAGE.read_text(encoding="utf-8")
     start, end = text.index(BEGIN) + len(BEGIN), text.index(END)
-    PAGE.write_text(f"{text[:start]}\n{table(Path(sys.argv[1]))}\n{text[end:]}", encoding="utf-8")
+    head = ["git", "rev-parse", "--short", "HEAD"]
+    commit = (
+        sys.argv[2] if len(sys.argv) > 2 else subprocess.run(head, check=True, capture_output=True, text=True).stdout
+    )
+    PAGE.write_text(f"{text[:start]}\n{table(Path(sys.argv[1]), commit.strip())}\n{text[end:]}", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from babelscope.circuits.core.cache import record
 from babelscope.circuits.core.effects import Effects
 from babelscope.circuits.core.nodes import check_nodes, experts_of
 from babelscope.circuits.patching.expert_nodes import expert_changes
-from babelscope.circuits.patching.methods import Sweep
+from babelscope.circuits.patching.swept_batches import Sweep
 from babelscope.errors import InputError
 from babelscope.models import load_model
 from babelscope.models.experts import Routed, attach

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from babelscope.circuits.core.nodes import Head, Receiver
-from babelscope.circuits.patching.methods import Sweep, activation_patching, path_patching
+from babelscope.circuits.patching.methods import activation_patching, path_patching
+from babelscope.circuits.patching.swept_batches import Sweep
 from babelscope.models import Model
 from tests.random_pairs import random_pair
 from tests.tiny_models import tiny_model, tiny_tokenizer

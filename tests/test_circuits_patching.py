@@ -10,7 +10,8 @@ import torch
 
 from babelscope.circuits.core.nodes import EMBEDDING, FINAL, MLP, Head, Receiver, heads_of, mlps_of, receivers
 from babelscope.circuits.patching import methods
-from babelscope.circuits.patching.methods import Sweep, activation_patching, path_patching
+from babelscope.circuits.patching.methods import activation_patching, path_patching
+from babelscope.circuits.patching.swept_batches import Sweep
 from babelscope.errors import InputError, TaskError, UnsupportedModel
 from babelscope.models import Model, Site, capture, edit
 from babelscope.models.hooks import hook_count

@@ -66,7 +66,9 @@ def test_a_share_is_the_foreign_circuits_faithfulness_over_the_own(monkeypatch):
     wiring = Wiring(2, 2, 2)
     scores = np.random.default_rng(0).normal(size=wiring.allowed.shape) * wiring.allowed
     circuits = {name: greedy_edges(wiring, scores, 5) for name in ("aa", "bb")}
-    rows = transfer.cross_faithfulness(None, circuits, {"aa": [1], "bb": [1]}, transfer.Beside(random=0))
+    rows = transfer.cross_faithfulness(
+        SimpleNamespace(workers=None), circuits, {"aa": [1], "bb": [1]}, transfer.Beside(random=0)
+    )
     shares = {(row.found_in, row.run_on): row.share for row in rows}
     assert shares == pytest.approx({("aa", "aa"): 1, ("bb", "aa"): 0.5, ("aa", "bb"): 0.5, ("bb", "bb"): 1})
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import weakref
 from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 import yaml
 
 from babelscope import load_model
@@ -20,8 +23,8 @@ from babelscope.claims.claim import load_claim, parse_claim
 from babelscope.claims.measures import MEASURES
 from babelscope.claims.measures.amplified import improved
 from babelscope.claims.measures.circuits import _difference
-from babelscope.claims.measures.facts import lost_at_the_end
-from babelscope.claims.measures.neurons import beyond_others, predictors
+from babelscope.claims.measures.facts import _first_tokens, lost_at_the_end, planted_facts
+from babelscope.claims.measures.neurons import _random_sets, beyond_others, found_again, predictors
 from babelscope.claims.measures.probes import feature_labels, largest_fall, probed
 from babelscope.claims.measures.regions import any_region, lrds, sads
 from babelscope.claims.measures.residual import _cka, _gap, _hsic, correlated, similarity_falls
@@ -30,12 +33,14 @@ from babelscope.claims.measures.steering import _paired
 from babelscope.claims.measures.sweeps import alignment_grows, regions_shrink, right_endings
 from babelscope.claims.measures.tense import _exchanged, _shares, _Tested, difference
 from babelscope.claims.page import claim_page
-from babelscope.claims.replicate import Replication, finished, quick_case, replicate, write_replication
+from babelscope.claims.replicate import Replication, finished, power, quick_case, replicate, write_replication
+from babelscope.claims.summary import summary_lines, summary_row, summary_table
 from babelscope.claims.verdict import ends, mean_part, same_point, spread_ends, with_twin
 from babelscope.corpora import ParallelCorpus
 from babelscope.errors import InputError, PlanError, RunError
 from babelscope.evaluation import load_stories
 from babelscope.latent.separation import head_start, matched_gain
+from babelscope.regions.masks import RegionSet
 from babelscope.regions.recording import record
 from babelscope.regions.residual import record_residual
 from babelscope.regions.similarity import whole_means
@@ -317,6 +322,11 @@ def test_all_claims_have_one_page_with_a_table_first(found, tmp_path, monkeypatc
     runnable = [claim for claim in packaged_claims().values() if not claim.needs]
     assert page.count("<section") == len(runnable)
     assert page.index("<table>") < page.index("<section")
+    table = pd.read_csv(tmp_path / "all" / "verdicts.csv")
+    assert table["claim"].tolist() == [claim.id for claim in runnable]
+    assert table["as expected"].tolist() == [claim.expected == HOLDS for claim in runnable]
+    assert done.exit_code == 3
+    assert f"{table['as expected'].sum()} of {len(runnable)} as expected" in done.stdout
     again = command("replicate", "all", "--quick", "--out", str(tmp_path / "all"))
     assert "page:" in again.stdout
     assert not any(line.endswith("destroyed)") for line in again.stdout.splitlines())  # nothing is measured again
@@ -409,9 +419,30 @@ def test_a_check_refuses_least_effects_that_the_twin_cannot_tell(tmp_path):
     refused = command("replicate", str(path), "--check", "--n", "30")
     assert refused.exit_code == 2
     assert "least effects below the twin's half width at n = 30: SADS 0.0001, half width" in refused.stderr
-    waiting = command("replicate", "chou-one-feature", "--check")
+    waiting = command("replicate", "chou-one-feature", "--check")  # says for what, and has nothing to measure
     assert waiting.exit_code == 0
     assert "waits for a reader of sparse features" in waiting.stdout
+
+
+def test_one_part_that_cannot_be_told_refuses_the_file_but_where_the_file_says_so(monkeypatch):
+    parts = [part(-0.02, 0.02, name="SADS"), part(-0.2, 0.2, name="accuracy")]
+    monkeypatch.setattr(replicate_module, "measured", lambda name, case: parts)
+    claim = packaged_claims()["zeng-same-meaning"]
+    claim = replace(claim, least_effect={"SADS": 0.05, "*": 0.1}, aggregate="all")
+    with pytest.raises(InputError, match=r"half width at n = 60: accuracy 0\.1, half width 0\.2: raise n or the least"):
+        power(claim, quick_case(claim))
+    assert power(replace(claim, twin_expected=OPEN), quick_case(claim))[-1].startswith("the file says so (twin: cannot")
+    assert len(power(replace(claim, least_effect={"*": 0.2}), quick_case(claim))) == 2  # a line a part: nothing is weak
+
+
+def test_a_table_of_many_claims_marks_what_is_not_as_expected(found):
+    rows = [summary_row(found.claim, found.facts(), as_expected) for as_expected in (True, False)]
+    head, first, second, last = summary_lines(summary_table(rows))
+    assert head.split() == ["claim", "seed", "verdict", "twin", "wall", "processor"]
+    assert first.split()[:2] == ["zeng-same-meaning", "0"]
+    assert "NOT AS EXPECTED (verdict holds)" in second
+    assert "NOT" not in first
+    assert last.startswith("1 of 2 as expected; twins: 2 does not hold; wall ")
 
 
 def test_what_lies_there_is_not_measured_again(found, tmp_path):
@@ -515,6 +546,33 @@ def test_answers_improved_by_two_points():
     right = np.array([1.0, 0.0] * 100)
     assert improved(right).sum() - right.sum() == 4
     assert improved(np.ones(100)).sum() == 100
+
+
+def test_a_set_is_found_again_in_its_own_language_and_not_in_others():
+    def sets(*neurons):
+        masks = {code: torch.zeros(2, 8, dtype=torch.bool) for code in ("en", "fr")}
+        for mask, own in zip(masks.values(), neurons):
+            mask[0, list(own)] = True
+        return RegionSet(masks, method="by hand")
+
+    # en keeps one of two, fr both; nothing is shared
+    assert found_again(sets((0, 1), (2, 3)), sets((1, 4), (2, 3))) == pytest.approx(0.75)
+    assert found_again(sets((0, 1), (2, 3)), sets((2, 3), (0, 1))) == pytest.approx(-1.0)
+    drawn = _random_sets(sets((0, 1), (2, 3)), (8, 8), seed=0)
+    assert drawn.by_layer() == {"en": [2, 0], "fr": [2, 0]}
+
+
+def test_facts_keep_no_model_alive():
+    model = load_model("pocket:planted-lossy")
+    gone = weakref.ref(model)
+    facts = planted_facts()
+    tokens = _first_tokens(model, facts)
+    assert len(tokens) == sum(map(len, facts.values()))
+    first = facts["zh"][0]
+    assert model.tokenizer.decode([tokens["zh", first.id]]).strip() == first.choices[first.label]
+    del model
+    gc.collect()
+    assert gone() is None
 
 
 def test_lost_facts_need_enough_that_are_missed():

@@ -61,6 +61,28 @@ def test_an_id_twice_in_a_language_is_refused(tmp_path):
         load_corpus(f"table:{tmp_path}/dev.parquet?language=iso_639_3&text=text&id=id")
 
 
+def test_variants_of_a_language_hinder_only_those_who_ask_for_it(tmp_path):
+    variants = [flores("cat", "gener", 1, variant="stan1289"), flores("cat", "giner", 1, variant="vale1252")]
+    rows = [flores("eng", "January", 1, variant="stan1293"), flores("ekk", "jaanuar", 1, variant="esto1258")]
+    parquet(tmp_path / "dev.parquet", [*rows, *variants])
+    spec = f"table:{tmp_path}/dev.parquet?language=iso_639_3+iso_15924&text=text&id=id"
+    assert load_corpus(spec, ["en", "et"]).texts == {"en": ("January",), "et": ("jaanuar",)}
+    with pytest.raises(CorpusError, match="in ca: the id '1' occurs twice"):
+        load_corpus(spec, ["en", "ca"])
+    chosen = load_corpus(f"{spec}&only=glottocode:vale1252+stan1293")
+    assert chosen.texts == {"ca": ("giner",), "en": ("January",)}
+
+
+def test_flores_plus_in_a_file_a_language(tmp_path):
+    for code, text in (("eng_Latn", "It rained."), ("cmn_Hans", "下雨了。")):
+        parquet(tmp_path / f"dev/{code}.parquet", [flores(code[:3], text, 1, code[4:]), flores(code[:3], text, 2)])
+    corpus = load_corpus(f"flores:{tmp_path}?split=dev")
+    assert (corpus.languages, corpus.ids) == (("zh", "en"), ("1", "2"))
+    parquet(tmp_path / "dev/eng_Latn.parquet", [{"id": 1, "words": "It rained."}])
+    with pytest.raises(CorpusError, match="no column 'text'; it has id, words"):
+        load_corpus(f"flores:{tmp_path}?split=dev")
+
+
 def bouquet(level, name, text, code="fra_Latn"):
     english = {"tgt_lang": "eng_Latn", "tgt_text": "It rains."}
     return {"level": level, "src_lang": code, "src_text": text, "par_id": "P1", "uniq_id": name, **english}
@@ -217,6 +239,7 @@ def test_klar_facts_align_by_index_and_choose_among_the_relation_s_objects(tmp_p
     assert [one.label for one in found["en"]] == [0, 1, 0]
     assert found["ja"][0].choices == ("イタリア",)
     assert found["ja"][0].id == found["en"][1].id == "country/1"
+    assert load_questions(f"klar:{tmp_path}/{{language}}") == found
     put(tmp_path / "en/country.json", relation("<mask> holds <subject>", ("Lyon", "France", 0)))
     with pytest.raises(TaskError, match="expected a template with <subject> that ends with <mask>"):
         load_questions(f"klar:{tmp_path}", ["en"])
@@ -244,7 +267,7 @@ def mkqa(identifier, answer, kind="entity"):
 
 
 def test_mkqa_as_questions_and_as_text(tmp_path):
-    rows = [mkqa(-5, "Ana"), mkqa(7, "Bo"), mkqa(8, "Cy"), mkqa(9, "", "unanswerable")]
+    rows = [mkqa(-5, "Ana"), mkqa(7, "Bo"), mkqa(8, "Cy"), mkqa(9, "", "unanswerable"), mkqa(10, "x", "long_answer")]
     (tmp_path / "mkqa.jsonl.gz").write_bytes(gzip.compress(lines(*rows).encode()))
     found = load_questions(f"mkqa:{tmp_path}/mkqa.jsonl.gz", ["en", "zh"])
     assert [one.id for one in found["en"]] == ["-5", "7", "8"]

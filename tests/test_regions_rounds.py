@@ -79,12 +79,13 @@ def test_reading_goes_on_only_where_it_decides_and_intervals_are_those_of_the_lo
     ends = [0, 6, 12, 24]
     truth = {("en", -1): gain, ("random", 0): spread}
 
-    def read(code, round_, keys):
+    def read(round_, open_sets):
+        [(code, keys)] = open_sets.items()
         asked.append((code, round_, tuple(keys)))
         rows = slice(ends[round_], ends[round_ + 1])
         own = torch.zeros(24, dtype=torch.long)
         own[rows] = counts[rows]
-        return {key: Loss(own * (0 if key == BASE else truth[key]), own, 9) for key in (BASE, *keys)}
+        return {code: {key: Loss(own * (0 if key == BASE else truth[key]), own, 9) for key in (BASE, *keys)}}
 
     found = by_rounds(read, {BASE: 0, ("en", -1): 3, ("random", 0): 3, ("zh", -1): 0}, ["en"])
     assert asked == [("en", 0, (("en", -1), ("random", 0))), ("en", 1, (("en", -1),)), ("en", 2, (("en", -1),))]

@@ -9,7 +9,7 @@ from cyclopts import Parameter
 
 from babelscope.cli.circuit_files import export_graph, import_graph
 from babelscope.cli.command import verb, verb_app
-from babelscope.cli.options import Kept, Loading, Place, Planned, note
+from babelscope.cli.options import Kept, Loading, Place, Planned, Workers, note
 from babelscope.studies.circuit_settings import CircuitsSettings
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ def circuits(
     place: Place,
     kept: Kept,
     planned: Planned,
+    workers: Workers,
 ) -> None:
     """Find which heads and FFNs do a task, what each one does, and whether languages share them.
 
@@ -45,13 +46,16 @@ def circuits(
       babelscope circuits pocket:pocket-gpt2-en --languages en \\
           --against pocket:pocket-gpt2-zh --against-language zh \\
           --out runs/mono
+
+      babelscope circuits pocket:pocket-bloom-m --languages en,zh \\
+          --engine ray --workers 2 --out runs/ioi
     """
     from dataclasses import replace
 
     from babelscope.cli.options import load, refuse_existing
     from babelscope.cli.show import show_run
     from babelscope.settings import refuse_idle
-    from babelscope.studies.circuit_plan import plan_circuits
+    from babelscope.studies.circuit_plan import SHARED, plan_circuits
     from babelscope.studies.circuits import study_circuits
     from babelscope.studies.progress import shown
     from babelscope.tasks.registry import check_known
@@ -67,9 +71,10 @@ def circuits(
     loaded = load(chosen, loading)
     other = load(against, replace(loading, revision=None)) if against else None
     if planned.plan:
-        print(plan_circuits(loaded, asked, other).table())
+        print(workers.planned(plan_circuits(loaded, asked, other), SHARED))
         return
-    run = study_circuits(loaded, asked, place.out, place.overwrite, other, shown, kept.fresh)
+    with workers.holding(loaded):
+        run = study_circuits(loaded, asked, place.out, place.overwrite, other, shown, kept.fresh)
     show_run(str(run.path))
     for doubt in _doubts(run):
         note(f"note: {doubt}")

@@ -21,7 +21,7 @@ from babelscope.repeat import asked_for
 from babelscope.settings import Option, Settings, options_of, refuse_wrong_value
 
 CONFIG = "config"
-_NOT_AGAIN = {"out", "overwrite", "fresh", "plan"}
+_NOT_AGAIN = {"out", "overwrite", "fresh", "plan", "engine", "workers", "address", "cpus", "gpus"}
 """options that say where and how a run is made, not which"""
 
 

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from cyclopts import Parameter
 
-from babelscope.settings import Settings
+from babelscope.errors import InputError
+from babelscope.settings import Settings, Use
 
 if TYPE_CHECKING:
     from babelscope.models import Model
+    from babelscope.studies.plan import StudyPlan
 
 ModelName = Annotated[str, Parameter(help="Hub name, model folder, pocket:NAME or pocket:NAME@REVISION.")]
 
@@ -66,6 +70,62 @@ class Planned(Settings):
 
     plan: bool = False
     """say what it would cost on this machine, step by step, and write nothing"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OnRay(Settings):
+    """Where it is computed."""
+
+    engine: Literal["local", "ray"] = "local"
+    """in this process, or on a Ray cluster"""
+    address: str | None = None
+    """of the Ray cluster [one on this machine]"""
+    cpus: float = 1.0
+    """processors of each worker on the cluster"""
+    gpus: float = 0.0
+    """GPUs of each worker on the cluster"""
+
+    ONLY: ClassVar[Mapping[str, Use]] = {
+        name: (lambda own: own.engine == "ray", "--engine ray") for name in ("address", "cpus", "gpus")
+    }
+
+    def check(self) -> None:
+        """Raises InputError for less than nothing of a machine."""
+        if self.cpus < 0 or self.gpus < 0 or not self.cpus + self.gpus:
+            raise InputError(f"--cpus {self.cpus:g} --gpus {self.gpus:g}: 0 or more of each, and not 0 of both")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workers(OnRay):
+    """Where it is computed."""
+
+    workers: int | None = None
+    """that hold the model, each by itself [as many as the cluster has room for]"""
+
+    ONLY: ClassVar[Mapping[str, Use]] = {"workers": (lambda own: own.engine == "ray", "--engine ray")}
+
+    def check(self) -> None:
+        """Raises InputError for no worker at all."""
+        if self.workers == 0:
+            raise InputError("--workers 0: at least one is needed; --engine local computes in this process")
+
+    @contextmanager
+    def holding(self, model: Model) -> Generator[None]:
+        """Inside, studies of the model are shared out to these workers."""
+        if self.engine == "local":
+            yield
+            return
+        from babelscope.models.ray_workers import RayWorkers, on_ray
+
+        with on_ray(model, RayWorkers(self.workers, self.cpus, self.gpus, self.address)) as count:
+            note(f"{count} workers on Ray")
+            yield
+
+    def planned(self, plan: StudyPlan, shared: Sequence[str]) -> str:
+        """The plan's table, and what workers make of it."""
+        if self.engine == "local":
+            return plan.table()
+        return f"{plan.table()}\n{plan.with_workers(self.workers or os.cpu_count() or 1, shared)}"
 
 
 def load(name: str, loading: Loading | None = None) -> Model:

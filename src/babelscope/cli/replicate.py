@@ -101,7 +101,9 @@ def show_claim(name: Annotated[str, Parameter(help="Claim id, or a claim file.")
     print(f"measure       {claim.measure} ({claim.unit})")
     for part, effect in claim.least_effect.items():
         print(f"least effect  {effect:g} ({'every other part' if part == '*' else part}, {claim.rule(part)})")
-    print(f"twin          {claim.twin} destroyed; expected: does not hold")
+    print(f"twin          {claim.twin} destroyed; expected: {claim.twin_expected}")
+    if note := claim.raw["verdict"].get("note"):
+        print(f"note          {note}")
     print(f"quick run     {claim.model}, expected: {claim.expected} ({claim.basis})")
     for control in claim.controls_missing:
         print(f"control       {control}")
@@ -123,7 +125,7 @@ def run_claim(name: Annotated[str, Parameter(help="Claim id, a claim file, or al
 
     Exit code 0: a verdict was reached, whichever; 3: not the one of --expect (with all: of the claim's file); 4: the
     twin did not come out "does not hold", nor undecided where its file says that n cannot tell. With --out, what is
-    there of the same claim and case is not measured again.
+    there of the same claim and case is not measured again. With all, a table of verdicts, twins and times comes last.
 
     For example:
 
@@ -143,6 +145,7 @@ def run_claim(name: Annotated[str, Parameter(help="Claim id, a claim file, or al
     from babelscope.claims import load_claim, packaged_claims
     from babelscope.claims.plan import replication_plan
     from babelscope.claims.replicate import write_page
+    from babelscope.claims.summary import summary_lines, summary_row, summary_table, write_summary
 
     if settings.check_:
         _checked(load_claim(name), settings)
@@ -155,7 +158,7 @@ def run_claim(name: Annotated[str, Parameter(help="Claim id, a claim file, or al
     if name == "all" and not settings.quick:
         raise InputError("all: give --quick; a claim on its paper's own model and data is run by itself")
     claims = [one for one in packaged_claims().values() if not one.needs] if name == "all" else [load_claim(name)]
-    code, first = 0, list[dict[str, Any]]()
+    code, first, rows = 0, list[dict[str, Any]](), list[dict[str, object]]()
     for claim in claims:
         for seed in range(settings.seed, settings.seed + settings.seeds):
             place = None
@@ -165,8 +168,13 @@ def run_claim(name: Annotated[str, Parameter(help="Claim id, a claim file, or al
             facts, ended = _replicated(claim, settings, seed, place, name == "all")
             code = max(code, ended)
             first += [facts] if seed == settings.seed else []
-    if name == "all" and settings.out is not None:
-        print(f"page: {write_page(first, settings.out / 'index.html')}")
+            rows.append(summary_row(claim, facts, ended == 0))
+    if name == "all":
+        table = summary_table(rows)
+        print("\n".join(summary_lines(table)))
+        if settings.out is not None:
+            write_summary(table, settings.out / "verdicts.csv")
+            print(f"page: {write_page(first, settings.out / 'index.html')}")
     if code:
         raise SystemExit(code)
 

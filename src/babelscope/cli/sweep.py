@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from math import nan
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
 from babelscope.cli.command import verb, verb_app
-from babelscope.cli.options import Planned, note
+from babelscope.cli.options import OnRay, Planned, note
 from babelscope.errors import PlanError
-from babelscope.settings import Settings, Use
+from babelscope.settings import Settings
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -58,17 +57,9 @@ class Changes(Settings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Engine(Settings):
-    """Where the points are computed."""
+class Engine(OnRay):
+    """Where it is computed."""
 
-    engine: Literal["local", "ray"] = "local"
-    """in this process, or on a Ray cluster"""
-    address: str | None = None
-    """of the Ray cluster [one on this machine]"""
-    cpus: float = 1.0
-    """processors per point on the cluster"""
-    gpus: float = 0.0
-    """GPUs per point on the cluster"""
     keep_weights: Literal["none", "last", "all"] = "all"
     """downloaded weights after use"""
     fail_fast: bool = False
@@ -79,15 +70,6 @@ class Engine(Settings):
     """such as cuda, mps or cpu [the best there is]"""
     device_map: str | None = None
     """auto spreads a model over devices (needs babelscope[big])"""
-
-    ONLY: ClassVar[Mapping[str, Use]] = {
-        name: (lambda own: own.engine == "ray", "--engine ray") for name in ("address", "cpus", "gpus")
-    }
-
-    def check(self) -> None:
-        """Raises PlanError for less than nothing of a machine."""
-        if self.cpus < 0 or self.gpus < 0 or not self.cpus + self.gpus:
-            raise PlanError(f"--cpus {self.cpus:g} --gpus {self.gpus:g}: 0 or more of each, and not 0 of both")
 
 
 @app.default

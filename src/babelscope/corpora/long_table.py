@@ -77,14 +77,16 @@ def source_of_long_tables(
     """
     documents: dict[str, str] = {}
     if None in tables:
-        texts = _by_column(tables[None](), spec, documents)
-        return Source(choose(texts, languages, spec), documents)
+        return Source(_by_column(tables[None](), spec, languages, documents), documents)
     chosen = choose({code: made for code, made in tables.items() if code is not None}, languages, spec)
     texts = {code: _texts(made(), spec, documents) for code, made in chosen.items()}
     return Source(texts, documents)
 
 
-def _by_column(table: Table, spec: Spec, documents: dict[str, str]) -> dict[str, dict[str, str]]:
+def _by_column(
+    table: Table, spec: Spec, languages: Sequence[str] | None, documents: dict[str, str]
+) -> dict[str, dict[str, str]]:
+    """Only the languages asked for are looked at: variants of another one (FLORES+'s glottocodes) may share its ids."""
     columns = spec.options.get("language", "")
     if not columns:
         raise CorpusError(f"{spec.text}: say where the language is, with language=COLUMN, or {LANGUAGE} in the path")
@@ -100,7 +102,7 @@ def _by_column(table: Table, spec: Spec, documents: dict[str, str]) -> dict[str,
     plain = Spec(spec.text, spec.reader, spec.place, {k: v for k, v in spec.options.items() if k != "only"})
     return {
         code: _texts(Table(table.columns, own, f"{table.where} in {code}"), plain, documents)
-        for code, own in rows.items()
+        for code, own in choose(rows, languages, spec).items()
     }
 
 
@@ -122,7 +124,7 @@ def _texts(table: Table, spec: Spec, documents: dict[str, str]) -> dict[str, str
 
 
 def _kept(table: Table, spec: Spec) -> list[int]:
-    """Rows that `only` lets through."""
+    """Rows that `only` lets through: one value, or any of several joined by +."""
     wanted = spec.options.get("only")
     if wanted is None:
         return list(range(len(table.rows)))
@@ -130,7 +132,8 @@ def _kept(table: Table, spec: Spec) -> list[int]:
     if not colon or not value:
         raise CorpusError(f"{spec.text}: only={wanted} is not of the form COLUMN:VALUE")
     _require(table, column)
-    kept = [number for number in range(len(table.rows)) if str(table.cell(number, column)) == value]
+    values = {value, *value.split("+")}
+    kept = [number for number in range(len(table.rows)) if str(table.cell(number, column)) in values]
     if not kept:
         there = listed(dict.fromkeys(str(table.cell(number, column)) for number in range(len(table.rows))))
         raise CorpusError(f"{table.where}: no row has {value!r} in {column}; there are {there}")

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from babelscope.errors import BabelscopeError, InputError, MissingExtra, Unwritable
+from babelscope.errors import BabelscopeError, InputError, Unwritable
 from babelscope.evolution.attempt import (
     Compute,
     Outcome,
@@ -22,9 +21,7 @@ from babelscope.evolution.attempt import (
 from babelscope.evolution.store import SweepStore
 from babelscope.evolution.types import Point
 from babelscope.evolution.weights import Download, Weights
-from babelscope.wording import first_line
-
-_PACKAGE_NOISE = {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
+from babelscope.models.ray_cluster import cluster
 
 
 def run_ray(todo: list[Point], task: Task) -> None:
@@ -33,29 +30,10 @@ def run_ray(todo: list[Point], task: Task) -> None:
     The store, local model folders and corpora must be reachable under the same names from every node. Raises
     MissingExtra without ray, InputError when there is no cluster at the address.
     """
-    try:
-        import ray
-    except ImportError as error:
-        raise MissingExtra("ray", "ray", "--engine ray") from error
     if task.store.url.startswith("memory://"):
         raise InputError("memory:// lives in one process; for Ray give a shared folder or an object store")
-    mine = not ray.is_initialized()
-    if mine:
-        _connect(ray, task.options.ray.address)
-    try:
+    with cluster(task.options.ray.address) as ray:
         _run(ray, todo, task)
-    finally:
-        if mine:
-            ray.shutdown()
-
-
-def _connect(ray: Any, address: str | None) -> None:
-    for name, value in _PACKAGE_NOISE.items():
-        os.environ.setdefault(name, value)
-    try:
-        ray.init(address=address, log_to_driver=False, include_dashboard=False if address is None else None)
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        raise InputError(f"no Ray cluster at {address}: {first_line(error)}") from error
 
 
 def _run(ray: Any, todo: list[Point], shared: Task) -> None:

@@ -87,14 +87,15 @@ def over_batches(
     fit raises the original error.
     """
     for rows in plan([len(sequence) for sequence in sequences], budget or token_budget(device)):
-        for part in _halving(sequences, rows, work, device):
+        for part in halving(sequences, rows, work, device):
             if done:
                 done(part)
 
 
-def _halving(
+def halving(
     sequences: Sequence[Sequence[int]], rows: tuple[int, ...], work: Callable[[Batch], None], device: torch.device
 ) -> Iterator[int]:
+    """Call `work` on one batch, or on its halves where it does not fit in memory; yields the rows of each part done."""
     try:
         work(collate(sequences, rows, device))
     except Exception as error:
@@ -107,5 +108,5 @@ def _halving(
     if device.type == "cuda":
         torch.cuda.empty_cache()
     middle = len(rows) // 2
-    yield from _halving(sequences, rows[:middle], work, device)
-    yield from _halving(sequences, rows[middle:], work, device)
+    yield from halving(sequences, rows[:middle], work, device)
+    yield from halving(sequences, rows[middle:], work, device)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,37 @@ class LoadOptions:
 
 
 PLAIN = LoadOptions()
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What `load_model` was asked, with which another process loads the same model."""
+
+    id_or_path: str
+    revision: str | None
+    dtype: str
+    device: str | None
+    device_map: str | dict[str, Any] | None
+    trust_remote_code: bool
+    attention: str | None
+    options: LoadOptions
+    folder: str | None
+    """the whole path where it was a folder"""
+
+    def load(self) -> Model:
+        """The model, as it was loaded before."""
+        model = load_model(
+            self.folder or self.id_or_path,
+            self.revision,
+            self.dtype,
+            self.device,
+            self.device_map,
+            self.trust_remote_code,
+            self.attention,
+            self.options,
+        )
+        model.id = self.id_or_path
+        return model
 
 
 def choose_device() -> torch.device:
@@ -155,6 +186,9 @@ def load_model(
         keep_freed_memory()
     model.adapter = adapter
     require(model, "regions")
+    folder = os.path.abspath(id_or_path) if Path(id_or_path).is_dir() else None
+    asked = (id_or_path, revision, dtype, device, device_map, trust_remote_code, attention)
+    model.origin = Origin(*asked, replace(options, family=row), folder)
     return model
 
 

@@ -32,6 +32,9 @@ from babelscope.terms import SpecialTokens
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase as Tokenizer
 
+    from babelscope.models.loading import Origin
+    from babelscope.models.workers import Workers
+
 
 class Model(Places):
     """Any Hugging Face causal language model and its tokenizer, unmodified, on any device or device map.
@@ -66,6 +69,10 @@ class Model(Places):
         """what the gate last saw of it"""
         self.adapter: dict[str, str] | None = None
         """hashes of base and adapter, where an adapter was merged on loading"""
+        self.origin: Origin | None = None
+        """what it was loaded from; None where it was made otherwise"""
+        self.workers: Workers | None = None
+        """others that hold the same model, while studies are shared out (`on_ray`)"""
         self.encoder = is_encoder(hf)
         """it reads a text from both sides: what is measured is the encoder"""
         self.config: Any = hf.config.get_text_config(**({"encoder": True} if self.encoder else {}))

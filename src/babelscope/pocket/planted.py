@@ -17,8 +17,8 @@ Three languages, each with its own word for every concept, one token a word. The
     early       as none, but the wanted language comes to the last position in block 1 and the concept in block 3
     lossy       as pivot, but for three concepts of four block 4 writes the third language's word of the next concept:
                 what stands in the middle is lost in the last block
-    noisy       as none, but what block 1 makes of a word leans towards other concepts, those of each language towards
-                others: only a mean over languages is the concept itself
+    noisy       as none, but what block 1 makes of a word leans towards another concept, in each language towards
+                another: only in a mean over languages does its own stand out
 
 Attention sees positions only (constant queries and keys, turned by the rotary embedding); a gate is a product of
 one-hot parts of the residual. One large constant in every token's vector keeps the norms from changing anything.
@@ -60,8 +60,8 @@ LARGE, OPEN = 100.0, 20.0
 MARK, ANSWER, COMMON, EARLY = 9.0, 12.0, 2.0, 4.0
 """logits: of a pivot's word, of the answer, of each word of a language, of the answer's part that comes early"""
 COSINE = 0.6
-LEANING = 0.36
-"""how far a word leans towards each other concept in `noisy`, as a standard deviation"""
+LEANING = 0.8
+"""of a word's own concept, how much of another one it says in `noisy`"""
 NOISE = 0.03
 """logits that marks and concepts add to all words at random, so that no two concepts are quite alike"""
 
@@ -229,9 +229,7 @@ def _write(model: Any, kind: Kind, rows: Tensor, strength: Tensor, noise: Tensor
         else:
             made = _room(CONCEPT + concept)
             if kind == "noisy":
-                lean = torch.randn(CONCEPTS, generator=torch.Generator().manual_seed(1000 + word))
-                lean[concept] = 0
-                made[CONCEPT : CONCEPT + CONCEPTS] += LEANING * lean
+                made[CONCEPT + (concept + 1 + 7 * number) % CONCEPTS] = LEANING
             first.copy(CODES + word, made)
         early = EARLY if kind == "geometry" else 0.0
         if early:

@@ -7,8 +7,9 @@ P layer · N neurons of a layer · B window · T position
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import ExitStack
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool
@@ -17,11 +18,13 @@ from torch import Tensor
 from babelscope.errors import UnsupportedModel
 from babelscope.models import Batch, Model, Site, capture, over_batches, require
 from babelscope.models.aside import set_aside
+from babelscope.models.batches import plan, token_budget
 from babelscope.models.hooks import resume
 from babelscope.models.stream_checks import require_stream
+from babelscope.models.workers import Tell, over_workers
 from babelscope.regions.deactivation import deactivate
 from babelscope.regions.perplexity import Loss, Windows, refuse_non_finite, token_losses
-from babelscope.regions.rounds import BASE, Key
+from babelscope.regions.rounds import BASE, Key, joined
 
 
 def first_layer(mask: Bool[Tensor, "P N"]) -> int:
@@ -96,3 +99,37 @@ def losses_under(
     for total in totals.values():
         refuse_non_finite(model, total)
     return {key: Loss(total, counts, windows.byte_count, windows.names) for key, total in totals.items()}
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Texts, and the sets of neurons under which each is read."""
+
+    windows: Mapping[str, Windows]
+    keys: Mapping[str, Collection[Key]]
+    masks: Mapping[Key, Bool[Tensor, "P N"]]
+    resumed: bool
+
+
+def read_texts(
+    model: Model, asked: Reading, budget: int | None = None, progress: Callable[[int], None] | None = None
+) -> dict[str, dict[Key, Loss]]:
+    """`losses_under` of every text; a unit of work is a batch of windows under all its sets. Empty of an empty text."""
+    size = budget or token_budget(model.device)
+    units = [
+        (code, rows) for code, text in asked.windows.items() for rows in plan([text.ids.shape[1]] * len(text.ids), size)
+    ]
+    found: dict[str, dict[Key, Loss]] = {code: {} for code in asked.windows}
+    for (code, _), losses in zip(units, over_workers(model, _batches_read, asked, units, progress)):
+        found[code] = {key: joined(found[code].get(key), loss) for key, loss in losses.items()}
+    return found
+
+
+def _batches_read(model: Model, asked: Reading) -> Callable[[tuple[str, tuple[int, ...]], Tell], dict[Key, Loss]]:
+    def read(unit: tuple[str, tuple[int, ...]], tell: Tell) -> dict[Key, Loss]:
+        code, rows = unit
+        text, masks = asked.windows[code], {key: asked.masks[key] for key in asked.keys[code]}
+        part = replace(text, ids=text.ids[list(rows)], document=text.document[list(rows)])
+        return losses_under(model, part, masks, asked.resumed, part.ids.numel(), tell)
+
+    return read

@@ -8,8 +8,7 @@ L language · n sentence · D neurons of the whole model, layer-major · B batch
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -22,13 +21,13 @@ from torch import Tensor
 
 from babelscope.corpora import ParallelCorpus
 from babelscope.errors import CorpusError, InputError, NonFinite, UnsupportedModel
-from babelscope.models import Batch, Model, Site, capture, over_batches
+from babelscope.models import Model
+from babelscope.models.batches import plan, token_budget
 from babelscope.models.gate import require
-from babelscope.models.hooks import hook_count
 from babelscope.models.neuron_layout import NeuronLayout
 from babelscope.models.stream_checks import require_stream
-from babelscope.regions.expert_pooling import mixtures_pooled
-from babelscope.regions.pooling import Enough, Pool
+from babelscope.models.workers import over_workers
+from babelscope.regions.pooled_batches import PooledBatch, PooledBatches, Pooling
 from babelscope.regions.routed import Routing
 from babelscope.regions.routing_recording import RoutingTally
 from babelscope.stats import MOST_GROUPS, group_items
@@ -235,8 +234,10 @@ def record(
     if span.weighted and not (model.mixtures and span.site == "neurons"):
         raise InputError(f"{model.id} is no mixture of experts: there is no routing weight to take neurons times")
     pooled = _Pooled(model, corpus, special, activity, store, span)
-    with torch.inference_mode():
-        over_batches(pooled.sequences, pooled.add, model.device, budget, progress)
+    batches = plan([len(ids) for ids in pooled.asked.sequences], budget or token_budget(model.device))
+    for parts in over_workers(model, PooledBatches, pooled.asked, batches, progress):
+        for part in parts:
+            pooled.add(part)
     return replace(pooled.finish(), span=span, too_short=whole - len(corpus))
 
 
@@ -263,70 +264,48 @@ class _Pooled:
         store: Path | None,
         span: Span,
     ) -> None:
-        self.model, self.corpus, self.weighted = model, corpus, span.weighted
+        self.corpus = corpus
         require(model, "regions")
-        if span.site == "residual":
-            require_stream(model)
-        self.sequences = _token_ids(model, corpus, special)
-        self.begin, after = model.special_ends(special)
-        """the first pooled position"""
-        self.skipped = self.begin + int(span.first == "drop")
-        self.end = torch.tensor([len(ids) - after for ids in self.sequences])
-        if span.tokens == "shortest":
-            shortest = self.end.reshape(len(corpus.languages), -1).amin(0)
-            self.end = shortest.repeat(len(corpus.languages))
-        self.dtype = torch.float64 if model.dtype == torch.float64 else torch.float32
         residual = span.site == "residual"
+        if residual:
+            require_stream(model)
+        sequences = _token_ids(model, corpus, special)
+        begin, after = model.special_ends(special)
+        end = torch.tensor([len(ids) - after for ids in sequences])
+        if span.tokens == "shortest":
+            shortest = end.reshape(len(corpus.languages), -1).amin(0)
+            end = shortest.repeat(len(corpus.languages))
+        self.asked = Pooling(sequences, begin + int(span.first == "drop"), end, activity, span.weighted, residual)
         self.layout = NeuronLayout((model.width,) * (model.layers + 1)) if residual else model.layout
         shape = (len(corpus.languages), len(corpus), self.layout.neurons)
-        kind = np.float64 if self.dtype == torch.float64 else np.float32
+        kind = np.float64 if model.dtype == torch.float64 else np.float32
         self.means: Any = (
             np.empty(shape, kind) if store is None else np.lib.format.open_memmap(store, "w+", kind, shape)
         )
-        self.first = torch.zeros(len(self.sequences), dtype=torch.float64)
+        self.first = torch.zeros(len(sequences), dtype=torch.float64)
         self.first_part, self.squares = torch.zeros(2, len(corpus.languages), self.layout.neurons)
-        self.pooled_tokens = torch.zeros(len(self.sequences), dtype=torch.long)
+        self.pooled_tokens = torch.zeros(len(sequences), dtype=torch.long)
         self.active = torch.zeros(len(corpus.languages), self.layout.neurons) if activity else None
-        # experts are pooled where they are computed, and their routers read in the same pass
-        self.sites = [Site("neurons", layer) for layer in model.neuron_layers if layer not in model.mixtures]
-        if residual:
-            self.sites = [Site("residual", layer) for layer in range(model.layers + 1)]
-        self.tally = RoutingTally(model, len(self.sequences)) if model.mixtures and not residual else None
-        self.last = _stopping_place(model, len(self.layout.with_neurons))
+        self.tally = RoutingTally(model, len(sequences)) if model.mixtures and not residual else None
 
-    def add(self, batch: Batch) -> None:
-        rows = list(batch.rows)
-        weights = batch.mask.to(self.dtype)
-        place = torch.arange(weights.shape[1], device=weights.device)
-        weights *= (place >= self.skipped) & (place < self.end[rows, None].to(weights.device))
-        counts = weights.sum(1, keepdim=True)
-        pool = Pool(weights, weights / counts, self.active is not None, self.last, self.skipped, self.weighted)
-        with suppress(Enough), capture(self.model, self.sites, keep=pool), self._experts(pool, weights):
-            self.model.trunk(batch.ids, batch.mask)
+    def add(self, part: PooledBatch) -> None:
+        rows = list(part.rows)
+        # what came from another process lies in memory for reading only
+        means, first = (torch.from_numpy(each if each.flags.writeable else each.copy())
+                        for each in (part.means, part.first))  # fmt: skip
+        counts = torch.tensor(part.counts)
         if self.tally is not None:
-            self.tally.store(rows, counts[:, 0].long().cpu())
-        parts = pool.parts
-        means = torch.cat([part[0] for part in parts], dim=1).cpu()
+            self.tally.store(rows, counts, part.routing)
+            self.tally.per_token = max(self.tally.per_token, part.per_token)
         self._check(means, rows)
-        # one copy to the host per batch
-        self.means.reshape(-1, self.layout.neurons)[rows] = means.numpy()
-        first = torch.cat([part[1] for part in parts], dim=1).double().cpu()
-        self.first[rows] = first.sum(1) / means.double().square().sum(1)
+        self.means.reshape(-1, self.layout.neurons)[rows] = part.means
+        self.first[rows] = first.double().sum(1) / means.double().square().sum(1)
         owners = torch.tensor(rows) // len(self.corpus)
         self.first_part.index_add_(0, owners, first.float())
         self.squares.index_add_(0, owners, means.float().square())
-        self.pooled_tokens[rows] = counts[:, 0].long().cpu()
-        if self.active is not None:
-            active = torch.cat([part[2] for part in parts], dim=1).float().cpu()
-            self.active.index_add_(0, owners, active)
-
-    @contextmanager
-    def _experts(self, pool: Pool, weights: Tensor) -> Generator[None]:
-        if self.tally is None:
-            yield
-            return
-        with self.tally.watch(weights), mixtures_pooled(self.model, pool.pairs, pool.beside, pool.done):
-            yield
+        self.pooled_tokens[rows] = counts
+        if self.active is not None and part.active is not None:
+            self.active.index_add_(0, owners, torch.tensor(part.active))
 
     def _check(self, means: Tensor, rows: list[int]) -> None:
         bad = ~torch.isfinite(means).all(1) | (means == 0).all(1)
@@ -357,12 +336,6 @@ class _Pooled:
             routing=None if self.tally is None else self.tally.finish(self.corpus.languages, self.corpus.ids),
             widths=() if self.layout.alike else self.layout.widths,
         )
-
-
-def _stopping_place(model: Model, layers: int) -> int | None:
-    """Number of layers after which a pass may be broken off, or None where others watch or place the model's parts."""
-    watched = hook_count(model.hf) > 0 or getattr(model.hf, "hf_device_map", None) is not None
-    return None if watched else layers
 
 
 def _token_ids(model: Model, corpus: ParallelCorpus, special: SpecialTokens) -> list[list[int]]:

@@ -64,8 +64,8 @@ class Reading:
     """of all text"""
 
 
-Read = Callable[[str, int, Collection[Key]], Mapping[Key, Loss]]
-"""losses on the text of a language that a round adds, under these sets and under BASE; empty where it adds none"""
+Read = Callable[[int, Mapping[str, Collection[Key]]], Mapping[str, Mapping[Key, Loss]]]
+"""losses on the text that a round adds to each language, under its sets and under BASE; empty where it adds none"""
 
 
 def by_rounds(read: Read, sets: Mapping[Key, int], languages: Sequence[str], looks: Sequence[Look] = ROUNDS) -> Reading:
@@ -75,9 +75,10 @@ def by_rounds(read: Read, sets: Mapping[Key, int], languages: Sequence[str], loo
     cells: dict[Key, dict[str, Cell]] = {key: {} for key in sets}
     done = {(key, code) for key, size in sets.items() if not size for code in languages}
     for place, look in enumerate(looks, start=1):
-        for code in languages:
-            open_sets = [key for key in sets if (key, code) not in done]
-            found = read(code, place - 1, open_sets)
+        left_open = {code: [key for key in sets if (key, code) not in done] for code in languages}
+        added = read(place - 1, left_open)
+        for code, open_sets in left_open.items():
+            found = added[code]
             if found:
                 base[code] = joined(base.get(code), found[BASE])
             # a look that can end nothing, for want of documents, spends nothing

@@ -5,7 +5,7 @@ B batch · T position · M layer that is a mixture · E expert · K experts of a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 
@@ -20,6 +20,9 @@ from babelscope.models.experts import attach
 from babelscope.models.model import SpecialTokens
 from babelscope.models.routers import Scoring, attach_router, probabilities, scoring_of
 from babelscope.regions.routed import Routing
+
+Passed = Mapping[int, tuple[Tensor, Tensor]]
+"""sums of probabilities and of choices by row of a batch, of each mixture by its place"""
 
 
 class RoutingTally:
@@ -36,12 +39,14 @@ class RoutingTally:
         shape = (sentences, len(self.layers), max(widths))
         self.probabilities, self.choices = torch.zeros(shape), torch.zeros(shape)
         self.tokens = torch.zeros(sentences, dtype=torch.long)
-        self._pass: dict[int, tuple[Tensor, Tensor]] = {}
+        self.passed: Passed = {}
+        """of the last pass that was watched"""
 
     @contextmanager
     def watch(self, weights: Float[Tensor, "B T"]) -> Generator[None]:
         """Inside, one pass is read; `weights` are 1 for tokens that count and 0 for all others."""
-        self._pass = {}
+        passed: dict[int, tuple[Tensor, Tensor]] = {}
+        self.passed = passed
         p: dict[int, Tensor] = {}
 
         def read(place: int, logits: Tensor) -> Tensor:
@@ -53,7 +58,7 @@ class RoutingTally:
             self.per_token = max(self.per_token, index.shape[1])
             experts = self.model.mixtures[self.layers[place]].count
             counted = chosen(index, routing, weights, experts, skip=self.experts[place] > experts)
-            self._pass[place] = (p[place], counted.cpu())
+            passed[place] = (p[place], counted.cpu())
             return index, routing
 
         with ExitStack() as stack:
@@ -63,9 +68,9 @@ class RoutingTally:
                 stack.callback(attach(mixture, choose=partial(count, place)).remove)
             yield
 
-    def store(self, rows: Sequence[int], counts: Int[Tensor, " B"]) -> None:
-        """Keep what the last pass held, as means over each sentence's tokens."""
-        for place, (p, counted) in self._pass.items():
+    def store(self, rows: Sequence[int], counts: Int[Tensor, " B"], passed: Passed | None = None) -> None:
+        """Keep what a pass held (the last one, unless given), as means over each sentence's tokens."""
+        for place, (p, counted) in (self.passed if passed is None else passed).items():
             self.probabilities[list(rows), place, : p.shape[1]] = p / counts[:, None]
             self.choices[list(rows), place, : counted.shape[1]] = counted / counts[:, None]
         self.tokens[list(rows)] = counts

@@ -16,7 +16,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from babelscope.models import Model
-from babelscope.regions.losses_under import first_layer, losses_under, resumes
+from babelscope.regions.losses_under import Reading, first_layer, read_texts, resumes
 from babelscope.regions.masks import RegionSet, random_region, random_region_by_layer
 from babelscope.regions.perplexity import Loss, Windows, increase_percent, perplexity_of
 from babelscope.regions.rounds import (
@@ -145,16 +145,14 @@ def deactivation_table(
         if progress:
             progress(tokens)
 
-    def score_part(code: str, round_: int, keys: Collection[Key]) -> dict[Key, Loss]:
-        part = parts[code][round_]
+    def score_round(round_: int, keys: Mapping[str, Collection[Key]]) -> dict[str, dict[Key, Loss]]:
+        added = {code: own[round_] for code, own in parts.items()}
         if progress:
             # what is read no further is done as well
-            progress((len(masks) - 1 - len(keys)) * part.ids.numel())
-        if not len(part.ids):
-            return {}
-        return losses_under(model, part, {key: chosen[key] for key in keys}, resumed, budget, told)
+            progress(sum((len(masks) - 1 - len(keys[code])) * part.ids.numel() for code, part in added.items()))
+        return read_texts(model, Reading(added, keys, chosen, resumed), budget, told)
 
-    found = by_rounds(score_part, sizes, list(windows), looks)
+    found = by_rounds(score_round, sizes, list(windows), looks)
     rows = [
         _row(code, *key, sizes[key], cell, found.base[code])
         for key, by_language in found.cells.items()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +11,7 @@ from babelscope.circuits.core.nodes import Head
 from babelscope.circuits.heads.ablation import matched_random, windows
 from babelscope.circuits.heads.labels import CANDIDATE
 from babelscope.models import Model
+from babelscope.models.workers import Tell, over_workers
 from babelscope.results.rows import rows_frame, write_rows
 from babelscope.results.schemas.circuits import Ablation, Selective
 from babelscope.studies import circuit_tables as tables
@@ -38,10 +39,10 @@ def write_ablations(
     scores: dict[str, Array] = {}
     rows: list[Ablation] = []
     with progress("ablation", len(everything) * len(sets), "sets") as step:
-        for code, pairs in everything.items():
-            found, scores[code] = tables.ablation_rows(model, code, pairs, sets, settings.ablation, settings.seed)
+        asked, units = (sets, settings.ablation, settings.seed), list(everything.items())
+        for code, (found, own) in zip(everything, over_workers(model, _taken_out, asked, units, step)):
             rows += found
-            step(len(sets))
+            scores[code] = own
     for name, wide in ((Ablation.TABLE, False), ("ffn_windows", True)):
         chosen = [row for row in rows if row.set_.startswith("ffn window") == wide]
         if chosen:
@@ -49,6 +50,20 @@ def write_ablations(
     selective = tables.selectivity_rows(sets, scores, everything, settings.seed)
     if selective:
         write_rows(run, Selective, selective)
+
+
+def _taken_out(
+    model: Model, asked: tuple[Sequence[AblationSet], str, int]
+) -> Callable[[tuple[str, list[PromptPair]], Tell], tuple[list[Ablation], Array]]:
+    """Work of `over_workers`: every set taken out in one language."""
+
+    def rows(unit: tuple[str, list[PromptPair]], tell: Tell) -> tuple[list[Ablation], Array]:
+        (code, pairs), (sets, kind, seed) = unit, asked
+        found = tables.ablation_rows(model, code, pairs, sets, kind, seed)
+        tell(len(sets))
+        return found
+
+    return rows
 
 
 def _ablation_sets(model: Model, settings: CircuitsSettings, done: Mapping[str, Measured]) -> list[AblationSet]:

@@ -30,6 +30,7 @@ from babelscope.circuits.heads.ablation import NodeSpace, node_curve
 from babelscope.circuits.heads.routes import SWEEP, THRESHOLD, Routes, flow_routes
 from babelscope.errors import InputError, TaskError
 from babelscope.models import Model
+from babelscope.models.workers import Tell, over_workers
 from babelscope.results import RunWriter
 from babelscope.results.rows import rows_frame
 from babelscope.results.schemas.circuit_edges import (
@@ -155,26 +156,16 @@ def find_edges(
     """
     settings = settings or EdgeSettings()
     controls = controls or {}
-    if settings.counted == "query-heads":
-        model = ungrouped(model)
-    wiring = Wiring.of(model)
     halves = {code: halved(pairs) for code, pairs in prompts.items()}
+    asked = _Asked(settings, {code: (prompts[code], *half) for code, half in halves.items()}, controls, patching or {})
     found: dict[str, _Language] = {}
     rows: list[Agreed] = []
-    for code, (ranking, testing) in halves.items():
-        found[code] = _language(
-            model,
-            settings,
-            code,
-            (prompts[code], ranking, testing),
-            controls.get(code),
-            (patching or {}).get(code),
-            progress,
-        )
-        rows += agreements(found[code].heads, settings.k, "heads", language=code)
-        said, _ = confirmed(model, testing, found[code].methods, settings.confirm, settings.ablation)
-        rows += agreements(said, settings.k, "edges", language=code)
-        rows += input_agreements(model, ranking, testing, settings.k, language=code)
+    with progress("routes and edges", sum(map(asked.runs, prompts)), "prompts") as step:
+        for code, (language, agreed) in zip(prompts, over_workers(model, _by_language, asked, list(prompts), step)):
+            found[code] = language
+            rows += agreed
+    model = as_counted(model, settings)
+    wiring = Wiring.of(model)
     size = circuit_size(settings, wiring, {code: each.sizing for code, each in found.items()})
     make = greedy_edges if settings.construction == "greedy" else top_edges
     ranked = ranked_by(settings.slopes[0])
@@ -253,50 +244,74 @@ def circuit_size(settings: EdgeSettings, wiring: Wiring, curves: Mapping[str, Cu
     return max(1, int((enough[0] if enough else settings.budgets[-1]) * total))
 
 
-def _language(
-    model: Model,
-    settings: EdgeSettings,
-    code: str,
-    pairs: tuple[Pairs, Pairs, Pairs],
-    control: Pairs | None,
-    patching: Array | None,
-    progress: Progress,
-) -> _Language:
-    """`pairs`: all of them, those that rank, those that test."""
-    everything, ranking, testing = pairs
-    with progress(f"{code}: routes", len(everything) + len(control or ()), "prompts") as step:
-        routes = flow_routes(model, everything, settings.thresholds, done=step)
-        beside = flow_routes(model, control, settings.thresholds, done=step) if control else None
-    runs = (settings.steps + 3) * len(ranking) + (settings.steps * len(control) if control else 0)
-    with progress(f"{code}: attribution", runs, "prompts") as step:
-        given: dict[str, Any] = dict(ablation=settings.ablation, done=step)
-        methods = {
-            "eap": edge_attribution(model, ranking, "eap", **given),
-            "eap-ig": edge_attribution(model, ranking, "eap-ig", settings.steps, **given),
-            "relp": edge_attribution(model, ranking, "relp", **given),
-        }
-        for slope in settings.slopes:
-            if slope != "ld":
-                variant = Variant(slope=slope)
-                methods[ranked_by(slope)] = edge_attribution(
-                    model, ranking, "eap-ig", settings.steps, variant=variant, **given
-                )
-        nodes = attribution_patching(model, ranking, done=step)
-        variant = Variant(slope=settings.slopes[0])
-        other = (
-            edge_attribution(model, control, "eap-ig", settings.steps, done=step, variant=variant) if control else None
-        )
-    with progress(f"{code}: faithfulness over budgets", 0, "prompts"):
-        half: Half = settings.half if ranking is not testing else "ranking"
-        space = EdgeSpace(model, testing if half == "test" else ranking, settings.ablation)
-        scores, how, budgets = methods[ranked_by(settings.slopes[0])].scores, settings.construction, settings.budgets
-        curves: dict[Area, Curve] = {area: edge_curve(space, scores, area, how, budgets) for area in ("cpr", "cmd")}
-        sizing = curves["cmd"]
-        if half == "test" and settings.share is None:  # the size is not chosen on the prompts that judge the circuits
-            sizing = edge_curve(EdgeSpace(model, ranking, settings.ablation), scores, "cmd", how, budgets)
-        parts = NodeSpace(model, space.pairs, settings.ablation, mlps=True)
-        effects = node_effects(nodes)
-        by_node: dict[Area, Curve] = {area: node_curve(parts, effects, area, budgets) for area in ("cpr", "cmd")}
+def as_counted(model: Model, settings: EdgeSettings) -> Model:
+    """The model with its edges as they are counted."""
+    return ungrouped(model) if settings.counted == "query-heads" else model
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What is asked of every language."""
+
+    settings: EdgeSettings
+    pairs: Mapping[str, tuple[Pairs, Pairs, Pairs]]
+    """all of them, those that rank, those that test"""
+    controls: Mapping[str, Pairs]
+    patching: Mapping[str, Array]
+
+    def runs(self, code: str) -> int:
+        """Prompts that are run for routes and attribution in a language."""
+        (everything, ranking, _), control = self.pairs[code], len(self.controls.get(code, ()))
+        steps = self.settings.steps
+        return len(everything) + control + (steps + 3) * len(ranking) + steps * control
+
+
+def _by_language(model: Model, asked: _Asked) -> Callable[[str, Tell], tuple[_Language, list[Agreed]]]:
+    """Work of `over_workers`: everything about one language."""
+    settings, model = asked.settings, as_counted(model, asked.settings)
+
+    def found(code: str, tell: Tell) -> tuple[_Language, list[Agreed]]:
+        _, ranking, testing = asked.pairs[code]
+        language = _language(model, asked, code, tell)
+        rows = list(agreements(language.heads, settings.k, "heads", language=code))
+        said, _ = confirmed(model, testing, language.methods, settings.confirm, settings.ablation)
+        rows += agreements(said, settings.k, "edges", language=code)
+        rows += input_agreements(model, ranking, testing, settings.k, language=code)
+        return language, rows
+
+    return found
+
+
+def _language(model: Model, asked: _Asked, code: str, done: Tell) -> _Language:
+    settings, (everything, ranking, testing) = asked.settings, asked.pairs[code]
+    control, patching = asked.controls.get(code), asked.patching.get(code)
+    routes = flow_routes(model, everything, settings.thresholds, done=done)
+    beside = flow_routes(model, control, settings.thresholds, done=done) if control else None
+    given: dict[str, Any] = dict(ablation=settings.ablation, done=done)
+    methods = {
+        "eap": edge_attribution(model, ranking, "eap", **given),
+        "eap-ig": edge_attribution(model, ranking, "eap-ig", settings.steps, **given),
+        "relp": edge_attribution(model, ranking, "relp", **given),
+    }
+    for slope in settings.slopes:
+        if slope != "ld":
+            variant = Variant(slope=slope)
+            methods[ranked_by(slope)] = edge_attribution(
+                model, ranking, "eap-ig", settings.steps, variant=variant, **given
+            )
+    nodes = attribution_patching(model, ranking, done=done)
+    variant = Variant(slope=settings.slopes[0])
+    other = edge_attribution(model, control, "eap-ig", settings.steps, done=done, variant=variant) if control else None
+    half: Half = settings.half if ranking is not testing else "ranking"
+    space = EdgeSpace(model, testing if half == "test" else ranking, settings.ablation)
+    scores, how, budgets = methods[ranked_by(settings.slopes[0])].scores, settings.construction, settings.budgets
+    curves: dict[Area, Curve] = {area: edge_curve(space, scores, area, how, budgets) for area in ("cpr", "cmd")}
+    sizing = curves["cmd"]
+    if half == "test" and settings.share is None:  # the size is not chosen on the prompts that judge the circuits
+        sizing = edge_curve(EdgeSpace(model, ranking, settings.ablation), scores, "cmd", how, budgets)
+    parts = NodeSpace(model, space.pairs, settings.ablation, mlps=True)
+    effects = node_effects(nodes)
+    by_node: dict[Area, Curve] = {area: node_curve(parts, effects, area, budgets) for area in ("cpr", "cmd")}
     heads: dict[str, Array] = {"routes": routes.frequency(settings.threshold), "atp": nodes.heads}
     heads |= {name: edges.heads for name, edges in methods.items()}
     if patching is not None:

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from babelscope.circuits.core.effects import Effects
 from babelscope.circuits.core.nodes import Expert, experts_of
 from babelscope.circuits.patching.counterfactual import of_pairs_with_a_partner
-from babelscope.circuits.patching.methods import Done, Sweep, activation_patching, path_patching
+from babelscope.circuits.patching.methods import Done, activation_patching, path_patching
 from babelscope.circuits.patching.selection import select
+from babelscope.circuits.patching.swept_batches import Sweep
 from babelscope.errors import InputError
 from babelscope.models import Model
 from babelscope.results.schemas.circuits import ExpertEffect

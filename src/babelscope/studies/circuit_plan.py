@@ -19,6 +19,9 @@ ROLES = 6
 SIZES = 14
 """sizes at which faithfulness over heads is taken"""
 
+SHARED = ("patching", "paths", "search", "messages", "experts", "ablation", "faithfulness", "edges")
+"""parts whose work is shared out where workers hold the model: all but behaviour, roles and the lens"""
+
 
 def plan_circuits(
     model: Model,

@@ -5,7 +5,7 @@ P pair · L layer · H head
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 
@@ -15,13 +15,14 @@ from numpy.typing import NDArray
 
 from babelscope.circuits.core.cache import run
 from babelscope.circuits.core.changes import Part
-from babelscope.circuits.core.faithfulness import score
+from babelscope.circuits.core.faithfulness import Scored, score
 from babelscope.circuits.core.metrics import Behaviour as Seen
 from babelscope.circuits.core.nodes import Head
 from babelscope.circuits.core.statistics import correlate
 from babelscope.circuits.heads.ablation import NodeSpace, ablated_answers, matched_random
 from babelscope.circuits.heads.dla import promoted
 from babelscope.models import Model
+from babelscope.models.workers import Tell, over_workers
 from babelscope.proportions import change_of_share
 from babelscope.results.schemas.circuit_edges import Correlated
 from babelscope.results.schemas.circuits import (
@@ -219,6 +220,18 @@ def faithfulness_rows(
     return rows
 
 
+def _nodes_alone(
+    model: Model, asked: tuple[Sequence[Collection[Head]], str]
+) -> Callable[[Sequence[PromptPair], Tell], Scored]:
+    """Work of `over_workers`: the prompts of one language under sets of heads, everything else ablated."""
+
+    def scored(pairs: Sequence[PromptPair], _tell: Tell) -> Scored:
+        space = NodeSpace(model, pairs, asked[1])
+        return score(space, [space.mask(nodes) for nodes in asked[0]])
+
+    return scored
+
+
 def cross_rows(
     model: Model,
     prompts: Mapping[str, Sequence[PromptPair]],
@@ -232,9 +245,8 @@ def cross_rows(
     names = [code for code, heads in circuits.items() if heads]
     drawn = {code: matched_random(model, circuits[code], draws, seed) for code in names}
     every = [nodes for code in names for nodes in (circuits[code], *drawn[code])]
-    for language, pairs in prompts.items():
-        space = NodeSpace(model, pairs, kind)
-        found = score(space, [space.mask(nodes) for nodes in every])
+    units = list(prompts.values())
+    for language, found in zip(prompts, over_workers(model, _nodes_alone, (every, kind), units)):
         values, intervals = found.faithfulness(), found.intervals()
         start = 0
         for code in names:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from babelscope.circuits.core.nodes import Head, check_model
 from babelscope.circuits.heads.roles import Roles, role_scores
 from babelscope.models import Model
 from babelscope.models.batches import token_budget
+from babelscope.models.workers import Tell, over_workers
 from babelscope.results import Run, RunWriter, open_run, run_key
 from babelscope.results.manifest import versions
 from babelscope.results.rows import R, rows_frame, write_rows
@@ -50,7 +51,7 @@ from babelscope.studies.circuit_settings import PRESETS, CircuitsSettings, Promp
 from babelscope.studies.circuit_steps import LanguageSteps, screen_facts
 from babelscope.studies.progress import Progress, silent
 from babelscope.studies.steps import KeptSteps, run_steps
-from babelscope.tasks import task_named
+from babelscope.tasks import PromptPair, task_named
 
 __all__ = ["PRESETS", "CircuitsSettings", "preset", "study_circuits"]
 
@@ -271,15 +272,27 @@ def _write_faithfulness(
     curves: list[HeadFaithfulness] = []
     main = {code: each.main for code, each in prompts.items()}
     with progress("faithfulness", 2 * len(done), "languages") as step:
-        for code, language in done.items():
-            ranking = language.found.ranking()
-            curves += tables.faithfulness_rows(model, code, main[code], ranking, settings.ablation, settings.seed)
-            step(1)
+        units = [(code, main[code], language.found.ranking()) for code, language in done.items()]
+        for rows in over_workers(model, _growing, (settings.ablation, settings.seed), units, step):
+            curves += rows
         crossed = tables.cross_rows(model, main, heads, settings.draws, settings.ablation, settings.seed)
         step(len(done))
     _table(run, HeadFaithfulness, curves)
     _table(run, CrossFaithfulness, crossed)
     return crossed
+
+
+def _growing(
+    model: Model, asked: tuple[str, int]
+) -> Callable[[tuple[str, list[PromptPair], list[Head]], Tell], list[HeadFaithfulness]]:
+    """Work of `over_workers`: more and more heads of one language's ranking."""
+
+    def rows(unit: tuple[str, list[PromptPair], list[Head]], tell: Tell) -> list[HeadFaithfulness]:
+        found = tables.faithfulness_rows(model, *unit, *asked)
+        tell(1)
+        return found
+
+    return rows
 
 
 def _matching(settings: CircuitsSettings, first: Side, second: Side) -> list[MatchedHeads]:

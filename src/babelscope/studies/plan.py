@@ -158,6 +158,20 @@ class StudyPlan:
         whole = PlannedStep("all", passes, tokens, self.seconds, 1.0, self.peak_bytes, self.disk_bytes, "")
         return "\n".join([head, *rows, _row(whole)])
 
+    def with_workers(self, count: int, shared: Sequence[str]) -> str:
+        """What workers make of the time, in a line; `shared`: words by which the steps are told that they share.
+
+        >>> one, two = (PlannedStep(name, 0, 0, 45.0, 0.5, 0, 0, "") for name in ("recording", "regions"))
+        >>> StudyPlan((one, two)).with_workers(3, ("recording",))
+        '3 workers share 50 % of that (recording); the rest stays in this process: about 1:00 in all'
+        """
+        taken = [one for one in self.steps if any(word in one.step for word in shared)]
+        time = sum(one.seconds for one in taken)
+        kinds = ", ".join(word for word in shared if any(word in one.step for one in taken))
+        share = f"{time / self.seconds:.0%}".replace("%", " %") if self.seconds else "0 %"
+        left = clock(self.seconds - time + time / count)
+        return f"{count} workers share {share} of that ({kinds}); the rest stays in this process: about {left} in all"
+
 
 def _row(one: PlannedStep) -> str:
     tokens = f"{one.tokens:,}".replace(",", " ")

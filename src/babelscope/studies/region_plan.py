@@ -15,6 +15,9 @@ from babelscope.studies.plan import WRITING, Probe, StudyPlan, plan_costs, probe
 from babelscope.studies.region_steps import UNDER_EDIT, RegionsStudy
 from babelscope.studies.steps import Cost
 
+SHARED = ("recording", "deactivation table")
+"""steps whose work is shared out where workers hold the model"""
+
 
 def plan_regions(study: RegionsStudy, clock: Callable[[], float] = time.perf_counter) -> StudyPlan:
     """Time, passes and tokens of each step; nothing is written."""

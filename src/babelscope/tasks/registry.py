@@ -369,7 +369,8 @@ def _language(task: Task, code: str) -> str:
     for spelling in (known, base):
         if spelling in task.languages:
             return spelling
-    raise TaskError(f"{task.name} has no language {code!r}; there are {', '.join(task.languages) or 'none'}")
+    hint = f"; {task.name}:FILE.toml brings another" if task.data else ""
+    raise TaskError(f"{task.name} has no language {code!r}; there are {', '.join(task.languages) or 'none'}{hint}")
 
 
 def _encoder(tokenizer: Tokenizer | Encoder, special: bool) -> Encoder:

@@ -15,10 +15,12 @@ from numpy.typing import NDArray
 
 from babelscope.circuits.comparison.overlap import random_circuit, relabelled
 from babelscope.circuits.core.ablation import Ablation
+from babelscope.circuits.core.faithfulness import Scored
 from babelscope.circuits.core.nodes import Embedding, Sender
 from babelscope.circuits.edges.circuit import Circuit, sized_circuit
 from babelscope.circuits.edges.faithfulness import score_circuits
 from babelscope.circuits.heads.labels import CANDIDATE
+from babelscope.models.workers import Tell, over_workers
 from babelscope.results.schemas.circuit_edges import CrossEdges, NodeClass
 from babelscope.results.schemas.circuits import CrossRow
 from babelscope.stats import Interval
@@ -69,8 +71,10 @@ def cross_faithfulness(
     flat = [circuit for name in names for circuit in [circuits[name], *extras[name].values()]]
     labels = [(name, kind) for name in names for kind in ["own", *extras[name]]]
     rows: list[CrossEdges] = []
-    for run_on, pairs in prompts.items():
-        scored = score_circuits(model, pairs, flat, ablation, budget)
+    asked = flat, ablation, budget
+    for (run_on, pairs), scored in zip(
+        prompts.items(), over_workers(model, _scoring, asked, list(prompts.values()), done)
+    ):
         values = dict(zip(labels, scored.intervals(seed=beside.seed)))
         for found_in in names:
             own = values[found_in, "own"]
@@ -83,9 +87,21 @@ def cross_faithfulness(
                 edges=circuits[found_in].size,
                 why="" if scored.defined else "the whole model scores as the empty circuit", prompts=len(pairs),
             ))  # fmt: skip
-        if done:
-            done(len(pairs))
     return rows
+
+
+def _scoring(
+    model: Model, asked: tuple[Sequence[Circuit], Ablation | str, int | None]
+) -> Callable[[Sequence[PromptPair], Tell], Scored]:
+    """Work of `over_workers`: circuits on the prompts of one language."""
+
+    def scored(pairs: Sequence[PromptPair], tell: Tell) -> Scored:
+        circuits, ablation, budget = asked
+        found = score_circuits(model, pairs, circuits, ablation, budget)
+        tell(len(pairs))
+        return found
+
+    return scored
 
 
 def _beside(

@@ -8,30 +8,18 @@ S sender · N row · P patched position · D width
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import groupby
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from babelscope.circuits.core import logit_diff
-from babelscope.circuits.core.batching import END, Rows, batches
-from babelscope.circuits.core.cache import (
-    Direction,
-    Runs,
-    attention_output,
-    first_position,
-    output_changes,
-    record,
-    stream_changes,
-    take,
-)
+from babelscope.circuits.core.batching import END, batches
+from babelscope.circuits.core.cache import Runs, attention_output, first_position, output_changes, stream_changes, take
 from babelscope.circuits.core.effects import Effects
-from babelscope.circuits.core.metrics import Edits
 from babelscope.circuits.core.nodes import (
     FINAL,
     MLP,
@@ -57,35 +45,18 @@ from babelscope.circuits.patching.path_passes import (
     to_the_end,
     without_mlps,
 )
+from babelscope.circuits.patching.swept_batches import Asked, Group, Sweep, SweptBatches, What, groups_of
 from babelscope.errors import InputError, NonFinite
-from babelscope.models.batches import out_of_memory, token_budget
+from babelscope.models.batches import token_budget
 from babelscope.models.hooks import Change, Site
+from babelscope.models.workers import over_workers
 from babelscope.terms import Between
 
 if TYPE_CHECKING:
     from babelscope.models import Model
     from babelscope.tasks import PromptPair
 
-What = Literal["output", "pattern"]
 Done = Callable[[int], None]
-Group = Sequence[Sender]
-T = TypeVar("T")
-Finals = Callable[[Runs, Group], Float[Tensor, "S N A D"] | None]
-
-
-@dataclass(frozen=True)
-class Sweep:
-    """How senders are gone through."""
-
-    direction: Direction = "noising"
-    divergence: bool = False
-    """also KL of the patched from the base run"""
-    budget: int | None = None
-    """tokens at a time [by the device's memory]"""
-    edits: Edits | None = None
-    """heads knocked out meanwhile (for paths to the logits only)"""
-    routing: Routing = "frozen"
-    """of experts as senders: tokens and weights of the base run, or those that each has in the source run"""
 
 
 @torch.no_grad()
@@ -113,32 +84,45 @@ def path_patching(
         raise InputError(f"the final residual is read at END, so a path into it cannot stand at {at}")
     check_receivers(model, receivers)
     sweep = sweep or Sweep()
-    if sweep.edits is not None and FINAL not in receivers:
+    if sweep.without and FINAL not in receivers:
         raise InputError("heads can be knocked out meanwhile only on paths to the logits")
     senders = tuple(heads_of(model) if senders is None else senders)
     to_logits = FINAL in receivers
-
-    def finals(runs: Runs, group: Group) -> Tensor | None:
-        wanted = [receiver for receiver in receivers if reaches(model, group[0], receiver)]
-        if not wanted:
-            return None
-        positions = runs.rows.span(END if to_logits else at, runs.base.ids, runs.source.ids)
-        received = _received(model, runs, group, positions, wanted, mlps, sweep.routing)
-        return received[FINAL] if to_logits else _downstream(model, runs, received, positions)
-
-    def width(runs: Runs, group: Group) -> int:
-        if to_logits:
-            return runs.rows.answer
-        positions = runs.rows.span(at, runs.base.ids, runs.source.ids)
-        return max(positions.shape[1], runs.rows.length - first_position(model, positions))
-
     settings = dict(
         receivers=[str(receiver) for receiver in receivers],
         at=END if to_logits else at,
         mlps=mlps,
         direction=sweep.direction,
     )
-    return _sweep(model, pairs, senders, finals, width, sweep, done, settings, together=to_logits)
+    question = Paths(tuple(receivers), at, mlps, sweep.routing)
+    return _swept(model, Asked(pairs, senders, question, sweep, together=to_logits), done, settings)
+
+
+@dataclass(frozen=True)
+class Paths:
+    """Direct paths into receivers, which are patched together."""
+
+    receivers: tuple[Receiver, ...]
+    at: str | None
+    mlps: Between
+    routing: Routing
+
+    def finals(self, model: Model, runs: Runs, group: Group) -> Float[Tensor, "S N A D"] | None:
+        """Passes C and D."""
+        wanted = [receiver for receiver in self.receivers if reaches(model, group[0], receiver)]
+        if not wanted:
+            return None
+        to_logits = FINAL in self.receivers
+        positions = runs.rows.span(END if to_logits else self.at, runs.base.ids, runs.source.ids)
+        received = _received(model, runs, group, positions, wanted, self.mlps, self.routing)
+        return received[FINAL] if to_logits else _downstream(model, runs, received, positions)
+
+    def width(self, model: Model, runs: Runs) -> int:
+        """The receivers' positions, or all from the first of them on."""
+        if FINAL in self.receivers:
+            return runs.rows.answer
+        positions = runs.rows.span(self.at, runs.base.ids, runs.source.ids)
+        return max(positions.shape[1], runs.rows.length - first_position(model, positions))
 
 
 @torch.no_grad()
@@ -164,14 +148,27 @@ def activation_patching(
     if what == "pattern" and not all(isinstance(sender, Head) for sender in senders):
         raise InputError("only heads have an attention pattern to patch")
 
-    def finals(runs: Runs, group: Group) -> Tensor:
-        return activation_finals(model, runs, group, runs.rows.span(at, runs.base.ids, runs.source.ids), sweep.routing)
-
-    def width(runs: Runs, group: Group) -> int:
-        return runs.rows.length - first_position(model, runs.rows.span(at, runs.base.ids, runs.source.ids))
-
     settings = dict(at=at, what=what, direction=sweep.direction)
-    return _sweep(model, pairs, senders, finals, width, sweep, done, settings, patterns=what == "pattern")
+    return _swept(model, Asked(pairs, senders, Outputs(at, sweep.routing), sweep, what), done, settings)
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Senders' outputs, with all that is downstream recomputed."""
+
+    at: str | None
+    routing: Routing
+
+    def finals(self, model: Model, runs: Runs, group: Group) -> Float[Tensor, "S N A D"]:
+        """To the end from where they are written."""
+        return activation_finals(model, runs, group, self._positions(runs), self.routing)
+
+    def width(self, model: Model, runs: Runs) -> int:
+        """All positions from the first that is patched."""
+        return runs.rows.length - first_position(model, self._positions(runs))
+
+    def _positions(self, runs: Runs) -> Int[Tensor, "N P"]:
+        return runs.rows.span(self.at, runs.base.ids, runs.source.ids)
 
 
 def activation_finals(
@@ -231,11 +228,11 @@ def _received(
 ) -> dict[Receiver, Tensor]:
     """Pass C. Senders of several layers may come together on the way to the final residual only."""
     if mlps == "recomputed":
-        entries = [_entry(model, runs, part, positions, True, routing) for part in _groups(group)]
+        entries = [_entry(model, runs, part, positions, True, routing) for part in groups_of(group)]
         return through_mlps(model, runs, sorted(entries, key=lambda entry: entry.layer), positions, wanted)
     parts = [
         without_mlps(model, runs, _entry(model, runs, part, positions, False, routing), positions, wanted)
-        for part in _groups(group)
+        for part in groups_of(group)
     ]
     return {receiver: torch.cat([part[receiver] for part in parts]) for receiver in wanted}
 
@@ -280,101 +277,30 @@ def _chained(changes: Sequence[Change]) -> Change:
 # -- over all pairs and senders ------------------------------------------------------------------------------------
 
 
-def _sweep(
-    model: Model,
-    pairs: Sequence[PromptPair],
-    senders: tuple[Sender, ...],
-    finals: Finals,
-    width: Callable[[Runs, Group], int],
-    sweep: Sweep,
-    done: Done | None,
-    settings: dict[str, Any],
-    patterns: bool = False,
-    together: bool = False,
-) -> Effects:
-    """Run `finals` on every batch of pairs and group of senders (all of them `together`), and collect the scores."""
+def _swept(model: Model, asked: Asked, done: Done | None, settings: dict[str, Any]) -> Effects:
+    """The sweep's units, by whoever holds the model, put together."""
     check_model(model)
+    pairs, senders, sweep = asked.pairs, asked.senders, asked.sweep
     check_nodes(model, senders)
-    budget, edits = sweep.budget or token_budget(model.device), sweep.edits
     place = {sender: index for index, sender in enumerate(senders)}
-    ordered = [node for group in _groups(senders) for node in group]
     patched = np.zeros((len(senders), len(pairs)))
     kl = np.zeros_like(patched) if sweep.divergence else None
     base, source = np.zeros(len(pairs)), np.zeros(len(pairs))
-    for rows in batches(pairs, budget, model.device):
-        with_mlps = any(isinstance(node, (MLP, Expert)) for node in senders)
-        runs = record(model, rows, sweep.direction, with_mlps, patterns, edits(rows) if edits else None)
-        own, where = _answers(rows, runs.base.final), list(rows.index)
-        unpatched = logit_diff.scores(model, rows, own)[0].cpu().double().numpy()
-        np.add.at(base, where, unpatched)
-        np.add.at(
-            source, where, logit_diff.scores(model, rows, _answers(rows, runs.source.final))[0].cpu().double().numpy()
-        )
-        for group in [ordered] if together else _groups(senders):
-            size = max(1, budget // (len(rows) * max(1, width(runs, group))))
-            for part, final in in_chunks(group, size, lambda part, runs=runs: finals(runs, part), model.device):
-                found = unpatched[None].repeat(len(part), 0)
-                if final is not None:
-                    found = logit_diff.scores(model, rows, final).cpu().double().numpy()
-                    if kl is not None:
-                        _add_divergence(model, rows, own, final, kl, [place[node] for node in part])
-                for node, values in zip(part, found):
-                    np.add.at(patched[place[node]], where, values)
-                if done:
-                    done(len(part) * len(rows))
+    count = sum(1 for _ in batches(pairs, sweep.budget or token_budget(model.device), torch.device("cpu")))
+    units = asked.units(count)
+    for unit, scored in zip(units, over_workers(model, SweptBatches, asked, units, done)):
+        where = list(scored.index)
+        if not unit.start:
+            np.add.at(base, where, scored.base)
+            np.add.at(source, where, scored.source)
+        for node, values in scored.patched:
+            np.add.at(patched[place[node]], where, values)
+        for node, values in scored.divergence:
+            assert kl is not None
+            np.add.at(kl[place[node]], where, values)
     if not np.isfinite(patched).all():
         where, pair = (int(place) for place in np.argwhere(~np.isfinite(patched))[0])
         raise NonFinite(f"{model.id}: patching {senders[where]} gives no number, first for prompt pair {pair + 1}")
     clean, corrupted = (base, source) if sweep.direction == "noising" else (source, base)
     settings = settings | {"layers": model.layers, "heads": model.heads}
     return Effects(senders, patched, clean, corrupted, sweep.direction, kl, settings)
-
-
-def _groups(senders: Sequence[Sender]) -> Iterator[list[Sender]]:
-    """Senders that enter the stream at one place: heads or experts of a layer; one mixer, one MLP, the embedding."""
-
-    def place(node: Sender) -> tuple[int, int]:
-        # an MLP's write enters the next layer
-        return getattr(node, "layer", -1), next(
-            (order for order, kind in ((1, Mixer), (2, MLP), (3, Expert)) if isinstance(node, kind)), 0
-        )
-
-    for _, members in groupby(sorted(senders, key=place), key=place):
-        group = list(members)
-        yield from [group] if isinstance(group[0], (Head, Expert)) else ([node] for node in group)
-
-
-def in_chunks(
-    nodes: Sequence[Sender], size: int, work: Callable[[Group], T], device: torch.device
-) -> Iterator[tuple[Group, T]]:
-    """`work` on at most `size` senders at a time; a chunk that does not fit in memory is halved and done again."""
-    for start in range(0, len(nodes), size):
-        chunk = nodes[start : start + size]
-        try:
-            result = work(chunk)
-        except Exception as error:
-            if not out_of_memory(error) or len(chunk) == 1:
-                raise
-        else:
-            yield chunk, result
-            continue
-        # outside the except block, so that the failed pass and its tensors are gone
-        if device.type == "cuda":
-            torch.cuda.empty_cache()
-        yield from in_chunks(chunk, (len(chunk) + 1) // 2, work, device)
-
-
-def _answers(rows: Rows, final: Float[Tensor, "N T D"]) -> Float[Tensor, "1 N A D"]:
-    return final[None, :, rows.length - rows.answer :]
-
-
-def _add_divergence(
-    model: Model, rows: Rows, own: Tensor, final: Tensor, kl: np.ndarray, places: Sequence[int]
-) -> None:
-    """KL at END, from the target's row of each pair only."""
-    keep = [row for row, sign in enumerate(rows.signs) if sign >= 0]
-    if not keep:
-        return
-    values = logit_diff.divergence(model, own[0, keep, 0], final[:, keep, 0]).cpu().double().numpy()
-    for where, value in zip(places, values):
-        np.add.at(kl[where], [rows.index[row] for row in keep], value)

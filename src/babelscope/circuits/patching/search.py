@@ -16,14 +16,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from babelscope._version import __version__
-from babelscope.circuits.core.ablation import reference
-from babelscope.circuits.core.changes import node_changes
 from babelscope.circuits.core.effects import Effects
 from babelscope.circuits.core.nodes import FINAL, MLP, Head, Receiver, Sender, heads_of, mlps_of, reaches, receivers
 from babelscope.circuits.patching.counterfactual import ANSWER_ROLES, of_pairs_with_a_partner, same_answer
-from babelscope.circuits.patching.methods import Between, Sweep, path_patching
+from babelscope.circuits.patching.methods import Between, path_patching
 from babelscope.circuits.patching.screen import Missed, Screen, missed, path_estimates, screened
 from babelscope.circuits.patching.selection import Growth, Rule, Selection, growth, select
+from babelscope.circuits.patching.swept_batches import Sweep
 from babelscope.errors import InputError
 from babelscope.results.manifest import versions
 from babelscope.tasks.ioi import STEPS as IOI
@@ -338,10 +337,6 @@ class _Work:
         pairs: Sequence[PromptPair],
         senders: Sequence[Sender],
     ) -> Effects:
-        edits = None
-        if gone:
-            mean = reference(self.model, pairs, "mean")
-            edits = lambda rows: node_changes(self.model, mean(rows), gone)  # noqa: E731
         total, so_far = len(senders) * len(pairs), [0]
 
         def done(count: int) -> None:
@@ -350,7 +345,14 @@ class _Work:
                 self.progress(self.step.name + suffix, so_far[0], total)
 
         return path_patching(
-            self.model, pairs, into, senders, self.step.at, self.settings.mlps, done=done, sweep=Sweep(edits=edits)
+            self.model,
+            pairs,
+            into,
+            senders,
+            self.step.at,
+            self.settings.mlps,
+            done=done,
+            sweep=Sweep(without=tuple(gone)),
         )
 
     def _key(

@@ -72,12 +72,13 @@ MEASURES: Mapping[str, Measure] = {
     "perplexity.selectivity_lape": Measure(regions.selectivity_lape, passes=_SWITCHED),
     "perplexity.relevance_gain": Measure(
         regions.relevance_gain,
+        tokens=1024,
         passes="one forward and backward pass over the text, then (1 + 2·languages + languages·draws/8) passes over it",
     ),
     "sweep.alignment": Measure(sweeps.alignment_grows, TRAINING, n=120, passes="one pass a point, and the stories"),
     "sweep.regions": Measure(sweeps.regions_shrink, TRAINING, n=200, passes="one pass a point"),
-    "sweep.scale": Measure(sweeps.scale, SIZES, passes="one pass a model, and the stories"),
-    "sweep.similarity": Measure(residual.similarity_falls, SIZES, passes="one pass a model"),
+    "sweep.scale": Measure(sweeps.scale, SIZES, n=200, passes="one pass a model, and the stories"),
+    "sweep.similarity": Measure(residual.similarity_falls, SIZES, n=120, passes="one pass a model"),
     "alignment.cosine_gap": Measure(residual.cosine_gap),
     "alignment.mexa_accuracy": Measure(residual.mexa_accuracy, passes="one pass over the sentences, and the stories"),
     "latent.english_pivot": Measure(
@@ -101,13 +102,13 @@ MEASURES: Mapping[str, Measure] = {
     ),
     "routing.family_gap": Measure(routing.family_gap, ("pocket:pocket-moe",)),
     "circuits.agreement": Measure(
-        circuits.ioi_shared, n=96, passes="about 20 forward and backward passes over the prompts"
+        circuits.ioi_shared, n=288, passes="about 20 forward and backward passes over the prompts"
     ),
     "circuits.role_match": Measure(
         heads.role_match, APART, n=40, passes="roles of both models, and of as many random ones as draws"
     ),
     "circuits.roles": Measure(
-        heads.negative_movers, APART, n=120, passes="roles of both models, and of six random ones; one pass a prompt"
+        heads.negative_movers, APART, n=200, passes="roles of both models, and of six random ones; one pass a prompt"
     ),
     "circuits.tense_heads": Measure(
         tense.heads_of_tense, n=80, passes="paths of all heads, then one pass over the prompts a set of heads"
@@ -130,7 +131,7 @@ MEASURES: Mapping[str, Measure] = {
         passes="one pass over the sentences, and the stories of each language three times",
     ),
     "steering.arithmetic_gain": Measure(
-        steering.arithmetic_gain, corpus="pocket:heldout?n=120", n=16, passes="about 14 generations of each prompt"
+        steering.arithmetic_gain, corpus="pocket:heldout?n=120", n=64, passes="about 14 generations of each prompt"
     ),
 }
 """name in a claim file → what it measures"""

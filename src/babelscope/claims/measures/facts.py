@@ -7,7 +7,6 @@ Facts are the unit.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 
 import numpy as np
 import torch
@@ -42,7 +41,8 @@ def lost_at_the_end(case: Case) -> list[Part]:
             unread("facts", 0, "facts", f"precondition: there are no facts in {PIVOT}, whose answers are to be known")
         ]
     others = [code for code in facts if code != PIVOT]
-    known = {code: _said(model, facts, code) for code in facts}
+    firsts = _first_tokens(model, facts)
+    known = {code: _said(model, facts, firsts, code) for code in facts}
     parts: list[Part] = []
     for code in others:
         rows = [
@@ -89,7 +89,7 @@ def _exchanged(rows: Sequence[Row], rng: np.random.Generator, turn: int = 0) -> 
 
 @torch.inference_mode()
 def _said(
-    model: Model, facts: Mapping[str, Sequence[Question]], code: str
+    model: Model, facts: Mapping[str, Sequence[Question]], firsts: Mapping[tuple[str, str], int], code: str
 ) -> dict[str, tuple[NDArray[np.bool_], int, bool, str]]:
     """By fact: which objects a middle layer says, the answer's number, whether the last layer says it, the relation."""
     found: dict[str, tuple[NDArray[np.bool_], int, bool, str]] = {}
@@ -99,7 +99,7 @@ def _said(
         if not asked:
             continue
         objects = list(dict.fromkeys(english[one.id] for one in asked))
-        tokens, owner, own = _candidates(model, facts, relation, objects, english, code)
+        tokens, owner, own = _candidates(facts, firsts, relation, objects, english, code)
         hidden = states(model, [one.prompt for one in asked])
         last = len(hidden) - 1
         rows = model.unembedding[tokens]
@@ -115,7 +115,7 @@ def _said(
 
 
 def _candidates(
-    model: Model, facts: Mapping[str, Sequence[Question]], relation: str, objects: list[str],
+    facts: Mapping[str, Sequence[Question]], firsts: Mapping[tuple[str, str], int], relation: str, objects: list[str],
     english: Mapping[str, str], code: str,
 ) -> tuple[list[int], NDArray[np.intp], NDArray[np.bool_]]:  # fmt: skip
     """First tokens of the relation's objects in all languages, whose object each is, and which are of one language.
@@ -128,7 +128,7 @@ def _candidates(
         for one in questions:
             if one.group != relation or one.id not in english or english[one.id] not in objects:
                 continue
-            token = _first_token(model, one.prompt, one.choices[one.label])
+            token = firsts[language, one.id]
             owners.setdefault(token, set()).add(objects.index(english[one.id]))
             if language == code:
                 of_language.add(token)
@@ -137,12 +137,16 @@ def _candidates(
     return tokens, owner, np.array([token in of_language for token in tokens], dtype=bool)
 
 
-@lru_cache(65536)
-def _first_token(model: Model, prompt: str, answer: str) -> int:
-    """The first token by which a prompt with its answer differs from the prompt alone."""
-    alone, whole = model.tokenize([prompt, prompt + answer])
-    place = next((k for k, (a, b) in enumerate(zip(alone, whole)) if a != b), min(len(alone), len(whole) - 1))
-    return int(whole[place])
+def _first_tokens(model: Model, facts: Mapping[str, Sequence[Question]]) -> dict[tuple[str, str], int]:
+    """By language and fact, the first token by which a prompt with its answer differs from the prompt alone."""
+    asked = [(code, one) for code, questions in facts.items() for one in questions]
+    alone = model.tokenize([one.prompt for _, one in asked])
+    whole = model.tokenize([one.prompt + one.choices[one.label] for _, one in asked])
+    found: dict[tuple[str, str], int] = {}
+    for (code, one), before, after in zip(asked, alone, whole):
+        differ = (k for k, (a, b) in enumerate(zip(before, after)) if a != b)
+        found[code, one.id] = int(after[next(differ, min(len(before), len(after) - 1))])
+    return found
 
 
 def _facts(case: Case) -> dict[str, list[Question]]:

@@ -6,8 +6,9 @@ right order (area under the curve) or average precision; the top share of all ne
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
-from itertools import permutations
+from itertools import pairwise, permutations
 
 import numpy as np
 import torch
@@ -46,30 +47,78 @@ CONCEPTS = 40
 
 def few_shared(case: Case) -> list[Part]:
     """Share of a language's neurons (by average precision) that another has too, with its sign turned (`not less`: at
-    most the least effect are shared); and how much more often what is written after prompts of other languages is in
-    the language to whose medians its neurons are set.
+    most the least effect are shared); how much larger the share is that the other half of the sentences finds again;
+    and how much more often what is written after prompts of other languages is in the language to whose medians its
+    neurons are set.
 
-    Control of the second: random neurons of the same layers at their own medians; the largest of the draws. The first
-    needs none: random sets of one in a hundred share less. Sentences, and prompts, are the units.
+    Controls: random neurons of the same layers and number (of the first their share is printed beside: as few are
+    shared by sets that single out nothing, which the second tells apart); of the third at their own medians, the
+    largest of the draws. Sentences, and prompts, are the units.
     """
     model, recording = case.loaded(), case.recorded()
-    regions = localise(recording, "average-precision", share=SHARE)
-    drawn: list[float] = []
+    regions = _singling_out(recording)
     rng = np.random.default_rng(case.seed)
-    for _ in range(DRAWS):
-        picks = rng.integers(0, case.n, case.n)
-        drawn.append(-_shared(localise(of_items(recording, picks), "average-precision", share=SHARE)))
-    low, high = spread_ends(-_shared(regions), drawn, case.n, 2)
-    if np.isnan(low):  # nothing is shared in any draw: a share of all sentences may be others, at worst all shared
-        low, high = -_shared(regions) - (1 - 0.0125 ** (1 / case.n)), 0.0
-    overlap = Part("overlap", -_shared(regions), low, high, case.n, "sentences")
-    return [overlap, _written(model, regions, case)]
+    whole = [_singling_out(of_items(recording, rng.integers(0, case.n, case.n))) for _ in range(DRAWS)]
+    order = rng.permutation(case.n)
+    halves = order[: case.n // 2], order[case.n // 2 :]
+    first, second = (_singling_out(of_items(recording, half)) for half in halves)
+    again = [
+        found_again(*(_singling_out(of_items(recording, rng.choice(half, len(half)))) for half in halves))
+        for _ in range(DRAWS)
+    ]
+    random = [_random_sets(regions, model.widths, case.seed + draw) for draw in range(case.draws)]
+    by_chance = [-_shared(one) for one in random]
+    found_by_chance = [found_again(one, other) for one, other in pairwise(random)] or [float("nan")]
+    return [
+        _of_sets("overlap", -_shared(regions), [-_shared(one) for one in whole], by_chance, (-1.0, 0.0), case),
+        _of_sets("own half", found_again(first, second), again, found_by_chance, (-1.0, 1.0), case),
+        _written(model, regions, case),
+    ]
+
+
+PARTS = 3
+
+
+def _of_sets(
+    name: str, estimate: float, drawn: Sequence[float], null: Sequence[float], within: tuple[float, float], case: Case
+) -> Part:
+    """A share with its interval over resampled sentences. Where it is the same in every draw, a share of all sentences
+    may be others, at worst at a bound."""
+    low, high = spread_ends(estimate, drawn, case.n, PARTS)
+    if np.isnan(low):
+        others = 1 - (0.025 / PARTS) ** (1 / case.n)
+        low, high = estimate - others * (estimate - within[0]), estimate + others * (within[1] - estimate)
+    return Part(name, estimate, low, high, case.n, "sentences", float(np.quantile(null, 0.975)))
+
+
+def _singling_out(recording: Recording) -> RegionSet:
+    return localise(recording, "average-precision", share=SHARE)
+
+
+def _random_sets(regions: RegionSet, widths: Sequence[int], seed: int) -> RegionSet:
+    """As many random neurons of each layer as each language has."""
+    drawn = {
+        code: random_region_by_layer(sizes, widths, seed * len(regions.masks) + place)
+        for place, (code, sizes) in enumerate(regions.by_layer().items())
+    }
+    return replace(regions, masks=drawn)
 
 
 def _shared(regions: RegionSet) -> float:
     """Mean over ordered pairs of languages of the share of one's neurons that are the other's too."""
     masks = [regions[code] for code in regions.languages]
-    return float(np.mean([float((a & b).sum()) / float(a.sum()) for a, b in permutations(masks, 2)]))
+    return float(np.mean([_in_common(a, b) for a, b in permutations(masks, 2)]))
+
+
+def found_again(first: RegionSet, second: RegionSet) -> float:
+    """Mean share of a language's neurons that a second set gives it too, minus the mean share given to others."""
+    codes = first.languages
+    own = np.mean([_in_common(first[code], second[code]) for code in codes])
+    return float(own - np.mean([_in_common(first[a], second[b]) for a, b in permutations(codes, 2)]))
+
+
+def _in_common(mask: Tensor, other: Tensor) -> float:
+    return float((mask & other).sum()) / float(mask.sum())
 
 
 def _written(model: Model, regions: RegionSet, case: Case) -> Part:
@@ -101,7 +150,7 @@ def _written(model: Model, regions: RegionSet, case: Case) -> Part:
         return np.array(found)
 
     control = max(float(gains(draw).mean()) for draw in range(RANDOM))
-    return mean_part(name, gains(-1), "prompts", 2, control, (-1.0, 1.0))
+    return mean_part(name, gains(-1), "prompts", PARTS, control, (-1.0, 1.0))
 
 
 def _beginnings(model: Model, case: Case, code: str) -> Tensor:

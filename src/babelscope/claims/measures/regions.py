@@ -44,17 +44,18 @@ def lrds(case: Case) -> list[Part]:
     """LRDS of the whole model; control: language labels permuted within sentences."""
     recording = case.recorded()
     null = nulls.label_null(similarity.gram(recording), case.draws, case.seed)
-    return [_score_part("LRDS", recording, null, case)]
+    return [score_part("LRDS", recording, null, case)]
 
 
 def sads(case: Case) -> list[Part]:
     """SADS of the whole model; control: sentence ids permuted within languages."""
     recording = case.recorded()
     null = nulls.sentence_null(similarity.gram(recording), case.draws, case.seed)
-    return [_score_part("SADS", recording, null, case)]
+    return [score_part("SADS", recording, null, case)]
 
 
-def _score_part(name: str, recording: Recording, null: similarity.Means, case: Case) -> Part:
+def score_part(name: str, recording: Recording, null: similarity.Means, case: Case) -> Part:
+    """LRDS or SADS of a recording with its interval over sentences and the 97.5 % point of its null."""
     observed = similarity.whole_means(recording)
     drawn = similarity.bootstrap_means(similarity.gram(recording), case.bootstrap, case.seed)
     low, high = ends(score_of(drawn, name).tolist(), 1)
@@ -210,25 +211,36 @@ def relevance_gain(case: Case) -> list[Part]:
     Relevance is gradient × activation on sentences that are not evaluated on. Control: random sets in the place of the
     relevant ones. Twin: relevance taken for the next language.
     """
-    model = case.loaded()
-    recording = replace(case, twin="").recorded(activity=True)
-    rivals = localise(recording, "lape", share=LAPE_SHARE)
+    model, (rivals, windows, others, bars) = case.loaded(), _rivals(replace(case, twin=""))
     chosen = relevant_regions(relevances(model, _windows(model, case.corpus, case)), rivals.by_layer())
     if case.twin:
         chosen = _next_language(chosen)
+    return [
+        _selective_part(code, _losses(model, windows, chosen[code]), others[code], bars[code])
+        for code in rivals.languages
+    ]
+
+
+@lru_cache(1)
+def _rivals(
+    case: Case,
+) -> tuple[masks.RegionSet, Mapping[str, Windows], Mapping[str, Mapping[str, Loss]], Mapping[str, float]]:
+    """LAPE's neurons, the text, its losses without them, and the bar by language; claim and twin share them."""
+    model = case.loaded()
+    rivals = localise(case.recorded(activity=True), "lape", share=LAPE_SHARE)
     windows = _windows(model, case.texts, case)
-    parts: list[Part] = []
-    for code in recording.languages:
-        other = _losses(model, windows, rivals[code])
+    others: dict[str, Mapping[str, Loss]] = {}
+    bars: dict[str, float] = {}
+    for code in rivals.languages:
+        others[code] = _losses(model, windows, rivals[code])
         controls = [
             masks.random_region_by_layer(rivals.by_layer()[code], model.widths, case.seed + draw)
             for draw in range(max(5, case.draws // 8))
         ]
         # what both sets add to the same documents is compared: the text as it is falls out
-        null = [_selective_part(code, _losses(model, windows, mask), other).estimate for mask in controls]
-        bar = float(np.quantile(null, 0.975))
-        parts.append(_selective_part(code, _losses(model, windows, chosen[code]), other, bar))
-    return parts
+        null = [_selective_part(code, _losses(model, windows, mask), others[code]).estimate for mask in controls]
+        bars[code] = float(np.quantile(null, 0.975))
+    return rivals, windows, others, bars
 
 
 def _next_language(regions: masks.RegionSet) -> masks.RegionSet:
