@@ -87,7 +87,7 @@ def _told(error: BaseException) -> int:
         _discard(sys.stdout)
         return 0
     if _is_usage(error):
-        text = _missing(error) or " ".join(str(error).split())
+        text = _missing(error) or _left_over(error) or " ".join(str(error).split())
         _say(f"error: {text[:1].lower()}{text[1:].rstrip('.')}" if text else f"error: {type(error).__name__}")
         return 2
     if _is_memory(error) or (not isinstance(error, OSError) and _starved()):
@@ -125,6 +125,15 @@ def _missing(error: BaseException) -> str:
     name = argument.name if argument.field_info.is_keyword_only else argument.name.lstrip("-").upper()
     words = " ".join(("babelscope", *(getattr(error, "command_chain", None) or ())))
     return f"{words}: {name} is missing; see {words} --help"
+
+
+def _left_over(error: BaseException) -> str:
+    """The arguments that nothing takes, by name; empty for any other misuse."""
+    left = getattr(error, "unused_tokens", None)
+    if type(error).__name__ != "UnusedCliTokensError" or not left:
+        return ""
+    words = " ".join(("babelscope", *(getattr(error, "command_chain", None) or ())))
+    return f"{words}: nothing takes {' '.join(map(repr, left))}; see {words} --help"
 
 
 def _keyword(error: BaseException) -> str | None:

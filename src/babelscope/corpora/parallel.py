@@ -135,7 +135,10 @@ class ParallelCorpus:
         if n < 1:
             raise CorpusError(f"{self.spec}: cannot sample {n} sentences; ask for at least one")
         if n > len(self):
-            raise CorpusError(f"{self.spec}: {n} sentences are asked for, but only {len(self)} are in all languages")
+            raise CorpusError(
+                f"{self.spec}: {n} sentences are asked for, but only {len(self)} are in all languages; ask for fewer, "
+                f"such as samples={len(self)}"
+            )
         drawn = set(self._shuffled(f"sample {seed}")[:n])
         return self.select(sentence_id for sentence_id in self.ids if sentence_id in drawn)
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import cast
 
-from babelscope.corpora.files import decode, files_in, first_line, listed, read_bytes, shown, split_lines
+from babelscope.corpora.files import decode, decode_lines, files_in, first_line, listed, read_bytes, shown, split_lines
 from babelscope.corpora.folders import plainly_named
 from babelscope.corpora.long_table import LANGUAGE, LONG_OPTIONS, is_long, language_files, source_of_long_tables
 from babelscope.corpora.packed import matching, plain_path
@@ -88,7 +88,7 @@ def parse_table(content: bytes, kind: str, where: str | Path) -> Table:
     elif kind == "json":
         table = _json_array(decode(content, where), str(where))
     else:
-        text = decode(content, where)
+        text = decode_lines(content, where)
         quoted = {"csv": ",", QUOTED: "\t"}
         rows = _csv_rows(text, str(where), quoted[kind]) if kind in quoted else _tsv_rows(text)
         table = _fields(rows, str(where))

@@ -24,6 +24,9 @@ TOKENS = (1024, 2048)
 DESCENT = (2, 4)
 """steps of a rehearsed descent"""
 
+SHARED = ("logit lens", "tuned lens,", "patching", "residual alignment")
+"""steps that workers do at once, each pair and kind of lens by itself; a tuned lens is fitted before"""
+
 
 def plan_latent(
     model: Model,
