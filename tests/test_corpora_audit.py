@@ -42,11 +42,11 @@ def test_what_was_planted_is_found(folder):
     assert (english.lines, english.missing, english.dropped, english.ratio) == (40, 0, 1, 1.0)
     assert (chinese.missing, chinese.empty, chinese.duplicates, chinese.dropped) == (1, 1, 1, 0)
     assert report.problems == [
-        "ru: 1 lines of unusual length (21)",
-        "ru: 1 lines not mostly in Cyrl (5)",
-        "zh: 1 ids missing (10)",
-        "zh: 1 empty lines (10)",
-        "zh: 1 repeated lines (11)",
+        "ru: 1 line of unusual length (21)",
+        "ru: 1 line not mostly in Cyrl (5)",
+        "zh: 1 id missing (10)",
+        "zh: 1 empty line (10)",
+        "zh: 1 repeated line (11)",
     ]
 
 
@@ -97,8 +97,8 @@ def test_the_command_shows_and_writes(folder, tmp_path):
     result = run("audit", f"lines:{folder}", "--languages", "en,ru,zh", "--out", tmp_path / "new" / "findings")
     assert result.exit_code == 0, result.output
     assert "39 ids with text in all languages" in result.output
-    assert "- zh: 1 empty lines (10)" in result.output
-    assert all(word in result.output for word in ("missing", "repeated", "ratio", "script", "ru  "))
+    assert "- zh: 1 empty line (10)" in result.output
+    assert all(word in result.output for word in ("missing", "twice", "ratio", "script", "ru  "))
     written = (tmp_path / "new" / "findings" / "script.csv").read_text()
     assert written.startswith("language,id,detail\nru,5,Latn 100%: never translated")
 

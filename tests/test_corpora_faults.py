@@ -65,7 +65,7 @@ def test_bug_b9_lines_shifted_against_each_other_are_found_where_they_begin():
 def test_bug_b9_untranslated_lines_and_one_language():
     line = "This whole sentence was never translated."
     report = audit(ParallelCorpus.from_texts({"en": [line, "a"], "fr": [line, "a"]}))
-    assert "fr: 1 texts that are the same in another language (1)" in report.problems
+    assert "fr: 1 text equal to those in another language (1)" in report.problems
     assert report.languages[1].faults == 1
     assert len(report.tables()["untranslated"]) == 1
     assert "one language only" in audit(ParallelCorpus.from_texts({"en": ["a cat"]})).problems[0]

@@ -113,7 +113,7 @@ def test_above_two_random_sets_is_no_effect():
     row = replace(kept("en", "zh", 0.9, 0.8, 1.0), sets=2)
     (found,) = circuits.shared([row])
     assert found.kind == "undecided"
-    assert "2 sets, all that there are" in found.text
+    assert "2 sets; 19 or more could decide" in found.text
 
 
 def test_few_prompts_say_what_they_cannot_find():

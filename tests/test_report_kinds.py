@@ -111,7 +111,7 @@ def test_a_table_for_readers():
     assert shown.same == "Task: ioi; Empty: –"
     assert [one.kind for one in shown.columns] == ["text", "number", "number", "text", "words"]
     without = shown_table(Table("t", "T", "", frame.drop(columns="why")), {"en"})
-    assert without.same == "Task ioi"
+    assert without.same == "Task: ioi"
 
 
 @pytest.fixture(scope="module")

@@ -83,11 +83,12 @@ def test_success_stands_beside_repetition_and_damage(tmp_path):
     table = figure_of(html, "steering-outcome")
     assert '<td class="number">0.9</td>' in table
     assert '<td class="number">0.8</td>' in table
-    assert '<td class="number">0.2 (0.1 to 0.3)</td>' in table
-    assert "The same in every row: From English; To French; n 6." in table
+    assert '<td class="number">0.20 (0.10 to 0.30)</td>' in table
+    assert "In every row the same: From: English; To: French; n: 6." in table
     assert 'title="negative log-likelihood with minus without the edit (ΔNLL); in brackets its 95 %' in table
-    success, repeat = data_of(html, "steering-success")["variants"][0]["figure"]["data"]
+    success, repeat, random = data_of(html, "steering-success")["variants"][0]["figure"]["data"]
     assert (success["y"], repeat["y"], repeat["name"]) == ([0.0, 0.9], [None, 0.8], "repeating answers")
+    assert random["name"] == "random"  # the grey strip has its words in the legend
     assert success["error_y"]["array"] == [pytest.approx(0.2), None]
     assert "error_y" not in repeat
     french, english = data_of(html, "steering-damage")["variants"][0]["figure"]["data"]

@@ -34,6 +34,7 @@ from babelscope.app.page import (
 from babelscope.app.session import Loading, Session, open_for_viewing
 from babelscope.app.work import NEW_TOKENS_LIMIT, SENTENCES_LIMIT, TEXT_LIMIT
 from babelscope.errors import InputError
+from babelscope.languages import english_name
 
 
 def make_interface(
@@ -149,7 +150,7 @@ def _regions(page: Page) -> Callable[[Any], Any]:
         with page.jobs.begin(request, progress) as work:
             found = switches.switch_off(page.session, prompt, off, tokens, work)
         return side_by_side(
-            ["With all neurons", f"With the regions off: {', '.join(off)}"],
+            ["With all neurons", f"With the regions off: {', '.join(map(english_name, off))}"],
             [found.before.text, found.after.text],
             [guess(found.before), f"{guess(found.after)}; {found.neurons} neurons off"],
         )

@@ -290,5 +290,6 @@ def guess(written: switches.Continuation) -> str:
     """
     if not written.text.strip():
         return "writes nothing: the model ends the text here"
-    told = f"{written.language} ({written.probability:.0%})" if written.language else "a language that cannot be told"
-    return f"looks like {told}"
+    if not written.language:
+        return "looks like a language that cannot be told"
+    return f"looks like {english_name(written.language)} ({100 * written.probability:.0f} %)"

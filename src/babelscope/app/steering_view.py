@@ -11,6 +11,7 @@ from babelscope.app.markup import side_by_side
 from babelscope.app.page import ANY, PROGRESS, QUEUE, Page, button, guess, html_field, text_field, told
 from babelscope.app.work import NEW_TOKENS_LIMIT
 from babelscope.errors import InputError
+from babelscope.languages import english_name
 
 
 def lay_out(page: Page) -> None:
@@ -58,7 +59,7 @@ def lay_out(page: Page) -> None:
         with page.jobs.begin(request, progress) as work:
             found = steered.steer(page.session, prompt, source, target, int(layer or 0), float(alpha), tokens, work)
         return side_by_side(
-            ["As it is", f"Steered from {source} to {target}, strength {alpha:g}"],
+            ["As it is", f"Steered from {english_name(source)} to {english_name(target)}, strength {alpha:g}"],
             [found.before.text, found.after.text],
             [
                 guess(found.before),

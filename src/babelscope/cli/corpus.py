@@ -76,14 +76,14 @@ def _print(report: Audit) -> None:
     from rich.table import Table
 
     print(f"{report.spec}: {report.common} ids with text in all languages")
-    table = Table(box=box.SIMPLE, padding=(0, 1), pad_edge=False, collapse_padding=True)
+    table = Table(box=box.SIMPLE, padding=(0, 1, 0, 0), pad_edge=False, collapse_padding=True)
     table.add_column("", no_wrap=True)
     for column in (
         "lines",
         "missing",
         "dropped",
         "empty",
-        "repeated",
+        "twice",
         "chars",
         "ratio",
         "odd\nlength",

@@ -48,6 +48,7 @@ def regions(
     from babelscope.cli.options import load, refuse_existing
     from babelscope.cli.show import show_run
     from babelscope.corpora import load_corpus
+    from babelscope.corpora.spec import parse_spec
     from babelscope.studies.progress import shown
     from babelscope.studies.region_plan import SHARED, plan_regions
     from babelscope.studies.regions import regions_study, study_regions
@@ -55,6 +56,8 @@ def regions(
     if not planned.plan:
         refuse_existing(place.out, place.overwrite)
     # text first: it is read in seconds, and its faults should not wait for a model
+    if settings.texts is not None:
+        parse_spec(settings.texts)  # what is no spec is said before the model is loaded
     parallel = load_corpus(settings.corpus, settings.languages)
     for line in parallel.notes:
         note(f"note: {line}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -96,7 +97,8 @@ class Audit:
                     ids = [
                         finding.id for finding in self.findings if (finding.kind, finding.language) == (kind, row.code)
                     ]
-                    said.append(f"{row.code}: {count} {what} ({', '.join(ids[:3])}{', …' if len(ids) > 3 else ''})")
+                    named = what if count > 1 else re.sub(r"\b(line|id|text)s\b", r"\1", what, count=1)
+                    said.append(f"{row.code}: {count} {named} ({', '.join(ids[:3])}{', …' if len(ids) > 3 else ''})")
             if row.zawgyi > 0.1:
                 said.append(
                     f"{row.code}: {row.zawgyi:.0%} of the lines look like the Zawgyi encoding; convert to Unicode"

@@ -14,8 +14,8 @@ FAULTS = {
     "invisible": "texts with invisible or control characters",
     "encoding": "texts with a damaged encoding",
     "markup": "texts with markup left in",
-    "untranslated": "texts that are the same in another language",
-    "shifted": "blocks of lines that fit better shifted",
+    "untranslated": "texts equal to those in another language",
+    "shifted": "blocks of lines that would fit better shifted",
 }
 """kind of finding → what it is"""
 BLOCK, OFFSETS, APART = 60, 5, 4.0

@@ -24,6 +24,7 @@ from babelscope.figures.register import View, figure
 from babelscope.figures.spec import NAN, Axis, Bars, Cells, Code, Figure, Label, Line, Panel, Rule
 from babelscope.results import Run
 from babelscope.results.schemas.regions import Dose, Perplexity, Selectivity
+from babelscope.wording import decimals
 
 CONTROLS = ("random", "random-layer")
 BASE = "base"
@@ -151,14 +152,14 @@ def _panel(grid: PerplexityGrid, title: str, data: pd.DataFrame | None) -> Panel
 def cell(value: float, digits: int = 0) -> str:
     """A percentage as short as it is still readable.
 
-    >>> cell(4.2), cell(0.31), cell(27093.0)
-    ('4.2', '0.3', '27k')
+    >>> cell(4.2), cell(-0.31), cell(-0.01), cell(27093.0)
+    ('4.2', '−0.3', '0.0', '27k')
     """
     if isnan(value):
         return "–"
     if abs(value) >= 10_000:
         return f"{value / 1000:.0f}k"
-    return f"{value:.{digits}f}" if abs(value) >= 10 else f"{value:.1f}"
+    return decimals(value, digits if abs(value) >= 10 else 1)
 
 
 @figure("regions", "table:selectivity")
@@ -184,7 +185,7 @@ def selectivity(run: Run) -> Figure:
         f"nats per token ({len(rows)} regions). {interval_words(low, high, reasons)}{beside} Zero: the region serves "
         "no language in particular."
     )
-    panel = Panel(tuple(marks), languages_axis(languages), Axis("own ΔNLL − others', nats a token"),
+    panel = Panel(tuple(marks), languages_axis(languages), Axis("ΔNLL, own − others, nats"),
                   data=run.table("selectivity"))  # fmt: skip
     return Figure("Selectivity", caption, (panel,), about=run.model_name, height=320)
 

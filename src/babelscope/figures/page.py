@@ -254,10 +254,13 @@ def _(mark: Bars, panel: Panel, layout: Plot) -> list[Plot]:
     tones: object = [colour(place) for place in mark.colours] if mark.colours else colour(mark.colour)
     pattern = "" if mark.colours else PATTERNS[order % len(PATTERNS)]
     count = len(mark.heights)
+    alone = bool(mark.colours) and not any(isinstance(one, Bars) and one is not mark for one in panel.marks)
     trace: Plot = {
         "type": "bar", "x": list(range(count)), "y": _nothing(mark.heights), "name": text(mark.name),
         "marker": {"color": tones, "pattern": {"shape": pattern}}, **_error(mark.whiskers(), count),
     }  # fmt: skip
+    if alone:
+        trace["showlegend"] = False  # the colours are those of the places, which have names
     if mark.texts:
         trace |= {"hovertext": [text(one) for one in mark.texts]}
     return [trace]

@@ -69,7 +69,8 @@ def layer_curves(run: Run) -> Figure:
     panels: list[Panel] = []
     banded = False
     for title, names, y in (
-        ("LRDS and SADS", CURVES, "score"), ("the means they are made of", PARTS, "mean cosine similarity")
+        *((name.upper(), {name: told}, "cosine similarity") for name, told in CURVES.items()),
+        ("the means they are made of", PARTS, "mean cosine similarity"),
     ):  # fmt: skip
         lines: list[Line] = []
         tables: list[pd.DataFrame] = []
@@ -100,7 +101,8 @@ def layer_curves(run: Run) -> Figure:
 
 def _metrics(run: Run) -> list[View]:
     names = dict.fromkeys(row.metric for row in _shown_alignment(run))
-    return [View("all, means", {}), *(View(metric_title(name), {"metric": name}) for name in names)]
+    # one at a time with its interval first: twelve curves of unlike size on one axis show only which is largest
+    return [*(View(metric_title(name), {"metric": name}) for name in names), View("all, means", {})]
 
 
 def _shown_alignment(run: Run) -> list[Alignment]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from babelscope.findings.sentence import Estimate, Finding, count, named
 from babelscope.results import Run
-from babelscope.wording import decimals
+from babelscope.wording import decimals, short_name
 
 NAN = float("nan")
 CHANCE = 0.5
@@ -50,16 +50,19 @@ class Transfer:
 def circuit_findings(run: Run) -> list[Finding]:
     """All sentences that a circuits run gives, a set for each model that it holds."""
     task = str(run.manifest.get("task") or "task")
-    found = [behaviour(rows, task) for rows in _behaviour(run)]
+    found = [behaviour(rows, task, model) for model, rows in _behaviour(run)]
     transfers = list(_transfers(run))
     return [*found, *shared(transfers), *own(transfers), *power(patched_prompts(run)), *screen(run)]
 
 
-def behaviour(rows: Sequence[Behaviour], task: str) -> Finding:
-    """Whether the model does the task at all: without that, no circuit means anything."""
+def behaviour(rows: Sequence[Behaviour], task: str, model: str = "") -> Finding:
+    """Whether the model does the task at all: without that, no circuit means anything; `model`: one of two."""
+    who = model or "The model"
     figure = "behaviour"
     if not rows:
-        return Finding("not measured", f"Whether the model does the task ({task}) was not measured.", figure)
+        return Finding(
+            "not measured", f"Whether {model or 'the model'} does the task ({task}) was not measured.", figure
+        )
     told = "; ".join(
         f"{named([row.language])}{f', {row.stratum}' if row.stratum else ''} {decimals(100 * row.accuracy.value, 0)} % "
         f"({decimals(100 * row.accuracy.low, 0)} to {decimals(100 * row.accuracy.high, 0)}; n = {row.n})"
@@ -67,10 +70,10 @@ def behaviour(rows: Sequence[Behaviour], task: str) -> Finding:
     )
     failing = [row for row in rows if not row.accuracy.low > CHANCE]
     if not failing:
-        return Finding("effect", f"The model does the task ({task}) better than chance everywhere: {told}.", figure)
+        return Finding("effect", f"{who} does the task ({task}) better than chance everywhere: {told}.", figure)
     if len(failing) == len(rows):
-        return Finding("none", f"The model does not do the task ({task}) better than chance: {told}.", figure)
-    return Finding("undecided", f"The model does the task ({task}) better than chance in part only: {told}.", figure)
+        return Finding("none", f"{who} does not do the task ({task}) better than chance: {told}.", figure)
+    return Finding("undecided", f"{who} does the task ({task}) better than chance in part only: {told}.", figure)
 
 
 def shared(rows: Sequence[Transfer]) -> Iterator[Finding]:
@@ -159,22 +162,27 @@ def _percent(estimate: Estimate) -> str:
     return f"{decimals(100 * estimate.value, 0)} %{ends}"
 
 
-def _behaviour(run: Run) -> Iterator[list[Behaviour]]:
+def _behaviour(run: Run) -> Iterator[tuple[str, list[Behaviour]]]:
+    """The rows of each model; its name where there are two."""
     table = run.table("behaviour") if "behaviour" in run.tables else None
     if table is None:
-        yield []
+        yield "", []
         return
     groups = table.groupby("model", sort=False) if "model" in table else [("", table)]
-    for _, rows in groups:
-        yield [
-            Behaviour(
-                str(row["language"]),
-                str(row.get("stratum") or ""),
-                Estimate(float(row["accuracy"]), float(row.get("low", NAN)), float(row.get("high", NAN))),
-                int(row.get("n", 0)),
-            )
-            for row in _records(rows)
-        ]
+    several = "model" in table and table["model"].nunique() > 1
+    for model, rows in groups:
+        yield (
+            short_name(str(model)) if several else "",
+            [
+                Behaviour(
+                    str(row["language"]),
+                    str(row.get("stratum") or ""),
+                    Estimate(float(row["accuracy"]), float(row.get("low", NAN)), float(row.get("high", NAN))),
+                    int(row.get("n", 0)),
+                )
+                for row in _records(rows)
+            ],
+        )
 
 
 def _transfers(run: Run) -> Iterator[Transfer]:

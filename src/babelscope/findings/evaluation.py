@@ -62,12 +62,15 @@ def _changed(task: str, rows: Sequence[Answered], whole: Sequence[Answered]) -> 
             f"With {what}, {_said(after)} of the answers in {named([code])} are right instead of {_said(before[code])} "
             f"({task})"
         )
-        beside = f"; with random ones {percent_range([100 * value for value in drawn])} ({count(len(drawn), 'draw')})"
+        beside = "; without random controls"
+        if drawn:
+            random = percent_range([100 * value for value in drawn])
+            beside = f"; with random ones {random} ({count(len(drawn), 'draw')})"
         apart = after.high < before[code].low or after.low > before[code].high
         outside = bool(drawn) and not min(drawn) <= after.accuracy <= max(drawn)
         kind = "effect" if apart and outside else "undecided"
         reason = "" if apart else "; the intervals meet"
-        yield Finding(kind, f"{text}{beside if drawn else '; without random controls'}{reason}.", FIGURE)
+        yield Finding(kind, f"{text}{beside}{reason}.", FIGURE)
 
 
 def _said(row: Answered) -> str:

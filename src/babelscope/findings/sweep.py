@@ -43,9 +43,9 @@ def _changes(done: Sequence[SweepPoint], measure: str) -> Iterator[Finding]:
         name, digits = MEASURES[measure]
         before, after = _estimate(ranked[0], measure), _estimate(ranked[-1], measure)
         kind = change(before, after)
-        verb = {"effect": "rises" if after.value > before.value else "falls", "none": "changes little"}
+        verb = "may have changed" if kind != "effect" else "rises" if after.value > before.value else "falls"
         first, last = (_label(point, along) for point in (ranked[0], ranked[-1]))
-        what = f"From {first} to {last}, {name} {verb.get(kind, 'may have changed')}"
+        what = f"From {first} to {last}, {name} {verb}"
         said = f"{before.said(digits)} to {after.said(digits)}, {count(len(ranked), 'point')}"
         yield Finding(kind, f"{what}: {said} ({name_of_series}).", "training-curves" if along else "scale-curves")
 

@@ -49,6 +49,7 @@ _EXPERTS = table(
 
 def circuits_sections(run: Run) -> list[Section]:
     """Those sections that the run holds anything of."""
+    pairs = [chart("head_scatter")] if len(run.languages) > 1 else []
     sections = [
         Section("Behaviour", gather(run, chart("behaviour"))),
         Section(
@@ -58,8 +59,7 @@ def circuits_sections(run: Run) -> list[Section]:
         ),
         Section(
             "Heads",
-            gather(run, chart("head_heatmap"), chart("head_scatter"), chart("attention_between_roles"),
-                   chart("ffn_curves"), _EXPERTS),
+            gather(run, chart("head_heatmap"), *pairs, chart("attention_between_roles"), chart("ffn_curves"), _EXPERTS),
         ),
         Section("Across languages", gather(run, chart("cross_language"), ("Classes", _classes))),
         Section(

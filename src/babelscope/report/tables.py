@@ -50,10 +50,18 @@ class ShownTable:
     rows: int
     left_out: int
 
+    @property
+    def long(self) -> bool:
+        """Whether cells hold sentences: on a phone each row stands as a list."""
+        sentences = [cell for column in self.columns if column.kind == "sentence" for cell in column.cells]
+        return max(map(len, sentences), default=0) > _WORDY
+
 
 def shown_table(block: Table, languages: Collection[str], say: Callable[[str], str] = str) -> ShownTable:
     """The first rows of a table; `languages`: codes that are written as names; `say`: how headings are put."""
     frame = block.frame
+    if "language" in frame:  # of a second model too; two letters are never `all`, `mean` or `others`
+        languages = {*languages, *(str(code) for code in frame["language"].tolist() if len(str(code)) == 2)}
     owners = interval_columns([str(name) for name in frame.columns])
     ends = {end for pair in owners.values() for end in pair}
     names = [str(name) for name in frame.columns if str(name) not in ends]

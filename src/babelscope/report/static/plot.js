@@ -16,15 +16,19 @@ const plotLayout = (layout, height) => {
 const level = (bar) => ({ ...bar, orientation: "h", x: 0.5, xanchor: "center", y: 1.02, yanchor: "bottom", len: 1, thickness: 10, title: { ...bar.title, side: "top" } });
 const narrowed = (trace) => trace.colorbar ? { ...trace, colorbar: level(trace.colorbar) }
   : trace.marker?.colorbar ? { ...trace, marker: { ...trace.marker, colorbar: level(trace.marker.colorbar) } } : trace;
+// More than four names under one another, where side by side they would be left out.
+const upright = (layout) => Object.fromEntries(Object.entries(layout).map(([key, axis]) =>
+  [key, /^xaxis\d*$/.test(key) && axis.ticktext?.length > 4 ? { ...axis, tickangle: -90 } : axis]));
 const drawPlot = (block, data) => {
   const place = block.querySelector(".canvas"), height = Number(place.dataset.height);
   const select = block.querySelector(".choose");
   const chosen = () => data.variants[select ? Number(select.value) : 0];
   const draw = () => {
     const { figure } = chosen(), ink = theme.colour("ink");
+    const narrow = place.clientWidth < 480;
     const traces = figure.data.map((trace) => trace.error_y ? { ...trace, error_y: { ...trace.error_y, color: ink } } : trace)
-      .map((trace) => place.clientWidth < 480 ? narrowed(trace) : trace);
-    return Plotly.react(place, traces, plotLayout(figure.layout, height), { displayModeBar: false, responsive: true });
+      .map((trace) => narrow ? narrowed(trace) : trace);
+    return Plotly.react(place, traces, plotLayout(narrow ? upright(figure.layout) : figure.layout, height), { displayModeBar: false, responsive: true });
   };
   const drawn = draw();
   select?.addEventListener("change", draw);
