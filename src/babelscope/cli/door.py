@@ -15,7 +15,7 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Callable, Generator
-from typing import Any, TextIO, cast
+from typing import TextIO, cast
 
 from babelscope.cli.stopping import Stop
 from babelscope.errors import BabelscopeError
@@ -206,11 +206,13 @@ def _clean_print() -> Generator[None]:
     """What verbs print holds texts of corpora, models and files: none of their characters may steer the screen."""
     real = builtins.print
 
-    def clean(*values: object, **options: Any) -> None:
-        if options.get("file") in (None, sys.stdout, sys.stderr):
+    def clean(
+        *values: object, sep: str | None = " ", end: str | None = "\n", file: TextIO | None = None, flush: bool = False
+    ) -> None:
+        if file in (None, sys.stdout, sys.stderr):
             values = tuple("\n".join("\t".join(map(visible, line.split("\t"))) for line in str(value).split("\n"))
                            for value in values)  # fmt: skip
-        real(*values, **options)
+        real(*values, sep=sep, end=end, file=file, flush=flush)
 
     builtins.print = clean
     try:

@@ -8,7 +8,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 from babelscope.corpora.files import decode, decode_lines, files_in, first_line, listed, read_bytes, shown, split_lines
 from babelscope.corpora.folders import plainly_named
@@ -181,7 +181,7 @@ def _json_lines(text: str, where: str) -> Table:
     for number, line in enumerate(split_lines(text), 1):
         if not line.strip():
             continue
-        row: Any = parse_json(line, f"{where}, line {number}", CorpusError)
+        row: object = parse_json(line, f"{where}, line {number}", CorpusError)
         if not isinstance(row, dict):
             raise CorpusError(f"{where}, line {number}: {type(row).__name__} where an object {{…}} is expected")
         rows.append(cast("dict[str, object]", row))
@@ -189,7 +189,7 @@ def _json_lines(text: str, where: str) -> Table:
 
 
 def _json_array(text: str, where: str) -> Table:
-    found: Any = parse_json(text, where, CorpusError)
+    found: object = parse_json(text, where, CorpusError)
     if isinstance(found, dict) and len(found) == 1 and isinstance(next(iter(found.values())), list):
         found = next(iter(found.values()))  # {"data": […]}, as several tools write it
     if not isinstance(found, list) or not all(isinstance(row, dict) for row in found):

@@ -131,7 +131,7 @@ MEASURES: Mapping[str, Measure] = {
         passes="one pass over the sentences, and the stories of each language three times",
     ),
     "steering.arithmetic_gain": Measure(
-        steering.arithmetic_gain, corpus="pocket:heldout?n=120", n=64, passes="about 14 generations of each prompt"
+        steering.arithmetic_gain, corpus="pocket:heldout?n=240", n=64, passes="about 14 generations of each prompt"
     ),
 }
 """name in a claim file → what it measures"""
