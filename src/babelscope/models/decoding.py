@@ -16,7 +16,7 @@ import weakref
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -341,7 +341,7 @@ TAKEN = frozenset({"eos_token_id", "bos_token_id", "pad_token_id", "decoder_star
 def ignored_settings(model: Model) -> dict[str, object]:
     """What the model's generation_config asks for and is not done here."""
     generation = getattr(model.hf, "generation_config", None)
-    asked: dict[str, Any] = {} if generation is None else generation.to_diff_dict()
+    asked: dict[str, object] = {} if generation is None else generation.to_diff_dict()
     return {
         name: value
         for name, value in sorted(asked.items())

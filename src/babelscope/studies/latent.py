@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -210,7 +209,7 @@ class LatentSteps:
         self.lenses = self.lenses if "lens" in settings.parts else []
         patching = settings.pairs if "patch" in settings.parts else []
         self.patches = [self._patch_step(pair) for pair in patching if pair[0] != pair[1]]
-        self.alignment: Step[Any, pd.DataFrame] | None = None
+        self.alignment: Step[Words, pd.DataFrame] | None = None
         if "align" in settings.parts:
             words_asked = settings.part(Words)
             self.alignment = Step("residual alignment", words_asked, self._align, inputs=aligned, apart=self.apart)
