@@ -29,6 +29,7 @@ const drawPlot = (block, data) => {
     const traces = figure.data.map((trace) => trace.error_y ? { ...trace, error_y: { ...trace.error_y, color: ink } } : trace)
       .map((trace) => narrow ? narrowed(trace) : trace);
     const scale = narrow && figure.data.some((trace) => trace.colorbar || trace.marker?.colorbar) ? 70 : 0;
+    place.style.minHeight = `${height + scale}px`;
     return Plotly.react(place, traces, plotLayout(narrow ? upright(figure.layout) : figure.layout, height + scale), { displayModeBar: false, responsive: true });
   };
   const drawn = draw();
