@@ -33,7 +33,15 @@ from babelscope.claims.measures.steering import _paired
 from babelscope.claims.measures.sweeps import alignment_grows, regions_shrink, right_endings
 from babelscope.claims.measures.tense import _exchanged, _shares, _Tested, difference
 from babelscope.claims.page import claim_page
-from babelscope.claims.replicate import Replication, finished, power, quick_case, replicate, write_replication
+from babelscope.claims.replicate import (
+    Replication,
+    finished,
+    judged_again,
+    power,
+    quick_case,
+    replicate,
+    write_replication,
+)
 from babelscope.claims.summary import summary_lines, summary_row, summary_table
 from babelscope.claims.verdict import ends, mean_part, same_point, spread_ends, with_twin
 from babelscope.corpora import ParallelCorpus
@@ -457,6 +465,26 @@ def test_what_lies_there_is_not_measured_again(found, tmp_path):
         with pytest.raises(RunError, match=r"verdict\.json"):
             finished(found.claim, found.case, out)
     assert finished(found.claim, found.case, tmp_path / "nothing") is None
+
+
+def test_a_changed_least_effect_is_judged_on_what_was_measured(found, tmp_path, monkeypatch):
+    out = write_replication(found, tmp_path / "claim")
+    monkeypatch.setattr(replicate_module, "measured", lambda name, case: pytest.fail("measured again"))
+    stricter = replace(found.claim, least_effect={"*": 0.2}, raw=found.claim.raw | {"note": "stricter"})
+    assert finished(stricter, found.case, out) is None
+    again = judged_again(stricter, found.case, out)
+    assert again.verdict.answer == NOT
+    assert again.original.parts == found.original.parts
+    assert again.twin.wall_s == pytest.approx(found.twin.wall_s, abs=0.05)
+    write_replication(again, out)  # in the place of the older verdict
+    assert finished(stricter, found.case, out)["verdict"]["answer"] == NOT
+    assert judged_again(stricter, replace(found.case, seed=1), out) is None
+    assert judged_again(replace(stricter, twin="labels"), found.case, out) is None
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "mine.txt").write_text("mine")
+    with pytest.raises(InputError, match="not an empty directory"):
+        write_replication(again, other)
 
 
 def test_a_claim_is_tried_on_what_a_finished_run_was_about(tmp_path):

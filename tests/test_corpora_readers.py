@@ -183,6 +183,7 @@ def test_lines(tmp_path):
         ({"en.txt": "a\n\n", "fr.txt": "c\nd\n"}, "id '2' of fr is in no other language"),
         ({"en.txt": "a", "fr.txt": b"\xff"}, "fr.txt is not valid UTF-8: byte 0"),
         ({"en.txt": "a", "fr.txt": b"\0\1"}, "fr.txt is a binary file"),
+        ({"en.txt": "a\nb", "fr.txt": b"c\rd\r"}, "fr.txt: its lines end in carriage returns alone"),
         ({"en.txt": "a", "eng.txt": "b"}, "2 files hold en"),
         ({"12.txt": "a"}, "named after a language"),
     ],
@@ -196,6 +197,8 @@ def test_a_file_where_a_folder_is_expected(tmp_path):
     write(tmp_path, {"en.txt": "a"})
     with pytest.raises(CorpusError, match="is a file where a folder is expected"):
         load_corpus(f"lines:{tmp_path / 'en.txt'}")
+    with pytest.raises(CorpusError, match=r"no reader 'tsv'.*; write table:mine.tsv$"):
+        load_corpus("tsv:mine.tsv")
     with pytest.raises(CorpusError, match="no tables in"):  # a folder is read as the shards of one table
         load_corpus(f"table:{tmp_path}?format=csv")
 

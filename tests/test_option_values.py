@@ -115,6 +115,8 @@ def test_the_command_line_rounds_nothing_and_takes_no_empty_value(tmp_path, monk
         (["sweep", "--model", "m", "--cpus", "2", "--out", "s"], "--cpus changes nothing without --engine ray"),
         (["sweep", "--model", "m", "--samples", "1", "--out", "s"], "--samples 1"),
         (["sweep", "--model", "m", "--engine", "ray", "--cpus", "0", "--out", "s"], "--cpus 0"),
+        (["latent", "m", "--workers", "2", "--out", "s"], "--workers changes nothing without --engine ray"),
+        (["circuits", "m", "--engine", "ray", "--workers", "0", "--out", "s"], "--workers 0"),
         (["explore", "m", "--port", "65536"], "--port 65536"),
         (["explore", "m", "--samples", "1"], "--samples 1"),
         (["explore", "m", "--threshold", "-1"], "--threshold -1"),

@@ -72,6 +72,11 @@ def test_an_example_of_the_help_can_be_copied_from_a_narrow_terminal(file, examp
         (["check", "nowhere/at/all/model"], "not a folder"),
         (["regions", "x", "--corpus", "nothing", "--out", "OUT"], "corpus"),
         (["show", "OUT"], "OUT"),
+        # said before a model is looked for
+        (["circuits", "no/model", "--task", "nosuch", "--out", "OUT"], "no task 'nosuch'"),
+        (["circuits", "no/model", "--languages", "de", "--out", "OUT"], "ioi has no language 'de'"),
+        (["circuits", "no/model", "--corruption", "x", "--out", "OUT"], "ioi has no corruption 'x'"),
+        (["corpus", "list", "x"], "babelscope corpus list: nothing takes 'x'; see babelscope corpus list --help"),
         (["show"], "babelscope show: RUN-DIR is missing; see babelscope show --help"),
         (["regions", "--corpus", "lines:x", "--out", "OUT"], "babelscope regions: MODEL is missing"),
         (["regions", "x", "--out", "OUT"], "babelscope regions: --corpus is missing"),

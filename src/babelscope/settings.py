@@ -70,7 +70,7 @@ class Settings:
         """The options of one group alone: what its step is given, and what the step's key is made of."""
         return group(**{one.name: getattr(self, one.name) for one in dataclasses.fields(group)})
 
-    def _put(self, **values: Any) -> None:
+    def _put(self, **values: object) -> None:
         """Values in their canonical form, for use in `check`."""
         for name, value in values.items():
             object.__setattr__(self, name, value)
@@ -98,7 +98,7 @@ def refuse_wrong_value(name: str, hint: object, value: object, said: str | None 
         raise InputError(f"{option}: {twice} is named twice; name it once")
 
 
-def _wrong(name: str, kind: Any, value: object) -> str | None:
+def _wrong(name: str, kind: object, value: object) -> str | None:
     """What is wrong with one value of an option, by the type that it is declared with."""
     if isinstance(value, float) and not math.isfinite(value):
         return "a finite number is needed"
@@ -123,12 +123,12 @@ def _wrong_count(name: str, value: object) -> str | None:
 
 
 @cache
-def _hints(kind: type[Settings]) -> tuple[Any, ...]:
+def _hints(kind: type[Settings]) -> tuple[object, ...]:
     hints = get_type_hints(kind)
     return tuple(hints[one.name] for one in dataclasses.fields(kind))
 
 
-def _kind(hint: object) -> tuple[Any, bool]:
+def _kind(hint: object) -> tuple[object, bool]:
     """The type of a value, or of the entries of a list, and whether it may be None."""
     origin, parts = get_origin(hint), get_args(hint)
     if origin is Annotated:
@@ -153,7 +153,7 @@ def refuse_idle(settings: Settings, uses: Mapping[str, Use]) -> None:
             )
 
 
-def _default(one: dataclasses.Field[Any]) -> Any:
+def _default(one: dataclasses.Field[Any]) -> object:
     return one.default_factory() if one.default_factory is not dataclasses.MISSING else one.default
 
 
@@ -162,9 +162,9 @@ class Option:
     """One field as a command line sees it."""
 
     name: str
-    hint: Any
+    hint: object
     """its type, resolved"""
-    default: Any
+    default: object
     """dataclasses.MISSING where it has none"""
     help: str
     group: str

@@ -8,7 +8,7 @@ import unicodedata
 from collections.abc import Sequence
 from difflib import get_close_matches
 from math import floor, isfinite, log10
-from typing import Any
+from typing import Protocol, runtime_checkable
 
 _JOINS = {"\u200c", "\u200d", "\u00ad"}
 """between letters, in Persian, Hindi and others: part of the spelling"""
@@ -18,13 +18,20 @@ MOST_DIGITS = 6
 """decimals of an estimate; more are written with a power of ten"""
 
 
-def number(value: Any) -> str:
+@runtime_checkable
+class _Scalar(Protocol):
+    """A number of numpy."""
+
+    def item(self) -> object: ...
+
+
+def number(value: object) -> str:
     """Counts with narrow separators that do not break, measures with four significant digits, what is not there as –.
 
     >>> number(491520), number(0.123456), number(float("nan")), number(None), number("zh")
     ('491\\u202f520', '0.1235', '–', '–', 'zh')
     """
-    value = value.item() if hasattr(value, "item") and not hasattr(value, "__len__") else value
+    value = value.item() if isinstance(value, _Scalar) and not hasattr(value, "__len__") else value
     if value is None or value != value:
         return "–"
     if isinstance(value, bool) or not isinstance(value, int | float):

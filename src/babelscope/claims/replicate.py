@@ -6,7 +6,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -137,6 +137,26 @@ def finished(claim: Claim, case: Case, out: Path) -> dict[str, Any] | None:
 
     Raises RunError for one that is damaged.
     """
+    facts = _before(case, out)
+    return facts if facts is not None and facts["claim_hash"] == claim.hash else None
+
+
+def judged_again(claim: Claim, case: Case, out: Path, distance: str = "quick") -> Replication | None:
+    """What lies there, measured alike for another version of the claim file, judged by this one; else None.
+
+    A changed least effect, rule or expectation asks for no new numbers. Raises RunError for one that is damaged.
+    """
+    facts = _before(case, out)
+    if facts is None or facts["claim"] != claim.id or facts["measure"] != claim.measure:
+        return None
+    if facts["twin"]["kind"] != claim.twin or facts["distance"] != distance:
+        return None
+    sides = {name: _parts(rows) for name, rows in (("original", facts["parts"]), ("twin", facts["twin"]["parts"]))}
+    original, twin = (_judged(claim, parts, **facts["cost"][name]) for name, parts in sides.items())
+    return Replication(claim, case, original, twin, distance)
+
+
+def _before(case: Case, out: Path) -> dict[str, Any] | None:
     path = out / "verdict.json"
     if not path.is_file():
         return None
@@ -144,14 +164,21 @@ def finished(claim: Claim, case: Case, out: Path) -> dict[str, Any] | None:
     if not isinstance(facts, dict) or facts.pop(SUM, None) != _sum(cast("dict[str, Any]", facts)):
         raise RunError(f"{path} is damaged: it is not what was written; remove {out}, or give another --out")
     asked = json.loads(json.dumps(asdict(case)))
-    same = facts.get("claim_hash") == claim.hash and facts.get("case") == asked
-    return facts if same and facts.get("babelscope") == __version__ else None
+    same = facts.get("case") == asked and facts.get("babelscope") == __version__
+    return cast("dict[str, Any]", facts) if same else None
+
+
+def _parts(rows: Sequence[Mapping[str, Any]]) -> tuple[Part, ...]:
+    return tuple(Part(**{field.name: row[field.name] for field in fields(Part)}) for row in rows)
 
 
 def write_replication(found: Replication, out: Path) -> Path:
-    """`verdict.json`, `parts.csv` and `index.html` in a new folder. Raises RunError where it cannot be made."""
+    """`verdict.json`, `parts.csv` and `index.html` in a new folder, or in the place of an older verdict on the claim.
+
+    Raises InputError where something else is there, RunError where it cannot be made.
+    """
     facts = found.facts()
-    with whole_folder(out) as partial:
+    with whole_folder(out, replace=_older(found.claim, out)) as partial:
         text = json.dumps({**facts, SUM: _sum(facts)}, indent=1, ensure_ascii=False, allow_nan=True)
         (partial / "verdict.json").write_text(text + "\n", encoding="utf-8")
         rows = [{"side": "claim", **row} for row in facts["parts"]]
@@ -159,6 +186,15 @@ def write_replication(found: Replication, out: Path) -> Path:
         write_csv(pd.DataFrame(rows), partial / "parts.csv")
         (partial / "index.html").write_text(claim_page([facts]), encoding="utf-8")
     return out
+
+
+def _older(claim: Claim, out: Path) -> bool:
+    """Whether a verdict on this claim lies there: of another version of its file or this package, or another case."""
+    path = out / "verdict.json"
+    if not path.is_file():
+        return False
+    facts: Any = read_json(path, "", RunError, non_finite=True)
+    return isinstance(facts, dict) and cast("dict[str, Any]", facts).get("claim") == claim.id
 
 
 def write_page(facts: Sequence[Mapping[str, Any]], out: Path) -> Path:
@@ -176,19 +212,17 @@ def _sum(facts: Mapping[str, Any]) -> str:
 def _side(claim: Claim, case: Case) -> Side:
     wall, processor = time.perf_counter(), time.process_time()
     parts = tuple(measured(claim.measure, case))
+    return _judged(claim, parts, time.perf_counter() - wall, time.process_time() - processor)
+
+
+def _judged(claim: Claim, parts: Sequence[Part], wall_s: float, processor_s: float) -> Side:
     names = {part.name for part in parts}
     for named in (claim.rules, claim.least_effect):
         for name in named:
             if name not in {*names, "*"}:
                 raise InputError(f"{claim.id}: verdict names the part {name!r}; there are {', '.join(sorted(names))}")
     verdicts = {part.name: judge(part, claim.rule(part.name), claim.effect(part.name)) for part in parts}
-    return Side(
-        parts,
-        verdicts,
-        aggregate(verdicts, claim.aggregate),
-        time.perf_counter() - wall,
-        time.process_time() - processor,
-    )
+    return Side(tuple(parts), verdicts, aggregate(verdicts, claim.aggregate), wall_s, processor_s)
 
 
 def _rows(claim: Claim, side: Side) -> list[dict[str, Any]]:

@@ -57,9 +57,10 @@ def summary_lines(table: pd.DataFrame) -> list[str]:
             f"{row['wall_s']:>4.0f} s  {row['processor_s']:>7.0f} s{wrong}"
         )
     twins = ", ".join(f"{count} {answer}" for answer, count in table["twin"].value_counts().items())
-    wall, processor = table["wall_s"], table["processor_s"]
+    wall, processor = (table[name].astype(float).tolist() for name in ("wall_s", "processor_s"))
+    right = table["as expected"].tolist().count(True)
     lines.append(
-        f"{int(table['as expected'].sum())} of {len(table)} as expected; twins: {twins}; wall {wall.sum():.0f} s, "
-        f"processor {processor.sum():.0f} s, the longest {wall.max():.0f} s and {processor.max():.0f} s"
+        f"{right} of {len(table)} as expected; twins: {twins}; wall {sum(wall):.0f} s, "
+        f"processor {sum(processor):.0f} s, the longest {max(wall):.0f} s and {max(processor):.0f} s"
     )
     return lines

@@ -58,6 +58,7 @@ def circuits(
     from babelscope.studies.circuit_plan import SHARED, plan_circuits
     from babelscope.studies.circuits import study_circuits
     from babelscope.studies.progress import shown
+    from babelscope.tasks.registry import check_known
 
     chosen, asked = _settings(preset, model, settings)
     if against is None:
@@ -65,6 +66,8 @@ def circuits(
         refuse_idle(asked, {name: (lambda _: False, "--against") for name in names})
     if not planned.plan:
         refuse_existing(place.out, place.overwrite)
+    theirs = (asked.against_language or asked.languages[-1],) if against else ()
+    check_known(asked.task, [*asked.languages, *theirs], asked.corruption)
     loaded = load(chosen, loading)
     other = load(against, replace(loading, revision=None)) if against else None
     if planned.plan:

@@ -13,7 +13,7 @@ import types
 from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Literal, Union, get_args, get_origin, get_type_hints
 
 from cyclopts import App, Group, Parameter, Token
 
@@ -30,7 +30,7 @@ def verb_app(name: str, help: str = "") -> App:
     return App(name=name, help=help or None, help_format="plaintext", version_flags=[])
 
 
-def verb(function: Callable[..., object]) -> Callable[..., Any]:
+def verb(function: Callable[..., object]) -> Callable[..., object]:
     """`function` as cyclopts reads it: each parameter that is a Settings class is replaced by that class's fields."""
     hints = get_type_hints(function, include_extras=True)
     kinds: dict[str, tuple[type[Settings], bool]] = {}
@@ -53,7 +53,7 @@ def verb(function: Callable[..., object]) -> Callable[..., Any]:
         options.append(_keyword(CONFIG, Annotated[Path | None, asked], None))
 
     @wraps(function)
-    def called(*given: Any, **named: object) -> Any:
+    def called(*given: object, **named: object) -> object:
         named.pop(CONFIG, None)
         again = _again(signature, given, named)
         for name, value in signature.bind_partial(*given, **named).arguments.items():
@@ -74,7 +74,7 @@ def verb(function: Callable[..., object]) -> Callable[..., Any]:
     return called
 
 
-def _again(signature: inspect.Signature, given: Sequence[Any], named: Mapping[str, object]) -> dict[str, str | bool]:
+def _again(signature: inspect.Signature, given: Sequence[object], named: Mapping[str, object]) -> dict[str, str | bool]:
     """What was asked for and is not the default, as a file of options says it; the place of the run is left out."""
     asked = signature.bind_partial(*given, **named).arguments
     return {
@@ -106,7 +106,7 @@ def _keyword(name: str, hint: object, default: object) -> inspect.Parameter:
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=hint, default=default)
 
 
-def _annotated(hint: object, default: object) -> Any:
+def _annotated(hint: object, default: object) -> object:
     """The type with the way in which it is written on a command line, in front of what was said of it."""
     shape, converter = _shape(hint)
     worth_showing = default is not inspect.Parameter.empty and (default or default == 0) and default is not False
@@ -136,7 +136,7 @@ def _sentence(text: str) -> str:
     return begun + ("" if text.endswith((".", "]", "…")) or not text else ".")
 
 
-def _as_written(value: Any) -> str:
+def _as_written(value: object) -> str:
     """A default as one would type it."""
     if isinstance(value, Mapping):
         return ",".join(f"{key}={item}" for key, item in value.items())
@@ -145,7 +145,7 @@ def _as_written(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _shape(hint: Any) -> tuple[Any, Callable[..., Any] | None]:
+def _shape(hint: object) -> tuple[object, Callable[..., object] | None]:
     """The type without Annotated and None, and what reads it from one word where that is not the library's business."""
     while get_origin(hint) is Annotated:
         hint = get_args(hint)[0]
@@ -159,8 +159,9 @@ def _shape(hint: Any) -> tuple[Any, Callable[..., Any] | None]:
         return tuple, lambda _, tokens: _pair(parts, _split(tokens, ":"))
     if inspect.isclass(origin) and issubclass(origin, Mapping):
         return Mapping, lambda _, tokens: _mapping(_split(tokens, ","))
-    if hint in (int, float):  # the library would round 1.5 to a whole number
-        return hint, lambda _, tokens: _number(hint, tokens[-1].value)
+    if hint is int or hint is float:  # the library would round 1.5 to a whole number
+        kind = hint
+        return kind, lambda _, tokens: _number(kind, tokens[-1].value)
     if hint is Path:  # an empty one would be the folder that one is in
         return hint, lambda _, tokens: _path(tokens[-1].value)
     return hint, None
@@ -173,12 +174,15 @@ def _split(tokens: Sequence[Token], mark: str) -> list[str]:
     return found
 
 
-def _one(kind: Any, text: str) -> Any:
+def _one(kind: object, text: str) -> object:
     if get_origin(kind) is Literal:
         if text not in get_args(kind):
             raise ValueError(f"{text} is none of {', '.join(map(str, get_args(kind)))}")
         return text
-    return _number(kind, text, ": write them by commas") if kind in (int, float) else kind(text)
+    if kind is int or kind is float:
+        return _number(kind, text, ": write them by commas")
+    assert isinstance(kind, type)
+    return kind(text)
 
 
 def _path(text: str) -> Path:
@@ -194,7 +198,7 @@ def _number(kind: type[int] | type[float], text: str, hint: str = "") -> int | f
         raise ValueError(f"{text[:60]} is not a {'whole ' if kind is int else ''}number{hint}") from None
 
 
-def _pair(kinds: Sequence[object], parts: Sequence[str]) -> tuple[Any, ...]:
+def _pair(kinds: Sequence[object], parts: Sequence[str]) -> tuple[object, ...]:
     if len(parts) != len(kinds):
         raise ValueError(f"{len(kinds)} parts are needed with ':' between them, such as en:zh")
     return tuple(_one(kind, text) for kind, text in zip(kinds, parts))

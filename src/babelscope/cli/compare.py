@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     import pandas as pd
+    from rich.table import Table
 
     from babelscope.results import Run
 
@@ -73,7 +75,7 @@ def compare(
     console = Console()
     for name, frame in tables.items():
         if name == "settings":
-            frame = frame[~frame.entry.str.startswith(_NOT_SETTINGS)]
+            frame = frame.loc[~frame.entry.str.startswith(_NOT_SETTINGS), :]
         console.print(_table(name, frame))
     if out is not None:
         _write(tables, out)
@@ -93,7 +95,7 @@ def _findings(one: Run, two: Run) -> Iterator[str]:
         yield f"Findings that both state word for word: {len(shared)}.\n"
 
 
-def _table(name: str, frame: Any) -> object:
+def _table(name: str, frame: pd.DataFrame) -> Table:
     from rich.table import Table
 
     left = f" (the first {_MOST} of {len(frame)}; --out FOLDER for all)" if len(frame) > _MOST else ""
@@ -104,7 +106,7 @@ def _table(name: str, frame: Any) -> object:
     return table
 
 
-def _cell(value: Any) -> str:
+def _cell(value: object) -> str:
     from rich.markup import escape
 
     if value is None or value != value:
@@ -115,7 +117,7 @@ def _cell(value: Any) -> str:
     return escape(text if len(text) <= 60 else f"{text[:57]}…")
 
 
-def _write(tables: dict[str, Any], out: Path) -> None:
+def _write(tables: Mapping[str, pd.DataFrame], out: Path) -> None:
     from babelscope.results.csv_cells import write_csv
     from babelscope.results.whole import whole_folder
 

@@ -15,7 +15,7 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Callable, Generator
-from typing import Any, TextIO, cast
+from typing import TextIO, cast
 
 from babelscope.cli.stopping import Stop
 from babelscope.errors import BabelscopeError
@@ -87,7 +87,7 @@ def _told(error: BaseException) -> int:
         _discard(sys.stdout)
         return 0
     if _is_usage(error):
-        text = _missing(error) or " ".join(str(error).split())
+        text = _missing(error) or _left_over(error) or " ".join(str(error).split())
         _say(f"error: {text[:1].lower()}{text[1:].rstrip('.')}" if text else f"error: {type(error).__name__}")
         return 2
     if _is_memory(error) or (not isinstance(error, OSError) and _starved()):
@@ -125,6 +125,15 @@ def _missing(error: BaseException) -> str:
     name = argument.name if argument.field_info.is_keyword_only else argument.name.lstrip("-").upper()
     words = " ".join(("babelscope", *(getattr(error, "command_chain", None) or ())))
     return f"{words}: {name} is missing; see {words} --help"
+
+
+def _left_over(error: BaseException) -> str:
+    """The arguments that nothing takes, by name; empty for any other misuse."""
+    left = getattr(error, "unused_tokens", None)
+    if type(error).__name__ != "UnusedCliTokensError" or not left:
+        return ""
+    words = " ".join(("babelscope", *(getattr(error, "command_chain", None) or ())))
+    return f"{words}: nothing takes {' '.join(map(repr, left))}; see {words} --help"
 
 
 def _keyword(error: BaseException) -> str | None:
@@ -197,11 +206,13 @@ def _clean_print() -> Generator[None]:
     """What verbs print holds texts of corpora, models and files: none of their characters may steer the screen."""
     real = builtins.print
 
-    def clean(*values: object, **options: Any) -> None:
-        if options.get("file") in (None, sys.stdout, sys.stderr):
+    def clean(
+        *values: object, sep: str | None = " ", end: str | None = "\n", file: TextIO | None = None, flush: bool = False
+    ) -> None:
+        if file in (None, sys.stdout, sys.stderr):
             values = tuple("\n".join("\t".join(map(visible, line.split("\t"))) for line in str(value).split("\n"))
                            for value in values)  # fmt: skip
-        real(*values, **options)
+        real(*values, sep=sep, end=end, file=file, flush=flush)
 
     builtins.print = clean
     try:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from babelscope.cli.command import verb, verb_app
-from babelscope.cli.options import Kept, Loading, ModelName, Planned
+from babelscope.cli.options import Kept, Loading, ModelName, Planned, Workers
 from babelscope.settings import Settings
 from babelscope.studies.latent_settings import LatentSettings
 
@@ -28,7 +28,14 @@ class Here(Settings):
 @app.default
 @verb
 def latent(
-    model: ModelName, *, settings: LatentSettings, loading: Loading, here: Here, kept: Kept, planned: Planned
+    model: ModelName,
+    *,
+    settings: LatentSettings,
+    loading: Loading,
+    here: Here,
+    kept: Kept,
+    planned: Planned,
+    workers: Workers,
 ) -> None:
     """Ask whether a model passes through another language than the two it translates between.
 
@@ -42,11 +49,14 @@ def latent(
 
       babelscope latent models/llama --special bos --from fr,de --to zh \\
           --out runs/l
+
+      babelscope latent models/llama --from fr,de --to zh,ru \\
+          --engine ray --workers 2 --gpus 1 --out runs/many
     """
     from babelscope.cli.options import load, refuse_existing
     from babelscope.errors import InputError
     from babelscope.studies.latent import census_of, study_latent
-    from babelscope.studies.latent_plan import plan_latent
+    from babelscope.studies.latent_plan import SHARED, plan_latent
     from babelscope.studies.latent_texts import chosen_words
     from babelscope.studies.progress import shown
 
@@ -67,10 +77,11 @@ def latent(
         print(census_of(loaded, settings).to_string(index=False))
         return
     if planned.plan:
-        print(plan_latent(loaded, settings).table())
+        print(workers.planned(plan_latent(loaded, settings), SHARED))
         return
     assert here.out is not None
-    run = study_latent(loaded, settings, here.out, here.overwrite, progress=shown, fresh=kept.fresh)
+    with workers.holding(loaded):
+        run = study_latent(loaded, settings, here.out, here.overwrite, progress=shown, fresh=kept.fresh)
     for line in run.summary["sentences"]:
         print(line)
     print(f"run: {here.out}    page: babelscope report {here.out}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
@@ -158,7 +158,7 @@ def run_claim(name: Annotated[str, Parameter(help="Claim id, a claim file, or al
     if name == "all" and not settings.quick:
         raise InputError("all: give --quick; a claim on its paper's own model and data is run by itself")
     claims = [one for one in packaged_claims().values() if not one.needs] if name == "all" else [load_claim(name)]
-    code, first, rows = 0, list[dict[str, Any]](), list[dict[str, object]]()
+    code, first, rows = 0, list[dict[str, object]](), list[dict[str, object]]()
     for claim in claims:
         for seed in range(settings.seed, settings.seed + settings.seeds):
             place = None
@@ -195,14 +195,15 @@ def _checked(claim: Claim, settings: ReplicationSettings) -> None:
 
 def _replicated(
     claim: Claim, settings: ReplicationSettings, seed: int, place: Path | None, all_: bool
-) -> tuple[dict[str, Any], int]:
+) -> tuple[dict[str, object], int]:
     """Runs one claim with one seed, or reads what is there; prints its line, and gives its facts and exit code."""
-    from babelscope.claims.replicate import finished, replicate, write_replication
+    from babelscope.claims.replicate import finished, judged_again, replicate, write_replication
 
     case, distance = _case(claim, settings, seed)
     facts = finished(claim, case, place) if place is not None else None
     if facts is None:
-        found = replicate(claim, case, distance, print)
+        found = judged_again(claim, case, place, distance) if place is not None else None
+        found = found or replicate(claim, case, distance, print)
         facts = found.facts()
         if place is not None:
             print(f"page: {write_replication(found, place) / 'index.html'}")

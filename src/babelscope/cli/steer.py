@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from babelscope.cli.command import verb, verb_app
-from babelscope.cli.options import Kept, Loading, ModelName, Place, Planned, note
+from babelscope.cli.options import Kept, Loading, ModelName, Place, Planned, Workers, note
 from babelscope.studies.steer_settings import SteerSettings
 
 app = verb_app("steer")
@@ -12,7 +12,14 @@ app = verb_app("steer")
 @app.default
 @verb
 def steer(
-    model: ModelName, *, settings: SteerSettings, loading: Loading, place: Place, kept: Kept, planned: Planned
+    model: ModelName,
+    *,
+    settings: SteerSettings,
+    loading: Loading,
+    place: Place,
+    kept: Kept,
+    planned: Planned,
+    workers: Workers,
 ) -> None:
     """Make a model write in another language, and measure what that costs.
 
@@ -28,13 +35,16 @@ def steer(
       babelscope steer CohereLabs/aya-expanse-8b --corpus ntrex:NTREX-128 \\
           --languages en,fr,de,ar --pairs en:fr
       --method diffmean,rest,neurons --prompts everyday --out runs/aya
+
+      babelscope steer pocket:pocket-bloom-m --corpus 'pocket:heldout?n=240' \\
+          --pairs en:fr --engine ray --workers 2 --out runs/steer
     """
     from babelscope.cli.options import load, refuse_existing
     from babelscope.corpora import load_corpus
     from babelscope.regions.identification import check_identifier
     from babelscope.studies.progress import shown
     from babelscope.studies.steer import study_steering
-    from babelscope.studies.steer_plan import plan_steering
+    from babelscope.studies.steer_plan import SHARED, plan_steering
 
     if not planned.plan:
         refuse_existing(place.out, place.overwrite)
@@ -46,9 +56,10 @@ def steer(
         note(f"note: {line}")
     loaded = load(model, loading)
     if planned.plan:
-        print(plan_steering(loaded, settings, parallel).table())
+        print(workers.planned(plan_steering(loaded, settings, parallel), SHARED))
         return
-    run = study_steering(loaded, settings, place.out, place.overwrite, parallel, shown, kept.fresh)
+    with workers.holding(loaded):
+        run = study_steering(loaded, settings, place.out, place.overwrite, parallel, shown, kept.fresh)
     for sentence in run.manifest["summary"]["sentences"]:
         print(sentence)
     print(f"run: {place.out}    tables: babelscope show {place.out}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import nan
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
@@ -103,13 +103,13 @@ def sweep(
     _run(file, _changes(changes), out, _options(engine))
 
 
-def _plan(plan: str | None, changes: dict[str, Any], options: SweepOptions) -> None:
+def _plan(plan: str | None, changes: dict[str, object], options: SweepOptions) -> None:
     from babelscope.evolution.sweep_plan import plan_sweep
 
     print(plan_sweep(_asked(plan, changes), options.where).table())
 
 
-def _asked(plan: str | None, changes: dict[str, Any]) -> Plan:
+def _asked(plan: str | None, changes: dict[str, object]) -> Plan:
     from babelscope.cli.options import quiet
     from babelscope.evolution.plan import plan_from, read_plan
 
@@ -119,7 +119,7 @@ def _asked(plan: str | None, changes: dict[str, Any]) -> Plan:
     return read_plan(plan, changes) if plan is not None else plan_from(_nested(changes))
 
 
-def _run(plan: str | None, changes: dict[str, Any], out: str, options: SweepOptions) -> None:
+def _run(plan: str | None, changes: dict[str, object], out: str, options: SweepOptions) -> None:
     from babelscope.evolution.live import LiveTable
     from babelscope.evolution.sweep import run_sweep
 
@@ -146,15 +146,15 @@ def _options(asked: Engine) -> SweepOptions:
     )
 
 
-def _changes(asked: Changes) -> dict[str, Any]:
+def _changes(asked: Changes) -> dict[str, object]:
     """What the flags change in a plan, by dotted key."""
-    changes: dict[str, Any] = {}
+    changes: dict[str, object] = {}
     if asked.model:
         one = {"id": asked.model[0], "revisions": _revisions(asked.revisions)} if asked.revisions else None
         changes["models"] = [one] if one else list(asked.model)
         if asked.corpus:
             changes["measures.regions"] = {}
-    given: dict[str, Any] = {
+    given: dict[str, object] = {
         "corpora": asked.corpus, "languages": asked.languages, "dtype": asked.dtype,
         "measures.regions.samples": asked.samples, "measures.perplexity.texts": asked.texts,
         "measures.story_cloze.stories": asked.stories, "measures.circuits.task": asked.circuits,
@@ -169,14 +169,16 @@ def _revisions(text: str) -> str | list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
-def _nested(changes: dict[str, Any]) -> dict[str, Any]:
+def _nested(changes: dict[str, object]) -> dict[str, object]:
     """Dotted keys as a mapping of mappings."""
-    found: dict[str, Any] = {}
+    found: dict[str, object] = {}
     for dotted, value in changes.items():
         *path, last = dotted.split(".")
         target = found
         for part in path:
-            target = target.setdefault(part, {})
+            inner = target.setdefault(part, {})
+            assert isinstance(inner, dict)
+            target = inner
         target[last] = value
     return found
 

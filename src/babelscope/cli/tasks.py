@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter, validators
 
@@ -121,13 +121,13 @@ def sample(
 
     quiet()
     from babelscope.languages import parse_languages
-    from babelscope.tasks import Encoder, build, load_tokenizer
+    from babelscope.tasks import Encoder, Options, build, load_tokenizer
 
     _refuse_verbs(task, offered)
     encoder = Encoder(load_tokenizer(tokenizer))
-    options: dict[str, Any] = {**asdict(offered), "split": offered.split or "auto"}
+    options = replace(Options(n=n, **asdict(offered)), split=offered.split or "auto")
     for language in parse_languages(languages):
-        prompts = build(task, encoder, language, n=n, **options)
+        prompts = build(task, encoder, language, options)
         if len(languages) > 1:
             print(f"{language}\n")
         for pair in prompts:

@@ -6,8 +6,7 @@ import io
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-from xml.etree.ElementTree import ParseError
+from xml.etree.ElementTree import Element, ParseError
 
 from defusedxml.common import DefusedXmlException
 from defusedxml.ElementTree import fromstring, iterparse
@@ -66,7 +65,7 @@ def parse_bible(content: bytes, where: str | Path) -> dict[str, str]:
     return verses
 
 
-def _depth(root: Any) -> int:
+def _depth(root: Element) -> int:
     """Levels of a tree, walked without calling itself; one more than the deepest that is read ends the walk."""
     level, deep = [root], 0
     while level and deep <= _DEEPEST:

@@ -42,6 +42,14 @@ def decode(content: bytes, where: str | Path) -> str:
         ) from error
 
 
+def decode_lines(content: bytes, where: str | Path) -> str:
+    """The same of text that is read by lines, which end in \\n; CorpusError where carriage returns alone end them."""
+    text = decode(content, where)
+    if "\r" in text and "\n" not in text:
+        raise CorpusError(f"{where}: its lines end in carriage returns alone; save it with Unix or Windows line ends")
+    return text
+
+
 def split_lines(text: str) -> list[str]:
     """Lines ended by \\n or \\r\\n and by nothing else: str.splitlines would cut at U+2028 and eight others too."""
     lines = text.split("\n")
@@ -52,7 +60,7 @@ def split_lines(text: str) -> list[str]:
 
 def read_lines(path: Path) -> list[str]:
     """The lines of a UTF-8 file, whole, with no white space trimmed."""
-    return split_lines(decode(read_bytes(path), path))
+    return split_lines(decode_lines(read_bytes(path), path))
 
 
 def shown(value: object) -> str:

@@ -145,6 +145,10 @@ def _codes(languages: Sequence[str] | str | None) -> list[str] | None:
     return None if languages is None else parse_languages(languages)
 
 
+_TABLES = ("tsv", "csv", "json", "jsonl", "parquet")
+"""names of formats that people write in the place of a reader"""
+
+
 def _resolve(text: str, extra: Iterable[str]) -> tuple[Spec, str]:
     """The parsed spec of a known reader, with no option that the reader would not look at, and `normalise` apart."""
     spec = parse_spec(text)
@@ -152,7 +156,9 @@ def _resolve(text: str, extra: Iterable[str]) -> tuple[Spec, str]:
     spec = replace(spec, options={name: value for name, value in spec.options.items() if name != "normalise"})
     reader = READERS.get(spec.reader)
     if reader is None:
-        raise CorpusError(f"{text}: there is no reader {spec.reader!r}; readers: {', '.join(READERS)}")
+        rest = text.partition(":")[2]
+        hint = f"; write table:{rest}" if spec.reader in _TABLES and rest else ""
+        raise CorpusError(f"{text}: there is no reader {spec.reader!r}; readers: {', '.join(READERS)}{hint}")
     allowed = {*reader.options, *extra}
     if reader.languages_as_options:
         spec.by_language(allowed)

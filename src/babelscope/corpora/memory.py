@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Protocol, cast, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 from babelscope.corpora.files import listed
 from babelscope.corpora.folders import plainly_named
@@ -22,9 +22,10 @@ IDS = ("id", "ids", "sentence_id")
 class Frame(Protocol):
     """What a pandas or polars data frame has."""
 
-    columns: Any
+    @property
+    def columns(self) -> Iterable[str]: ...
 
-    def __getitem__(self, name: str) -> Any: ...
+    def __getitem__(self, name: str) -> Iterable[object]: ...
 
 
 @runtime_checkable
@@ -33,7 +34,7 @@ class _DataSet(Protocol):
 
     column_names: Sequence[str]
 
-    def __getitem__(self, name: str) -> Any: ...
+    def __getitem__(self, name: str) -> Iterable[object]: ...
 
 
 Texts = Mapping[str, Sequence[str]] | Frame | Iterable[Mapping[str, str]]
@@ -71,15 +72,17 @@ def corpus_in_memory(texts: Texts, languages: Sequence[str] | str | None = None)
     return replace(corpus, notes=notes)
 
 
-def _columns(texts: Any) -> dict[str, list[Any]]:
+def _columns(texts: object) -> dict[str, list[object]]:
     if isinstance(texts, Mapping):
-        named = cast("Mapping[Any, Any]", texts)
+        named: Mapping[object, object] = texts
         if "train" in named and isinstance(named["train"], _DataSet):
             raise InputError(f"memory: a dictionary of splits; give one of them, such as data[{next(iter(named))!r}]")
+        listed: dict[str, list[object]] = {}
         for name, column in named.items():
             if isinstance(column, str) or not isinstance(column, Iterable):
                 raise CorpusError(f"memory: {name!r} holds {type(column).__name__}, not a list of sentences")
-        return {str(name): list(column) for name, column in named.items()}
+            listed[str(name)] = list(column)
+        return listed
     if isinstance(texts, _DataSet):
         return {name: list(texts[name]) for name in texts.column_names}
     if isinstance(texts, Frame):
@@ -89,13 +92,13 @@ def _columns(texts: Any) -> dict[str, list[Any]]:
             f"a corpus is text such as 'bible:FOLDER', a dictionary of lists, a data frame or rows, "
             f"not {type(texts).__name__}"
         )
-    columns: dict[str, list[Any]] = {}
-    for place, row in enumerate(cast("Iterable[Any]", texts)):
+    columns: dict[str, list[object]] = {}
+    for place, row in enumerate(texts):
         if not isinstance(row, Mapping):
             raise CorpusError(
                 f"memory: row {place + 1} is {type(row).__name__}, not a dictionary of language: sentence"
             )
-        fields = {str(name): value for name, value in cast("Mapping[Any, Any]", row).items()}
+        fields = {str(name): value for name, value in row.items()}
         if place and fields.keys() != columns.keys():
             raise CorpusError(f"memory: row {place + 1} has {', '.join(fields)}; the first has {', '.join(columns)}")
         for name, value in fields.items():
@@ -103,7 +106,7 @@ def _columns(texts: Any) -> dict[str, list[Any]]:
     return columns
 
 
-def _text(value: Any, name: str, place: int) -> str:
+def _text(value: object, name: str, place: int) -> str:
     if not isinstance(value, str):
         raise CorpusError(f"memory: entry {place + 1} of {name!r} is {type(value).__name__}, not a sentence")
     return value

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import Literal
 
 from babelscope.corpora.files import shown
 from babelscope.errors import CorpusError, InputError
@@ -16,6 +16,11 @@ from babelscope.languages import language as language_of
 from babelscope.terms import Form
 
 __all__ = ["ParallelCorpus", "content_hash", "running"]
+
+UNICODE: Mapping[str, Literal["NFC", "NFD", "NFKC", "NFKD"]] = {
+    "nfc": "NFC", "nfd": "NFD", "nfkc": "NFKC", "nfkd": "NFKD",
+}  # fmt: skip
+"""Unicode normal forms as the standard writes them"""
 
 WITHOUT_BLANKS = {"Hans", "Hant", "Hani", "Jpan"}
 """scripts that put no blank between sentences (Thai, Khmer, … put none between words, but one between sentences)"""
@@ -153,7 +158,7 @@ class ParallelCorpus:
 
     def normalised(self, form: Form) -> ParallelCorpus:
         """Every sentence in one Unicode normal form; a note counts the sentences that changed, by language."""
-        kind: Any = form.upper()
+        kind = UNICODE[form]
         texts = {code: tuple(unicodedata.normalize(kind, text) for text in own) for code, own in self.texts.items()}
         changed = {code: sum(map(str.__ne__, texts[code], own)) for code, own in self.texts.items()}
         if not any(changed.values()):

@@ -6,10 +6,10 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from babelscope.corpora.files import shown
-from babelscope.corpora.parallel import ParallelCorpus, running
+from babelscope.corpora.parallel import UNICODE, ParallelCorpus, running
 from babelscope.corpora.spec import Spec
 from babelscope.corpora.texts import Document, TextCollection
 from babelscope.errors import CorpusError
@@ -36,12 +36,12 @@ class Source:
     """whether an id may be present in one language only (verse numbers differ between Bibles; line numbers do not)"""
 
 
-FORMS = ("nfc", "nfd", "nfkc", "nfkd")
+FORMS = tuple(UNICODE)
 
 
 def normalised(source: Source, form: str) -> Source:
     """Every text in one Unicode normal form (`normalise=nfc`); the notes count the texts that changed, by language."""
-    kind: Any = form.upper()
+    kind = UNICODE[form]
     changed: Counter[str] = Counter()
     texts: dict[str, dict[str, str]] = {}
     for code, own in source.texts.items():

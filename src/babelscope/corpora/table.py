@@ -8,9 +8,9 @@ import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
-from babelscope.corpora.files import decode, files_in, first_line, listed, read_bytes, shown, split_lines
+from babelscope.corpora.files import decode, decode_lines, files_in, first_line, listed, read_bytes, shown, split_lines
 from babelscope.corpora.folders import plainly_named
 from babelscope.corpora.long_table import LANGUAGE, LONG_OPTIONS, is_long, language_files, source_of_long_tables
 from babelscope.corpora.packed import matching, plain_path
@@ -88,7 +88,7 @@ def parse_table(content: bytes, kind: str, where: str | Path) -> Table:
     elif kind == "json":
         table = _json_array(decode(content, where), str(where))
     else:
-        text = decode(content, where)
+        text = decode_lines(content, where)
         quoted = {"csv": ",", QUOTED: "\t"}
         rows = _csv_rows(text, str(where), quoted[kind]) if kind in quoted else _tsv_rows(text)
         table = _fields(rows, str(where))
@@ -181,7 +181,7 @@ def _json_lines(text: str, where: str) -> Table:
     for number, line in enumerate(split_lines(text), 1):
         if not line.strip():
             continue
-        row: Any = parse_json(line, f"{where}, line {number}", CorpusError)
+        row: object = parse_json(line, f"{where}, line {number}", CorpusError)
         if not isinstance(row, dict):
             raise CorpusError(f"{where}, line {number}: {type(row).__name__} where an object {{…}} is expected")
         rows.append(cast("dict[str, object]", row))
@@ -189,7 +189,7 @@ def _json_lines(text: str, where: str) -> Table:
 
 
 def _json_array(text: str, where: str) -> Table:
-    found: Any = parse_json(text, where, CorpusError)
+    found: object = parse_json(text, where, CorpusError)
     if isinstance(found, dict) and len(found) == 1 and isinstance(next(iter(found.values())), list):
         found = next(iter(found.values()))  # {"data": […]}, as several tools write it
     if not isinstance(found, list) or not all(isinstance(row, dict) for row in found):

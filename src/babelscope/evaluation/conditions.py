@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import replace
-from typing import Any
 
 import torch
 from jaxtyping import Bool
 from torch import Tensor
 
 from babelscope.models import Model
-from babelscope.models.rows import edited_rows
+from babelscope.models.rows import RowEdit, edited_rows
 from babelscope.regions.deactivation import deactivate
 from babelscope.regions.masks import random_region_by_layer
 from babelscope.steering.controls import random_unit
@@ -59,7 +58,7 @@ def _with_random(model: Model, name: str, mask: Tensor, controls: int, seed: int
     return [(name, mask), *((f"{name}, random-layer {draw}", one) for draw, one in enumerate(drawn))]
 
 
-def _random_edit(model: Model, saved: SavedEdit, seed: int, draw: int) -> Any:
+def _random_edit(model: Model, saved: SavedEdit, seed: int, draw: int) -> RowEdit | None:
     if saved.arithmetic is not None and saved.mask is not None and saved.off is not None:
         drawn = [
             random_region_by_layer(own.sum(1).tolist(), model.widths, seed + 2 * draw + place)

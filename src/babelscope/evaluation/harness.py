@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import NotRequired, TypedDict
 
 import pandas as pd
 
@@ -60,7 +60,7 @@ def run_harness(
         if not tasks and not ours:
             raise InputError("name at least one task")
         language_model: object = huggingface.HFLM(pretrained=model.hf, tokenizer=model.tokenizer, batch_size=batch_size)
-        found: Any = lm_eval.simple_evaluate(
+        found: _Found = lm_eval.simple_evaluate(
             model=language_model,
             tasks=[*tasks, *ours],
             num_fewshot=shots,
@@ -90,7 +90,12 @@ def _write_task(folder: Path, name: str, stories: Sequence[ClozeStory]) -> None:
     (folder / f"{name}.yaml").write_text(filled, encoding="utf-8")
 
 
-def _frame(found: Any, ours: Mapping[str, str]) -> pd.DataFrame:
+_Metrics = Mapping[str, Mapping[str, object]]
+_Found = TypedDict("_Found", {"results": _Metrics, "n-samples": NotRequired[_Metrics]})
+"""what the harness gives back, as far as it is read: metrics by task, and how many items there were"""
+
+
+def _frame(found: _Found, ours: Mapping[str, str]) -> pd.DataFrame:
     rows: list[dict[str, object]] = []
     for task, metrics in found["results"].items():
         count = found.get("n-samples", {}).get(task, {}).get("effective")

@@ -11,7 +11,6 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass
 from pathlib import Path
-from typing import Any
 
 from babelscope.corpora.parallel import content_hash
 from babelscope.corpora.spec import Spec, parse_spec
@@ -195,7 +194,9 @@ def _hub_rows(spec: Spec, code: str) -> list[dict[str, object]]:
         raise MissingExtra("datasets", "hub", spec.text) from error
     options = {name: spec.options[name] for name in ("revision",) if name in spec.options}
     try:
-        data: Any = datasets.load_dataset(spec.place, code, split=spec.options.get("split", "eval"), **options)
+        data: Iterable[Mapping[str, object]] = datasets.load_dataset(
+            spec.place, code, split=spec.options.get("split", "eval"), **options
+        )
     except Exception as error:
         raise TaskError(f"{spec.text} in {code} cannot be loaded: {first_line(error)}") from error
     return [dict(row) for row in data]

@@ -89,7 +89,7 @@ def _rows(path: Path, kind: str, needed: Iterable[str]) -> Rows:
     return [dict(row) for row in table.rows]
 
 
-def _text(row: Mapping[str, Any], name: str, where: str) -> str:
+def _text(row: Mapping[str, object], name: str, where: str) -> str:
     """A text or a whole number as text; what is missing is no "None"."""
     value = row.get(name)
     if isinstance(value, bool) or not isinstance(value, str | int) or not str(value).strip():
@@ -177,18 +177,18 @@ def _folders(pattern: str, spec: str) -> dict[str, Path]:
 
 
 def _relation(file: Path) -> list[Question]:
-    data: Any = parse_json(decode(read_bytes(file), file), str(file), TaskError)
+    data: object = parse_json(decode(read_bytes(file), file), str(file), TaskError)
     shape = "an object with prompt_templates and samples (subject, object, index)"
-    parts = [data.get(part) for part in ("prompt_templates", "samples")] if isinstance(data, dict) else []
-    if not parts or not all(isinstance(part, list) and part for part in parts):
+    templates, rows = (data.get("prompt_templates"), data.get("samples")) if isinstance(data, dict) else (None, None)
+    if not isinstance(templates, list) or not isinstance(rows, list) or not templates or not rows:
         raise TaskError(f"{file}: expected {shape}")
-    template = str(data["prompt_templates"][0])
+    template = str(templates[0])
     mask = next((one for one in MASK if one in template), None)
     if mask is None or SUBJECT not in template or template.split(mask, 1)[1].strip():
         raise TaskError(f"{file}: expected a template with {SUBJECT} that ends with <mask>, not {template!r}")
     samples = [
         (_text(one, "subject", where), _text(one, "object", where), _text(one, "index", where))
-        for number, one in enumerate(data["samples"], 1)
+        for number, one in enumerate(rows, 1)
         for where in (f"{file}, sample {number}",)
     ]
     objects = list(dict.fromkeys(answer for _, answer, _ in samples))

@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import gettempdir
-from typing import Any, Literal
+from typing import Literal
 
 from babelscope.errors import BabelscopeError, InputError, Unwritable
 from babelscope.evolution.store import SweepStore
-from babelscope.evolution.types import Place, Point
+from babelscope.evolution.types import Place, Point, Source
 from babelscope.evolution.weights import Download, Keep, Weights
 from babelscope.results import run_key
 from babelscope.results.room import no_room
@@ -92,7 +92,7 @@ class Task:
 
 
 def attempt(
-    point: Point, store: SweepStore, where: Place, compute: Compute, weights: Weights, following: Any = None
+    point: Point, store: SweepStore, where: Place, compute: Compute, weights: Weights, following: Source | None = None
 ) -> Outcome:
     """Compute one point and put it into the store, or record why that was not possible.
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import xarray as xr
+from numpy.typing import NDArray
 
 from babelscope.evolution.flow import DEPTH_BINS, Flow, depth_profile, flow, region_file, scale_overlap
 from babelscope.evolution.measures import CLOZE_TABLE
@@ -94,7 +95,7 @@ def _bounds(interval: object) -> tuple[float | None, float | None]:
 
 
 def _base_perplexity(summary: Row) -> dict[str, float]:
-    table: Any = summary.get("perplexity")
+    table: object = summary.get("perplexity")
     return dict(table.get("base") or {}) if isinstance(table, dict) else {}
 
 
@@ -116,7 +117,7 @@ def _accuracy(run: Run) -> Row:
 
 def mark_duplicates(rows: list[Row]) -> None:
     """Name, in each later row whose weights equal an earlier row's, that earlier one."""
-    first: dict[tuple[Any, Any], Row] = {}
+    first: dict[tuple[object, object], Row] = {}
     for row in rows:
         if row["weight_hash"] is None:
             continue
@@ -169,7 +170,7 @@ def flows_between(done: list[Row], runs: dict[str, Run]) -> list[Flow]:
     from babelscope.regions.masks import load_regions
 
     found: list[Flow] = []
-    lines: dict[tuple[Any, Any], list[Row]] = {}
+    lines: dict[tuple[str, str], list[Row]] = {}
     for row in done:
         if row["step"] is not None and row["duplicate_of"] is None and region_file(runs[row["key"]]) is not None:
             lines.setdefault((row["model"], row["corpus"]), []).append(row)
@@ -184,7 +185,7 @@ def flows_between(done: list[Row], runs: dict[str, Run]) -> list[Flow]:
 def _depth(done: list[Row], runs: dict[str, Run]) -> tuple[list[schemas.Depth], pd.DataFrame]:
     """Regions over relative depth, at every point; and their overlap between the last checkpoints of each size."""
     rows: list[schemas.Depth] = []
-    largest: dict[str, dict[str, Any]] = {}
+    largest: dict[str, dict[str, NDArray[np.float64]]] = {}
     last: dict[str, float] = {}
     for row in done:
         run = runs[row["key"]]

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from typing import Any
+from typing import TYPE_CHECKING
 
 from babelscope.evolution.attempt import Listener, Outcome
 from babelscope.evolution.types import Point
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.live import Live
+    from rich.table import Table
+
 
 _ROWS = 14
 _MARKS = {"done": "green", "failed": "red", "running": "yellow", "waiting": "dim"}
@@ -16,15 +22,15 @@ _MARKS = {"done": "green", "failed": "red", "running": "yellow", "waiting": "dim
 class LiveTable(Listener):
     """A table of points with counts and the time left, on standard error."""
 
-    def __init__(self, console: object = None) -> None:
+    def __init__(self, console: Console | None = None) -> None:
         from rich.console import Console
 
-        self.console: Any = console or Console(stderr=True)
+        self.console: Console = console or Console(stderr=True)
         self.points: list[Point] = []
         self.outcomes: dict[str, Outcome] = {}
         self.began: dict[str, float] = {}
         self.recent: deque[str] = deque(maxlen=_ROWS)
-        self._live: Any = None
+        self._live: Live | None = None
         self._start = time.monotonic()
 
     def planned(self, points: list[Point], finished: set[str]) -> None:
@@ -85,7 +91,7 @@ class LiveTable(Listener):
             return None
         return (time.monotonic() - self._start) / measured * open_points
 
-    def __rich__(self) -> Any:
+    def __rich__(self) -> Table:
         from rich.markup import escape
         from rich.table import Table
 

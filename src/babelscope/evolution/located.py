@@ -104,7 +104,7 @@ class _Reader:
         self.found, self.nodes = found, 0
         self.loader = yaml.SafeLoader("")
 
-    def value(self, node: Any, place: Place) -> Any:
+    def value(self, node: yaml.Node, place: Place) -> Any:
         self.nodes += 1
         if self.nodes > _MOST_NODES or len(place) > _DEEPEST:
             raise PlanError(f"{self.found.name}: too large or too deep for a plan")
@@ -114,7 +114,7 @@ class _Reader:
         if isinstance(node, yaml.SequenceNode):
             return [self.value(item, (*place, number)) for number, item in enumerate(node.value)]
         try:
-            value: Any = self.loader.construct_object(node)
+            value: object = self.loader.construct_object(node)
         except Exception:  # a tag that does not fit its text fails in as many ways as there are tags
             return self.found.fail(place, f"{node.value[:40]!r} cannot stand in a plan as {node.tag[:60]}")
         if isinstance(value, int) and re.match(r"[-+]?0\d", node.value):  # YAML reads 010 as 8
@@ -123,8 +123,8 @@ class _Reader:
             return self.found.fail(place, f"{node.value[:40]!r} cannot stand in a plan; put quotes around a text")
         return value
 
-    def _mapping(self, node: Any, place: Place) -> dict[str, object]:
-        values: dict[str, Any] = {}
+    def _mapping(self, node: yaml.MappingNode, place: Place) -> dict[str, object]:
+        values: dict[str, object] = {}
         for key_node, value_node in node.value:
             key = str(key_node.value).replace("-", "_") if isinstance(key_node, yaml.ScalarNode) else ""
             here = (*place, key)

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 from babelscope.errors import NonFinite
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from babelscope.corpora import ParallelCorpus, TextCollection
     from babelscope.evaluation import ClozeStory
     from babelscope.evolution.types import Place, Point
@@ -42,7 +44,7 @@ def latent_contents(settings: LatentSettings) -> dict[str, object]:
     from babelscope.studies.latent import chosen_words
 
     words = chosen_words(settings)
-    found: dict[str, Any] = {"words": words.hash}
+    found: dict[str, object] = {"words": words.hash}
     if settings.parallel:
         found["parallel"] = corpus_of(settings.parallel, None).hash
     if settings.text and "tuned" in settings.lens:
@@ -109,8 +111,9 @@ def compute_point(point: Point, folder: Path, scratch: Path, where: Place) -> Pa
                 run.manifest["summary"][name] = found.summary
         run.manifest["key"] = point.key
         facts = point.facts()
-        source = facts.pop("source")  # but for where the weights lay: that says nothing elsewhere
-        run.manifest["point"] = facts | {"weights": source and {name: source[name] for name in ("kind", "identity")}}
+        del facts["source"]  # but for where the weights lay: that says nothing elsewhere
+        source = point.source
+        run.manifest["point"] = facts | {"weights": source and {"kind": source.kind, "identity": source.identity}}
     return target
 
 
@@ -147,7 +150,7 @@ def _regions(model: Model, point: Point, scratch: Path) -> Run | None:
     return run
 
 
-def _cloze(model: Model, point: Point) -> Any:
+def _cloze(model: Model, point: Point) -> pd.DataFrame | None:
     from babelscope.evaluation import evaluate_cloze
 
     if point.work.stories is None:

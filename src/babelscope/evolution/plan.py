@@ -56,7 +56,7 @@ class Plan:
     trust_remote_code: bool = False
     attention: str | None = None
     about: str = ""
-    data: Mapping[str, Any] = field(default_factory=dict)
+    data: Mapping[str, object] = field(default_factory=dict)
     """the plan as it was written"""
 
 
@@ -96,7 +96,7 @@ def read_plan(plan: str | Path, changes: Mapping[str, object] | None = None) -> 
     return parse_plan(_changed(located, changes or {}), default_name=path.stem)
 
 
-def plan_from(data: Mapping[str, Any], name: str = "the command line") -> Plan:
+def plan_from(data: Mapping[str, object], name: str = "the command line") -> Plan:
     """A plan from a mapping with the keys of a plan file."""
     return parse_plan(Located(dict(data), name), default_name="sweep")
 
@@ -107,11 +107,12 @@ def _changed(located: Located, changes: Mapping[str, object]) -> Located:
         return located
     for dotted, value in changes.items():
         *path, last = dotted.split(".")
-        target: dict[str, Any] = located.data
+        target: dict[str, object] = located.data
         for part in path:
             inner = target.get(part)
-            target[part] = inner if isinstance(inner, dict) else {}
-            target = target[part]
+            if not isinstance(inner, dict):
+                inner = target[part] = dict[str, object]()
+            target = inner
         target[last] = value
         located.lines.pop((*path, last), None)
     return located
@@ -171,7 +172,7 @@ def _model(located: Located, entry: object, place: Place) -> PlannedModel:
     return PlannedModel(base.id, tuple(_revision(located, one, (*here, n)) for n, one in enumerate(given)))
 
 
-def _matched(located: Located, model: str, given: dict[str, Any], place: Place) -> PlannedModel:
+def _matched(located: Located, model: str, given: dict[str, object], place: Place) -> PlannedModel:
     located.only(given, place, ["match", "count"])
     pattern = _text(located, given.get("match", "*"), (*place, "match"))
     count = _checked(located, given.get("count"), int | None, (*place, "count"))
@@ -234,7 +235,7 @@ def _measures(located: Located) -> dict[str, dict[str, Any]]:
     return found
 
 
-def settings_of_measures() -> dict[str, dict[str, Any]]:
+def settings_of_measures() -> dict[str, dict[str, object]]:
     """Measure → setting → its type: the fields of the studies themselves, so that a new option needs no change here."""
     from babelscope.studies.regions import RegionsSettings
 
@@ -289,7 +290,7 @@ def _listed(located: Located, place: Place) -> list[object]:
     return given
 
 
-def _text(located: Located, value: Any, place: Place) -> str:
+def _text(located: Located, value: object, place: Place) -> str:
     if not isinstance(value, str) or not value.strip():
         located.fail(place, f"{value!r} is not a name")
     return value
@@ -310,7 +311,7 @@ def _choice(located: Located, key: str, allowed: tuple[str, ...], default: str |
     return value
 
 
-def _checked(located: Located, value: Any, hint: object, place: Place) -> Any:
+def _checked(located: Located, value: object, hint: object, place: Place) -> Any:
     try:
         found = checked(value, hint)
         refuse_wrong_value(str(place[-1]), hint, found, "got")

@@ -14,7 +14,7 @@ from babelscope.errors import ModelError
 from babelscope.evolution import measures
 from babelscope.evolution.plan import Plan
 from babelscope.evolution.sources import find, revisions
-from babelscope.evolution.types import Point, Revision, Source, Work
+from babelscope.evolution.types import PlannedModel, Point, Revision, Source, Work
 from babelscope.results import run_key
 
 _SPECS = ("corpus", "texts")
@@ -50,7 +50,7 @@ def plan_points(plan: Plan) -> list[Point]:
     return points
 
 
-def _sources(model: Any) -> list[tuple[Revision, Source | None, str]]:
+def _sources(model: PlannedModel) -> list[tuple[Revision, Source | None, str]]:
     try:
         wanted = revisions(model)
     except ModelError as error:
@@ -96,7 +96,7 @@ def _contents(work: Work) -> dict[str, object]:
     """Hashes of all text that a point reads. Raises the readers' errors, and those of impossible settings."""
     from babelscope.evaluation.items import stories_hash
 
-    found: dict[str, Any] = {}
+    found: dict[str, object] = {}
     if work.regions is not None:
         settings = measures.regions_settings(work.regions)
         sample = measures.corpus_of(settings.corpus, settings.languages).sample(settings.samples, settings.seed)
@@ -113,7 +113,7 @@ def _contents(work: Work) -> dict[str, object]:
 
 def _settled(work: Work) -> dict[str, object]:
     """Every setting, the defaults filled in; where texts lie does not count, what they say does."""
-    found: dict[str, Any] = {"dtype": work.dtype, "attention": work.attention, "stories": work.stories is not None}
+    found: dict[str, object] = {"dtype": work.dtype, "attention": work.attention, "stories": work.stories is not None}
     if work.regions is not None:
         settings = asdict(measures.regions_settings(work.regions))
         found["regions"] = {name: value for name, value in settings.items() if name not in _SPECS}

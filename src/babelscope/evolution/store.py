@@ -128,7 +128,7 @@ class SweepStore:
         found = self._json(STATE)
         if found is None:
             raise RunError(f"{self.url} is not a sweep: it has no {STATE}")
-        points: Any = found.get("points")
+        points: object = found.get("points")
         if not isinstance(points, list) or not all(map(_is_point, points)):
             raise RunError(f"{self.url}/{STATE} is damaged: it lists no points")
         return found

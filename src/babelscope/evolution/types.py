@@ -95,7 +95,7 @@ class Point:
         name = self.model.removeprefix("pocket:")
         return f"{name}@{self.revision}" if self.revision else name
 
-    def facts(self) -> dict[str, Any]:
+    def facts(self) -> dict[str, object]:
         """What sweep.json says of it."""
         return {
             "key": self.key, "label": self.label, "model": self.model, "revision": self.revision, "step": self.step,

@@ -6,10 +6,16 @@ import types
 from collections.abc import Mapping
 from typing import Any, Literal, Union, get_args, get_origin
 
-_WORDS = {int: "a whole number", float: "a number", str: "a text", bool: "true or false", type(None): "nothing"}
+_WORDS: Mapping[object, str] = {
+    int: "a whole number",
+    float: "a number",
+    str: "a text",
+    bool: "true or false",
+    type(None): "nothing",
+}
 
 
-def checked(value: Any, hint: Any) -> object:
+def checked(value: object, hint: object) -> object:
     """`value` as `hint` wants it (lists become tuples, whole numbers become floats); ValueError says what is allowed.
 
     >>> checked(["en", "fr"], tuple[str, ...] | None), checked(2, float)
@@ -38,12 +44,14 @@ def checked(value: Any, hint: Any) -> object:
         return {checked(key, inside[0]): checked(item, inside[1]) for key, item in value.items()}
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
-    if hint is Any or (isinstance(value, hint) and (hint is bool or not isinstance(value, bool))):
+    if hint is Any or (
+        isinstance(hint, type) and isinstance(value, hint) and (hint is bool or not isinstance(value, bool))
+    ):
         return value
     raise ValueError(f"{value!r} is not {described(hint)}")
 
 
-def described(hint: Any) -> str:
+def described(hint: object) -> str:
     """A type in words.
 
     >>> described(int | None), described(tuple[str, ...])

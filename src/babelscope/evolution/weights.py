@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from babelscope.errors import ModelError
 from babelscope.evolution.types import Source
@@ -109,7 +109,7 @@ def is_whole(folder: Path) -> bool:
         return False
     for index in folder.glob("*.index.json"):
         try:
-            stated: Any = json.loads(index.read_text(encoding="utf-8"))
+            stated: dict[str, dict[str, str]] = json.loads(index.read_text(encoding="utf-8"))
             names = set(stated["weight_map"].values())
         except (OSError, ValueError, KeyError, AttributeError, TypeError):
             return False

@@ -6,7 +6,6 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from math import isfinite
-from typing import Any
 
 import pandas as pd
 
@@ -79,7 +78,7 @@ def acting_heads(run: Run, code: str, there: list[str]) -> list[ActingHead]:
 def _stated_places(run: Run, code: str) -> Iterator[tuple[str, str]]:
     """Step of the search → the role at which it patched."""
     try:
-        stated: Any = json.loads(run.file(f"circuits/{code}.json").read_text(encoding="utf-8"))
+        stated: object = json.loads(run.file(f"circuits/{code}.json").read_text(encoding="utf-8"))
     except (RunError, OSError, ValueError):
         return
     for step in (stated.get("steps") or []) if isinstance(stated, Mapping) else []:

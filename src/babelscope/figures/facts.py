@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar, cast
 from weakref import WeakKeyDictionary
 
 import numpy as np
 import pandas as pd
 import xarray as xr
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from babelscope.errors import InputError
 from babelscope.figures.spec import Axis, Code
@@ -18,6 +18,7 @@ from babelscope.results.rows import R, Row, read_rows, rows_frame
 from babelscope.wording import decimals
 
 T = TypeVar("T")
+K = TypeVar("K")
 Matrix = NDArray[np.float64]
 
 
@@ -50,9 +51,9 @@ def distinct(values: Iterable[T]) -> list[T]:
     return list(dict.fromkeys(values))
 
 
-def grouped(rows: Iterable[T], key: Any) -> Iterator[tuple[Any, list[T]]]:
+def grouped(rows: Iterable[T], key: Callable[[T], K]) -> Iterator[tuple[K, list[T]]]:
     """Rows by a key, groups in the order of first appearance."""
-    groups: dict[Any, list[T]] = {}
+    groups: dict[K, list[T]] = {}
     for row in rows:
         groups.setdefault(key(row), []).append(row)
     return iter(groups.items())
@@ -70,7 +71,7 @@ def array(run: Run, name: str, *dims: str) -> xr.DataArray:
     return run.arrays()[name].transpose(*dims).load()
 
 
-def numbers(values: Any) -> Matrix:
+def numbers(values: ArrayLike) -> Matrix:
     """Any array as numbers."""
     return np.asarray(values, dtype=np.float64)
 

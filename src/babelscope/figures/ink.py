@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import singledispatch
 from math import isfinite
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -61,10 +60,10 @@ def line_dash(mark: Line) -> str:
 @ink.register
 def _(mark: Line, axes: Axes, panel: Panel, text: Text) -> None:
     x, tone = [panel.x.at(value) for value in mark.x], colour(mark.colour)
-    look: dict[str, Any] = {"color": tone, "linestyle": line_dash(mark), "linewidth": 2.6 if mark.strong else 1.6}
-    if mark.markers:
-        look["marker"] = MARKERS[mark.colour % len(MARKERS)]
-    axes.plot(x, mark.y, label=text(mark.name) or "_", **look)
+    axes.plot(
+        x, mark.y, color=tone, linestyle=line_dash(mark), linewidth=2.6 if mark.strong else 1.6,
+        marker=MARKERS[mark.colour % len(MARKERS)] if mark.markers else None, label=text(mark.name) or "_",
+    )  # fmt: skip
     if known := mark.banded():
         low, high = (
             [end[place] if place in known else np.nan for place in range(len(x))] for end in (mark.low, mark.high)
@@ -173,7 +172,7 @@ def _(mark: Map, axes: Axes, panel: Panel, text: Text) -> None:
         axes.axvline(edge - 0.5, color="white", linewidth=0.4)
 
 
-def block_means(matrix: NDArray[np.floating[Any]], size: int) -> NDArray[np.floating[Any]]:
+def block_means(matrix: NDArray[np.floating], size: int) -> NDArray[np.floating]:
     """Means over blocks of `size` × `size`, the last of a row or column perhaps smaller."""
     if size <= 1:
         return matrix
@@ -192,16 +191,13 @@ def _(mark: Histogram, axes: Axes, panel: Panel, text: Text) -> None:
 
 @ink.register
 def _(mark: Rule, axes: Axes, panel: Panel, text: Text) -> None:
-    look: dict[str, Any] = {
-        "color": "black" if mark.colour is None else colour(mark.colour), "linestyle": _DASHES[mark.dash],
-        "linewidth": 0.8 if mark.colour is None else 2, "label": text(mark.name) or "_",
-    }  # fmt: skip
     if not isfinite(mark.at):
         return
-    if mark.along == "x":
-        axes.axhline(mark.at, **look)
-    else:
-        axes.axvline(panel.x.at(mark.at), **look)
+    rule = axes.axhline(mark.at) if mark.along == "x" else axes.axvline(panel.x.at(mark.at))
+    rule.set(
+        color="black" if mark.colour is None else colour(mark.colour), linestyle=_DASHES[mark.dash],
+        linewidth=0.8 if mark.colour is None else 2, label=text(mark.name) or "_",
+    )  # fmt: skip
 
 
 @ink.register
@@ -232,5 +228,5 @@ def _(mark: Boxes, axes: Axes, panel: Panel, text: Text) -> None:
 @ink.register
 def _(mark: Key, axes: Axes, panel: Panel, text: Text) -> None:
     tone = "black" if mark.colour is None else colour(mark.colour)
-    look: dict[str, Any] = {"marker": "o", "linestyle": ""} if mark.dot else {"linestyle": _DASHES[mark.dash]}
-    axes.plot([], [], color=tone, label=text(mark.name), **look)
+    dash = "" if mark.dot else _DASHES[mark.dash]
+    axes.plot([], [], color=tone, label=text(mark.name), marker="o" if mark.dot else None, linestyle=dash)

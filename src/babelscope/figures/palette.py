@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from matplotlib.colors import to_rgb
 from numpy.typing import NDArray
@@ -31,7 +29,7 @@ def language_place(run: Run, code: str) -> int:
     return known.index(code) if code in known else len(known)
 
 
-def luminance(colours: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
+def luminance(colours: NDArray[np.floating]) -> NDArray[np.floating]:
     """Relative luminance of sRGB colours, as contrast is reckoned in WCAG: above 0.18 black stands out more."""
     linear = np.where(colours <= 0.04045, colours / 12.92, ((colours + 0.055) / 1.055) ** 2.4)
     return linear @ np.array([0.2126, 0.7152, 0.0722])

@@ -6,13 +6,13 @@ R row (a variant) · L layers + 1 · D width · T position
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from babelscope.models import Model, Site, edit
+from babelscope.models.hooks import Change
 
 
 @torch.inference_mode()
@@ -24,11 +24,11 @@ def final_states(
     Row r, layer l: the residual entering block l (entering the final norm for the last l). The positions before
     `position` pass once; keys and values of that prefix are repeated for the rows.
     """
-    tokens = torch.tensor([list(ids)], device=model.device)
-    cache: Any = None
-    if position > 0:
-        from transformers import DynamicCache
+    from transformers import DynamicCache
 
+    tokens = torch.tensor([list(ids)], device=model.device)
+    cache: DynamicCache | None = None
+    if position > 0:
         cache = DynamicCache()
         model.trunk(tokens[:, :position], cache=cache)
         cache.batch_repeat_interleave(len(values))
@@ -50,8 +50,8 @@ def final_states_plainly(
     return torch.cat(rows)
 
 
-def _changes(values: Tensor, replaced: Tensor, position: int) -> dict[Site, Any]:
-    def change(layer: int) -> Any:
+def _changes(values: Tensor, replaced: Tensor, position: int) -> dict[Site, Change]:
+    def change(layer: int) -> Change:
         rows = replaced[:, layer].nonzero()[:, 0]
         new = values[rows, layer]
 

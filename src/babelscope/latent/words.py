@@ -14,7 +14,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
 
 from babelscope.corpora.files import split_lines
 from babelscope.errors import InputError
@@ -179,7 +178,7 @@ def _json_rows(lines: Sequence[str], name: str) -> Iterator[tuple[int, str, list
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
-        row: Any = parse_json(line, f"{name}, line {number}")
+        row: object = parse_json(line, f"{name}, line {number}")
         if not isinstance(row, dict):
             raise InputError(f"{name}, line {number}: one object a line is needed")
         key = "concept" if "concept" in row else "id"

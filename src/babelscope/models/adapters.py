@@ -9,7 +9,6 @@ import hashlib
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from torch import nn
 
@@ -56,7 +55,7 @@ _PROMPTS = ("PROMPT_TUNING", "PREFIX_TUNING", "P_TUNING", "MULTITASK_PROMPT_TUNI
 """kinds that put tokens or keys in front of a text"""
 
 
-def merged(folder: Path, name: str, load: Callable[[str], Any]) -> tuple[Any, dict[str, str]]:
+def merged(folder: Path, name: str, load: Callable[[str], nn.Module]) -> tuple[nn.Module, dict[str, str]]:
     """The base model with the folder's adapter merged into its weights, and the hashes of base and adapter.
 
     The base is the folder's own weights, else the model that the adapter names; `load` loads it.
@@ -91,7 +90,7 @@ def merged(folder: Path, name: str, load: Callable[[str], Any]) -> tuple[Any, di
             adapted = PeftModel.from_pretrained(base, str(folder))
             result = adapted.load_adapter(str(folder), "default")
             odd: list[str] = [*result.missing_keys, *result.unexpected_keys]
-            whole: Any = base if odd else adapted.merge_and_unload()
+            whole: nn.Module = base if odd else adapted.merge_and_unload()
     except Exception as error:
         raise ModelError(f"the adapter of {name} cannot be merged: {first_line(error)}") from error
     if odd:
@@ -103,8 +102,8 @@ def merged(folder: Path, name: str, load: Callable[[str], Any]) -> tuple[Any, di
     return whole, facts
 
 
-def _settings(folder: Path) -> dict[str, Any]:
-    found: Any = read_json(folder / CONFIG, error=ModelError)
+def _settings(folder: Path) -> dict[str, object]:
+    found: object = read_json(folder / CONFIG, error=ModelError)
     if not isinstance(found, dict):
         raise ModelError(f"{folder / CONFIG} is no mapping: it is not what PEFT's save_pretrained writes")
     return found

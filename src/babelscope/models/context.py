@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from torch import nn
 
@@ -67,7 +67,7 @@ def context_of(model: Model) -> Context:
 _ORIGINAL = "original_max_position_embeddings"
 
 
-def _moving(settings: Any) -> Iterator[dict[str, object]]:
+def _moving(settings: object) -> Iterator[dict[str, object]]:
     """The settings of rotary embeddings whose frequencies follow the length of a pass, also by kind of layer."""
     if not isinstance(settings, dict):
         return

@@ -13,9 +13,10 @@ from __future__ import annotations
 import hashlib
 import inspect
 import weakref
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -30,6 +31,7 @@ from babelscope.models.encoders import refuse_next_word
 from babelscope.models.gate import require
 from babelscope.models.model import Model
 from babelscope.models.rows import Flow, RowEdit, conditions_of, edited_rows
+from babelscope.models.workers import Tell, over_workers
 
 Reason = Literal["end", "length", "context"]
 
@@ -98,17 +100,19 @@ def decode(
     known = list(names) if names is not None else [str(place) for place in range(len(rows))]
     jobs = [(place, condition) for place in range(len(rows)) for condition in range(len(conditions))]
     found: list[list[Written | None]] = [[None] * len(rows) for _ in conditions]
-    writer = _Writer(model, rows, known, chosen, conditions, draw, progress)
-    for part in _parts(model, rows, jobs, chosen.batch):
-        for (place, condition), one in zip(part, writer.write(part)):
+    parts, asked = _parts(model, rows, jobs, chosen.batch), _Asked(rows, known, chosen, conditions, draw)
+    edited = Counter[int]()
+    for part, (written, changed) in zip(parts, over_workers(model, _Writer, asked, parts, progress)):
+        edited.update(changed)
+        for (place, condition), one in zip(part, written):
             found[condition][place] = one
-    _check_fired(conditions, writer.flow)
+    _check_fired(conditions, edited)
     return [[one for one in row if one is not None] for row in found]
 
 
-def _check_fired(conditions: Sequence[RowEdit | None], flow: Flow) -> None:
+def _check_fired(conditions: Sequence[RowEdit | None], edited: Counter[int]) -> None:
     for place, one in enumerate(conditions):
-        if one is not None and one.changes and not flow.edited[place]:
+        if one is not None and one.changes and not edited[place]:
             raise EditNeverFired(
                 f"edit {place} changed no token: its place is {one.where!r}"
                 + ("" if one.first else ", the first token of a text left out")
@@ -143,38 +147,44 @@ def _parts(
     return parts
 
 
-class _Writer:
-    """Decodes batches of (prompt, condition)."""
+@dataclass(frozen=True, eq=False)
+class _Asked:
+    """What is to be continued."""
 
-    def __init__(
-        self,
-        model: Model,
-        rows: Sequence[Sequence[int]],
-        names: Sequence[str],
-        settings: Decoding,
-        conditions: Sequence[RowEdit | None],
-        draw: int,
-        progress: Callable[[int], None] | None,
-    ) -> None:
-        self.model, self.rows, self.names, self.settings = model, rows, names, settings
-        self.conditions, self.draw, self.progress = conditions, draw, progress
+    rows: Sequence[Sequence[int]]
+    names: Sequence[str]
+    settings: Decoding
+    conditions: Sequence[RowEdit | None]
+    draw: int
+
+
+class _Writer:
+    """Work of `over_workers`: a batch of (prompt, condition), and how many tokens each condition edited."""
+
+    def __init__(self, model: Model, asked: _Asked) -> None:
+        self.model, self.rows, self.names, self.settings = model, asked.rows, asked.names, asked.settings
+        self.conditions, self.draw = asked.conditions, asked.draw
         self.flow = Flow()
         self.ends = torch.tensor(stop_ids(model), dtype=torch.long, device=model.device)
 
-    def write(self, part: Sequence[tuple[int, int]]) -> list[Written]:
+    def __call__(self, part: Sequence[tuple[int, int]], tell: Tell) -> tuple[list[Written], Counter[int]]:
+        self.flow = Flow()
+        return self.write(part, tell), self.flow.edited
+
+    def write(self, part: Sequence[tuple[int, int]], tell: Tell) -> list[Written]:
         """The part's continuations; a batch that does not fit in memory is halved."""
         try:
-            return self._write(part)
+            return self._write(part, tell)
         except Exception as error:
             if not out_of_memory(error) or len(part) == 1:
                 raise
         if self.model.device.type == "cuda":
             torch.cuda.empty_cache()
         middle = len(part) // 2
-        return [*self.write(part[:middle]), *self.write(part[middle:])]
+        return [*self.write(part[:middle], tell), *self.write(part[middle:], tell)]
 
     @torch.inference_mode()
-    def _write(self, part: Sequence[tuple[int, int]]) -> list[Written]:
+    def _write(self, part: Sequence[tuple[int, int]], tell: Tell) -> list[Written]:
         device = self.model.device
         ids, mask = left_padded([self.rows[place] for place, _ in part], device)
         uniforms = self._uniforms(part)
@@ -194,8 +204,7 @@ class _Writer:
                 counts += live
                 ids, new = torch.cat([ids, token[:, None]], 1), torch.cat([new, token[:, None]], 1)
                 mask = torch.cat([mask, torch.ones_like(token[:, None])], 1)
-                if self.progress:
-                    self.progress(len(part))
+                tell(len(part))
                 if not bool(live.any()):
                     break
         full: Reason = "length" if room == self.settings.tokens else "context"
@@ -332,7 +341,7 @@ TAKEN = frozenset({"eos_token_id", "bos_token_id", "pad_token_id", "decoder_star
 def ignored_settings(model: Model) -> dict[str, object]:
     """What the model's generation_config asks for and is not done here."""
     generation = getattr(model.hf, "generation_config", None)
-    asked: dict[str, Any] = {} if generation is None else generation.to_diff_dict()
+    asked: dict[str, object] = {} if generation is None else generation.to_diff_dict()
     return {
         name: value
         for name, value in sorted(asked.items())

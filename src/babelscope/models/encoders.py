@@ -7,15 +7,16 @@ tokenizer puts around a text ([CLS] … [SEP]) is fed, as it was in training, an
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from babelscope.errors import InputError, UnsupportedModel
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedModel
     from transformers import PreTrainedTokenizerBase as Tokenizer
 
 
-def is_encoder(hf: Any) -> bool:
+def is_encoder(hf: PreTrainedModel) -> bool:
     """Whether a Hugging Face model is measured as an encoder: a masked language model, or an encoder–decoder."""
     from transformers.models.auto.modeling_auto import (
         MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,

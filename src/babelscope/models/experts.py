@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -63,6 +63,13 @@ class Handle(Protocol):
     """Something attached that can be taken off."""
 
     def remove(self) -> None: ...
+
+
+def entering(args: Sequence[object], kwargs: Mapping[str, object]) -> Tensor:
+    """What a block or mixture is called with: its first argument, or the one that is named hidden_states."""
+    value = args[0] if args else kwargs["hidden_states"]
+    assert isinstance(value, Tensor)
+    return value
 
 
 @dataclass(frozen=True)
@@ -205,10 +212,10 @@ def _attach_part(
 ) -> Handle:  # fmt: skip
     owner = standing()
 
-    def before(_: nn.Module, args: tuple[Any, ...]) -> Any:
+    def before(_: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
         if standing() != owner:
             return None
-        values: Tensor = args[0]
+        values = args[0]
         folded = values.reshape(*shape.of(values.numel() // values.shape[-1]), -1)
         if act is None:
             collect(columns, folded)
@@ -249,10 +256,10 @@ class PassShape:
         self.owner = standing()
         self.handle = block.register_forward_pre_hook(self._note, with_kwargs=True)
 
-    def _note(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any] | None = None) -> None:
+    def _note(self, _: nn.Module, args: tuple[object, ...], kwargs: dict[str, object] | None = None) -> None:
         # a pass of another thread may meet the hook before torch knows that it takes keywords
         if kwargs is not None and standing() == self.owner:
-            hidden = args[0] if args else kwargs["hidden_states"]
+            hidden = entering(args, kwargs)
             self.shape = (int(hidden.shape[0]), int(hidden.shape[1]))
 
     def of(self, rows: int) -> tuple[int, int]:

@@ -7,7 +7,6 @@ nothing that was kept without them is taken for a result under them.
 from __future__ import annotations
 
 import inspect
-from typing import Any
 
 from torch import nn
 from torch.nn.modules import module as torch_modules
@@ -47,7 +46,7 @@ def _strange(hooks: dict[int, object]) -> list[int]:
     return [key for key, one in hooks.items() if not _known(one)]
 
 
-def _known(one: Any) -> bool:
+def _known(one: object) -> bool:
     return str(getattr(one, "__module__", "")).startswith(_KNOWN)
 
 

@@ -13,13 +13,14 @@ import weakref
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
 from babelscope.errors import AlreadyEdited, EditNeverFired, InputError
 from babelscope.models.aside import Standing, standing
+from babelscope.models.experts import Handle, entering
 
 if TYPE_CHECKING:
     from babelscope.models.model import Model
@@ -68,7 +69,7 @@ class Location:
     """where the tensor is flattened to [B·T, ·]: the block whose input says B and T"""
     factor: float = 1.0
     """what the block multiplies this by before it joins the stream (Granite): values are seen after it"""
-    attach: Callable[[Change, bool], Any] | None = None
+    attach: Callable[[Change, bool], Handle] | None = None
     """the way to what no module's input or output holds (the experts of a mixture): read, or replace where True"""
 
     def view(self, tensor: Tensor) -> Tensor:
@@ -185,7 +186,7 @@ def _passed_over(forward: Callable[..., object], returns_tuple: bool) -> Callabl
     """In this thread a block that hands on what enters it; in others the block as it was."""
     owner = standing()
 
-    def passed_over(hidden_states: Tensor, *rest: object, **named: object) -> Any:
+    def passed_over(hidden_states: Tensor, *rest: object, **named: object) -> object:
         if standing() != owner:
             return forward(hidden_states, *rest, **named)
         return (hidden_states, None) if returns_tuple else hidden_states
@@ -196,7 +197,7 @@ def _passed_over(forward: Callable[..., object], returns_tuple: bool) -> Callabl
 @contextmanager
 def hooked(entries: Sequence[tuple[Location, Change, bool]]) -> Generator[None]:
     """Inside, `act` is shown what flows at each location; what it returns takes that place where it `replaces`."""
-    handles: list[Any] = []
+    handles: list[Handle] = []
     try:
         for location, act, replaces in entries:
             if location.block is not None:
@@ -209,7 +210,7 @@ def hooked(entries: Sequence[tuple[Location, Change, bool]]) -> Generator[None]:
             handle.remove()
 
 
-def _attach(location: Location, act: Change, replaces: bool) -> object:
+def _attach(location: Location, act: Change, replaces: bool) -> Handle:
     # A pass that another thread makes through the same model is not ours to read or to change, nor one that is made to
     # see the model as it is.
     if location.attach is not None:
@@ -217,37 +218,37 @@ def _attach(location: Location, act: Change, replaces: bool) -> object:
     owner = standing()
     if location.side == "input":
         # torch says that a hook takes keywords after it adds it: a pass of another thread in between gives none
-        def before(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any] | None = None) -> Any:
+        def before(_: nn.Module, args: tuple[object, ...], kwargs: dict[str, object] | None = None) -> object:
             if kwargs is None or standing() != owner:
                 return None
+            value = act(entering(args, kwargs))
             if args:
-                value = act(args[0])
                 return ((value, *args[1:]), kwargs) if replaces else None
-            value = act(kwargs["hidden_states"])
             return (args, {**kwargs, "hidden_states": value}) if replaces else None
 
         return location.module.register_forward_pre_hook(before, with_kwargs=True)
 
-    def after(_: nn.Module, __: object, output: Any) -> Any:
+    def after(_: nn.Module, __: object, output: object) -> object:
         if standing() != owner:
             return None
         if isinstance(output, tuple):
             value = act(output[0])
             return (value, *output[1:]) if replaces else None
+        assert isinstance(output, Tensor)
         value = act(output)
         return value if replaces else None
 
     return location.module.register_forward_hook(after)
 
 
-def _unflattened(block: nn.Module, act: Change) -> tuple[Change, object]:
+def _unflattened(block: nn.Module, act: Change) -> tuple[Change, Handle]:
     """Show `act` a flattened tensor as [B, T, ·], with B and T read off the block's input."""
     shape: list[torch.Size] = []
     owner = standing()
 
-    def note(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any] | None = None) -> None:
+    def note(_: nn.Module, args: tuple[object, ...], kwargs: dict[str, object] | None = None) -> None:
         if kwargs is not None and standing() == owner:
-            shape[:] = [(args[0] if args else kwargs["hidden_states"]).shape[:2]]
+            shape[:] = [entering(args, kwargs).shape[:2]]
 
     def folded(tensor: Tensor) -> Tensor:
         if tensor.dim() == 3:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import nn
 
 from babelscope.allocator import keep_freed_memory
 from babelscope.errors import MissingExtra, ModelError, NonFinite
@@ -20,6 +22,10 @@ from babelscope.models.offload import offloaded
 from babelscope.models.refusals import in_our_words, refuse_doubles, refuse_files, refuse_sizes, refuse_unused
 from babelscope.models.registry import family_from_file
 from babelscope.network import hub_answers
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, PreTrainedTokenizerBase
+
 
 POCKET = "pocket:"
 _SPELLINGS = {
@@ -132,7 +138,7 @@ def load_model(
     revision: str | None = None,
     dtype: str = "auto",
     device: str | None = None,
-    device_map: str | dict[str, Any] | None = None,
+    device_map: str | dict[str, int | str | torch.device] | None = None,
     trust_remote_code: bool = False,
     attention: str | None = None,
     options: LoadOptions = PLAIN,
@@ -153,7 +159,7 @@ def load_model(
     target = device_called(device) if device else choose_device()
     chosen = choose_dtype(dtype, target)
     place, hub_revision = _place(id_or_path, revision)
-    settings: dict[str, Any] = {"revision": hub_revision, "trust_remote_code": trust_remote_code}
+    settings: dict[str, object] = {"revision": hub_revision, "trust_remote_code": trust_remote_code}
     if hub_revision is None:
         del settings["revision"]
     if not Path(place).is_dir() and not hub_answers():
@@ -203,11 +209,11 @@ def stored_layers(id_or_path: str | os.PathLike[str], revision: str | None = Non
     from transformers import AutoConfig
 
     place, at = _place(os.fspath(id_or_path), revision)
-    how: dict[str, Any] = {"revision": at} if at else {}
+    how: dict[str, object] = {"revision": at} if at else {}
     if not Path(place).is_dir() and not hub_answers():
         how["local_files_only"] = True
     try:
-        config: Any = AutoConfig.from_pretrained(place, trust_remote_code=False, **how)
+        config: PreTrainedConfig = AutoConfig.from_pretrained(place, trust_remote_code=False, **how)
     except (OSError, ValueError, KeyError, ImportError, RuntimeError):
         return None
     if getattr(config, "is_encoder_decoder", False):
@@ -259,7 +265,7 @@ def _folder(folder: Path, name: str, revision: str | None) -> str:
     return str(folder)
 
 
-def _tokenizer(place: str, name: str, settings: dict[str, Any]) -> Any:
+def _tokenizer(place: str, name: str, settings: dict[str, object]) -> PreTrainedTokenizerBase:
     from transformers import AutoTokenizer
 
     if Path(place).is_dir() and not any(Path(place).glob("*token*")) and not any(Path(place).glob("*vocab*")):
@@ -275,10 +281,12 @@ def _unloadable(error: Exception, name: str, what: str = "") -> ModelError:
     return ModelError(told if told.startswith(f"{name} ") else f"{what}{name} cannot be loaded: {told}")
 
 
-def _weights(place: str, name: str, kwargs: dict[str, Any]) -> Any:
+def _weights(place: str, name: str, kwargs: dict[str, object]) -> nn.Module:
     maker = _maker(place, name, kwargs)
     try:
-        loaded: Any = maker.from_pretrained(place, output_loading_info=True, **kwargs)
+        loaded: tuple[nn.Module, Mapping[str, Sequence[str]]] = maker.from_pretrained(
+            place, output_loading_info=True, **kwargs
+        )
         hf, report = loaded
     except Exception as error:
         raise _unloadable(error, name) from error
@@ -292,7 +300,7 @@ def _weights(place: str, name: str, kwargs: dict[str, Any]) -> Any:
     return hf
 
 
-def _maker(place: str, name: str, kwargs: dict[str, Any]) -> Any:
+def _maker(place: str, name: str, kwargs: dict[str, object]) -> Any:
     """The class that makes a model of this type: a causal one, else an image-text one whose text part is measured, or
     one that has an encoder.
     """
@@ -329,7 +337,7 @@ def _maker(place: str, name: str, kwargs: dict[str, Any]) -> Any:
     return AutoModelForImageTextToText if images else AutoModelForCausalLM
 
 
-def _stored(place: str, file: str, settings: dict[str, Any]) -> Path | None:
+def _stored(place: str, file: str, settings: dict[str, object]) -> Path | None:
     """A file of a model folder, or of a repository on the hub or in its cache; None where there is no such file."""
     if Path(place).is_dir():
         return path if (path := Path(place) / file).is_file() else None
@@ -349,7 +357,7 @@ def _stored(place: str, file: str, settings: dict[str, Any]) -> Path | None:
     return None if found is None else Path(found)
 
 
-def _dequantising(config: Path | None, name: str, wanted: bool) -> dict[str, Any]:
+def _dequantising(config: Path | None, name: str, wanted: bool) -> dict[str, object]:
     """Settings under which quantised weights are read as floating-point ones; the configuration is read first.
 
     Raises ModelError for a quantised model that was not asked to be dequantised, or cannot be.
@@ -366,16 +374,16 @@ def _dequantising(config: Path | None, name: str, wanted: bool) -> dict[str, Any
     from transformers import FineGrainedFP8Config
     from transformers.utils.quantization_config import Mxfp4Config
 
-    kinds: dict[str, Any] = {"mxfp4": Mxfp4Config, "fp8": FineGrainedFP8Config}
+    kinds: dict[str, type[Mxfp4Config | FineGrainedFP8Config]] = {"mxfp4": Mxfp4Config, "fp8": FineGrainedFP8Config}
     if method not in kinds:
         raise ModelError(f"{name}: transformers cannot dequantise {method}; load an unquantised copy")
     return {"quantization_config": kinds[method](dequantize=True)}
 
 
-def _quantisation(file: Path | None) -> dict[str, Any] | None:
+def _quantisation(file: Path | None) -> dict[str, object] | None:
     if file is None:
         return None
-    config: Any = read_json(file, error=ModelError, non_finite=True)
+    config = read_json(file, error=ModelError, non_finite=True)
     found = config.get("quantization_config") if isinstance(config, dict) else None
     return found if isinstance(found, dict) else None
 

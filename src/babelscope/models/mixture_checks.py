@@ -7,14 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from babelscope.errors import NonFinite
-from babelscope.models.experts import Routed, attach
+from babelscope.models.experts import Handle, Routed, attach
 from babelscope.models.hooks import Site, capture, edit
 from babelscope.models.mixtures import Mixture
 from babelscope.models.model import Model
@@ -52,7 +51,7 @@ def experts_sum(model: Model, ids: Int[Tensor, "B T"]) -> float:
     for mixture in model.mixtures.values():
         seen: list[Routed] = []
         outputs: list[Tensor] = []
-        handles: list[Any] = [attach(mixture, _keep(seen)), mixture.experts.register_forward_hook(_outputs(outputs))]
+        handles: list[Handle] = [attach(mixture, _keep(seen)), mixture.experts.register_forward_hook(_outputs(outputs))]
         try:
             model.trunk(ids)
         finally:

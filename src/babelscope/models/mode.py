@@ -7,7 +7,6 @@ the hooks by which we read. Each is refused, wherever a pass is made.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 import torch
 from torch import nn
@@ -30,7 +29,7 @@ def refuse_mode(parts: Iterable[nn.Module], device: torch.device, name: str) -> 
         )
 
 
-def uncompiled(hf: Any) -> Any:
+def uncompiled(hf: object) -> object:
     """The model that `torch.compile` was given; another one as it is."""
     inner = getattr(hf, "_orig_mod", None)
     return inner if isinstance(inner, nn.Module) else hf

@@ -7,12 +7,20 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from contextlib import contextmanager
-from typing import Any
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from babelscope.errors import ModelError
+
+
+class _Hook(Protocol):
+    """What accelerate puts on a module whose weights are elsewhere."""
+
+    def pre_forward(self, module: nn.Module) -> object: ...
+
+    def post_forward(self, module: nn.Module, output: object) -> object: ...
 
 
 def offloaded(root: nn.Module) -> list[str]:
@@ -26,7 +34,7 @@ def execution_device(module: nn.Module) -> torch.device:
     if device.type != "meta":
         return device
     place = next(
-        (one.execution_device for one in _hooks(module) if getattr(one, "execution_device", None) is not None), "cpu"
+        (place for one in _hooks(module) if (place := getattr(one, "execution_device", None)) is not None), "cpu"
     )
     return torch.device(place)
 
@@ -52,9 +60,9 @@ def resident(module: nn.Module) -> Generator[None]:
             hook.post_forward(module, None)
 
 
-def _hooks(module: nn.Module) -> list[Any]:
+def _hooks(module: nn.Module) -> list[_Hook]:
     """accelerate's hooks on a module, those that it put in a row too."""
-    hook: object = getattr(module, "_hf_hook", None)
+    hook: _Hook | None = getattr(module, "_hf_hook", None)
     return [] if hook is None else [hook, *getattr(hook, "hooks", ())]
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -23,13 +23,13 @@ from babelscope.models.routers import mixture_location
 from babelscope.models.scales import Scales
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedConfig
+    from transformers import PreTrainedConfig, PreTrainedModel
 
 
 class Places:
     """The parts of a Hugging Face model as its family's row names them; `Model` is one that can be run."""
 
-    hf: Any
+    hf: PreTrainedModel
     id: str
     config: PreTrainedConfig
     """of the text model"""
@@ -288,14 +288,16 @@ class Places:
 
     @property
     def unembedding(self) -> Float[Tensor, "V D"]:
-        found = weight_of(self.hf.get_output_embeddings())
+        head = self.hf.get_output_embeddings()
+        found = None if head is None else weight_of(head)
         assert found is not None
         return found
 
     @property
     def unembedding_bias(self) -> Float[Tensor, " V"] | None:
         """What the unembedding adds to each word's logit, or None."""
-        return weight_of(self.hf.get_output_embeddings(), "bias")
+        head = self.hf.get_output_embeddings()
+        return None if head is None else weight_of(head, "bias")
 
     def part(self, path: str, layer: int) -> nn.Module:
         """The module at a path of a block; raises UnsupportedModel, with the layers that have one."""

@@ -121,6 +121,7 @@ class _Holder:
 
         assert self._model is not None
         if self._prepared is None or self._prepared[0] != number:
+            self._prepared = None  # what the last work held is given back first
             self._prepared = number, prepare(self._model, ray.get(shared[0]))
         told = [0]
 
@@ -164,20 +165,21 @@ class _Crew:
         """
         number, put = next(self._numbers), [self._ray.put(shared)]
         todo, deaths = list(range(len(units))), Counter[int]()
-        running: dict[Any, tuple[_Place, int]] = {}
+        running: dict[Any, tuple[_Place, Any, int]] = {}
         finished: dict[int, R] = {}
         for wanted in range(len(units)):
             while wanted not in finished:
-                busy = {place for place, _ in running.values()}
+                busy = {place for place, _, _ in running.values()}
                 for place in self._places:
                     soon = bool(todo) and todo[0] < wanted + AHEAD * len(self._places)
                     if soon and place.loading is None and place not in busy:
                         unit = heapq.heappop(todo)
-                        running[place.actor.work.remote(number, prepare, put, units[unit])] = place, unit
+                        reference = place.actor.work.remote(number, prepare, put, units[unit])
+                        running[reference] = place, place.actor, unit
                 reference = self._next_to_end([*running])
                 if reference is None:
                     continue
-                place, unit = running.pop(reference)
+                place, actor, unit = running.pop(reference)
                 try:
                     finished[unit], told = self._ray.get(reference)
                     tell(told)
@@ -188,7 +190,8 @@ class _Crew:
                     if deaths[unit] == DEATHS:
                         raise _given_up(error) from error
                     heapq.heappush(todo, unit)
-                    self._replace(place)
+                    if place.actor is actor:
+                        self._replace(place)
             yield finished.pop(wanted)
 
     def _next_to_end(self, running: list[Any]) -> Any:

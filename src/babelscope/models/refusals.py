@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
@@ -15,6 +15,10 @@ from babelscope.errors import ModelError, UnsupportedModel
 from babelscope.json_text import read_json
 from babelscope.models.adapters import adapter_parts
 from babelscope.wording import first_line
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, PreTrainedTokenizerBase
+
 
 _POINTER = b"version https://git-lfs"
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth")
@@ -50,8 +54,8 @@ def refuse_doubles(folder: Path, name: str) -> None:
         return
     if (folder / "model.safetensors").is_file():
         raise ModelError(f"{name} holds model.safetensors and {index.name}, two sets of weights: remove one")
-    content: Any = read_json(index, error=ModelError)
-    placed: Any = content.get("weight_map") if isinstance(content, dict) else None
+    content: object = read_json(index, error=ModelError)
+    placed: object = content.get("weight_map") if isinstance(content, dict) else None
     if not isinstance(placed, dict):
         raise ModelError(f"{index} has no weight_map: it is no index of safetensors files")
     from safetensors import safe_open
@@ -89,7 +93,7 @@ def refuse_unused(unused: Iterable[str], name: str) -> None:
         )
 
 
-def refuse_what_is_no_model(hf: Any, tokenizer: Any) -> None:
+def refuse_what_is_no_model(hf: object, tokenizer: object) -> None:
     """Raises ModelError for what is no Hugging Face model or tokenizer, UnsupportedModel for an unmerged adapter."""
     if not isinstance(hf, nn.Module) or not hasattr(hf, "config"):
         inner = getattr(hf, "module", None)
@@ -107,7 +111,7 @@ def refuse_what_is_no_model(hf: Any, tokenizer: Any) -> None:
         )
 
 
-def refuse_tokenizer(tokenizer: Any, vocabulary: int, name: str) -> None:
+def refuse_tokenizer(tokenizer: PreTrainedTokenizerBase | None, vocabulary: int, name: str) -> None:
     """Raises ModelError for a tokenizer whose own words are more than a model has embeddings; None is none."""
     if tokenizer is None:
         return
@@ -115,7 +119,7 @@ def refuse_tokenizer(tokenizer: Any, vocabulary: int, name: str) -> None:
     if not words:
         raise ModelError(f"the tokenizer of {name} has an empty vocabulary")
     # tokens added later are often never used and have no embedding; texts that use them are refused by name
-    added = set(getattr(tokenizer, "added_tokens_decoder", ()))
+    added = set[int](getattr(tokenizer, "added_tokens_decoder", ()))
     highest = max((word for word in words if word not in added), default=-1)
     if highest >= vocabulary:
         raise ModelError(
@@ -155,7 +159,7 @@ def _begins(path: Path, start: bytes) -> bool:
         raise ModelError(f"{path} cannot be read: {error.strerror or error}") from error
 
 
-def refuse_sizes(config: Any, name: str, bytes_each: int, room: int | None = None) -> None:
+def refuse_sizes(config: PreTrainedConfig, name: str, bytes_each: int, room: int | None = None) -> None:
     """Raises ModelError for sizes that no model has, and for weights that cannot fit, before anything is built.
 
     At least V·D weights in the embedding and 2·D² in each layer are counted, of `bytes_each` bytes, against `room`
@@ -177,7 +181,7 @@ def refuse_sizes(config: Any, name: str, bytes_each: int, room: int | None = Non
         )
 
 
-def _stated(config: Any, names: tuple[str, ...]) -> int:
+def _stated(config: object, names: tuple[str, ...]) -> int:
     """A size; 1, which refuses nothing, where none is stated; 0 for what is no number."""
     value = next((found for name in names if (found := getattr(config, name, None)) is not None), 1)
     if isinstance(value, float) and value.is_integer():

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -37,10 +37,14 @@ class _OntoExperts(TorchFunctionMode):
         self.sizes, self.act = (count, count + 1), act
 
     def __torch_function__(
-        self, func: Any, types: object, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+        self,
+        func: Callable[..., object],
+        types: object,
+        args: tuple[object, ...] = (),
+        kwargs: dict[str, object] | None = None,
     ) -> object:
         output = func(*args, **(kwargs or {}))
-        if func is F.linear and output.shape[-1] in self.sizes:
+        if func is F.linear and isinstance(output, Tensor) and output.shape[-1] in self.sizes:
             return self.act(output)
         return output
 

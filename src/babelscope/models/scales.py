@@ -43,7 +43,7 @@ class Scales:
         return cls(ones, ones, ones, ones, logits)
 
     @property
-    def facts(self) -> dict[str, Any]:
+    def facts(self) -> dict[str, float | list[float] | None]:
         """Those that are not 1, for a run's record."""
         found = {"logits": self.logits} if self.logits != 1 else {}
         parts = (("attention", self.attention), ("state", self.state), ("mlp", self.mlp), ("stream", self.stream))

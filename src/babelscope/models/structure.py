@@ -7,7 +7,7 @@ Where the text model sits inside another one (an image-text model), rows are rea
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from torch import nn
 
@@ -19,7 +19,7 @@ from babelscope.models.mixtures import mixture_of
 from babelscope.models.registry import outside_row
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedConfig
+    from transformers import PreTrainedConfig, PreTrainedModel
 
 NEURONS = (
     "ffn.2",
@@ -67,14 +67,14 @@ class Trunk:
     """it sits inside another model (an image-text one)"""
 
 
-def trunk_of(hf: Any) -> Trunk:
+def trunk_of(hf: PreTrainedModel) -> Trunk:
     """The text decoder of a model: what its unembedding reads.
 
     Raises UnsupportedModel when there is none.
     """
-    base: Any = hf.base_model
+    base: nn.Module | None = hf.base_model
     if getattr(hf.config, "is_encoder_decoder", False):
-        encoder: Any = hf.get_encoder()
+        encoder: object = hf.get_encoder()
         if not isinstance(encoder, nn.Module):
             raise UnsupportedModel(f"{type(hf).__name__} has no encoder that can be read by itself")
         return Trunk(_name(hf, encoder), encoder, False)
@@ -85,12 +85,11 @@ def trunk_of(hf: Any) -> Trunk:
         if not isinstance(base, nn.Module):
             raise UnsupportedModel(f"{type(hf).__name__} is no model with a head on top of a trunk")
         return Trunk(_name(hf, base), base, False)
-    decoder: Any = hf.get_decoder() if hasattr(hf, "get_decoder") else base
-    if decoder is None or decoder is hf:
-        decoder = base
+    found = hf.get_decoder() if hasattr(hf, "get_decoder") else None
+    decoder: nn.Module = hf.base_model if found is None or found is hf else found
     # a text model with a head of its own (Llama 4): its trunk
-    while getattr(decoder, "lm_head", None) is not None and getattr(decoder, "model", None) is not None:
-        decoder = decoder.model
+    while getattr(decoder, "lm_head", None) is not None and (inner := getattr(decoder, "model", None)) is not None:
+        decoder = inner
     name = _name(hf, decoder)
     around = name.removesuffix(".decoder")
     if around != name and getattr(hf.get_submodule(around), "config", None) is decoder.config:
@@ -99,7 +98,7 @@ def trunk_of(hf: Any) -> Trunk:
     return Trunk(name, decoder, True)
 
 
-def embeds_tokens(hf: Any) -> bool:
+def embeds_tokens(hf: PreTrainedModel) -> bool:
     """Whether there is an embedding of tokens that can be read."""
     try:
         return getattr(hf.get_input_embeddings(), "weight", None) is not None
@@ -111,7 +110,7 @@ def _name(root: nn.Module, module: nn.Module) -> str:
     return next((name for name, part in root.named_modules() if part is module), "")
 
 
-def family_of(hf: Any, config: PreTrainedConfig, trunk: Trunk, given: Family | None = None) -> Family:
+def family_of(hf: PreTrainedModel, config: PreTrainedConfig, trunk: Trunk, given: Family | None = None) -> Family:
     """The row of a model: the given one, else registered, built in, or the first known one whose paths all exist.
 
     Raises UnsupportedModel naming the nearest row and the paths that it misses, layer by layer.
@@ -143,7 +142,7 @@ def family_of(hf: Any, config: PreTrainedConfig, trunk: Trunk, given: Family | N
     return _without_neurons(hf, config, trunk)
 
 
-def _without_neurons(hf: Any, config: PreTrainedConfig, trunk: Trunk) -> Family:
+def _without_neurons(hf: PreTrainedModel, config: PreTrainedConfig, trunk: Trunk) -> Family:
     """A row of blocks alone: their residual stream can be recorded, and no neurons.
 
     Raises UnsupportedModel where there are no blocks either, or experts that cannot be read.
@@ -166,7 +165,7 @@ def _norm_count(row: Family) -> int:
     return len({row.attention_norm, row.mlp_norm, *behind} - {None})
 
 
-def _encoder_row(hf: Any, config: PreTrainedConfig, trunk: Trunk) -> Family:
+def _encoder_row(hf: PreTrainedModel, config: PreTrainedConfig, trunk: Trunk) -> Family:
     found = _regions_row(hf, config, trunk)
     if found is None:
         return _without_neurons(hf, config, trunk)
@@ -341,7 +340,7 @@ def _is_projection(module: nn.Module | None, config: PreTrainedConfig) -> bool:
     return weight is not None and weight.dim() == 2 and (width is None or int(width) in weight.shape)
 
 
-def why_no_neurons(hf: Any, config: PreTrainedConfig, trunk: Trunk) -> str:
+def why_no_neurons(hf: PreTrainedModel, config: PreTrainedConfig, trunk: Trunk) -> str:
     """Why no neurons of a model are known."""
     path = _blocks_of(trunk)
     blocks = find(hf, path) if path else None

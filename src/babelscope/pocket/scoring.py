@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -17,6 +17,10 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from babelscope.stats import percentile, wilson
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
 
 BATCH_TOKENS = 2048
 """tokens run at once, padding included"""
@@ -50,7 +54,7 @@ class Scorer:
 
     def __init__(self, directory: Path) -> None:
         self.tokenizer: Any = AutoTokenizer.from_pretrained(directory)
-        self.model: Any = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32).eval()
+        self.model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32).eval()
         self.longest: int = getattr(self.model.config, "n_positions", 0) or 10**9
 
     @property

@@ -6,7 +6,6 @@ import csv
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from jaxtyping import Bool
@@ -39,15 +38,15 @@ def import_lape(
         raise InputError(f"{path}: masks of {len(content)} languages, but {len(languages)} languages are named")
     layout = NeuronLayout.even(layers, layers * neurons)
     masks = {code: _mask(path, code, one, layout) for code, one in zip(languages, content)}
-    facts: dict[str, Any] = {"source": Path(path).name, "site": "activation of the MLP's gate", "model": model}
+    facts: dict[str, object] = {"source": Path(path).name, "site": "activation of the MLP's gate", "model": model}
     return RegionSet(masks, "lape-published", facts)
 
 
-def _load(path: Path) -> list[Any]:
+def _load(path: Path) -> list[object]:
     if not path.is_file():
         raise InputError(f"{path}: no such file")
     try:
-        content: Any = torch.load(path, map_location="cpu", weights_only=True)
+        content: object = torch.load(path, map_location="cpu", weights_only=True)
     # unpickling fails in as many ways as there are files
     except Exception as error:
         raise InputError(f"{path}: not a torch file that can be loaded safely ({type(error).__name__})") from error
@@ -56,7 +55,7 @@ def _load(path: Path) -> list[Any]:
     return list(content)
 
 
-def _mask(path: Path | str, code: str, content: Any, layout: NeuronLayout) -> Bool[Tensor, "P N"]:
+def _mask(path: Path | str, code: str, content: object, layout: NeuronLayout) -> Bool[Tensor, "P N"]:
     if not isinstance(content, list | tuple) or len(content) != layout.layers:
         found = len(content) if isinstance(content, list | tuple) else type(content).__name__
         raise InputError(f"{path}: the mask of {code} has {found} layers, not {layout.layers}")
@@ -130,9 +129,9 @@ def import_regions(path: Path | str) -> RegionSet:
             raise InputError(f"{path}: no such file")
     except OSError as error:
         raise InputError(f"{str(path)[:80]}: {error.strerror or error}") from error
-    content: Any = read_json(file)
+    content = read_json(file)
     absent = _absent(content)
-    if absent:
+    if absent or not isinstance(content, dict):
         raise InputError(f"{path}: not regions as JSON: {absent} is missing or of another kind (see `export`)")
     layers, neurons, regions = content["layers"], content["neurons_per_layer"], content["regions"]
     if isinstance(neurons, list) and any(type(width) is not int or width < 0 for width in neurons):
@@ -153,7 +152,7 @@ _KINDS: dict[str, tuple[type, ...]] = {
 }  # fmt: skip
 
 
-def _absent(content: Any) -> str:
+def _absent(content: object) -> str:
     """The first entry that regions as JSON need and this content does not have; "" where all is there."""
     if not isinstance(content, dict):
         return "a mapping"
@@ -168,7 +167,7 @@ def _absent(content: Any) -> str:
     return "" if lists else "a list of neuron numbers per layer"
 
 
-def _row(path: Path | str, code: str, row: list[Any]) -> Tensor:
+def _row(path: Path | str, code: str, row: list[object]) -> Tensor:
     for neuron in row:
         if type(neuron) is not int or not -(2**62) < neuron < 2**62:
             raise InputError(f"{path}: {str(neuron)[:40]!r} of {code} is not the number of a neuron")

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -99,7 +98,7 @@ def _routed(together: _Together, pool: Callable[[Routed], Reduced], pairs: Route
 
 def _beside(
     together: _Together, start: int, reduce: Callable[[Tensor], Reduced], owner: Standing,
-    _: nn.Module, inputs: tuple[Any, ...],
+    _: nn.Module, inputs: tuple[Tensor, ...],
 ) -> None:  # fmt: skip
     if standing() == owner:
         together.add(start, reduce(inputs[0]))

@@ -8,9 +8,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 from babelscope.errors import MissingExtra
+
+if TYPE_CHECKING:
+    from py3langid.langid import LanguageIdentifier
+
 
 BROKEN = "\N{REPLACEMENT CHARACTER}"
 UNKNOWN = ""
@@ -29,7 +33,7 @@ class Identifier:
         check_identifier()
         from py3langid import langid
 
-        self._langid: Any = langid._get_identifier()  # pyright: ignore[reportPrivateUsage]
+        self._langid: LanguageIdentifier = langid._get_identifier()  # pyright: ignore[reportPrivateUsage]
         self._langid.set_languages()
         known = set(self._langid.labels)
         self.codes = {code.split("-")[0]: code for code in languages if code.split("-")[0] in known}

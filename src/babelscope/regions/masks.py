@@ -181,7 +181,7 @@ def _of_run(folder: Path) -> RegionSet:
     return replace(found, scores=scores)
 
 
-def read_widths(path: str, widths: Any, masks: Mapping[str, Bool[Tensor, "P N"]]) -> tuple[int, ...]:
+def read_widths(path: str, widths: object, masks: Mapping[str, Bool[Tensor, "P N"]]) -> tuple[int, ...]:
     """Widths of layers as a file states them; raises InputError where they are none or the masks go beyond them."""
     if not isinstance(widths, list) or not all(type(width) is int and 0 <= width < 2**31 for width in widths):
         raise InputError(f"{path}: the widths of layers are not a list of whole numbers")
@@ -192,7 +192,7 @@ def read_widths(path: str, widths: Any, masks: Mapping[str, Bool[Tensor, "P N"]]
     return tuple(widths)
 
 
-def _mask(path: Path | str, code: Any, stored: Tensor) -> Bool[Tensor, "P N"]:
+def _mask(path: Path | str, code: str, stored: Tensor) -> Bool[Tensor, "P N"]:
     """A stored mask; raises InputError where it holds anything but 0 and 1."""
     if stored.is_floating_point() or stored.is_complex() or bool(((stored != 0) & (stored != 1)).any()):
         raise InputError(f"{path}: the mask of {code} holds something else than 0 and 1")

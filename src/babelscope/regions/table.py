@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from jaxtyping import Bool
@@ -57,7 +56,7 @@ class DeactivationTable:
     """that would have, on all text"""
 
     @property
-    def reading(self) -> dict[str, Any]:
+    def reading(self) -> dict[str, object]:
         """How it was read: the rule, tokens, and how many sets and draws were read in how many rounds."""
         last = [row for row in self.rows if row.deactivated != BASE and row.neurons]
         drawn = [row for row in last if row.draw >= 0]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 from babelscope.errors import RunError
 from babelscope.json_text import read_json
@@ -82,7 +81,7 @@ def stated(root: Path) -> dict[str, str]:
     """The sums that a run states of its files; raises RunError when there are none that can be read."""
     if not (root / CHECKSUMS).is_file():
         raise RunError(f"the run {root} has no {CHECKSUMS}: it is unfinished or damaged")
-    found: Any = read_json(root / CHECKSUMS, f"{CHECKSUMS} of the run {root} is damaged: it", RunError)
+    found: object = read_json(root / CHECKSUMS, f"{CHECKSUMS} of the run {root} is damaged: it", RunError)
     if not isinstance(found, dict) or not all(isinstance(value, str) for value in found.values()):
         raise RunError(f"{CHECKSUMS} of the run {root} is damaged")
     return found

@@ -90,6 +90,6 @@ def _read(told: Mapping[str, Any]) -> str:
     return f"{tokens}; in {rounds} rounds: regions {counts[0]}, random draws {counts[1]} (in each language)"
 
 
-def _interval(ends: Any) -> str:
+def _interval(ends: object) -> str:
     """95 % interval behind a number, where there is one."""
     return f" ({number(ends[0])} to {number(ends[1])})" if isinstance(ends, list | tuple) and len(ends) == 2 else ""

@@ -13,7 +13,6 @@ from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from babelscope.errors import RunError, Unwritable
 from babelscope.results.checksums import checksums, files_of, inside, verify
@@ -99,7 +98,9 @@ def _committed(root: Path, shared: Shared, private: bool) -> str:
         api.create_repo(shared.repository, private=private, repo_type=KIND, exist_ok=True)
         new = files_of(root)
         old = [name for name in api.list_repo_files(shared.repository, repo_type=KIND) if name != ".gitattributes"]
-        operations: list[Any] = [CommitOperationAdd(name, str(root / name)) for name in new]
+        operations: list[CommitOperationAdd | CommitOperationDelete] = [
+            CommitOperationAdd(name, str(root / name)) for name in new
+        ]
         operations += [CommitOperationDelete(name) for name in old if name not in new]
         made = api.create_commit(
             shared.repository,
@@ -185,7 +186,7 @@ def card(root: Path, shared: Shared, licence: str) -> str:
     """What it is, of which model, from which text, with which settings, and how to load it."""
     import json
 
-    manifest: dict[str, Any] = {}
+    manifest: dict[str, object] = {}
     if (root / MANIFEST).is_file():
         manifest = json.loads((root / MANIFEST).read_text(encoding="utf-8"))
     model = _mapping(manifest.get("model"))
@@ -197,7 +198,7 @@ def card(root: Path, shared: Shared, licence: str) -> str:
         "revision": model.get("revision"),
         "weights": model.get("weight_hash"),
         "corpus": corpus.get("spec"),
-        "languages": ", ".join(map(str, manifest.get("languages") or corpus.get("languages") or [])),
+        "languages": ", ".join(map(str, _entries(manifest.get("languages")) or _entries(corpus.get("languages")))),
         "babelscope": manifest.get("babelscope"),
         "key": manifest.get("key"),
     }
@@ -216,24 +217,28 @@ def card(root: Path, shared: Shared, licence: str) -> str:
     return "\n".join(lines)
 
 
-def _headline(summary: Mapping[str, Any]) -> list[str]:
+def _headline(summary: Mapping[str, object]) -> list[str]:
     """The sentences of a summary, and its headline numbers with intervals."""
-    told = [f"- {_cell(line)}" for line in summary.get("sentences") or ()]
+    told = [f"- {_cell(line)}" for line in _entries(summary.get("sentences"))]
     for name, interval in _mapping(summary.get("intervals")).items():
         told.append(f"- {_cell(name)}: {_cell(interval)}")
     return ["## Headline", "", *told, ""] if told else []
 
 
-def _settings(asked: Mapping[str, Any]) -> list[str]:
+def _settings(asked: Mapping[str, object]) -> list[str]:
     rows = [f"| {_cell(name)} | {_cell(value)} |" for name, value in sorted(asked.items())]
     return ["## Settings", "", "| setting | value |", "|---|---|", *rows, ""] if rows else []
 
 
-def _mapping(value: Any) -> dict[str, Any]:
+def _mapping(value: object) -> dict[str, object]:
     return dict(value) if isinstance(value, dict) else {}
 
 
-def _cell(value: Any) -> str:
+def _entries(value: object) -> list[object]:
+    return list(value) if isinstance(value, list) else []
+
+
+def _cell(value: object) -> str:
     """A value in one cell of a table, without what would end it, or lead to this machine's folders."""
     text = str(value).replace("|", "\\|").replace("\n", " ").replace("`", "'").replace("<", "&lt;")
     return re.sub(r"(?<![\w:/.])/(?:[^\s/|]+/)+", "…/", text)[:300]

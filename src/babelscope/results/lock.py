@@ -12,7 +12,6 @@ import json
 import os
 import socket
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock, Timeout
 
@@ -65,7 +64,7 @@ class RunLock:
 
 def _holder(path: Path) -> str:
     try:
-        stated: Any = json.loads(path.read_text())
+        stated: dict[str, int | str] = json.loads(path.read_text())
         return f" (process {int(stated['pid'])} on {str(stated['host'])[:60]!r})"
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return ""

@@ -24,7 +24,7 @@ FORMAT = 1
 _PACKAGES = ("torch", "transformers", "tokenizers", "safetensors", "numpy", "scipy", "pandas", "xarray", "zarr")
 
 
-def plain(value: Any, where: str = "run.json") -> Any:
+def plain(value: object, where: str = "run.json") -> Any:
     """`value` as JSON can hold it: numpy becomes Python, NaN and infinities become None, tuples become lists.
 
     Raises RunError for anything else, naming the place.
@@ -49,12 +49,12 @@ def plain(value: Any, where: str = "run.json") -> Any:
     raise RunError(f"{where} is a {type(value).__name__}, which JSON cannot hold")
 
 
-def to_json(value: Any) -> str:
+def to_json(value: object) -> str:
     """Readable JSON with sorted keys, UTF-8 letters as they are."""
     return json.dumps(plain(value), ensure_ascii=False, sort_keys=True, indent=2, allow_nan=False) + "\n"
 
 
-def run_key(settings: Mapping[str, Any]) -> str:
+def run_key(settings: Mapping[str, object]) -> str:
     """Hash of what determines a run's numbers: the first 16 hex digits of the SHA-256 of its canonical JSON.
 
     >>> run_key({"model": "m", "seed": 0}) == run_key({"seed": 0, "model": "m"})

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from babelscope.errors import BabelscopeError, InputError
 from babelscope.results.whole import whole_file
@@ -43,7 +43,7 @@ def read_sealed(path: Path | str, key: str, error: type[BabelscopeError] = Input
     from safetensors import safe_open
 
     with safe_open(path, framework="pt") as file:
-        header: dict[str, Any] = file.metadata() or {}
+        header: dict[str, str] = file.metadata() or {}
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     if key not in header:
         other = next((kind for name, kind in KINDS.items() if name in header), "nothing that babelscope wrote")

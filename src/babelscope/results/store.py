@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from fsspec import AbstractFileSystem
 from fsspec.core import url_to_fs
 
 from babelscope.errors import MissingExtra, RunError, Unwritable
@@ -115,7 +116,7 @@ def reach(url: str) -> tuple[Any, str]:
     return system, str(path).rstrip("/")
 
 
-def _names(system: Any, source: str) -> list[str]:
+def _names(system: AbstractFileSystem, source: str) -> list[str]:
     return sorted(str(name).removeprefix(f"{source}/") for name in system.find(source))
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import math
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -78,7 +78,7 @@ class Packer:
             return {"dataset": self._variables(value.data_vars), "coordinates": self._variables(value.coords)}
         raise RunError(f"a step left a {type(value).__name__}, which cannot be kept in a file")
 
-    def _variables(self, variables: Mapping[Any, xr.DataArray]) -> Json:
+    def _variables(self, variables: Mapping[Hashable, xr.DataArray]) -> Json:
         return {"map": [[str(name), self.pack((tuple(one.dims), one.values))] for name, one in variables.items()]}
 
     def _dataclass(self, value: Any) -> Json:

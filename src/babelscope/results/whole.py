@@ -30,17 +30,19 @@ def whole_file(target: Path) -> Generator[Path]:
 
 
 @contextmanager
-def whole_folder(target: Path) -> Generator[Path]:
-    """A new folder to fill, which becomes `target` when the block ends without an error.
+def whole_folder(target: Path, replace: bool = False) -> Generator[Path]:
+    """A new folder to fill, which becomes `target` when the block ends without an error, in the place of one that was
+    there where the caller says that it may go (`replace`).
 
     Raises InputError when `target` exists and is not an empty folder, or when the place cannot be written.
     """
     target = _named(target)
     with _one_line(target):
-        if os.path.lexists(target) and (target.is_symlink() or not target.is_dir() or any(target.iterdir())):
+        other = target.is_symlink() or not target.is_dir() or (any(target.iterdir()) and not replace)
+        if os.path.lexists(target) and other:
             raise InputError(f"{target} exists and is not an empty directory; name a new one")
         target.parent.mkdir(parents=True, exist_ok=True)
-        yield from _made(target, folder=True)
+        yield from _made(target, folder=True, replace=replace)
 
 
 def write_whole(target: Path, text: str) -> None:
@@ -55,14 +57,14 @@ def sweep_leftovers(target: Path) -> None:
         clear_leftovers(_named(target))
 
 
-def _made(target: Path, folder: bool = False) -> Generator[Path]:
+def _made(target: Path, folder: bool = False, replace: bool = False) -> Generator[Path]:
     hidden = HiddenFolder(target)
     hidden.open()
     try:
         if folder:
             hidden.new.mkdir()
         yield hidden.new
-        hidden.commit(replace=False)
+        hidden.commit(replace=replace)
     finally:
         hidden.close()
 

@@ -52,7 +52,7 @@ class SavedEdit:
     unit: Unit = "gap"
     where: Where = "all"
     first: bool = False
-    facts: Mapping[str, Any] = field(default_factory=dict)
+    facts: Mapping[str, object] = field(default_factory=dict)
     """model id and weight hash, corpus, documents, method, …"""
 
     def row_edit(self) -> RowEdit | None:
@@ -96,7 +96,7 @@ def save_edit(saved: SavedEdit, path: str | Path) -> None:
     >>> save_edit(SavedEdit((direction,), alpha=1.5), "fr.safetensors")            # doctest: +SKIP
     """
     tensors: dict[str, Tensor] = {}
-    told: list[dict[str, Any]] = []
+    told: list[dict[str, object]] = []
     for place, one in enumerate(saved.directions):
         tensors[f"unit/{place}"] = one.unit.contiguous()
         if one.basis is not None:
@@ -180,7 +180,7 @@ def _direction(one: Mapping[str, Any], place: int, tensors: Mapping[str, Tensor]
     )  # fmt: skip
 
 
-def _number(given: Mapping[str, Any], name: str) -> float:
+def _number(given: Mapping[str, object], name: str) -> float:
     """A finite number; true, false and texts are none."""
     value = given[name]
     if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < 1e300:

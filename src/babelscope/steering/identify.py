@@ -9,11 +9,15 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING
 
 from babelscope.errors import InputError
 from babelscope.languages import language
 from babelscope.regions.identification import check_identifier
+
+if TYPE_CHECKING:
+    from py3langid.langid import LanguageIdentifier
+
 
 BENCHMARK = ("ar", "de", "en", "es", "fr", "hi", "id", "it", "ja", "ko", "pt", "ru", "tr", "vi", "zh")
 UNKNOWN = "unknown"
@@ -50,7 +54,7 @@ class LineIdentifier:
         check_identifier()
         from py3langid import langid
 
-        self._langid: Any = langid.LanguageIdentifier.from_model_file(langid.MODEL_FILE, norm_probs=True)
+        self._langid: LanguageIdentifier = langid.LanguageIdentifier.from_model_file(langid.MODEL_FILE, norm_probs=True)
         codes = {base(code): code for code in (*BENCHMARK, *languages)}
         unknown = sorted(set(codes) - set(self._langid.labels))
         if unknown:

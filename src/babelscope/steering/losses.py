@@ -14,8 +14,10 @@ from jaxtyping import Float, Int
 from numpy.typing import NDArray
 
 from babelscope.errors import InputError, NonFinite
-from babelscope.models import Batch, Model, over_batches, require
+from babelscope.models import Batch, Model, require
+from babelscope.models.batches import halving, plan, token_budget
 from babelscope.models.rows import Flow, RowEdit, edited_rows
+from babelscope.models.workers import Tell, over_workers
 from babelscope.regions.perplexity import token_losses
 from babelscope.results.schemas.steering import Continued, Kept
 from babelscope.stats import Interval, jackknife_t, ratio_t
@@ -51,18 +53,46 @@ def losses(
     """Summed −log p of the tokens of each row from place `starts` on, under whatever the model is inside of."""
     require(model, "regions")
     found = [0.0] * len(rows)
-
-    def work(batch: Batch) -> None:
-        hidden = model.trunk(batch.ids, batch.mask)
-        each = token_losses(model, hidden[:, :-1], batch.ids[:, 1:].to(hidden.device)).double().cpu()
-        for place, row in enumerate(batch.rows):
-            found[row] = float(each[place, max(starts[row], 1) - 1 : len(rows[row]) - 1].sum())
-
-    with torch.inference_mode():
-        over_batches(rows, work, model.device, budget)
+    batches = plan([len(row) for row in rows], budget or token_budget(model.device))
+    for values in over_workers(model, _scoring, (rows, starts), batches):
+        for row, value in values.items():
+            found[row] = value
     if not all(np.isfinite(found)):
         raise NonFinite(f"{model.id} gives a loss that is not a number")
     return found
+
+
+def _scoring(
+    model: Model, asked: tuple[Sequence[Sequence[int]], Sequence[int]]
+) -> Callable[[tuple[int, ...], Tell], dict[int, float]]:
+    """Work of `over_workers`: the rows of a batch."""
+    rows, starts = asked
+
+    def scored(places: tuple[int, ...], _tell: Tell) -> dict[int, float]:
+        found: dict[int, float] = {}
+
+        def work(batch: Batch) -> None:
+            hidden = model.trunk(batch.ids, batch.mask)
+            each = token_losses(model, hidden[:, :-1], batch.ids[:, 1:].to(hidden.device)).double().cpu()
+            for place, row in enumerate(batch.rows):
+                found[row] = float(each[place, max(starts[row], 1) - 1 : len(rows[row]) - 1].sum())
+
+        with torch.inference_mode():
+            for _ in halving(rows, places, work, model.device):
+                pass
+        return found
+
+    return scored
+
+
+def text_losses(model: Model, texts: Sequence[Sequence[str]], edits: Sequence[RowEdit | None]) -> list[TextLoss]:
+    """`text_loss` of several texts, each under an edit of its own."""
+    return list(over_workers(model, _reading, None, list(zip(texts, edits, strict=True))))
+
+
+def _reading(model: Model, _: None) -> Callable[[tuple[Sequence[str], RowEdit | None], Tell], TextLoss]:
+    """Work of `over_workers`: a text under an edit."""
+    return lambda unit, _tell: text_loss(model, *unit)
 
 
 def text_loss(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -58,7 +57,7 @@ def steadiness(found: RegionScores, settings: RegionsSettings) -> Steadiness | N
     return Steadiness(boot, halves, without)
 
 
-def write_steadiness(run: RunWriter, found: Steadiness, recording: Recording, threshold: float) -> dict[str, Any]:
+def write_steadiness(run: RunWriter, found: Steadiness, recording: Recording, threshold: float) -> dict[str, object]:
     """The table `stability`, and what the summary says of it."""
     again = found.bootstrap.by_language()
     halves = found.halves.by_language() if found.halves else {}
@@ -88,7 +87,7 @@ def write_steadiness(run: RunWriter, found: Steadiness, recording: Recording, th
         )
     write_rows(run, Stability, rows)
     sklr = found.bootstrap.sizes.sum(1).double()
-    told: dict[str, Any] = {
+    told: dict[str, object] = {
         "sklr_bootstrap_mean": float(sklr.mean()),
         "sklr_bootstrap_interval": percentile(sklr.numpy()),
     }
@@ -116,18 +115,18 @@ def write_calibration(
     steadiness: Steadiness | None,
     null: ScoreNull,
     settings: RegionsSettings,
-) -> tuple[dict[str, Any], Interval]:
+) -> tuple[dict[str, object], Interval]:
     """Permutation nulls of region sizes, LRDS and SADS: table `calibration`, group `null`, the summary, excess SKLR.
 
     What chance gives (`null_low`, `null_high`: middle 95 % of the draws) stands apart from the interval of the excess.
     """
     recording = found.recording
     write_rows(run, Calibration, _calibration_rows(null, found, steadiness, settings.fdr))
-    values: dict[str, Any] = {
+    values: dict[str, object] = {
         name: (("language", "layer", "neuron"), recording.layout.by_layer(one, torch.nan).numpy())
         for name, one in {"p": null.p, "p_effect": null.p_effect}.items()
     }
-    told: dict[str, Any] = {"permutations": null.draws}
+    told: dict[str, object] = {"permutations": null.draws}
     excess = no_interval(math.nan, z_reason(settings.threshold, len(recording.languages)))
     if "z-score" in found.sets:
         values |= {
@@ -145,19 +144,19 @@ def write_calibration(
     if len(recording.ids) * len(recording.languages) <= MAP_ITEMS:
         values |= _score_nulls(found, settings, told)
     else:
-        told["why"] = told.get("why", {}) | {"p_lrds": f"more than {MAP_ITEMS} items: the (nL)² map is not made"}
+        told["why"] = {"p_lrds": f"more than {MAP_ITEMS} items: the (nL)² map is not made"}
     coordinates = {"language": list(recording.languages), "layer": list(range(recording.layers))}
     run.arrays(xr.Dataset(values, coordinates), group="null")
     return told, excess
 
 
-def _score_nulls(found: RegionScores, settings: RegionsSettings, told: dict[str, Any]) -> dict[str, Any]:
+def _score_nulls(found: RegionScores, settings: RegionsSettings, told: dict[str, object]) -> dict[str, object]:
     """Draws of LRDS and SADS; their middle 95 % and p-values go into `told`."""
     recording, whole = found.recording, found.whole
     products = similarity.gram(recording)
     labels = nulls.label_null(products, settings.permutations, settings.seed, recording.documents)
     ids = nulls.sentence_null(products, settings.permutations, settings.seed)
-    values: dict[str, Any] = {}
+    values: dict[str, object] = {}
     for name, observed, draws in (("lrds", float(whole.lrds), labels.lrds), ("sads", float(whole.sads), ids.sads)):
         values[f"{name}_null"] = ("draw", draws.numpy())
         told[f"{name}_null_ends"] = percentile(draws.numpy())
@@ -222,7 +221,7 @@ def method_sets(
     for name in dict.fromkeys(wanted):
         if name in sets:
             continue
-        facts: Mapping[str, Any] = {key: value for key, value in like.facts.items() if key not in own}
+        facts: Mapping[str, object] = {key: value for key, value in like.facts.items() if key not in own}
         draws = settings.permutations or choices.permutations
         sets[name] = localise(recording, name, choices, like, null, facts, relevance, permutations=draws)
     return sets

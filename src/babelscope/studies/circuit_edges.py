@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from itertools import combinations
 from typing import Any
 
@@ -287,18 +288,16 @@ def _language(model: Model, asked: _Asked, code: str, done: Tell) -> _Language:
     control, patching = asked.controls.get(code), asked.patching.get(code)
     routes = flow_routes(model, everything, settings.thresholds, done=done)
     beside = flow_routes(model, control, settings.thresholds, done=done) if control else None
-    given: dict[str, Any] = dict(ablation=settings.ablation, done=done)
+    attribution = partial(edge_attribution, ablation=settings.ablation, done=done)
     methods = {
-        "eap": edge_attribution(model, ranking, "eap", **given),
-        "eap-ig": edge_attribution(model, ranking, "eap-ig", settings.steps, **given),
-        "relp": edge_attribution(model, ranking, "relp", **given),
+        "eap": attribution(model, ranking, "eap"),
+        "eap-ig": attribution(model, ranking, "eap-ig", settings.steps),
+        "relp": attribution(model, ranking, "relp"),
     }
     for slope in settings.slopes:
         if slope != "ld":
             variant = Variant(slope=slope)
-            methods[ranked_by(slope)] = edge_attribution(
-                model, ranking, "eap-ig", settings.steps, variant=variant, **given
-            )
+            methods[ranked_by(slope)] = attribution(model, ranking, "eap-ig", settings.steps, variant=variant)
     nodes = attribution_patching(model, ranking, done=done)
     variant = Variant(slope=settings.slopes[0])
     other = edge_attribution(model, control, "eap-ig", settings.steps, done=done, variant=variant) if control else None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 
@@ -20,7 +19,7 @@ from babelscope.errors import InputError, TaskError
 from babelscope.models import Model
 from babelscope.studies.circuit_experts import PatchedExperts
 from babelscope.studies.circuit_settings import CircuitsSettings
-from babelscope.tasks import Encoder, PromptPair, PromptSet, build, corruptions, repeated_tokens, task_named
+from babelscope.tasks import Encoder, Options, PromptPair, PromptSet, build, corruptions, repeated_tokens, task_named
 
 FUTURE = "tense-flip"
 """corruption whose twin is the sentence in the future"""
@@ -57,16 +56,16 @@ class Measured:
 def prompts_of(model: Model, settings: CircuitsSettings, code: str) -> Prompts:
     task = settings.task.partition(":")[0]
     wanted = [settings.corruption] if settings.corruption else list(_search_corruptions(task))
-    options: dict[str, Any] = dict(seed=settings.seed, split=settings.split, heldout=settings.heldout)
+    asked = Options(n=settings.n, seed=settings.seed, split=settings.split, heldout=settings.heldout)
 
     def made(corruption: str) -> PromptSet:
-        return build(settings.task, model.tokenizer, code, n=settings.n, corruption=corruption, **options)
+        return build(settings.task, model.tokenizer, code, asked, corruption=corruption)
 
     everything = _foils(model, made(wanted[0]), made)
     stratum = _stratum(everything, settings.stratum.get(code))
     patched: dict[str, list[PromptPair]] = {}
     for corruption in wanted:
-        options["stratum"] = stratum or None
+        asked = replace(asked, stratum=stratum or None)
         patched[corruption] = list(_foils(model, made(corruption), made).pairs)
     return Prompts(everything, patched, stratum)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from babelscope.errors import InputError
 from babelscope.languages import parse_languages
@@ -192,7 +192,7 @@ class Preset:
     """A study of the paper: which model, which settings."""
 
     model: str
-    settings: Mapping[str, Any]
+    settings: Mapping[str, object]
     summary: str
 
 

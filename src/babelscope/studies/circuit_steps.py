@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -259,7 +258,7 @@ def screen_facts(model: Model, settings: CircuitsSettings) -> dict[str, object]:
 def prompts_key(prompts: Prompts) -> str:
     """Hash of what the model is shown."""
 
-    def ids(pairs: Sequence[Any]) -> list[Any]:
+    def ids(pairs: Sequence[PromptPair]) -> list[object]:
         return [[pair.clean, pair.corrupted, pair.target, pair.foil, sorted(pair.roles.items())] for pair in pairs]
 
     patched = {name: ids(pairs) for name, pairs in prompts.patched.items()}

@@ -6,7 +6,7 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import asdict
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import pandas as pd
 
@@ -54,6 +54,12 @@ def judge_of(settings: ConfusionSettings, languages: Sequence[str]) -> Judge:
     return PublishedRule(fasttext(settings.identifier), words)
 
 
+class _FastText(Protocol):
+    """A model of fastText."""
+
+    def predict(self, text: str) -> tuple[Sequence[str], Sequence[float]]: ...
+
+
 def fasttext(path: Path) -> Callable[[str], str]:
     """The published identifier of lines: fastText's best label where its score passes 0.3."""
     try:
@@ -62,7 +68,7 @@ def fasttext(path: Path) -> Callable[[str], str]:
         raise MissingExtra("fasttext", "lid", "the published rule's identifier") from error
     if not path.is_file():
         raise InputError(f"--identifier {path} is not a file")
-    model: Any = library.load_model(str(path))  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+    model: _FastText = library.load_model(str(path))  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
 
     def identify(line: str) -> str:
         (label,), (score,) = model.predict(line)

@@ -5,11 +5,9 @@ Steps: a lens for each pair of languages and kind of lens, the tuned lens before
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -35,10 +33,11 @@ from babelscope.models import Model
 from babelscope.regions.residual import record_residual
 from babelscope.results import Run, RunWriter, open_run, run_key
 from babelscope.studies import latent_tables as tables
+from babelscope.studies.edited_text import file_hash
 from babelscope.studies.latent_settings import Asking, Judgement, LatentSettings, LensKind, Patching, Tuning, Words
 from babelscope.studies.latent_texts import chosen_words, read_texts
 from babelscope.studies.progress import Progress, silent
-from babelscope.studies.steps import AnyStep, Given, KeptSteps, Step, run_steps
+from babelscope.studies.steps import AnyStep, Apart, Given, KeptSteps, Results, Step, run_steps
 from babelscope.wording import short_name
 
 __all__ = ["LatentSettings", "census_of", "study_latent"]
@@ -167,6 +166,21 @@ def headline(model: str, found: Sequence[LensFound], lens: str) -> list[str]:
     return [thinks_in(model, own.outcome.tolist(), PIVOT)] if len(own) > 1 else []
 
 
+@dataclass(frozen=True, eq=False)
+class LatentElsewhere:
+    """The study as another process makes it, its tuned lens fitted before."""
+
+    settings: LatentSettings
+    words: WordList
+    parallel: ParallelCorpus | None
+    lens: TunedLens | None
+
+    def steps(self, model: Model) -> tuple[list[AnyStep], dict[str, str]]:
+        """All steps, and the hashes that they depend on."""
+        made = LatentSteps(model, self.settings, self.words, self.parallel, None, self.lens)
+        return made.all, made.inputs
+
+
 class LatentSteps:
     """The steps of one study, and what all of them depend on."""
 
@@ -189,14 +203,16 @@ class LatentSteps:
             "words": words.hash,
         }
         aligned = {"parallel": parallel.hash} if parallel is not None else {}
+        self.apart = Apart(model, self._elsewhere)
         self.tuned = self._tuned_step() if "tuned" in settings.lens else None
         self.lenses = [self._lens_step(pair, lens, aligned) for pair in settings.pairs for lens in settings.lens]
         self.lenses = self.lenses if "lens" in settings.parts else []
         patching = settings.pairs if "patch" in settings.parts else []
         self.patches = [self._patch_step(pair) for pair in patching if pair[0] != pair[1]]
-        self.alignment: Step[Any, pd.DataFrame] | None = None
+        self.alignment: Step[Words, pd.DataFrame] | None = None
         if "align" in settings.parts:
-            self.alignment = Step("residual alignment", settings.part(Words), self._align, inputs=aligned)
+            words_asked = settings.part(Words)
+            self.alignment = Step("residual alignment", words_asked, self._align, inputs=aligned, apart=self.apart)
 
     @property
     def all(self) -> list[AnyStep]:
@@ -215,19 +231,23 @@ class LatentSteps:
         candidates = settings.candidates or self.words.languages
         question = Question(settings.part(Words), self._asking(pair), settings.part(Judgement), tuple(candidates), lens)
         needs = (self.tuned,) if lens == "tuned" and self.tuned else ()
-        inputs = {**aligned, **({"counts": _file_hash(settings.counts)} if settings.counts is not None else {})}
-        return Step(f"{lens} lens {'-'.join(pair)}", question, self._look, needs, inputs)
+        inputs = {**aligned, **({"counts": file_hash(str(settings.counts))} if settings.counts is not None else {})}
+        return Step(f"{lens} lens {'-'.join(pair)}", question, self._look, needs, inputs, apart=self.apart)
 
     def _tuned_step(self) -> Step[Tuning, TunedLens]:
         hashes = {code: text.hash for code, text in (self.running or {}).items()}
         if self.settings.tuned is not None:
-            hashes = {"file": _file_hash(self.settings.tuned)}
+            hashes = {"file": file_hash(str(self.settings.tuned))}
         return Step("tuned lens", self.settings.part(Tuning), self._tune, inputs=hashes)
 
     def _patch_step(self, pair: tuple[str, str]) -> Step[PatchQuestion, PatchFound]:
         settings = self.settings
         question = PatchQuestion(settings.part(Words), self._asking(pair), settings.part(Patching), settings.draws)
-        return Step(f"patching {'-'.join(pair)}", question, self._patch)
+        return Step(f"patching {'-'.join(pair)}", question, self._patch, apart=self.apart)
+
+    def _elsewhere(self, results: Results) -> LatentElsewhere:
+        lens = None if self.tuned is None else results[self.tuned]
+        return LatentElsewhere(self.settings, self.words, self.parallel, lens)
 
     def _tune(self, own: Tuning, given: Given) -> TunedLens:
         if self.lens is not None:
@@ -373,10 +393,3 @@ def _manifest(model: Model, settings: LatentSettings, words: WordList, inputs: M
 
 def _plain(value: object) -> object:
     return str(value) if isinstance(value, Path) else list(value) if isinstance(value, tuple) else value
-
-
-def _file_hash(path: Path) -> str:
-    try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}") from None

@@ -9,7 +9,6 @@ from dataclasses import replace
 from babelscope.corpora import ParallelCorpus, TextCollection
 from babelscope.errors import InputError
 from babelscope.latent.tuned import TunedLens
-from babelscope.latent.words import WordList
 from babelscope.models import Model
 from babelscope.studies.latent import LatentSteps
 from babelscope.studies.latent_settings import LatentSettings
@@ -24,6 +23,9 @@ TOKENS = (1024, 2048)
 """a language, of a rehearsed tuned lens"""
 DESCENT = (2, 4)
 """steps of a rehearsed descent"""
+
+SHARED = ("logit lens", "tuned lens,", "patching", "residual alignment")
+"""steps that workers do at once, each pair and kind of lens by itself; a tuned lens is fitted before"""
 
 
 def plan_latent(
@@ -45,7 +47,7 @@ def plan_latent(
     parallel, running = read_texts(settings, words, corpus, texts)
     reading = clock() - started
     whole = LatentSteps(model, settings, words, parallel, running)
-    rehearse = _Rehearsal(model, settings, words, parallel, running, clock)
+    rehearse = _Rehearsal(whole, clock)
     found: dict[str, tuple[Spent, str]] = {}
     if whole.tuned is not None:
         found["tuned lens"] = rehearse.tuned(), "--text-tokens"
@@ -65,17 +67,9 @@ def plan_latent(
 class _Rehearsal:
     """The same study with few concepts, one pair at a time."""
 
-    def __init__(
-        self,
-        model: Model,
-        settings: LatentSettings,
-        words: WordList,
-        parallel: ParallelCorpus | None,
-        running: Mapping[str, TextCollection] | None,
-        clock: Clock,
-    ) -> None:
-        self.model, self.settings, self.all_words = model, settings, words
-        self.parallel, self.running, self.clock = parallel, running, clock
+    def __init__(self, whole: LatentSteps, clock: Clock) -> None:
+        self.model, self.settings, self.all_words = whole.model, whole.settings, whole.words
+        self.parallel, self.running, self.clock = whole.parallel, whole.running, clock
         self.lens: TunedLens | None = None
 
     def words(self, choose: Callable[[LatentSteps], AnyStep | None], trials: int | None = None) -> Spent:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -154,7 +153,7 @@ def _sets(
         "version": __version__,
     }
 
-    def made(method: str, members: torch.Tensor, values: torch.Tensor, own: Mapping[str, Any]) -> masks.RegionSet:
+    def made(method: str, members: torch.Tensor, values: torch.Tensor, own: Mapping[str, object]) -> masks.RegionSet:
         return masks.from_matrix(
             members, recording.languages, recording.layout, values, method=method, facts={**facts, **own}
         )
@@ -182,10 +181,10 @@ def arrays(found: RegionScores) -> xr.Dataset:
     recording = found.recording
     languages, layers = list(recording.languages), recording.layers
 
-    def by_layer(matrix: torch.Tensor) -> Any:
+    def by_layer(matrix: torch.Tensor) -> object:
         return ("language", "layer", "neuron"), recording.layout.by_layer(matrix.float(), torch.nan).numpy()
 
-    data: dict[str, Any] = {
+    data: dict[str, object] = {
         "score": by_layer(found.scores),
         "z": by_layer(found.z),
         "d": by_layer(found.contrast.d),
@@ -210,7 +209,7 @@ def arrays(found: RegionScores) -> xr.Dataset:
     items = len(languages) * shown
     part = similarity.gram(recording.subset(range(shown))).reshape(items, items)
     data["similarity"] = (("item", "item2"), part.float().numpy())
-    coordinates: dict[str, Any] = {
+    coordinates: dict[str, object] = {
         "language": languages,
         "layer": list(range(layers)),
         "language2": languages,
@@ -277,7 +276,7 @@ def _sizes(found: RegionScores, method: str, settings: RegionsSettings) -> list[
 TWO = "; raised in one of two languages is lowered in the other, counted once"
 
 
-def summary(found: RegionScores, settings: RegionsSettings) -> dict[str, Any]:
+def summary(found: RegionScores, settings: RegionsSettings) -> dict[str, object]:
     """Headline numbers with `intervals` ([low, high] by name), how they were made, and why one is missing."""
     recording = found.recording
     count, neurons = len(recording.languages), recording.neurons
@@ -287,7 +286,7 @@ def summary(found: RegionScores, settings: RegionsSettings) -> dict[str, Any]:
         "strong_neurons": found.headlines.strong_neurons,
     }
     key_regions = found.sets.get("z-score")
-    told: dict[str, Any] = {
+    told: dict[str, object] = {
         "method": settings.method,
         "language_share": named["language_share"].value,
         "strong_neurons": named["strong_neurons"].value,
@@ -321,12 +320,13 @@ def summary(found: RegionScores, settings: RegionsSettings) -> dict[str, Any]:
     }
     told["intervals"] = {name: [one.low, one.high] for name, one in named.items() if not math.isnan(one.low)}
     told["interval_methods"] = {name: one.method for name, one in named.items()}
-    told["why"] = {name: one.why for name, one in named.items() if one.why}
+    why = {name: one.why for name, one in named.items() if one.why}
     if key_regions is None:
-        told["why"]["sklr"] = z_reason(settings.threshold, count)
+        why["sklr"] = z_reason(settings.threshold, count)
     elif identical(found):
         told |= {"sklr": None, "sklr_share": None, "language_share": None}
-        told["why"] |= dict.fromkeys(("sklr", "language_share"), SAME)
+        why |= dict.fromkeys(("sklr", "language_share"), SAME)
+    told["why"] = why
     return {name: None if isinstance(value, float) and math.isnan(value) else value for name, value in told.items()}
 
 

@@ -50,7 +50,7 @@ from babelscope.steering.inference import (
     p_of_draws,
     paired_interval,
 )  # fmt: skip
-from babelscope.steering.losses import TextLoss, continuation, damage, fidelity, retrieval_gains, rises, text_loss
+from babelscope.steering.losses import TextLoss, continuation, damage, fidelity, retrieval_gains, rises, text_losses
 from babelscope.steering.writing import judged, written_means
 from babelscope.studies.steer_settings import SteerSettings
 
@@ -127,7 +127,7 @@ class Pair:
         grid = self.grid(method)
         edits = [self.fitted.edit(setting) for setting in grid]
         found = self.answers(asked, edits)
-        changed = [text_loss(self.model, texts, edit) for edit in edits]
+        changed = text_losses(self.model, [texts] * len(edits), edits)
         success = [_scores(rows, asked).mean() for rows in found]
         harm = [damage(loss, plain).value for loss in changed]
         self._front(grid, found, asked, changed, plain, success, harm)
@@ -252,19 +252,17 @@ class Pair:
         edits: list[tuple[str, RowEdit | None]] = [(STEERED, self.fitted.edit(setting))]
         control = RANDOM if setting.method in METHODS else NEURONS
         edits += [(control, self.fitted.control(setting, control, draw)) for draw in range(controls)]
-        for name, edit in edits:
-            for code, own in texts.items():
-                role = {self.target: "target", self.source: "source"}.get(code, "third")
-                if name != STEERED and role != "target":
-                    continue
-                loss = text_loss(self.model, own, edit)
-                rise = damage(loss, plain[code])
-                self.tables.damage.append(Damage(
-                    **self.head, **_of(setting), condition=name, language=code, role=role, delta_nll=rise.value,
-                    delta_nll_low=rise.low, delta_nll_high=rise.high, interval=rise.method, why=rise.why,
-                    nll=loss.nll, delta_bits_per_byte=loss.bits_per_byte - plain[code].bits_per_byte,
-                    documents=len(own),
-                ))  # fmt: skip
+        jobs = [(name, code, edit) for name, edit in edits for code in texts if name == STEERED or code == self.target]
+        found = text_losses(self.model, [texts[code] for _, code, _ in jobs], [edit for _, _, edit in jobs])
+        for (name, code, _), loss in zip(jobs, found):
+            rise = damage(loss, plain[code])
+            self.tables.damage.append(Damage(
+                **self.head, **_of(setting), condition=name, language=code,
+                role={self.target: "target", self.source: "source"}.get(code, "third"), delta_nll=rise.value,
+                delta_nll_low=rise.low, delta_nll_high=rise.high, interval=rise.method, why=rise.why,
+                nll=loss.nll, delta_bits_per_byte=loss.bits_per_byte - plain[code].bits_per_byte,
+                documents=len(texts[code]),
+            ))  # fmt: skip
 
     # -- shared --------------------------------------------------------------------------------------------------
     def answers(self, asked: Asked, edits: Sequence[RowEdit | None]) -> list[list[Judged]]:

@@ -31,6 +31,9 @@ SENTENCES = (8, 16)
 CHOSEN = 0.5 + len(LIMITS) / 2
 """settings of a method that are reported, about: a limit each, of which some agree"""
 
+SHARED = ("choosing", "reporting", "controls", "damage", "fidelity")
+"""parts whose work is shared out where workers hold the model: what is written, and the likelihood of texts"""
+
 
 def plan_steering(
     model: Model, settings: SteerSettings, corpus: ParallelCorpus | None = None, clock: Clock = time.perf_counter

@@ -17,23 +17,27 @@ of the steps it needs, what it reads from outside (weights, corpus), and the ver
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, is_dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Generic, Literal, Protocol, TypeVar, cast, runtime_checkable
+from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar, cast, runtime_checkable
 
 import pandas as pd
 import xarray as xr
 
 from babelscope._version import __version__
 from babelscope.errors import InputError
+from babelscope.models.workers import Tell, over_workers
 from babelscope.results.manifest import run_key, versions
 from babelscope.results.rows import TableSink
 from babelscope.results.scratch import Scratch
 from babelscope.results.step_store import StepStore
 from babelscope.results.whole import home
 from babelscope.studies.progress import Progress, silent
+
+if TYPE_CHECKING:
+    from babelscope.models import Model
 
 S = TypeVar("S")
 R = TypeVar("R")
@@ -120,10 +124,40 @@ class Step(Generic[S, R]):
     cost: Callable[[S], Cost] = lambda _: Cost()
     kept: bool = True
     """False for a result that costs less to make again than to keep in a file"""
+    apart: Apart | None = None
+    """for steps that workers may do at once, each of them whole: the same for all of them"""
 
 
 AnyStep = Step[Any, Any]
 """a step whatever its settings and its result"""
+
+
+class Elsewhere(Protocol):
+    """A study of plain values, from which another process makes the same steps."""
+
+    def steps(self, model: Model) -> tuple[Sequence[AnyStep], Mapping[str, str]]:
+        """All steps, and the hashes that they depend on."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Apart:
+    """Steps that do not need each other, only what was made before the first of them."""
+
+    model: Model
+    study: Callable[[Results], Elsewhere]
+
+
+class StepsElsewhere:
+    """Work of `over_workers`: one step by its name."""
+
+    def __init__(self, model: Model, study: Elsewhere) -> None:
+        steps, self.inputs = study.steps(model)
+        self.steps = {step.name: step for step in steps}
+
+    def __call__(self, name: str, _tell: Tell) -> object:
+        step = self.steps[name]
+        return run_steps([*step.needs, step], self.inputs)[step]
 
 
 @dataclass
@@ -207,12 +241,20 @@ def run_steps(
     keys = step_keys(steps, inputs or {})
     with Scratch("steps") as temporary:
         kept = store or StepStore(temporary / "run")
-        results = Results(kept, keys)
-        for step in steps:
-            finished = store is not None and step.kept and kept.holds(step.name, keys[step.name])
+        results, ahead = Results(kept, keys), dict[Apart, Iterator[object]]()
+
+        def is_finished(step: AnyStep) -> bool:
+            return store is not None and step.kept and kept.holds(step.name, keys[step.name])
+
+        for place, step in enumerate(steps):
+            finished = is_finished(step)
             if not finished:
+                apart = step.apart
+                if apart is not None and apart.model.workers is not None and apart not in ahead:
+                    names = [one.name for one in steps[place:] if one.apart is apart and not is_finished(one)]
+                    ahead[apart] = over_workers(apart.model, StepsElsewhere, apart.study(results), names)
                 try:
-                    _run(step, keys[step.name], results, kept, store, progress)
+                    _run(step, keys[step.name], results, kept, store, progress, ahead.get(apart) if apart else None)
                 except KeyboardInterrupt as stop:
                     if store is not None and store.folder.is_dir():
                         _say_kept(stop)
@@ -222,10 +264,22 @@ def run_steps(
 
 
 def _run(
-    step: AnyStep, key: str, results: Results, rooms: StepStore, store: StepStore | None, progress: Progress
+    step: AnyStep,
+    key: str,
+    results: Results,
+    rooms: StepStore,
+    store: StepStore | None,
+    progress: Progress,
+    ahead: Iterator[object] | None,
 ) -> None:
+    """`ahead`: what workers make of this step and those after it, in order."""
     with rooms.room(step.name, key) as folder:
-        value = step.run(step.settings, Given(step, results, folder, progress, store, key))
+        if ahead is None:
+            value = step.run(step.settings, Given(step, results, folder, progress, store, key))
+        else:
+            with progress(step.name, 1, "steps on workers") as tell:
+                value = next(ahead)
+                tell(1)
         results.add(step, value)
         if store is not None and step.kept:
             store.keep(step.name, key, folder, value)

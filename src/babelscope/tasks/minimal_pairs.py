@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from babelscope.errors import TaskError
 from babelscope.json_text import parse_json
@@ -150,7 +149,7 @@ def _pair(entry: _Parted, twin: _Parted, encoder: Encoder, language: str, split:
 
 
 def _from_json(line: str, number: int, source: Path) -> MinimalPair:
-    row: Any = parse_json(line, f"{source}, line {number}", TaskError)
+    row: object = parse_json(line, f"{source}, line {number}", TaskError)
     return _of_fields(row if isinstance(row, dict) else {}, number, source)
 
 
@@ -160,16 +159,20 @@ def _from_row(header: Sequence[str], cells: Sequence[str], number: int, source: 
     return _of_fields(dict(zip(header, cells)), number, source)
 
 
-def _of_fields(fields: Mapping[str, Any], number: int, source: Path) -> MinimalPair:
+def _of_fields(fields: Mapping[str, object], number: int, source: Path) -> MinimalPair:
     for good, bad in _FIELDS:
         if good in fields and bad in fields:
-            for name in (good, bad):
-                if not isinstance(fields[name], str) or not fields[name].strip():
-                    raise TaskError(f"{source}, line {number}: {name} is no sentence but {str(fields[name])[:40]!r}")
+            first, second = (_sentence(fields[name], name, number, source) for name in (good, bad))
             paradigm = str(fields.get("paradigm") or fields.get("UID") or source.stem)
-            return MinimalPair(number - 1, fields[good], fields[bad], paradigm)
+            return MinimalPair(number - 1, first, second, paradigm)
     known = " or ".join(f"{good}/{bad}" for good, bad in _FIELDS)
     raise TaskError(f"{source}, line {number}: a minimal pair needs {known}; it has {', '.join(fields) or 'no fields'}")
+
+
+def _sentence(value: object, name: str, number: int, source: Path) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise TaskError(f"{source}, line {number}: {name} is no sentence but {str(value)[:40]!r}")
+    return value
 
 
 def _from_judgements(lines: Sequence[str], source: Path) -> list[MinimalPair]:

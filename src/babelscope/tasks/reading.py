@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 from babelscope.errors import TaskError
+
+T = TypeVar("T")
 
 
 def text_of(path: Path) -> str:
@@ -35,14 +38,14 @@ def records_of(path: Path, delimiter: str) -> list[dict[str, object]]:
     found = _read(path, csv.DictReader(_lines(path), delimiter=delimiter))
     if any(None in row for row in found):
         raise TaskError(f"{path}: a row has more fields than the header names")
-    return found
+    return [dict(row) for row in found]
 
 
 def _lines(path: Path) -> io.StringIO:
     return io.StringIO(text_of(path), newline="")
 
 
-def _read(path: Path, reader: Any) -> list[Any]:
+def _read(path: Path, reader: Iterable[T]) -> list[T]:
     try:
         return list(reader)
     except csv.Error as error:

@@ -135,6 +135,17 @@ def corruptions(task: str) -> tuple[str, ...]:
     return tuple(_task(task)[0].corruptions)
 
 
+def check_known(task: str, languages: Sequence[str], corruption: str | None = None) -> None:
+    """Raises TaskError for a task, a language or a corruption that there is not, before any model is loaded.
+
+    >>> check_known("ioi", ["en", "zh"])
+    """
+    kind, path = _task(task)
+    _corruption(kind, corruption)
+    for code in () if path else languages:  # files bring languages of their own
+        _language(kind, code)
+
+
 def build(
     task: str, tokenizer: Tokenizer | Encoder, language: str, options: Options | None = None, **changes: Any
 ) -> PromptSet:

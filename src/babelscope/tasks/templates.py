@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from importlib.resources import files
 from string import Formatter
-from typing import Any
 
 from babelscope.errors import TaskError
 
@@ -165,17 +164,16 @@ def parse_ioi(text: str, where: str = "template file") -> IoiLexicon:
 def parse_tense(text: str, where: str = "template file") -> TenseLexicon:
     """Past-tense data from TOML. Raises TaskError."""
     data = _toml(text, where)
-    given: Any = data.get("times", {})
-    words: dict[str, Any] = given if isinstance(given, dict) else {}
+    given = data.get("times", {})
+    words: dict[str, object] = given if isinstance(given, dict) else {}
     times = {
         name: _strings(words, name, f"{where}, [times]") for name in ("present", "past", "future") if name in words
     }
     if len(times) < 3:
         raise TaskError(f"{where}: [times] needs present, past and future")
-    _rows(data.get("verb", ()), "verb", ("id",), where)
     verbs = tuple(
         Verb(str(row["id"]), str(row.get("stratum", "none")), {k: v for k, v in row.items() if isinstance(v, str)})
-        for row in data.get("verb", ())
+        for row in _rows(data.get("verb", ()), "verb", ("id",), where)
     )
     if not verbs or any("base" not in verb.forms for verb in verbs):
         raise TaskError(f"{where}: every [[verb]] needs an id and a base, and there must be one")
@@ -187,11 +185,10 @@ def parse_tense(text: str, where: str = "template file") -> TenseLexicon:
     return lexicon
 
 
-def _templates(data: Mapping[str, Any], where: str) -> tuple[Template, ...]:
+def _templates(data: Mapping[str, object], where: str) -> tuple[Template, ...]:
     rows = data.get("template", ())
     if not rows:
         raise TaskError(f"{where}: no [[template]]")
-    _rows(rows, "template", ("id", "text"), where)
     return tuple(
         Template(
             id=str(row["id"]),
@@ -202,17 +199,18 @@ def _templates(data: Mapping[str, Any], where: str) -> tuple[Template, ...]:
             target=str(row.get("target", "")),
             foil=str(row.get("foil", "")),
         )
-        for row in rows
+        for row in _rows(rows, "template", ("id", "text"), where)
     )
 
 
-def _rows(rows: Any, kind: str, needed: Sequence[str], where: str) -> None:
+def _rows(rows: object, kind: str, needed: Sequence[str], where: str) -> Sequence[Mapping[str, object]]:
     if not isinstance(rows, Sequence) or not all(isinstance(row, dict) for row in rows):
         raise TaskError(f"{where}: write every {kind} as a table of its own, [[{kind}]]")
     for number, row in enumerate(rows, 1):
         missing = [name for name in needed if not isinstance(row.get(name), str)]
         if missing:
             raise TaskError(f"{where}: [[{kind}]] number {number} has no {missing[0]}, or no text there")
+    return rows
 
 
 def _read(task: str, language: str) -> str:
@@ -223,15 +221,15 @@ def _read(task: str, language: str) -> str:
     return files("babelscope.tasks").joinpath("data", task, f"{language}.toml").read_text(encoding="utf-8")
 
 
-def _toml(text: str, where: str) -> dict[str, Any]:
+def _toml(text: str, where: str) -> dict[str, object]:
     try:
         return tomllib.loads(text)
     except (tomllib.TOMLDecodeError, RecursionError, ValueError) as error:
         raise TaskError(f"{where} is not TOML: {error}") from error
 
 
-def _strings(data: Mapping[str, Any], key: str, where: str) -> tuple[str, ...]:
-    values: Any = data.get(key, ())
+def _strings(data: Mapping[str, object], key: str, where: str) -> tuple[str, ...]:
+    values = data.get(key, ())
     if (
         not values
         or not isinstance(values, list | tuple)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -60,7 +60,7 @@ def match_heads(first: Roles, second: Roles, null: Sequence[Roles] = (), names: 
     both = np.concatenate([vectors(first), vectors(second)])
     centre, spread = both.mean(0), np.where(both.std(0) > 0, both.std(0), 1)
 
-    def distances(other: Roles) -> tuple[Any, Any, Array]:
+    def distances(other: Roles) -> tuple[NDArray[np.intp], NDArray[np.intp], Array]:
         a, b = ((vectors(roles) - centre) / spread for roles in (first, other))
         cost = np.sqrt(((a[:, None] - b[None]) ** 2).sum(-1))
         left, right = linear_sum_assignment(cost)

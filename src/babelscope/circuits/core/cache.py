@@ -126,7 +126,7 @@ def _under_patterns(model: Model, base: Recorded, source_ids: Int[Tensor, "N T"]
     return {layer: mixed[Site("z", layer)] for layer in layers}
 
 
-def _constant(value: Tensor) -> Any:
+def _constant(value: Tensor) -> Change:
     return lambda _: value.clone()
 
 

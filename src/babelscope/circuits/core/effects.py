@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -49,7 +48,7 @@ class Effects:
     direction: Direction = "noising"
     divergence: Float[Array, "S P"] | None = None
     """KL(unpatched ‖ patched) at END in nats, when it was asked for"""
-    settings: dict[str, Any] = field(default_factory=dict[str, Any])
+    settings: dict[str, object] = field(default_factory=dict[str, object])
     """every choice that determined the numbers"""
     unit: Float[Array, " P"] | None = None
     """logit differences whose mean the effects are shares of, where that is not the run's own (after a knock-out)"""
@@ -116,11 +115,21 @@ class Effects:
         chosen = tuple(self.senders[place] for place in places)
         return replace(self, senders=chosen, patched=self.patched[places], divergence=kl)
 
+    @property
+    def layers(self) -> int:
+        """Blocks of the model that was patched."""
+        return self._size("layers")
+
+    def _size(self, name: str) -> int:
+        size = self.settings[name]
+        assert isinstance(size, int)
+        return size
+
     def heads(self, values: Float[Array, " S"] | None = None) -> Float[Array, "L H"]:
         """Values (the effects, unless given) of the heads as a layer × head matrix; NaN where a head was no sender."""
         values = self.effect if values is None else values
         found = {node: value for node, value in zip(self.senders, values) if isinstance(node, Head)}
-        shape = int(self.settings["layers"]), int(self.settings["heads"])
+        shape = self.layers, self._size("heads")
         matrix = np.full(shape, np.nan)
         for node, value in found.items():
             matrix[node.layer, node.head] = value
@@ -129,7 +138,7 @@ class Effects:
     def mlps(self, values: Float[Array, " S"] | None = None) -> Float[Array, " L"]:
         """Values of the MLPs by layer; NaN where an MLP was no sender."""
         values = self.effect if values is None else values
-        vector = np.full(int(self.settings["layers"]), np.nan)
+        vector = np.full(self.layers, np.nan)
         for node, value in zip(self.senders, values):
             if isinstance(node, MLP):
                 vector[node.layer] = value
@@ -138,7 +147,7 @@ class Effects:
     def mixers(self, values: Float[Array, " S"] | None = None) -> Float[Array, " L"]:
         """Values of the linear mixers by layer; NaN where one was no sender."""
         values = self.effect if values is None else values
-        vector = np.full(int(self.settings["layers"]), np.nan)
+        vector = np.full(self.layers, np.nan)
         for node, value in zip(self.senders, values):
             if isinstance(node, Mixer):
                 vector[node.layer] = value

@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import accumulate
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Bool
@@ -236,7 +236,7 @@ class Wiring:
                 leads |= self.feeds[:, row]
         return leads
 
-    def facts(self) -> dict[str, Any]:
+    def facts(self) -> dict[str, int | bool | list[str]]:
         found = {"layers": self.layers, "heads": self.heads, "kv_heads": self.kv_heads, "parallel": self.parallel}
         found |= {"kinds": list(self.kinds)} if self.kinds else {}
         found |= {"shared_key": True} if self.shared_key else {}

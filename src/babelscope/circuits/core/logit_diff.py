@@ -91,7 +91,7 @@ def add_answers(
         if rows.foils is not None:
             foils = rows.foils.to(flat.device)[row, None]
             other = logits[:, 0].gather(1, foils)[:, 0] - whole[:, 0]
-            np.add.at(into, (variant, 1, index[row]), other.double().cpu().numpy())
+            np.add.at(into[:, 1], (variant, index[row]), other.double().cpu().numpy())
 
 
 def divergence(model: Model, base: Float[Tensor, "N D"], final: Float[Tensor, "S N D"]) -> Float[Tensor, "S N"]:

@@ -14,7 +14,6 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -71,7 +70,7 @@ def from_graph(graph: object, wiring: Wiring | None = None) -> Circuit:
     if not isinstance(graph, dict) or not {"cfg", "edges"} <= graph.keys():  # pyright: ignore[reportUnknownMemberType]
         raise InputError("not a circuit graph: it needs the keys cfg, nodes and edges")
     try:
-        sizes: dict[str, Any] = graph["cfg"]
+        sizes: dict[str, int] = graph["cfg"]
         layers, heads = sizes["n_layers"], sizes["n_heads"]
         own = sized(Wiring(layers, heads, heads, _truth(sizes["parallel_attn_mlp"])))
         listed: dict[str, dict[str, object]] = dict(graph["edges"])
@@ -107,16 +106,16 @@ SPARSEST = 1000
 """a graph that lists fewer than one edge in so many says that it is of another size than it is"""
 
 
-def _truth(value: Any) -> bool:
+def _truth(value: object) -> bool:
     if type(value) is not bool:
         raise ValueError(f"{value!r} is neither true nor false")
     return value
 
 
-def _number(value: Any) -> float:
+def _number(value: object) -> float:
     if value is None:  # the reference writes null where an edge was never scored
         return 0.0
-    if type(value) not in (int, float) or not abs(value) < 1e300:
+    if not isinstance(value, int | float) or isinstance(value, bool) or not abs(value) < 1e300:
         raise ValueError(f"{value!r} is no score")
     return float(value)
 

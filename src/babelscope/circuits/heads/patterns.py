@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -21,6 +21,8 @@ from babelscope.errors import UnsupportedModel
 from babelscope.models.batches import token_budget
 
 if TYPE_CHECKING:
+    from transformers.modeling_outputs import BaseModelOutput
+
     from babelscope.models import Model
     from babelscope.tasks import PromptPair
 
@@ -50,7 +52,9 @@ def attention_patterns(model: Model, ids: Int[Tensor, "N T"]) -> dict[int, Float
     check_model(model)
     model.check_length(ids.shape[1], PROMPT)
     with eager(model):
-        output: Any = model.trunk_module(input_ids=ids, output_attentions=True, use_cache=False, return_dict=True)
+        output: BaseModelOutput = model.trunk_module(
+            input_ids=ids, output_attentions=True, use_cache=False, return_dict=True
+        )
     return patterns_by_layer(model, output.attentions)
 
 

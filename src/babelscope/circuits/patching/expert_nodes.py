@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -86,10 +86,10 @@ def _mixed(model: Model, run: Recorded, layer: int, positions: Int[Tensor, "N P"
 
     handle = attach(mixture, keep)
     try:
-        output: Any = mixture.mlp(read)
+        output: Tensor | tuple[Tensor, ...] = mixture.mlp(read)
     finally:
         handle.remove()
-    written: Tensor = output[0] if isinstance(output, tuple) else output
+    written = output[0] if isinstance(output, tuple) else output
     post = _post_norm(model, layer)
     whole = (written if post is None else plain(post, written)) * model.scales.mlp[layer]
     wanted = take(run.mlp[layer], positions)

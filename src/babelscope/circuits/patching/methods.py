@@ -8,9 +8,9 @@ S sender · N row · P patched position · D width
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -277,7 +277,7 @@ def _chained(changes: Sequence[Change]) -> Change:
 # -- over all pairs and senders ------------------------------------------------------------------------------------
 
 
-def _swept(model: Model, asked: Asked, done: Done | None, settings: dict[str, Any]) -> Effects:
+def _swept(model: Model, asked: Asked, done: Done | None, settings: Mapping[str, object]) -> Effects:
     """The sweep's units, by whoever holds the model, put together."""
     check_model(model)
     pairs, senders, sweep = asked.pairs, asked.senders, asked.sweep
@@ -302,5 +302,5 @@ def _swept(model: Model, asked: Asked, done: Done | None, settings: dict[str, An
         where, pair = (int(place) for place in np.argwhere(~np.isfinite(patched))[0])
         raise NonFinite(f"{model.id}: patching {senders[where]} gives no number, first for prompt pair {pair + 1}")
     clean, corrupted = (base, source) if sweep.direction == "noising" else (source, base)
-    settings = settings | {"layers": model.layers, "heads": model.heads}
+    settings = {**settings, "layers": model.layers, "heads": model.heads}
     return Effects(senders, patched, clean, corrupted, sweep.direction, kl, settings)

@@ -15,7 +15,7 @@ import weakref
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -79,12 +79,16 @@ def replaced(forwards: Mapping[nn.Module, Callable[..., object]]) -> Generator[N
                 module.forward = forward
 
 
-def frozen_attention(model: Model, outputs: Mapping[int, Tensor], reading: set[int]) -> dict[nn.Module, Any]:
+Forwards = dict[nn.Module, Callable[..., object]]
+"""what stands in the place of a module's own forward"""
+
+
+def frozen_attention(model: Model, outputs: Mapping[int, Tensor], reading: set[int]) -> Forwards:
     """Forwards under which each layer's attention puts out `outputs` (before a post-norm) and computes nothing.
 
     Layers in `reading` do compute queries, keys and values, because a receiver is there.
     """
-    forwards: dict[nn.Module, object] = {}
+    forwards: Forwards = {}
     for layer, output in outputs.items():
         if layer in reading:
             forwards[projection(model, layer)] = _constant(output)
@@ -94,9 +98,9 @@ def frozen_attention(model: Model, outputs: Mapping[int, Tensor], reading: set[i
     return forwards
 
 
-def frozen_mixers(model: Model, writes: Mapping[int, Tensor]) -> dict[nn.Module, Any]:
+def frozen_mixers(model: Model, writes: Mapping[int, Tensor]) -> Forwards:
     """Forwards under which each layer's linear mixer writes `writes` to the stream and computes nothing."""
-    forwards: dict[nn.Module, object] = {}
+    forwards: Forwards = {}
     for layer, write in writes.items():
         module = model.part(model.family.state_output.rpartition(".")[0], layer)
         factor = model.scales.state[layer]
@@ -137,26 +141,28 @@ def _constant(output: Tensor) -> Callable[[Tensor], Tensor]:
 def _putting_out(output: Tensor, module: nn.Module, adds_residual: bool, returns: int) -> Callable[..., object]:
     place = list(inspect.signature(type(module).forward).parameters)[1:].index("residual") if adds_residual else None
 
-    def forward(*args: Any, **kwargs: Any) -> Any:
+    def forward(*args: object, **kwargs: object) -> object:
         value = output
         if place is not None:
-            value = value + (kwargs["residual"] if "residual" in kwargs else args[place])
+            residual = kwargs["residual"] if "residual" in kwargs else args[place]
+            assert isinstance(residual, Tensor)
+            value = value + residual
         return (value, *[None] * (returns - 1)) if returns else value
 
     return forward
 
 
-def passed_over(model: Model, layers: Sequence[int]) -> dict[nn.Module, Any]:
+def passed_over(model: Model, layers: Sequence[int]) -> Forwards:
     """Forwards under which these blocks hand on what enters them."""
     returns_tuple = model.block_returns_tuple
 
-    def forward(hidden_states: Tensor, *_: object, **__: object) -> Any:
+    def forward(hidden_states: Tensor, *_: object, **__: object) -> object:
         return (hidden_states, None) if returns_tuple else hidden_states
 
     return {model.blocks[layer]: forward for layer in layers}
 
 
-def answers_only(model: Model, answer: int) -> dict[nn.Module, Any]:
+def answers_only(model: Model, answer: int) -> Forwards:
     """Forwards under which the last block does only what the last `answer` positions need: its other outputs are zero.
 
     Queries, output projection and MLP act on each position by itself; keys and values stay whole.
@@ -294,7 +300,7 @@ def to_the_end(
     copies: int,
     first: int,
     changes: Mapping[Site, Change] | None = None,
-    forwards: Mapping[nn.Module, Any] | None = None,
+    forwards: Mapping[nn.Module, Callable[..., object]] | None = None,
     hidden: Float[Tensor, "S*N T D"] | None = None,
 ) -> Float[Tensor, "S N A D"]:
     """Pass D: from block `start` and position `first` to the final hidden states at the answer positions."""

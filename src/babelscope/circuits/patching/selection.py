@@ -87,7 +87,7 @@ def select(
 
 def _distances(effects: Effects, distance: Sequence[int] | Mapping[Sender, int] | None) -> Array:
     if distance is None:
-        last = int(effects.settings["layers"])
+        last = effects.layers
         return np.array([last - 1 - getattr(node, "layer", -1) for node in effects.senders], dtype=float)
     if isinstance(distance, Mapping):
         return np.array([distance[node] for node in effects.senders], dtype=float)

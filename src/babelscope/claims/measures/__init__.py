@@ -108,7 +108,7 @@ MEASURES: Mapping[str, Measure] = {
         heads.role_match, APART, n=40, passes="roles of both models, and of as many random ones as draws"
     ),
     "circuits.roles": Measure(
-        heads.negative_movers, APART, n=200, passes="roles of both models, and of six random ones; one pass a prompt"
+        heads.negative_movers, APART, n=120, passes="roles of both models, and of six random ones; one pass a prompt"
     ),
     "circuits.tense_heads": Measure(
         tense.heads_of_tense, n=80, passes="paths of all heads, then one pass over the prompts a set of heads"
@@ -131,7 +131,7 @@ MEASURES: Mapping[str, Measure] = {
         passes="one pass over the sentences, and the stories of each language three times",
     ),
     "steering.arithmetic_gain": Measure(
-        steering.arithmetic_gain, corpus="pocket:heldout?n=120", n=64, passes="about 14 generations of each prompt"
+        steering.arithmetic_gain, corpus="pocket:heldout?n=240", n=64, passes="about 14 generations of each prompt"
     ),
 }
 """name in a claim file → what it measures"""
