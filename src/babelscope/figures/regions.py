@@ -69,7 +69,7 @@ def layer_curves(run: Run) -> Figure:
     panels: list[Panel] = []
     banded = False
     for title, names, y in (
-        *((name.upper(), {name: told}, "cosine similarity") for name, told in CURVES.items()),
+        *((name.removesuffix("_layer").upper(), {name: told}, "cosine similarity") for name, told in CURVES.items()),
         ("the means they are made of", PARTS, "mean cosine similarity"),
     ):  # fmt: skip
         lines: list[Line] = []
