@@ -6,7 +6,9 @@ Each study is done in this process, then by so many workers of one processor eac
 are killed in the middle, one after the other. Compared are all arrays and tables of the runs, number by number;
 `largest difference` is over all of them, and cells that are not numbers must be the same. Time is by the clock, without
 the start of the cluster and the loading of the workers' models, which is told by itself; this process computes with one
-thread. On a machine that others use too, clock times say little: the load is told beside them.
+thread. On a machine that others use too, clock times say little, so the load is told beside them, and processor time of
+this process alone, of this process beside workers, and of each worker: the first over the sum of the second and the
+largest of the third is what the clock would say on a quiet machine, if nobody waited.
 """
 
 from __future__ import annotations
@@ -102,37 +104,50 @@ def _arrays(run: Run) -> list[xr.Dataset]:
     return [run.arrays(group) for group in (None, *run.groups)]
 
 
+def processor_seconds(pid: int) -> float:
+    """Of another process so far, as Linux tells it; NaN elsewhere."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+    except OSError:
+        return float("nan")
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def measured(name: str, workers: int, folder: Path) -> list[dict[str, Any]]:
     """One study, three ways."""
     place, study = STUDIES[name]
     model = load_model(place)
 
-    def timed(out: str) -> tuple[Run, float]:
-        start = time.perf_counter()
+    def timed(out: str) -> tuple[Run, float, float]:
+        start, busy = time.perf_counter(), time.process_time()
         run = study(model, folder / name / out)
-        return run, time.perf_counter() - start
+        return run, time.perf_counter() - start, time.process_time() - busy
 
-    one, alone = timed("one")
+    one, alone, alone_busy = timed("one")
     start = time.perf_counter()
     with on_ray(model, RayWorkers(workers)):
         crew = Killing(model.workers)  # asked for its processes, which are there when the models are
         begun = time.perf_counter() - start
-        two, shared = timed("two")
+        before = list(map(processor_seconds, crew.before))
+        two, shared, here = timed("two")
+        each = [processor_seconds(pid) - spent for pid, spent in zip(crew.before, before)]
         model.workers = crew
-        killed, after = timed("killed")
+        killed, after, _ = timed("killed")
     if crew.done < max(KILLED_AT):
         raise SystemExit(f"{name}: the study ended before the workers could be killed")
     same, still = largest_difference(one, two), largest_difference(one, killed)
-    load = os.getloadavg()[0]
+    quiet = alone_busy / (here + max(each))
     print(
-        f"| {name} | {same:g} | {still:g} | {alone:.0f} s | {shared:.0f} s | {after:.0f} s | {begun:.0f} s | "
-        f"{alone / shared:.2f} | {load:.1f} |",
+        f"| {name} | {same:g} | {still:g} | {alone:.0f} | {shared:.0f} | {after:.0f} | {begun:.0f} | "
+        f"{os.getloadavg()[0]:.1f} | {alone / shared:.2f} | {alone_busy:.1f} | {here:.1f} | "
+        f"{', '.join(f'{spent:.1f}' for spent in each)} | {quiet:.2f} |",
         flush=True,
     )
     return [
         result(f"{name}: largest difference, {workers} workers", same, 0, "lower", ""),
         result(f"{name}: largest difference, two of them killed", still, 0, "lower", ""),
-        result(f"{name}: speed-up by {workers} workers", alone / shared, None, "higher"),
+        result(f"{name}: speed-up by {workers} workers, by the clock", alone / shared, None, "higher"),
+        result(f"{name}: speed-up by {workers} workers, by processor time", quiet, None, "higher"),
     ]
 
 
@@ -144,9 +159,12 @@ def main() -> None:
     arguments = parser.parse_args()
     os.environ.setdefault("RAY_worker_niceness", "0")
     torch.set_num_threads(1)
-    print(f"| study | largest difference, {arguments.workers} workers | two killed | one process | workers | killed |"
-          " start | speed-up | load |")  # fmt: skip
-    print("|---|---|---|---|---|---|---|---|---|")
+    heads = [
+        "study", f"largest difference, {arguments.workers} workers", "two killed", "one process, s", "workers, s",
+        "killed, s", "start, s", "load", "speed-up", "processor s: one process", "this one beside workers",
+        "each worker", "speed-up",
+    ]  # fmt: skip
+    print(f"| {' | '.join(heads)} |\n|{'---|' * len(heads)}")
     found: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
         for name in arguments.studies:

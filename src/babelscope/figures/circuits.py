@@ -33,6 +33,7 @@ from babelscope.results import Run
 from babelscope.results.schemas.circuit_edges import CrossEdges, EdgeCurve, Overlap
 from babelscope.results.schemas.circuits import Ablation, Behaviour, CrossFaithfulness, HeadFaithfulness
 from babelscope.stats import percentile
+from babelscope.wording import decimals
 
 CHANCE = 0.5
 """accuracy of a coin between target and foil"""
@@ -302,7 +303,7 @@ def _with_ends(matrix: Matrix, ends: tuple[Matrix, Matrix]) -> tuple[tuple[str, 
     """Each number with its interval on a line below."""
     return tuple(
         tuple(
-            text if np.isnan(low) or np.isnan(high) else f"{text}\n{low:.2f} to {high:.2f}"
+            text if np.isnan(low) or np.isnan(high) else f"{text}\n{decimals(low)} to {decimals(high)}"
             for text, low, high in zip(*line)
         )
         for line in zip(written(matrix), *(end.tolist() for end in ends))

@@ -33,7 +33,7 @@ def right_answers(run: Run, task: str | None = None) -> Figure:
         for place, condition in enumerate(conditions)
     ]  # fmt: skip
     chance = (Rule(CHANCE[task], "chance", dash="dotted"),) if task in CHANCE else ()
-    names: list[Label] = [f"{code} of languages" if code in MEANS else Code(code) for code in languages]
+    names: list[Label] = [code if code in MEANS else Code(code) for code in languages]
     counts = [int(row.n) for row in rows if row.n == row.n and row.language not in MEANS]
     few, most = (min(counts), max(counts)) if counts else (0, 0)
     n = f"n = {few}{f' to {most}' if most > few else ''} items a language" if counts else "n unknown"

@@ -15,6 +15,7 @@ from babelscope.errors import InputError
 from babelscope.figures.spec import Axis, Code
 from babelscope.results import Run
 from babelscope.results.rows import R, Row, read_rows, rows_frame
+from babelscope.wording import decimals
 
 T = TypeVar("T")
 K = TypeVar("K")
@@ -110,7 +111,7 @@ def square(cells: Iterable[tuple[str, str, float]], order: Sequence[str]) -> tup
 
 def written(matrix: Matrix, digits: int = 2) -> tuple[tuple[str, ...], ...]:
     """The numbers of a matrix as texts; nothing where there is none."""
-    return tuple(tuple("" if np.isnan(value) else f"{value:.{digits}f}" for value in row) for row in matrix)
+    return tuple(tuple("" if np.isnan(value) else decimals(value, digits) for value in row) for row in matrix)
 
 
 def chosen(value: str | None, known: Collection[str], what: str) -> str:

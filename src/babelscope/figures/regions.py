@@ -69,7 +69,7 @@ def layer_curves(run: Run) -> Figure:
     panels: list[Panel] = []
     banded = False
     for title, names, y in (
-        *((name.upper(), {name: told}, "cosine similarity") for name, told in CURVES.items()),
+        *((name.removesuffix("_layer").upper(), {name: told}, "cosine similarity") for name, told in CURVES.items()),
         ("the means they are made of", PARTS, "mean cosine similarity"),
     ):  # fmt: skip
         lines: list[Line] = []
@@ -279,7 +279,7 @@ def calibration(run: Run) -> Figure:
     caption = (
         "Key neurons by z observed against those found when language labels are permuted within each document "
         f"({draws or 'several'} draws, {sentences(run)}).{told} Only what stands to the right of the null belongs to "
-        f"languages. {words}".strip()
+        f"languages. {words.replace('Whiskers:', 'Whiskers, by language:')}".strip()
     )
     return Figure("Calibration", caption, tuple(panels), about=run.model_name)
 

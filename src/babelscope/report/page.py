@@ -31,7 +31,7 @@ from babelscope.report.sweep import sweep_sections
 from babelscope.report.tables import shown_table
 from babelscope.results import Run, open_run
 from babelscope.results.whole import home, whole_file
-from babelscope.wording import number, of_dimensions, unbroken, visible
+from babelscope.wording import estimated, number, of_dimensions, unbroken, visible
 
 _SECTIONS = {
     "regions": regions_sections,
@@ -288,8 +288,15 @@ def _comparison(runs: list[Run]) -> dict[str, Any] | None:
     if len(regions) < 2:
         return None
     keys = ("lrds", "sads", "sklr", "neurons", "n")
-    rows = [[run.model_name, *(number(run.summary.get(key, "–")) for key in keys)] for run in regions]
-    return {"columns": ["model", "LRDS", "SADS", "SKLR", "neurons", "n"], "rows": rows}
+    rows = [[run.model_name, *(_with_interval(run, key) for key in keys)] for run in regions]
+    return {"columns": ["model", "LRDS (↓ more shared)", "SADS (↑ more shared)", "SKLR", "neurons", "n"], "rows": rows}
+
+
+def _with_interval(run: Run, key: str) -> str:
+    value, ends = run.summary.get(key), (run.summary.get("intervals") or {}).get(key)
+    if isinstance(value, int | float) and ends and None not in ends:
+        return estimated(float(value), float(ends[0]), float(ends[1]))
+    return number(value)
 
 
 def _joined(parts: list[object], between: str) -> str:

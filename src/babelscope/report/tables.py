@@ -102,7 +102,7 @@ def _column(
 
 
 def _cell(name: str, value: object, languages: Collection[str]) -> str:
-    if isinstance(value, bool):
+    if is_bool_dtype(type(value)):
         return "yes" if value else "no"
     if name == "draw" and value == -1:
         return "–"

@@ -15,7 +15,7 @@ from babelscope.studies.plan import WRITING, Probe, StudyPlan, plan_costs, probe
 from babelscope.studies.region_steps import UNDER_EDIT, RegionsStudy
 from babelscope.studies.steps import Cost
 
-SHARED = ("recording", "deactivation table")
+SHARED = ("recording", "deactivation table", "writing")
 """steps whose work is shared out where workers hold the model"""
 
 

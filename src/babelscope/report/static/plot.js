@@ -28,7 +28,9 @@ const drawPlot = (block, data) => {
     const narrow = place.clientWidth < 480;
     const traces = figure.data.map((trace) => trace.error_y ? { ...trace, error_y: { ...trace.error_y, color: ink } } : trace)
       .map((trace) => narrow ? narrowed(trace) : trace);
-    return Plotly.react(place, traces, plotLayout(narrow ? upright(figure.layout) : figure.layout, height), { displayModeBar: false, responsive: true });
+    const scale = narrow && figure.data.some((trace) => trace.colorbar || trace.marker?.colorbar) ? 70 : 0;
+    place.style.minHeight = `${height + scale}px`;
+    return Plotly.react(place, traces, plotLayout(narrow ? upright(figure.layout) : figure.layout, height + scale), { displayModeBar: false, responsive: true });
   };
   const drawn = draw();
   select?.addEventListener("change", draw);
