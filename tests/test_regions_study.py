@@ -218,6 +218,16 @@ def test_z_needs_six_languages_and_contrast_two(tmp_path):
         assert not (few.path / "regions" / "z-score.safetensors").exists()
 
 
+def test_reasons_of_the_calibration_stand_beside_those_of_the_scores(tmp_path, monkeypatch):
+    settings = RegionsSettings("memory", samples=6, threshold=1.9, bootstrap=10, permutations=3)
+    given = corpus(3, 6)
+    one = study_regions(model("bloom"), settings, tmp_path / "whole", corpus=given).summary["why"]
+    monkeypatch.setattr("babelscope.studies.calibration.MAP_ITEMS", 1)
+    two = study_regions(model("bloom"), settings, tmp_path / "large", corpus=given).summary["why"]
+    assert "sklr" in one
+    assert two == one | {"p_lrds": "more than 1 items: the (nL)² map is not made"}
+
+
 def test_the_papers_numbers_keep_their_names(tmp_path):
     settings = RegionsSettings("memory", samples=10, threshold=1.9, paper=True)
     run = study_regions(model("bloom"), settings, tmp_path / "a", corpus=corpus(6, 10))

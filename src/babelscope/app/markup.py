@@ -165,6 +165,7 @@ STYLE = """
   border: 0; color: var(--body-text-color)}
 .bs-heat tbody th {max-width: 28rem; min-width: 4.5rem; white-space: normal; word-break: normal;
   overflow-wrap: break-word; vertical-align: middle}
+.bs-facts th, .bs-facts td {vertical-align: top}
 @media (max-width: 600px) {.bs-heat tbody th {max-width: 9rem; padding-inline-start: 0}}
 .bs-heat td {min-width: 3.1em; height: 1.9em; text-align: center; padding: .1rem .25rem; border: 0; border-radius: 2px;
   color: var(--body-text-color)}

@@ -279,7 +279,7 @@ def calibration(run: Run) -> Figure:
     caption = (
         "Key neurons by z observed against those found when language labels are permuted within each document "
         f"({draws or 'several'} draws, {sentences(run)}).{told} Only what stands to the right of the null belongs to "
-        f"languages. {words}".strip()
+        f"languages. {words.replace('Whiskers:', 'Whiskers, by language:')}".strip()
     )
     return Figure("Calibration", caption, tuple(panels), about=run.model_name)
 

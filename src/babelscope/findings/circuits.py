@@ -169,7 +169,7 @@ def _behaviour(run: Run) -> Iterator[tuple[str, list[Behaviour]]]:
         yield "", []
         return
     groups = table.groupby("model", sort=False) if "model" in table else [("", table)]
-    several = "model" in table and table["model"].nunique() > 1
+    several = "model" in table and len(set(table["model"].tolist())) > 1
     for model, rows in groups:
         yield (
             short_name(str(model)) if several else "",

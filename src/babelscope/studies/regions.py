@@ -154,7 +154,8 @@ def _write_calibration(run: RunWriter, study: RegionsStudy, results: Results, to
     if settings.permutations:
         null = results[study.null]
         more, excess["excess_sklr"] = calibration.write_calibration(run, found, steadiness, null, settings)
-        told |= more
+        # reasons of its own stand beside those that were there
+        told |= more | {"why": told["why"] | more.get("why", {})}
     for name, one in excess.items():
         told[name] = None if math.isnan(one.value) else one.value
         told["interval_methods"][name] = one.method
