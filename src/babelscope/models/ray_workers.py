@@ -167,15 +167,19 @@ class _Crew:
         todo, deaths = list(range(len(units))), Counter[int]()
         running: dict[Any, tuple[_Place, Any, int]] = {}
         finished: dict[int, R] = {}
+
+        def hand_out(wanted: int) -> None:
+            busy = {place for place, _, _ in running.values()}
+            for place in self._places:
+                soon = bool(todo) and todo[0] < wanted + AHEAD * len(self._places)
+                if soon and place.loading is None and place not in busy:
+                    unit = heapq.heappop(todo)
+                    reference = place.actor.work.remote(number, prepare, put, units[unit])
+                    running[reference] = place, place.actor, unit
+
         for wanted in range(len(units)):
             while wanted not in finished:
-                busy = {place for place, _, _ in running.values()}
-                for place in self._places:
-                    soon = bool(todo) and todo[0] < wanted + AHEAD * len(self._places)
-                    if soon and place.loading is None and place not in busy:
-                        unit = heapq.heappop(todo)
-                        reference = place.actor.work.remote(number, prepare, put, units[unit])
-                        running[reference] = place, place.actor, unit
+                hand_out(wanted)
                 reference = self._next_to_end([*running])
                 if reference is None:
                     continue
@@ -192,6 +196,7 @@ class _Crew:
                     heapq.heappush(todo, unit)
                     if place.actor is actor:
                         self._replace(place)
+            hand_out(wanted + 1)  # nobody waits while this result is put to use
             yield finished.pop(wanted)
 
     def _next_to_end(self, running: list[Any]) -> Any:
