@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.mutants import MUTANTS, ROOT
+
 CI = Path(__file__).resolve().parents[1] / ".ci"
 
 
@@ -164,3 +166,10 @@ def test_the_core_tests_of_other_versions_exist():
     names = text.partition("core=(")[2].partition(")")[0].split()
     assert len(names) > 10
     assert [name for name in names if not (CI.parent / "tests" / f"test_{name}.py").is_file()] == []
+
+
+def test_every_named_mutant_changes_one_line_that_is_there():
+    for mutant in MUTANTS:
+        source = (ROOT / "src" / "babelscope" / mutant.file).read_text(encoding="utf-8")
+        assert source.count(mutant.right) == 1, f"{mutant.name} ({mutant.says}): {mutant.right}"
+        assert [name for name in mutant.tests.split() if not (ROOT / "tests" / f"test_{name}.py").is_file()] == []
