@@ -84,6 +84,7 @@ def test_a_finished_real_sweep_computes_nothing_again(real_sweep, tmp_path):
     again.validate()
 
 
+@pytest.mark.nightly  # ten kills of a small sweep are tried by day
 def test_a_real_sweep_that_is_killed_twice_ends_the_same(real_sweep, tmp_path):
     plan, run = real_sweep
     for blow in (0.4, 1.5):
@@ -199,7 +200,7 @@ def test_sweep_on_the_command_line(real_sweep, capsys, tmp_path):
         (["pocket-scales"], "--out DIR"),
         (["--out", "x"], "name a plan file or preset"),
         (["status"], "DIRECTORY is missing"),
-        (["pocket-scales", "x", "--out", "y"], "unused Tokens: ['x']"),
+        (["pocket-scales", "x", "--out", "y"], "nothing takes 'x'"),
         (["pocket-scales", "--out", "y", "--engine", "dask"], 'Choose from: "local", "ray"'),
         (["pocket-scales", "--out", "y", "--keep-weights", "some"], 'Choose from: "none", "last", "all"'),
         (["--revisions", "a", "--out", "y"], "exactly one --model"),
