@@ -134,5 +134,11 @@ def test_measures_of_writing_have_intervals_over_continuations():
     assert found["distinct_2"] == pytest.approx(0.4)
     # t(0.975, 2) = 4.3027, deviation 0.2
     assert found["distinct_2_high"] - 0.4 == pytest.approx(4.3027 * 0.2 / 3**0.5, rel=1e-4)
-    assert found["broken_share_low"] == found["broken_share_high"] == 0
+    # all the same: no interval, not one of width 0
+    assert found["broken_share"] == 0
+    assert math.isnan(found["broken_share_low"])
+    assert math.isnan(found["broken_share_high"])
+    # two continuations tell next to nothing; a share still lies between 0 and 1
+    wide = means_of([row(0.0, 0.2), row(0.0, 0.9)])
+    assert (wide["distinct_2_low"], wide["distinct_2_high"]) == (0.0, 1.0)
     assert math.isnan(means_of([row(0.0, 0.2)])["distinct_1_low"])

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Int
 from torch import Tensor
@@ -20,7 +21,7 @@ from babelscope.models.decoding import Decoding, Written, decode
 from babelscope.regions.identification import Identifier, broken_share, distinct
 from babelscope.regions.treatments import Treatment, row_edit
 from babelscope.results.schemas.regions import Continuation
-from babelscope.stats import wilson
+from babelscope.stats import bootstrap_mean, wilson
 
 BASE = "base"
 
@@ -134,9 +135,9 @@ MEASURES = ("broken_share", "distinct_1", "distinct_2")
 
 
 def means_of(rows: Sequence[Continuation]) -> dict[str, float]:
-    """Mean of broken UTF-8 and of distinct n-grams over continuations, each with its 95 % interval by Student's t.
+    """Mean of broken UTF-8 and of distinct n-grams over continuations, each with its 95 % interval (`bootstrap_mean`).
 
-    The interval is NaN of fewer than two continuations, and a point where all are the same.
+    Shares lie in [0, 1], and so do the ends; NaN ends of fewer than two continuations, or where all have the same.
 
     >>> from dataclasses import replace
     >>> row = Continuation(
@@ -147,12 +148,9 @@ def means_of(rows: Sequence[Continuation]) -> dict[str, float]:
     >>> round(means_of(rows)["distinct_2"], 2)
     0.5
     """
-    from scipy.stats import t
-
     found: dict[str, float] = {}
     for name in MEASURES:
-        values = torch.tensor([getattr(row, name) for row in rows], dtype=torch.float64)
-        mean, n = float(values.mean()), len(rows)
-        half = float(t.ppf(0.975, n - 1) * values.std() / n**0.5) if n > 1 else float("nan")
-        found |= {name: mean, f"{name}_low": mean - half, f"{name}_high": mean + half}
+        one = bootstrap_mean([getattr(row, name) for row in rows])
+        low, high = np.clip([one.low, one.high], 0.0, 1.0).tolist()
+        found |= {name: one.value, f"{name}_low": low, f"{name}_high": high}
     return found

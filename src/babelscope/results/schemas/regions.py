@@ -367,7 +367,7 @@ class WrittenShare(Row):
 
 @dataclass(frozen=True, kw_only=True)
 class TextMeans(Part):
-    """Means over continuations with their 95 % intervals by Student's t."""
+    """Means over continuations with their 95 % intervals, none of fewer than two or of equal ones."""
 
     broken_share: float
     """of letters"""
