@@ -6,8 +6,11 @@ import numpy as np
 import pytest
 
 from babelscope.errors import InputError, NoPromptSurvives, RunError, TaskError
+from babelscope.figures.facts import own_rows
 from babelscope.models import load_model
+from babelscope.report import build_page
 from babelscope.results import open_run
+from babelscope.results.schemas.circuits import ExampleToken
 from babelscope.studies.circuits import CircuitsSettings, preset, study_circuits
 from tests.command import command
 
@@ -157,3 +160,6 @@ def test_the_second_model_is_studied_in_full_and_stands_in_the_same_tables(pocke
     assert matched.p.min() >= 1 / 201 - 1e-12
     assert run.summary["against"]["model"] == other.id
     assert run.file("circuits/zh.json").is_file()
+    # figures beside the arrays, which are the first model's, hold its rows alone
+    assert [row.language for row in own_rows(run, ExampleToken)] == ["en"] * len(own_rows(run, ExampleToken)) != []
+    assert "could not be made" not in build_page([run.path], static=False)

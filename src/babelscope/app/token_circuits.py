@@ -15,7 +15,7 @@ from torch import Tensor
 from babelscope.app.heads import Answer, patterns, role_places
 from babelscope.app.session import Session
 from babelscope.app.work import Work
-from babelscope.figures.facts import rows_of
+from babelscope.figures.facts import own_rows
 from babelscope.results.schemas.circuits import Role
 from babelscope.tasks import TASKS
 from babelscope.wording import decimals
@@ -88,7 +88,7 @@ def _of_run(session: Session, language: str) -> tuple[list[tuple[int, int, str, 
     run = session.run
     if run is None or run.kind != "circuits" or "roles" not in run.tables:
         return [], ""
-    rows = [row for row in rows_of(run, Role) if row.language == language]
+    rows = [row for row in own_rows(run, Role) if row.language == language]
     task = TASKS.get(str((run.manifest.get("asked") or {}).get("task")))
     at = {step.name: step.at or "END" for step in (task.steps if task else ())}
     heads = [

@@ -10,7 +10,7 @@ from math import isfinite
 import pandas as pd
 
 from babelscope.errors import InputError, RunError
-from babelscope.figures.facts import array, chosen, distinct, in_order, rows_of
+from babelscope.figures.facts import array, chosen, distinct, in_order, own_rows
 from babelscope.figures.heads import task_text
 from babelscope.figures.register import View, figure, has_arrays
 from babelscope.figures.spec import Arrow, Axis, Boxes, Figure, Key, Panel
@@ -61,7 +61,7 @@ def acting_heads(run: Run, code: str, there: list[str]) -> list[ActingHead]:
     known = [str(role) for role in attention.role.values]
     stated = dict(_stated_places(run, code))
     found: list[ActingHead] = []
-    for row in rows_of(run, Role):
+    for row in own_rows(run, Role):
         if row.language != code or any((one.layer, one.head) == (row.layer, row.head) for one in found):
             continue
         own = attention.sel(layer=row.layer, head=row.head).to_pandas()
@@ -87,12 +87,12 @@ def _stated_places(run: Run, code: str) -> Iterator[tuple[str, str]]:
 
 def example(run: Run, code: str, place: int = 0) -> list[ExampleToken]:
     """The tokens of one example prompt of a language, in order."""
-    rows = [row for row in rows_of(run, ExampleToken) if row.language == code and row.example == place]
+    rows = [row for row in own_rows(run, ExampleToken) if row.language == code and row.example == place]
     return sorted(rows, key=lambda row: row.position)
 
 
 def _languages(run: Run) -> list[View]:
-    codes = in_order(run, (row.language for row in rows_of(run, Role)))
+    codes = in_order(run, (row.language for row in own_rows(run, Role)))
     return [View(english_name(code), {"language": code}) for code in codes]
 
 
@@ -102,7 +102,9 @@ def circuit_tokens(run: Run, language: str | None = None) -> Figure:
 
     Arrows come from the token that a head looks at most, as wide as the attention.
     """
-    codes = in_order(run, (row.language for row in rows_of(run, Role)))
+    codes = in_order(run, (row.language for row in own_rows(run, Role)))
+    if not codes:
+        raise InputError(f"no head of {run.model_name} has a role")
     code = chosen(language, codes, "language")
     tokens = example(run, code)
     if not tokens or not has_arrays(run):

@@ -33,6 +33,16 @@ def rows_of(run: Run, schema: type[R]) -> list[R]:
     return list(cast("Sequence[R]", known[schema]))
 
 
+def own_rows(run: Run, schema: type[R]) -> list[R]:
+    """Those of the run's own model: tables of two models hold both, its arrays the first one alone."""
+    rows = rows_of(run, schema)
+    if schema.TABLE not in run.tables or "model" not in run.table(schema.TABLE):
+        return rows
+    model = run.manifest.get("model")
+    own = model.get("id") if isinstance(model, dict) else model
+    return [row for row, name in zip(rows, run.table(schema.TABLE)["model"].tolist()) if name == own]
+
+
 def frame_of(rows: Iterable[Row]) -> pd.DataFrame:
     """Rows as a table again, with the columns' own names."""
     every = list(rows)

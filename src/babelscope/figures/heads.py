@@ -9,7 +9,7 @@ import pandas as pd
 import xarray as xr
 
 from babelscope.errors import InputError
-from babelscope.figures.facts import array, chosen, codes, distinct, in_order, numbers, rows_of, tidy
+from babelscope.figures.facts import array, chosen, codes, distinct, in_order, numbers, own_rows, tidy
 from babelscope.figures.palette import language_place
 from babelscope.figures.register import View, figure, has_arrays
 from babelscope.figures.spec import Axis, Cells, Code, Figure, Key, Line, Panel, Points, Rule
@@ -219,7 +219,7 @@ def ffn_curves(run: Run) -> Figure:
 @figure("circuits", "table:roles")
 def circuit_graph(run: Run) -> Figure:
     """The heads that were given a role, by layer, in each language; the same head stands at the same height."""
-    rows = rows_of(run, Role)
+    rows = own_rows(run, Role)
     languages = in_order(run, (row.language for row in rows))
     roles = distinct(row.role for row in rows)
     marks: list[Points | Key] = []

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from babelscope.figures.facts import grouped
+from babelscope.figures.facts import grouped, own_rows, rows_of
 from babelscope.figures.heads import task_text
 from babelscope.languages import english_name
 from babelscope.report.blocks import Block, Example, Prompts, Section, Table, gather
 from babelscope.report.charts import chart, table
 from babelscope.report.graph import circuit_drawing
 from babelscope.results import Run
-from babelscope.results.rows import read_rows
-from babelscope.results.schemas.circuits import ExampleToken
+from babelscope.results.schemas.circuits import ExampleToken, Role
 
 _CENSUS = ("language", "template", "offered", "survived")
 """columns of the census that are shown even where they are empty; others only with something in them"""
@@ -49,12 +48,13 @@ _EXPERTS = table(
 
 def circuits_sections(run: Run) -> list[Section]:
     """Those sections that the run holds anything of."""
+    roles = [chart("circuit_tokens")] if own_rows(run, Role) else []  # another model's heads have no arrays here
     pairs = [chart("head_scatter")] if len(run.languages) > 1 else []
     sections = [
         Section("Behaviour", gather(run, chart("behaviour"))),
         Section(
             "Circuit",
-            gather(run, ("Example prompts", _examples), chart("circuit_tokens"), ("Circuit", circuit_drawing), _ROLES,
+            gather(run, ("Example prompts", _examples), *roles, ("Circuit", circuit_drawing), _ROLES,
                    _PROMOTED),
         ),
         Section(
@@ -73,7 +73,10 @@ def circuits_sections(run: Run) -> list[Section]:
 
 
 def _examples(run: Run) -> Block | None:
-    rows = read_rows(run, ExampleToken)
+    own = own_rows(run, ExampleToken)
+    # another model's prompts are shown in languages that only it was studied in: its tokens are others
+    there = {row.language for row in own}
+    rows = [*own, *(row for row in rows_of(run, ExampleToken) if row.language not in there)]
     if not rows:
         return None
     examples = [

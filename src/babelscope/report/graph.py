@@ -10,12 +10,11 @@ from dataclasses import dataclass, field
 import pandas as pd
 
 from babelscope.errors import RunError
-from babelscope.figures.facts import grouped
+from babelscope.figures.facts import grouped, own_rows
 from babelscope.figures.heads import head_measures, heads, task_text
 from babelscope.languages import english_name
 from babelscope.report.blocks import Block, Chart
 from babelscope.results import Run
-from babelscope.results.rows import read_rows
 from babelscope.results.schemas.circuits import Promoted, Role
 
 _HEAD = re.compile(r"(\d+)\.(\d+)(?:\.[qkv])?")
@@ -115,11 +114,11 @@ def _nodes(run: Run) -> dict[str, Node]:
     for code, listed in stated.items():
         for layer, head in listed:
             at(code, layer, head)
-    for row in read_rows(run, Role):
+    for row in own_rows(run, Role):
         score = round(row.score, 4) if row.score == row.score else None
         at(row.language, row.layer, row.head).roles.append((row.role, score))
     _add_measures(run, found)
-    for (code, layer, head), rows in grouped(read_rows(run, Promoted), lambda row: (row.language, row.layer, row.head)):
+    for (code, layer, head), rows in grouped(own_rows(run, Promoted), lambda row: (row.language, row.layer, row.head)):
         node = found.get(f"{layer}.{head}")
         if node is not None and code in node.languages:
             ranked = sorted(rows, key=lambda row: -row.attribution)
