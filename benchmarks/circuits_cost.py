@@ -2,6 +2,7 @@
 
     python -m benchmarks.circuits_cost [--n 8 16] [--layers 4] [--words 250880] [--before 772c1ee] [--pocket]
     python -m benchmarks.circuits_cost --languages [--n 10]
+    python -m benchmarks.circuits_cost --plan --layers 24
 
 A BLOOM of random weights (16 heads, d = 1 024) or the pocket model does the IOI study in one language with n prompts,
 for two n: what does not depend on n and what each prompt costs follow, and with them n = 100 in two languages (one n:
@@ -71,9 +72,28 @@ with tempfile.TemporaryDirectory() as folder:
     effects = {
         name: np.asarray(arrays[name].values, dtype=float).tolist() for name in ("activation_patching", "path_logits")
     }
-    print(json.dumps({"seconds": took, "heads": run.summary["heads"], "parts": parts,
+    screen = run.table("screen") if "screen" in run.tables else None
+    kept = [] if screen is None else screen[["sweep", "kept", "heads"]].values.tolist()
+    print(json.dumps({"seconds": took, "kept": kept, "heads": run.summary["heads"], "parts": parts,
                       "effects": effects if asked["model"] == "pocket" else {},
                       "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}))
+"""
+PLAN = """
+import json, sys, time
+import torch
+from transformers import BloomConfig, BloomForCausalLM
+from babelscope import load_model
+from babelscope.models import Model
+from babelscope.studies.circuit_plan import plan_circuits
+from babelscope.studies.circuits import CircuitsSettings
+asked = json.loads(sys.argv[1])
+torch.set_num_threads(1)
+config = BloomConfig(
+    vocab_size=asked["words"], hidden_size=1024, n_layer=asked["layers"], n_head=16, initializer_range=0.06
+)
+model = Model(BloomForCausalLM(config).eval(), load_model("pocket:pocket-bloom-m").tokenizer, id="random")
+plan = plan_circuits(model, CircuitsSettings(n=100), clock=time.process_time)
+print(json.dumps([[step.step, step.seconds] for step in plan.steps]))
 """
 NINE = ("ar", "en", "es", "fr", "hi", "id", "pt", "vi", "zh")
 
@@ -101,6 +121,25 @@ def unpacked(commit: str, folder: str) -> Path:
     packed = subprocess.run(["git", "-C", str(here), "archive", commit, "src"], check=True, stdout=subprocess.PIPE)
     subprocess.run(["tar", "x", "-C", folder], check=True, input=packed.stdout)
     return Path(folder)
+
+
+def planned(layers: int, words: int) -> None:
+    """Processor seconds of the study in two languages, n = 100, as `--plan` tells them after a probe."""
+    given = json.dumps({"layers": layers, "words": words})
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", PLAN, given], check=True, stdout=subprocess.PIPE, text=True, env=environment
+    )
+    steps: list[tuple[str, float]] = json.loads(done.stdout.splitlines()[-1])
+    parts: dict[str, float] = {}
+    for name, seconds in steps:
+        kind = name.partition(": ")[2] or name
+        parts[kind] = parts.get(kind, 0.0) + seconds
+    whole = sum(parts.values())
+    told = ", ".join(
+        f"{kind} {100 * value / whole:.0f} %" for kind, value in sorted(parts.items(), key=lambda one: -one[1])
+    )
+    print(f"planned, {layers} layers, two languages, n = 100: {whole:.0f} processor seconds: {told}", flush=True)
 
 
 def line_of(sizes: list[int], seconds: list[float]) -> tuple[float, float]:
@@ -163,6 +202,8 @@ def costs(sources: dict[str, Path], arguments: argparse.Namespace) -> list[dict[
                 f"languages, n = 100: {totals[name][-1]:.0f} s; peak {max(row['peak'] for row in rows):.0f} MB",
                 flush=True,
             )
+        if kept := largest["now"].get("kept"):
+            print("heads that the screen kept: " + ", ".join(f"{sweep} {few} of {many}" for sweep, few, many in kept))
         print(f"\nn = {arguments.n[-1]}, one language:\n\n{by_part(largest)}\n", flush=True)
         ratio = totals["before"][-1] / totals["now"][-1]
         size = f"one language, n = {arguments.n[0]}" if len(arguments.n) == 1 else "two languages, n = 100"
@@ -211,9 +252,14 @@ def main() -> None:
     parser.add_argument("--before", default="772c1ee")
     parser.add_argument("--pocket", action="store_true", help="the trained pocket model instead")
     parser.add_argument("--languages", action="store_true", help="the pocket model's heads in nine languages instead")
+    parser.add_argument("--plan", action="store_true", help="what `--plan` says at these --layers instead")
     parser.add_argument("--keep", type=Path, help="finished measurements, taken over by the next call")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
+    if arguments.plan:
+        for layers in arguments.layers:
+            planned(layers, arguments.words)
+        return
     with tempfile.TemporaryDirectory() as folder:
         sources = {"before": unpacked(arguments.before, folder), "now": Path(__file__).resolve().parents[1]}
         results = nine(sources, arguments.n[0], arguments.keep) if arguments.languages else costs(sources, arguments)

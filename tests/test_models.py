@@ -11,6 +11,7 @@ import torch
 from babelscope.errors import AlreadyEdited, EditNeverFired, InputError, ModelError, NonFinite, UnsupportedModel
 from babelscope.models import Model, Site, capture, edit, load_model, over_batches, require, run_checks
 from babelscope.models.batches import collate, plan
+from babelscope.models.hashing import content_sign
 from babelscope.models.hooks import hook_count
 from tests.tiny_models import FAMILIES, tiny_model, tiny_tokenizer
 
@@ -144,6 +145,21 @@ def test_loading_a_saved_model_round_trips(saved, llama):
     assert model.weight_hash == llama.weight_hash
     assert model.tokenizer_hash == llama.tokenizer_hash
     assert model.dtype == torch.float32
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16, torch.int8, torch.bool, torch.complex64])
+@pytest.mark.parametrize(("length", "start"), [(1, 0), (7, 1), (4096, 0), (9001, 1), (20000, 3)])
+def test_one_changed_element_changes_the_sign_whatever_its_type_length_and_place(kind, length, start):
+    whole = (torch.arange(length + start) % 3).to(kind)
+    part = whole[start:]  # eight bytes at a time where place and length allow, else element by element
+    before = content_sign([part])
+    assert content_sign([part.clone()]) == content_sign([part.clone()])
+    for place in {0, length // 2, length - 1}:
+        kept = part[place].clone()
+        part[place] = 0 if bool(kept) else 1
+        assert content_sign([part]) != before
+        part[place] = kept
+    assert content_sign([part]) == before
 
 
 def test_the_hash_is_of_every_byte_of_the_weights(saved):

@@ -112,9 +112,8 @@ def panel_plot(panel: Panel) -> Plot:
         if trace["type"] in {"bar", "scatter"} and not trace.get("name"):
             trace["showlegend"] = False  # an entry without words
     told = sum(bool(trace.get("name")) and trace.get("showlegend", True) for trace in data)
-    layout["showlegend"] = told > (
-        0 if any(isinstance(mark, Rule | Strip) and mark.name for mark in panel.marks) else 1
-    )
+    explained = any(isinstance(mark, Rule | Strip) and mark.name for mark in panel.marks)
+    layout["showlegend"] = told > (0 if explained else 1)
     return {"data": data, "layout": {key: value for key, value in layout.items() if value != []}}
 
 
@@ -220,9 +219,8 @@ def _error(whiskers: Sequence[tuple[int, float, float]], count: int) -> Plot:
 
 @traces.register
 def _(mark: Line, panel: Panel, layout: Plot) -> list[Plot]:
-    tone, name = colour(mark.colour), text(mark.name)
+    tone, name, at = colour(mark.colour), text(mark.name), _places(panel.x, mark.x)
     found: list[Plot] = []
-    at = _places(panel.x, mark.x)
     if known := mark.banded():
         edge = [at[place] for place in known]
         found.append({
@@ -252,15 +250,14 @@ def _(mark: Line, panel: Panel, layout: Plot) -> list[Plot]:
 def _(mark: Bars, panel: Panel, layout: Plot) -> list[Plot]:
     order = [one for one in panel.marks if isinstance(one, Bars)].index(mark)
     tones: object = [colour(place) for place in mark.colours] if mark.colours else colour(mark.colour)
-    pattern = "" if mark.colours else PATTERNS[order % len(PATTERNS)]
-    count = len(mark.heights)
+    pattern, count = "" if mark.colours else PATTERNS[order % len(PATTERNS)], len(mark.heights)
+    # alone, the colours are those of the places, which have names
     alone = bool(mark.colours) and not any(isinstance(one, Bars) and one is not mark for one in panel.marks)
     trace: Plot = {
         "type": "bar", "x": list(range(count)), "y": _nothing(mark.heights), "name": text(mark.name),
-        "marker": {"color": tones, "pattern": {"shape": pattern}}, **_error(mark.whiskers(), count),
+        "marker": {"color": tones, "pattern": {"shape": pattern}}, "showlegend": not alone,
+        **_error(mark.whiskers(), count),
     }  # fmt: skip
-    if alone:
-        trace["showlegend"] = False  # the colours are those of the places, which have names
     if mark.texts:
         trace |= {"hovertext": [text(one) for one in mark.texts]}
     return [trace]

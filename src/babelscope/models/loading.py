@@ -12,14 +12,21 @@ import torch
 from torch import nn
 
 from babelscope.allocator import keep_freed_memory
-from babelscope.errors import MissingExtra, ModelError, NonFinite
+from babelscope.errors import MissingExtra, ModelError
 from babelscope.json_text import read_json
 from babelscope.models.adapters import CONFIG, merged, refuse_adapter, refuse_inner_adapters
 from babelscope.models.families import Family
 from babelscope.models.gate import require
 from babelscope.models.model import Model
-from babelscope.models.offload import offloaded
-from babelscope.models.refusals import in_our_words, refuse_doubles, refuse_files, refuse_sizes, refuse_unused
+from babelscope.models.refusals import (
+    check_finite,
+    in_our_words,
+    refuse_doubles,
+    refuse_files,
+    refuse_placeholders,
+    refuse_sizes,
+    refuse_unused,
+)
 from babelscope.models.registry import family_from_file
 from babelscope.network import hub_answers
 
@@ -77,15 +84,9 @@ class Origin:
     def load(self) -> Model:
         """The model, as it was loaded before."""
         model = load_model(
-            self.folder or self.id_or_path,
-            self.revision,
-            self.dtype,
-            self.device,
-            self.device_map,
-            self.trust_remote_code,
-            self.attention,
-            self.options,
-        )
+            self.folder or self.id_or_path, self.revision, self.dtype, self.device, self.device_map,
+            self.trust_remote_code, self.attention, self.options,
+        )  # fmt: skip
         model.id = self.id_or_path
         return model
 
@@ -393,18 +394,3 @@ def _need_accelerate() -> None:
         import accelerate  # noqa: F401  # pyright: ignore[reportUnusedImport]
     except ImportError as error:
         raise MissingExtra("accelerate", "big", "device_map") from error
-
-
-def refuse_placeholders(hf: torch.nn.Module, name: str) -> None:
-    """Raises ModelError when weights are placeholders that nothing can fill."""
-    if not any(hasattr(module, "_hf_hook") for module in hf.modules()):
-        away = offloaded(hf)
-        if away:
-            raise ModelError(f"{name}: {len(away)} weights were never loaded, the first is {away[0]}")
-
-
-def check_finite(hf: torch.nn.Module, name: str) -> None:
-    """Raises NonFinite naming the first weight that holds NaN or infinity."""
-    for weight, parameter in hf.named_parameters():
-        if parameter.device.type != "meta" and not bool(torch.isfinite(parameter).all()):
-            raise NonFinite(f"the weight {weight} of {name} holds NaN or infinite values")

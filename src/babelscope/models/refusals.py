@@ -9,11 +9,13 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor, nn
 
-from babelscope.errors import ModelError, UnsupportedModel
+from babelscope.errors import ModelError, NonFinite, UnsupportedModel
 from babelscope.json_text import read_json
 from babelscope.models.adapters import adapter_parts
+from babelscope.models.offload import offloaded
 from babelscope.wording import first_line
 
 if TYPE_CHECKING:
@@ -239,3 +241,18 @@ def _near(name: str) -> str:
     known = beside | {one: f"pocket:{one}" for one in MODELS}
     meant = [known[one] for one in get_close_matches(name, known, n=2, cutoff=0.75)]
     return f"did you mean {' or '.join(meant)}?" if meant else ""
+
+
+def refuse_placeholders(hf: nn.Module, name: str) -> None:
+    """Raises ModelError when weights are placeholders that nothing can fill."""
+    if not any(hasattr(module, "_hf_hook") for module in hf.modules()):
+        away = offloaded(hf)
+        if away:
+            raise ModelError(f"{name}: {len(away)} weights were never loaded, the first is {away[0]}")
+
+
+def check_finite(hf: nn.Module, name: str) -> None:
+    """Raises NonFinite naming the first weight that holds NaN or infinity."""
+    for weight, parameter in hf.named_parameters():
+        if parameter.device.type != "meta" and not bool(torch.isfinite(parameter).all()):
+            raise NonFinite(f"the weight {weight} of {name} holds NaN or infinite values")
