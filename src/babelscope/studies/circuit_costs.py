@@ -26,13 +26,13 @@ LET_GO = 0.4
 """of those, let go after some prompts, about"""
 THROUGH = 1.4
 """passes with a gradient, for each of a screen of paths: the second goes through frozen attention alone"""
-STEPPED, NODES = 0.6, 2.5
+STEPPED, NODES = 0.55, 3.0
 """of an attribution of all edges, a step more of integrated gradients; of a gradient, scores of all nodes"""
 STRONG = 0.1
 """of the senders of a search that reach the threshold and are held against the null, at most about"""
-EDGE_MASKS = 3 * 10
-"""circuits of edges per language: ten budgets for CPR, CMD and the size"""
-NODE_MASKS = 2 * 11
+EDGE_MASKS = 3 * 9
+"""circuits of edges per language: ten budgets for CPR, CMD and the size, of which the last is the whole model"""
+NODE_MASKS = 2 * 9
 """circuits of nodes likewise, for CPR and CMD"""
 BESIDE = 12
 """circuits beside each language's own: random ones, renamed ones, the control's"""
