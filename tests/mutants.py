@@ -12,8 +12,8 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
@@ -140,28 +140,40 @@ MUTANTS = (
 )  # fmt: skip
 
 
-def passes(file: str, text: str, tests: Iterable[Path | str], timeout: float = 900, each: float = 300) -> bool:
-    """Whether the tests pass on a copy of the source in which one file has another text; False where they hang.
-
-    The tests run in a fork of this process, so that the libraries are imported once. `each` are a test's seconds.
-    """
+@contextmanager
+def copied(file: str, text: str) -> Iterator[str]:
+    """A folder with a copy of the source in which one file has another text."""
     with tempfile.TemporaryDirectory(prefix="mutant-") as folder:
         copy = Path(folder) / "babelscope"
         shutil.copytree(ROOT / "src" / "babelscope", copy, copy_function=os.symlink)  # compiled files too
         (copy / file).unlink()
         (copy / file).write_text(text, encoding="utf-8")
+        yield folder
+
+
+def end_of(child: int, timeout: float) -> int | None:
+    """Exit code of a child that leads a session; None where it had to be ended."""
+    end = time.monotonic() + timeout
+    while not (ended := os.waitpid(child, os.WNOHANG))[0] and time.monotonic() < end:
+        time.sleep(0.02)
+    with suppress(ProcessLookupError):
+        os.killpg(child, signal.SIGKILL)  # and what the tests may have left running
+    if not ended[0]:
+        os.waitpid(child, 0)
+        return None
+    return os.waitstatus_to_exitcode(ended[1])
+
+
+def passes(file: str, text: str, tests: Iterable[Path | str], timeout: float = 900, each: float = 300) -> bool:
+    """Whether the tests pass on a copy of the source in which one file has another text; False where they hang.
+
+    The tests run in a fork of this process, so that the libraries are imported once. `each` are a test's seconds.
+    """
+    with copied(file, text) as folder:
         child = os.fork()
         if not child:
             _run_tests(folder, [str(test) for test in tests], each)
-        end = time.monotonic() + timeout
-        while not (ended := os.waitpid(child, os.WNOHANG))[0] and time.monotonic() < end:
-            time.sleep(0.05)
-        with suppress(ProcessLookupError):
-            os.killpg(child, signal.SIGKILL)  # and what the tests may have left running
-        if not ended[0]:
-            os.waitpid(child, 0)
-            return False
-    return os.waitstatus_to_exitcode(ended[1]) == 0
+        return end_of(child, timeout) == 0
 
 
 def _run_tests(folder: str, tests: list[str], each: float) -> NoReturn:
