@@ -34,8 +34,10 @@ class Covering:
     def of(self, file: Path, line: int) -> list[str]:
         """Tests that run the statement at a line; of one that runs at import, all that run anything in its file."""
         ran = self.lines.get(str(file.relative_to(SOURCE)), {})
-        places = _statement(ast.parse(file.read_text(encoding="utf-8")), line) or ran
-        found = {test for place in places for test in ran.get(place, ())}
+        places = _statement(ast.parse(file.read_text(encoding="utf-8")), line)
+        found = {test for place in places or ran for test in ran.get(place, ())}
+        if places is None and not found:
+            found = set(self.seconds)  # a file of constants and classes
         return sorted(found, key=lambda test: (self.seconds.get(test, 0.0), test))
 
 

@@ -110,7 +110,9 @@ def _code(source: str, line: int, file: Path) -> CodeType:
     ]
     if not around:
         raise LookupError
-    stack = [compile(source, str(file), "exec", dont_inherit=True)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SyntaxWarning)  # `is` beside a literal
+        stack = [compile(source, str(file), "exec", dont_inherit=True)]
     while stack:
         code = stack.pop()
         if code.co_firstlineno == min(around) and code.co_flags & 2 and code.co_name != "<lambda>":  # CO_NEWLOCALS

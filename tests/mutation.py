@@ -173,6 +173,7 @@ def _try(what: str, asked: argparse.Namespace, known: Covering, collected: Colle
             continue
         alive, count = lives(one, known, collected)
         killed += not alive
+        print(f"{same + killed + len(lived) + alive} of {asked.each}", file=sys.stderr, flush=True)
         if alive:
             lived.append(f"  {one.name}:{one.places()[0]}, {one.operator}, {count} tests\n    -{old}\n    +{new}")
             print(lived[-1], file=sys.stderr, flush=True)
