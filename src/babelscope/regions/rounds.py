@@ -68,14 +68,14 @@ Read = Callable[[int, Mapping[str, Collection[Key]]], Mapping[str, Mapping[Key, 
 """losses on the text that a round adds to each language, under its sets and under BASE; empty where it adds none"""
 
 
-def by_rounds(read: Read, sets: Mapping[Key, int], languages: Sequence[str], looks: Sequence[Look] = ROUNDS) -> Reading:
-    """Reads round by round; `sets`: the neurons of each. An empty set is not read: it changes nothing."""
+def by_rounds(read: Read, sets: Mapping[str, Mapping[Key, int]], looks: Sequence[Look] = ROUNDS) -> Reading:
+    """Reads round by round; `sets`: by language, the neurons of each. An empty set is not read: it changes nothing."""
     base: dict[str, Loss] = {}
-    left = dict.fromkeys(languages, sum(look.error for look in looks))
-    cells: dict[Key, dict[str, Cell]] = {key: {} for key in sets}
-    done = {(key, code) for key, size in sets.items() if not size for code in languages}
+    left = dict.fromkeys(sets, sum(look.error for look in looks))
+    cells: dict[Key, dict[str, Cell]] = {key: {} for own in sets.values() for key in own}
+    done = {(key, code) for code, own in sets.items() for key, size in own.items() if not size}
     for place, look in enumerate(looks, start=1):
-        left_open = {code: [key for key in sets if (key, code) not in done] for code in languages}
+        left_open = {code: [key for key in own if (key, code) not in done] for code, own in sets.items()}
         added = read(place - 1, left_open)
         for code, open_sets in left_open.items():
             found = added[code]
@@ -91,11 +91,12 @@ def by_rounds(read: Read, sets: Mapping[Key, int], languages: Sequence[str], loo
                 change = loss_change(changed, base[code], level=1 - error)
                 cells[key][code] = Cell(changed, base[code], change, place, 1 - error)
         done |= known(cells)
-    for key, size in sets.items():
-        if not size:
-            nothing = no_interval(0.0, "nothing is switched off" if key == BASE else "nothing changed")
-            cells[key] = {code: Cell(base[code], base[code], nothing, len(looks), 0.95) for code in languages}
-    return Reading(cells, base)
+    for code, own in sets.items():
+        for key, size in own.items():
+            if not size:
+                nothing = no_interval(0.0, "nothing is switched off" if key == BASE else "nothing changed")
+                cells[key][code] = Cell(base[code], base[code], nothing, len(looks), 0.95)
+    return Reading({key: {code: row[code] for code in sets if code in row} for key, row in cells.items()}, base)
 
 
 def known(cells: Mapping[Key, Mapping[str, Cell]]) -> set[tuple[Key, str]]:
