@@ -11,6 +11,7 @@ import gc
 import importlib
 import os
 import resource
+import warnings
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import CodeType, FunctionType
