@@ -42,12 +42,15 @@ class Collected:
             child = os.fork()
             if not child:
                 self._run(folder, file, where, code, chosen, seconds)
-            return end_of(child, timeout=1800) == 0
+            code = end_of(child, timeout=1800)
+            if code == os.EX_SOFTWARE:
+                raise RuntimeError(f"{name}: the code of the mutant could not be put in place")
+            return code == 0
 
     def _run(
         self, folder: str, file: Path, old: CodeType, new: CodeType, items: list[pytest.Item], seconds: float
     ) -> None:
-        done = 1
+        done = os.EX_SOFTWARE
         try:
             os.setsid()
             os.environ.update(PYTHONPATH=folder, PYTHONDONTWRITEBYTECODE="1")
@@ -59,9 +62,12 @@ class Collected:
             same = [one for one in (*self.functions, *_functions()) if _place(one.__code__) == _place(old)]
             for function in same:
                 function.__code__ = new
+            if not same:
+                raise LookupError(old.co_qualname)
+            done = 1
             for item, after in zip(items, [*items[1:], None], strict=True):
                 item.ihook.pytest_runtest_protocol(item=item, nextitem=after)
-            done = 0 if same else 1
+            done = 0
         finally:
             os._exit(done)
 
