@@ -32,7 +32,7 @@ PACKAGES = {
     "regions": "regions_* experts_[dr]* statistics_spec relevance",
     "circuits": "circuits* extending",
     "models": "models* decoding experts experts_blocks encoders uneven_layers allocator residual_site relatives",
-    "results": "results steps faults_resume faults_names faults_places show scratch sealed figures findings relatives",
+    "results": "results* steps faults_resume faults_names faults_places show scratch sealed figures findings relatives",
     "evolution": "evolution_* plans security",
     "corpora": "corpora* strict_readers languages published_formats door",
 }
