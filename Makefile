@@ -46,7 +46,7 @@ EACH ?= 60
 mutants: .venv/installed-dev
 	$(PIP) -e '.[mutants]'
 	$(QUIET) $(BIN)/python -m tests.mutants
-	$(QUIET) $(BIN)/python -m tests.mutation --each $(EACH) --deep
+	$(QUIET) $(BIN)/python -m tests.mutation --each $(EACH)
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check src tests benchmarks pocket_factory

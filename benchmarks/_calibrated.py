@@ -195,7 +195,8 @@ def perplexity(run: Run) -> None:
     draws = int(table[table.deactivated == "random-layer"].draw.nunique())
     markdown(
         "Whole regions at z > 2 switched off, nats per token; 95 % over documents (– with fewer than three), of random "
-        f"neurons over {draws} draws of the mean region's size and depth; perplexity: a fact of the text, no interval",
+        f"neurons over {draws} draws, as many of every layer as the language's own region; perplexity: a fact of the "
+        "text, no interval",
         head,
         rows,
     )

@@ -161,7 +161,7 @@ def coverage(repeats: int, sizes: list[int]) -> list[dict[str, Any]]:
                 documents,
                 kind == "skewed",
             )
-            found = by_rounds(made.read, made.sets, made.languages)
+            found = by_rounds(made.read, dict.fromkeys(made.languages, made.sets))
             for (key, code), truth in made.truth.items():
                 cell = found.cells[key][code]
                 good = bool(cell.change.low <= truth <= cell.change.high)

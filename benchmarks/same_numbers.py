@@ -67,7 +67,7 @@ COMMANDS = (
         "--alignment-neurons 0.05 --doses 0.01 "
         "--methods lape,average-precision,eta-squared,mean-difference,random,random-layer",
         full="--samples 100 --text-tokens 4096 --permutations 200 --generate 2",
-        new="--paper --documents none",
+        new="--paper --documents none --fixed",
     ),
     Asked("ioi", "circuits pocket:pocket-bloom-s --task ioi --languages en,zh --n 8 --draws 1", full="--n 48"),
     Asked("tense", "circuits pocket:pocket-bloom-s --task past-tense --languages en --n 8 --draws 1", full="--n 48"),
@@ -83,10 +83,14 @@ ROLES = "a role needs its floor and beats its own null; else it is a candidate"
 STUDENT = "ends by leaving one out and Student's t, where a bootstrap was"
 DRAWN = "resamples are drawn by document, with another sequence of random numbers"
 CONTRAST = "the method contrast is new"
+DRAWN_ALIKE = "random neurons by layer are as many as the region of the text's own language, not as the mean region"
+APART = "random-layer"
+"""rows of the tables of perplexity that are compared by themselves"""
 PURPOSE = {
     "regions/array *_low/value": STUDENT,
     "regions/array *_high/value": STUDENT,
     "regions/perplexity/delta_*": STUDENT,
+    f"*/perplexity, {APART}/*": DRAWN_ALIKE,
     "regions/selectivity/*": STUDENT,
     "regions/dose/delta_*": STUDENT,
     "regions/alignment*/low": STUDENT,
@@ -162,6 +166,9 @@ def columns(folder: Path) -> dict[str, pd.DataFrame]:
                 if array.ndim and array.dtype.kind in "fiub" and array.size < 2e6:
                     frame = array.astype(float).to_series().rename("value").reset_index()
                     found[f"array {group + '/' if group else ''}{name}"] = frame
+    for name in [name for name, frame in found.items() if name.endswith("perplexity") and "deactivated" in frame]:
+        alike = found[name].deactivated == APART
+        found[f"{name}, {APART}"], found[name] = found[name][alike], found[name][~alike]
     return {name: frame.drop(columns=NAMES, errors="ignore") for name, frame in _by_label(found).items()}
 
 

@@ -6,7 +6,10 @@ makes the moments of a command a list that can be gone through, where a clock on
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import os
+import pkgutil
 import signal
 import sys
 import time
@@ -14,8 +17,28 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
+import babelscope
+
 _CHANGES = {"os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.link", "os.symlink", "os.truncate"}
 _FOR_WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
+
+
+def import_ahead() -> None:
+    """Everything that commands import: children of this process have it, where each would import it for itself."""
+    for found in pkgutil.walk_packages(babelscope.__path__, "babelscope."):
+        if not found.name.endswith("__main__"):
+            with contextlib.suppress(ImportError):
+                importlib.import_module(found.name)
+    for name in (
+        "matplotlib.pyplot",
+        "matplotlib.backends.backend_agg",
+        "plotly.io",
+        "pyarrow",
+        "xarray",
+        "scipy.stats",
+    ):
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name)
 
 
 class Struck:

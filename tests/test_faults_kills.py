@@ -30,7 +30,7 @@ from babelscope.results import RunWriter, is_run, open_run
 from babelscope.results.whole import whole_file, whole_folder
 
 from .command import every_option
-from .fault_points import Struck, shown, strike
+from .fault_points import Struck, import_ahead, shown, strike
 from .synthetic_runs import write_circuits, write_regions
 from .tiny_models import tiny_model, tiny_tokenizer
 
@@ -290,6 +290,7 @@ COMMANDS = {
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
     """What the commands read."""
+    import_ahead()
     from babelscope.circuits.edges.mib import from_graph
     from babelscope.regions.exchange import export_regions
     from babelscope.regions.masks import RegionSet, save_regions

@@ -2,6 +2,9 @@
 
 import pytest
 
+from babelscope.corpora import load_corpus
+from babelscope.errors import CorpusError
+
 from . import fuzz
 from .fuzz_targets import TARGETS
 
@@ -59,3 +62,11 @@ def test_a_file_of_answers_with_more_cells_than_columns_is_one_line(tmp_path):
     (tmp_path / "a.csv").write_text("id,text\n1,2,3\n")
     with pytest.raises(InputError, match=r"no column .*; it has id, text"):
         read_answers(tmp_path / "a.csv")
+
+
+def test_a_time_zone_that_there_is_not_is_told(tmp_path):
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    when = pa.array([0, 1], pa.timestamp("us", tz="TTC"))
+    pq.write_table(pa.table({"id": ["1", "2"], "en": ["a", "b"], "when": when}), tmp_path / "t.parquet")
+    with pytest.raises(CorpusError, match="not a readable Parquet file"):
+        load_corpus(f"table:{tmp_path / 't.parquet'}", ("en",))

@@ -12,15 +12,25 @@ import torch
 from babelscope.evolution.differences import compare_headlines
 from babelscope.regions.alignment import alignment
 from babelscope.regions.contrast import ContrastSettings, contrast
+from babelscope.regions.deactivation import deactivate
 from babelscope.regions.lape import lape
 from babelscope.regions.masks import RegionSet
 from babelscope.regions.methods import localise
-from babelscope.regions.perplexity import Loss, Windows, increase_percent, loss_change, score, selectivity, token_bytes
+from babelscope.regions.perplexity import (
+    Loss,
+    Windows,
+    cut_windows,
+    increase_percent,
+    loss_change,
+    score,
+    selectivity,
+    token_bytes,
+)
 from babelscope.regions.recording import Span, record
 from babelscope.regions.stability import bootstrap_regions, split_half_regions
 from babelscope.regions.table import conditions, deactivation_table
 
-from .region_data import corpus, model, noise, recording
+from .region_data import corpus, model, noise, recording, texts
 
 
 def loss(*documents: float, tokens: int = 10, names: tuple[str, ...] = ()) -> Loss:
@@ -69,6 +79,39 @@ def test_random_controls_differ_from_draw_to_draw():
     drawn = [one.mask for one in conditions(RegionSet(masks, "some"), 4, 0) if one.deactivated == "random"]
     assert len({tuple(mask.flatten().tolist()) for mask in drawn}) == 4
     assert all(int(mask.sum()) == 20 for mask in drawn)
+
+
+def test_a_text_meets_random_neurons_like_its_own_languages_region():
+    masks = {"en": torch.zeros(3, 40, dtype=torch.bool), "zh": torch.zeros(3, 40, dtype=torch.bool)}
+    masks["en"][1, :20], masks["zh"][0, :2], masks["zh"][2, :6] = True, True, True
+    drawn = [one for one in conditions(RegionSet(masks, "some"), 3, 0) if one.deactivated == "random-layer"]
+    assert [one.draw for one in drawn] == [0, 1, 2]
+    for one in drawn:
+        assert one.on("en").sum(1).tolist() == [0, 20, 0]
+        assert one.on("zh").sum(1).tolist() == [2, 0, 6]
+        # no region of its own: the mean one, 1, 10 and 3 neurons
+        assert one.on("fr").sum(1).tolist() == [1, 10, 3]
+    assert len({tuple(one.on("en").flatten().tolist()) for one in drawn}) == 3
+    # of any layer: 14 neurons, the same for every text
+    [first, *_] = [one for one in conditions(RegionSet(masks, "some"), 3, 0) if one.deactivated == "random"]
+    assert first.on("en") is first.on("zh")
+    assert int(first.on("en").sum()) == 14
+
+
+def test_the_table_reads_each_text_under_its_own_random_neurons():
+    loaded = model("bloom")
+    windows = {code: cut_windows(loaded, text, 16) for code, text in texts(2).items()}
+    masks = {code: torch.zeros(loaded.layers, loaded.neurons_per_layer, dtype=torch.bool) for code in windows}
+    masks["en"][1, :30], masks["zh"][0, :3] = True, True
+    regions = RegionSet(masks, "some")
+    [control] = [one for one in conditions(regions, 1, 7) if one.deactivated == "random-layer"]
+    rows = deactivation_table(loaded, windows, regions, controls=1, seed=7, fixed=True).rows
+    for code, neurons in (("en", 30), ("zh", 3)):
+        [row] = [one for one in rows if (one.deactivated, one.language) == ("random-layer", code)]
+        assert row.neurons == neurons
+        base = score(loaded, windows[code])
+        with deactivate(loaded, control.on(code)):
+            assert row.delta_nll == pytest.approx(loss_change(score(loaded, windows[code]), base).value, rel=1e-4)
 
 
 def test_a_token_belongs_to_the_document_it_stands_in():

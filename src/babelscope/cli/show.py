@@ -132,7 +132,7 @@ def _regions(run: Run) -> tuple[str, pd.DataFrame] | None:
         columns["by layer" if name == "random-layer" else name] = told
     title = (
         "Perplexity of each language (base), and by how many percent it rises with each region switched off; random: "
-        "as many neurons of any layer; by layer: of the same layers"
+        "as many neurons of any layer as the mean region; by layer: as many of every layer as the language's own region"
     )
     return title, pd.DataFrame(columns)
 

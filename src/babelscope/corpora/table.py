@@ -216,7 +216,8 @@ def _parquet(content: bytes, where: str) -> Table:
             if size > most:
                 raise CorpusError(f"{where} unfolds to more than {_TIMES} times its size; write it as text first")
         return Table(columns, rows, where)
-    except (pa.ArrowException, OSError, ValueError, UnicodeDecodeError, OverflowError, RecursionError) as error:
+    except (pa.ArrowException, OSError, ValueError, LookupError, TypeError, OverflowError, RecursionError) as error:
+        # LookupError: a time zone that there is not
         raise CorpusError(f"{where} is not a readable Parquet file: {first_line(error)}") from error
 
 

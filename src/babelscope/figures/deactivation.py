@@ -108,7 +108,8 @@ def perplexity_heatmap(run: Run, beside: str | None = None) -> Figure:
     brackets = f" ({int(max(tokens))} tokens at most{windows})" if tokens else ""
     caption = (
         f"Increase of perplexity in percent. Rows: evaluated language, base perplexity in brackets{brackets}. Columns: "
-        f"what was switched off; random controls have the regions' size (and layers), mean ± spread of {draws} draws. "
+        f"what was switched off; random: as many neurons as the mean region holds; by layer: as many of every layer "
+        f"as the row's own region holds; mean ± spread of {draws} draws. "
         "A region is its language's own when the diagonal stands out against its row, its column and the controls."
         f"{_rounds(run)}{compared} No intervals in the cells: those of ΔNLL are in the download."
     )
@@ -120,7 +121,7 @@ def _rounds(run: Run) -> str:
     reading = run.summary.get("deactivation")
     if not reading or reading["fixed"]:
         return ""
-    return " Text was read in rounds, and no further where an interval was a tenth of the effect beside it."
+    return " Text was read in rounds, and no further where an interval was ± a tenth of the effect beside it."
 
 
 def _window(run: Run) -> object:
@@ -175,7 +176,10 @@ def selectivity(run: Run) -> Figure:
     beside = ""
     if any(value == value for value in random):
         marks.insert(1, Bars("random neurons", random, colour=7))
-        beside = " Beside it the same difference with random neurons switched off (mean of the draws, no interval)."
+        beside = (
+            " Beside it the same difference with as many random neurons switched off as the mean region holds (mean of "
+            "the draws, no interval)."
+        )
     reasons = [row.why for row in rows]
     if not any(reasons) and any(row.documents == row.documents for row in rows):
         fewest = int(min(row.documents for row in rows if row.documents == row.documents))
@@ -191,19 +195,17 @@ def selectivity(run: Run) -> Figure:
 
 
 def _random_selectivity(run: Run, languages: list[str]) -> list[float]:
-    """Own ΔNLL minus the mean of the others' under random neurons, mean over draws."""
-    rows = [row for row in rows_of(run, Perplexity) if row.deactivated in CONTROLS]
-    for name in reversed(CONTROLS):
-        own = {code: [row.delta_nll for row in rows if (row.language, row.deactivated) == (code, name)]
-               for code in {row.language for row in rows}}  # fmt: skip
-        means = {code: float(np.mean(values)) for code, values in own.items() if values}
-        if len(means) > 1:
-            return [
-                means[code] - float(np.mean([value for other, value in means.items() if other != code]))
-                if code in means else NAN
-                for code in languages
-            ]  # fmt: skip
-    return [NAN for _ in languages]
+    """Own ΔNLL minus the mean of the others' under the random neurons that all languages share, mean over draws."""
+    rows = [row for row in rows_of(run, Perplexity) if row.deactivated == CONTROLS[0]]
+    own = {code: [row.delta_nll for row in its] for code, its in grouped(rows, lambda row: row.language)}
+    means = {code: float(np.mean(values)) for code, values in own.items()}
+    if len(means) < 2:
+        return [NAN for _ in languages]
+    return [
+        means[code] - float(np.mean([value for other, value in means.items() if other != code]))
+        if code in means else NAN
+        for code in languages
+    ]  # fmt: skip
 
 
 def _doses(run: Run) -> list[View]:

@@ -7,7 +7,7 @@ P layer · N neurons of a layer · B window · T position
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
@@ -103,11 +103,10 @@ def losses_under(
 
 @dataclass(frozen=True)
 class Reading:
-    """Texts, and the sets of neurons under which each is read."""
+    """Texts by language, and the sets of neurons under which each is read."""
 
     windows: Mapping[str, Windows]
-    keys: Mapping[str, Collection[Key]]
-    masks: Mapping[Key, Bool[Tensor, "P N"]]
+    masks: Mapping[str, Mapping[Key, Bool[Tensor, "P N"]]]
     resumed: bool
 
 
@@ -128,8 +127,8 @@ def read_texts(
 def _batches_read(model: Model, asked: Reading) -> Callable[[tuple[str, tuple[int, ...]], Tell], dict[Key, Loss]]:
     def read(unit: tuple[str, tuple[int, ...]], tell: Tell) -> dict[Key, Loss]:
         code, rows = unit
-        text, masks = asked.windows[code], {key: asked.masks[key] for key in asked.keys[code]}
+        text = asked.windows[code]
         part = replace(text, ids=text.ids[list(rows)], document=text.document[list(rows)])
-        return losses_under(model, part, masks, asked.resumed, part.ids.numel(), tell)
+        return losses_under(model, part, asked.masks[code], asked.resumed, part.ids.numel(), tell)
 
     return read

@@ -2,8 +2,8 @@
 
 The rule is fixed before anything is read. After each round every set of neurons has, in every language, an interval of
 its ΔNLL whose level belongs to that look; what all looks may err adds up to 5 %, so an interval holds at whichever look
-its reading ended (Bonferroni, docs/methods-regions.md). A set is read no further in a language once its interval is a
-tenth of the effects it stands beside.
+its reading ended (Bonferroni, docs/methods-regions.md). A set is read no further in a language once its interval is ± a
+tenth of the effects it stands beside, or less.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Key = tuple[str, int]
 """what is switched off, and the number of its random draw (−1: nothing is drawn)"""
 BASE: Key = ("base", -1)
 NARROW = 0.1
-"""width of an interval, as a share of the effect beside it, at which reading ends"""
+"""half the width of an interval, as a share of the effect beside it, at which reading ends"""
 
 
 @dataclass(frozen=True)
@@ -68,14 +68,14 @@ Read = Callable[[int, Mapping[str, Collection[Key]]], Mapping[str, Mapping[Key, 
 """losses on the text that a round adds to each language, under its sets and under BASE; empty where it adds none"""
 
 
-def by_rounds(read: Read, sets: Mapping[Key, int], languages: Sequence[str], looks: Sequence[Look] = ROUNDS) -> Reading:
-    """Reads round by round; `sets`: the neurons of each. An empty set is not read: it changes nothing."""
+def by_rounds(read: Read, sets: Mapping[str, Mapping[Key, int]], looks: Sequence[Look] = ROUNDS) -> Reading:
+    """Reads round by round; `sets`: by language, the neurons of each. An empty set is not read: it changes nothing."""
     base: dict[str, Loss] = {}
-    left = dict.fromkeys(languages, sum(look.error for look in looks))
-    cells: dict[Key, dict[str, Cell]] = {key: {} for key in sets}
-    done = {(key, code) for key, size in sets.items() if not size for code in languages}
+    left = dict.fromkeys(sets, sum(look.error for look in looks))
+    cells: dict[Key, dict[str, Cell]] = {key: {} for own in sets.values() for key in own}
+    done = {(key, code) for code, own in sets.items() for key, size in own.items() if not size}
     for place, look in enumerate(looks, start=1):
-        left_open = {code: [key for key in sets if (key, code) not in done] for code in languages}
+        left_open = {code: [key for key in own if (key, code) not in done] for code, own in sets.items()}
         added = read(place - 1, left_open)
         for code, open_sets in left_open.items():
             found = added[code]
@@ -91,15 +91,16 @@ def by_rounds(read: Read, sets: Mapping[Key, int], languages: Sequence[str], loo
                 change = loss_change(changed, base[code], level=1 - error)
                 cells[key][code] = Cell(changed, base[code], change, place, 1 - error)
         done |= known(cells)
-    for key, size in sets.items():
-        if not size:
-            nothing = no_interval(0.0, "nothing is switched off" if key == BASE else "nothing changed")
-            cells[key] = {code: Cell(base[code], base[code], nothing, len(looks), 0.95) for code in languages}
-    return Reading(cells, base)
+    for code, own in sets.items():
+        for key, size in own.items():
+            if not size:
+                nothing = no_interval(0.0, "nothing is switched off" if key == BASE else "nothing changed")
+                cells[key][code] = Cell(base[code], base[code], nothing, len(looks), 0.95)
+    return Reading({key: {code: row[code] for code in sets if code in row} for key, row in cells.items()}, base)
 
 
 def known(cells: Mapping[Key, Mapping[str, Cell]]) -> set[tuple[Key, str]]:
-    """Sets and languages whose interval is at most a tenth of each effect that it stands beside.
+    """Sets and languages whose interval reaches to either side at most a tenth of each effect that it stands beside.
 
     Beside a set in a language stand the effect of that language's own region on it and, where the set is a region, that
     region's on its own language. An effect counts by the end of its interval that is nearer to 0: where it may be none,
@@ -111,7 +112,7 @@ def known(cells: Mapping[Key, Mapping[str, Cell]]) -> set[tuple[Key, str]]:
         for code, cell in row.items():
             effects = [own[name] for name in (code, key[0]) if name in own]
             enough = _documents(cell.base) >= FEW_DOCUMENTS
-            if effects and enough and cell.change.high - cell.change.low <= NARROW * min(effects):
+            if effects and enough and (cell.change.high - cell.change.low) / 2 <= NARROW * min(effects):
                 found.add((key, code))
     return found
 

@@ -1,14 +1,15 @@
 """The deactivation table: what switching off each region does to each language (the paper's Tables 1 and 4).
 
-Rows are evaluated languages; conditions are the model as it is, every region, and random controls of the regions' mean
-size: drawn from the whole model (as in the paper), and drawn with the mean region's neurons per layer.
+Rows are evaluated languages; conditions are the model as it is, every region, and two kinds of random controls: of the
+regions' mean size from the whole model (one set for all languages, as in the paper), and for the text of each language
+as many neurons of every layer as that language's own region holds, so that a region is held against its like.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Bool
@@ -42,6 +43,13 @@ class Condition:
     draw: int
     """number of the random draw; −1 where nothing is drawn"""
     mask: Bool[Tensor, "P N"] | None
+    """None: nothing is switched off"""
+    own: Mapping[str, Bool[Tensor, "P N"]] = field(default_factory=dict[str, Tensor])
+    """the set for the text of a language, where it has one of its own"""
+
+    def on(self, language: str) -> Bool[Tensor, "P N"] | None:
+        """The set that is switched off on the text of a language."""
+        return self.own.get(language, self.mask)
 
 
 @dataclass(frozen=True)
@@ -98,16 +106,27 @@ class DeactivationTable:
 
 
 def conditions(regions: RegionSet, controls: int, seed: int) -> Iterator[Condition]:
-    """The model as it is, every region that holds a neuron, and `controls` draws of each random control."""
+    """The model as it is, every region, and `controls` draws of each random control.
+
+    A text in a language without a region meets as many neurons of every layer as the mean region holds.
+    """
     yield Condition(BASE, -1, None)
     for language, mask in regions.masks.items():
         yield Condition(language, -1, mask)
     widths = regions.layout.widths
-    per_layer = torch.stack([mask.sum(1) for mask in regions.masks.values()]).double().mean(0).round().int().tolist()
     size = round(regions.total / len(regions.masks))
     for draw in range(controls):
         yield Condition(RANDOM, draw, random_region(size, widths, seed + draw))
-        yield Condition(RANDOM_BY_LAYER, draw, random_region_by_layer(per_layer, widths, seed + draw))
+        yield matched_by_layer(regions, draw, seed)
+
+
+def matched_by_layer(regions: RegionSet, draw: int, seed: int) -> Condition:
+    """One draw of random neurons: for each language as many of every layer as its own region holds."""
+    widths = regions.layout.widths
+    sizes = {language: mask.sum(1) for language, mask in regions.masks.items()}
+    mean = torch.stack([*sizes.values()]).double().mean(0).round().int()
+    own = {code: random_region_by_layer(counts.tolist(), widths, seed + draw) for code, counts in sizes.items()}
+    return Condition(RANDOM_BY_LAYER, draw, random_region_by_layer(mean.tolist(), widths, seed + draw), own)
 
 
 def deactivation_table(
@@ -123,7 +142,7 @@ def deactivation_table(
     """Score every language under every condition, in rounds; `fixed`: each of them on all text.
 
     Cost: at most (1 + L + 2 · controls) passes over the text; in rounds a set of neurons is read no further in a
-    language once its interval is a tenth of the effects beside it (`rounds.known`). Passes start at the first layer
+    language once its interval is ± a tenth of the effects beside it (`rounds.known`). Passes start at the first layer
     that a set touches. An empty region changes nothing and is reported as such.
 
     >>> table = deactivation_table(model, windows, regions)            # doctest: +SKIP
@@ -131,10 +150,16 @@ def deactivation_table(
     52.1
     """
     looks = AT_ONCE if fixed else ROUNDS
-    masks = {(one.deactivated, one.draw): one.mask for one in conditions(regions, controls, seed)}
-    sizes = {key: 0 if mask is None else int(mask.sum()) for key, mask in masks.items()}
-    chosen = {key: mask for key, mask in masks.items() if mask is not None and sizes[key]}
-    resumed = any(first_layer(mask) for mask in chosen.values()) and resumes(model)
+    made = list(conditions(regions, controls, seed))
+    masks = {code: {(one.deactivated, one.draw): one.on(code) for one in made} for code in windows}
+    sizes = {
+        code: {key: 0 if mask is None else int(mask.sum()) for key, mask in own.items()} for code, own in masks.items()
+    }
+    chosen = {
+        code: {key: mask for key, mask in own.items() if mask is not None and sizes[code][key]}
+        for code, own in masks.items()
+    }
+    resumed = any(first_layer(mask) for own in chosen.values() for mask in own.values()) and resumes(model)
     parts = {code: dealt(text, looks, seed) for code, text in windows.items()}
     read = 0
 
@@ -148,12 +173,13 @@ def deactivation_table(
         added = {code: own[round_] for code, own in parts.items()}
         if progress:
             # what is read no further is done as well
-            progress(sum((len(masks) - 1 - len(keys[code])) * part.ids.numel() for code, part in added.items()))
-        return read_texts(model, Reading(added, keys, chosen, resumed), budget, told)
+            progress(sum((len(made) - 1 - len(keys[code])) * part.ids.numel() for code, part in added.items()))
+        asked = {code: {key: chosen[code][key] for key in keys[code]} for code in added}
+        return read_texts(model, Reading(added, asked, resumed), budget, told)
 
-    found = by_rounds(score_round, sizes, list(windows), looks)
+    found = by_rounds(score_round, sizes, looks)
     rows = [
-        _row(code, *key, sizes[key], cell, found.base[code])
+        _row(code, *key, sizes[code][key], cell, found.base[code])
         for key, by_language in found.cells.items()
         for code, cell in by_language.items()
     ]
@@ -162,7 +188,7 @@ def deactivation_table(
         for code in regions.languages
         if code in windows and len(windows) > 1
     ]
-    whole = (1 + len(chosen)) * sum(text.ids.numel() for text in windows.values())
+    whole = sum((1 + len(chosen[code])) * text.ids.numel() for code, text in windows.items())
     return DeactivationTable(tuple(rows), tuple(own), fixed, read, whole)
 
 

@@ -7,15 +7,17 @@ from dataclasses import replace
 from math import nan
 
 import torch
+from torch import Tensor
 
 from babelscope.corpora import ParallelCorpus
 from babelscope.models import Model
 from babelscope.regions import alignment, confounds, generation
 from babelscope.regions.alignment_neurons import Removals, Task, deactivate_alignment
-from babelscope.regions.masks import RegionSet, random_region_by_layer
+from babelscope.regions.masks import RegionSet
 from babelscope.regions.methods import PERMUTED
 from babelscope.regions.perplexity import Windows, score
 from babelscope.regions.recording import Recording
+from babelscope.regions.table import RANDOM, conditions
 from babelscope.regions.treatments import Doses, Treatment, dose_response
 from babelscope.results.rows import write_rows
 from babelscope.results.schemas.regions import (
@@ -164,22 +166,20 @@ def write_generations(
         code: generation.cut_prompts(model, corpus.texts[code], settings.prompt_tokens, settings.generate)
         for code in recording.languages
     }
-    conditions = _conditions(regions, settings)
-    with progress("generations", len(conditions) * sum(map(len, prompts.values())), "texts") as step:
-        rows = generation.generations(model, prompts, conditions, sampling, recording.languages, step)
+    made = [one for one in conditions(regions, min(settings.controls, 2), settings.seed) if one.deactivated != RANDOM]
+    rows: list[Continuation] = []
+    with progress("generations", len(made) * sum(map(len, prompts.values())), "texts") as step:
+        for code, own in prompts.items():
+            chosen = [(one.deactivated, one.draw, _treatment(one.on(code))) for one in made]
+            rows += generation.generations(model, {code: own}, chosen, sampling, recording.languages, step)
+    order = [(one.deactivated, one.draw) for one in made]
+    rows.sort(key=lambda row: order.index((row.deactivated, row.draw)))
     write_rows(run, WrittenShare, _shares(rows))
     write_rows(run, Continuation, rows)
 
 
-def _conditions(regions: RegionSet, settings: RegionsSettings) -> list[tuple[str, int, Treatment | None]]:
-    per_layer = torch.stack([mask.sum(1) for mask in regions.masks.values()]).double().mean(0).round().int().tolist()
-    widths = regions.layout.widths
-    controls = [
-        ("random-layer", draw, Treatment(random_region_by_layer(per_layer, widths, settings.seed + draw)))
-        for draw in range(min(settings.controls, 2))
-    ]
-    named = [(code, -1, Treatment(mask)) for code, mask in regions.masks.items()]
-    return [(generation.BASE, -1, None), *named, *controls]
+def _treatment(mask: Tensor | None) -> Treatment | None:
+    return None if mask is None else Treatment(mask)
 
 
 def _shares(rows: Sequence[Continuation]) -> list[WrittenShare]:

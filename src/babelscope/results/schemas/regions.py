@@ -20,7 +20,8 @@ class Perplexity(Row):
     language: str
     """of the text"""
     deactivated: str
-    """`base`: nothing; `random`, `random-layer`: controls; else the language whose region it is"""
+    """`base`: nothing; `random`: as many neurons as the mean region; `random-layer`: as many of every layer as the
+    region of this text's language; else the language whose region it is"""
     draw: int = -1
     """of a random control; −1 else"""
     neurons: float = nan

@@ -1,0 +1,98 @@
+"""Limits of the readers and of the audit at the very value from which they hold."""
+
+from __future__ import annotations
+
+import math
+import random
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from babelscope.corpora import ParallelCorpus, audit, load_corpus, packed, table
+from babelscope.corpora.audit import zawgyi_share
+from babelscope.corpora.files import listed
+from babelscope.corpora.text_faults import BLOCK, OFFSETS, shifts
+from babelscope.errors import CorpusError
+
+
+@pytest.mark.parametrize(
+    ("before", "stray"),
+    [
+        *((letter, False) for letter in "\u1000\u101c\u102a\u1039\u103b\u103f\u1050\u1075\u108f"),
+        *((letter, True) for letter in "\u102b\u1031\u1038\u1040\u104f\u1090\u0fff a"),
+        ("", True),
+    ],
+)
+def test_the_vowel_sign_e_stands_behind_consonants_medials_and_shan_letters_alone(before, stray):
+    assert zawgyi_share([f"{before}\u1031\u1019"]) == float(stray)
+
+
+def packed_bytes(data: bytes, how: str) -> bytes:
+    import gzip
+
+    return gzip.compress(data) if how == "gz" else pytest.importorskip("zstandard").ZstdCompressor().compress(data)
+
+
+@pytest.mark.parametrize("how", ["gz", "zst"])
+def test_a_packed_file_may_be_as_large_as_the_limit_and_no_byte_larger(tmp_path, monkeypatch, how):
+    monkeypatch.setattr(packed, "_ALWAYS", 5000)
+    monkeypatch.setattr(packed, "_TIMES", 0)
+    name = tmp_path / f"a.txt.{how}"
+    fits = bytes(random.Random(1).choices(range(256), k=5000))  # more than one step of what is packed
+    assert packed.unpacked(packed_bytes(fits, how), name) == fits
+    with pytest.raises(CorpusError, match="unpacks to more than 0 times its size"):
+        packed.unpacked(packed_bytes(fits + b"x", how), name)
+    with pytest.raises(CorpusError, match="cannot be unpacked"):
+        packed.unpacked(packed_bytes(fits, how)[:-9], name)
+
+
+def test_a_parquet_file_may_unfold_to_its_limit_and_no_further(tmp_path, monkeypatch):
+    file = tmp_path / "t.parquet"
+    texts = {"en": ["x" * 2000] * 300, "fr": ["y"] * 300}
+    pq.write_table(pa.table({code: pa.array(of).dictionary_encode() for code, of in texts.items()}), file)
+    limit = 300 * 2001 / file.stat().st_size
+    monkeypatch.setattr(table, "_SMALL", 0)
+    monkeypatch.setattr(table, "_TIMES", math.ceil(limit))
+    assert len(load_corpus(f"table:{file}").ids) == 300
+    monkeypatch.setattr(table, "_TIMES", math.floor(limit))
+    with pytest.raises(CorpusError, match=f"unfolds to more than {math.floor(limit)} times its size"):
+        load_corpus(f"table:{file}")
+
+
+def lengths(*sizes: int) -> ParallelCorpus:
+    """English texts of 100 characters beside French ones of these lengths."""
+    texts = {"en": [f"{i:03}" + "a" * 97 for i in range(len(sizes))], "fr": []}
+    texts["fr"] = [f"{i:03}" + "b" * (size - 3) for i, size in enumerate(sizes)]
+    return ParallelCorpus.from_texts(texts)
+
+
+def test_the_robust_z_of_a_length_is_log_ratio_over_the_scaled_median_deviation():
+    """Log ratios ±ln 1.25 (median deviation), spread 1.4826 · 0.22314 = 0.33083; 5 spreads are a ratio of 5.229."""
+    usual = [80] * 6 + [100] * 2 + [125] * 4
+    found = audit(lengths(*usual, 523)).tables()["length"]
+    assert found["detail"].tolist() == ["523 characters, en 100; robust z +5.0"]
+    assert found["id"].tolist() == ["13"]
+    assert len(audit(lengths(*usual, 522)).tables().get("length", ())) == 0
+    found = audit(lengths(*[80] * 4, *[100] * 2, *[125] * 6, 15)).tables()["length"]
+    assert found["detail"].tolist() == ["15 characters, en 100; robust z -5.7"]
+    assert len(audit(lengths(*[100] * 12, 900)).tables().get("length", ())) == 0  # no spread, no z
+
+
+@pytest.mark.parametrize("away", [-2, 1, 5])
+def test_the_offset_of_shifted_lines_is_named_for_each_block_that_fits_in_whole(away):
+    dice = random.Random(3)
+    text = [f"{i} " + "word " * dice.randint(3, 60) for i in range(BLOCK + 2 * OFFSETS + 5)]
+    for n, blocks in ((BLOCK + 2 * OFFSETS - 1, 0), (BLOCK + 2 * OFFSETS, 1)):
+        first = {str(i): text[i] for i in range(n)}
+        other = {str(i): text[(i - away) % len(text)] for i in range(n)}
+        found = list(shifts(first, other))
+        assert [one for one, _ in found] == [str(OFFSETS)] * blocks
+        assert all(f"fit {away:+d} lines away (r 1.00" in detail for _, detail in found)
+
+
+def test_a_list_of_more_than_twenty_names_says_how_many_more():
+    names = [f"l{i}" for i in range(20)]
+    assert listed(names) == ", ".join(names)
+    assert listed([*names, "x", "y"]) == ", ".join(names) + " and 2 more"
+    assert listed([]) == "none"

@@ -1,0 +1,75 @@
+"""Counts, names and refusals of models at the number from which they hold."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+
+from babelscope.errors import InputError, ModelError
+from babelscope.models.hooks import hook_count
+from babelscope.models.mixtures import Mixture, Neuron, Part
+from babelscope.models.ray_workers import RayWorkers, _room
+from babelscope.models.refusals import refuse_sizes
+
+
+def test_hooks_of_either_kind_are_counted_wherever_they_hang():
+    module = nn.Sequential(nn.Linear(2, 2), nn.Sequential(nn.ReLU()))
+    assert hook_count(module) == 0
+    handles = [module[0].register_forward_hook(lambda *_: None)]
+    assert hook_count(module) == 1
+    handles.append(module[1][0].register_forward_pre_hook(lambda *_: None))
+    handles.append(module[0].register_forward_pre_hook(lambda *_: None))
+    assert hook_count(module) == 3
+    for handle in handles:
+        handle.remove()
+    assert hook_count(module) == 0
+
+
+def mixture() -> Mixture:
+    """Three experts of four neurons, a shared expert of five and a dense MLP of six beside them."""
+    experts = SimpleNamespace(num_experts=3, down_proj=torch.zeros(3, 8, 4), is_transposed=False)
+    parts = (Part("shared", nn.Identity(), 5), Part("dense", nn.Identity(), 6))
+    return Mixture(7, nn.Identity(), nn.Identity(), experts, nn.Identity(), parts)
+
+
+def test_columns_of_a_mixture_are_experts_then_what_stands_beside_them():
+    one = mixture()
+    assert (one.count, one.units, one.routed, one.width) == (3, 4, 12, 23)
+    assert [one.expert(place) for place in range(3)] == [slice(0, 4), slice(4, 8), slice(8, 12)]
+    assert [(part.name, columns) for part, columns in one.columns()] == [
+        ("shared", slice(12, 17)),
+        ("dense", slice(17, 23)),
+    ]
+    named = {0: ("expert", 0, 0), 3: ("expert", 0, 3), 6: ("expert", 1, 2), 11: ("expert", 2, 3)}
+    named |= {12: ("shared", None, 0), 16: ("shared", None, 4), 17: ("dense", None, 0), 22: ("dense", None, 5)}
+    assert {column: one.neuron(column) for column in named} == {
+        column: Neuron(7, *name) for column, name in named.items()
+    }
+
+
+def test_weights_need_embedding_and_two_squares_a_layer():
+    """3 layers of width 4: 3 · 2 · 16 = 96 weights; 10 words of width 4: 40; of 2 bytes each: 272."""
+    config = SimpleNamespace(num_hidden_layers=3, hidden_size=4, vocab_size=10)
+    refuse_sizes(config, "m", 2, room=272)
+    with pytest.raises(ModelError, match="m: 3 layers of width 4 and 10 words need at least 0 GiB"):
+        refuse_sizes(config, "m", 2, room=271)
+    config = SimpleNamespace(num_hidden_layers=32, hidden_size=1 << 15, vocab_size=1 << 16)  # 2^36 + 2^31 weights
+    with pytest.raises(ModelError, match="need at least 264 GiB; there are 8 GiB here"):
+        refuse_sizes(config, "m", 4, room=8 << 30)
+
+
+def cluster(**resources: float) -> SimpleNamespace:
+    return SimpleNamespace(cluster_resources=lambda: resources)
+
+
+def test_workers_get_what_the_cluster_has_and_no_more():
+    assert _room(cluster(CPU=8.0, GPU=4.0), RayWorkers(4, cpus=2.0, gpus=1.0)) == 4
+    assert _room(cluster(CPU=9.0, GPU=8.0), RayWorkers(cpus=2.0, gpus=2.0)) == 4
+    assert _room(cluster(CPU=9.0), RayWorkers(cpus=2.0)) == 4
+    with pytest.raises(InputError, match=r"^5 workers with 2 CPU each need 10; the cluster has 8$"):
+        _room(cluster(CPU=8.0), RayWorkers(5, cpus=2.0))
+    with pytest.raises(InputError, match=r"^1 workers with 0\.5 GPU each need 0\.5; the cluster has 0$"):
+        _room(cluster(CPU=8.0), RayWorkers(gpus=0.5))

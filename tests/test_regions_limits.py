@@ -1,0 +1,58 @@
+"""Numbers of regions at the edges: empty sets, indices far away, odd chunks, last tokens by language."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from babelscope.corpora import ParallelCorpus
+from babelscope.errors import InputError
+from babelscope.regions.agreement import expected_jaccard
+from babelscope.regions.exchange import import_lape
+from babelscope.regions.nulls import score_null
+from babelscope.regions.perplexity import token_losses
+from babelscope.regions.residual import record_residual
+
+from .region_data import model, noise
+
+
+def test_the_null_tells_how_many_neurons_are_done():
+    told: list[int] = []
+    score_null(noise(languages=5, neurons=30), draws=2, progress=told.append)
+    assert sum(told) == 30
+    assert min(told) >= 1
+
+
+def test_chance_of_sets_of_which_one_is_empty():
+    """No neuron is in both, some are in either: 0; of two empty sets nothing can be said."""
+    assert expected_jaccard(0, 3, 10) == 0
+    assert expected_jaccard(3, 0, 10) == 0
+    assert math.isnan(expected_jaccard(0, 0, 10))
+
+
+@pytest.mark.parametrize("index", [4, 5, 1000, -1])
+def test_a_mask_that_names_a_neuron_of_no_model_is_refused(tmp_path, index):
+    torch.save([[torch.tensor([0, 3])], [torch.tensor([index])]], tmp_path / "mask")
+    with pytest.raises(InputError, match=r"layer 0 of zh names a neuron beyond 3$"):
+        import_lape(tmp_path / "mask", ["en", "zh"], layers=1, neurons=4)
+    torch.save([[torch.tensor([0, 3])], [torch.tensor([1])]], tmp_path / "mask")
+    assert import_lape(tmp_path / "mask", ["en", "zh"], 1, 4)["en"].tolist() == [[True, False, False, True]]
+
+
+@pytest.mark.parametrize("chunk", [3, 7, 10**6])
+def test_losses_are_those_of_the_whole_vocabulary_by_chunks_of_any_size(chunk):
+    loaded = model("llama")
+    generator = torch.Generator().manual_seed(0)
+    hidden = torch.randn(2, 40, loaded.width, generator=generator)
+    targets = torch.randint(0, len(loaded.unembedding), (2, 40), generator=generator)
+    logits = loaded.logits(hidden).double()
+    wanted = -logits.log_softmax(-1).gather(-1, targets[..., None])[..., 0]
+    assert torch.allclose(token_losses(loaded, hidden, targets, chunk).double(), wanted, atol=1e-4)
+
+
+def test_last_tokens_are_counted_within_each_language():
+    texts = {"en": ["ba", "ca", "da", "ea"], "zh": ["ab", "ac", "ab", "ad"], "fr": ["x", "ax", "bx", "by"]}
+    found = record_residual(model(), ParallelCorpus.from_texts(texts), ("last",))
+    assert found.last_tokens == {"en": 1, "zh": 3, "fr": 2}
