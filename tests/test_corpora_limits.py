@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import random
 
@@ -12,6 +13,7 @@ import pytest
 from babelscope.corpora import ParallelCorpus, audit, load_corpus, packed, table
 from babelscope.corpora.audit import zawgyi_share
 from babelscope.corpora.files import listed
+from babelscope.corpora.spec import parse_spec
 from babelscope.corpora.text_faults import BLOCK, OFFSETS, shifts
 from babelscope.errors import CorpusError
 
@@ -96,3 +98,42 @@ def test_a_list_of_more_than_twenty_names_says_how_many_more():
     assert listed(names) == ", ".join(names)
     assert listed([*names, "x", "y"]) == ", ".join(names) + " and 2 more"
     assert listed([]) == "none"
+
+
+def test_rows_count_from_one_in_messages_and_in_ids(tmp_path):
+    (tmp_path / "t.jsonl").write_text('{"en": "a", "fr": "b"}\n{"en": "c", "fr": 5}\n', encoding="utf-8")
+    with pytest.raises(CorpusError, match=r"row 2: column 'fr' holds int, not text"):
+        load_corpus(f"table:{tmp_path / 't.jsonl'}")
+    (tmp_path / "t.jsonl").write_text('{"en": "a", "fr": "b"}\n{"en": "c", "fr": "d"}\n', encoding="utf-8")
+    assert load_corpus(f"table:{tmp_path / 't.jsonl'}").ids == ("1", "2")
+    rows = [{"en": "a", "fr": "b"}, {"en": "c", "fr": "d"}, {"en": "e"}]
+    with pytest.raises(CorpusError, match=r"^memory: row 3 has en; the first has en, fr$"):
+        load_corpus(rows)
+
+
+@pytest.mark.parametrize(("column", "odd"), [("de", "'de'"), ("es", "'es'"), (None, "'fr'")])
+def test_shards_of_other_columns_are_refused_by_the_first_that_is_odd(tmp_path, column, odd):
+    (tmp_path / "part-0.jsonl").write_text('{"en": "a", "fr": "b"}\n', encoding="utf-8")
+    other = {"en": "c"} if column is None else {"en": "c", column: "d"}
+    (tmp_path / "part-1.jsonl").write_text(json.dumps(other), encoding="utf-8")
+    with pytest.raises(CorpusError, match=rf"are no shards of one table: {odd} is in one only$"):
+        load_corpus(f"table:{tmp_path}")
+
+
+def test_cells_of_which_half_are_sentences_are_still_ids(tmp_path):
+    """`id` is taken for ids until more than half of its cells hold a blank."""
+    (tmp_path / "t.tsv").write_text("id\ten\tfr\nthe one\ta\tb\ntwo\tc\td\n", encoding="utf-8")
+    assert load_corpus(f"table:{tmp_path / 't.tsv'}").ids == ("the one", "two")
+    (tmp_path / "t.tsv").write_text("id\ten\tfr\nthe one\ta\tb\nthe two\tc\td\nthree\te\tf\n", encoding="utf-8")
+    with pytest.raises(CorpusError, match="Indonesian text or sentence ids"):
+        load_corpus(f"table:{tmp_path / 't.tsv'}")
+
+
+@pytest.mark.parametrize(("value", "number"), [("1", 1), ("999999999", 999_999_999), ("1000000000", None), ("0", None)])
+def test_an_option_that_counts_has_nine_digits_at_most(tmp_path, value, number):
+    spec = parse_spec(f"lines:{tmp_path}?n={value}")
+    if number is None:
+        with pytest.raises(CorpusError, match=f"n={value} is not a positive whole number"):
+            spec.integer("n")
+    else:
+        assert spec.integer("n") == number

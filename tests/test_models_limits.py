@@ -10,6 +10,7 @@ from torch import nn
 
 from babelscope.errors import InputError, ModelError
 from babelscope.models.hooks import hook_count
+from babelscope.models.loading import _place
 from babelscope.models.mixtures import Mixture, Neuron, Part
 from babelscope.models.ray_workers import RayWorkers, _room
 from babelscope.models.refusals import refuse_sizes
@@ -73,3 +74,13 @@ def test_workers_get_what_the_cluster_has_and_no_more():
         _room(cluster(CPU=8.0), RayWorkers(5, cpus=2.0))
     with pytest.raises(InputError, match=r"^1 workers with 0\.5 GPU each need 0\.5; the cluster has 0$"):
         _room(cluster(CPU=8.0), RayWorkers(gpus=0.5))
+
+
+def test_a_built_in_model_is_opened_at_the_revision_that_its_name_or_the_option_gives(monkeypatch):
+    monkeypatch.setattr("babelscope.pocket.models.path", lambda name, revision: f"{name} at {revision}")
+    assert _place("pocket:a@r", None) == ("a at r", None)
+    assert _place("pocket:a@r", "r") == ("a at r", None)
+    assert _place("pocket:a", "s") == ("a at s", None)
+    assert _place("pocket:a", None) == ("a at None", None)
+    with pytest.raises(ModelError, match=r"^pocket:a@r names revision 'r' already: leave --revision s out$"):
+        _place("pocket:a@r", "s")
