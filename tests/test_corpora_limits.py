@@ -106,8 +106,8 @@ def test_rows_count_from_one_in_messages_and_in_ids(tmp_path):
         load_corpus(f"table:{tmp_path / 't.jsonl'}")
     (tmp_path / "t.jsonl").write_text('{"en": "a", "fr": "b"}\n{"en": "c", "fr": "d"}\n', encoding="utf-8")
     assert load_corpus(f"table:{tmp_path / 't.jsonl'}").ids == ("1", "2")
-    rows = [{"en": "a", "fr": "b"}, {"en": "c", "fr": "d"}, {"en": "e"}]
-    with pytest.raises(CorpusError, match=r"^memory: row 3 has en; the first has en, fr$"):
+    rows = [{"en": "a", "fr": "b"}, {"en": "c"}, {"en": "e", "fr": "f"}]
+    with pytest.raises(CorpusError, match=r"^memory: row 2 has en; the first has en, fr$"):
         load_corpus(rows)
 
 
