@@ -38,6 +38,8 @@ ONES: tuple[tuple[str, str, str, str], ...] = (
     ("regions/losses_under.py", "totals[key].index_add_(0, owner, values)",
      "totals[key].index_add_( -1, owner, values)",
      "one axis"),
+    ("regions/blocks.py", "parts[-1] = parts[-1] if last == stop and len(parts) == 1 else parts[-1].copy()",
+     "parts[-1] = parts[-1] if last > stop and len(parts) == 1 else parts[-1].copy()", "a copy more: memory alone"),
     ("results/schemas/sweep.py", "return {code: size for code, size in sizes.items() if size == size}",
      "return {code: size for code, size in sizes.items() if size <= size}", "false of NaN alone, either way"),
 )  # fmt: skip

@@ -29,10 +29,11 @@ from tests.in_place import Collected, with_tests
 from tests.mutants import ROOT, passes
 
 PACKAGES = {
-    "regions": "regions_* experts_[dr]* statistics_spec relevance",
+    "regions": "regions_* experts_* statistics_spec relevance",
     "circuits": "circuits* extending",
     "models": "models* decoding experts experts_blocks encoders uneven_layers allocator residual_site relatives",
-    "results": "results* steps faults_resume faults_names faults_places show scratch sealed figures findings relatives",
+    "results": "results* hub steps show scratch sealed figures findings relatives faults_resume faults_names "
+    "faults_places",
     "evolution": "evolution_* plans security",
     "corpora": "corpora* strict_readers languages published_formats door",
 }
