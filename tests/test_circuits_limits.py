@@ -1,0 +1,27 @@
+"""Circuits: what a wiring says of itself, means of sampled senders, defaults of what is drawn."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from babelscope.circuits.comparison.head_frequency import reliability
+from babelscope.circuits.core.graph import Wiring
+from babelscope.models import Model
+
+from .tiny_models import tiny_model, tiny_tokenizer
+
+
+def test_the_wiring_of_a_usual_model_is_its_sizes_alone():
+    """The kinds of blocks are named only where a block is no attention and MLP."""
+    model = Model(tiny_model("llama"), tiny_tokenizer(), id="llama")
+    wiring = Wiring.of(model)
+    assert wiring == Wiring(model.layers, model.heads, model.kv_heads, model.family.parallel)
+    assert wiring.kinds == ()
+    assert Wiring.of(Model(tiny_model("bloom"), tiny_tokenizer(), id="bloom")).kinds == ()
+
+
+def test_reliability_is_the_mean_over_fifty_splits():
+    used = np.random.default_rng(2).random((20, 2, 4)) < 0.4
+    assert reliability(used) == reliability(used, splits=50)
+    assert reliability(used) != pytest.approx(reliability(used, splits=49), abs=1e-9)
