@@ -143,6 +143,8 @@ class Trainer:
     def save(self) -> None:
         """Write the state: tensors as safetensors, the rest as JSON. The old state stays until the new one is whole."""
         state, fresh, old = (self.directory / name for name in ("state", "state-new", "state-old"))
+        if old.is_dir() and not state.exists():  # killed between the two renames below: there is no other state
+            old.rename(state)
         shutil.rmtree(fresh, ignore_errors=True)
         fresh.mkdir(parents=True)
         tensors = {f"model/{name}": p.detach().contiguous() for name, p in self.parameters.items()}

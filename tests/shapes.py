@@ -20,7 +20,9 @@ _CHECK = beartype(conf=_CONF)
 
 
 def checked(function: F) -> F:
-    """The function, with what goes in and comes out checked."""
+    """The function, with what goes in and comes out checked; settings put right what they are given, and say no."""
+    if function.__qualname__.endswith("Settings.__init__"):
+        return function
     hints = {name: _without_words(hint) for name, hint in function.__annotations__.items()}
     function.__annotations__ = dict(hints)
     try:

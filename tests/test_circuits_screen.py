@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
@@ -26,7 +28,7 @@ from babelscope.models import Model
 from babelscope.stats import benjamini_hochberg, hypergeometric_upper
 from babelscope.tasks.ioi import STEPS as IOI
 from tests import planted
-from tests.random_pairs import random_pairs
+from tests.random_pairs import random_pair, random_pairs
 from tests.tiny_models import tiny_model, tiny_tokenizer
 
 SMALL = Screen(pairs=8, drops=2, trial=6, share=0.1, least=3, fewest=1)
@@ -57,7 +59,8 @@ def test_what_is_patched_has_its_exact_effect():
     pairs = random_pairs()
     nodes = [*heads_of(model), MLP(0)]
     exact = activation_patching(model, pairs, nodes)
-    found = screened(lambda some, senders: activation_patching(model, some, senders), pairs, nodes, SMALL)
+    screen = replace(SMALL, trial=2, further=1)
+    found = screened(lambda some, senders: activation_patching(model, some, senders), pairs, nodes, screen)
     assert found.screening.left > 0
     assert MLP(0) in found.senders  # only heads are screened
     for node in found.senders:
@@ -65,11 +68,47 @@ def test_what_is_patched_has_its_exact_effect():
     assert np.isnan(found.heads()).sum() == found.screening.left
 
 
+def test_weak_heads_are_let_go_and_none_is_patched_twice_on_a_prompt():
+    generator = np.random.default_rng(0)
+    pairs = [random_pair(item) for item in range(40)]
+    nodes = [*(Head(layer, head) for layer in range(8) for head in range(8)), MLP(0)]
+    truth = dict(zip(nodes, [3.0, -3.0, 2.0, *generator.normal(0, 0.3, 61), 1.0]))
+    noise = {(pair.item, node): 0.2 * generator.normal() for pair in pairs for node in nodes}
+    patched = Counter()
+
+    def sweep(some, senders):
+        patched.update((pair.item, node) for pair in some for node in senders)
+        base = np.array([float(pair.item) + 1 for pair in some])
+        change = np.array([[truth[node] + noise[pair.item, node] for pair in some] for node in senders])
+        return Effects(tuple(senders), base + change, base, base - 1, settings={"layers": 8, "heads": 8})
+
+    exact = sweep(pairs, nodes)
+    screen = Screen(above=0.1, least=4)
+    everyone = screened(sweep, pairs, nodes, replace(screen, let_go=0.0))
+    patched.clear()
+    found = screened(sweep, pairs, nodes, screen)
+    assert set(patched.values()) == {1}
+    assert {Head(0, 0), Head(0, 1), Head(0, 2)} <= set(found.senders) - set(found.screening.sampled)
+    assert 3 <= found.screening.kept < 8 < everyone.screening.kept
+    assert MLP(0) in found.senders
+    for effects in (found, everyone):
+        assert effects.differences == pytest.approx(exact.only(set(effects.senders)).differences)
+        assert np.array_equal(effects.clean, exact.clean)
+        assert np.array_equal(effects.corrupted, exact.corrupted)
+    times = Counter(node for _, node in patched)
+    assert all(times[node] == len(pairs) for node in found.senders)
+    let_go = set(everyone.senders) - set(everyone.screening.sampled) - set(found.senders)
+    assert let_go
+    assert {times[node] for node in let_go} == {8 + 24}
+
+
 def test_few_heads_are_all_patched():
     model = Model(tiny_model("llama"), tiny_tokenizer(), id="tiny")
     found = screened(lambda some, s: activation_patching(model, some, s), random_pairs(), heads_of(model), Screen())
     assert found.screening is None
     assert missed(found, found.senders) is None
+    few = screened(lambda some, s: activation_patching(model, some, s), random_pairs(), heads_of(model), SMALL)
+    assert few.screening is None  # no more prompts than the trial has
 
 
 def test_first_order_estimates_follow_exact_patching():
@@ -180,7 +219,7 @@ def test_a_study_says_what_its_screen_kept_and_may_have_missed(tmp_path):
     )
     model = Model(BloomForCausalLM(config), given.tokenizer, id="random")
     settings = CircuitsSettings(
-        languages=("en", "zh"), n=4, draws=1, repeats=(10,), windows=(1,), edges=False, permutations=20
+        languages=("en", "zh"), n=12, draws=1, repeats=(10,), windows=(1,), edges=False, permutations=20
     )
     run = study_circuits(model, settings, tmp_path / "screened")
     run.validate()

@@ -48,12 +48,12 @@ def test_what_the_looks_may_err_adds_up_to_five_per_cent_and_they_end_with_all_t
     assert [(look.share, look.error) for look in AT_ONCE] == [(1.0, 0.05)]
 
 
-def test_a_set_is_known_when_its_interval_is_a_tenth_of_every_effect_beside_it():
+def test_a_set_is_known_when_its_interval_is_a_tenth_of_every_effect_beside_it_to_either_side():
     cells = {
-        ("en", -1): {"en": cell(1.0, 1.5), "zh": cell(-0.02, 0.03)},
-        ("zh", -1): {"en": cell(0.0, 0.08), "zh": cell(-0.9, -0.6)},
-        ("random", 0): {"en": cell(0.0, 0.1), "zh": cell(0.0, 0.1)},
-        ("random", 1): {"en": cell(0.0, 0.09, documents=4), "zh": cell(0.0, 0.059)},
+        ("en", -1): {"en": cell(1.0, 1.5), "zh": cell(-0.04, 0.06)},
+        ("zh", -1): {"en": cell(0.0, 0.16), "zh": cell(-0.9, -0.6)},
+        ("random", 0): {"en": cell(0.0, 0.2), "zh": cell(0.0, 0.2)},
+        ("random", 1): {"en": cell(0.0, 0.18, documents=4), "zh": cell(0.0, 0.118)},
     }
     # effects: en at least 1.0, zh at least 0.6
     assert known(cells) == {

@@ -22,8 +22,8 @@ from babelscope.json_text import parse_json
 from babelscope.results import Run, list_runs, open_run, put_run
 from babelscope.results.checksums import sha256
 from babelscope.results.hidden import clear_leftovers, names_with_leftovers
-from babelscope.results.layout import CHECKSUMS, MANIFEST, is_url
-from babelscope.results.lock import RunLock
+from babelscope.results.layout import CHECKSUMS, MANIFEST, SWEEP_LOCK, SWEEP_SCRATCH, is_url
+from babelscope.results.lock import RunLock, undisturbed
 from babelscope.results.manifest import to_json
 from babelscope.results.scratch import Scratch, clear_dead, scratch_in
 from babelscope.results.store import reach
@@ -31,8 +31,6 @@ from babelscope.results.whole import home, write_whole
 
 STATE = "sweep.json"
 FAILED = "failed"
-_SCRATCH = ".scratch"
-_LOCK = ".sweep.lock"
 _INDEX = ("tables", "arrays.zarr")
 
 
@@ -99,7 +97,7 @@ class SweepStore:
             with Scratch("sweep") as made:
                 yield made
             return
-        with scratch_in(self.folder / _SCRATCH) as made:
+        with scratch_in(self.folder / SWEEP_SCRATCH) as made:
             yield made
 
     # -- failures ---------------------------------------------------------------------------------------------------
@@ -195,25 +193,26 @@ class SweepStore:
             return
         with self._one_line():
             self.folder.mkdir(parents=True, exist_ok=True)
-        lock = RunLock(self.folder / _LOCK, self.folder)
-        with self._one_line():
-            lock.acquire()
+        lock = RunLock(self.folder / SWEEP_LOCK, self.folder)
         try:
             with self._one_line():
+                lock.acquire()
                 self._clear_leftovers()
             yield
         finally:
-            with contextlib.suppress(OSError, RunError):
-                self._clear_leftovers()
-            lock.release()
+            with undisturbed():
+                if lock.held:
+                    with contextlib.suppress(OSError, RunError):
+                        self._clear_leftovers()
+                lock.release()
 
     def _clear_leftovers(self) -> None:
         assert self.folder is not None
         for place in (self.folder, self.folder / FAILED):
             for name in names_with_leftovers(place):
                 clear_leftovers(place / name)
-        clear_dead(self.folder / _SCRATCH)
-        for empty in (_SCRATCH, FAILED):
+        clear_dead(self.folder / SWEEP_SCRATCH)
+        for empty in (SWEEP_SCRATCH, FAILED):
             with contextlib.suppress(OSError):
                 (self.folder / empty).rmdir()
 

@@ -121,7 +121,7 @@ def _rounds(run: Run) -> str:
     reading = run.summary.get("deactivation")
     if not reading or reading["fixed"]:
         return ""
-    return " Text was read in rounds, and no further where an interval was a tenth of the effect beside it."
+    return " Text was read in rounds, and no further where an interval was ± a tenth of the effect beside it."
 
 
 def _window(run: Run) -> object:

@@ -2,8 +2,8 @@
 
 The rule is fixed before anything is read. After each round every set of neurons has, in every language, an interval of
 its ΔNLL whose level belongs to that look; what all looks may err adds up to 5 %, so an interval holds at whichever look
-its reading ended (Bonferroni, docs/methods-regions.md). A set is read no further in a language once its interval is a
-tenth of the effects it stands beside.
+its reading ended (Bonferroni, docs/methods-regions.md). A set is read no further in a language once its interval is ± a
+tenth of the effects it stands beside, or less.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Key = tuple[str, int]
 """what is switched off, and the number of its random draw (−1: nothing is drawn)"""
 BASE: Key = ("base", -1)
 NARROW = 0.1
-"""width of an interval, as a share of the effect beside it, at which reading ends"""
+"""half the width of an interval, as a share of the effect beside it, at which reading ends"""
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ def by_rounds(read: Read, sets: Mapping[str, Mapping[Key, int]], looks: Sequence
 
 
 def known(cells: Mapping[Key, Mapping[str, Cell]]) -> set[tuple[Key, str]]:
-    """Sets and languages whose interval is at most a tenth of each effect that it stands beside.
+    """Sets and languages whose interval reaches to either side at most a tenth of each effect that it stands beside.
 
     Beside a set in a language stand the effect of that language's own region on it and, where the set is a region, that
     region's on its own language. An effect counts by the end of its interval that is nearer to 0: where it may be none,
@@ -112,7 +112,7 @@ def known(cells: Mapping[Key, Mapping[str, Cell]]) -> set[tuple[Key, str]]:
         for code, cell in row.items():
             effects = [own[name] for name in (code, key[0]) if name in own]
             enough = _documents(cell.base) >= FEW_DOCUMENTS
-            if effects and enough and cell.change.high - cell.change.low <= NARROW * min(effects):
+            if effects and enough and (cell.change.high - cell.change.low) / 2 <= NARROW * min(effects):
                 found.add((key, code))
     return found
 

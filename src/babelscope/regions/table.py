@@ -142,7 +142,7 @@ def deactivation_table(
     """Score every language under every condition, in rounds; `fixed`: each of them on all text.
 
     Cost: at most (1 + L + 2 · controls) passes over the text; in rounds a set of neurons is read no further in a
-    language once its interval is a tenth of the effects beside it (`rounds.known`). Passes start at the first layer
+    language once its interval is ± a tenth of the effects beside it (`rounds.known`). Passes start at the first layer
     that a set touches. An empty region changes nothing and is reported as such.
 
     >>> table = deactivation_table(model, windows, regions)            # doctest: +SKIP

@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 
 from babelscope.errors import RunError
 from babelscope.json_text import read_json
-from babelscope.results.layout import CHECKSUMS
+from babelscope.results.layout import CHECKSUMS, SWEEP_LOCK, SWEEP_SCRATCH
 
 
 def inside(root: Path, name: str) -> Path:
@@ -49,8 +49,13 @@ def verify(root: Path, additions: bool = True) -> None:
     expected = stated(root)
     problems = [_problem(root, name, value) for name, value in expected.items()]
     if additions:
-        problems += [f"{name} was added" for name in files_of(root) if name not in expected and name != CHECKSUMS]
+        unknown = {name for name in files_of(root) if not _at_work(name)} - {*expected, CHECKSUMS}
+        problems += [f"{name} was added" for name in sorted(unknown)]
     refuse_problems(root, problems)
+
+
+def _at_work(name: str) -> bool:
+    return name == SWEEP_LOCK or name.startswith(f"{SWEEP_SCRATCH}/")
 
 
 def verify_files(root: Path, expected: dict[str, str], names: Iterable[str]) -> None:

@@ -7,6 +7,8 @@ from pathlib import Path
 
 MANIFEST = "run.json"
 CHECKSUMS = "checksums.json"
+SWEEP_LOCK, SWEEP_SCRATCH = ".sweep.lock", ".scratch"
+"""what a sweep at work has in its folder, and a killed one leaves there until the next start: no part of the run"""
 
 
 def is_url(path: str | os.PathLike[str]) -> bool:

@@ -10,7 +10,9 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import socket
+from collections.abc import Generator
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -29,14 +31,18 @@ class RunLock:
     def acquire(self) -> None:
         """Takes the lock, or raises RunError naming the process that has it."""
         try:
-            self._lock.acquire()
+            with undisturbed():
+                self._lock.acquire()
+                with contextlib.suppress(OSError):
+                    self._made = self.path.stat()
+            # for people who wonder who it is; nothing is decided by it
+            with contextlib.suppress(OSError):
+                self.path.write_text(json.dumps({"pid": os.getpid(), "host": socket.gethostname()}))
         except Timeout:
             raise RunError(f"another process{_holder(self.path)} is writing {self.what}") from None
-        with contextlib.suppress(OSError):
-            self._made = self.path.stat()
-        # for people who wonder who it is; nothing is decided by it
-        with contextlib.suppress(OSError):
-            self.path.write_text(json.dumps({"pid": os.getpid(), "host": socket.gethostname()}))
+        except BaseException:
+            self.release()
+            raise
 
     def release(self) -> None:
         """Removes the lock file, if it is still the one that was made, and gives the lock back."""
@@ -60,6 +66,19 @@ class RunLock:
             return self._made is not None and os.path.samestat(self._made, self.path.stat())
         except OSError:
             return False
+
+
+@contextlib.contextmanager
+def undisturbed() -> Generator[None]:
+    """Who is asked to stop in here hears of it afterwards: what is made is known to be ours, what goes is gone."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _holder(path: Path) -> str:

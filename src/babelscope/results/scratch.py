@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from babelscope.errors import RunError, Unwritable
-from babelscope.results.lock import RunLock
+from babelscope.results.lock import RunLock, undisturbed
 
 _TEMPORARY, _LOCK = "babelscope-", ".lock"
 _looked_at: set[str] = set()
@@ -67,7 +67,7 @@ def scratch_in(parent: Path, purpose: str = "work") -> Generator[Path]:
         with Scratch(purpose, parent) as path:
             yield path
     finally:
-        with contextlib.suppress(OSError):
+        with undisturbed(), contextlib.suppress(OSError):
             parent.rmdir()
 
 
@@ -76,13 +76,14 @@ def clear_dead(parent: Path, prefix: str | None = None) -> None:
     what has none is somebody else's; or, without `prefix`, whatever stands in a folder that is ours alone."""
     found = sorted(parent.glob(f"{prefix}*{_LOCK}" if prefix is not None else "*"))
     for name in dict.fromkeys(path.name.removesuffix(_LOCK) for path in found):
-        lock = RunLock(parent / f"{name}{_LOCK}", parent / name)
-        try:
-            lock.acquire()
-        except (RunError, OSError):
-            continue  # its maker lives, or is another user
-        shutil.rmtree(parent / name, ignore_errors=True)
-        lock.release()
+        with undisturbed():
+            lock = RunLock(parent / f"{name}{_LOCK}", parent / name)
+            try:
+                lock.acquire()
+            except (RunError, OSError):
+                continue  # its maker lives, or is another user
+            shutil.rmtree(parent / name, ignore_errors=True)
+            lock.release()
 
 
 def _owned(place: Path, prefix: str) -> tuple[Path, RunLock]:
@@ -91,7 +92,11 @@ def _owned(place: Path, prefix: str) -> tuple[Path, RunLock]:
         lock = RunLock(path.with_name(f"{path.name}{_LOCK}"), path)
         lock.acquire()
         if lock.held:  # else somebody cleared the file away between its making and its locking
-            path.mkdir(mode=0o700)
+            try:
+                path.mkdir(mode=0o700)
+            except BaseException:
+                lock.release()
+                raise
             return path, lock
         lock.release()
 
@@ -99,6 +104,7 @@ def _owned(place: Path, prefix: str) -> tuple[Path, RunLock]:
 def _remove(path: Path, lock: RunLock, maker: int) -> None:
     if os.getpid() != maker:  # a forked child ends: the folder is its parent's
         return
-    shutil.rmtree(path, ignore_errors=True)
-    with contextlib.suppress(OSError):
-        lock.release()
+    with undisturbed():
+        shutil.rmtree(path, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            lock.release()

@@ -25,7 +25,7 @@ from babelscope.results.values import Packer, unpack
 
 R = TypeVar("R")
 
-OWNER, UNSAID, STEP = "owner.json", "owner.json.part", "step.json"
+OWNER, UNSAID, STEP, PART = "owner.json", "owner.json.part", "step.json", ".part"
 
 
 class StepStore:
@@ -71,7 +71,7 @@ class StepStore:
         Raises RunError while another study of the same run has a step at work.
         """
         place = self._place(name, key)
-        part = place.with_name(f"{place.name}.part")
+        part = place.with_name(f"{place.name}{PART}")
         with self._alone():
             with self._one_line():
                 self._own()
@@ -118,7 +118,18 @@ class StepStore:
         if os.path.lexists(self.folder):
             with self._alone():
                 self._check_owner()
-                shutil.rmtree(self.folder, ignore_errors=True)
+                self._clear()
+
+    def _clear(self) -> None:
+        """Steps first, each under a name that holds none; whose they are last: killed here, the rest is still ours."""
+        with contextlib.suppress(OSError):
+            for entry in self.folder.iterdir():
+                if entry.is_dir() and not entry.is_symlink():
+                    part = entry if entry.name.endswith(PART) else entry.with_name(f"{entry.name}{PART}")
+                    shutil.rmtree(entry.replace(part), ignore_errors=True)
+                elif entry.name != OWNER:
+                    entry.unlink()
+        shutil.rmtree(self.folder, ignore_errors=True)
 
     @contextmanager
     def _alone(self) -> Generator[None]:

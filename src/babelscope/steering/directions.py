@@ -94,7 +94,7 @@ def direction(
     )  # fmt: skip
 
 
-def rest_direction(moments: Moments, target: str) -> Float[Tensor, "P+1 D"]:
+def rest_direction(moments: Moments, target: str) -> Float[Tensor, "E D"]:
     """m_t minus the mean over all that is not in t, in every layer."""
     place = moments.index(target)
     others = [row for row in range(len(moments.languages)) if row != place]
@@ -142,7 +142,7 @@ def components(states: Float[Tensor, "n D"], count: int = COMPONENTS) -> Float[T
 # -- which layer ---------------------------------------------------------------------------------------------------
 
 
-def dominance(moments: Moments) -> Float[Tensor, " P+1"]:
+def dominance(moments: Moments) -> Float[Tensor, " E"]:
     """M = λ₁/Σλ of the correlation of the languages' unit `rest` directions; negative eigenvalues count as 0.
 
     The intersection rule of 2605.23036 takes the layer where M is nearest to its separability 1 − M.
@@ -163,7 +163,7 @@ def intersection_layer(moments: Moments) -> int:
     return int((2 * dominance(moments)[:-1] - 1).abs().argmin())
 
 
-def separation(moments: Moments, source: str, target: str, method: Method = "diffmean") -> Float[Tensor, " P+1"]:
+def separation(moments: Moments, source: str, target: str, method: Method = "diffmean") -> Float[Tensor, " E"]:
     """(p_t − p_s)/sd of documents along u, with u fitted on the other half of the documents, both ways."""
     if len(moments.documents) < 4:
         raise InputError(f"the separation rule needs four documents; there are {len(moments.documents)}")

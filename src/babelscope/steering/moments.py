@@ -3,7 +3,7 @@
 h_l enters block l, l = 0 … P; h_P enters the final norm. The first token of a sentence is left out: its activation is
 that of a position, not of a language.
 
-L language · G document · P layer · D model width · n token
+L language · G document · E layer that is entered, the final norm last (P + 1) · D model width · n token
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ class Moments:
 
     languages: tuple[str, ...]
     documents: tuple[str, ...]
-    sums: Float[Tensor, "L G P+1 D"]
+    sums: Float[Tensor, "L G E D"]
     """float64; of sentence means, or of tokens"""
     counts: Float[Tensor, "L G"]
-    norms: Float[Tensor, "P+1"]
+    norms: Float[Tensor, " E"]
     """mean length of a token's state"""
 
     @property
@@ -45,15 +45,15 @@ class Moments:
             raise InputError(f"no states of {code!r}; there are {', '.join(self.languages)}")
         return self.languages.index(code)
 
-    def mean(self, code: str) -> Float[Tensor, "P+1 D"]:
+    def mean(self, code: str) -> Float[Tensor, "E D"]:
         """m_c, the mean state of a language in every layer."""
         place = self.index(code)
         return self.sums[place].sum(0) / self.counts[place].sum()
 
-    def means(self) -> Float[Tensor, "L P+1 D"]:
+    def means(self) -> Float[Tensor, "L E D"]:
         return self.sums.sum(1) / self.counts.sum(1)[:, None, None]
 
-    def document_means(self, code: str) -> Float[Tensor, "G P+1 D"]:
+    def document_means(self, code: str) -> Float[Tensor, "G E D"]:
         place = self.index(code)
         return self.sums[place] / self.counts[place][:, None, None]
 

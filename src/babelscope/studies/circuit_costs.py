@@ -10,23 +10,29 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from babelscope.circuits.patching.screen import Screen
+from babelscope.circuits.patching.screen import POINTS, Screen
 from babelscope.models import Model
 from babelscope.models.batches import token_budget
 from babelscope.studies.steps import Cost
 from babelscope.tasks import PromptPair
 from babelscope.tasks.steps import Step
 
-PATCHED, ABLATED, MASKED, BACKWARD = "patched", "ablated", "masked", "backward"
+PATCHED, ABLATED, MASKED, GRADIENT, ATTRIBUTED = "patched", "ablated", "masked", "gradient", "attributed"
 """kinds of passes, timed before a plan (`circuit_rates`): a sender's change carried to the end, nodes taken out, a
-circuit of edges, a pass and its gradient"""
+circuit of edges, a pass and its gradient, all edges attributed by one gradient"""
 KEPT = 0.15
 """of the heads that a screen keeps, about"""
+LET_GO = 0.4
+"""of those, let go after some prompts, about"""
+THROUGH = 1.4
+"""passes with a gradient, for each of a screen of paths: the second goes through frozen attention alone"""
+STEPPED, NODES = 0.55, 3.0
+"""of an attribution of all edges, a step more of integrated gradients; of a gradient, scores of all nodes"""
 STRONG = 0.1
 """of the senders of a search that reach the threshold and are held against the null, at most about"""
-EDGE_MASKS = 3 * 10
-"""circuits of edges per language: ten budgets for CPR, CMD and the size"""
-NODE_MASKS = 2 * 11
+EDGE_MASKS = 3 * 9
+"""circuits of edges per language: ten budgets for CPR, CMD and the size, of which the last is the whole model"""
+NODE_MASKS = 2 * 9
 """circuits of nodes likewise, for CPR and CMD"""
 BESIDE = 12
 """circuits beside each language's own: random ones, renamed ones, the control's"""
@@ -99,17 +105,28 @@ def _first(pair: PromptPair, role: str | None) -> int:
     return next((at for at, (a, b) in enumerate(zip(pair.clean, pair.corrupted)) if a != b), len(pair.clean) - 1)
 
 
-def patched(sizes: Sizes, screen: Screen | None, spans: Sequence[float], cheaper: str) -> Cost:
-    """Sweeps over every head and FFN, or over those that a screen keeps after its own passes."""
-    layers = sizes.model.layers
-    if screen is None or sizes.heads < screen.fewest:
+def patched(sizes: Sizes, screen: Screen | None, spans: Sequence[float], cheaper: str, gradients: float = 0.0) -> Cost:
+    """Sweeps over every head and FFN, or over those that a screen keeps; `gradients`: passes of it with a gradient."""
+    layers, count = sizes.model.layers, len(sizes.pairs)
+    if screen is None or sizes.heads < screen.fewest or count <= screen.trial:
         return swept(sizes, sizes.heads + layers, spans, cheaper)
-    kept = KEPT + screen.sample * (1 - KEPT)
-    costs = [sizes.sweep(kept * sizes.heads + layers, span) for span in spans]
-    costs += [sizes.sweep(sizes.heads, span, screen.trial) for span in spans]
-    share = min(1.0, screen.pairs / len(sizes.pairs))
-    costs.append(sizes.whole(3 + screen.drops, share, BACKWARD))
+    further = min(screen.further, count - screen.trial)
+    let_go = LET_GO if count - screen.trial > screen.further else 0.0
+    kept = KEPT * (1 - let_go)
+    sampled = screen.sample * (1 - kept)
+    rounds = [(1.0, screen.trial), (KEPT, further), ((kept + sampled), count - screen.trial - further)]
+    costs = [
+        sizes.sweep(share * sizes.heads + layers, span, pairs) for span in spans for share, pairs in rounds if pairs
+    ]
+    costs += [sizes.sweep(sampled * sizes.heads, span, further) for span in spans]
+    share = min(1.0, screen.pairs / count)
+    costs.append(sizes.whole(gradients, share, GRADIENT))
     return total(costs, cheaper)
+
+
+def views(screen: Screen | None) -> int:
+    """Gradients that a screen takes of a prompt."""
+    return 0 if screen is None else len(POINTS) + screen.drops
 
 
 def swept(sizes: Sizes, senders: int, spans: Sequence[float], cheaper: str) -> Cost:
@@ -127,7 +144,8 @@ def searched(sizes: Sizes, screen: Screen | None, steps: Sequence[Step], null: b
         else:
             # senders' way to the receivers, and from these to the answer
             spans = [1.0 if step.at else sizes.span(None), sizes.span(step.at)]
-            costs.append(patched(sizes, screen, spans, ""))
+            # gradients at the receivers, and from these through frozen attention
+            costs.append(patched(sizes, screen, spans, "", THROUGH * views(screen)))
         if null:
             strong = sizes.heads * (1.0 if screen is None else STRONG)
             costs.append(sizes.sweep(strong, 1.0 if step.through == "logits" else sizes.span(step.at)))
@@ -160,11 +178,13 @@ def ablated(sizes: Sizes, sets: int) -> Cost:
 def edges(sizes: Sizes, languages: int) -> Cost:
     """Routes, attribution, circuits as masks and single edges, on half of the prompts each."""
     masks = EDGE_MASKS + languages * BESIDE + 2
-    gradients = 1 + 5 + 1 + 2 + 5
+    # each step of integrated gradients beyond the first shares its products with the others
+    attributed = 2 + 2 * (1 + 4 * STEPPED)
     return total(
         [
             sizes.whole(2),
-            sizes.whole(gradients, 0.5, BACKWARD),
+            sizes.whole(attributed, 0.5, ATTRIBUTED),
+            sizes.whole(NODES, 0.5, GRADIENT),
             sizes.whole(masks, 0.5, MASKED),
             sizes.whole(NODE_MASKS, 0.5, ABLATED),
             *(sizes.sweep(count, sizes.span(None), len(sizes.pairs) // 2) for count in (SINGLE, INPUTS)),

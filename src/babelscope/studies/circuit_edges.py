@@ -25,9 +25,9 @@ from babelscope.circuits.core.nodes import MLP, Head, Mixer
 from babelscope.circuits.edges.atp import NodeScores, attribution_patching
 from babelscope.circuits.edges.circuit import Circuit, greedy_edges, top_edges
 from babelscope.circuits.edges.eap import Attribution, Variant, edge_attribution
-from babelscope.circuits.edges.faithfulness import EdgeSpace, edge_curve
+from babelscope.circuits.edges.faithfulness import EdgeSpace, edge_curve, edge_curves
 from babelscope.circuits.edges.ungrouping import ungrouped
-from babelscope.circuits.heads.ablation import NodeSpace, node_curve
+from babelscope.circuits.heads.ablation import NodeSpace, node_curves
 from babelscope.circuits.heads.routes import SWEEP, THRESHOLD, Routes, flow_routes
 from babelscope.errors import InputError, TaskError
 from babelscope.models import Model
@@ -123,6 +123,7 @@ class _Language:
     routes: Routes
     control_routes: Routes | None
     methods: dict[str, Attribution]
+    nodes: NodeScores
     control: Attribution | None
     heads: dict[str, Array]
     """every method's scores of heads"""
@@ -272,12 +273,12 @@ def _by_language(model: Model, asked: _Asked) -> Callable[[str, Tell], tuple[_La
     settings, model = asked.settings, as_counted(model, asked.settings)
 
     def found(code: str, tell: Tell) -> tuple[_Language, list[Agreed]]:
-        _, ranking, testing = asked.pairs[code]
+        _, _, testing = asked.pairs[code]
         language = _language(model, asked, code, tell)
         rows = list(agreements(language.heads, settings.k, "heads", language=code))
         said, _ = confirmed(model, testing, language.methods, settings.confirm, settings.ablation)
         rows += agreements(said, settings.k, "edges", language=code)
-        rows += input_agreements(model, ranking, testing, settings.k, language=code)
+        rows += input_agreements(model, language.nodes, testing, settings.k, language=code)
         return language, rows
 
     return found
@@ -304,18 +305,18 @@ def _language(model: Model, asked: _Asked, code: str, done: Tell) -> _Language:
     half: Half = settings.half if ranking is not testing else "ranking"
     space = EdgeSpace(model, testing if half == "test" else ranking, settings.ablation)
     scores, how, budgets = methods[ranked_by(settings.slopes[0])].scores, settings.construction, settings.budgets
-    curves: dict[Area, Curve] = {area: edge_curve(space, scores, area, how, budgets) for area in ("cpr", "cmd")}
+    curves = edge_curves(space, scores, how, budgets)
     sizing = curves["cmd"]
     if half == "test" and settings.share is None:  # the size is not chosen on the prompts that judge the circuits
         sizing = edge_curve(EdgeSpace(model, ranking, settings.ablation), scores, "cmd", how, budgets)
     parts = NodeSpace(model, space.pairs, settings.ablation, mlps=True)
     effects = node_effects(nodes)
-    by_node: dict[Area, Curve] = {area: node_curve(parts, effects, area, budgets) for area in ("cpr", "cmd")}
+    by_node = node_curves(parts, effects, budgets)
     heads: dict[str, Array] = {"routes": routes.frequency(settings.threshold), "atp": nodes.heads}
     heads |= {name: edges.heads for name, edges in methods.items()}
     if patching is not None:
         heads["patching"] = patching
-    return _Language(routes, beside, methods, other, heads, curves, by_node, half, sizing)
+    return _Language(routes, beside, methods, nodes, other, heads, curves, by_node, half, sizing)
 
 
 def ranked_by(slope: Slope) -> str:

@@ -14,13 +14,15 @@ from babelscope.circuits.core.batching import Rows, batches
 from babelscope.circuits.core.cache import record
 from babelscope.circuits.core.graph import Wiring
 from babelscope.circuits.core.nodes import Head, heads_of
+from babelscope.circuits.edges.backward import gradients
 from babelscope.circuits.edges.eap import edge_attribution
 from babelscope.circuits.edges.edge_ablation import masked_final
 from babelscope.circuits.heads.ablation import ablated_differences
 from babelscope.circuits.patching.methods import activation_finals
 from babelscope.models import Model
 from babelscope.models.batches import token_budget
-from babelscope.studies.circuit_costs import ABLATED, BACKWARD, MASKED, PATCHED
+from babelscope.models.hooks import Site
+from babelscope.studies.circuit_costs import ABLATED, ATTRIBUTED, GRADIENT, MASKED, PATCHED
 from babelscope.studies.plan import SECONDS, Rate, rate_of
 from babelscope.tasks import PromptPair
 
@@ -62,7 +64,11 @@ def circuit_rates(
         ablated_differences(model, alike[:size], [heads_of(model)] * 3, Ablation.RESAMPLE)
         return 5 * rows[size].clean.numel()
 
-    def backward(size: int) -> int:
+    def gradient(size: int) -> int:
+        gradients(model, rows[size], runs[size].base.residual[0], outputs)
+        return rows[size].clean.numel()
+
+    def attributed(size: int) -> int:
         edge_attribution(model, alike[:size], "eap")
         return rows[size].clean.numel()
 
@@ -70,6 +76,8 @@ def circuit_rates(
     found = {PATCHED: Rate(one.begun / behind, one.token)}
     several = rate(ablated)
     found[ABLATED] = Rate(several.begun / 5, several.token)
+    outputs = [Site("z", layer) for layer in model.attention_layers]
+    found[GRADIENT] = rate(gradient)
     if not edges:
         return found
     wiring = Wiring.of(model)
@@ -84,7 +92,7 @@ def circuit_rates(
         masked_final(model, wiring, mask, rows[size], values[size])
         return rows[size].clean.numel()
 
-    return {**found, MASKED: rate(masked), BACKWARD: rate(backward)}
+    return {**found, MASKED: rate(masked), ATTRIBUTED: rate(attributed)}
 
 
 def _of_one_length(pairs: Sequence[PromptPair]) -> list[PromptPair]:

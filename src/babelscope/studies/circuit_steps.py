@@ -67,6 +67,7 @@ class LanguageSteps:
                 screen_of(own, settings.seed),
                 [self.sizes.span(role) for role in (None, *self._roles)],
                 "--n",
+                costs.views(screen_of(own, settings.seed)),
             ),
         )
         # what each of them says to the logits directly
@@ -174,7 +175,7 @@ class LanguageSteps:
         model, pairs, screen = self.model, self.prompts.main, screen_of(own, self.settings.seed)
         nodes = [*heads_of(model), *mlps_of(model)]
         roles: list[str | None] = [None, *self._roles]
-        exact = screen is None or model.layers * model.heads < screen.fewest
+        exact = screen is None or model.layers * model.heads < screen.fewest or len(pairs) <= screen.trial
         estimates: dict[str | None, Array] = {}
         with given.progress(f"{self.code}: activation patching", 0, "patches") as step:
             if screen is not None and not exact:  # one backward pass serves all roles
@@ -252,6 +253,8 @@ def screen_facts(model: Model, settings: CircuitsSettings) -> dict[str, object]:
         return {"patched": "every head, as asked"}
     if heads < screen.fewest:
         return {"patched": f"every head: {heads} are fewer than the {screen.fewest} from which a screen costs less"}
+    if settings.n <= screen.trial:
+        return {"patched": f"every head: a screen tries all of them on {screen.trial} prompts, and there are no more"}
     return {"patched": "heads that a screen kept, and a sample of the others", **asdict(screen)}
 
 

@@ -128,7 +128,7 @@ class Deactivation(Settings):
     """random draws of each control"""
     fixed: bool = False
     """switch every region and random draw off on all of the text; else they are read in rounds, and no further once
-    their interval is a tenth of the effect they are compared with"""
+    their interval is ± a tenth of the effect they are compared with"""
     edits: tuple[str, ...] = ()
     """files of steering edits, by commas, under which the text is read too (runs/steer/edits/…)"""
 

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 
 from babelscope.circuits.core.ablation import Ablation, reference
-from babelscope.circuits.edges.atp import attribution_patching, input_effects
+from babelscope.circuits.edges.atp import NodeScores, input_effects
 from babelscope.circuits.edges.eap import Attribution
 from babelscope.circuits.edges.single_edges import edge_effects
 from babelscope.results.schemas.circuit_edges import Agreed
@@ -83,20 +83,19 @@ def confirmed(
 
 
 def input_agreements(
-    model: Model, ranking: Sequence[PromptPair], testing: Sequence[PromptPair], top: int, language: str = ""
+    model: Model, nodes: NodeScores, testing: Sequence[PromptPair], top: int, language: str = ""
 ) -> list[Agreed]:
     """AtP of queries and keys with its QK fix, and without, against patching those that either finds strongest."""
-    fixed, plain = (attribution_patching(model, ranking, qk_fix=fix) for fix in (True, False))
     rows: list[Agreed] = []
     kinds: tuple[tuple[Literal["q", "k"], str], ...] = (("q", "queries"), ("k", "keys"))
     for kind, what in kinds:
         if kind not in model.readings:
             continue
-        scores: dict[str, Array] = {"atp": getattr(plain, what), "atp, QK fix": getattr(fixed, what)}
+        scores: dict[str, Array] = {"atp": getattr(nodes, f"unfixed_{what}"), "atp, QK fix": getattr(nodes, what)}
         places = sorted({int(place) for each in scores.values() for place in _strongest(each, top)})
-        nodes = [divmod(place, scores["atp"].shape[1]) for place in places]
+        chosen = [divmod(place, scores["atp"].shape[1]) for place in places]
         said = {name: each.ravel()[places] for name, each in scores.items()}
-        said["patching"] = input_effects(model, testing, kind, nodes)
+        said["patching"] = input_effects(model, testing, kind, chosen)
         rows += agreements(said, top, what, language)
     return rows
 

@@ -11,7 +11,7 @@ P pair · C circuit
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
@@ -127,7 +127,21 @@ class Curve:
 
 def curve(space: Space, circuits: Sequence[Mask], area: Area, budgets: Sequence[float] = BUDGETS) -> Curve:
     """f of one circuit per budget."""
-    return Curve(area, tuple(budgets), tuple(int(mask.sum()) for mask in circuits), score(space, circuits))
+    return curves(space, {area: circuits}, budgets)[area]
+
+
+def curves(
+    space: Space, circuits: Mapping[Area, Sequence[Mask]], budgets: Sequence[float] = BUDGETS
+) -> dict[Area, Curve]:
+    """The same for several rankings, all run together: what they share is run once."""
+    scored = score(space, [mask for masks in circuits.values() for mask in masks])
+    found: dict[Area, Curve] = {}
+    start = 0
+    for area, masks in circuits.items():
+        own = replace(scored, circuits=scored.circuits[start : start + len(masks)])
+        found[area] = Curve(area, tuple(budgets), tuple(int(mask.sum()) for mask in masks), own)
+        start += len(masks)
+    return found
 
 
 @dataclass(frozen=True)

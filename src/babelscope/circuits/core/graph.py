@@ -106,7 +106,8 @@ class Wiring:
         return tuple(accumulate((self._written(layer) for layer in range(self.layers)), initial=1))
 
     @cached_property
-    def _first_columns(self) -> tuple[int, ...]:
+    def columns(self) -> tuple[int, ...]:
+        """First column of each layer's readers, and that of the logits."""
         return tuple(accumulate((self._read(layer) for layer in range(self.layers)), initial=0))
 
     @cached_property
@@ -141,8 +142,8 @@ class Wiring:
     def reader(self, receiver: Receiver) -> int:
         """Column of a reader."""
         if receiver.kind == "logits":
-            return self._first_columns[-1]
-        start = self._first_columns[receiver.layer]
+            return self.columns[-1]
+        start = self.columns[receiver.layer]
         if receiver.kind == "mlp":
             return start + self._attending * self.has(receiver.layer, "a")
         kinds = list(self.attention_readers)

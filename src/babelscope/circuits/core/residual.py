@@ -79,15 +79,19 @@ def post_norm(model: Model, layer: int) -> NormMap | None:
     return NormMap.of(module, model.width, model.output_weight(layer))
 
 
-def head_parts(model: Model, layer: int, z: Float[Tensor, "*batch H E"]) -> Float[Tensor, "H *batch D"]:
-    """What each head writes to the stream; what is left of the write is the bias."""
-    weight = model.output_weight(layer)
+def head_parts(
+    model: Model, layer: int, z: Float[Tensor, "*batch H E"], heads: Sequence[int] | None = None
+) -> Float[Tensor, "heads *batch D"]:
+    """What each head (or each of some) writes to the stream; what is left of the whole write is the bias."""
+    weight, whole = model.output_weight(layer), z
+    if heads is not None and len(heads) < len(weight):
+        weight, z = weight[list(heads)], z[..., list(heads), :]
     parts = torch.einsum("...he,hed->h...d", z, weight.to(z.device))
     norm = post_norm(model, layer)
     factor = model.scales.attention[layer]
     if norm is None:
         return parts if factor == 1 else parts * factor
-    return norm.through(parts) * (norm.scale(attention_output(model, layer, z)) * factor)
+    return norm.through(parts) * (norm.scale(attention_output(model, layer, whole)) * factor)
 
 
 def attention_write(model: Model, layer: int, z: Float[Tensor, "*batch H E"]) -> Float[Tensor, "*batch D"]:
@@ -112,9 +116,16 @@ def all_parts(model: Model, values: Values) -> Float[Tensor, "W *batch D"]:
 
 
 def read(
-    model: Model, kind: AttentionKind, layer: int, seen: Float[Tensor, "R *batch D"]
+    model: Model,
+    kind: AttentionKind,
+    layer: int,
+    seen: Float[Tensor, "R *batch D"],
+    heads: Sequence[int] | None = None,
 ) -> Float[Tensor, "R *batch E"]:
-    """Each head's query, key or value when head r sees the stream `seen[r]` (native projections, with their norm)."""
+    """Each head's query, key or value when head r sees the stream `seen[r]` (native projections, with their norm).
+
+    `heads`: which these are, where they are not all of the layer's.
+    """
     norm = model.norm("attention", layer)
     if norm is None:
         value = seen
@@ -123,12 +134,14 @@ def read(
     else:
         value = plain(norm, seen)
     if kind in ("q", "k") and model.family.qk_norms:
-        return _read_through_shared_norm(model, kind, layer, value)
+        return _read_through_shared_norm(model, kind, layer, value, heads)
     if kind == "shared_key":
         return project(model, kind, layer, value)[..., 0, :]
     value = latent(model, kind, layer, value)
-    result = torch.einsum("r...d,red->r...e", value, model.projection_weight(kind, layer).to(value.device))
-    bias = model.projection_bias(kind, layer)
+    weight, bias = model.projection_weight(kind, layer), model.projection_bias(kind, layer)
+    if heads is not None and len(heads) < len(weight):
+        weight, bias = weight[list(heads)], None if bias is None else bias[list(heads)]
+    result = torch.einsum("r...d,red->r...e", value, weight.to(value.device))
     if bias is None:
         return result
     return result + bias.to(value.device).reshape(len(bias), *[1] * (value.dim() - 2), -1)
@@ -149,7 +162,9 @@ def read_head(
     return nn.functional.linear(value, weight[head].to(value), None if bias is None else bias[head].to(value))
 
 
-def _read_through_shared_norm(model: Model, kind: AttentionKind, layer: int, value: Tensor) -> Tensor:
+def _read_through_shared_norm(
+    model: Model, kind: AttentionKind, layer: int, value: Tensor, chosen: Sequence[int] | None
+) -> Tensor:
     """One norm over all heads (OLMo 2): head r is taken from the whole projection of what head r sees."""
     assert model.family.qk_norms is not None
     norm = find(model.blocks[layer], model.family.qk_norms["qk".index(kind)])
@@ -157,8 +172,10 @@ def _read_through_shared_norm(model: Model, kind: AttentionKind, layer: int, val
     assert norm is not None
     assert module is not None
     whole = plain(norm, nn.functional.linear(value, matrix(module), getattr(module, "bias", None)))
-    heads = whole.unflatten(-1, (len(value), -1))  # [R, *batch, heads, E]
-    return torch.stack([heads[head][..., head, :] for head in range(len(value))])
+    count = model.kv_heads if kind == "k" else model.heads
+    heads = whole.unflatten(-1, (count, -1))  # [R, *batch, heads, E]
+    places = range(count) if chosen is None else chosen
+    return torch.stack([heads[row][..., head, :] for row, head in enumerate(places)])
 
 
 def read_mlp(model: Model, layer: int, seen: Float[Tensor, "*batch D"]) -> Float[Tensor, "*batch D"]:
@@ -172,6 +189,14 @@ def pulled_back(
     model: Model, kind: AttentionKind, layer: int, stream: Float[Tensor, "C D"], gradient: Float[Tensor, "C R E"]
 ) -> Float[Tensor, "R C D"]:
     """Gradients at heads' projections, carried back to the stream that each head reads, separately for each head."""
+    if kind in ("q", "k", "v") and not model.family.qk_norms and model.family.layout != "latent":
+        # a projection is linear: its weights carry back, and the norm alone has to be differentiated
+        weight = model.projection_weight(kind, layer).to(gradient.device)
+        carried, norm = torch.einsum("cre,red->rcd", gradient, weight), model.norm("attention", layer)
+        if norm is None:
+            return carried
+        seen = stream.detach().expand(gradient.shape[1], *stream.shape).clone().requires_grad_()
+        return torch.autograd.grad(plain(norm, seen), seen, carried)[0]
     seen = stream.detach().expand(gradient.shape[1], *stream.shape).clone().requires_grad_()
     made = read(model, kind, layer, seen)
     return torch.autograd.grad((made * gradient.transpose(0, 1)).sum(), seen)[0]

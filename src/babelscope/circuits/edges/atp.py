@@ -51,6 +51,9 @@ class NodeScores:
     mlps: Float[Array, " L"]
     mixers: Float[Array, " L"]
     embedding: float
+    unfixed_queries: Float[Array, "L H"]
+    """the same by gradients through the softmax, without the fix"""
+    unfixed_keys: Float[Array, "L K"]
     settings: dict[str, object]
 
 
@@ -75,7 +78,8 @@ def attribution_patching(
     _ = model.block_returns_tuple
     layers, heads, keys = model.layers, model.heads, model.kv_heads
     sums: dict[str, Array] = {
-        name: np.full((layers, count), np.nan) for name, count in (("z", heads), ("q", heads), ("k", keys), ("v", keys))
+        name: np.full((layers, count), np.nan)
+        for name, count in (("z", heads), ("q", heads), ("k", keys), ("v", keys), ("fixed q", heads), ("fixed k", keys))
     }
     for sum_ in sums.values():
         sum_[list(model.attention_layers)] = 0
@@ -87,7 +91,7 @@ def attribution_patching(
         sites = [site for site in clean if site != Site("residual", 0) and site.kind != "residual"]
         found = gradients(model, rows, start, [*sites, Site("residual", 0)])
         for layer in model.attention_layers:
-            for kind in ("z", "v") if qk_fix else ("z", "q", "k", "v"):
+            for kind in ("z", "q", "k", "v"):
                 sums[kind][layer] += _by_head(clean, corrupted, found.at, Site(kind, layer))
         writes: list[tuple[Array, Kind]] = [(mlps, "mlp_write"), (mixers, "state_write")]
         for into, kind in writes:
@@ -97,18 +101,20 @@ def attribution_patching(
         first = Site("residual", 0)
         embedding += float(((corrupted[first] - clean[first]) * found.at[first]).double().sum())
         for kind in ("q", "k") if qk_fix else ():
-            _add_fixed(model, rows, kind, clean, corrupted, found.at, sums[kind])
+            _add_fixed(model, rows, kind, clean, corrupted, found.at, sums[f"fixed {kind}"])
         if done:
             done(len(rows))
-    count = len(pairs)
+    count, fixed = len(pairs), "fixed " if qk_fix else ""
     return NodeScores(
         sums["z"] / count,
-        sums["q"] / count,
-        sums["k"] / count,
+        sums[f"{fixed}q"] / count,
+        sums[f"{fixed}k"] / count,
         sums["v"] / count,
         mlps / count,
         mixers / count,
         embedding / count,
+        sums["q"] / count,
+        sums["k"] / count,
         dict(method="atp", qk_fix=qk_fix, pairs=count),
     )
 

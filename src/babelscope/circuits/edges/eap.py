@@ -27,7 +27,7 @@ from babelscope.circuits.core.ablation import Ablation, ablation_kind, reference
 from babelscope.circuits.core.batching import Rows, batches
 from babelscope.circuits.core.cache import run
 from babelscope.circuits.core.graph import Wiring
-from babelscope.circuits.core.nodes import MLP, Head
+from babelscope.circuits.core.nodes import MLP, Head, Receiver
 from babelscope.circuits.core.residual import Values, all_parts, pulled_back, pulled_back_mlp
 from babelscope.circuits.edges.backward import Gradients, gradients
 from babelscope.circuits.edges.relp import relevance_rules
@@ -132,14 +132,15 @@ def edge_attribution(
     total = torch.zeros(len(wiring.writers), len(wiring.readers), dtype=torch.float64)
     cut = method == "relp" and frozen_patterns
     _ = model.block_returns_tuple
-    for rows in batches(pairs, budget or token_budget(model.device), model.device):
+    # gradients of all points are held at once
+    budget = max(1, (budget or token_budget(model.device)) // len(points))
+    for rows in batches(pairs, budget, model.device):
         clean, ablated = Values.of(run(model, rows.clean)), other(rows)
         value = _followed(model, rows, variant.slope)
         with relevance_rules(model) if method == "relp" else nullcontext():
-            for point in points:
-                start = ablated.embedding + point * (clean.embedding - ablated.embedding)
-                found = gradients(model, rows, start, frozen_patterns=cut, value=value)
-                total += _inner_products(model, wiring, clean, ablated, found) / len(points)
+            starts = [ablated.embedding + point * (clean.embedding - ablated.embedding) for point in points]
+            found = [gradients(model, rows, start, frozen_patterns=cut, value=value) for start in starts]
+            total += _inner_products(model, wiring, clean, ablated, found)
         if done:
             done(len(rows))
     scores = (total / len(pairs)).numpy()
@@ -173,9 +174,9 @@ def _points(method: Method, steps: int, rule: Rule) -> list[float]:
 
 
 def _inner_products(
-    model: Model, wiring: Wiring, clean: Values, ablated: Values, found: Gradients
+    model: Model, wiring: Wiring, clean: Values, ablated: Values, found: Sequence[Gradients]
 ) -> Float[Tensor, "W R"]:
-    """Σ over tokens of change in the writer · gradient at the reader, for all edges."""
+    """Σ over tokens of change in the writer · mean gradient at the reader, for all edges."""
     scores = torch.zeros(len(wiring.writers), len(wiring.readers), dtype=torch.float64)
     tokens = clean.embedding.shape[0] * clean.embedding.shape[1]
     most = len(wiring.writers) + 8 * (wiring.heads + 2 * wiring.kv_heads)
@@ -186,27 +187,29 @@ def _inner_products(
         change = (change - all_parts(model, clean.tokens(part.start, part.stop))).flatten(1)
         change = change.to(torch.promote_types(change.dtype, torch.float32))  # long sums, not in half precision
         for layer in range(model.layers):
-            _layer_products(model, wiring, change, found, layer, part, scores)
-        last = found.at[Site("residual", model.layers)].flatten(0, 1)[part]
-        scores[:, -1] += (change @ last.flatten().to(change.dtype)).double().cpu()
+            for receiver in wiring.first_readers(layer):
+                pulled = [gradient for one in found if (gradient := _pulled(model, one, receiver, part)) is not None]
+                if not pulled:
+                    continue  # patterns are held: nothing passes through queries and keys
+                column, seen = wiring.reader(receiver), wiring.before(receiver)
+                mean = sum(pulled[1:], pulled[0]) / len(found)
+                products = change[:seen] @ mean.flatten(1).T.to(change.dtype)
+                scores[:seen, column : column + products.shape[1]] += products.double().cpu()
+        ends = [one.at[Site("residual", model.layers)].flatten(0, 1)[part] for one in found]
+        last = (sum(ends[1:], ends[0]) / len(found)).flatten()
+        scores[:, -1] += (change @ last.to(change.dtype)).double().cpu()
     return scores
 
 
-def _layer_products(
-    model: Model, wiring: Wiring, change: Tensor, found: Gradients, layer: int, part: slice, scores: Tensor
-) -> None:
+def _pulled(model: Model, found: Gradients, receiver: Receiver, part: slice) -> Float[Tensor, "R C D"] | None:
+    """Gradients at some tokens of the streams that a layer's queries (or keys, …) read; None where none arrives."""
+    layer = receiver.layer
+    if receiver.kind == "mlp":
+        gradient = found.at[Site("mlp_in", layer)].flatten(0, 1)[part]
+        return pulled_back_mlp(model, layer, found.mlp_stream[layer].flatten(0, 1)[part], gradient)
+    assert receiver.kind != "logits"
+    site = Site(receiver.kind, layer)
+    if site not in found.at:
+        return None
     stream = found.attention_stream[layer].flatten(0, 1)[part]
-    for receiver in wiring.first_readers(layer):
-        column, seen = wiring.reader(receiver), wiring.before(receiver)
-        if receiver.kind == "mlp":
-            gradient = found.at[Site("mlp_in", layer)].flatten(0, 1)[part]
-            pulled = pulled_back_mlp(model, layer, found.mlp_stream[layer].flatten(0, 1)[part], gradient)
-        else:
-            assert receiver.kind != "logits"
-            kind = receiver.kind
-            if Site(kind, layer) not in found.at:
-                continue  # patterns are held: nothing passes through queries and keys
-            gradient = found.at[Site(kind, layer)].flatten(0, 1)[part]
-            pulled = pulled_back(model, kind, layer, stream, gradient)
-        products = change[:seen] @ pulled.flatten(1).T.to(change.dtype)
-        scores[:seen, column : column + products.shape[1]] += products.double().cpu()
+    return pulled_back(model, receiver.kind, layer, stream, found.at[site].flatten(0, 1)[part])

@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float
 from numpy.typing import NDArray
 
 from babelscope.circuits.core.ablation import Ablation, ablation_kind, reference
-from babelscope.circuits.core.faithfulness import BUDGETS, Area, Curve, Scored, curve, score
+from babelscope.circuits.core.faithfulness import BUDGETS, Area, Curve, Scored, curve, curves, score
 from babelscope.circuits.core.graph import Mask, Wiring
 from babelscope.circuits.edges.circuit import Circuit, greedy_edges, top_edges
 from babelscope.circuits.edges.edge_ablation import logit_differences, optimal_reference
@@ -81,11 +81,27 @@ def edge_curve(
     CMD how nearly they behave as the model does, so by absolute ones. `space` should hold prompts on which the scores
     were not taken. MIB's construction is "top".
     """
+    return curve(space, _circuits(space, scores, area, construction, budgets), area, budgets)
+
+
+def edge_curves(
+    space: EdgeSpace,
+    scores: Float[Array, "W R"],
+    construction: Construction = "greedy",
+    budgets: Sequence[float] = BUDGETS,
+) -> dict[Area, Curve]:
+    """Both areas' curves; circuits that their rankings share are run once."""
+    areas: tuple[Area, ...] = ("cpr", "cmd")
+    return curves(space, {area: _circuits(space, scores, area, construction, budgets) for area in areas}, budgets)
+
+
+def _circuits(
+    space: EdgeSpace, scores: Float[Array, "W R"], area: Area, construction: Construction, budgets: Sequence[float]
+) -> list[Bool[Mask, "W R"]]:
     wiring = Wiring.of(space.model)
     build = greedy_edges if construction == "greedy" else top_edges
     total = int(wiring.allowed.sum())
-    circuits = [build(wiring, scores, int(share * total), area == "cmd") for share in budgets]
-    return curve(space, [circuit.edges for circuit in circuits], area, budgets)
+    return [build(wiring, scores, int(share * total), area == "cmd").edges for share in budgets]
 
 
 def minimal_size(found: Curve, faithful: float = 0.8) -> int | None:

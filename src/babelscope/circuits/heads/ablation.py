@@ -23,7 +23,7 @@ from babelscope.circuits.core.ablation import Ablation, Reference, ablation_kind
 from babelscope.circuits.core.batching import Rows, batches
 from babelscope.circuits.core.cache import Runs, first_position, run
 from babelscope.circuits.core.changes import Part, node_changes
-from babelscope.circuits.core.faithfulness import BUDGETS, Area, Curve, Mask, curve
+from babelscope.circuits.core.faithfulness import BUDGETS, Area, Curve, Mask, curve, curves
 from babelscope.circuits.core.nodes import MLP, Head, check_model, check_nodes, heads_of, mixers_of, mlps_of
 from babelscope.circuits.core.residual import Values
 from babelscope.circuits.patching.path_passes import to_the_end
@@ -175,6 +175,18 @@ def node_curve(
     `scores`: change of LD when a node is patched, negative for those that work for the answer. CPR ranks by how far a
     node works for the answer, CMD by the size of its effect.
     """
+    return curve(space, _ranked(space, scores, area, budgets), area, budgets)
+
+
+def node_curves(
+    space: NodeSpace, scores: Mapping[Part, float], budgets: Sequence[float] = BUDGETS
+) -> dict[Area, Curve]:
+    """Both areas' curves; circuits that their rankings share are run once."""
+    areas: tuple[Area, ...] = ("cpr", "cmd")
+    return curves(space, {area: _ranked(space, scores, area, budgets) for area in areas}, budgets)
+
+
+def _ranked(space: NodeSpace, scores: Mapping[Part, float], area: Area, budgets: Sequence[float]) -> list[Mask]:
     effect = np.array([scores[node] for node in space.nodes])
     order = np.argsort(effect if area == "cpr" else -np.abs(effect), kind="stable")
     circuits: list[Mask] = []
@@ -182,7 +194,7 @@ def node_curve(
         mask = np.zeros(len(order), dtype=bool)
         mask[order[: int(share * len(order))]] = True
         circuits.append(mask)
-    return curve(space, circuits, area, budgets)
+    return circuits
 
 
 # -- sets of nodes --------------------------------------------------------------------------------------------------

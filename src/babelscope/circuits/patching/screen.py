@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import torch
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.float64]
 Pairs = Sequence["PromptPair"]
+T = TypeVar("T")
 Sweep = Callable[[Pairs, Sequence[Sender]], Effects]
 POINTS = (0.0, 0.5, 1.0)
 """shares of the way from the clean input to the corrupted one at which gradients are taken"""
@@ -62,6 +63,10 @@ class Screen:
     """least estimate of a head that is kept, in deviations over all heads; the search selects from two on"""
     share: float = 0.1
     """of the heads, strongest first, that are kept in any case"""
+    further: int = 24
+    """prompts on which kept heads are patched before the weak ones are let go; none are where fewer prompts are left"""
+    let_go: float = 1.5
+    """a kept head whose interval lies below this, in deviations over all heads, is let go (search: from two on)"""
     sample: float = 0.1
     """of the other heads, patched to see what the screen missed"""
     least: int = 8
@@ -103,12 +108,23 @@ def screened(
     """Effects of the senders that the screen keeps and of a random sample of the others, all of them exact.
 
     `sweep` patches exactly; `free`: senders that cost nothing, and everything that is no head, are always patched. With
-    fewer heads than `screen.fewest` everything is.
+    fewer heads than `screen.fewest`, and no more prompts than a trial takes, everything is.
     """
     asked = [node for node in senders if isinstance(node, Head) and node not in free]
-    if len(asked) < screen.fewest:
+    if len(asked) < screen.fewest or len(pairs) <= screen.trial:
         return sweep(pairs, senders)
-    strength = np.abs(_standard(sweep(spread_over(pairs, screen.trial), asked).differences.mean(1)))
+    always = set(senders) - set(asked)
+    first, second, last = _dealt(len(pairs), screen)
+    parts: list[tuple[list[int], Effects]] = []
+
+    def patch(places: list[int], nodes: Collection[Sender]) -> None:
+        chosen = [node for node in senders if node in nodes]
+        if places and chosen:
+            parts.append((places, sweep([pairs[place] for place in places], chosen)))
+
+    patch(first, set(senders))
+    trial = parts[0][1].only(asked).differences
+    strength = np.abs(_standard(trial.mean(1)))
     if estimate is not None:
         views = estimate(spread_over(pairs, screen.pairs))
         told = np.array([[view[node.layer, node.head] for node in asked] for view in views])
@@ -116,13 +132,57 @@ def screened(
         strength = np.maximum(strength, np.abs(_standard(largest)))
     order = np.argsort(-strength, kind="stable")
     count = max(int((strength >= screen.above).sum()), round(screen.share * len(asked)))
-    kept, rest = order[:count], order[count:]
+    begun = {asked[place] for place in order[:count]}
+    patch(second, begun | always)
+    kept = begun
+    if second and last:
+        so_far = _joined([node for node in asked if node in begun], len(pairs), parts[:2])
+        kept = begun - _weak(so_far.differences[:, sorted([*first, *second])], trial, so_far.senders, asked, screen)
+    rest = [node for node in asked if node not in kept]
     size = min(len(rest), max(screen.least, round(screen.sample * len(rest))))
-    drawn = np.random.default_rng(screen.seed).choice(rest, size, replace=False)
-    sampled = tuple(asked[place] for place in sorted(drawn))
-    chosen = {*(asked[place] for place in kept), *sampled}
-    effects = sweep(pairs, [node for node in senders if node in chosen or node not in asked])
-    return replace(effects, screening=Screening(len(asked), count, sampled))
+    drawn = np.random.default_rng(screen.seed).choice(len(rest), size, replace=False)
+    sampled = tuple(rest[place] for place in sorted(drawn))
+    patch(second, set(sampled) - begun)
+    patch(last, {*kept, *sampled, *always})
+    effects = _joined([node for node in senders if node in {*kept, *sampled, *always}], len(pairs), parts)
+    return replace(effects, screening=Screening(len(asked), len(kept), sampled))
+
+
+def _dealt(count: int, screen: Screen) -> tuple[list[int], list[int], list[int]]:
+    """Prompts of the trial, those after which weak heads are let go, and the others; evenly spaced each."""
+    first = spread_over(range(count), screen.trial)
+    others = [place for place in range(count) if place not in first]
+    second = spread_over(others, screen.further)
+    return first, second, [place for place in others if place not in second]
+
+
+def _weak(
+    seen: Float[Array, "begun P"],
+    trial: Float[Array, "asked P"],
+    begun: Sequence[Sender],
+    asked: Sequence[Sender],
+    screen: Screen,
+) -> set[Sender]:
+    """Heads of those begun whose mean effect is clearly below `screen.let_go` deviations over all heads."""
+    from scipy.special import stdtrit
+
+    means = dict(zip(asked, trial.mean(1))) | dict(zip(begun, seen.mean(1)))
+    least = screen.let_go * float(np.std(list(means.values())))
+    count = seen.shape[1]
+    reach = np.abs(seen.mean(1)) + float(stdtrit(count - 1, 0.995)) * seen.std(1, ddof=1) / np.sqrt(count)
+    return {node for node, most in zip(begun, reach) if most < least}
+
+
+def _joined(senders: Sequence[Sender], count: int, parts: Sequence[tuple[list[int], Effects]]) -> Effects:
+    """One sweep of so many prompts from sweeps of some of them each; NaN where none has a sender on a prompt."""
+    patched = np.full((len(senders), count), np.nan)
+    clean, corrupted = np.full(count, np.nan), np.full(count, np.nan)
+    for places, effects in parts:
+        clean[places], corrupted[places] = effects.clean, effects.corrupted
+        rows = {node: row for row, node in enumerate(effects.senders)}
+        own = [place for place, node in enumerate(senders) if node in rows]
+        patched[np.ix_(own, places)] = effects.patched[[rows[senders[place]] for place in own]]
+    return replace(parts[0][1], senders=tuple(senders), patched=patched, clean=clean, corrupted=corrupted)
 
 
 def missed(effects: Effects, passed: Collection[Sender]) -> Missed | None:
@@ -141,7 +201,7 @@ def _standard(values: Float[Array, " S"]) -> Float[Array, " S"]:
     return values / spread if spread > 0 else np.zeros_like(values)
 
 
-def spread_over(pairs: Pairs, count: int) -> list[PromptPair]:
+def spread_over(pairs: Sequence[T], count: int) -> list[T]:
     """At most `count` of the pairs, evenly spaced, so that templates and orders are among them."""
     if len(pairs) <= count:
         return list(pairs)
