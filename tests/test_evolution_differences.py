@@ -20,6 +20,7 @@ from babelscope.evolution.differences import (
     compare_points,
     compare_regions,
 )
+from babelscope.evolution.points import _work
 from babelscope.regions.masks import RegionSet, save_regions
 
 
@@ -133,3 +134,19 @@ def test_heads_in_common_are_the_largest_of_either_sign_that_both_have(tmp_path)
     assert (found.shared_top, found.top) == (1, 2)
     assert found.pearson == pytest.approx(np.corrcoef([5, -4, 0.1, 0.2, 1], [-3, 0, 0.3, 2, 0.5])[0, 1])
     assert compare_circuits(run(tmp_path, "c", one), run(tmp_path, "d", heads([[1.0, 2.0]]))).empty
+
+
+def test_what_a_point_measures_is_what_the_plan_asks_for():
+    plan = SimpleNamespace(
+        dtype="float32", attention=None, trust_remote_code=False, languages=("en", "zh"), measures={"regions": {"n": 9}}
+    )
+    work = _work(plan, "memory")
+    assert work.regions == {"corpus": "memory", "languages": ("en", "zh"), "n": 9}
+    assert (work.stories, work.circuits, work.latent) == (None, None, None)
+    plan.measures = {"alignment": {}, "circuits": {"languages": ("fr",)}, "story_cloze": {"stories": "s"}}
+    work = _work(plan, "memory")
+    assert work.regions == {"corpus": "memory", "languages": ("en", "zh"), "alignment": True}
+    assert work.circuits == {"languages": ("fr",)}
+    assert (work.stories, work.story_languages) == ("s", ("en", "zh"))
+    plan.measures = {"latent": {}}
+    assert _work(plan, "memory").regions is None
