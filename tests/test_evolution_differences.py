@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,6 +22,7 @@ from babelscope.evolution.differences import (
     compare_regions,
 )
 from babelscope.evolution.points import _work
+from babelscope.evolution.weights import is_whole
 from babelscope.regions.masks import RegionSet, save_regions
 
 
@@ -150,3 +152,21 @@ def test_what_a_point_measures_is_what_the_plan_asks_for():
     assert (work.stories, work.story_languages) == ("s", ("en", "zh"))
     plan.measures = {"latent": {}}
     assert _work(plan, "memory").regions is None
+
+
+def test_a_folder_of_weights_is_whole_with_every_file_that_its_index_lists(tmp_path):
+    assert not is_whole(tmp_path)
+    (tmp_path / "config.json").write_text("{}")
+    assert not is_whole(tmp_path)
+    index = {"weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors"}}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    (tmp_path / "model-1.safetensors").write_text("")
+    assert not is_whole(tmp_path)
+    (tmp_path / "model-2.safetensors").write_text("")
+    assert is_whole(tmp_path)
+    (tmp_path / "model.safetensors.index.json").write_text("[]")
+    assert not is_whole(tmp_path)
+    (tmp_path / "model.safetensors.index.json").unlink()
+    assert not is_whole(tmp_path)
+    (tmp_path / "model.safetensors").write_text("")
+    assert is_whole(tmp_path)
