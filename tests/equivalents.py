@@ -6,7 +6,6 @@ import re
 
 KINDS: tuple[tuple[str, str, str], ...] = (
     (r"\((\w+) & (\w+)\)", r"(\1 * \2)", "of masks both say where both are true"),
-    (r"frozen=True", "frozen=False", "nobody assigns to a field"),
 )
 """what stands in a line (a regular expression), what a mutant makes of it, and why; the rest of the line is the same"""
 
