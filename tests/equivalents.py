@@ -6,7 +6,6 @@ import re
 
 KINDS: tuple[tuple[str, str, str], ...] = (
     (r"\((\w+) & (\w+)\)", r"(\1 * \2)", "of masks both say where both are true"),
-    (r"frozen=True", "frozen=False", "nobody assigns to a field"),
 )
 """what stands in a line (a regular expression), what a mutant makes of it, and why; the rest of the line is the same"""
 
@@ -15,6 +14,10 @@ ONES: tuple[tuple[str, str, str, str], ...] = (
      "skewness = (deviation**3).mean(-1) / np.square(deviation).mean(1) ** 1.5", "samples by values: two axes"),
     ("circuits/core/logit_diff.py", "step = max(1, LOGIT_ELEMENTS // model.vocabulary)",
      "step = max( 2, LOGIT_ELEMENTS // model.vocabulary)", "rows at once: memory alone"),
+    ("circuits/edges/edge_ablation.py",
+     "return read(self.model, kind, layer, self.seen_by(Receiver(kind, layer, 0), count)).movedim(0, -2)",
+     "return read(self.model, kind, layer, self.seen_by(Receiver(kind, layer, 0), count)).movedim(0, +2)",
+     "heads by prompts by tokens by width: the third axis from either end"),
     ("circuits/edges/eap.py", "most = len(wiring.writers) + 8 * (wiring.heads + 2 * wiring.kv_heads)",
      "most = len(wiring.writers) + 8 * (wiring.heads + 2 >> wiring.kv_heads)", "tokens at once: memory alone"),
     ("circuits/edges/single_edges.py",

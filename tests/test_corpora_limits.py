@@ -12,9 +12,10 @@ import pytest
 
 from babelscope.corpora import ParallelCorpus, audit, load_corpus, packed, table
 from babelscope.corpora.audit import zawgyi_share
+from babelscope.corpora.bible import _book
 from babelscope.corpora.files import listed
 from babelscope.corpora.spec import parse_spec
-from babelscope.corpora.text_faults import BLOCK, OFFSETS, shifts
+from babelscope.corpora.text_faults import BLOCK, OFFSETS, shifts, untranslated
 from babelscope.errors import CorpusError
 
 
@@ -137,3 +138,31 @@ def test_an_option_that_counts_has_nine_digits_at_most(tmp_path, value, number):
             spec.integer("n")
     else:
         assert spec.integer("n") == number
+
+
+def test_the_same_text_counts_from_four_words_or_twenty_letters():
+    texts = {"1": "a b c d", "2": "a b c", "3": "x" * 20, "4": "x" * 19}
+    assert list(untranslated("fr", {"en": texts, "fr": texts})) == [("1", "same as en"), ("3", "same as en")]
+    assert list(untranslated("en", {"en": texts, "fr": texts})) == []
+
+
+def test_columns_that_nobody_reads_are_noted_and_no_others(tmp_path):
+    (tmp_path / "t.tsv").write_text("en\tfr\ttopic\na\tb\tc\n", encoding="utf-8")
+    found = load_corpus(f"table:{tmp_path / 't.tsv'}").notes
+    assert found == ("columns not read, as they are named after no language: topic",)
+    (tmp_path / "t.tsv").write_text("en\tfr\na\tb\n", encoding="utf-8")
+    assert load_corpus(f"table:{tmp_path / 't.tsv'}").notes == ()
+
+
+def test_the_book_of_a_verse_is_that_of_an_id_of_the_corpus():
+    assert [_book(name) for name in ("b.GEN.1.2", "c.GEN.1.2", "a.GEN.1.2", "b.GEN.1", "b.GEN.1.2.3")] == [
+        "GEN", "", "", "", "",
+    ]  # fmt: skip
+
+
+def test_as_many_sentences_of_the_pocket_corpus_as_there_are_and_no_more():
+    whole = len(load_corpus("pocket:", ["en", "fr"]).ids)
+    assert len(load_corpus(f"pocket:?n={whole}", ["en", "fr"]).ids) == whole
+    assert len(load_corpus("pocket:?n=3", ["en", "fr"]).ids) == 3
+    with pytest.raises(CorpusError, match=f"n={whole + 1} is more than the {whole} sentences that are kept"):
+        load_corpus(f"pocket:?n={whole + 1}", ["en", "fr"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,6 +21,8 @@ from babelscope.evolution.differences import (
     compare_points,
     compare_regions,
 )
+from babelscope.evolution.points import _work
+from babelscope.evolution.weights import is_whole
 from babelscope.regions.masks import RegionSet, save_regions
 
 
@@ -133,3 +136,37 @@ def test_heads_in_common_are_the_largest_of_either_sign_that_both_have(tmp_path)
     assert (found.shared_top, found.top) == (1, 2)
     assert found.pearson == pytest.approx(np.corrcoef([5, -4, 0.1, 0.2, 1], [-3, 0, 0.3, 2, 0.5])[0, 1])
     assert compare_circuits(run(tmp_path, "c", one), run(tmp_path, "d", heads([[1.0, 2.0]]))).empty
+
+
+def test_what_a_point_measures_is_what_the_plan_asks_for():
+    plan = SimpleNamespace(
+        dtype="float32", attention=None, trust_remote_code=False, languages=("en", "zh"), measures={"regions": {"n": 9}}
+    )
+    work = _work(plan, "memory")
+    assert work.regions == {"corpus": "memory", "languages": ("en", "zh"), "n": 9}
+    assert (work.stories, work.circuits, work.latent) == (None, None, None)
+    plan.measures = {"alignment": {}, "circuits": {"languages": ("fr",)}, "story_cloze": {"stories": "s"}}
+    work = _work(plan, "memory")
+    assert work.regions == {"corpus": "memory", "languages": ("en", "zh"), "alignment": True}
+    assert work.circuits == {"languages": ("fr",)}
+    assert (work.stories, work.story_languages) == ("s", ("en", "zh"))
+    plan.measures = {"latent": {}}
+    assert _work(plan, "memory").regions is None
+
+
+def test_a_folder_of_weights_is_whole_with_every_file_that_its_index_lists(tmp_path):
+    assert not is_whole(tmp_path)
+    (tmp_path / "config.json").write_text("{}")
+    assert not is_whole(tmp_path)
+    index = {"weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors"}}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    (tmp_path / "model-1.safetensors").write_text("")
+    assert not is_whole(tmp_path)
+    (tmp_path / "model-2.safetensors").write_text("")
+    assert is_whole(tmp_path)
+    (tmp_path / "model.safetensors.index.json").write_text("[]")
+    assert not is_whole(tmp_path)
+    (tmp_path / "model.safetensors.index.json").unlink()
+    assert not is_whole(tmp_path)
+    (tmp_path / "model.safetensors").write_text("")
+    assert is_whole(tmp_path)

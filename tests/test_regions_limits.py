@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ from babelscope.regions.nulls import score_null
 from babelscope.regions.perplexity import token_losses
 from babelscope.regions.residual import record_residual
 
-from .region_data import model, noise
+from .region_data import model, noise, recording
 
 
 def test_the_null_tells_how_many_neurons_are_done():
@@ -76,3 +77,10 @@ def test_a_number_that_is_no_neuron_is_refused_however_large(tmp_path, neuron, t
     file.write_text(json.dumps(content), encoding="utf-8")
     with pytest.raises(InputError, match=f"{told}$"):
         import_regions(file)
+
+
+def test_the_first_tokens_share_is_of_squares():
+    """Σ v² over sentences: 10 and 4; the first token has 1/2 and 1/4 of them: 6 of 14."""
+    found = recording(torch.tensor([[[1.0, 2.0], [3.0, 0.0]]], dtype=torch.float64))
+    assert math.isnan(found.first_share())
+    assert replace(found, first_part=torch.tensor([[0.5, 0.25]])).first_share() == pytest.approx(6 / 14)
