@@ -4,10 +4,48 @@ from __future__ import annotations
 
 import re
 
-KINDS: tuple[tuple[str, str, str], ...] = ()
+KINDS: tuple[tuple[str, str, str], ...] = (
+    (r"\((\w+) & (\w+)\)", r"(\1 * \2)", "of masks both say where both are true"),
+)
 """what stands in a line (a regular expression), what a mutant makes of it, and why; the rest of the line is the same"""
 
-ONES: tuple[tuple[str, str, str, str], ...] = ()
+ONES: tuple[tuple[str, str, str, str], ...] = (
+    ("circuits/core/skew.py", "skewness = (deviation**3).mean(-1) / np.square(deviation).mean(-1) ** 1.5",
+     "skewness = (deviation**3).mean(-1) / np.square(deviation).mean(1) ** 1.5", "samples by values: two axes"),
+    ("circuits/core/logit_diff.py", "step = max(1, LOGIT_ELEMENTS // model.vocabulary)",
+     "step = max( 2, LOGIT_ELEMENTS // model.vocabulary)", "rows at once: memory alone"),
+    ("circuits/edges/edge_ablation.py",
+     "return read(self.model, kind, layer, self.seen_by(Receiver(kind, layer, 0), count)).movedim(0, -2)",
+     "return read(self.model, kind, layer, self.seen_by(Receiver(kind, layer, 0), count)).movedim(0, +2)",
+     "heads by prompts by tokens by width: the third axis from either end"),
+    ("circuits/edges/eap.py", "most = len(wiring.writers) + 8 * (wiring.heads + 2 * wiring.kv_heads)",
+     "most = len(wiring.writers) + 8 * (wiring.heads + 2 >> wiring.kv_heads)", "tokens at once: memory alone"),
+    ("circuits/edges/single_edges.py",
+     "return min(int(anywhere[0]) if len(anywhere) else rows.length, rows.length - rows.answer)",
+     "return min(int(anywhere[0]) if len(anywhere) else rows.length, rows.length % rows.answer)",
+     "an earlier first position computes again what stays as it is"),
+    ("circuits/patching/path_passes.py", "if model.layers - 1 not in model.attention_layers:",
+     "if model.layers | 1 not in model.attention_layers:", "which modules act on the last positions alone: time alone"),
+    ("corpora/packed.py", "return stream.read(most + 1)", "return stream.read(most << 1)",
+     "what is longer is refused by its length all the same"),
+    ("corpora/source.py",
+     "common = [sentence_id for sentence_id in present[first] if count[sentence_id] == len(present)]",
+     "common = [sentence_id for sentence_id in present[first] if count[sentence_id] >= len(present)]",
+     "an id is counted once a language"),
+    ("evolution/flow.py",
+     "cuts = np.unique([*range(0, parts + 1, len(first)), *range(0, parts + 1, len(second))]) / parts",
+     "cuts = np.unique([*range(0, parts * 1, len(first)), *range(0, parts + 1, len(second))]) / parts",
+     "the other range has the end as well"),
+    ("models/decoding.py", 'full: Reason = "length" if room == self.settings.tokens else "context"',
+     'full: Reason = "length" if room >= self.settings.tokens else "context"', "room is the smaller of the two"),
+    ("regions/losses_under.py", "totals[key].index_add_(0, owner, values)",
+     "totals[key].index_add_( -1, owner, values)",
+     "one axis"),
+    ("regions/blocks.py", "parts[-1] = parts[-1] if last == stop and len(parts) == 1 else parts[-1].copy()",
+     "parts[-1] = parts[-1] if last > stop and len(parts) == 1 else parts[-1].copy()", "a copy more: memory alone"),
+    ("results/schemas/sweep.py", "return {code: size for code, size in sizes.items() if size == size}",
+     "return {code: size for code, size in sizes.items() if size <= size}", "false of NaN alone, either way"),
+)  # fmt: skip
 """file, the line as it is, the line of the mutant, and why"""
 
 

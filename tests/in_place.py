@@ -65,7 +65,7 @@ class Collected:
             if not same:
                 raise LookupError(old.co_qualname)
             done = 1
-            for item, after in zip(items, [*items[1:], None], strict=True):
+            for item, after in zip(items, [*items[1:], None], strict=False):
                 item.ihook.pytest_runtest_protocol(item=item, nextitem=after)
             done = 0
         finally:

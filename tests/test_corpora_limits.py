@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import random
 
@@ -11,8 +12,10 @@ import pytest
 
 from babelscope.corpora import ParallelCorpus, audit, load_corpus, packed, table
 from babelscope.corpora.audit import zawgyi_share
+from babelscope.corpora.bible import _book
 from babelscope.corpora.files import listed
-from babelscope.corpora.text_faults import BLOCK, OFFSETS, shifts
+from babelscope.corpora.spec import parse_spec
+from babelscope.corpora.text_faults import BLOCK, OFFSETS, shifts, untranslated
 from babelscope.errors import CorpusError
 
 
@@ -96,3 +99,70 @@ def test_a_list_of_more_than_twenty_names_says_how_many_more():
     assert listed(names) == ", ".join(names)
     assert listed([*names, "x", "y"]) == ", ".join(names) + " and 2 more"
     assert listed([]) == "none"
+
+
+def test_rows_count_from_one_in_messages_and_in_ids(tmp_path):
+    (tmp_path / "t.jsonl").write_text('{"en": "a", "fr": "b"}\n{"en": "c", "fr": 5}\n', encoding="utf-8")
+    with pytest.raises(CorpusError, match=r"row 2: column 'fr' holds int, not text"):
+        load_corpus(f"table:{tmp_path / 't.jsonl'}")
+    (tmp_path / "t.jsonl").write_text('{"en": "a", "fr": "b"}\n{"en": "c", "fr": "d"}\n', encoding="utf-8")
+    assert load_corpus(f"table:{tmp_path / 't.jsonl'}").ids == ("1", "2")
+    rows = [{"en": "a", "fr": "b"}, {"en": "c"}, {"en": "e", "fr": "f"}]
+    with pytest.raises(CorpusError, match=r"^memory: row 2 has en; the first has en, fr$"):
+        load_corpus(rows)
+
+
+@pytest.mark.parametrize(("column", "odd"), [("de", "'de'"), ("es", "'es'"), (None, "'fr'")])
+def test_shards_of_other_columns_are_refused_by_the_first_that_is_odd(tmp_path, column, odd):
+    (tmp_path / "part-0.jsonl").write_text('{"en": "a", "fr": "b"}\n', encoding="utf-8")
+    other = {"en": "c"} if column is None else {"en": "c", column: "d"}
+    (tmp_path / "part-1.jsonl").write_text(json.dumps(other), encoding="utf-8")
+    with pytest.raises(CorpusError, match=rf"are no shards of one table: {odd} is in one only$"):
+        load_corpus(f"table:{tmp_path}")
+
+
+def test_cells_of_which_half_are_sentences_are_still_ids(tmp_path):
+    """`id` is taken for ids until more than half of its cells hold a blank."""
+    (tmp_path / "t.tsv").write_text("id\ten\tfr\nthe one\ta\tb\ntwo\tc\td\n", encoding="utf-8")
+    assert load_corpus(f"table:{tmp_path / 't.tsv'}").ids == ("the one", "two")
+    (tmp_path / "t.tsv").write_text("id\ten\tfr\nthe one\ta\tb\nthe two\tc\td\nthree\te\tf\n", encoding="utf-8")
+    with pytest.raises(CorpusError, match="Indonesian text or sentence ids"):
+        load_corpus(f"table:{tmp_path / 't.tsv'}")
+
+
+@pytest.mark.parametrize(("value", "number"), [("1", 1), ("999999999", 999_999_999), ("1000000000", None), ("0", None)])
+def test_an_option_that_counts_has_nine_digits_at_most(tmp_path, value, number):
+    spec = parse_spec(f"lines:{tmp_path}?n={value}")
+    if number is None:
+        with pytest.raises(CorpusError, match=f"n={value} is not a positive whole number"):
+            spec.integer("n")
+    else:
+        assert spec.integer("n") == number
+
+
+def test_the_same_text_counts_from_four_words_or_twenty_letters():
+    texts = {"1": "a b c d", "2": "a b c", "3": "x" * 20, "4": "x" * 19}
+    assert list(untranslated("fr", {"en": texts, "fr": texts})) == [("1", "same as en"), ("3", "same as en")]
+    assert list(untranslated("en", {"en": texts, "fr": texts})) == []
+
+
+def test_columns_that_nobody_reads_are_noted_and_no_others(tmp_path):
+    (tmp_path / "t.tsv").write_text("en\tfr\ttopic\na\tb\tc\n", encoding="utf-8")
+    found = load_corpus(f"table:{tmp_path / 't.tsv'}").notes
+    assert found == ("columns not read, as they are named after no language: topic",)
+    (tmp_path / "t.tsv").write_text("en\tfr\na\tb\n", encoding="utf-8")
+    assert load_corpus(f"table:{tmp_path / 't.tsv'}").notes == ()
+
+
+def test_the_book_of_a_verse_is_that_of_an_id_of_the_corpus():
+    assert [_book(name) for name in ("b.GEN.1.2", "c.GEN.1.2", "a.GEN.1.2", "b.GEN.1", "b.GEN.1.2.3")] == [
+        "GEN", "", "", "", "",
+    ]  # fmt: skip
+
+
+def test_as_many_sentences_of_the_pocket_corpus_as_there_are_and_no_more():
+    whole = len(load_corpus("pocket:", ["en", "fr"]).ids)
+    assert len(load_corpus(f"pocket:?n={whole}", ["en", "fr"]).ids) == whole
+    assert len(load_corpus("pocket:?n=3", ["en", "fr"]).ids) == 3
+    with pytest.raises(CorpusError, match=f"n={whole + 1} is more than the {whole} sentences that are kept"):
+        load_corpus(f"pocket:?n={whole + 1}", ["en", "fr"])

@@ -84,6 +84,8 @@ def test_overlap_over_depth_equals_the_integral():
 def test_a_profile_over_depth_sums_to_one():
     assert depth_profile(np.array([1.0, 5.0, 0.0]), 10).sum() == pytest.approx(1.0)
     assert np.isnan(depth_profile(np.zeros(3))).all()
+    assert depth_profile(np.array([2.0, 0.0, 2.0]), 3).tolist() == pytest.approx([0.5, 0.0, 0.5])
+    assert depth_profile(np.array([1.0, 5.0, 0.0]), 2).tolist() == pytest.approx([3.5 / 6, 2.5 / 6])
 
 
 def test_overlap_of_scales_has_a_comparison_with_other_languages():

@@ -8,11 +8,16 @@ import pytest
 import torch
 from torch import nn
 
-from babelscope.errors import InputError, ModelError
+from babelscope.errors import InputError, ModelError, UnsupportedModel
+from babelscope.models import Model
+from babelscope.models.head_checks import head_shapes
 from babelscope.models.hooks import hook_count
+from babelscope.models.loading import _place
 from babelscope.models.mixtures import Mixture, Neuron, Part
 from babelscope.models.ray_workers import RayWorkers, _room
 from babelscope.models.refusals import refuse_sizes
+
+from .tiny_models import tiny_model, tiny_tokenizer
 
 
 def test_hooks_of_either_kind_are_counted_wherever_they_hang():
@@ -73,3 +78,24 @@ def test_workers_get_what_the_cluster_has_and_no_more():
         _room(cluster(CPU=8.0), RayWorkers(5, cpus=2.0))
     with pytest.raises(InputError, match=r"^1 workers with 0\.5 GPU each need 0\.5; the cluster has 0$"):
         _room(cluster(CPU=8.0), RayWorkers(gpus=0.5))
+
+
+def test_a_built_in_model_is_opened_at_the_revision_that_its_name_or_the_option_gives(monkeypatch):
+    monkeypatch.setattr("babelscope.pocket.models.path", lambda name, revision: f"{name} at {revision}")
+    assert _place("pocket:a@r", None) == ("a at r", None)
+    assert _place("pocket:a@r", "r") == ("a at r", None)
+    assert _place("pocket:a", "s") == ("a at s", None)
+    assert _place("pocket:a", None) == ("a at None", None)
+    with pytest.raises(ModelError, match=r"^pocket:a@r names revision 'r' already: leave --revision s out$"):
+        _place("pocket:a@r", "s")
+
+
+def test_a_joint_projection_makes_queries_keys_and_values_of_every_head():
+    model = Model(tiny_model("bloom"), tiny_tokenizer(), id="bloom")
+    head_shapes(model, torch.zeros(0))
+    whole = 3 * model.heads * model.head_width
+    joint = model.part(model.family.qkv[0], 1)
+    joint.weight = nn.Parameter(joint.weight[: whole - 1])
+    told = f"of layer 1 has {whole - 1} rows; queries, keys and values need {whole}$"
+    with pytest.raises(UnsupportedModel, match=told):
+        head_shapes(model, torch.zeros(0))

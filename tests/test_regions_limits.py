@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,12 +12,12 @@ import torch
 from babelscope.corpora import ParallelCorpus
 from babelscope.errors import InputError
 from babelscope.regions.agreement import expected_jaccard
-from babelscope.regions.exchange import import_lape
+from babelscope.regions.exchange import import_lape, import_regions
 from babelscope.regions.nulls import score_null
 from babelscope.regions.perplexity import token_losses
 from babelscope.regions.residual import record_residual
 
-from .region_data import model, noise
+from .region_data import model, noise, recording
 
 
 def test_the_null_tells_how_many_neurons_are_done():
@@ -56,3 +58,29 @@ def test_last_tokens_are_counted_within_each_language():
     texts = {"en": ["ba", "ca", "da", "ea"], "zh": ["ab", "ac", "ab", "ad"], "fr": ["x", "ax", "bx", "by"]}
     found = record_residual(model(), ParallelCorpus.from_texts(texts), ("last",))
     assert found.last_tokens == {"en": 1, "zh": 3, "fr": 2}
+
+
+@pytest.mark.parametrize(
+    ("neuron", "told"),
+    [
+        (-(2**63), "'-9223372036854775808' of en is not the number of a neuron"),
+        (-(2**62), "'-4611686018427387904' of en is not the number of a neuron"),
+        (2**62, "'4611686018427387904' of en is not the number of a neuron"),
+        (True, "'True' of en is not the number of a neuron"),
+        (1 - 2**62, "layer 0 of en names a neuron beyond 3"),
+        (2**62 - 1, "layer 0 of en names a neuron beyond 3"),
+    ],
+)
+def test_a_number_that_is_no_neuron_is_refused_however_large(tmp_path, neuron, told):
+    file = tmp_path / "r.json"
+    content = {"method": "m", "layers": 1, "neurons_per_layer": 4, "regions": {"en": [[neuron]]}}
+    file.write_text(json.dumps(content), encoding="utf-8")
+    with pytest.raises(InputError, match=f"{told}$"):
+        import_regions(file)
+
+
+def test_the_first_tokens_share_is_of_squares():
+    """Σ v² over sentences: 10 and 4; the first token has 1/2 and 1/4 of them: 6 of 14."""
+    found = recording(torch.tensor([[[1.0, 2.0], [3.0, 0.0]]], dtype=torch.float64))
+    assert math.isnan(found.first_share())
+    assert replace(found, first_part=torch.tensor([[0.5, 0.25]])).first_share() == pytest.approx(6 / 14)

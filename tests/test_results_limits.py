@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,6 +12,7 @@ from babelscope.errors import RunError, Unwritable
 from babelscope.results.arrays import _chunks
 from babelscope.results.checksums import inside
 from babelscope.results.display import facts, run_html
+from babelscope.results.hidden import HiddenFolder
 from babelscope.results.schemas.sweep import PointRow, SweepPoint
 from babelscope.results.scratch import Scratch
 
@@ -86,3 +88,21 @@ def test_a_folder_that_cannot_be_made_is_said_in_words(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(Unwritable, match=r"^cannot write .*file.*: (Not a directory|File exists)$"):
         Scratch("x", tmp_path / "file" / "inner")
+
+
+def test_a_hidden_folder_of_another_maker_is_given_no_name(tmp_path):
+    hidden = HiddenFolder(tmp_path / "run")
+    assert not hidden.intact()
+    hidden.open()
+    hidden.new.mkdir()
+    assert hidden.intact()
+    (owner,) = tmp_path.glob(".run.*.tmp/owner")
+    mine = owner.read_text(encoding="utf-8")
+    owner.write_text(json.dumps({**json.loads(mine), "token": "0" * 32}), encoding="utf-8")
+    assert not hidden.intact()
+    with pytest.raises(RunError, match="was removed or replaced meanwhile"):
+        hidden.commit(replace=False)
+    owner.write_text(mine, encoding="utf-8")
+    hidden.commit(replace=False)
+    hidden.close()
+    assert (tmp_path / "run").is_dir()
