@@ -65,7 +65,7 @@ class Screen:
     """of the heads, strongest first, that are kept in any case"""
     let_go: float = 0.0
     """a kept head whose interval lies below this after `further` prompts, in deviations over all heads, is let go; 0:
-    none is (with 1.5 and 64 prompts a screen missed 4 of 101 planted heads, and it may miss 2 %)"""
+    none is (of 64 prompts each, a screen missed 4 of 101 planted heads with 1.5, and 3 with 0)"""
     further: int = 24
     """prompts beyond the trial after which weak heads are let go; none are where fewer prompts are left"""
     sample: float = 0.1
