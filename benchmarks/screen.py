@@ -35,7 +35,7 @@ from babelscope.stats import wilson
 from babelscope.tasks import PromptPair
 from benchmarks._measure import result, tell
 
-LAYERS, HEADS, PLANTED, PAIRS, LENGTH = 6, 12, 5, 64, 10
+LAYERS, HEADS, PLANTED, PAIRS, LENGTH = 6, 12, 5, 24, 10
 SIGMAS = 2.0
 
 

@@ -83,7 +83,7 @@ def test_weak_heads_are_let_go_and_none_is_patched_twice_on_a_prompt():
         return Effects(tuple(senders), base + change, base, base - 1, settings={"layers": 8, "heads": 8})
 
     exact = sweep(pairs, nodes)
-    screen = Screen(above=0.1, least=4)
+    screen = Screen(above=0.1, least=4, let_go=1.5)
     everyone = screened(sweep, pairs, nodes, replace(screen, let_go=0.0))
     patched.clear()
     found = screened(sweep, pairs, nodes, screen)

@@ -158,7 +158,7 @@ class Command:
     also: tuple[str, ...] = ()
     """names of further files beside the output"""
     slow: bool = False
-    """struck three times by night, as one run takes a minute"""
+    """struck three times by night, as one run takes half a minute or more"""
 
     @property
     def names(self) -> list[str]:
@@ -283,7 +283,7 @@ COMMANDS = {
         lambda w: ["pocket", "evaluate", "bloom-s"], "x.json", lambda path: json.loads(path.read_text()), "--json",
         heavy=True, slow=True,
     ),
-    "demo": Command(lambda w: ["demo", "--quick", "--overwrite"], "demo", points, heavy=True),
+    "demo": Command(lambda w: ["demo", "--quick", "--overwrite"], "demo", points, heavy=True, slow=True),
 }  # fmt: skip
 
 

@@ -22,8 +22,6 @@ PATCHED, ABLATED, MASKED, GRADIENT, ATTRIBUTED = "patched", "ablated", "masked",
 circuit of edges, a pass and its gradient, all edges attributed by one gradient"""
 KEPT = 0.15
 """of the heads that a screen keeps, about"""
-LET_GO = 0.4
-"""of those, let go after some prompts, about"""
 THROUGH = 1.4
 """passes with a gradient, for each of a screen of paths: the second goes through frozen attention alone"""
 STEPPED, NODES = 0.55, 3.0
@@ -110,15 +108,9 @@ def patched(sizes: Sizes, screen: Screen | None, spans: Sequence[float], cheaper
     layers, count = sizes.model.layers, len(sizes.pairs)
     if screen is None or sizes.heads < screen.fewest or count <= screen.trial:
         return swept(sizes, sizes.heads + layers, spans, cheaper)
-    further = min(screen.further, count - screen.trial)
-    let_go = LET_GO if count - screen.trial > screen.further else 0.0
-    kept = KEPT * (1 - let_go)
-    sampled = screen.sample * (1 - kept)
-    rounds = [(1.0, screen.trial), (KEPT, further), ((kept + sampled), count - screen.trial - further)]
-    costs = [
-        sizes.sweep(share * sizes.heads + layers, span, pairs) for span in spans for share, pairs in rounds if pairs
-    ]
-    costs += [sizes.sweep(sampled * sizes.heads, span, further) for span in spans]
+    kept = KEPT + screen.sample * (1 - KEPT)
+    rounds = (1.0, screen.trial), (kept, count - screen.trial)
+    costs = [sizes.sweep(part * sizes.heads + layers, span, pairs) for span in spans for part, pairs in rounds]
     share = min(1.0, screen.pairs / count)
     costs.append(sizes.whole(gradients, share, GRADIENT))
     return total(costs, cheaper)
