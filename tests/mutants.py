@@ -185,7 +185,7 @@ def _run_tests(folder: str, tests: list[str], each: float) -> NoReturn:
         os.environ.update(PYTHONPATH=folder, PYTHONDONTWRITEBYTECODE="1")
         sys.dont_write_bytecode = True
         sys.path.insert(0, folder)
-        for name in [name for name in sys.modules if name.partition(".")[0] == "babelscope"]:
+        for name in [name for name in sys.modules if name.partition(".")[0] in ("babelscope", "tests")]:
             del sys.modules[name]
         quiet = os.open(os.devnull, os.O_RDWR)
         for stream in (0, 1, 2):
