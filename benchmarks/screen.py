@@ -1,6 +1,6 @@
 """What the screen of heads misses: of heads that exact patching selects, the share that the screen leaves unpatched.
 
-    python -m benchmarks.screen [--repeats 40]
+    python -m benchmarks.screen [--repeats 40] [--pairs 24] [--trial 8]
 
 Models of random weights (6 layers of 12 heads) in which the output of a few heads, drawn at random, is made several
 times as strong: those are the planted heads. Activation patching at every position and paths into the queries of the
@@ -35,7 +35,7 @@ from babelscope.stats import wilson
 from babelscope.tasks import PromptPair
 from benchmarks._measure import result, tell
 
-LAYERS, HEADS, PLANTED, PAIRS, LENGTH = 6, 12, 5, 24, 10
+LAYERS, HEADS, PLANTED, LENGTH = 6, 12, 5, 10
 SIGMAS = 2.0
 
 
@@ -56,11 +56,11 @@ def model_of(seed: int, given: Model, strength: float) -> Model:
     return model
 
 
-def pairs_of(seed: int, vocabulary: int) -> list[PromptPair]:
+def pairs_of(seed: int, vocabulary: int, count: int) -> list[PromptPair]:
     """Random words, of which two are changed."""
     generator = np.random.default_rng(seed)
     made: list[PromptPair] = []
-    for item in range(PAIRS):
+    for item in range(count):
         clean = [int(word) for word in generator.integers(4, vocabulary, LENGTH)]
         corrupted = list(clean)
         for place in (2, 6):
@@ -89,17 +89,19 @@ def main() -> None:
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=40)
+    parser.add_argument("--pairs", type=int, default=24, help="prompt pairs a model")
+    parser.add_argument("--trial", type=int, default=Screen().trial, help="of them, on which every head is patched")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     given = load_model("pocket:pocket-bloom-s")
-    ways = {"both": True, "trial on 8 prompts alone": False}
+    ways = {"both": True, f"trial on {arguments.trial} prompts alone": False}
     counts: dict[str, Any] = {name: dict(true=0, lost=0, kept=0, asked=0, bounds=0, held=0) for name in ways}
     for seed in range(arguments.repeats):
         model = model_of(seed, given, strength=(2.0, 4.0, 8.0)[seed % 3])
-        pairs, nodes = pairs_of(seed, given.vocabulary), heads_of(model)
+        pairs, nodes = pairs_of(seed, given.vocabulary, arguments.pairs), heads_of(model)
         into = [Receiver("q", LAYERS - 1, head) for head in range(3)]
-        screen = Screen(seed=seed, fewest=1)
+        screen = Screen(seed=seed, fewest=1, trial=arguments.trial)
         sweeps = {
             "activation": (
                 lambda some, senders, model=model: activation_patching(model, some, senders),
