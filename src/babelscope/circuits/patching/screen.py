@@ -109,7 +109,7 @@ def screened(
     """Effects of the senders that the screen keeps and of a random sample of the others, all of them exact.
 
     `sweep` patches exactly; `free`: senders that cost nothing, and everything that is no head, are always patched. With
-    fewer heads than `screen.fewest`, and no more prompts than a trial takes, everything is.
+    fewer heads than `screen.fewest`, or no more prompts than a trial takes, everything is.
     """
     asked = [node for node in senders if isinstance(node, Head) and node not in free]
     if len(asked) < screen.fewest or len(pairs) <= screen.trial:
