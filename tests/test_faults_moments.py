@@ -79,7 +79,7 @@ def test_who_is_asked_to_stop_at_any_moment_leaves_nothing(tmp_path, work):
         assert set(left) <= {"sweep"}, (at, left)
 
 
-@pytest.mark.parametrize("full", [errno.ENOSPC, errno.EROFS])
+@pytest.mark.parametrize("full", [errno.ENOSPC, pytest.param(errno.EROFS, marks=pytest.mark.nightly)])
 @pytest.mark.parametrize("work", [work_in_scratch, lock_a_sweep])
 def test_a_disk_that_is_full_at_any_moment_is_left_with_nothing(tmp_path, work, full):
     folder = tmp_path / "place"
