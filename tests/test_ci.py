@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.equivalents import ONES
 from tests.mutants import MUTANTS, ROOT
 
 CI = Path(__file__).resolve().parents[1] / ".ci"
@@ -173,3 +174,9 @@ def test_every_named_mutant_changes_one_line_that_is_there():
         source = (ROOT / "src" / "babelscope" / mutant.file).read_text(encoding="utf-8")
         assert source.count(mutant.right) == 1, f"{mutant.name} ({mutant.says}): {mutant.right}"
         assert [name for name in mutant.tests.split() if not (ROOT / "tests" / f"test_{name}.py").is_file()] == []
+
+
+def test_every_equivalent_mutant_changes_a_line_that_is_there():
+    for name, right, _, why in ONES:
+        lines = (ROOT / "src" / "babelscope" / name).read_text(encoding="utf-8").splitlines()
+        assert right in " ".join(line.strip() for line in lines), f"{name}: {right} ({why})"

@@ -63,11 +63,6 @@ class Screen:
     """least estimate of a head that is kept, in deviations over all heads; the search selects from two on"""
     share: float = 0.1
     """of the heads, strongest first, that are kept in any case"""
-    let_go: float = 0.0
-    """a kept head whose interval lies below this after `further` prompts, in deviations over all heads, is let go; 0:
-    none is (of 64 prompts each, a screen missed 4 of 101 planted heads with 1.5, and 3 with 0)"""
-    further: int = 24
-    """prompts beyond the trial after which weak heads are let go; none are where fewer prompts are left"""
     sample: float = 0.1
     """of the other heads, patched to see what the screen missed"""
     least: int = 8
@@ -114,18 +109,10 @@ def screened(
     asked = [node for node in senders if isinstance(node, Head) and node not in free]
     if len(asked) < screen.fewest or len(pairs) <= screen.trial:
         return sweep(pairs, senders)
-    always = set(senders) - set(asked)
-    first, second, last = _dealt(len(pairs), screen)
-    parts: list[tuple[list[int], Effects]] = []
-
-    def patch(places: list[int], nodes: Collection[Sender]) -> None:
-        chosen = [node for node in senders if node in nodes]
-        if places and chosen:
-            parts.append((places, sweep([pairs[place] for place in places], chosen)))
-
-    patch(first, set(senders))
-    trial = parts[0][1].only(asked).differences
-    strength = np.abs(_standard(trial.mean(1)))
+    first = spread_over(range(len(pairs)), screen.trial)
+    others = [place for place in range(len(pairs)) if place not in first]
+    trial = sweep([pairs[place] for place in first], senders)
+    strength = np.abs(_standard(trial.only(asked).differences.mean(1)))
     if estimate is not None:
         views = estimate(spread_over(pairs, screen.pairs))
         told = np.array([[view[node.layer, node.head] for node in asked] for view in views])
@@ -133,56 +120,26 @@ def screened(
         strength = np.maximum(strength, np.abs(_standard(largest)))
     order = np.argsort(-strength, kind="stable")
     count = max(int((strength >= screen.above).sum()), round(screen.share * len(asked)))
-    begun = {asked[place] for place in order[:count]}
-    patch(second, begun | always)
-    kept = begun
-    if second and last:
-        so_far = _joined([node for node in asked if node in begun], len(pairs), parts[:2])
-        kept = begun - _weak(so_far.differences[:, sorted([*first, *second])], trial, so_far.senders, asked, screen)
+    kept = {asked[place] for place in order[:count]}
     rest = [node for node in asked if node not in kept]
     size = min(len(rest), max(screen.least, round(screen.sample * len(rest))))
     drawn = np.random.default_rng(screen.seed).choice(len(rest), size, replace=False)
     sampled = tuple(rest[place] for place in sorted(drawn))
-    patch(second, set(sampled) - begun)
-    patch(last, {*kept, *sampled, *always})
-    effects = _joined([node for node in senders if node in {*kept, *sampled, *always}], len(pairs), parts)
+    left = {*rest} - {*sampled}
+    chosen = [node for node in senders if node not in left]
+    more = sweep([pairs[place] for place in others], chosen)
+    effects = _joined(chosen, len(pairs), [(first, trial), (others, more)])
     return replace(effects, screening=Screening(len(asked), len(kept), sampled))
 
 
-def _dealt(count: int, screen: Screen) -> tuple[list[int], list[int], list[int]]:
-    """Prompts of the trial, those after which weak heads are let go, and the others; evenly spaced each."""
-    first = spread_over(range(count), screen.trial)
-    others = [place for place in range(count) if place not in first]
-    second = spread_over(others, screen.further if screen.let_go else 0)
-    return first, second, [place for place in others if place not in second]
-
-
-def _weak(
-    seen: Float[Array, "begun P"],
-    trial: Float[Array, "asked P"],
-    begun: Sequence[Sender],
-    asked: Sequence[Sender],
-    screen: Screen,
-) -> set[Sender]:
-    """Heads of those begun whose mean effect is clearly below `screen.let_go` deviations over all heads."""
-    from scipy.special import stdtrit
-
-    means = dict(zip(asked, trial.mean(1))) | dict(zip(begun, seen.mean(1)))
-    least = screen.let_go * float(np.std(list(means.values())))
-    count = seen.shape[1]
-    reach = np.abs(seen.mean(1)) + float(stdtrit(count - 1, 0.995)) * seen.std(1, ddof=1) / np.sqrt(count)
-    return {node for node, most in zip(begun, reach) if most < least}
-
-
 def _joined(senders: Sequence[Sender], count: int, parts: Sequence[tuple[list[int], Effects]]) -> Effects:
-    """One sweep of so many prompts from sweeps of some of them each; NaN where none has a sender on a prompt."""
-    patched = np.full((len(senders), count), np.nan)
-    clean, corrupted = np.full(count, np.nan), np.full(count, np.nan)
+    """One sweep of so many prompts from sweeps of some of them each, every one with all of these senders."""
+    patched, clean, corrupted = np.empty((len(senders), count)), np.empty(count), np.empty(count)
     for places, effects in parts:
-        clean[places], corrupted[places] = effects.clean, effects.corrupted
-        rows = {node: row for row, node in enumerate(effects.senders)}
-        own = [place for place, node in enumerate(senders) if node in rows]
-        patched[np.ix_(own, places)] = effects.patched[[rows[senders[place]] for place in own]]
+        assert effects.divergence is None  # no sweep that is screened has one, nor a unit yet
+        assert effects.unit is None
+        own = effects.only(set(senders))
+        clean[places], corrupted[places], patched[:, places] = own.clean, own.corrupted, own.patched
     return replace(parts[0][1], senders=tuple(senders), patched=patched, clean=clean, corrupted=corrupted)
 
 
