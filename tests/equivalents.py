@@ -6,6 +6,7 @@ import re
 
 KINDS: tuple[tuple[str, str, str], ...] = (
     (r"\((\w+) & (\w+)\)", r"(\1 * \2)", "of masks both say where both are true"),
+    (r"^if TYPE_CHECKING:$", "if not TYPE_CHECKING:", "names of types alone: annotations are not evaluated"),
 )
 """what stands in a line (a regular expression), what a mutant makes of it, and why; the rest of the line is the same"""
 
@@ -38,6 +39,15 @@ ONES: tuple[tuple[str, str, str, str], ...] = (
      "the other range has the end as well"),
     ("models/decoding.py", 'full: Reason = "length" if room == self.settings.tokens else "context"',
      'full: Reason = "length" if room >= self.settings.tokens else "context"', "room is the smaller of the two"),
+    ("models/model.py", "if self._hashed is None or self._hashed[0] != sign:",
+     "if self._hashed is None or self._hashed[0] is not sign:", "hashed once more: time alone"),
+    ("models/hashing.py",
+     "bytes_before, bytes_all = bits.storage_offset() * bits.element_size(), bits.numel() * bits.element_size()",
+     "bytes_before, bytes_all = bits.storage_offset() * bits.element_size(), bits.numel() | bits.element_size()",
+     "never a multiple of eight, but of elements of eight bytes: smaller integers, time alone"),
+    ("regions/perplexity.py",
+     "return (logits.logsumexp(-1) - logits.gather(-1, wanted[:, None])[:, 0]).reshape(targets.shape)",
+     "return (logits.logsumexp(+1) - logits.gather(-1, wanted[:, None])[:, 0]).reshape(targets.shape)", "of two axes"),
     ("regions/losses_under.py", "totals[key].index_add_(0, owner, values)",
      "totals[key].index_add_( -1, owner, values)",
      "one axis"),

@@ -11,6 +11,7 @@ from torch import nn
 
 from babelscope.errors import InputError, ModelError, UnsupportedModel
 from babelscope.models import Model, scales
+from babelscope.models.decoding import _parts
 from babelscope.models.families import Family, complete
 from babelscope.models.head_checks import head_shapes
 from babelscope.models.hooks import Site, hook_count
@@ -134,3 +135,12 @@ def test_keys_of_latent_attention_come_before_values():
     keys, values = (model.locate(Site(kind, 0)).rows for kind in ("k", "v"))
     assert values.shape == (model.heads, model.head_width)
     assert torch.cat([keys, values], 1).flatten().tolist() == list(range(keys.numel() + values.numel()))
+
+
+@pytest.mark.parametrize("batch", [1, 2, 3, 5])
+def test_prompts_are_continued_at_most_so_many_at_a_time(batch):
+    rows, jobs = [[1]] * 4 + [[1, 2]] * 3, [(place, 0) for place in range(7)]
+    parts = _parts(Model(tiny_model("llama"), tiny_tokenizer()), rows, jobs, batch)
+    assert [job for part in parts for job in part] == jobs
+    assert [len(part) for part in parts[:-1]] == [batch] * (len(parts) - 1)
+    assert 1 <= len(parts[-1]) <= batch
