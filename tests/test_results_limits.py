@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from babelscope.errors import RunError, Unwritable
-from babelscope.results.arrays import _chunks
+from babelscope.results.arrays import STORE, _chunks
 from babelscope.results.checksums import inside
 from babelscope.results.display import facts, run_html
 from babelscope.results.hidden import HiddenFolder
+from babelscope.results.reader import Run
 from babelscope.results.schemas.sweep import PointRow, SweepPoint
 from babelscope.results.scratch import Scratch
 
@@ -106,3 +107,21 @@ def test_a_hidden_folder_of_another_maker_is_given_no_name(tmp_path):
     hidden.commit(replace=False)
     hidden.close()
     assert (tmp_path / "run").is_dir()
+
+
+def test_a_link_to_itself_is_no_file_of_a_run(tmp_path):
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    with pytest.raises(RunError, match=r"^'loop' cannot be a file of the run|^the file 'loop' is a link"):
+        inside(tmp_path, "loop")
+
+
+def test_the_files_of_arrays_are_those_of_their_own_group(tmp_path):
+    (tmp_path / STORE / "zh").mkdir(parents=True)
+    (tmp_path / STORE / "zh" / "there").write_text("")
+    stated = [f"{STORE}/zarr.json", f"{STORE}/en/stated", f"{STORE}/english/c", "run.json"]
+    run = SimpleNamespace(_validates=True, groups=("en", "zh"), path=tmp_path, _stated=lambda: dict.fromkeys(stated))
+    assert Run._stored(run, None) == [f"{STORE}/english/c", f"{STORE}/zarr.json"]
+    assert Run._stored(run, "en") == [f"{STORE}/en/stated"]
+    assert Run._stored(run, "zh") == [f"{STORE}/zh/there"]
+    run._validates = False
+    assert Run._stored(run, "zh") == []
