@@ -14,6 +14,7 @@ import torch
 import xarray as xr
 
 from babelscope.evolution.differences import (
+    _overlap,
     compare_alignment,
     compare_circuits,
     compare_headlines,
@@ -170,3 +171,82 @@ def test_a_folder_of_weights_is_whole_with_every_file_that_its_index_lists(tmp_p
     assert not is_whole(tmp_path)
     (tmp_path / "model.safetensors").write_text("")
     assert is_whole(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("one", "two", "meet"),
+    [
+        ((0, 1), (2, 3), False),
+        ((2, 3), (0, 1), False),
+        ((0, 1), (1, 2), True),
+        ((1, 2), (0, 1), True),
+        ((0, 9), (4, 5), True),
+        ((4, 5), (0, 9), True),
+        ((1, 1), (1, 1), True),
+        (None, (0, 1), None),
+        ((0, 1), None, None),
+    ],
+)
+def test_intervals_overlap_where_some_number_is_in_both(one, two, meet):
+    assert _overlap(one, two) is meet
+
+
+def test_headlines_tell_whether_their_intervals_overlap(tmp_path):
+    one = run(tmp_path, "a", lrds=0.2, sads=0.5, intervals={"lrds": [0.1, 0.3], "sads": [0.4, 0.6]})
+    two = run(tmp_path, "b", lrds=0.5, sads=0.7, intervals={"lrds": [0.4, 0.6], "sads": [0.6, 0.8]})
+    assert compare_headlines(one, two).overlap.tolist() == [False, True]
+
+
+def test_thresholds_are_compared_where_regions_of_either_are_by_z(tmp_path):
+    lape, z, old = (
+        run(tmp_path, "a", threshold=2.0, method="lape"),
+        run(tmp_path, "b", threshold=3.5, method="z-score"),
+        run(tmp_path, "c", threshold=3.0),
+    )
+    assert compare_headlines(lape, z).difference.tolist() == [1.5]
+    assert compare_headlines(old, lape).difference.tolist() == [-1.0]
+    assert compare_headlines(lape, lape).empty
+
+
+def test_what_grows_with_the_corpus_is_subtracted_where_both_read_as_much(tmp_path):
+    small = run(tmp_path, "a", excess_sklr=3.0, lrds=0.5, n=10, documents=2)
+    large = run(tmp_path, "b", excess_sklr=9.0, lrds=0.75, n=40)
+    found = compare_headlines(small, large).set_index("measure")
+    assert math.isnan(found.difference["excess_sklr"])
+    assert found.why["excess_sklr"] == "grows with the corpus: n = 10, 2 documents against n = 40"
+    assert (found.difference["lrds"], found.why["lrds"]) == (0.25, "")
+    other = run(tmp_path, "c", excess_sklr=4.0, n=10, documents=2)
+    assert compare_headlines(small, other).set_index("measure").difference["excess_sklr"] == 1.0
+    split = run(tmp_path, "d", excess_sklr=4.0, n=10, documents=5)
+    assert math.isnan(compare_headlines(small, split).set_index("measure").difference["excess_sklr"])
+
+
+def test_values_by_direction_stand_in_both_orders(tmp_path):
+    """A pair that differs by its direction is no pair that is told twice."""
+    one = {"lrds_pair": pairs([[0.0, 1.0, 2.0], [3.0, 0.0, 4.0], [5.0, 6.0, 0.0]])}
+    found = compare_alignment(run(tmp_path, "a", one), run(tmp_path, "b", one))
+    assert len(found) == 9
+    assert found.set_index("item")["first"][["en – fr", "fr – en"]].tolist() == [1.0, 3.0]
+    nothing = compare_alignment(run(tmp_path, "c", one), run(tmp_path, "d", {}))
+    assert nothing.empty
+    assert nothing.columns.tolist() == ["measure", "item", "first", "second", "difference"]
+
+
+def test_two_items_in_common_are_no_map(tmp_path):
+    def similarity(sentences: list[str]) -> dict[str, xr.DataArray]:
+        named = {"item_language": ("item", ["en"] * 3), "item_sentence": ("item", sentences)}
+        return {"similarity": xr.DataArray(np.eye(3), dims=("item", "item2"), coords=named)}
+
+    one, two = run(tmp_path, "a", similarity(["1", "2", "3"])), run(tmp_path, "b", similarity(["1", "2", "4"]))
+    assert compare_map(one, two) is None
+    assert compare_map(one, run(tmp_path, "c", similarity(["3", "2", "1"])))["items"] == 3
+
+
+def test_points_are_compared_by_what_both_sweeps_measured(tmp_path):
+    same = {"model": ["m"], "revision": ["1"], "corpus": ["c"]}
+    one = run(tmp_path, "a", kind="sweep", points=pd.DataFrame({**same, "lrds": [0.1], "sads": [0.4]}))
+    two = run(tmp_path, "b", kind="sweep", points=pd.DataFrame({**same, "sads": [0.1], "sklr": [3.0]}))
+    found = compare_points(one, two)
+    assert found[["measure", "first", "second"]].values.tolist() == [["sads", 0.4, 0.1]]
+    three = run(tmp_path, "c", kind="sweep", points=pd.DataFrame({**same, "revision": ["2"], "sads": [0.1]}))
+    assert compare_points(one, three).empty
