@@ -33,7 +33,7 @@ class Collected:
     def passes(self, name: str, source: str, changed: str, line: int, tests: Iterable[str], seconds: float) -> bool:
         """Whether tests pass with the function around a line as the mutant has it; False after so much processor time.
 
-        Raises LookupError where no function is around the line.
+        Raises LookupError where no function is around the line, or none that is loaded.
         """
         file = SOURCE / name
         where, code = _code(source, line, file), _code(changed, line, file)
@@ -44,7 +44,7 @@ class Collected:
                 self._run(folder, file, where, code, chosen, seconds)
             code = end_of(child, timeout=1800)
             if code == os.EX_SOFTWARE:
-                raise RuntimeError(f"{name}: the code of the mutant could not be put in place")
+                raise LookupError(f"{name}: no function that is loaded has this code")
             return code == 0
 
     def _run(

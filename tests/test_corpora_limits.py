@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import math
 import random
@@ -10,12 +11,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from babelscope.corpora import ParallelCorpus, audit, load_corpus, packed, table
+from babelscope.corpora import ParallelCorpus, audit, files, load_corpus, packed, table
 from babelscope.corpora.audit import zawgyi_share
 from babelscope.corpora.bible import _book
 from babelscope.corpora.files import listed
+from babelscope.corpora.memory import corpus_in_memory
+from babelscope.corpora.source import check_text
 from babelscope.corpora.spec import parse_spec
-from babelscope.corpora.text_faults import BLOCK, OFFSETS, shifts, untranslated
+from babelscope.corpora.text_faults import BLOCK, OFFSETS, _correlation, shifts, untranslated
 from babelscope.errors import CorpusError
 
 
@@ -166,3 +169,48 @@ def test_as_many_sentences_of_the_pocket_corpus_as_there_are_and_no_more():
     assert len(load_corpus("pocket:?n=3", ["en", "fr"]).ids) == 3
     with pytest.raises(CorpusError, match=f"n={whole + 1} is more than the {whole} sentences that are kept"):
         load_corpus(f"pocket:?n={whole + 1}", ["en", "fr"])
+
+
+def test_half_a_surrogate_pair_is_no_text():
+    with pytest.raises(CorpusError, match=r"^line 3: character 2 is half a surrogate pair \(U\+D83D\)$"):
+        check_text("ab\ud83dc", "line 3")
+    assert check_text("ab😀", "line 3") == "ab😀"
+
+
+def test_two_columns_of_one_language_and_a_language_without_one_are_told():
+    with pytest.raises(CorpusError, match="two columns are one language: en, eng_Latn"):
+        corpus_in_memory({"en": ["a"], "eng_Latn": ["b"]})
+    with pytest.raises(CorpusError, match=r"no column is Chinese \(zh\); columns: en"):
+        corpus_in_memory({"en": ["a"]}, ["en", "zh"])
+    assert corpus_in_memory({"en": ["a"], "fr": ["b"]}, ["fr"]).languages == ("fr",)
+
+
+def test_a_notebook_shows_five_sentences():
+    shown = ParallelCorpus.from_texts({"en": [f"sentence {n}" for n in range(7)]})._repr_html_()
+    assert "sentence 4" in shown
+    assert "sentence 5" not in shown
+
+
+def test_a_folder_that_cannot_be_read_holds_nothing(monkeypatch, tmp_path):
+    def refused(_path):
+        raise PermissionError
+
+    assert not files._holds(tmp_path, lambda _: True)
+    (tmp_path / "a.txt").touch()
+    assert files._holds(tmp_path, lambda path: path.suffix == ".txt")
+    monkeypatch.setattr("pathlib.Path.iterdir", refused)
+    assert not files._holds(tmp_path, lambda _: True)
+
+
+def test_what_does_not_vary_does_not_correlate():
+    assert _correlation([1, 1, 1], [1, 2, 3]) == 0
+    assert _correlation([1, 2, 3], [2, 4, 6]) == 0.999
+    assert _correlation([1, 2, 3], [1, 3, 2]) == pytest.approx(0.5)
+    assert _correlation([1, 2, 3], [3, 1, 2]) == pytest.approx(-0.5)
+
+
+@pytest.mark.parametrize("size", [1, 1000, 1 << 20])
+def test_a_small_file_may_unpack_to_a_thousand_times_its_size(tmp_path, size):
+    file = tmp_path / "en.txt.gz"
+    text = b"a" * size
+    assert packed.unpacked(gzip.compress(text), file) == text

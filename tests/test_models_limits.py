@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -9,9 +10,10 @@ import torch
 from torch import nn
 
 from babelscope.errors import InputError, ModelError, UnsupportedModel
-from babelscope.models import Model
+from babelscope.models import Model, scales
+from babelscope.models.families import Family, complete
 from babelscope.models.head_checks import head_shapes
-from babelscope.models.hooks import hook_count
+from babelscope.models.hooks import Site, hook_count
 from babelscope.models.loading import _place
 from babelscope.models.mixtures import Mixture, Neuron, Part
 from babelscope.models.ray_workers import RayWorkers, _room
@@ -99,3 +101,36 @@ def test_a_joint_projection_makes_queries_keys_and_values_of_every_head():
     told = f"of layer 1 has {whole - 1} rows; queries, keys and values need {whole}$"
     with pytest.raises(UnsupportedModel, match=told):
         head_shapes(model, torch.zeros(0))
+
+
+def test_what_a_row_leaves_out_is_the_parent_of_what_it_names():
+    row = Family("any", blocks="layers", neurons="mlp.down", attention_output="attn.out", final_norm="norm")
+    made = complete(row)
+    assert (made.attention, made.attention_write) == ("attn", "attn.out")
+    assert (made.mlp_read, made.mlp_write) == ("mlp", "mlp.down")
+    own = complete(replace(row, attention="whole", attention_write="attn.post", mlp_read="norm2", mlp_write="mlp.post"))
+    assert (own.attention, own.attention_write, own.mlp_read, own.mlp_write) == (
+        "whole",
+        "attn.post",
+        "norm2",
+        "mlp.post",
+    )
+
+
+def test_the_multiple_that_is_nearest_is_known_but_of_nothing():
+    """(1, 2) · (3, 4) over 1 + 4; of zeros every multiple is zero."""
+    assert scales._slope(torch.tensor([1.0, 2.0]), torch.tensor([3.0, 4.0])) == pytest.approx(2.2)
+    assert scales._slope(torch.zeros(2), torch.ones(2)) is None
+
+
+def test_a_prefix_is_kept_as_keys_by_plain_attention_alone():
+    kept = {name: Model(tiny_model(name), tiny_tokenizer()).keeps_keys for name in ("llama", "deepseek_v3", "jamba")}
+    assert kept == {"llama": True, "deepseek_v3": False, "jamba": False}
+
+
+def test_keys_of_latent_attention_come_before_values():
+    """Of each head's row of the up-projection the last `head_width` are values."""
+    model = Model(tiny_model("deepseek_v3"), tiny_tokenizer())
+    keys, values = (model.locate(Site(kind, 0)).rows for kind in ("k", "v"))
+    assert values.shape == (model.heads, model.head_width)
+    assert torch.cat([keys, values], 1).flatten().tolist() == list(range(keys.numel() + values.numel()))
