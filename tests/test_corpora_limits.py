@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from babelscope.corpora import ParallelCorpus, audit, files, load_corpus, packed, table
+from babelscope.corpora import ParallelCorpus, audit, bible, files, load_corpus, packed, table
 from babelscope.corpora.audit import zawgyi_share
 from babelscope.corpora.bible import _book
 from babelscope.corpora.files import listed
@@ -214,3 +214,49 @@ def test_a_small_file_may_unpack_to_a_thousand_times_its_size(tmp_path, size):
     file = tmp_path / "en.txt.gz"
     text = b"a" * size
     assert packed.unpacked(gzip.compress(text), file) == text
+
+
+def test_an_id_that_is_not_there_is_told_first():
+    corpus = ParallelCorpus.from_texts({"en": list("abcd")})
+    with pytest.raises(CorpusError, match=r"no sentence 'x' in the corpus \(2 such ids\)$"):
+        corpus.select(["x", corpus.ids[0], "y"])
+
+
+@pytest.mark.parametrize("fraction", [0, 1, -0.5, 1.5])
+def test_a_share_that_leaves_nothing_is_refused(fraction):
+    with pytest.raises(CorpusError, match="leaves one part empty"):
+        ParallelCorpus.from_texts({"en": list("abcd")}).split(fraction, 0)
+
+
+def test_columns_that_are_not_read_are_told_and_only_they():
+    assert corpus_in_memory({"en": ["a"], "fr": ["b"]}).notes == ()
+    (note,) = corpus_in_memory({"en": ["a"], "comment": ["b"]}).notes
+    assert note.startswith("columns not read")
+    assert "comment" in note
+
+
+def test_a_table_has_ten_thousand_columns_at_most():
+    names = [f"c{n}" for n in range(10_000)]
+    assert len(table._unique_columns(names, "f")) == 10_000
+    with pytest.raises(CorpusError, match="f has 10001 columns"):
+        table._unique_columns([*names, "more"], "f")
+
+
+def test_lines_of_unicode_burmese_are_not_called_zawgyi():
+    burmese = "မြန်မာ နေ ကြေး ပြောင်း"
+    assert not any("Zawgyi" in said for said in audit(ParallelCorpus.from_texts({"my": [burmese] * 3})).problems)
+
+
+def test_a_row_is_counted_from_one(tmp_path):
+    file = tmp_path / "long.csv"
+    file.write_text("lang,id,text\nen,1,a\nnowhere,1,b\n", encoding="utf-8")
+    with pytest.raises(CorpusError, match=r"row 2: lang names no known language \('nowhere'\)"):
+        load_corpus(f"table:{file}?language=lang&id=id&text=text")
+
+
+def test_a_bible_may_name_its_language_at_its_text(tmp_path):
+    file = tmp_path / "x.xml"
+    file.write_text('<cesDoc><text><body lang="fr"><seg>a</seg></body></text></cesDoc>', encoding="utf-8")
+    assert bible._declared(file) == (["fr"], "")
+    file.write_text("<cesDoc><text><body><seg>a</seg></body></text></cesDoc>", encoding="utf-8")
+    assert bible._declared(file) == ([""], "")
