@@ -15,10 +15,11 @@ import babelscope.evaluation
 import babelscope.studies.circuits
 import babelscope.studies.latent
 import babelscope.studies.regions
-from babelscope.errors import BabelscopeError, NonFinite
-from babelscope.evolution import measures, ray_engine, sweep_plan
+from babelscope.errors import BabelscopeError, NonFinite, PlanError
+from babelscope.evolution import located, measures, ray_engine, sweep_plan
 from babelscope.evolution.attempt import Listener, Outcome, RayOptions, SweepOptions, Task
 from babelscope.evolution.live import LiveTable, duration
+from babelscope.evolution.located import read_yaml_file
 from babelscope.evolution.store import SweepStore
 from babelscope.evolution.types import Place, Point, Source, Work
 from babelscope.evolution.weights import Weights
@@ -317,3 +318,20 @@ def test_a_plan_counts_one_point_of_each_model_as_often_as_it_has_points(monkeyp
     monkeypatch.setattr(sweep_plan, "plan_points", lambda _: [point("e")])
     with pytest.raises(BabelscopeError, match="no model of it can be found"):
         sweep_plan.plan_sweep(SimpleNamespace(name="p"))
+
+
+def test_an_error_is_printed_letter_by_letter():
+    out = StringIO()
+    table = LiveTable(Console(file=out))
+    table.planned([point("a")], set())
+    table.ended(point("a"), Outcome("a", "failed", 1.0, error="no [bold]file[/bold] a"))
+    assert "failed  m@a  1.0 s: no [bold]file[/bold] a  (1 failed)" in out.getvalue()
+
+
+def test_a_plan_is_read_unless_it_is_too_large(tmp_path):
+    file = tmp_path / "plan.yaml"
+    file.write_text("models: [a]\n", encoding="utf-8")
+    assert read_yaml_file(file).data == {"models": ["a"]}
+    file.write_text("#" * (4 * located._LONGEST + 1), encoding="utf-8")
+    with pytest.raises(PlanError, match="too large or too deep for a plan"):
+        read_yaml_file(file)
