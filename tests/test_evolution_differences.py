@@ -250,3 +250,14 @@ def test_points_are_compared_by_what_both_sweeps_measured(tmp_path):
     assert found[["measure", "first", "second"]].values.tolist() == [["sads", 0.4, 0.1]]
     three = run(tmp_path, "c", kind="sweep", points=pd.DataFrame({**same, "revision": ["2"], "sads": [0.1]}))
     assert compare_points(one, three).empty
+
+
+def test_the_heads_that_count_are_the_largest_not_the_smallest(tmp_path):
+    """Both share their two largest, by size and not by sign, and neither of their two smallest."""
+
+    def heads(values: list[float]) -> dict[str, xr.DataArray]:
+        array = xr.DataArray([[values]], dims=("language", "layer", "head"), coords={"language": ["en"]})
+        return {"path_logits": array}
+
+    one, two = run(tmp_path, "a", heads([9, -8, 1, 2, 3, 4])), run(tmp_path, "b", heads([-7, 6, 4, 3, 2, 1]))
+    assert compare_circuits(one, two, top=2).shared_top.tolist() == [2]

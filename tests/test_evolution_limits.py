@@ -298,3 +298,22 @@ def test_a_point_takes_over_all_but_the_seals_of_its_regions(tmp_path):
     measures._take_over(was, run)
     assert [path.name for path in target.iterdir()] == ["table.parquet"]
     assert run.manifest == {"wall_time_s": 9.0, "seeds": [1], "summary": {"lrds": 0.5, "regions_wall_time_s": 5.0}}
+
+
+def test_a_plan_counts_one_point_of_each_model_as_often_as_it_has_points(monkeypatch):
+    """Three points of 2 seconds and 1 of loading, one of the other model: 9 and 3 of 12 seconds."""
+    place = Source("folder", "m", None, "/m", "h")
+    points = [point(key, source=place) for key in "abc"]
+    points += [Point("d", "pocket:n", None, None, None, place, Work()), point("e")]
+    step = PlannedStep("s", 1, 4, 2.0, 1.0, 0, 0, "")
+    monkeypatch.setattr(sweep_plan, "plan_points", lambda _: points)
+    monkeypatch.setattr(sweep_plan, "_point", lambda *_: [step])
+    monkeypatch.setattr(sweep_plan, "spent_loading", lambda *_: (None, sweep_plan.Spent(1.0)))
+    found = sweep_plan.plan_sweep(SimpleNamespace(name="p")).steps
+    assert [(one.step, one.seconds, one.share) for one in found] == [
+        ("m: s × 3", 6.0, 0.5), ("m: loading × 3", 3.0, 0.25), ("n: s", 2.0, pytest.approx(1 / 6)),
+        ("n: loading", 1.0, pytest.approx(1 / 12)),
+    ]  # fmt: skip
+    monkeypatch.setattr(sweep_plan, "plan_points", lambda _: [point("e")])
+    with pytest.raises(BabelscopeError, match="no model of it can be found"):
+        sweep_plan.plan_sweep(SimpleNamespace(name="p"))
