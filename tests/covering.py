@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from babelscope.settings import syntax_tree
 from tests.mutants import ROOT
 
 SOURCE = ROOT / "src" / "babelscope"
@@ -37,7 +38,7 @@ class Covering:
     def of(self, file: Path, line: int) -> list[str]:
         """Tests that run the statement at a line; of one that runs at import, all that run anything in its file."""
         ran = self.lines.get(str(file.relative_to(SOURCE)), {})
-        places = _statement(ast.parse(file.read_text(encoding="utf-8")), line)
+        places = _statement(syntax_tree(file.read_text(encoding="utf-8")), line)
         found = {test for place in places or ran for test in ran.get(place, ())}
         if places is None:
             # of a file of constants and classes: all

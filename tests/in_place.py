@@ -18,6 +18,7 @@ from types import CodeType, FunctionType
 
 import pytest
 
+from babelscope.settings import syntax_tree
 from tests.covering import SOURCE
 from tests.mutants import copied, end_of
 
@@ -112,7 +113,7 @@ def _code(source: str, line: int, file: Path) -> CodeType:
     kinds = ast.FunctionDef | ast.AsyncFunctionDef
     around = [
         min([one.lineno, *(mark.lineno for mark in one.decorator_list)])
-        for one in ast.walk(ast.parse(source))
+        for one in ast.walk(syntax_tree(source))
         if isinstance(one, kinds) and one.body[0].lineno <= line <= (one.end_lineno or 0)
     ]
     if not around:

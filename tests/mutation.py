@@ -23,6 +23,7 @@ from cosmic_ray.ast import ast_nodes, get_ast
 from cosmic_ray.mutating import mutate_code
 from cosmic_ray.plugins import get_operator, operator_names
 
+from babelscope.settings import syntax_tree
 from tests.covering import SOURCE, Covering, covering
 from tests.equivalents import reason
 from tests.in_place import Collected, with_tests
@@ -86,7 +87,7 @@ def mutants(source: str) -> Iterator[tuple[str, int]]:
 @cache
 def _meaning(source: str) -> str:
     """The code without annotations and docstrings."""
-    tree = ast.parse(source)
+    tree = syntax_tree(source)
     for one in ast.walk(tree):
         if isinstance(one, ast.AnnAssign | ast.arg):
             one.annotation = ast.Constant(None)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from babelscope.settings import syntax_tree
 from tests.equivalents import ONES
 from tests.mutants import MUTANTS, ROOT
 
@@ -113,7 +114,7 @@ def test_what_scripts_take_from_the_package_is_there():
     root = CI.parent
     missing: list[str] = []
     for path in [one for name in ("docs", "benchmarks", "pocket_factory") for one in (root / name).rglob("*.py")]:
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in ast.walk(syntax_tree(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "babelscope":
                 known = import_module(node.module)
                 absent = [one.name for one in node.names if not hasattr(known, one.name)]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ast
+import gc
 from pathlib import Path
 
 import babelscope
+from babelscope.settings import syntax_tree
 
 CHANGING = {
     "app/page.py": {"Jobs", "Page"},
@@ -30,7 +32,7 @@ def _changing() -> dict[str, set[str]]:
     source = Path(babelscope.__file__).parent
     found: dict[str, set[str]] = {}
     for file in sorted(source.rglob("*.py")):
-        for one in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        for one in ast.walk(syntax_tree(file.read_text(encoding="utf-8"))):
             if not isinstance(one, ast.ClassDef):
                 continue
             for mark in one.decorator_list:
@@ -41,3 +43,18 @@ def _changing() -> dict[str, set[str]]:
 
 def test_values_are_frozen():
     assert _changing() == CHANGING
+
+
+def test_a_finalizer_that_parses_does_not_break_the_tree_under_way():
+    source = "\n".join(f"class A{i}:\n    def f(self): return [x + {i} for x in (1, 2, 3)]" for i in range(3000))
+
+    def another(phase: str, _: object) -> None:
+        (lambda: (lambda: ast.parse("x = 1"))())()
+
+    gc.callbacks.append(another)
+    try:
+        trees = [syntax_tree(source) for _ in range(3)]
+    finally:
+        gc.callbacks.remove(another)
+    assert [len(tree.body) for tree in trees] == [3000] * 3
+    assert gc.isenabled()

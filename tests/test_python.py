@@ -10,6 +10,7 @@ import pytest
 
 import babelscope as bs
 from babelscope.errors import CorpusError, InputError
+from babelscope.settings import syntax_tree
 
 SENTENCES = {"en": ["The cat sleeps.", "A dog runs."], "fr": ["Le chat dort.", "Un chien court."]}
 
@@ -25,7 +26,7 @@ def corpus():
 
 
 def test_the_three_lists_of_public_names_say_the_same():
-    tree = ast.parse(Path(bs.__file__).read_text(encoding="utf-8"))
+    tree = syntax_tree(Path(bs.__file__).read_text(encoding="utf-8"))
     block = next(node for node in tree.body if isinstance(node, ast.If))
     typed = {(node.module, alias.name, alias.asname) for node in block.body for alias in node.names}
     homes = {(module, bs._OTHER_NAMES.get(name, name), name) for module, names in bs._HOMES.items() for name in names}

@@ -17,6 +17,7 @@ import babelscope
 from babelscope.cli import main
 from babelscope.errors import BabelscopeError, CorpusError, InputError, ModelError, RunError
 from babelscope.results import RunWriter, get_run, open_run, put_run
+from babelscope.settings import syntax_tree
 
 from .synthetic_runs import write_regions
 from .tiny_models import tiny_model, tiny_tokenizer
@@ -33,7 +34,7 @@ MARK = "babelscope-was-run"
 
 def calls(path: Path):
     """Every call in a module: dotted name, keyword arguments, line."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(syntax_tree(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Call):
             keywords = {word.arg: word.value for word in node.keywords}
             yield ast.unparse(node.func), keywords, node.lineno
@@ -73,7 +74,7 @@ def test_only_the_safe_parsers_are_imported():
     }
     found = []
     for path in SOURCES:
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in ast.walk(syntax_tree(path.read_text(encoding="utf-8"))):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
             found += [f"{path.name}: {name}" for name in names if name in unsafe]

@@ -21,6 +21,7 @@ from babelscope.findings.sentence import Estimate
 from babelscope.latent import separation, verdict
 from babelscope.latent.patching import SOURCES
 from babelscope.latent.verdict import Accuracy, Outcome, Verdict
+from babelscope.settings import syntax_tree
 from babelscope.stats import Interval, no_interval
 from babelscope.steering import sentences as steered
 from babelscope.studies import confusion
@@ -253,7 +254,7 @@ def test_every_sentence_has_a_case():
 
 def pieces(module: ModuleType) -> Iterator[str]:
     """Every run of three words or more that a function of a module puts into text; not what it refuses or documents."""
-    functions = [one for one in ast.walk(ast.parse(inspect.getsource(module))) if isinstance(one, ast.FunctionDef)]
+    functions = [one for one in ast.walk(syntax_tree(inspect.getsource(module))) if isinstance(one, ast.FunctionDef)]
     only = {confusion: ("sentences", "_sentence"), separation: ("sentence", "_order_said")}.get(module)
     for function in functions:
         if (only and function.name not in only) or function.name in NOT_ON_PAGES:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import gc
 import inspect
 import math
 import textwrap
@@ -183,11 +184,26 @@ def options_of(kind: type[Settings]) -> Iterator[Option]:
         yield Option(one.name, hints[one.name], default, _docs(owner).get(one.name, ""), title)
 
 
+def syntax_tree(source: str) -> ast.Module:
+    """The syntax tree of Python source, whatever else a collection of garbage would run meanwhile.
+
+    Up to 3.11.7 and 3.12.1 Python counts the depth of all trees in one place: a second tree, built by a finalizer
+    while the first is under way, makes the first a SystemError (gh-106905). So nothing is collected meanwhile.
+    """
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        return ast.parse(source)
+    finally:
+        if collecting:
+            gc.enable()
+
+
 @cache
 def _docs(kind: type) -> Mapping[str, str]:
     """Docstrings under the fields of one class."""
     try:
-        body = ast.parse(textwrap.dedent(inspect.getsource(kind))).body[0]
+        body = syntax_tree(textwrap.dedent(inspect.getsource(kind))).body[0]
     except OSError:  # no source beside the program
         return {}
     assert isinstance(body, ast.ClassDef)
