@@ -62,15 +62,9 @@ def test_experts_by_hand(transposed):
     assert compute(plain, HIDDEN, INDEX, WEIGHTS).tolist() == [[77.5], [195.0]]
     biased, gated = [[517.5], [855.0]], [[130.0], [720.0]]
     # biases 2 and 200 of expert 2: 7.5 + 2 (10 (3 + 2.5) + 200) = 517.5; 3 (10 (6 + 2.5) + 200) = 855
-    assert compute(Module(experts(bias=True, transposed=transposed)), HIDDEN, INDEX, WEIGHTS).tolist() == [
-        [517.5],
-        [855],
-    ]
+    assert compute(Module(experts(bias=True, transposed=transposed)), HIDDEN, INDEX, WEIGHTS).tolist() == biased
     # gates of 2 x: 0.5 · 10 · 1 · 2 + 2 · 10 · 3 · 2 = 130; 3 · 10 · 6 · 4 = 720
-    assert compute(Module(experts(gate=True, transposed=transposed)), HIDDEN, INDEX, WEIGHTS).tolist() == [
-        [130.0],
-        [720],
-    ]
+    assert compute(Module(experts(gate=True, transposed=transposed)), HIDDEN, INDEX, WEIGHTS).tolist() == gated
     normed = experts()
     normed.has_post_expert_norm = True
     assert compute(Module(normed), HIDDEN, INDEX, WEIGHTS).tolist() == [[-77.5], [-195.0]]
