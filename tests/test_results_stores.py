@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import tempfile
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -77,7 +78,7 @@ def test_who_is_asked_to_stop_hears_of_it_afterwards():
     before = signal.signal(signal.SIGTERM, lambda number, _: heard.append(number))
     try:
         with undisturbed():
-            os.kill(os.getpid(), signal.SIGTERM)
+            signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
             assert heard == []
         assert heard == [signal.SIGTERM]
         blocked = signal.pthread_sigmask(signal.SIG_BLOCK, [])
