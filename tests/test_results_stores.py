@@ -154,9 +154,10 @@ def test_a_forked_childs_end_removes_nothing(tmp_path):
 
 @pytest.fixture
 def memory():
-    MemoryFileSystem.store.clear()
-    yield MemoryFileSystem()
-    MemoryFileSystem.store.clear()
+    system = MemoryFileSystem()
+    yield system
+    system.store.clear()
+    system.pseudo_dirs[:] = [""]
 
 
 def test_runs_in_a_store_are_listed_and_replaced_where_they_may(tmp_path, memory):
