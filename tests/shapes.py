@@ -1,14 +1,15 @@
 """What checks types and shapes while the tests run: beartype on the annotations, with two of its rules loosened.
 
 An int is a float, and a word that is none of a Literal's is left to the function, which says so in a line of its own
-(the tests look at that line). Names that a module imports for type checkers alone are not checked.
+(the tests look at that line). Names that a module imports for type checkers alone are not checked, nor aliases that
+name themselves, nor streams of text: what Python opens is no `TextIO`.
 """
 
 from __future__ import annotations
 
 import types
-from collections.abc import Callable
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin
+from collections.abc import Callable, Iterator
+from typing import Any, ForwardRef, Literal, TextIO, TypeVar, Union, get_args, get_origin
 
 from beartype import BeartypeConf, beartype
 from beartype.door import is_bearable
@@ -42,9 +43,15 @@ def _can_be_checked(hint: Any) -> bool:
 
 
 def _without_words(hint: Any) -> Any:
-    if get_origin(hint) is Literal:
+    if get_origin(hint) is Literal or hint is TextIO or any(isinstance(part, ForwardRef) for part in _parts(hint)):
         return object
     if get_origin(hint) in (Union, types.UnionType):
         parts = tuple(_without_words(part) for part in get_args(hint))
         return object if object in parts else Union[parts]  # noqa: UP007
     return hint
+
+
+def _parts(hint: Any) -> Iterator[Any]:
+    yield hint
+    for part in get_args(hint):
+        yield from _parts(part)

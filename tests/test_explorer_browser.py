@@ -180,6 +180,10 @@ def test_hostile_text_is_text(page):
     page.get_by_text("there is no run at <img src=x").first.wait_for()
     assert page.locator("img[src=x]").count() == 0
     assert page.evaluate("window.hacked") is None
+    page.wait_for_timeout(1000)
+    assert page.get_by_role("tab", name="Run").get_attribute("aria-selected") == "true"
+    _tab(page, "Sentences")  # a run that was not opened changes no field
+    assert NASTY.split(" \u202e")[0] in _field(page, "Sentences").input_value()
 
 
 def test_switching_chinese_off_changes_the_continuation(page):
@@ -302,3 +306,23 @@ def test_no_serious_barrier(page, name):
             assert browsers.violations(page) == [], f"dark: {dark}"
     finally:
         page.evaluate("document.body.classList.remove('dark')")
+
+
+def test_a_run_is_opened_and_changes_every_field(page, tmp_path):
+    from babelscope import RegionsSettings, load_model, study_regions
+
+    settings = RegionsSettings(
+        "pocket:heldout?n=24", languages=("en", "fr"), samples=24, bootstrap=20, methods=("lape",)
+    )
+    if not _model()[0].startswith("pocket:"):
+        pytest.skip("the weights of the built-in models are not there")
+    study_regions(load_model("pocket:pocket-bloom-s", device="cpu"), settings, tmp_path / "another")
+    for _ in range(2):  # a second time as well
+        _tab(page, "Sentences")
+        _field(page, "Sentences").fill(ENGLISH)
+        _tab(page, "Run")
+        _field(page, "or the path of a run").fill(str(tmp_path / "another"))
+        page.get_by_role("button", name="Open").click()
+        page.locator(".bs-open", has_text="bloom-s").wait_for()
+        _tab(page, "Sentences")
+        playwright.expect(_field(page, "Sentences")).not_to_have_value(ENGLISH, timeout=60_000)

@@ -293,7 +293,7 @@ def test_adjustment_keeps_what_is_missing():
 
 
 def band(*values: float, half: float = 0.02) -> Band:
-    value = np.array(values)
+    value = np.array(values, dtype=np.float64)
     return Band(value, value - half, value + half)
 
 

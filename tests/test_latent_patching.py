@@ -145,7 +145,7 @@ def test_languages_that_cannot_be_told_apart_are_refused():
 def made(pairs: int = 40, mean: float = 0.8, third: float = 0.1, one: float = 0.8, solved: bool = True) -> Patched:
     """E2 peaks at layer 1; language moves at layer 2, concept at layer 3."""
     generator = np.random.default_rng(0)
-    word = np.zeros((pairs, len(SOURCES), 3))
+    word = np.zeros((pairs, len(SOURCES), 4))
     for kind, height in zip(SOURCES, (mean, one, third, 0.0, one, 0.0, 0.0)):
         word[:, SOURCES.index(kind), 1] = height + 0.02 * generator.normal(size=pairs)
     word += 0.001 * generator.random(word.shape)

@@ -135,7 +135,7 @@ def test_settings_that_cannot_work_are_refused(changes, message):
 
 def test_languages_without_words_are_refused_before_the_model(tmp_path):
     with pytest.raises(InputError, match="no words in sw: the languages are en, fr, zh"):
-        study_latent(None, LatentSettings(words="planted", to=("sw",)), tmp_path / "run")  # pyright: ignore[reportArgumentType]
+        study_latent(load_model("pocket:planted-none"), LatentSettings(words="planted", to=("sw",)), tmp_path / "run")
 
 
 # -- pooled residuals --------------------------------------------------------------------------------------------------

@@ -257,7 +257,7 @@ def mean_ends(
     if count < 2:
         unknown = np.full(array.shape[:-1], NAN)
         return unknown, unknown
-    mean, error = array.mean(-1), array.std(-1, ddof=1) / count**0.5
+    mean, error = np.asarray(array.mean(-1)), np.asarray(array.std(-1, ddof=1) / count**0.5)
     low, high = t_ends(mean, error, count - 1, level)
     if count < LEAST_DRAWN or not array.size:
         return low, high
@@ -279,7 +279,7 @@ def _widened(
     known = varied.any(-1)
     t[~known] = 0.0
     lower, upper = np.nanquantile(t, [(1 - level) / 2, (1 + level) / 2], axis=-1)
-    return np.minimum(low, value - upper * error), np.maximum(high, value - lower * error)
+    return np.asarray(np.minimum(low, value - upper * error)), np.asarray(np.maximum(high, value - lower * error))
 
 
 def bootstrap_mean(values: ArrayLike, draws: int = 1000, seed: int = 0, level: float = 0.95) -> Interval:
@@ -344,7 +344,7 @@ def ratio_t(totals: ArrayLike, sizes: ArrayLike, draws: int = 1000, seed: int = 
     drawn = (counts @ total) / (counts @ size)
     errors = _ratio_error(counts, total, size)
     low, high = t_ends(value, error, groups - 1, level)
-    low, high = _widened(np.array(value), error, drawn - value, errors, low, high, level)
+    low, high = _widened(np.array(value), np.array(error), drawn - value, errors, low, high, level)
     return Interval(value, float(low), float(high), BOOTSTRAP_T)
 
 

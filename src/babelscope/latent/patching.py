@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -147,14 +147,14 @@ def _final(model: Model, hidden: Tensor) -> Tensor:
         return normed(model, hidden)
 
 
-def single_layers(source: Float[Tensor, "L D"]) -> tuple[Float[Tensor, "R L D"], Float[Tensor, "R L"]]:
+def single_layers(source: Float[Tensor, "L D"]) -> tuple[Float[Tensor, "R L D"], Bool[Tensor, "R L"]]:
     """E1's rows: row l − 1 replaces layer l alone."""
     layers = len(source)
     replaced = torch.eye(layers, dtype=torch.bool)[1:]
     return source.expand(layers - 1, -1, -1), replaced
 
 
-def layers_from(source: Float[Tensor, "L D"]) -> tuple[Float[Tensor, "R L D"], Float[Tensor, "R L"]]:
+def layers_from(source: Float[Tensor, "L D"]) -> tuple[Float[Tensor, "R L D"], Bool[Tensor, "R L"]]:
     """E2's rows: row l replaces every layer from l on; l = 0 … L−1."""
     layers = len(source)
     replaced = torch.ones(layers, layers, dtype=torch.bool).triu()[:-1]

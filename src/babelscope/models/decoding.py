@@ -313,13 +313,13 @@ def padding_error(model: Model) -> float:
     longer = torch.cat([mask, torch.ones_like(after)], 1)
     fed = after if cache is not None else torch.cat([ids, after], 1)
     second, _ = next_logits(model, fed, longer, cache, True)
-    worst = 0.0
+    errors: list[float] = []
     for place, row in enumerate(rows):
         for found, tokens in ((first[place], row), (second[place], [*row, int(after[place])])):
             alone, ones = left_padded([tokens], model.device)
             expected = next_logits(model, alone, ones, None, False)[0][0]
-            worst = max(worst, float((found - expected).abs().max() / expected.abs().max().clamp_min(1e-6)))
-    return worst if worst == worst else float("inf")
+            errors.append(float((found - expected).abs().max() / expected.abs().max().clamp_min(1e-6)))
+    return max(errors) if all(error == error for error in errors) else float("inf")
 
 
 def stop_ids(model: Model) -> tuple[int, ...]:

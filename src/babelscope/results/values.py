@@ -52,7 +52,7 @@ class Packer:
             return [self.pack(item) for item in value]
         if isinstance(value, tuple):
             return {"tuple": [self.pack(item) for item in value]}
-        if isinstance(value, Mapping):
+        if isinstance(value, Mapping) and not type(value).__module__.startswith("xarray."):
             return {"map": [[self.pack(key), self.pack(item)] for key, item in value.items()]}
         if isinstance(value, np.ndarray):
             return {"array": self._array(value)}
