@@ -65,7 +65,7 @@ class LanguageSteps:
             cost=lambda own: costs.patched(
                 self.sizes,
                 screen_of(own, settings.seed),
-                [self.sizes.span(role) for role in (None, *self._roles)],
+                costs.role_sweeps(self.sizes, (None, *self._roles)),
                 "--n",
                 costs.views(screen_of(own, settings.seed)),
             ),
@@ -76,7 +76,7 @@ class LanguageSteps:
             searched,
             self._paths,
             inputs=texts,
-            cost=lambda _: costs.patched(self.sizes, None, [1.0], "--n"),
+            cost=lambda _: costs.to_logits(self.sizes, self.sizes.heads, model.layers, "--n"),
         )
         # down the circuit, from the logits to what reads the names; each question of it is kept on its own
         self.search = Step[ScreenedSearch, Search](
@@ -117,7 +117,12 @@ class LanguageSteps:
             inputs=texts,
             cost=lambda own: (
                 costs.patched(
-                    self.sizes, screen_of(own, settings.seed), [1.0, 1.0] * len(self.task.decomposing[2]), "--n"
+                    self.sizes,
+                    screen_of(own, settings.seed),
+                    [costs.path_sweep(self.sizes, "END")] * len(self.task.decomposing[2]),
+                    "--n",
+                    mlps=False,
+                    together=costs.RECEIVERS,
                 )
                 if self.task.decomposing
                 else Cost()

@@ -17,20 +17,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
 from babelscope.circuits.core import logit_diff
 from babelscope.circuits.core.batching import Rows, batches
-from babelscope.circuits.core.cache import Recorded, run
+from babelscope.circuits.core.cache import Recorded, run, take
 from babelscope.circuits.core.effects import Effects, Screening
 from babelscope.circuits.core.nodes import FINAL, Head, Receiver, Sender
-from babelscope.circuits.patching.path_passes import site_of
+from babelscope.circuits.patching.path_passes import passed_over, replaced, site_of
 from babelscope.models.batches import token_budget
 from babelscope.models.hooks import Change, Site, capture, edit, resume, tracked
 from babelscope.models.scales import writes_of
@@ -196,16 +197,33 @@ def path_estimates(
     views = _views(model, screen)
     total = np.zeros((len(views), model.layers, model.heads))
     into = sorted({site_of(receiver) for receiver in receivers if receiver != FINAL})
+    lowest = min((site.layer for site in into), default=model.layers)
     with torch.no_grad():
         for rows in batches(pairs, token_budget(model.device), model.device):
             clean, corrupted = (run(model, ids, mlps=False) for ids in (rows.clean, rows.corrupted))
-            mask = _mask(rows, at, clean, corrupted)
-            gradients = [_gradients(model, rows, clean, corrupted, *view, into) for view in views]
-            for place, found in enumerate(_through_frozen(model, rows, clean, receivers, mask, gradients, mlps)):
+            positions, once = _once(rows.span(at, clean.ids, corrupted.ids))
+            change = {z: take(corrupted.z[z], positions) - take(clean.z[z], positions) for z in clean.z}
+            made: dict[tuple[float, int], dict[Site, Tensor]] = {}
+            for point, dropped in views:
+                # no gradient at a receiver comes through layers before the first of them
+                own = point, dropped if dropped >= lowest else -1
+                if own not in made:
+                    found = _gradients(model, rows, clean, corrupted, *own, into)
+                    made[own] = {site: take(value, positions) for site, value in found.items()}
+                made[point, dropped] = made[own]
+            gradients = [made[view] for view in views]
+            for place, found in enumerate(_through_frozen(model, clean, receivers, positions, once, gradients, mlps)):
                 for layer, gradient in found.items():
-                    told = ((corrupted.z[layer] - clean.z[layer]) * gradient).sum((-1,)) * mask[..., None]
+                    told = (change[layer] * gradient).sum((-1,)) * once[..., None]
                     total[place, layer] += told.double().sum((0, 1)).cpu().numpy()
     return total / len(pairs)
+
+
+def _once(positions: Int[Tensor, "N P"]) -> tuple[Int[Tensor, "N P"], Float[Tensor, "N P"]]:
+    """Positions, and 0 in place of 1 where one is said again to fill up a row."""
+    again = torch.zeros_like(positions, dtype=torch.bool)
+    again[:, 1:] = positions[:, 1:] == positions[:, :-1]
+    return positions, (~again).float()
 
 
 def _views(model: Model, screen: Screen) -> list[tuple[float, int]]:
@@ -255,31 +273,38 @@ def _held(value: Tensor) -> Tensor:
 
 def _through_frozen(
     model: Model,
-    rows: Rows,
     clean: Recorded,
     receivers: Sequence[Receiver],
-    mask: Float[Tensor, "N T"],
+    positions: Int[Tensor, "N P"],
+    once: Float[Tensor, "N P"],
     gradients: Sequence[dict[Site, Tensor]],
     mlps: Between,
-) -> list[dict[int, Float[Tensor, "N T H E"]]]:
-    """Gradients at every head's output, by layer, of what receivers read, with all attention held, for each view."""
-    leaves: dict[int, Tensor] = {}
+) -> list[dict[int, Float[Tensor, "N P H E"]]]:
+    """Gradients at every head's output, by layer, of what receivers read, with all attention held, for each view.
 
-    def leaf(layer: int) -> Change:
-        def change(value: Tensor) -> Tensor:
-            leaves[layer] = value.detach().requires_grad_()
-            return leaves[layer]
-
-        return change
-
-    changes = {Site("z", layer): leaf(layer) for layer in model.attention_layers}
-    changes |= {Site("state_write", layer): _held for layer in model.mixer_layers}
-    if mlps == "frozen":
-        changes |= {Site("mlp_write", layer): _held for layer in model.neuron_layers}
+    Nothing moves between positions then, so only those that are asked for are run, as tokens of their own.
+    """
     sites = sorted({site_of(receiver) for receiver in receivers})
-    with torch.enable_grad(), edit(model, changes), capture(model, sites, gradients=True) as seen:
-        model.trunk(rows.clean)
-        at = mask.to(clean.final.dtype)
+    last = sites[-1].layer if sites else -1
+    leaves = {layer: take(z, positions).detach().requires_grad_() for layer, z in clean.z.items() if layer <= last}
+    changes: dict[Site, Change] = {Site("z", layer): partial(_put, leaf) for layer, leaf in leaves.items()}
+    changes |= {
+        Site("state_write", layer): partial(_put, take(state, positions))
+        for layer, state in clean.state.items()
+        if layer <= last
+    }
+    if mlps == "frozen":
+        changes |= {Site("mlp_write", layer): _held for layer in model.neuron_layers if layer <= last}
+    start = take(clean.residual[0], positions)
+    with (
+        torch.enable_grad(),
+        replaced(passed_over(model, range(last + 1, model.layers))),
+        resume(model, 0, start),
+        edit(model, changes),
+        capture(model, sites, gradients=True) as seen,
+    ):
+        model.trunk(take(clean.ids, positions))
+        at = once.to(clean.final.dtype)
         found: list[dict[int, Tensor]] = []
         for view in gradients:
             told = clean.final.new_zeros(())
@@ -297,3 +322,7 @@ def _through_frozen(
                 }
             )
     return found
+
+
+def _put(value: Tensor, _: Tensor) -> Tensor:
+    return value
