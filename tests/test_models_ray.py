@@ -271,7 +271,7 @@ def test_studies_are_shared_out_while_workers_are_there(monkeypatch):
         with on_ray(one, RayWorkers(2)):
             pass
     one.origin = "origin"  # pyright: ignore[reportAttributeAccessIssue]
-    for asked, count, cpus in ((RayWorkers(2, cpus=1.3), 2, 3), (RayWorkers(cpus=2.0, address="a"), 2, 2)):
+    for asked, count, cpus in ((RayWorkers(2, cpus=2.5), 2, 5), (RayWorkers(cpus=2.0, address="a"), 2, 2)):
         with on_ray(one, asked) as found:
             assert found == count
             assert isinstance(one.workers, _Crew)
