@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from babelscope.errors import InputError, UnsupportedModel
-from babelscope.models import Model, decoding, encoders, gate, mixture_checks, ray_cluster, structure
+from babelscope.models import Model, decoding, encoders, gate, head_checks, mixture_checks, ray_cluster, structure
 from babelscope.models.decoding import Decoding, stop_ids
 from babelscope.models.hashing import content_sign
 from babelscope.models.head_checks import head_shapes
@@ -180,3 +180,24 @@ def test_no_graph_is_kept_while_a_text_is_written():
 
 def test_blocks_that_return_tuples_are_known_by_the_first():
     assert [model(family).block_returns_tuple for family in ("llama", "bloom")] == [False, True]
+
+
+def test_what_is_no_number_is_not_passed_over():
+    """In a head that a query should not move, and in what the last of several mixtures writes."""
+    one = Model(tiny_model("llama"), tiny_tokenizer())
+    passes: list[int] = []
+
+    def spoil(_: object, args: tuple[Tensor, ...]) -> tuple[Tensor]:
+        passes.append(1)
+        heads = args[0].clone()
+        if len(passes) == 2:  # the first is as it is, in the second the query of the first head is changed
+            heads[..., 8:16] = torch.nan
+        return (heads,)
+
+    one.part("self_attn.o_proj", 2).register_forward_pre_hook(spoil)
+    with torch.inference_mode():
+        assert head_checks.query_key_layout(one, IDS) == float("inf")
+    experts = mixed()
+    last = experts.mixtures[2]
+    with torch.inference_mode(), output(last.mlp, lambda value: value * torch.nan):
+        assert not mixture_checks.nothing_else(experts, IDS) <= 0.05

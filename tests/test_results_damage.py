@@ -112,14 +112,16 @@ def test_whatever_a_store_of_arrays_raises_is_damage(tmp_path, monkeypatch, erro
 
 
 def test_what_a_variable_says_of_itself_is_kept_and_how_it_was_stored_is_not(tmp_path):
-    held = xr.Dataset({"u": ("x", np.arange(4.0))}, attrs={"n": np.int64(3)})
-    held["u"].attrs["unit"] = np.float32(0.5)
+    held = xr.Dataset({"u": ("x", np.arange(4.0)), "single": 0.75}, attrs={"n": np.int64(3)})
+    held["u"].attrs.update(unit=np.float32(0.5), missing=np.nan)
     held["u"].encoding["chunks"] = (1,)
-    held["u"].encoding["dtype"] = "int8"
+    for name in held:
+        held[name].encoding["dtype"] = "int8"
     write_arrays(tmp_path, held)
     arrays.consolidate(tmp_path)
     back = read_arrays(tmp_path)
-    assert (back["u"].attrs, back.attrs, back["u"].dtype) == ({"unit": 0.5}, {"n": 3}, np.float64)
+    assert (back["u"].attrs, back.attrs, back["u"].dtype) == ({"unit": 0.5, "missing": None}, {"n": 3}, np.float64)
+    assert float(back["single"]) == 0.75
     assert back["u"].encoding["chunks"] == (4,)
     assert held["u"].encoding["chunks"] == (1,)
 
