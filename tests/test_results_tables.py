@@ -261,6 +261,9 @@ def test_facts_are_those_that_a_run_has():
         ("Model", "m"), ("Layers", "3"), ("Sentences", "7"), ("Threshold of z", "2"), ("Languages", "en"),
         ("Corpus", "memory"), ("Read", "1\u202f234 of 5\u202f000 tokens under deactivation"), ("Where", "here"),
     ]  # fmt: skip
+    for method in ("lape", "zeta"):
+        assert "Threshold of z" not in dict(display.facts(shown(summary={"threshold": 2.0, "method": method})))
+    assert dict(display.facts(shown(summary={"threshold": 2.0})))["Threshold of z"] == "2"
     unknown = dict(display.facts(shown(summary={"sklr": 2.0, "excess_sklr": 1.0})))
     assert unknown["Excess"] == "1 of SKLR above permuted labels, at unknown n"
     assert display._interval([1.0, 2.0]) == " (1 to 2)"
