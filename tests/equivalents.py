@@ -55,6 +55,10 @@ ONES: tuple[tuple[str, str, str, str], ...] = (
      'room = [there.get(name, 0.0) / need for name, need in (("CPU", asked.cpus), ("GPU", asked.gpus)) if need > 0]',
      'room = [there.get(name, 0.0) // need for name, need in (("CPU", asked.cpus), ("GPU", asked.gpus)) if need > 0]',
      "rounded down afterwards"),
+    ("models/decoding.py",
+     "if parts and len(parts[-1]) < batch and (padded or len(rows[parts[-1][0][0]]) == length):",
+     "if parts and len(parts[-1]) != batch and (padded or len(rows[parts[-1][0][0]]) == length):",
+     "a part grows by one job at a time, and a batch holds one at least"),
     ("models/decoding.py", 'full: Reason = "length" if room == self.settings.tokens else "context"',
      'full: Reason = "length" if room >= self.settings.tokens else "context"', "room is the smaller of the two"),
     ("models/model.py", "if self._hashed is None or self._hashed[0] != sign:",
@@ -74,6 +78,7 @@ ONES: tuple[tuple[str, str, str, str], ...] = (
      "one axis"),
     ("regions/blocks.py", "parts[-1] = parts[-1] if last == stop and len(parts) == 1 else parts[-1].copy()",
      "parts[-1] = parts[-1] if last > stop and len(parts) == 1 else parts[-1].copy()", "a copy more: memory alone"),
+    ("results/hidden.py", "lock.release(force=True)", "lock.release(force=False)", "a lock that is taken once"),
     ("results/schemas/sweep.py", "return {code: size for code, size in sizes.items() if size == size}",
      "return {code: size for code, size in sizes.items() if size <= size}", "false of NaN alone, either way"),
 )  # fmt: skip

@@ -35,7 +35,7 @@ def test_the_cache_of_an_accelerator_is_emptied_before_halves(monkeypatch):
         if len(batch.rows) > 1:
             raise torch.OutOfMemoryError("full")
 
-    for kind, count in (("cuda", 1), ("cpu", 0)):
+    for kind, count in (("cuda", 1), ("cpu", 0), ("mps", 0)):
         emptied.clear()
         assert list(batches.halving([[1]] * 2, (0, 1), work, torch.device(kind))) == [1, 1]
         assert len(emptied) == count
@@ -47,7 +47,7 @@ def test_the_cache_of_an_accelerator_is_emptied_before_halves(monkeypatch):
         return part
 
     monkeypatch.setattr(writer, "_write", write)
-    for kind, count in (("cuda", 1), ("cpu", 0)):
+    for kind, count in (("cuda", 1), ("cpu", 0), ("mps", 0)):
         emptied.clear()
         writer.model = SimpleNamespace(device=torch.device(kind))  # pyright: ignore[reportAttributeAccessIssue]
         assert writer.write([(0, 0), (1, 0)], lambda _: None) == [(0, 0), (1, 0)]
