@@ -79,6 +79,10 @@ ONES: tuple[tuple[str, str, str, str], ...] = (
     ("regions/blocks.py", "parts[-1] = parts[-1] if last == stop and len(parts) == 1 else parts[-1].copy()",
      "parts[-1] = parts[-1] if last > stop and len(parts) == 1 else parts[-1].copy()", "a copy more: memory alone"),
     ("results/hidden.py", "lock.release(force=True)", "lock.release(force=False)", "a lock that is taken once"),
+    ("results/text_tables.py",
+     "said = [with_ends(text, *pair) for text, pair in zip(said, zip(low, high, strict=True), strict=True)]",
+     "said = [with_ends(text, *pair) for text, pair in zip(said, zip(low, high, strict=False), strict=True)]",
+     "columns of one table are equally long"),
     ("results/schemas/sweep.py", "return {code: size for code, size in sizes.items() if size == size}",
      "return {code: size for code, size in sizes.items() if size <= size}", "false of NaN alone, either way"),
 )  # fmt: skip
