@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from babelscope.circuits.core.nodes import EMBEDDING, MLP, Head, Receiver, heads_of, mixers_of, mlps_of
+from babelscope.circuits.patching import screen as screens
 from babelscope.circuits.patching.methods import activation_patching, path_patching
+from babelscope.circuits.patching.screen import Screen, Slopes, activation_estimates, path_estimates
 from babelscope.models import Model
 from tests.random_pairs import random_pair, random_pairs
 from tests.tiny_models import tiny_model, tiny_tokenizer
@@ -68,3 +70,23 @@ def test_an_mlp_is_patched_with_the_heads_of_its_layer():
     nodes = [*heads_of(model), *mlps_of(model)]
     assert passes(model, lambda: activation_patching(model, pairs, nodes)) == 2 + model.layers
     assert passes(model, lambda: activation_patching(model, pairs, [Head(1, 0), MLP(0)])) == 2 + 2
+
+
+@pytest.mark.parametrize("family", ["bloom", "deepseek_v3"])
+def test_a_screen_of_paths_takes_the_gradients_that_a_screen_of_outputs_kept(family, monkeypatch):
+    model, pairs, screen = tiny(family), random_pairs(), Screen()
+    asked = [("q", "END"), ("mlp", "B"), ("v", None), ("k", "nowhere")]
+    slopes = Slopes(asked)
+    plain = activation_estimates(model, pairs, [None], screen)[None]
+    assert np.allclose(activation_estimates(model, pairs, [None], screen, slopes)[None], plain, atol=1e-6)
+    expected = [
+        path_estimates(model, pairs, [Receiver(kind, 2, 0)], at, "recomputed", screen) for kind, at in asked[:3]
+    ]
+    monkeypatch.setattr(screens, "_gradients", None)
+    for (kind, at), told in zip(asked, expected):
+        found = path_estimates(model, pairs, [Receiver(kind, 2, 0)], at, "recomputed", screen, slopes)
+        assert np.abs(told).max() > 0
+        assert np.allclose(found, told, atol=1e-6)
+    slopes.clear()
+    with pytest.raises(TypeError):  # nothing is kept any more, so gradients are asked for
+        path_estimates(model, pairs, [Receiver("q", 2, 0)], "END", "recomputed", screen, slopes)

@@ -160,8 +160,7 @@ def patched(
     ]
     share = min(1.0, screen.pairs / count)
     costs.append(sizes.whole(gradients, share, GRADIENT))
-    if gradients:
-        costs.append(sizes.whole(2.0, share))
+    costs.append(sizes.whole(2.0, share))
     return total(costs, cheaper)
 
 
@@ -185,6 +184,16 @@ def views(screen: Screen | None) -> int:
     return 0 if screen is None else len(POINTS) + screen.drops
 
 
+def path_views(screen: Screen | None, apart: bool) -> float:
+    """Of a screen of paths: none that the main prompts' screen of outputs has taken already (`apart`: other prompts).
+
+    A layer that is dropped before the first of the receivers changes nothing.
+    """
+    if screen is None or not apart:
+        return 0.0
+    return len(POINTS) + screen.drops * RECEIVERS / (RECEIVERS + 1)
+
+
 def swept(sizes: Sizes, senders: int, spans: Sequence[float], cheaper: str) -> Cost:
     """Sweeps over so many experts, one at each span of positions."""
     return total([sizes.sweep(senders, 0, [Leg(span)]) for span in spans], cheaper)
@@ -203,7 +212,11 @@ def searched(sizes: Sizes, screen: Screen | None, steps: Sequence[Step], null: b
                 costs.append(to_logits(sizes, strong, 0))
         else:
             legs = path_sweep(sizes, step.at)
-            costs.append(patched(sizes, screen, [legs], "", views(screen), step.mlps, together=RECEIVERS))
+            costs.append(
+                patched(
+                    sizes, screen, [legs], "", path_views(screen, step.corruption != ""), step.mlps, together=RECEIVERS
+                )
+            )
             if null:
                 costs.append(sizes.sweep(strong, 0, legs, together=RECEIVERS))
     return total(costs, "--no-null, --n")
