@@ -123,12 +123,31 @@ def test_results_come_in_order_whoever_ends_first(count, last):
     assert ray.killed == list(range(count))
 
 
-def test_workers_run_ahead_by_four_units_each_and_no_further():
-    made, ray = crew(plain, 2, last=True)
+class Slow(FakeRay):
+    """The first unit ends when nothing else is under way."""
+
+    def wait(self, references: list[Any], num_returns: int) -> tuple[list[Any], list[Any]]:
+        first = [one for one in references if one[2] == "work" and self.calls[one[0]][2][3] == 0]
+        others = [one for one in references if one not in first]
+        return super().wait(others or first, num_returns)
+
+
+@pytest.mark.parametrize(("count", "most"), [(2, 7), (3, 11)])
+def test_workers_run_ahead_by_four_units_each_and_no_further(count, most):
+    ray = Slow(plain)
+    made = _Crew(ray, "origin", {"weights": "w", "device": "cpu"}, RayWorkers(count))  # pyright: ignore[reportArgumentType]
     found = made.results("p", "s", list(range(100)), lambda _: None)  # pyright: ignore[reportArgumentType]
+    before: list[int] = []
+    own = ray.get
+
+    def get(reference: Any) -> Any:
+        if reference[2] == "work" and ray.calls[reference[0]][2][3] == 0:
+            before.extend(given[3] for _, method, given in ray.calls if method == "work")
+        return own(reference)
+
+    ray.get = get
     assert next(found) == 0
-    handed = [given[3] for _, method, given in ray.calls if method == "work"]
-    assert max(handed) <= 1 + 4 * 2 - 1
+    assert sorted(before) == list(range(most + 1))
     assert ray_workers.AHEAD == 4
 
 
@@ -252,7 +271,7 @@ def test_studies_are_shared_out_while_workers_are_there(monkeypatch):
         with on_ray(one, RayWorkers(2)):
             pass
     one.origin = "origin"  # pyright: ignore[reportAttributeAccessIssue]
-    for asked, count, cpus in ((RayWorkers(2, cpus=1.3), 2, 3), (RayWorkers(cpus=2.0, address="a"), 2, 2)):
+    for asked, count, cpus in ((RayWorkers(2, cpus=2.5), 2, 5), (RayWorkers(cpus=2.0, address="a"), 2, 2)):
         with on_ray(one, asked) as found:
             assert found == count
             assert isinstance(one.workers, _Crew)

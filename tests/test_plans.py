@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
 from babelscope import load_corpus, load_model, plan
 from babelscope.evolution import read_plan
 from babelscope.evolution.sweep_plan import plan_sweep
-from babelscope.studies.circuit_costs import Sizes
+from babelscope.studies import circuit_costs
+from babelscope.studies.circuit_costs import Leg, Sizes
 from babelscope.studies.latent_settings import LatentSettings
 from babelscope.studies.plan import Probe, Rate, rate_of
 from babelscope.studies.regions import RegionsSettings
@@ -75,6 +77,28 @@ def test_a_rehearsal_is_carried_on_in_a_straight_line(model):
 def test_prompts_of_each_length_are_batches_of_their_own(model):
     pairs = list(build("ioi", model.tokenizer, "en", n=16))
     assert Sizes(model, pairs, 16).batches == len({len(pair.clean) for pair in pairs})
+
+
+def test_a_sweep_is_counted_by_its_legs(model):
+    pairs = list(build("ioi", model.tokenizer, "en", n=16))
+    sizes = Sizes(model, pairs, 16)
+    there, on = sizes.sweep(10, 2, [Leg(1.0, 0.25), Leg(3.0, 0.5)], pairs[:4]).parts
+    assert there.tokens == 4 * 12 * 1 * 0.25
+    assert on.tokens == 4 * 12 * 3 * 0.5
+    batches = sizes.batches_of(pairs[:4])
+    assert sizes.sweep(100, 0, [Leg(1.0, 0.5)], pairs[:4]).parts[0].passes == int(batches * model.layers * 0.5)
+    assert sizes.sweep(100, 0, [Leg(1.0, 0.5)], pairs[:4], together=1).parts[0].passes == int(batches * 0.5)
+
+
+def test_the_way_between_senders_and_receivers_anywhere():
+    generator = np.random.default_rng(0)
+    receivers = np.sort(generator.random((200_000, circuit_costs.RECEIVERS)), axis=1)
+    sender = generator.random(200_000)
+    reached = receivers > sender[:, None]
+    there = np.clip(receivers[:, -1] - sender, 0, None)
+    first = np.where(reached.any(1), np.take_along_axis(receivers, reached.argmax(1)[:, None], 1)[:, 0], 1)
+    assert there.mean() == pytest.approx(circuit_costs.BETWEEN, abs=0.003)
+    assert (1 - first).mean() == pytest.approx(circuit_costs.BETWEEN, abs=0.003)
 
 
 def test_text_under_deactivation_is_timed_as_it_is_read_and_in_rounds_less_of_it(model):

@@ -35,9 +35,10 @@ def damaged(place: Path, **manifest: object) -> Path:
 
 @pytest.fixture
 def memory():
-    MemoryFileSystem.store.clear()
-    yield MemoryFileSystem()
-    MemoryFileSystem.store.clear()
+    system = MemoryFileSystem()
+    yield system
+    system.store.clear()
+    system.pseudo_dirs[:] = [""]
 
 
 # -- writers --------------------------------------------------------------------------------------------------------

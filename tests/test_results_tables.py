@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import importlib
 import json
 import math
-import pkgutil
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from types import SimpleNamespace
@@ -18,82 +16,13 @@ import pandas as pd
 import pytest
 
 from babelscope.errors import RunError
-from babelscope.results import compare_runs, display, manifest, schemas
+from babelscope.results import compare_runs, display, manifest
 from babelscope.results.csv_cells import inert, original, read_csv, write_csv
 from babelscope.results.rows import Part, Row, _value, has_column, read_rows, rows_frame
 from babelscope.results.schemas.evaluation import Answered, answered
-from babelscope.results.schemas.steering import Judged
 from babelscope.results.schemas.sweep import points
 from babelscope.results.tables import read_table, table_file, table_names, write_table
 from babelscope.results.text_tables import cells, interval_columns, latex, markdown, numeric_columns, with_ends
-
-POSITIONAL = {
-    "circuits.ExpertEffect", "circuits.RoleScores", "evaluation.Accuracy", "evaluation.Answered", "latent.Control",
-    "latent.Curve", "latent.Entropy", "latent.Patch", "latent.ResidualAlignment", "latent.RouterAlignment",
-    "latent.TunedScore", "steering.Ceiling", "steering.Continued", "steering.Judged", "steering.Kept",
-    "steering.Rates", "sweep.PointRow", "sweep.SweepPoint",
-}  # fmt: skip
-STATED = {
-    "circuit_edges.Agreed.what": "heads", "regions.Agreement.no_interval": "a fact of one recording",
-    "regions.Dose.draw": -1, "regions.Perplexity.draw": -1, "routing.RoutingSimilarity.centred": False,
-    "steering.Answer.draw": -1, "steering.Front.front": False, "steering.Judged.all_target": False,
-    "steering.Judged.all_source": False, "steering.Judged.all_other": False, "steering.Judged.unknown": False,
-    "steering.Judged.tokens": 0, "steering.Judged.repeat": 0, "steering.Kept.n": 0, "steering.Steered.draw": -1,
-    "steering.SteeringControl.draw": -1, "sweep.Flow.layer": -1, "sweep.Flow.left": 0, "sweep.PointRow.status": "done",
-}  # fmt: skip
-"""what a column holds where a row says nothing of it, beside NaN and an empty text"""
-
-
-def classes() -> dict[str, type]:
-    found: dict[str, type] = {}
-    for one in pkgutil.iter_modules(schemas.__path__):
-        module = importlib.import_module(f"{schemas.__name__}.{one.name}")
-        for name, kind in vars(module).items():
-            if isinstance(kind, type) and kind.__module__ == module.__name__:
-                found[f"{one.name}.{name}"] = kind
-    return found
-
-
-def test_rows_are_frozen_and_made_by_the_names_of_their_columns():
-    positional: set[str] = set()
-    for name, kind in classes().items():
-        parameters = vars(kind).get("__dataclass_params__")
-        assert parameters is not None, name
-        assert parameters.frozen, name
-        own = [one for one in dataclasses.fields(kind) if one.name in kind.__annotations__]
-        if not own or not own[-1].kw_only:
-            positional.add(name)
-    assert positional == POSITIONAL
-
-
-def test_what_a_column_holds_that_a_row_says_nothing_of():
-    stated: dict[str, object] = {}
-    for name, kind in classes().items():
-        for one in dataclasses.fields(kind):
-            default = one.default
-            if one.name not in kind.__annotations__ or default is dataclasses.MISSING or isinstance(default, Part):
-                continue
-            if default != "" and not (isinstance(default, float) and math.isnan(default)):
-                stated[f"{name}.{one.name}"] = default
-    assert stated == STATED
-
-
-@pytest.mark.parametrize(
-    ("tokens", "repeat", "loops"),
-    [
-        (0, 0, False),
-        (0, 5, False),
-        (1, 0, False),
-        (1, 1, True),
-        (4, 2, True),
-        (4, 1, False),
-        (5, 2, False),
-        (5, 3, True),
-    ],
-)
-def test_an_answer_loops_where_half_of_it_stands_twice(tokens, repeat, loops):
-    assert Judged(tokens=tokens, repeat=repeat).loops is loops
-
 
 # -- rows -----------------------------------------------------------------------------------------------------------
 
@@ -332,6 +261,9 @@ def test_facts_are_those_that_a_run_has():
         ("Model", "m"), ("Layers", "3"), ("Sentences", "7"), ("Threshold of z", "2"), ("Languages", "en"),
         ("Corpus", "memory"), ("Read", "1\u202f234 of 5\u202f000 tokens under deactivation"), ("Where", "here"),
     ]  # fmt: skip
+    for method in ("lape", "zeta"):
+        assert "Threshold of z" not in dict(display.facts(shown(summary={"threshold": 2.0, "method": method})))
+    assert dict(display.facts(shown(summary={"threshold": 2.0})))["Threshold of z"] == "2"
     unknown = dict(display.facts(shown(summary={"sklr": 2.0, "excess_sklr": 1.0})))
     assert unknown["Excess"] == "1 of SKLR above permuted labels, at unknown n"
     assert display._interval([1.0, 2.0]) == " (1 to 2)"
@@ -346,6 +278,8 @@ def test_the_points_of_a_sweep_are_shown_with_what_is_known_of_them():
     assert "other" not in page.split("2 points")[1]
     assert page.count(">–<") == 2
     assert "2 points" not in display.run_html(shown({"points": frame}))
+    for kind in ("regions", "zz"):
+        assert "2 points" not in display.run_html(shown({"points": frame}, kind=kind))
     assert "points<" not in display.run_html(shown({}, kind=fresh("sweep")))
 
 

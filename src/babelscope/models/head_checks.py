@@ -166,7 +166,7 @@ def query_key_layout(model: Model, ids: Tensor) -> float:
             mine = torch.zeros_like(moved, dtype=torch.bool)
             mine[head * members : (head + 1) * members] = True
             worst = max(worst, float(moved[~mine].max()) if (~mine).any() else 0.0)
-            if not bool((moved[mine] > 1e-5).all()):
+            if not bool((moved[mine] > 1e-5).all() and moved.isfinite().all()):
                 return float("inf")
     return worst
 

@@ -91,7 +91,7 @@ def nothing_else(model: Model, ids: Int[Tensor, "B T"]) -> float:
             model.trunk(ids)
         rest = bare[write].flatten(0, -2)
         errors.append(float((rest - rest[:1]).abs().max() / whole[write].abs().max().clamp_min(1e-6)))
-    return max(errors, default=0.0)
+    return float(torch.tensor(errors or [0.0]).max())  # what is no number is larger than any
 
 
 def expert_ablation(model: Model, ids: Int[Tensor, "B T"]) -> float:

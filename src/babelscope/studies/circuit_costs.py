@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from babelscope.circuits.patching.screen import POINTS, Screen
+from babelscope.circuits.patching.screen import POINTS, Screen, spread_over
 from babelscope.models import Model
 from babelscope.models.batches import token_budget
 from babelscope.studies.steps import Cost
@@ -22,8 +22,17 @@ PATCHED, ABLATED, MASKED, GRADIENT, ATTRIBUTED = "patched", "ablated", "masked",
 circuit of edges, a pass and its gradient, all edges attributed by one gradient"""
 KEPT = 0.15
 """of the heads that a screen keeps, about"""
-THROUGH = 1.4
-"""passes with a gradient, for each of a screen of paths: the second goes through frozen attention alone"""
+RECEIVERS = 5
+"""heads that a step of the search finds for the next one to reach, about: of the circuit that Wang et al. (2022) give,
+3 name movers, 4 S-inhibition heads, 7 induction and duplicate-token heads"""
+HALF = 0.5
+"""of the blocks, behind (or before) a place that may be anywhere"""
+BETWEEN = RECEIVERS / (2 * (RECEIVERS + 2))
+"""of the blocks, expected between a sender and the last of so many receivers, all anywhere (none for a sender behind
+them), and likewise from the first receiver that it reaches to the end"""
+TAKEN, WINDOWED, ALONE, RANKED = 0.92, 0.45, 0.73, 0.2
+"""blocks of a pass that are computed, of all: without a set of heads (resumed at the first of them), without a window
+of FFNs, with a ranking's first heads alone, and heads and MLPs likewise; counted at 24 layers of 16 heads"""
 STEPPED, NODES = 0.55, 3.0
 """of an attribution of all edges, a step more of integrated gradients; of a gradient, scores of all nodes"""
 STRONG = 0.1
@@ -40,6 +49,14 @@ SKEWED = 1.2e-7
 """seconds for one drawn value of the reference that reckons with skewness (`circuits.core.skew`)"""
 REFERENCES = 3
 """references that a language needs, about, of 200 000 samples each"""
+
+
+@dataclass(frozen=True)
+class Leg:
+    """Part of a patched pass: positions that are run, and the share of the blocks."""
+
+    span: float
+    share: float = HALF
 
 
 @dataclass(frozen=True)
@@ -61,10 +78,14 @@ class Sizes:
 
     @property
     def batches(self) -> int:
+        """Of all prompts."""
+        return self.batches_of(self.pairs)
+
+    def batches_of(self, pairs: Sequence[PromptPair]) -> int:
         """Prompts run together only where they are equally long, with their answers."""
         lengths = Counter(
             length
-            for pair in self.pairs
+            for pair in pairs
             for length in (
                 [(len(pair.clean), 1)]
                 if len(pair.target) == len(pair.foil) == 1
@@ -79,17 +100,29 @@ class Sizes:
         starts = [_first(pair, role) for pair in self.pairs]
         return max(1.0, sum(len(p.clean) - at for p, at in zip(self.pairs, starts)) / len(self.pairs))
 
-    def sweep(self, senders: float, span: float, pairs: int | None = None) -> Cost:
-        """Each sender patched on all pairs (or some), with half of the blocks recomputed at `span` positions."""
-        count = len(self.pairs) if pairs is None else min(pairs, len(self.pairs))
-        share = count / len(self.pairs)
-        mean = self.tokens / len(self.pairs)
-        batches = max(1, round(self.batches * share))
-        stacked = max(1.0, token_budget(self.model.device) / max(1.0, count / batches * span))
-        groups = max(senders / stacked, min(senders, 2.0 * self.model.layers))
-        plain = Cost(tokens=int(2 * count * mean), passes=2 * batches)
-        changed = Cost(tokens=int(count * senders * span / 2), passes=int(batches * groups / 2), kind=PATCHED)
-        return replace(plain, parts=(changed,))
+    def sweep(
+        self,
+        heads: float,
+        mlps: float,
+        legs: Sequence[Leg],
+        pairs: Sequence[PromptPair] | None = None,
+        together: int = 0,
+    ) -> Cost:
+        """Each head and MLP patched on all pairs (or some), with a share of the blocks recomputed on each leg.
+
+        Those of a layer are stacked, or those of several layers in so many groups at least (`together`).
+        """
+        pairs = self.pairs if pairs is None else pairs
+        count, batches = len(pairs), max(1, self.batches_of(pairs))
+        plain = Cost(tokens=int(2 * count * self.tokens / len(self.pairs)), passes=2 * batches)
+        parts: list[Cost] = []
+        stacked = max(1.0, token_budget(self.model.device) / max(1.0, count / batches * max(leg.span for leg in legs)))
+        groups = (heads + mlps) / stacked
+        groups = max(groups, float(together) or min(heads, float(self.model.layers)))
+        for leg in legs:
+            tokens, passes = count * (heads + mlps) * leg.span * leg.share, batches * groups * leg.share
+            parts.append(Cost(tokens=int(tokens), passes=int(passes), kind=PATCHED))
+        return replace(plain, parts=tuple(parts))
 
     def whole(self, times: float, share: float = 1.0, kind: str = "") -> Cost:
         """Passes over all prompts, or a share of them, in which every length still makes a batch."""
@@ -103,17 +136,47 @@ def _first(pair: PromptPair, role: str | None) -> int:
     return next((at for at, (a, b) in enumerate(zip(pair.clean, pair.corrupted)) if a != b), len(pair.clean) - 1)
 
 
-def patched(sizes: Sizes, screen: Screen | None, spans: Sequence[float], cheaper: str, gradients: float = 0.0) -> Cost:
-    """Sweeps over every head and FFN, or over those that a screen keeps; `gradients`: passes of it with a gradient."""
-    layers, count = sizes.model.layers, len(sizes.pairs)
+def patched(
+    sizes: Sizes,
+    screen: Screen | None,
+    sweeps: Sequence[Sequence[Leg]],
+    cheaper: str,
+    gradients: float = 0.0,
+    mlps: bool = True,
+    together: int = 0,
+) -> Cost:
+    """Sweeps over every head (and FFN), or over those that a screen keeps; `gradients`: passes with a gradient."""
+    beside, count = sizes.model.layers if mlps else 0, len(sizes.pairs)
     if screen is None or sizes.heads < screen.fewest or count <= screen.trial:
-        return swept(sizes, sizes.heads + layers, spans, cheaper)
+        return total([sizes.sweep(sizes.heads, beside, legs, together=together) for legs in sweeps], cheaper)
     kept = KEPT + screen.sample * (1 - KEPT)
-    rounds = (1.0, screen.trial), (kept, count - screen.trial)
-    costs = [sizes.sweep(part * sizes.heads + layers, span, pairs) for span in spans for part, pairs in rounds]
+    first = spread_over(range(count), screen.trial)
+    rounds = (
+        (1.0, [sizes.pairs[place] for place in first]),
+        (kept, [sizes.pairs[place] for place in range(count) if place not in first]),
+    )
+    costs = [
+        sizes.sweep(part * sizes.heads, beside, legs, pairs, together) for legs in sweeps for part, pairs in rounds
+    ]
     share = min(1.0, screen.pairs / count)
     costs.append(sizes.whole(gradients, share, GRADIENT))
+    costs.append(sizes.whole(2.0, share))
     return total(costs, cheaper)
+
+
+def role_sweeps(sizes: Sizes, roles: Sequence[str | None]) -> list[list[Leg]]:
+    """One sweep of outputs at the positions of each role."""
+    return [[Leg(sizes.span(role))] for role in roles]
+
+
+def path_sweep(sizes: Sizes, at: str | None) -> list[Leg]:
+    """Senders' way to the receivers, at their positions, and from these to the answer."""
+    return [Leg(1.0 if at else sizes.span(None), BETWEEN), Leg(sizes.span(at), BETWEEN)]
+
+
+def to_logits(sizes: Sizes, heads: float, mlps: float, cheaper: str = "") -> Cost:
+    """Paths to the logits: one position, senders of all layers together."""
+    return replace(sizes.sweep(heads, mlps, [Leg(1.0)], together=1), cheaper=cheaper)
 
 
 def views(screen: Screen | None) -> int:
@@ -121,26 +184,41 @@ def views(screen: Screen | None) -> int:
     return 0 if screen is None else len(POINTS) + screen.drops
 
 
+def path_views(screen: Screen | None, apart: bool) -> float:
+    """Of a screen of paths: none that the main prompts' screen of outputs has taken already (`apart`: other prompts).
+
+    A layer that is dropped before the first of the receivers changes nothing.
+    """
+    if screen is None or not apart:
+        return 0.0
+    return len(POINTS) + screen.drops * RECEIVERS / (RECEIVERS + 1)
+
+
 def swept(sizes: Sizes, senders: int, spans: Sequence[float], cheaper: str) -> Cost:
-    """Sweeps over so many senders, one at each span of positions."""
-    return total([sizes.sweep(senders, span) for span in spans], cheaper)
+    """Sweeps over so many experts, one at each span of positions."""
+    return total([sizes.sweep(senders, 0, [Leg(span)]) for span in spans], cheaper)
 
 
 def searched(sizes: Sizes, screen: Screen | None, steps: Sequence[Step], null: bool) -> Cost:
     """Paths into what was found, step by step; the first one, to the logits, is known from before."""
     costs: list[Cost] = []
     for step in steps:
+        beside = sizes.model.layers if step.mlps else 0
+        strong = sizes.heads * (1.0 if screen is None else STRONG)
         if step.through == "logits":
             if step.knocked_out:
-                costs.append(sizes.sweep(sizes.heads, 1.0))
+                costs.append(to_logits(sizes, sizes.heads, beside))
+            if null:
+                costs.append(to_logits(sizes, strong, 0))
         else:
-            # senders' way to the receivers, and from these to the answer
-            spans = [1.0 if step.at else sizes.span(None), sizes.span(step.at)]
-            # gradients at the receivers, and from these through frozen attention
-            costs.append(patched(sizes, screen, spans, "", THROUGH * views(screen)))
-        if null:
-            strong = sizes.heads * (1.0 if screen is None else STRONG)
-            costs.append(sizes.sweep(strong, 1.0 if step.through == "logits" else sizes.span(step.at)))
+            legs = path_sweep(sizes, step.at)
+            costs.append(
+                patched(
+                    sizes, screen, [legs], "", path_views(screen, step.corruption != ""), step.mlps, together=RECEIVERS
+                )
+            )
+            if null:
+                costs.append(sizes.sweep(strong, 0, legs, together=RECEIVERS))
     return total(costs, "--no-null, --n")
 
 
@@ -158,13 +236,18 @@ def copying(sizes: Sizes, repeats: Sequence[int], words: int = 64) -> Cost:
     )
 
 
-def ablated(sizes: Sizes, sets: int) -> Cost:
-    """Sets of heads and FFNs, resumed at their first layer; all words are scored for those that are not random."""
+def ablated(sizes: Sizes, sets: int, windows: int) -> Cost:
+    """Sets of heads, and windows of FFNs; all words are scored for those that are not random."""
     share = sizes.everything / max(1, len(sizes.pairs))
-    passes = sizes.whole(0.7 * sets, 1.0, ABLATED)
-    scored = int(0.6 * sets * sizes.everything)
+    passes = sizes.whole(TAKEN * sets + WINDOWED * windows, 1.0, ABLATED)
+    scored = int(0.6 * (sets + windows) * sizes.everything)
     tokens = int(share * passes.tokens)
     return Cost(scored=scored, cheaper="--draws, --windows", parts=(replace(passes, tokens=tokens), sizes.whole(2.0)))
+
+
+def faithful(sizes: Sizes, circuits: int) -> Cost:
+    """Circuits of a ranking's first heads, all other heads taken out."""
+    return total([sizes.whole(ALONE * circuits, kind=ABLATED), sizes.whole(6.0)], "--draws")
 
 
 def edges(sizes: Sizes, languages: int) -> Cost:
@@ -178,8 +261,8 @@ def edges(sizes: Sizes, languages: int) -> Cost:
             sizes.whole(attributed, 0.5, ATTRIBUTED),
             sizes.whole(NODES, 0.5, GRADIENT),
             sizes.whole(masks, 0.5, MASKED),
-            sizes.whole(NODE_MASKS, 0.5, ABLATED),
-            *(sizes.sweep(count, sizes.span(None), len(sizes.pairs) // 2) for count in (SINGLE, INPUTS)),
+            sizes.whole(RANKED * NODE_MASKS, 0.5, ABLATED),
+            *(sizes.sweep(count, 0, [Leg(sizes.span(None))], sizes.pairs[::2]) for count in (SINGLE, INPUTS)),
         ],
         "--no-edges, --n",
     )

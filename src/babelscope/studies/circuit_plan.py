@@ -42,11 +42,12 @@ def plan_circuits(
         languages = side.languages(settings)
         for one in languages.values():
             named += [(step.name, step.cost(step.settings)) for step in one.steps]
-        sets = len(languages) * (ROLES + 1 + settings.draws) + side.model.layers * len(settings.windows)
+        sets = len(languages) * (ROLES + 1 + settings.draws)
+        windows = side.model.layers * len(settings.windows)
         for code, one in languages.items():
-            named.append((f"{code}: ablation", costs.ablated(one.sizes, sets)))
+            named.append((f"{code}: ablation", costs.ablated(one.sizes, sets, windows)))
             circuits = 2 * SIZES + len(languages) * (1 + settings.draws)
-            named.append((f"{code}: faithfulness over heads", one.sizes.whole(circuits, kind=costs.ABLATED)))
+            named.append((f"{code}: faithfulness over heads", costs.faithful(one.sizes, circuits)))
         if settings.edges and side is sides[0]:
             named += [(f"{code}: edges", costs.edges(one.sizes, len(languages))) for code, one in languages.items()]
     named.append(("run written", Cost(seconds=WRITING)))

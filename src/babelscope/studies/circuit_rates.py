@@ -60,8 +60,9 @@ def circuit_rates(
         return max(1, int(behind * len(group) * positions.numel()))
 
     def ablated(size: int) -> int:
-        # two sets against one, so that the run itself is not counted
-        ablated_differences(model, alike[:size], [heads_of(model)] * 3, Ablation.RESAMPLE)
+        # all heads but one of each layer, another one each time: nothing that the three sets share, no layer that rests
+        but = [[node for node in heads_of(model) if node.head != left] for left in range(min(3, model.heads))]
+        ablated_differences(model, alike[:size], but, Ablation.RESAMPLE)
         return 5 * rows[size].clean.numel()
 
     def gradient(size: int) -> int:

@@ -15,7 +15,7 @@ from babelscope.circuits.heads.lens import Lens, logit_lens
 from babelscope.circuits.heads.roles import Roles, role_scores
 from babelscope.circuits.patching.counterfactual import same_answer
 from babelscope.circuits.patching.methods import activation_patching, path_patching
-from babelscope.circuits.patching.screen import Screen, activation_estimates, screened, spread_over
+from babelscope.circuits.patching.screen import Screen, Slopes, activation_estimates, screened, spread_over
 from babelscope.circuits.patching.search import Search, SearchSettings, find_circuit
 from babelscope.models import Model
 from babelscope.results.manifest import run_key
@@ -45,6 +45,9 @@ class LanguageSteps:
     def __init__(self, model: Model, settings: CircuitsSettings, code: str, prompts: Prompts) -> None:
         self.model, self.settings, self.code, self.prompts = model, settings, code, prompts
         self.task = task_named(settings.task)
+        self.slopes = Slopes(  # of steps on the main prompts; others find nothing that was kept
+            (step.through, step.at) for step in self.task.steps if step.through != "logits"
+        )
         texts = {"prompts": prompts_key(prompts)}
         searched = settings.part(Searched)
 
@@ -65,7 +68,7 @@ class LanguageSteps:
             cost=lambda own: costs.patched(
                 self.sizes,
                 screen_of(own, settings.seed),
-                [self.sizes.span(role) for role in (None, *self._roles)],
+                costs.role_sweeps(self.sizes, (None, *self._roles)),
                 "--n",
                 costs.views(screen_of(own, settings.seed)),
             ),
@@ -76,7 +79,7 @@ class LanguageSteps:
             searched,
             self._paths,
             inputs=texts,
-            cost=lambda _: costs.patched(self.sizes, None, [1.0], "--n"),
+            cost=lambda _: costs.to_logits(self.sizes, self.sizes.heads, model.layers, "--n"),
         )
         # down the circuit, from the logits to what reads the names; each question of it is kept on its own
         self.search = Step[ScreenedSearch, Search](
@@ -117,7 +120,12 @@ class LanguageSteps:
             inputs=texts,
             cost=lambda own: (
                 costs.patched(
-                    self.sizes, screen_of(own, settings.seed), [1.0, 1.0] * len(self.task.decomposing[2]), "--n"
+                    self.sizes,
+                    screen_of(own, settings.seed),
+                    [costs.path_sweep(self.sizes, "END")] * len(self.task.decomposing[2]),
+                    "--n",
+                    mlps=False,
+                    together=costs.RECEIVERS,
                 )
                 if self.task.decomposing
                 else Cost()
@@ -179,7 +187,8 @@ class LanguageSteps:
         estimates: dict[str | None, Array] = {}
         with given.progress(f"{self.code}: activation patching", 0, "patches") as step:
             if screen is not None and not exact:  # one backward pass serves all roles
-                estimates = activation_estimates(model, spread_over(pairs, screen.pairs), roles, screen)
+                some = spread_over(pairs, screen.pairs)
+                estimates = activation_estimates(model, some, roles, screen, self.slopes)
 
             def patched(role: str | None) -> Effects:
                 def sweep(some: Sequence[PromptPair], senders: Sequence[Sender]) -> Effects:
@@ -231,7 +240,9 @@ class LanguageSteps:
                 told[name] = count
 
             pool = pool_of(self.model, settings, self.code) if own.null else ()
-            return find_circuit(self.model, self.prompts.patched, steps, asked, once, tell, pool)
+            found = find_circuit(self.model, self.prompts.patched, steps, asked, once, tell, pool, self.slopes)
+            self.slopes.clear()
+            return found
 
     # -- sizes, for the plan -------------------------------------------------------------------------------------------
 

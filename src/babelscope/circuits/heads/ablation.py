@@ -26,7 +26,7 @@ from babelscope.circuits.core.changes import Part, node_changes
 from babelscope.circuits.core.faithfulness import BUDGETS, Area, Curve, Mask, curve, curves
 from babelscope.circuits.core.nodes import MLP, Head, check_model, check_nodes, heads_of, mixers_of, mlps_of
 from babelscope.circuits.core.residual import Values
-from babelscope.circuits.patching.path_passes import to_the_end
+from babelscope.circuits.heads.shared_passes import finals_without
 from babelscope.errors import InputError
 from babelscope.models.batches import token_budget
 from babelscope.models.hooks import edit
@@ -90,25 +90,18 @@ def ablated_answers(
         base, values = run(model, rows.clean, mlps=False, keys=resample), other(rows)
         runs = Runs(rows, base, base)
         first = first_position(model, rows.span(None, rows.clean, rows.corrupted)) if resample else 0
-        read: list[Tensor] = []
-        for place, nodes in enumerate(sets):
-            final = _final(model, runs, first, nodes, values)
+        read: dict[int, Tensor] = {}
+        for place, final in finals_without(model, runs, first, sets, values):
             scores = logit_diff.scores(model, rows, final[None])[0].cpu().double().numpy()
             np.add.at(found[place], list(rows.index), scores)
             if place in told:
-                read.append(final)
+                read[place] = final
             if done:
                 done(len(rows))
         if read:
-            logit_diff.add_answers(model, rows, torch.stack(read), logged, sorted(set(told)))
+            finals = torch.stack([read[place] for place in sorted(read)])
+            logit_diff.add_answers(model, rows, finals, logged, sorted(read))
     return found, logged
-
-
-def _final(model: Model, runs: Runs, first: int, nodes: Collection[Part], values: Values) -> Float[Tensor, "N A D"]:
-    if not nodes:
-        return runs.base.final[:, runs.rows.length - runs.rows.answer :]
-    start = min(node.layer for node in nodes)
-    return to_the_end(model, runs, start, 1, first, node_changes(model, values, nodes))[0]
 
 
 def optimal_values(

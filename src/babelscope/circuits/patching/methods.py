@@ -38,12 +38,14 @@ from babelscope.circuits.patching.expert_nodes import Routing, expert_changes
 from babelscope.circuits.patching.path_passes import (
     Entry,
     frozen_attention,
+    projects_plainly,
     setter,
     site_of,
     stacked,
     through_mlps,
     to_the_end,
     without_mlps,
+    writes_itself,
 )
 from babelscope.circuits.patching.swept_batches import Asked, Group, Sweep, SweptBatches, What, groups_of
 from babelscope.errors import InputError, NonFinite
@@ -95,7 +97,21 @@ def path_patching(
         direction=sweep.direction,
     )
     question = Paths(tuple(receivers), at, mlps, sweep.routing)
-    return _swept(model, Asked(pairs, senders, question, sweep, together=to_logits), done, settings)
+    return _swept(
+        model, Asked(pairs, senders, question, sweep, alike=_reaching(model, senders, receivers)), done, settings
+    )
+
+
+def _reaching(model: Model, senders: Sequence[Sender], receivers: Sequence[Receiver]) -> dict[Sender, int]:
+    """A number for each sender, the same for those that reach the same receivers and may go there together."""
+    if not projects_plainly(model, receivers):
+        return {}
+    numbers: dict[tuple[bool, ...], int] = {}
+    found: dict[Sender, int] = {}
+    for sender in senders:
+        reached = tuple(reaches(model, sender, receiver) for receiver in receivers)
+        found[sender] = numbers.setdefault(reached, len(numbers))
+    return found
 
 
 @dataclass(frozen=True)
@@ -149,7 +165,12 @@ def activation_patching(
         raise InputError("only heads have an attention pattern to patch")
 
     settings = dict(at=at, what=what, direction=sweep.direction)
-    return _swept(model, Asked(pairs, senders, Outputs(at, sweep.routing), sweep, what), done, settings)
+    alike: dict[Sender, int] = {  # an MLP goes with the heads of its layer
+        node: node.layer
+        for node in senders
+        if isinstance(node, Head) or (isinstance(node, MLP) and writes_itself(model, node.layer))
+    }
+    return _swept(model, Asked(pairs, senders, Outputs(at, sweep.routing), sweep, what, alike), done, settings)
 
 
 @dataclass(frozen=True)
@@ -174,7 +195,10 @@ class Outputs:
 def activation_finals(
     model: Model, runs: Runs, group: Group, positions: Int[Tensor, "N P"], routing: Routing = "frozen"
 ) -> Float[Tensor, "S N A D"]:
-    """Final hidden states at the answer positions after patching each sender of one layer by itself at `positions`."""
+    """Final hidden states at the answer positions after patching each sender of one layer by itself at `positions`.
+
+    Behind heads the layer's MLP may stand, where `writes_itself` says so.
+    """
     first = first_position(model, positions)
     span = runs.rows.length - first
     if isinstance(group[0], Mixer):
@@ -186,9 +210,14 @@ def activation_finals(
         layer = group[0].layer
         heads = [node.head for node in group if isinstance(node, Head)]
         output = stacked(attention_output(model, layer, runs.base.z[layer][:, first:]), len(group))
-        output = output + _spread(output_changes(model, runs, layer, heads, positions), positions - first, span)
+        change = _spread(output_changes(model, runs, layer, heads, positions), positions - first, span)
+        output[: len(change)] += change
+        write: dict[Site, Change] = {}
+        if len(heads) < len(group):
+            moved = take(runs.source.mlp[layer], positions) - take(runs.base.mlp[layer], positions)
+            write = {Site("mlp_write", layer): _added_last(_spread(moved[None], positions - first, span))}
         forwards = frozen_attention(model, {layer: output}, set())
-        return to_the_end(model, runs, layer, len(group), first, forwards=forwards)
+        return to_the_end(model, runs, layer, len(group), first, write, forwards)
     start, change = _write_change(model, runs, group, positions, routing)
     hidden = stacked(runs.base.residual[start][:, first:], len(group)) + _spread(change, positions - first, span)
     return to_the_end(model, runs, start, len(group), first, hidden=hidden)
@@ -201,6 +230,17 @@ def _spread(change: Float[Tensor, "S N P D"], places: Int[Tensor, "N P"], span: 
     rows = torch.arange(len(flat), device=flat.device)[:, None]
     whole[rows, stacked(places, len(change)).to(flat.device)] = flat
     return whole
+
+
+def _added_last(more: Float[Tensor, "N T D"]) -> Change:
+    """Added to the last rows, at the last positions where only those are run."""
+
+    def change(write: Tensor) -> Tensor:
+        changed = write.clone()
+        changed[-len(more) :] += more[:, -write.shape[1] :].to(write)
+        return changed
+
+    return change
 
 
 def _write_change(
@@ -226,7 +266,7 @@ def _received(
     mlps: Between,
     routing: Routing,
 ) -> dict[Receiver, Tensor]:
-    """Pass C. Senders of several layers may come together on the way to the final residual only."""
+    """Pass C. Senders of several layers come together where they reach the same receivers."""
     if mlps == "recomputed":
         entries = [_entry(model, runs, part, positions, True, routing) for part in groups_of(group)]
         return through_mlps(model, runs, sorted(entries, key=lambda entry: entry.layer), positions, wanted)

@@ -98,6 +98,38 @@ def frozen_attention(model: Model, outputs: Mapping[int, Tensor], reading: set[i
     return forwards
 
 
+def projects_plainly(model: Model, receivers: Sequence[Receiver]) -> bool:
+    """Whether what these receivers read is known behind their layer's projections alone, without its attention."""
+    family = model.family
+    if all(receiver.kind in ("mlp", "logits") for receiver in receivers):
+        return True
+    plain = family.layout != "latent" and family.qk_norms is None and not family.value_norm and not family.head_gates
+    return plain and all(receiver.kind in ("q", "k", "v", "mlp", "logits") for receiver in receivers)
+
+
+def projecting(model: Model, outputs: Mapping[int, Tensor]) -> Forwards:
+    """Forwards under which each layer's attention makes queries, keys and values, and puts out `outputs`.
+
+    The rows may be others than those that the pass began with, which masks and positions belong to.
+    """
+    forwards: Forwards = {}
+    for layer, output in outputs.items():
+        module = attention_module(model, layer)
+        put = _putting_out(output, module, model.family.adds_residual, returned(model, module))
+        forwards[module] = _after([model.part(path, layer) for path in model.family.qkv], put)
+    return forwards
+
+
+def _after(projections: Sequence[nn.Module], put: Callable[..., object]) -> Callable[..., object]:
+    def forward(*args: object, **kwargs: object) -> object:
+        hidden = args[0] if args else kwargs["hidden_states"]
+        for each in projections:
+            each(hidden)
+        return put(*args, **kwargs)
+
+    return forward
+
+
 def frozen_mixers(model: Model, writes: Mapping[int, Tensor]) -> Forwards:
     """Forwards under which each layer's linear mixer writes `writes` to the stream and computes nothing."""
     forwards: Forwards = {}
@@ -108,6 +140,25 @@ def frozen_mixers(model: Model, writes: Mapping[int, Tensor]) -> Forwards:
         forwards[module] = _putting_out(output, module, False, returned(model, module))
         if model.family.state_write != model.family.state_output:
             forwards[model.part(model.family.state_write, layer)] = _constant(output)
+    return forwards
+
+
+def writes_itself(model: Model, layer: int) -> bool:
+    """Whether what a layer's MLP module returns is what it writes to the stream (beside the stream itself in BLOOM)."""
+    family = model.family
+    if layer not in model.neuron_layers or layer in model.mixtures or family.flattens:
+        return False
+    plain = family.mlp_read == "mlp" and family.mlp_write == family.neurons and family.neurons.startswith("mlp.")
+    return plain and model.scales.mlp[layer] == 1
+
+
+def frozen_mlps(model: Model, writes: Mapping[int, Tensor]) -> Forwards:
+    """Forwards under which each layer's MLP writes `writes` and computes nothing; for those of `writes_itself`."""
+    forwards: Forwards = {}
+    for layer, write in writes.items():
+        module = model.part("mlp", layer)
+        # a block may go on to add into what it is given (Falcon does)
+        forwards[module] = _putting_out(write.clone(), module, model.family.adds_residual, returned(model, module))
     return forwards
 
 
@@ -197,8 +248,8 @@ def through_mlps(
 ) -> dict[Receiver, Float[Tensor, "S N P *width"]]:
     """Pass C with MLPs recomputed: receivers' values at `positions` (of the final residual: after the final norm).
 
-    Entries, sorted by layer, join the batch as the pass comes to their layer. Several may be given for the final
-    residual, where all arrive; other receivers take one.
+    Entries, sorted by layer, join the batch as the pass comes to their layer; all of them must reach all
+    receivers, and they come from several layers only where these read what `projects_plainly`.
     """
     base, start = runs.base, entries[0].layer
     last = max(model.layers if receiver.kind == "logits" else receiver.layer for receiver in wanted)
@@ -215,8 +266,11 @@ def through_mlps(
         if layer in base.state:
             states[layer] = _added(stacked(take(base.state[layer], positions), copies), here, "state")
     reading = {receiver.layer for receiver in wanted if receiver.kind not in ("mlp", "logits")}
-    forwards = frozen_attention(model, outputs, reading) | passed_over(model, range(last + 1, model.layers))
-    forwards |= frozen_mixers(model, states)
+    forwards = frozen_attention(model, outputs, reading)
+    if projects_plainly(model, wanted):
+        rest = {layer: output for layer, output in outputs.items() if layer not in reading}
+        forwards = frozen_attention(model, rest, set()) | projecting(model, {at: outputs[at] for at in reading})
+    forwards |= passed_over(model, range(last + 1, model.layers)) | frozen_mixers(model, states)
     ids = stacked(take(base.ids, positions), sum(len(entry.change) for entry in entries if entry.layer == start))
     sites = {site_of(receiver) for receiver in wanted if receiver.kind != "logits"}
     grow = {Site("residual", layer): _joined(parts) for layer, parts in joining.items() if layer > start}

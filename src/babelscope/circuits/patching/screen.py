@@ -15,24 +15,25 @@ S sender · N row · T position · L layer · H head · V view
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
 from babelscope.circuits.core import logit_diff
-from babelscope.circuits.core.batching import Rows, batches
-from babelscope.circuits.core.cache import Recorded, run
+from babelscope.circuits.core.batching import END, Rows, batches
+from babelscope.circuits.core.cache import Recorded, run, take
 from babelscope.circuits.core.effects import Effects, Screening
-from babelscope.circuits.core.nodes import FINAL, Head, Receiver, Sender
-from babelscope.circuits.patching.path_passes import site_of
+from babelscope.circuits.core.nodes import FINAL, Head, Receiver, ReceiverKind, Sender
+from babelscope.circuits.patching.path_passes import passed_over, replaced, site_of
 from babelscope.models.batches import token_budget
-from babelscope.models.hooks import Change, Site, capture, edit, resume, tracked
+from babelscope.models.hooks import Change, Kind, Site, capture, edit, resume, tracked
 from babelscope.models.scales import writes_of
 from babelscope.stats import hypergeometric_upper
 from babelscope.terms import Between
@@ -169,19 +170,81 @@ def spread_over(pairs: Sequence[T], count: int) -> list[T]:
 # -- gradients -----------------------------------------------------------------------------------------------------
 
 
+class Slopes:
+    """Gradients at what paths will be screened for later, from the passes of a screen of outputs on the same prompts.
+
+    `wanted`: kinds of receivers, each with the role at whose positions it is read.
+    """
+
+    def __init__(self, wanted: Iterable[tuple[ReceiverKind, str | None]] = ()) -> None:
+        self.wanted: list[tuple[Kind, str | None]] = sorted({(_kind(kind), at) for kind, at in wanted}, key=str)
+        self._found: dict[object, Tensor] = {}
+
+    def sites(self, model: Model) -> list[Site]:
+        """Where gradients are kept."""
+        kinds: list[Kind] = [*model.readings, "mlp_in"]
+        wanted = {kind for kind, _ in self.wanted}
+        return [
+            Site(kind, layer)
+            for kind in kinds
+            if kind in wanted
+            for layer in (model.neuron_layers if kind == "mlp_in" else model.attention_layers)
+        ]
+
+    def keep(self, rows: Rows, view: tuple[float, int], found: Mapping[Site, Tensor]) -> None:
+        """Those of one batch and view, at their positions."""
+        for kind, at in self.wanted:
+            if at not in (None, END) and any(at not in pair.roles for pair in rows.pairs):
+                continue
+            positions = rows.span(at, rows.clean, rows.corrupted)
+            for site in found:
+                if site.kind == kind:
+                    self._found[_asked(rows), view, site, at] = take(found[site], positions)
+
+    def of(
+        self, rows: Rows, view: tuple[float, int], sites: Sequence[Site], at: str | None
+    ) -> dict[Site, Tensor] | None:
+        """Those at these sites; None where any was not kept."""
+        if not self._found:
+            return None
+        kept = {site: self._found.get((_asked(rows), view, site, at)) for site in sites}
+        found = {site: value for site, value in kept.items() if value is not None}
+        return found if len(found) == len(kept) else None
+
+    def clear(self) -> None:
+        """Forget all."""
+        self._found.clear()
+
+
+def _kind(kind: ReceiverKind) -> Kind:
+    return site_of(Receiver(kind, 0)).kind
+
+
+def _asked(rows: Rows) -> object:
+    """All that a gradient depends on."""
+    pairs = tuple((p.clean, p.corrupted, p.target, p.foil, tuple(sorted(p.roles.items()))) for p in rows.pairs)
+    return pairs, rows.signs
+
+
 def activation_estimates(
-    model: Model, pairs: Pairs, roles: Sequence[str | None], screen: Screen
+    model: Model, pairs: Pairs, roles: Sequence[str | None], screen: Screen, slopes: Slopes | None = None
 ) -> dict[str | None, Float[Array, "V L H"]]:
-    """First-order effects of patching every head at each role (None: everywhere), by view, from one backward each."""
+    """First-order effects of patching every head at each role (None: everywhere), by view, from one backward each.
+
+    `slopes` keeps what the same passes tell of paths.
+    """
     views = _views(model, screen)
     total = {role: np.zeros((len(views), model.layers, model.heads)) for role in roles}
     sites = [Site("z", layer) for layer in model.attention_layers]
+    beside = [] if slopes is None else slopes.sites(model)
     with torch.no_grad():
         for rows in batches(pairs, token_budget(model.device), model.device):
             clean, corrupted = (run(model, ids, mlps=False) for ids in (rows.clean, rows.corrupted))
             masks = {role: _mask(rows, role, clean, corrupted) for role in roles}
             for place, (point, dropped) in enumerate(views):
-                found = _gradients(model, rows, clean, corrupted, point, dropped, sites)
+                found = _gradients(model, rows, clean, corrupted, point, dropped, [*sites, *beside])
+                if slopes is not None:
+                    slopes.keep(rows, (point, dropped), {site: found[site] for site in beside})
                 for layer, site in zip(model.attention_layers, sites):
                     told = ((corrupted.z[layer] - clean.z[layer]) * found[site]).sum(-1)  # [N, T, H]
                     for role, mask in masks.items():
@@ -190,22 +253,47 @@ def activation_estimates(
 
 
 def path_estimates(
-    model: Model, pairs: Pairs, receivers: Sequence[Receiver], at: str | None, mlps: Between, screen: Screen
+    model: Model,
+    pairs: Pairs,
+    receivers: Sequence[Receiver],
+    at: str | None,
+    mlps: Between,
+    screen: Screen,
+    slopes: Slopes | None = None,
 ) -> Float[Array, "V L H"]:
-    """First-order effects of every head along the direct paths into `receivers`, by view."""
+    """First-order effects of every head along the direct paths into `receivers`, by view; `slopes`: kept before."""
     views = _views(model, screen)
     total = np.zeros((len(views), model.layers, model.heads))
     into = sorted({site_of(receiver) for receiver in receivers if receiver != FINAL})
+    lowest = min((site.layer for site in into), default=model.layers)
     with torch.no_grad():
         for rows in batches(pairs, token_budget(model.device), model.device):
             clean, corrupted = (run(model, ids, mlps=False) for ids in (rows.clean, rows.corrupted))
-            mask = _mask(rows, at, clean, corrupted)
-            gradients = [_gradients(model, rows, clean, corrupted, *view, into) for view in views]
-            for place, found in enumerate(_through_frozen(model, rows, clean, receivers, mask, gradients, mlps)):
+            positions, once = _once(rows.span(at, clean.ids, corrupted.ids))
+            change = {z: take(corrupted.z[z], positions) - take(clean.z[z], positions) for z in clean.z}
+            made: dict[tuple[float, int], dict[Site, Tensor]] = {}
+            for point, dropped in views:
+                # no gradient at a receiver comes through layers before the first of them
+                own = point, dropped if dropped >= lowest else -1
+                if own not in made and slopes is not None and (kept := slopes.of(rows, own, into, at)) is not None:
+                    made[own] = kept
+                if own not in made:
+                    found = _gradients(model, rows, clean, corrupted, *own, into)
+                    made[own] = {site: take(value, positions) for site, value in found.items()}
+                made[point, dropped] = made[own]
+            gradients = [made[view] for view in views]
+            for place, found in enumerate(_through_frozen(model, clean, receivers, positions, once, gradients, mlps)):
                 for layer, gradient in found.items():
-                    told = ((corrupted.z[layer] - clean.z[layer]) * gradient).sum((-1,)) * mask[..., None]
+                    told = (change[layer] * gradient).sum((-1,)) * once[..., None]
                     total[place, layer] += told.double().sum((0, 1)).cpu().numpy()
     return total / len(pairs)
+
+
+def _once(positions: Int[Tensor, "N P"]) -> tuple[Int[Tensor, "N P"], Float[Tensor, "N P"]]:
+    """Positions, and 0 in place of 1 where one is said again to fill up a row."""
+    again = torch.zeros_like(positions, dtype=torch.bool)
+    again[:, 1:] = positions[:, 1:] == positions[:, :-1]
+    return positions, (~again).float()
 
 
 def _views(model: Model, screen: Screen) -> list[tuple[float, int]]:
@@ -255,31 +343,38 @@ def _held(value: Tensor) -> Tensor:
 
 def _through_frozen(
     model: Model,
-    rows: Rows,
     clean: Recorded,
     receivers: Sequence[Receiver],
-    mask: Float[Tensor, "N T"],
+    positions: Int[Tensor, "N P"],
+    once: Float[Tensor, "N P"],
     gradients: Sequence[dict[Site, Tensor]],
     mlps: Between,
-) -> list[dict[int, Float[Tensor, "N T H E"]]]:
-    """Gradients at every head's output, by layer, of what receivers read, with all attention held, for each view."""
-    leaves: dict[int, Tensor] = {}
+) -> list[dict[int, Float[Tensor, "N P H E"]]]:
+    """Gradients at every head's output, by layer, of what receivers read, with all attention held, for each view.
 
-    def leaf(layer: int) -> Change:
-        def change(value: Tensor) -> Tensor:
-            leaves[layer] = value.detach().requires_grad_()
-            return leaves[layer]
-
-        return change
-
-    changes = {Site("z", layer): leaf(layer) for layer in model.attention_layers}
-    changes |= {Site("state_write", layer): _held for layer in model.mixer_layers}
-    if mlps == "frozen":
-        changes |= {Site("mlp_write", layer): _held for layer in model.neuron_layers}
+    Nothing moves between positions then, so only those that are asked for are run, as tokens of their own.
+    """
     sites = sorted({site_of(receiver) for receiver in receivers})
-    with torch.enable_grad(), edit(model, changes), capture(model, sites, gradients=True) as seen:
-        model.trunk(rows.clean)
-        at = mask.to(clean.final.dtype)
+    last = sites[-1].layer if sites else -1
+    leaves = {layer: take(z, positions).detach().requires_grad_() for layer, z in clean.z.items() if layer <= last}
+    changes: dict[Site, Change] = {Site("z", layer): partial(_put, leaf) for layer, leaf in leaves.items()}
+    changes |= {
+        Site("state_write", layer): partial(_put, take(state, positions))
+        for layer, state in clean.state.items()
+        if layer <= last
+    }
+    if mlps == "frozen":
+        changes |= {Site("mlp_write", layer): _held for layer in model.neuron_layers if layer <= last}
+    start = take(clean.residual[0], positions)
+    with (
+        torch.enable_grad(),
+        replaced(passed_over(model, range(last + 1, model.layers))),
+        resume(model, 0, start),
+        edit(model, changes),
+        capture(model, sites, gradients=True) as seen,
+    ):
+        model.trunk(take(clean.ids, positions))
+        at = once.to(clean.final.dtype)
         found: list[dict[int, Tensor]] = []
         for view in gradients:
             told = clean.final.new_zeros(())
@@ -297,3 +392,7 @@ def _through_frozen(
                 }
             )
     return found
+
+
+def _put(value: Tensor, _: Tensor) -> Tensor:
+    return value

@@ -20,7 +20,7 @@ from babelscope.circuits.core.effects import Effects
 from babelscope.circuits.core.nodes import FINAL, MLP, Head, Receiver, Sender, heads_of, mlps_of, reaches, receivers
 from babelscope.circuits.patching.counterfactual import ANSWER_ROLES, of_pairs_with_a_partner, same_answer
 from babelscope.circuits.patching.methods import Between, path_patching
-from babelscope.circuits.patching.screen import Missed, Screen, missed, path_estimates, screened
+from babelscope.circuits.patching.screen import Missed, Screen, Slopes, missed, path_estimates, screened
 from babelscope.circuits.patching.selection import Growth, Rule, Selection, growth, select
 from babelscope.circuits.patching.swept_batches import Sweep
 from babelscope.errors import InputError
@@ -191,8 +191,11 @@ def find_circuit(
     once: Once | None = None,
     progress: Progress | None = None,
     pool: Sequence[PromptPair] = (),
+    slopes: Slopes | None = None,
 ) -> Search:
     """Runs the steps in order; `prompts` maps corruptions to pairs, the first serves steps that name none.
+
+    `slopes`: gradients that a screen of outputs kept.
 
     `once`: keeps and gives back the effects of a step by a key. `pool`: further prompts, from which same-answer
     counterfactuals are put together. A step whose receivers were not found is passed over, with the reason.
@@ -214,7 +217,7 @@ def find_circuit(
         corruption = step.corruption or next(iter(prompts))
         if corruption not in prompts:
             raise InputError(f"step {step.name} needs prompts with corruption {corruption!r}")
-        found[step.name] = _Work(model, prompts[corruption], step, settings, once, progress, pool).run(found)
+        found[step.name] = _Work(model, prompts[corruption], step, settings, once, progress, pool, slopes).run(found)
     return Search(tuple(found.values()), {**asdict(settings), "corruptions": list(prompts)})
 
 
@@ -227,6 +230,7 @@ class _Work:
     once: Once | None
     progress: Progress | None
     pool: Sequence[PromptPair]
+    slopes: Slopes | None
 
     def run(self, found: Mapping[str, Found]) -> Found:
         into = self._receivers(found)
@@ -326,7 +330,7 @@ class _Work:
             senders,
             screen,
             free,
-            lambda some: path_estimates(model, some, into, at, mlps, screen),
+            lambda some: path_estimates(model, some, into, at, mlps, screen, self.slopes),
         )
 
     def _patched(

@@ -5,8 +5,8 @@ S sender · N row · P pair
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import groupby
 from typing import TYPE_CHECKING, Literal, Protocol, TypeVar
 
@@ -74,13 +74,19 @@ class Asked:
     question: Question
     sweep: Sweep
     what: What = "output"
-    together: bool = False
-    """senders of several layers may be patched in one pass"""
+    alike: Mapping[Sender, int] = field(default_factory=dict[Sender, int])
+    """senders of one number may be patched in one pass though they enter at several places; others may not"""
 
     def groups(self) -> list[list[Sender]]:
         """Senders that are patched in one pass where memory allows."""
-        found = [*groups_of(self.senders)]
-        return [[node for group in found for node in group]] if self.together else found
+        found: list[list[Sender]] = []
+        for group in groups_of(self.senders):
+            number = self.alike.get(group[0])
+            if found and number is not None and number == self.alike.get(found[-1][0]):
+                found[-1] += group
+            else:
+                found.append(group)
+        return found
 
     def units(self, count: int) -> list[Unit]:
         """Pieces of this sweep over `count` batches."""
