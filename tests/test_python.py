@@ -60,6 +60,7 @@ def test_a_data_set_is_a_corpus_and_its_column_id_names_the_sentences():
         bs.load_corpus(datasets.DatasetDict(train=data))
 
 
+@pytest.mark.wrong_kind
 @pytest.mark.parametrize(
     ("given", "says"),
     [
