@@ -79,6 +79,7 @@ ONES: tuple[tuple[str, str, str, str], ...] = (
     ("regions/blocks.py", "parts[-1] = parts[-1] if last == stop and len(parts) == 1 else parts[-1].copy()",
      "parts[-1] = parts[-1] if last > stop and len(parts) == 1 else parts[-1].copy()", "a copy more: memory alone"),
     ("results/hidden.py", "lock.release(force=True)", "lock.release(force=False)", "a lock that is taken once"),
+    ("results/rows.py", "  @cache", "", "columns of a class are found anew: time alone"),
     ("results/text_tables.py",
      "said = [with_ends(text, *pair) for text, pair in zip(said, zip(low, high, strict=True), strict=True)]",
      "said = [with_ends(text, *pair) for text, pair in zip(said, zip(low, high, strict=False), strict=True)]",
