@@ -24,6 +24,10 @@ LONGEST = (
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     places = {name: place for place, name in enumerate(LONGEST)}
+    if items and items[0].config.getoption("jaxtyping_packages", None):
+        kept = [item for item in items if item.get_closest_marker("wrong_kind") is None]
+        items[0].config.hook.pytest_deselected(items=[item for item in items if item not in kept])
+        items[:] = kept
     items.sort(key=lambda item: places.get(item.path.stem, len(LONGEST)))
 
 

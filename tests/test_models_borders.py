@@ -201,3 +201,45 @@ def test_what_is_no_number_is_not_passed_over():
     last = experts.mixtures[2]
     with torch.inference_mode(), output(last.mlp, lambda value: value * torch.nan):
         assert not mixture_checks.nothing_else(experts, IDS) <= 0.05
+
+
+def test_what_padding_does_to_small_logits_is_relative_to_them(monkeypatch):
+    hf = tiny_model("llama", tie_word_embeddings=False)
+    with torch.no_grad():
+        hf.lm_head.weight.mul_(1e-3)
+    one = Model(hf, tiny_tokenizer())
+    own = decoding.next_logits
+
+    def halved(model: Model, ids: Tensor, *rest: Any) -> tuple[Tensor, object]:
+        logits, cache = own(model, ids, *rest)
+        return logits * (0.5 if len(ids) > 1 else 1.0), cache
+
+    monkeypatch.setattr(decoding, "next_logits", halved)
+    assert decoding.padding_error(one) == pytest.approx(0.5, abs=1e-3)
+
+
+def test_queries_keys_and_values_are_noise_of_phases_of_their_own(monkeypatch):
+    asked: list[tuple[float, int | None]] = []
+    own = head_checks._noise
+
+    def noise(phase: float, before: Any = None, head: int | None = None) -> Any:
+        asked.append((phase, head))
+        return own(phase, before, head)
+
+    monkeypatch.setattr(head_checks, "_noise", noise)
+    with torch.inference_mode():
+        assert head_checks.query_key_layout(model(), IDS) == 0
+    assert asked[:3] == [(1.0, None), (2.0, None), (3.0, None)]
+    assert sorted(asked[3:]) == [(5.0, 0), (5.0, 0), (5.0, 1), (5.0, 3)]
+
+
+def test_a_head_by_itself_is_given_as_many_ids_as_states():
+    one = Model(tiny_model("llama"), tiny_tokenizer())
+    shapes: list[tuple[int, ...]] = []
+    own = one.hf.forward
+    one.hf.forward = lambda **given: (shapes.append(tuple(given["input_ids"].shape)), own(**given))[1]
+    with torch.inference_mode():
+        hidden = one.trunk(IDS)
+        one._own_logits(hidden)
+        one._own_logits(hidden[0, 0])
+    assert shapes == [(1, 18), (1, 1)]

@@ -65,6 +65,7 @@ def test_each_end_is_a_change_that_the_score_test_just_rejects():
         assert abs(won - lost - n * end) / error == pytest.approx(1.96, abs=2e-3)
 
 
+@pytest.mark.wrong_kind
 def test_other_items_are_refused_and_none_have_no_change():
     with pytest.raises(InputError, match="2 items before, 3 after"):
         change_of_share(np.ones(2, dtype=bool), np.ones(3, dtype=bool))

@@ -50,6 +50,7 @@ def test_sentences_in_memory_are_a_corpus(given):
     assert corpus.sentences("fr") == tuple(SENTENCES["fr"])
 
 
+@pytest.mark.wrong_kind
 def test_a_data_set_is_a_corpus_and_its_column_id_names_the_sentences():
     datasets = pytest.importorskip("datasets")
     data = datasets.Dataset.from_dict(SENTENCES | {"id": [7, 9], "topic": ["x", "y"]})
@@ -59,6 +60,7 @@ def test_a_data_set_is_a_corpus_and_its_column_id_names_the_sentences():
         bs.load_corpus(datasets.DatasetDict(train=data))
 
 
+@pytest.mark.wrong_kind
 @pytest.mark.parametrize(
     ("given", "says"),
     [
@@ -127,6 +129,7 @@ def test_every_public_name_has_its_place_in_the_reference():
         assert [name for name in names.split(", ") if not hasattr(home, name)] == [], module
 
 
+@pytest.mark.wrong_kind
 def test_what_is_no_mask_is_said_in_one_line(model, tmp_path):
     import torch
 

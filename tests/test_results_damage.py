@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,9 +13,10 @@ import pandas as pd
 import pytest
 import torch
 import xarray as xr
+from fsspec.implementations.memory import MemoryFileSystem
 
 from babelscope.errors import InputError, RunError, Unwritable
-from babelscope.results import arrays, hidden, hub, lock, sealed, step_store, tables, whole
+from babelscope.results import arrays, hidden, hub, lock, scratch, sealed, step_store, store, tables, whole
 from babelscope.results.arrays import read_arrays, write_arrays
 from babelscope.results.checksums import checksums, verify
 from babelscope.results.reader import open_run
@@ -224,3 +226,38 @@ def test_arrays_of_a_run_are_compared_group_by_group(tmp_path):
     with pytest.raises(RunError, match=r"arrays\.zarr/en/w/c/0 is damaged$"):
         found.arrays("en")
     open_run(tmp_path / "run", validate=False).arrays("en")
+
+
+def test_folders_around_a_place_are_made(tmp_path):
+    deep = tmp_path / "a" / "b" / "c"
+    whole.write_whole(deep / "file" / "x", "1")
+    with whole.whole_folder(deep / "folder" / "y" / "x"):
+        pass
+    with RunWriter(deep / "run" / "y" / "x", kind="regions") as run:
+        run.file("p/q/r").write_text("1")
+    StepStore(deep / "steps" / "y" / "x").once("a", "1", lambda: 1)
+    with scratch.Scratch("s", deep / "scratch" / "y" / "x") as path:
+        assert path.is_dir()
+    system = MemoryFileSystem()
+    store.put_run(deep / "run" / "y" / "x", "memory://p/q/r")
+    assert store.get_run("memory://p/q/r", deep / "got" / "y" / "x") == deep / "got" / "y" / "x"
+    system.store.clear()
+    system.pseudo_dirs[:] = [""]
+
+
+def test_steps_that_are_being_removed_say_whose_they_are_to_the_last(kept, monkeypatch):
+    (kept.folder / "stray").write_text("")
+    own = step_store.shutil.rmtree
+
+    def rmtree(path: Path, ignore_errors: bool) -> None:
+        if path == kept.folder:
+            raise KeyboardInterrupt
+        own(path, ignore_errors=ignore_errors)
+
+    monkeypatch.setattr(step_store.shutil, "rmtree", rmtree)
+    with pytest.raises(KeyboardInterrupt):
+        kept.remove()
+    assert [one.name for one in kept.folder.iterdir()] == ["owner.json"]
+    monkeypatch.undo()
+    kept.remove()
+    assert not kept.folder.exists()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,10 +17,12 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 from babelscope.errors import RunError, Unwritable
 from babelscope.results import arrays, display, hidden, lock, scratch, store, writer
+from babelscope.results.checksums import inside
 from babelscope.results.hidden import HiddenFolder
 from babelscope.results.layout import is_run
 from babelscope.results.lock import RunLock
-from babelscope.results.rows import read_rows
+from babelscope.results.reader import open_run
+from babelscope.results.rows import Part, Row, read_rows
 from babelscope.results.schemas.latent import Entropy
 from babelscope.results.step_store import StepStore
 from babelscope.results.writer import RunWriter
@@ -223,3 +227,54 @@ def test_a_remote_run_is_made_here_and_put_there(tmp_path):
         pass
     assert not MemoryFileSystem().exists("/there/a")
     emptied()
+
+
+def test_what_is_opened_in_one_thread_may_be_closed_in_another(tmp_path):
+    made, one = HiddenFolder(tmp_path / "a"), RunLock(tmp_path / "lock", tmp_path)
+    made.open()
+    one.acquire()
+    held = made._lock
+    assert held is not None
+    assert held.is_locked
+    for act in (made.close, one.release):
+        thread = threading.Thread(target=act)
+        thread.start()
+        thread.join()
+    assert (held.is_locked, one._lock.is_locked) == (False, False)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_stubborn_close_tries_fifty_times(tmp_path, monkeypatch):
+    tried: list[int] = []
+    monkeypatch.setattr(hidden, "_remove", lambda _, tries: tried.append(tries))
+    for name, stubborn in (("a", True), ("b", False)):
+        made = HiddenFolder(tmp_path / name)
+        made.open()
+        made.close(stubborn)
+    assert tried == [50, 1]
+
+
+def test_arrays_of_a_fetched_run_outlive_it(tmp_path):
+    emptied()
+    with RunWriter(tmp_path / "run", kind="regions") as run:
+        run.arrays(xr.Dataset({"u": ("x", np.arange(5.0))}))
+    store.put_run(tmp_path / "run", "memory://g")
+    found = open_run("memory://g")
+    held = found.arrays()
+    del found
+    assert held["u"].values.tolist() == [0, 1, 2, 3, 4]
+    emptied()
+
+
+def test_a_link_to_itself_is_named_by_eighty_letters(tmp_path):
+    name = "x" * 100
+    (tmp_path / name).symlink_to(tmp_path / name)
+    with pytest.raises(RunError, match=rf"^('{'x' * 80}' cannot be a file of the run|the file '{name}' is a link)"):
+        inside(tmp_path, name)
+
+
+def test_parts_of_rows_that_change_are_none():
+    """A class of rows that is not frozen cannot be made of one that is."""
+    for base in (Part, Row):
+        with pytest.raises(TypeError, match="non-frozen"):
+            dataclasses.dataclass(type("Loose", (base,), {}))

@@ -278,6 +278,8 @@ def test_the_points_of_a_sweep_are_shown_with_what_is_known_of_them():
     assert "other" not in page.split("2 points")[1]
     assert page.count(">–<") == 2
     assert "2 points" not in display.run_html(shown({"points": frame}))
+    for kind in ("regions", "zz"):
+        assert "2 points" not in display.run_html(shown({"points": frame}, kind=kind))
     assert "points<" not in display.run_html(shown({}, kind=fresh("sweep")))
 
 

@@ -105,7 +105,12 @@ def test_classes_of_others_are_not_kept(tmp_path):
 
     with pytest.raises(RunError, match=r"Mine, which is not babelscope's$"):
         packed(Mine(), tmp_path)
+    for module in ("aaa", "zzz.babelscope"):
+        Mine.__module__ = module
+        with pytest.raises(RunError, match=r"Mine, which is not babelscope's$"):
+            packed(Mine(), tmp_path)
     for name, told in (
+        ("aaa:x", "which is not babelscope's$"),
         ("os:system", "^it names os:system, which is not babelscope's$"),
         ("babelscopes.x:y", "which is not babelscope's$"),
         ("babelscope.results.values:unpack", "which is not a dataclass$"),
@@ -124,6 +129,10 @@ def test_a_file_that_the_step_wrote_itself_is_kept_as_it_is(tmp_path):
         np.save(folder / "own.npy", np.arange(4))
     mapped, elsewhere = (np.load(folder / "own.npy", mmap_mode="r") for folder in (inner, tmp_path))
     assert packed([mapped, elsewhere], inner) == ([{"array": "own.npy"}, {"array": "1.npy"}], ["own.npy", "1.npy"])
+    below = inner / "sub"
+    below.mkdir()
+    np.save(below / "own.npy", np.arange(4))
+    assert packed(np.load(below / "own.npy", mmap_mode="r"), inner)[0] == {"array": "0.npy"}
     raw = np.memmap(inner / "raw.dat", dtype=np.int64, mode="w+", shape=(2,))
     assert packed(raw, inner)[0] == {"array": "0.npy"}
 

@@ -160,7 +160,9 @@ def test_what_cannot_be_a_direction_is_refused():
     with pytest.raises(InputError, match="direction is zero"):
         direction(same, "en", "fr", 1)
     with pytest.raises(InputError, match="four languages"):
-        dominance(dataclasses.replace(moments, languages=LANGUAGES[:2], sums=moments.sums[:2]))
+        dominance(
+            dataclasses.replace(moments, languages=LANGUAGES[:2], sums=moments.sums[:2], counts=moments.counts[:2])
+        )
 
 
 # -- states of a model ---------------------------------------------------------------------------------------------

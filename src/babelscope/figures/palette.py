@@ -32,7 +32,7 @@ def language_place(run: Run, code: str) -> int:
 def luminance(colours: NDArray[np.floating]) -> NDArray[np.floating]:
     """Relative luminance of sRGB colours, as contrast is reckoned in WCAG: above 0.18 black stands out more."""
     linear = np.where(colours <= 0.04045, colours / 12.92, ((colours + 0.055) / 1.055) ** 2.4)
-    return linear @ np.array([0.2126, 0.7152, 0.0722])
+    return np.asarray(linear @ np.array([0.2126, 0.7152, 0.0722]))
 
 
 def bright(place: int | None) -> bool:

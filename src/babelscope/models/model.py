@@ -315,8 +315,8 @@ class Model(Places):
 
     def trunk(
         self, ids: Int[Tensor, "B T"], mask: Int[Tensor, "B T"] | None = None, cache: Any = None
-    ) -> Float[Tensor, "B T D"]:
-        """Final hidden state after the final norm; no logits are made.
+    ) -> Float[Tensor, "rows steps D"]:
+        """Final hidden state after the final norm; no logits are made. Hooks may have rows join, so B is not stated.
 
         Raises ModelError when a part is in training mode, where dropout changes numbers, or under autocast; InputError
         of a pass so long that its rotary frequencies would be other ones.

@@ -102,14 +102,14 @@ class Scorer:
         return [row[: len(ids) - 1] for row, ids in zip(table, rows)]
 
 
-def accuracy(right: Iterable[bool]) -> Share:
+def accuracy(right: Iterable[bool | np.bool_]) -> Share:
     """Share of right answers with its Wilson interval.
 
     >>> accuracy([True, True, False, True]).share
     0.75
     """
     answers = list(right)
-    found = wilson(sum(answers), len(answers))
+    found = wilson(sum(map(bool, answers)), len(answers))
     return Share(len(answers), found.value, found.low, found.high)
 
 

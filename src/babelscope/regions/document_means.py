@@ -51,7 +51,7 @@ class DocumentMap:
         count = languages * (languages - 1)
         return Means(own, pairs.same_sentence.nansum((1, 2)) / count, pairs.neither.nansum((1, 2)) / count)
 
-    def each_left_out(self) -> Float[Tensor, "G G"]:
+    def each_left_out(self) -> Float[Tensor, "kept G"]:
         """All documents but one, for every one; no row where that leaves fewer than two sentences."""
         rows = 1 - torch.eye(len(self.sizes), dtype=torch.float64)
         return rows[rows @ self.sizes.double() >= 2]

@@ -52,7 +52,7 @@ def within_language_scores(sums: WithinLanguageSums) -> Float[Tensor, "L D"]:
     return (sums.total.square() - sums.squares) / (n * (n - 1))
 
 
-def standard_scores(scores: Float[Tensor, "L D"]) -> Float[Tensor, "L D"]:
+def standard_scores(scores: Float[Tensor, "L *shape"]) -> Float[Tensor, "L *shape"]:
     """z of each neuron across languages (eq. 12–14), population deviation; −∞ where a neuron does not vary.
 
     >>> standard_scores(torch.tensor([[1.0], [0.0], [0.0], [0.0], [0.0]]))[0].item()

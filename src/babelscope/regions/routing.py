@@ -32,14 +32,14 @@ def entropy(q: Float[Tensor, "*shape E"]) -> Float[Tensor, "*shape"]:
     return torch.special.entr(q.double()).sum(-1)
 
 
-def jensen_shannon(q: Float[Tensor, "*shape E"], r: Float[Tensor, "*shape E"]) -> Float[Tensor, "*shape"]:
+def jensen_shannon(q: Float[Tensor, "*#shape E"], r: Float[Tensor, "*#shape E"]) -> Float[Tensor, "*#shape"]:
     """H((q + r)/2) − (H(q) + H(r))/2, in nats; from 0 to log 2."""
     return (entropy((q.double() + r.double()) / 2) - (entropy(q) + entropy(r)) / 2).clamp_min(0)
 
 
 def divergence(
-    q: Float[Tensor, "*shape E"], r: Float[Tensor, "*shape E"], experts: int | Float[Tensor, "*shape"] | None = None
-) -> Float[Tensor, "*shape"]:
+    q: Float[Tensor, "*#shape E"], r: Float[Tensor, "*#shape E"], experts: int | Float[Tensor, "*#shape"] | None = None
+) -> Float[Tensor, "*#shape"]:
     """Jensen–Shannon divergence over the most that these two entropies allow: in [0, 1]; NaN where both are uniform.
 
     D(q, r) = [H((q + r)/2) − (H(q) + H(r))/2] / [log E − (H(q) + H(r))/2]. `experts` is E, where the last dimension is

@@ -134,7 +134,7 @@ def front_shares(
     return hits / draws
 
 
-def _weighted(table: Float[Array, "n G"], counts: NDArray[np.int64]) -> Float[Array, " n"]:
+def _weighted(table: Float[Array, "n G"], counts: NDArray[np.int64] | Array) -> Float[Array, " n"]:
     known = ~np.isnan(table)
     weight = (known * counts).sum(1)
     total = (np.nan_to_num(table) * counts).sum(1)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 
 from babelscope.circuits.core.batching import PROMPT, Rows
@@ -130,7 +130,7 @@ def _constant(value: Tensor) -> Change:
     return lambda _: value.clone()
 
 
-def take(value: Float[Tensor, "N T *rest"], positions: Int[Tensor, "N P"]) -> Float[Tensor, "N P *rest"]:
+def take(value: Shaped[Tensor, "N T *rest"], positions: Int[Tensor, "N P"]) -> Shaped[Tensor, "N P *rest"]:
     """Each row at its own positions."""
     rows = torch.arange(len(value), device=value.device)[:, None]
     return value[rows, positions.to(value.device)]

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 from transformers.cache_utils import Cache, DynamicLayer
 
@@ -238,7 +238,7 @@ def _last_positions(forward: Callable[..., Tensor], count: int) -> Callable[...,
     return trimmed
 
 
-def stacked(value: Float[Tensor, "N P *rest"], copies: int) -> Float[Tensor, "S*N P *rest"]:
+def stacked(value: Shaped[Tensor, "N P *rest"], copies: int) -> Shaped[Tensor, "{copies}*N P *rest"]:
     """The same rows for each of `copies` senders, sender by sender, as memory of their own."""
     return value.repeat(copies, *[1] * (value.dim() - 1))
 
@@ -283,7 +283,7 @@ def through_mlps(
     return {receiver: _received(receiver, seen, final, copies) for receiver in wanted}
 
 
-def _entering(runs: Runs, entry: Entry, positions: Int[Tensor, "N P"]) -> Float[Tensor, "S*N P D"]:
+def _entering(runs: Runs, entry: Entry, positions: Int[Tensor, "N P"]) -> Float[Tensor, "rows P D"]:
     hidden = stacked(take(runs.base.residual[entry.layer], positions), len(entry.change))
     return hidden + entry.change.flatten(0, 1) if entry.at == "stream" else hidden
 
@@ -355,7 +355,7 @@ def to_the_end(
     first: int,
     changes: Mapping[Site, Change] | None = None,
     forwards: Mapping[nn.Module, Callable[..., object]] | None = None,
-    hidden: Float[Tensor, "S*N T D"] | None = None,
+    hidden: Float[Tensor, "rows T D"] | None = None,
 ) -> Float[Tensor, "S N A D"]:
     """Pass D: from block `start` and position `first` to the final hidden states at the answer positions."""
     base, rows = runs.base, runs.rows
