@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from babelscope.errors import InputError, UnsupportedModel
 from babelscope.models import Model, decoding, encoders, gate, head_checks, mixture_checks, ray_cluster, structure
