@@ -300,9 +300,9 @@ def test_the_interval_of_an_area_is_that_of_each_prompts_part_in_it():
     own = np.array([0.1, 0.9, 0.4, 0.7, 0.2, 1.0, 0.3])
     scored = Scored(np.array([np.zeros(7), own]), np.zeros(7), np.ones(7))
     curve = Curve("cpr", (0.0, 1.0), (0, 10), scored)
-    interval, (low, high) = curve.interval(draws=400), mean_ends(own / 2, 400)
-    assert (interval.value, interval.low, interval.high) == pytest.approx((own.mean() / 2, float(low), float(high)))
-    interval, (low, high) = replace(curve, area="cmd").interval(draws=400), mean_ends(1 - own / 2, 400)
+    interval, (low, high) = curve.interval(draws=400), map(float, mean_ends(own / 2, 400))
+    assert (interval.value, interval.low, interval.high) == pytest.approx((own.mean() / 2, low, high))
+    interval, (low, high) = replace(curve, area="cmd").interval(draws=400), map(float, mean_ends(1 - own / 2, 400))
     assert (interval.value, interval.low, interval.high) == pytest.approx((1 - own.mean() / 2, low, high))
     assert np.isnan(Curve("cpr", (0.0, 1.0), (0, 10), Scored(scored.circuits[:, :1], *np.eye(2)[:, :1])).interval().low)
 
