@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -51,3 +53,14 @@ def shared_data() -> Path:
 def shared_models() -> Path:
     """Small real checkpoints."""
     return _shared("models")
+
+
+@pytest.fixture
+def memory() -> Iterator[Any]:
+    """A store that is no folder, empty before and after."""
+    from fsspec.implementations.memory import MemoryFileSystem
+
+    system = MemoryFileSystem()
+    yield system
+    system.store.clear()
+    system.pseudo_dirs[:] = [""]

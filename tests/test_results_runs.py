@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fsspec.implementations.memory import MemoryFileSystem
 
 from babelscope.errors import RunError
 from babelscope.results import store, writer
@@ -31,14 +30,6 @@ def damaged(place: Path, **manifest: object) -> Path:
     (place / "checksums.json").unlink(missing_ok=True)
     (place / "checksums.json").write_text(json.dumps(checksums(place)))
     return place
-
-
-@pytest.fixture
-def memory():
-    system = MemoryFileSystem()
-    yield system
-    system.store.clear()
-    system.pseudo_dirs[:] = [""]
 
 
 # -- writers --------------------------------------------------------------------------------------------------------

@@ -12,7 +12,6 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from fsspec.implementations.memory import MemoryFileSystem
 
 from babelscope.errors import MissingExtra, RunError, Unwritable
 from babelscope.results import hub, scratch, store
@@ -151,14 +150,6 @@ def test_a_forked_childs_end_removes_nothing(tmp_path):
 
 
 # -- stores ---------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def memory():
-    system = MemoryFileSystem()
-    yield system
-    system.store.clear()
-    system.pseudo_dirs[:] = [""]
 
 
 def test_runs_in_a_store_are_listed_and_replaced_where_they_may(tmp_path, memory):
