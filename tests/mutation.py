@@ -108,11 +108,11 @@ def drawn(files: list[Path], count: int, seed: int) -> Iterator[Drawn]:
         if not count:
             return
         source = file.read_text(encoding="utf-8")
-        changed = mutate_code(source, get_operator(name)(), place)
         try:
+            changed = mutate_code(source, get_operator(name)(), place)
             if changed is None or _meaning(changed) == _meaning(source):
                 continue
-        except SyntaxError:
+        except (SyntaxError, AttributeError):  # AttributeError: the operator knows no `except (module.Error, …)`
             continue
         count -= 1
         yield Drawn(file, name.removeprefix("core/"), changed)
