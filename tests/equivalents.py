@@ -29,6 +29,8 @@ ONES: tuple[tuple[str, str, str, str], ...] = (
      "an earlier first position computes again what stays as it is"),
     ("circuits/patching/path_passes.py", "if model.layers - 1 not in model.attention_layers:",
      "if model.layers | 1 not in model.attention_layers:", "which modules act on the last positions alone: time alone"),
+    ("corpora/bible.py", 'if event == "start" and element.tag == "body":',
+     'if event <= "start" and element.tag == "body":', "an element begins before it ends"),
     ("corpora/packed.py", "return stream.read(most + 1)", "return stream.read(most << 1)",
      "what is longer is refused by its length all the same"),
     ("corpora/source.py",

@@ -7,10 +7,11 @@ import unicodedata
 
 import pytest
 
-from babelscope.corpora import ParallelCorpus, load, load_corpus, long_table
+from babelscope.corpora import ParallelCorpus, TextCollection, audit, load, load_corpus, long_table
 from babelscope.corpora.folders import plainly_named
 from babelscope.corpora.long_table import language_files
 from babelscope.corpora.memory import corpus_in_memory
+from babelscope.corpora.source import Source
 from babelscope.errors import CorpusError, InputError
 
 
@@ -228,3 +229,16 @@ def test_specs_of_readers_that_are_none(tmp_path, monkeypatch):
     monkeypatch.setattr(load, "READERS", load.Rows("readers", lambda row: isinstance(row, load.Reader), rows_of))
     with pytest.raises(Exception, match=r"it gives int, not Source"):
         load.load_source("odd:x")
+
+
+def test_what_values_are_where_nothing_is_said():
+    texts = TextCollection("en", (), "x")
+    assert (texts.notes, texts.parallel, texts.characters, len(texts)) == ((), False, 0, 0)
+    source = Source({})
+    assert (source.documents, source.notes, source.may_stand_alone("b.MAT.1.1")) == ({}, (), False)
+    corpus = ParallelCorpus.from_texts({"en": ["a"]})
+    assert (corpus.groups, corpus.dropped, corpus.notes, corpus.spec) == ({}, {}, (), "memory")
+    reader = load.Reader("x", lambda spec, languages: source, "", "")
+    assert (reader.options, reader.languages_as_options, reader.parallel) == ((), "", True)
+    assert [name for name, one in load.READERS.items() if not one.parallel] == ["xlsum"]
+    assert audit(corpus).refusal == ""
