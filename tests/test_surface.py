@@ -57,6 +57,14 @@ EXAMPLES = [
 ]
 
 
+def test_no_example_loses_its_end():
+    """A line that begins with an option goes on from the one above, which says so."""
+    for file in SOURCE.rglob("*.py"):
+        lines = file.read_text(encoding="utf-8").splitlines()
+        lost = [line for above, line in zip(lines, lines[1:]) if re.match(r" +--[a-z]", line) and above[-1:] != "\\"]
+        assert not lost, f"{file.name}: {lost}"
+
+
 @pytest.mark.parametrize(("file", "example"), EXAMPLES)
 def test_an_example_of_the_help_can_be_copied_from_a_narrow_terminal(file, example):
     assert all(len(line) <= 78 for line in example.splitlines()), "the terminal would break this line"
