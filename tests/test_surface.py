@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import itertools
 import re
 import shlex
 import subprocess
@@ -61,7 +62,8 @@ def test_no_example_loses_its_end():
     """A line that begins with an option goes on from the one above, which says so."""
     for file in SOURCE.rglob("*.py"):
         lines = file.read_text(encoding="utf-8").splitlines()
-        lost = [line for above, line in zip(lines, lines[1:]) if re.match(r" +--[a-z]", line) and above[-1:] != "\\"]
+        pairs = itertools.pairwise(lines)
+        lost = [line for above, line in pairs if re.match(r" +--[a-z]", line) and above[-1:] != "\\"]
         assert not lost, f"{file.name}: {lost}"
 
 
