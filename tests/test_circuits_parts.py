@@ -222,7 +222,7 @@ def test_pruning_keeps_what_walking_finds(wiring):
 
 @pytest.mark.parametrize(("gates", "cells"), [(False, 13 * 21), (True, 13 * 29)])
 def test_a_wiring_is_as_large_as_the_largest_that_may_be(monkeypatch, gates, cells):
-    """Room for heads, a mixer and an MLP in each of two layers: 1 + 2 · 6 writers, 1 + 2 · 10 readers (14 with gates)."""
+    """Room for heads, a mixer and an MLP in each of two layers: 13 writers, and 21 readers (29 with gates)."""
     monkeypatch.setattr(graph, "MOST_CELLS", cells)
     sized(Wiring(2, 4, 2, gates=gates))
     monkeypatch.setattr(graph, "MOST_CELLS", cells - 1)
