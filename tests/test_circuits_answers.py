@@ -110,7 +110,7 @@ def test_answers_are_scored_alike_however_few_logits_are_held(llama, monkeypatch
         finals = torch.randn(3, len(rows), rows.answer, llama.width, generator=torch.Generator().manual_seed(1))
         logit_diff.add_answers(llama, rows, finals, into, [4, 0, 2])
         scores = logit_diff.scores(llama, rows, finals)
-        target = logit_diff.followed(llama, rows, finals, "target")
+        target = logit_diff.followed(llama, rows, finals, "loss")
         own, other, _, _ = metrics._scored(llama, rows, finals[1])
         kl = logit_diff.divergence(llama, finals[0, :, 0], finals[:, :, 0])
         before = llama.logits(finals[0, :, 0]).double().log_softmax(-1)

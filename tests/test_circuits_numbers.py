@@ -1,4 +1,4 @@
-"""Which heads pass, by numbers made by hand: screens and their samples, thresholds, growth, counterfactuals, groups."""
+"""Which heads pass, by numbers made by hand: screens and their samples, thresholds, growth, counterfactuals."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import pytest
 import torch
 
 from babelscope.circuits.core.effects import Effects, Screening
-from babelscope.circuits.core.nodes import EMBEDDING, MLP, Expert, Head, Mixer
-from babelscope.circuits.patching import swept_batches
+from babelscope.circuits.core.nodes import EMBEDDING, MLP, Head, Mixer
 from babelscope.circuits.patching.counterfactual import of_pairs_with_a_partner, same_answer
 from babelscope.circuits.patching.screen import Screen, Slopes, _once, _views, missed, screened, spread_over
+from babelscope.circuits.patching.search import SearchSettings, _Work
 from babelscope.circuits.patching.selection import growth, select
-from babelscope.circuits.patching.swept_batches import Asked, Sweep, groups_of, in_chunks
 from babelscope.errors import InputError, NonFinite
 from babelscope.stats import hypergeometric_upper
+from babelscope.tasks.steps import Step
 from tests.random_pairs import random_pair
 
 HEADS = [Head(layer, head) for layer in range(10) for head in range(10)]
@@ -258,6 +258,37 @@ def test_the_strongest_backup_comes_first():
     assert growth(effects(around([0.0] * 3)), effects(now), []).backups == (HEADS[1], HEADS[2], HEADS[0])
 
 
+@pytest.mark.parametrize(
+    ("change", "asked"),
+    [
+        ({}, HEADS[:2]),  # effects 1, −1, 0.5 and 0, of which one deviation is 0.75
+        ({"sigmas": 0.6}, HEADS[:3]),
+        ({"sigmas": 0.0}, HEADS[:3]),
+        ({"sigmas": 2.0}, None),
+        ({"rule": "deviation"}, None),
+        ({"null": False}, None),
+        ({"screen": None}, "all"),
+    ],
+)
+def test_the_null_is_asked_of_what_may_be_selected(monkeypatch, change, asked):
+    seen = []
+
+    def effects_of(self, pairs, into, gone, suffix, only=None):
+        seen.append((suffix, only))
+        return effects(around([0.0], pairs=len(pairs)))
+
+    monkeypatch.setattr(_Work, "_effects", effects_of)
+    settings = replace(SearchSettings(sigmas=1.0, screen=Screen()), **change)
+    pairs = [prompt(1, 2, 3, 9), prompt(4, 5, 6, 9)]
+    work = _Work(None, pairs, Step("a"), settings, None, None, (), None)
+    found = work._nothing(effects(around([1.0, -1.0, 0.5, 0.0])), [], [])
+    assert (found is None) == (asked is None)
+    assert seen == ([] if asked is None else [("-null", None if asked == "all" else asked)])
+    alone = [replace(prompt(n, 2, 3, 9), template=str(n)) for n in range(2)]
+    work = _Work(None, alone, Step("a"), settings, None, None, (), None)
+    assert work._nothing(effects(around([1.0, -1.0, 0.5, 0.0])), [], []) is None
+
+
 # -- effects -----------------------------------------------------------------------------------------------------------
 
 
@@ -335,59 +366,3 @@ def test_there_are_counterfactuals_where_half_of_the_prompts_have_one():
     told = of_pairs_with_a_partner(null, found)
     assert np.isnan(told.patched).tolist() == [[False, False, True, True]] * 2
     assert of_pairs_with_a_partner(null, found[:2]) is null
-
-
-# -- what is patched together ------------------------------------------------------------------------------------------
-
-
-def test_senders_that_enter_at_one_place_are_grouped():
-    senders = [MLP(0), Head(1, 1), Expert(0, 1), Head(0, 0), EMBEDDING, Mixer(1), Head(1, 0), Expert(0, 0), MLP(1)]
-    assert list(groups_of(senders)) == [
-        [EMBEDDING], [Head(0, 0)], [MLP(0)], [Expert(0, 1), Expert(0, 0)], [Head(1, 1), Head(1, 0)],
-        [Mixer(1)], [MLP(1)],
-    ]  # fmt: skip
-
-
-def asked(senders, **alike):
-    return Asked((), tuple(senders), None, Sweep(), alike=alike.get("alike", {}))
-
-
-def test_units_hold_about_so_many_senders(monkeypatch):
-    monkeypatch.setattr(swept_batches, "TOGETHER", 4)
-    senders = [Head(layer, head) for layer in range(4) for head in range(3)]
-    units = [(unit.batch, unit.start, unit.end) for unit in asked(senders).units(2)]
-    assert units == [(0, 0, 2), (0, 2, 4), (1, 0, 2), (1, 2, 4)]
-    assert [(unit.start, unit.end) for unit in asked(senders[:9]).units(1)] == [(0, 2), (2, 3)]
-    wide = [Head(layer, head) for layer in range(2) for head in range(4)]
-    assert [(unit.start, unit.end) for unit in asked(wide).units(1)] == [(0, 1), (1, 2)]
-
-
-def test_groups_of_one_number_are_put_together_and_others_are_not():
-    senders = [Head(layer, head) for layer in range(4) for head in range(2)]
-    alike = {node: node.layer // 2 for node in senders}
-    assert [len(group) for group in asked(senders, alike=alike).groups()] == [4, 4]
-    assert [len(group) for group in asked(senders, alike=dict.fromkeys(senders[:2], 0)).groups()] == [2, 2, 2, 2]
-    assert [len(group) for group in asked(senders).groups()] == [2, 2, 2, 2]
-
-
-def test_chunks_that_do_not_fit_are_halved_and_come_in_order():
-    cpu, seen = torch.device("cpu"), []
-
-    def work(chunk):
-        seen.append(list(chunk))
-        if len(chunk) > 2:
-            raise torch.OutOfMemoryError("out of memory")
-        return sum(chunk)
-
-    assert list(in_chunks(range(5), 2, work, cpu)) == [(range(2), 1), (range(2, 4), 5), (range(4, 5), 4)]
-    seen.clear()
-    assert [total for _, total in in_chunks(range(7), 5, work, cpu)] == [0 + 1, 2, 3 + 4, 5 + 6]
-    assert seen == [[0, 1, 2, 3, 4], [0, 1, 2], [0, 1], [2], [3, 4], [5, 6]]
-
-    def never(_):
-        raise torch.OutOfMemoryError("out of memory")
-
-    with pytest.raises(torch.OutOfMemoryError):
-        list(in_chunks(range(2), 2, never, cpu))
-    with pytest.raises(ZeroDivisionError):
-        list(in_chunks(range(2), 2, lambda _: 1 / 0, cpu))
