@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 import numpy as np
 import torch
@@ -18,7 +18,15 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from babelscope.circuits.core.batching import END, batches
-from babelscope.circuits.core.cache import Runs, attention_output, first_position, output_changes, stream_changes, take
+from babelscope.circuits.core.cache import (
+    Direction,
+    Runs,
+    attention_output,
+    first_position,
+    output_changes,
+    stream_changes,
+    take,
+)
 from babelscope.circuits.core.effects import Effects
 from babelscope.circuits.core.nodes import (
     FINAL,
@@ -86,6 +94,7 @@ def path_patching(
         raise InputError(f"the final residual is read at END, so a path into it cannot stand at {at}")
     check_receivers(model, receivers)
     sweep = sweep or Sweep()
+    _check_names((mlps, get_args(Between)), (sweep.direction, get_args(Direction)), (sweep.routing, get_args(Routing)))
     if sweep.without and FINAL not in receivers:
         raise InputError("heads can be knocked out meanwhile only on paths to the logits")
     senders = tuple(heads_of(model) if senders is None else senders)
@@ -100,6 +109,13 @@ def path_patching(
     return _swept(
         model, Asked(pairs, senders, question, sweep, alike=_reaching(model, senders, receivers)), done, settings
     )
+
+
+def _check_names(*asked: tuple[str, tuple[str, ...]]) -> None:
+    """A name that is none of those that there are would be taken for one of them without a word."""
+    for said, known in asked:
+        if said not in known:
+            raise InputError(f"there is no {said!r} in patching; it is one of {', '.join(known)}")
 
 
 def _reaching(model: Model, senders: Sequence[Sender], receivers: Sequence[Receiver]) -> dict[Sender, int]:
@@ -160,6 +176,7 @@ def activation_patching(
     (12, 12)
     """
     sweep = sweep or Sweep()
+    _check_names((what, get_args(What)), (sweep.direction, get_args(Direction)), (sweep.routing, get_args(Routing)))
     senders = tuple(heads_of(model) if senders is None else senders)
     if what == "pattern" and not all(isinstance(sender, Head) for sender in senders):
         raise InputError("only heads have an attention pattern to patch")
