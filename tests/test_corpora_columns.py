@@ -147,6 +147,8 @@ def test_everything_that_holds_columns():
         assert corpus_in_memory(texts).texts == {"en": ("en 1", "en 2"), "fr": ("fr 1", "fr 2")}
     found = corpus_in_memory([{"id": 7, "en": "a", "fr": "b"}, {"fr": "d", "en": "c", "id": 8}])
     assert (found.ids, found.sentences("fr")) == (("7", "8"), ("b", "d"))
+    with pytest.raises(CorpusError, match=r"^memory: no column is Chinese \(zh\); columns: en$"):
+        corpus_in_memory({"en": ["a"]}, ["zh", "fr"])  # the first that is missing
     assert corpus_in_memory({"ids": ["p"], "sentence_id": ["q"], "en": ["a"]}).ids == ("p",)
     assert corpus_in_memory({"fr": ["b"], "en": ["a"], "deu": ["c"]}, ["de", "en"]).languages == ("de", "en")
 
