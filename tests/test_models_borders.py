@@ -243,3 +243,20 @@ def test_a_head_by_itself_is_given_as_many_ids_as_states():
         one._own_logits(hidden)
         one._own_logits(hidden[0, 0])
     assert shapes == [(1, 18), (1, 1)]
+
+
+def test_a_number_at_the_end_of_a_token_s_share_belongs_to_the_next():
+    """Four tokens of a quarter each: 0.25 has not passed the first, and 0 the first of all."""
+    found = decoding.sample(torch.zeros(5, 4), torch.tensor([0.0, 0.25, 0.5, 0.75, 0.999]), 1.0)
+    assert found.tolist() == [0, 1, 2, 3, 3]
+
+
+@pytest.mark.parametrize(
+    ("whole", "places"),
+    [([5], (0, 0)), ([1, 5, 2], (1, 1)), ([5, 2], (0, 1)), ([1, 9, 5], (2, 0)), ([1, 6, 2], (0, 2))],
+)
+def test_special_tokens_in_front_and_behind(whole, places):
+    """A text that its special tokens change is taken to stand in front of them."""
+    assert (
+        encoders.own_tokens(lambda _, add_special_tokens: {"input_ids": whole if add_special_tokens else [5]}) == places
+    )
