@@ -14,7 +14,7 @@ from babelscope.circuits.core.nodes import check_nodes, experts_of
 from babelscope.circuits.patching.expert_nodes import expert_changes
 from babelscope.circuits.patching.swept_batches import Sweep
 from babelscope.errors import InputError
-from babelscope.models import load_model
+from babelscope.models import Model, load_model
 from babelscope.models.experts import Routed, attach
 from babelscope.models.hooks import Site, capture
 from babelscope.report.page import build_page
@@ -26,6 +26,7 @@ from babelscope.studies.circuits import CircuitsSettings, study_circuits
 from tests import reference
 from tests.random_pairs import random_pairs
 from tests.tiny_mixtures import mixture
+from tests.tiny_models import tiny_model, tiny_tokenizer
 
 TYPES = ("mixtral", "qwen2_moe", "gpt_oss", "olmoe", "glm4_moe", "phimoe")
 
@@ -70,6 +71,14 @@ def test_an_expert_is_patched_as_an_edit_of_its_neurons_patches_it(name):
     assert not np.allclose(found, activation_patching(model, pairs, nodes).base, atol=1e-6)
     direct = path_patching(model, pairs, senders=nodes, at=None).patched
     assert np.allclose(direct, found, atol=2e-5)  # behind the last mixture nothing but the final norm is left
+
+
+def test_an_expert_before_a_norm_is_patched_through_it():
+    model, pairs = Model(tiny_model("afmoe"), tiny_tokenizer(), id="afmoe"), random_pairs()[:1]
+    nodes = [Expert(max(model.mixtures), expert) for expert in range(3)]
+    found = activation_patching(model, pairs, nodes)
+    assert np.allclose(found.patched, [[by_edit(model, pairs[0], node)] for node in nodes], atol=2e-5)
+    assert not np.allclose(found.patched, found.base, atol=1e-3)
 
 
 @pytest.mark.parametrize("name", ["mixtral", "gpt_oss", "olmoe"])

@@ -257,6 +257,8 @@ def test_a_number_at_the_end_of_a_token_s_share_belongs_to_the_next():
 )
 def test_special_tokens_in_front_and_behind(whole, places):
     """A text that its special tokens change is taken to stand in front of them."""
-    assert (
-        encoders.own_tokens(lambda _, add_special_tokens: {"input_ids": whole if add_special_tokens else [5]}) == places
-    )
+
+    def tokens(_, add_special_tokens):
+        return {"input_ids": whole if add_special_tokens else [5]}
+
+    assert encoders.own_tokens(tokens) == places
