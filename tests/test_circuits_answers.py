@@ -10,7 +10,10 @@ import pytest
 import torch
 
 from babelscope.circuits.core import logit_diff, metrics
+from babelscope.circuits.core.ablation import _mean_constants
 from babelscope.circuits.core.batching import batches, check_pairs, first_difference
+from babelscope.circuits.core.cache import run
+from babelscope.circuits.core.residual import Values
 from babelscope.errors import TaskError
 from babelscope.models import Model
 from tests.random_pairs import random_pair, random_pairs
@@ -127,3 +130,15 @@ def test_answers_are_scored_alike_however_few_logits_are_held(llama, monkeypatch
                 if variant == 1:
                     assert (own[row], other[row]) == pytest.approx((first, second or 0), abs=1e-4)
     assert into == pytest.approx(expected, abs=1e-4)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("budget", [9, 20, 500])
+def test_constants_begin_at_the_means_over_prompts_and_positions(llama, budget):
+    pairs = random_pairs()
+    found = _mean_constants(llama, pairs, budget)
+    rows_of = [rows.corrupted for rows in batches(pairs, 1, CPU)]
+    whole = [Values.of(run(llama, ids)).listed() for ids in rows_of]
+    tokens = sum(ids.numel() for ids in rows_of)
+    for place, part in enumerate(found.listed()):
+        assert torch.allclose(part, sum(each[place].sum((0, 1)) for each in whole) / tokens, atol=1e-5)

@@ -16,7 +16,9 @@ from babelscope.circuits.heads.ablation import _ranked, matched_random, windows
 from babelscope.circuits.heads.copy_scores import _null_by_word, _words_in_context, among_top
 from babelscope.circuits.heads.patterns import attention_at_offsets, attention_between, equal_length, patterns_by_layer
 from babelscope.errors import InputError, TaskError, UnsupportedModel
+from babelscope.models import Model
 from tests.random_pairs import random_pair
+from tests.tiny_models import tiny_model, tiny_tokenizer
 
 CPU = torch.device("cpu")
 
@@ -225,3 +227,14 @@ def test_words_in_context_are_a_seeded_sample_in_order(monkeypatch):
     assert len(seen) > 15
     assert len(_words_in_context(model, pairs, ["A", "B"], 12, 0, [0])[0]) == 12
     assert node_file.heads_of(model)[5] == Head(1, 1)
+
+
+@torch.no_grad()
+def test_moments_of_the_vocabulary_are_those_of_the_weights_as_they_are():
+    model = Model(tiny_model("llama"), tiny_tokenizer(), id="llama")
+    for factor in (1.0, 2.0, 3.0):
+        model.unembedding.mul_(factor)
+        found, weight = copy_scores.logit_moments(model), model.unembedding.double()
+        assert torch.allclose(found.mean, weight.mean(0), atol=1e-6)
+        assert torch.allclose(found.covariance, torch.cov(weight.T), rtol=1e-4, atol=1e-6)
+        assert copy_scores.logit_moments(model) is found
