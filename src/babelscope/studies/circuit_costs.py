@@ -28,6 +28,8 @@ RECEIVERS = 5
 3 name movers, 4 S-inhibition heads, 7 induction and duplicate-token heads"""
 HALF = 0.5
 """of the blocks, behind (or before) a place that may be anywhere"""
+MLP_PART = 2 / 3
+"""of what a block multiplies, about, that its MLP does: 8·D² of 12·D²"""
 BETWEEN = RECEIVERS / (2 * (RECEIVERS + 2))
 """of the blocks, expected between a sender and the last of so many receivers, all anywhere (none for a sender behind
 them), and likewise from the first receiver that it reaches to the end"""
@@ -100,6 +102,11 @@ class Sizes:
         """Mean number of positions from a role on (None: from where clean and corrupted first differ)."""
         starts = [_first(pair, role) for pair in self.pairs]
         return max(1.0, sum(len(p.clean) - at for p, at in zip(self.pairs, starts)) / len(self.pairs))
+
+    def width(self, role: str) -> float:
+        """Mean number of positions of a role."""
+        ends = [pair.roles.get(role, (0, 1)) for pair in self.pairs]
+        return sum(end - start for start, end in ends) / len(ends)
 
     def sweep(
         self,
@@ -185,8 +192,12 @@ def patched(
 
 
 def role_sweeps(sizes: Sizes, roles: Sequence[str | None]) -> list[list[Leg]]:
-    """One sweep of outputs at the positions of each role."""
-    return [[Leg(sizes.span(role))] for role in roles]
+    """One sweep of outputs at the positions of each role; the MLP behind the heads is run at these alone."""
+    own = MLP_PART / sizes.model.layers
+    return [
+        [Leg(sizes.span(role))] if role is None else [Leg(sizes.width(role), own), Leg(sizes.span(role), HALF - own)]
+        for role in roles
+    ]
 
 
 def on_the_same(sizes: Sizes, sweeps: int) -> list[float]:
