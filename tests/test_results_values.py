@@ -300,6 +300,7 @@ def test_groups_of_arrays(tmp_path):
 def test_what_is_said_of_a_group_outlives_what_is_added_to_it(tmp_path):
     write_arrays(tmp_path, dataset(u=[1, 2]).assign_attrs(unit="nats", n=3), "en")
     write_arrays(tmp_path, dataset(v=[3, 4]).assign_attrs(n=4), "en")
+    arrays.consolidate(tmp_path)
     assert read_arrays(tmp_path, "en").attrs == {"unit": "nats", "n": 4}
 
 
