@@ -20,6 +20,8 @@ from babelscope.evolution import located, measures, ray_engine, sweep_plan
 from babelscope.evolution.attempt import Listener, Outcome, RayOptions, SweepOptions, Task
 from babelscope.evolution.live import LiveTable, duration
 from babelscope.evolution.located import read_yaml_file
+from babelscope.evolution.plan import plan_from
+from babelscope.evolution.points import plan_points
 from babelscope.evolution.store import SweepStore
 from babelscope.evolution.types import Place, Point, Source, Work
 from babelscope.evolution.weights import Weights
@@ -33,7 +35,7 @@ def point(key: str, work: Work | None = None, source: Source | None = None) -> P
 def test_a_plan_rehearses_four_stories_and_carries_on_to_all(monkeypatch):
     """Ten stories at 3 seconds for four of them: 7.5 seconds."""
     asked: dict[str, int] = {}
-    monkeypatch.setattr(sweep_plan, "stories_of", lambda *_: {"en": list(range(10)), "zh": [1, 2]})
+    monkeypatch.setattr(measures, "stories_of", lambda *_: {"en": list(range(10)), "zh": [1, 2]})
     monkeypatch.setattr(
         babelscope.evaluation,
         "evaluate_cloze",
@@ -41,17 +43,17 @@ def test_a_plan_rehearses_four_stories_and_carries_on_to_all(monkeypatch):
     )
     model = SimpleNamespace(blocks=[torch.nn.Identity()], device=torch.device("cpu"))
     ticks = iter([10.0, 13.0])
-    steps = sweep_plan._point(model, point("a", Work(stories="s")), lambda: next(ticks))
+    steps = measures.ClozeMeasure("s").planned(model, lambda: next(ticks))
     assert asked == {"en": 4, "zh": 2}
     assert [(step.step, step.seconds) for step in steps] == [("story cloze", 7.5)]
 
 
 def test_few_stories_are_planned_as_they_are(monkeypatch):
-    monkeypatch.setattr(sweep_plan, "stories_of", lambda *_: {"en": [1, 2, 3]})
+    monkeypatch.setattr(measures, "stories_of", lambda *_: {"en": [1, 2, 3]})
     monkeypatch.setattr(babelscope.evaluation, "evaluate_cloze", lambda *_: None)
     model = SimpleNamespace(blocks=[torch.nn.Identity()], device=torch.device("cpu"))
     ticks = iter([1.0, 3.0])
-    (step,) = sweep_plan._point(model, point("a", Work(stories="s")), lambda: next(ticks))
+    (step,) = measures.ClozeMeasure("s").planned(model, lambda: next(ticks))
     assert step.seconds == 2.0
 
 
@@ -250,39 +252,60 @@ def test_points_with_the_same_download_are_one_task():
     ]
 
 
-def test_from_in_a_plan_is_the_language_that_is_translated_from():
-    settings = measures.latent_settings({"to": ("zh", "es"), "from": ("fr",)})
-    assert settings.pairs == [("fr", "zh"), ("fr", "es")]
+def test_from_in_a_plan_is_the_language_that_is_translated_from(tmp_path):
+    asked = {"measures": {"latent": {"words": "pocket", "to": ["zh", "es"], "from": ["fr"]}}, "models": [str(tmp_path)]}
+    (latent,) = next(iter(plan_points(plan_from(asked)))).work.measures
+    assert isinstance(latent, measures.LatentMeasure)
+    assert latent.settings.pairs == [("fr", "zh"), ("fr", "es")]
+
+
+def test_measures_stand_in_one_order_and_take_the_languages_of_the_plan(tmp_path):
+    asked = {
+        "measures": {
+            "latent": {"words": "pocket", "from": ["en"], "to": ["zh"]}, "circuits": {"task": "ioi"}, "alignment": {},
+            "story_cloze": {"stories": "pocket:?n=2"}, "perplexity": {"texts": "pocket:heldout"},
+        },
+        "models": [str(tmp_path)], "corpora": ["pocket:heldout"], "languages": "en,zh",
+    }  # fmt: skip
+    regions, cloze, circuits, latent = next(iter(plan_points(plan_from(asked)))).work.measures
+    assert [one.name for one in (regions, cloze, circuits, latent)] == ["regions", "story_cloze", "circuits", "latent"]
+    assert regions.settings.alignment is True
+    assert regions.settings.texts == "pocket:heldout"
+    for languages in (regions.settings.languages, cloze.languages, circuits.settings.languages):
+        assert languages == ("en", "zh")
+    assert latent.settings.languages == ("en", "zh")
 
 
 def test_circuits_and_latent_languages_have_folders_of_their_own(monkeypatch, tmp_path):
-    monkeypatch.setattr(babelscope.studies.latent, "study_latent", lambda _, settings, folder: (settings.to, folder))
-    monkeypatch.setattr(babelscope.studies.circuits, "study_circuits", lambda _, settings, folder: folder)
-    monkeypatch.setattr(measures, "circuits_settings", lambda _: None)
-    found = measures._latent(None, point("a", Work(latent={"to": ("zh",), "from": ("fr",)})), tmp_path)
-    assert found == (("zh",), tmp_path / "latent")
-    assert measures._circuits(None, point("a", Work(circuits={})), tmp_path) == tmp_path / "circuits"
-    nothing = point("a")
-    assert measures._latent(None, nothing, tmp_path) is None
-    assert measures._circuits(None, nothing, tmp_path) is None
-    assert measures._cloze(None, nothing) is None
-    assert measures._regions(None, nothing, tmp_path) is None
+    monkeypatch.setattr(babelscope.studies.latent, "study_latent", lambda _, settings, folder: (settings, folder))
+    monkeypatch.setattr(babelscope.studies.circuits, "study_circuits", lambda _, settings, folder: (settings, folder))
+    for one in (measures.LatentMeasure("s"), measures.CircuitsMeasure("s")):
+        assert one.measured(None, "m@a", tmp_path / one.name) == ("s", tmp_path / one.name)
+        (tmp_path / one.name).mkdir()
+        (tmp_path / one.name / "run.json").write_text("{}")
+        run = SimpleNamespace(file=lambda name: folder_for(tmp_path / "point" / name), manifest={"summary": {}})
+        one.leave(SimpleNamespace(path=tmp_path / one.name, summary={"n": 1}), run)
+        assert (tmp_path / "point" / one.name / "run.json").read_text() == "{}"
+        assert run.manifest["summary"] == {one.name: {"n": 1}}
+
+
+def folder_for(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
 
 
 @pytest.mark.parametrize(("lrds", "sads"), [(float("nan"), 0.5), (0.5, float("inf")), (None, 0.5), ("–", 0.5)])
 def test_a_point_whose_headline_is_no_number_fails(monkeypatch, tmp_path, lrds, sads):
-    def study(summary: dict[str, object]) -> None:
+    def measured(summary: dict[str, object]) -> object:
         asked = SimpleNamespace(corpus="c", languages=None, texts=None)
-        monkeypatch.setattr(measures, "regions_settings", lambda _: asked)
         monkeypatch.setattr(measures, "corpus_of", lambda *_: SimpleNamespace(languages=("en",)))
         run = SimpleNamespace(summary=summary)
         monkeypatch.setattr(babelscope.studies.regions, "study_regions", lambda *_, **__: run)
+        return measures.RegionsMeasure(asked).measured(None, "m@a", tmp_path)
 
-    study({"lrds": lrds, "sads": sads})
     with pytest.raises(NonFinite, match="SADS of m@a" if lrds == 0.5 else "LRDS of m@a"):
-        measures._regions(None, point("a", Work(regions={})), tmp_path)
-    study({"lrds": 0, "sads": -0.5})
-    assert measures._regions(None, point("a", Work(regions={})), tmp_path).summary["sads"] == -0.5
+        measured({"lrds": lrds, "sads": sads})
+    assert measured({"lrds": 0, "sads": -0.5}).summary["sads"] == -0.5
 
 
 def test_a_point_takes_over_all_but_the_seals_of_its_regions(tmp_path):
@@ -296,7 +319,7 @@ def test_a_point_takes_over_all_but_the_seals_of_its_regions(tmp_path):
         manifest={"wall_time_s": 5.0, "seeds": [1]}, summary={"lrds": 0.5},
     )  # fmt: skip
     run = SimpleNamespace(file=lambda name: target / name, manifest={"wall_time_s": 9.0})
-    measures._take_over(was, run)
+    measures.RegionsMeasure("s").leave(was, run)
     assert [path.name for path in target.iterdir()] == ["table.parquet"]
     assert run.manifest == {"wall_time_s": 9.0, "seeds": [1], "summary": {"lrds": 0.5, "regions_wall_time_s": 5.0}}
 
@@ -304,11 +327,11 @@ def test_a_point_takes_over_all_but_the_seals_of_its_regions(tmp_path):
 def test_a_plan_counts_one_point_of_each_model_as_often_as_it_has_points(monkeypatch):
     """Three points of 2 seconds and 1 of loading, one of the other model: 9 and 3 of 12 seconds."""
     place = Source("folder", "m", None, "/m", "h")
-    points = [point(key, source=place) for key in "abc"]
-    points += [Point("d", "pocket:n", None, None, None, place, Work()), point("e")]
     step = PlannedStep("s", 1, 4, 2.0, 1.0, 0, 0, "")
+    work = Work(measures=(SimpleNamespace(planned=lambda *_: [step]),))
+    points = [point(key, work, place) for key in "abc"]
+    points += [Point("d", "pocket:n", None, None, None, place, work), point("e")]
     monkeypatch.setattr(sweep_plan, "plan_points", lambda _: points)
-    monkeypatch.setattr(sweep_plan, "_point", lambda *_: [step])
     monkeypatch.setattr(sweep_plan, "spent_loading", lambda *_: (None, sweep_plan.Spent(1.0)))
     found = sweep_plan.plan_sweep(SimpleNamespace(name="p")).steps
     assert [(one.step, one.seconds, one.share) for one in found] == [

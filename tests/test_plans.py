@@ -133,13 +133,16 @@ def test_latent_and_steering_are_rehearsed(model, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+LATENT = {"words": "pocket", "from": ["en"], "to": ["fr"], "parts": ["lens"], "lens": ["logit"], "n": 16, "draws": 100}
+
+
 def test_a_sweep_counts_its_points():
     one, two = (
         plan_sweep(
             read_plan(
                 "pocket-checkpoints",
                 {"models": [{"id": "pocket:pocket-bloom-s", "revisions": "all"}], "languages": ["en", "fr"],
-                 "measures": {"regions": {"samples": samples, "threshold": 0.6}}},
+                 "measures": {"regions": {"samples": samples, "threshold": 0.6}, "latent": LATENT}},
             )
         )
         for samples in (5, 10)
@@ -147,6 +150,7 @@ def test_a_sweep_counts_its_points():
     recording = [next(step for step in found.steps if "recording" in step.step) for found in (one, two)]
     assert recording[1].tokens == pytest.approx(2 * recording[0].tokens, rel=0.2)
     assert sum(step.share for step in one.steps) == pytest.approx(1)
+    assert "pocket-bloom-s: logit lens, 1 pairs" in [step.step for step in one.steps]
 
 
 @pytest.mark.parametrize(

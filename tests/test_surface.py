@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import itertools
 import re
 import shlex
 import subprocess
@@ -55,6 +56,15 @@ EXAMPLES = [
     for file in sorted((SOURCE / "cli").glob("*.py"))
     for one in re.findall(r"^ +(babelscope (?:.*\\\\\n)*.*)$", file.read_text(encoding="utf-8"), re.MULTILINE)
 ]
+
+
+def test_no_example_loses_its_end():
+    """A line that begins with an option goes on from the one above, which says so."""
+    for file in SOURCE.rglob("*.py"):
+        lines = file.read_text(encoding="utf-8").splitlines()
+        pairs = itertools.pairwise(lines)
+        lost = [line for above, line in pairs if re.match(r" +--[a-z]", line) and above[-1:] != "\\"]
+        assert not lost, f"{file.name}: {lost}"
 
 
 @pytest.mark.parametrize(("file", "example"), EXAMPLES)

@@ -9,7 +9,7 @@ from cyclopts import Parameter
 
 from babelscope.cli.circuit_files import export_graph, import_graph
 from babelscope.cli.command import verb, verb_app
-from babelscope.cli.options import Kept, Loading, Place, Planned, Workers, note
+from babelscope.cli.options import Loading, Study, Workers, note
 from babelscope.studies.circuit_settings import CircuitsSettings
 
 if TYPE_CHECKING:
@@ -29,9 +29,7 @@ def circuits(
     preset: Annotated[str | None, Parameter(help="The paper's: ioi-bloom, ioi-gpt2, ioi-cpm, tense-qwen, …")] = None,
     against: Annotated[str | None, Parameter(help="Another model, whose heads are matched by role.")] = None,
     loading: Loading,
-    place: Place,
-    kept: Kept,
-    planned: Planned,
+    study: Study,
     workers: Workers,
 ) -> None:
     """Find which heads and FFNs do a task, what each one does, and whether languages share them.
@@ -64,21 +62,21 @@ def circuits(
     if against is None:
         names = ("against_language", "matching", "twins")
         refuse_idle(asked, {name: (lambda _: False, "--against") for name in names})
-    if not planned.plan:
-        refuse_existing(place.out, place.overwrite)
+    if not study.plan:
+        refuse_existing(study.out, study.overwrite)
     theirs = (asked.against_language or asked.languages[-1],) if against else ()
     check_known(asked.task, [*asked.languages, *theirs], asked.corruption)
     loaded = load(chosen, loading)
     other = load(against, replace(loading, revision=None)) if against else None
-    if planned.plan:
+    if study.plan:
         print(workers.planned(plan_circuits(loaded, asked, other), SHARED))
         return
     with workers.holding(loaded):
-        run = study_circuits(loaded, asked, place.out, place.overwrite, other, shown, kept.fresh)
+        run = study_circuits(loaded, asked, study.out, study.overwrite, other, shown, study.fresh)
     show_run(str(run.path))
     for doubt in _doubts(run):
         note(f"note: {doubt}")
-    print(f"run: {place.out}    page: babelscope report {place.out}")
+    print(f"run: {study.out}    page: babelscope report {study.out}")
 
 
 def _doubts(run: Run) -> list[str]:

@@ -73,6 +73,11 @@ class Planned(Settings):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Study(Planned, Kept, Place):
+    """The run."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class OnRay(Settings):
     """Where it is computed."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from babelscope.cli.command import verb, verb_app
-from babelscope.cli.options import Kept, Loading, ModelName, Place, Planned, Workers, note
+from babelscope.cli.options import Loading, ModelName, Study, Workers, note
 from babelscope.cli.region_files import compare_regions, export_file, import_file, show_regions
 from babelscope.studies.region_settings import RegionsSettings
 
@@ -24,9 +24,7 @@ def regions(
     *,
     settings: RegionsSettings,
     loading: Loading,
-    place: Place,
-    kept: Kept,
-    planned: Planned,
+    study: Study,
     workers: Workers,
 ) -> None:
     """Find the neurons that serve each language, how translations meet, and what switching regions off does.
@@ -39,8 +37,8 @@ def regions(
           --texts pocket:heldout --out runs/pocket
 
       babelscope regions bigscience/bloom-560m --corpus bible:bibles \\
-          --languages en,zh,fr,es,pt,ar,vi,hi,id
-      --texts xlsum:xlsum --window 2048 --text-tokens 0 --out runs/bloom
+          --languages en,zh,fr,es,pt,ar,vi,hi,id \\
+          --texts xlsum:xlsum --window 2048 --text-tokens 0 --out runs/bloom
 
       babelscope regions bigscience/bloom-7b1 --corpus bible:/data/bibles \\
           --engine ray --address auto --workers 4 --gpus 1 --out runs/big
@@ -53,8 +51,8 @@ def regions(
     from babelscope.studies.region_plan import SHARED, plan_regions
     from babelscope.studies.regions import regions_study, study_regions
 
-    if not planned.plan:
-        refuse_existing(place.out, place.overwrite)
+    if not study.plan:
+        refuse_existing(study.out, study.overwrite)
     # text first: it is read in seconds, and its faults should not wait for a model
     if settings.texts is not None:
         parse_spec(settings.texts)  # what is no spec is said before the model is loaded
@@ -62,11 +60,11 @@ def regions(
     for line in parallel.notes:
         note(f"note: {line}")
     loaded = load(model, loading)
-    if planned.plan:
+    if study.plan:
         print(workers.planned(plan_regions(regions_study(loaded, settings, parallel)), SHARED))
         return
-    steps = "fresh" if kept.fresh else "resume"
+    steps = "fresh" if study.fresh else "resume"
     with workers.holding(loaded):
-        run = study_regions(loaded, settings, place.out, place.overwrite, parallel, None, shown, steps)
+        run = study_regions(loaded, settings, study.out, study.overwrite, parallel, None, shown, steps)
     show_run(str(run.path))
-    print(f"run: {place.out}    page: babelscope report {place.out}")
+    print(f"run: {study.out}    page: babelscope report {study.out}")

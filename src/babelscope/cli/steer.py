@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from babelscope.cli.command import verb, verb_app
-from babelscope.cli.options import Kept, Loading, ModelName, Place, Planned, Workers, note
+from babelscope.cli.options import Loading, ModelName, Study, Workers, note
 from babelscope.studies.steer_settings import SteerSettings
 
 app = verb_app("steer")
@@ -16,9 +16,7 @@ def steer(
     *,
     settings: SteerSettings,
     loading: Loading,
-    place: Place,
-    kept: Kept,
-    planned: Planned,
+    study: Study,
     workers: Workers,
 ) -> None:
     """Make a model write in another language, and measure what that costs.
@@ -29,12 +27,12 @@ def steer(
     For example:
 
       babelscope steer pocket:pocket-bloom-m --corpus 'pocket:heldout?n=240' \\
-          --pairs en:fr --fixed --tokens 24
-      --out runs/steer
+          --pairs en:fr --fixed --tokens 24 \\
+          --out runs/steer
 
       babelscope steer CohereLabs/aya-expanse-8b --corpus ntrex:NTREX-128 \\
-          --languages en,fr,de,ar --pairs en:fr
-      --method diffmean,rest,neurons --prompts everyday --out runs/aya
+          --languages en,fr,de,ar --pairs en:fr \\
+          --method diffmean,rest,neurons --prompts everyday --out runs/aya
 
       babelscope steer pocket:pocket-bloom-m --corpus 'pocket:heldout?n=240' \\
           --pairs en:fr --engine ray --workers 2 --out runs/steer
@@ -46,8 +44,8 @@ def steer(
     from babelscope.studies.steer import study_steering
     from babelscope.studies.steer_plan import SHARED, plan_steering
 
-    if not planned.plan:
-        refuse_existing(place.out, place.overwrite)
+    if not study.plan:
+        refuse_existing(study.out, study.overwrite)
     check_identifier()
     # text first: it is read in seconds, and its faults should not wait for a model
     parallel = load_corpus(settings.corpus, list(settings.languages) or None)
@@ -55,11 +53,11 @@ def steer(
     for line in parallel.notes:
         note(f"note: {line}")
     loaded = load(model, loading)
-    if planned.plan:
+    if study.plan:
         print(workers.planned(plan_steering(loaded, settings, parallel), SHARED))
         return
     with workers.holding(loaded):
-        run = study_steering(loaded, settings, place.out, place.overwrite, parallel, shown, kept.fresh)
+        run = study_steering(loaded, settings, study.out, study.overwrite, parallel, shown, study.fresh)
     for sentence in run.manifest["summary"]["sentences"]:
         print(sentence)
-    print(f"run: {place.out}    tables: babelscope show {place.out}")
+    print(f"run: {study.out}    tables: babelscope show {study.out}")

@@ -110,7 +110,8 @@ def fitting_reader(place: str) -> str:
     place = place.strip()
     try:
         path = Path(os.path.expanduser(place))
-        names = [path.name] if path.is_file() else sorted(entry.name for entry in path.iterdir())[:1000]
+        folder = () if path.is_file() else path.iterdir()
+        names = sorted(name for entry in folder if not (name := entry.name).startswith("."))[:1000] or [path.name]
     except (OSError, ValueError):
         return "lines:my-folder"
     counts = {reader: sum(bool(form.match(name)) for name in names) for reader, form in _FILES.items()}

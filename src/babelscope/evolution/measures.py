@@ -1,12 +1,17 @@
-"""Everything that a plan measures at one point, into one run directory."""
+"""What can be measured at a point: each measure owns its settings, says what it reads and costs, and leaves its result.
+
+A new measure is one class here, and its settings in `plan.settings_of_measures`.
+"""
 
 from __future__ import annotations
 
 import math
 import shutil
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, ClassVar, Protocol, TypeVar
 
 from babelscope.errors import NonFinite
 
@@ -15,48 +20,18 @@ if TYPE_CHECKING:
 
     from babelscope.corpora import ParallelCorpus, TextCollection
     from babelscope.evaluation import ClozeStory
-    from babelscope.evolution.types import Place, Point
     from babelscope.models import Model
     from babelscope.results import Run, RunWriter
     from babelscope.studies.circuit_settings import CircuitsSettings
     from babelscope.studies.latent_settings import LatentSettings
+    from babelscope.studies.plan import PlannedStep
     from babelscope.studies.regions import RegionsSettings
+    from babelscope.studies.rehearsal import Clock
 
 CLOZE_TABLE = "cloze"
-
-
-def circuits_settings(arguments: Any) -> CircuitsSettings:
-    """Checked settings of a circuits study."""
-    from babelscope.studies.circuit_settings import CircuitsSettings
-
-    return CircuitsSettings(**arguments)
-
-
-def latent_settings(arguments: Any) -> LatentSettings:
-    """Checked settings of a study of latent language; `from` is `from_` in Python."""
-    from babelscope.studies.latent_settings import LatentSettings
-
-    return LatentSettings(**{"from_" if name == "from" else name: value for name, value in arguments.items()})
-
-
-def latent_contents(settings: LatentSettings) -> dict[str, object]:
-    """Hashes of the words, sentences and running text that a study of latent language reads."""
-    from babelscope.studies.latent import chosen_words
-
-    words = chosen_words(settings)
-    found: dict[str, object] = {"words": words.hash}
-    if settings.parallel:
-        found["parallel"] = corpus_of(settings.parallel, None).hash
-    if settings.text and "tuned" in settings.lens:
-        found["text"] = {code: text.hash for code, text in texts_of(settings.text, tuple(words.languages)).items()}
-    return found
-
-
-def regions_settings(arguments: Any) -> RegionsSettings:
-    """Checked settings of a regions study."""
-    from babelscope.studies.regions import RegionsSettings
-
-    return RegionsSettings(**arguments)
+R = TypeVar("R")
+_PLACES = ("corpus", "texts", "words", "parallel", "text")
+"""settings that say where text lies: what it says counts, and is hashed by itself"""
 
 
 @lru_cache(8)
@@ -83,102 +58,204 @@ def stories_of(spec: str, languages: tuple[str, ...] | None) -> dict[str, list[C
     return load_stories(spec, languages)
 
 
-def compute_point(point: Point, folder: Path, scratch: Path, where: Place) -> Path:
-    """Load the weights in `folder`, measure what the point asks for, and write one run below `scratch`.
+class Measure(Protocol[R]):
+    """One study at every point, with its settings."""
 
-    The run is a regions run (or one of kind `evaluation`, without regions) with the story cloze as table `cloze`, the
-    circuits as a run of its own in `circuits/`, and the latent languages as one in `latent/`. Raises NonFinite when a
-    headline number is not a number.
-    """
-    from babelscope.results import RunWriter
+    name: ClassVar[str]
 
-    model = load_point(point, folder, where)
-    regions = _regions(model, point, scratch)
-    cloze = _cloze(model, point)
-    inner = {"circuits": _circuits(model, point, scratch), "latent": _latent(model, point, scratch)}
-    target = scratch / "point"
-    with RunWriter(target, kind="regions" if regions is not None else "evaluation") as run:
-        if regions is not None:
-            _take_over(regions, run)
-        else:
-            run.manifest.update(model=model.facts(), tokenizer_hash=model.tokenizer_hash, summary={"model": model.id})
-        if cloze is not None:
-            run.table(CLOZE_TABLE, cloze)
-            run.manifest["summary"]["story_cloze"] = cloze.set_index("language").accuracy.to_dict()
-        for name, found in inner.items():
-            if found is not None:
-                shutil.copytree(found.path, run.file(f"{name}/run.json").parent, dirs_exist_ok=True)
-                run.manifest["summary"][name] = found.summary
-        run.manifest["key"] = point.key
-        facts = point.facts()
-        del facts["source"]  # but for where the weights lay: that says nothing elsewhere
-        source = point.source
-        run.manifest["point"] = facts | {"weights": source and {"kind": source.kind, "identity": source.identity}}
-    return target
+    def contents(self) -> dict[str, object]:
+        """Hashes of the text that it reads, by a name of their own."""
+        ...
+
+    def decided(self) -> object:
+        """What else its numbers depend on: every setting, the defaults filled in."""
+        ...
+
+    def planned(self, model: Model, clock: Clock) -> Sequence[PlannedStep]:
+        """What it costs with this model, step by step; nothing is written."""
+        ...
+
+    def measured(self, model: Model, label: str, scratch: Path) -> R:
+        """What is found at the point of that label; files go into `scratch`."""
+        ...
+
+    def leave(self, found: R, run: RunWriter) -> None:
+        """Puts what was found into the point's run."""
+        ...
 
 
-def load_point(point: Point, folder: Path, where: Place) -> Model:
-    """The model of a point, from the folder that holds its weights."""
-    from babelscope.models import load_model
+@dataclass(frozen=True)
+class RegionsMeasure:
+    """Regions, with alignment and perplexity where they were asked for: the run that the others are added to."""
 
-    work = point.work
-    model = load_model(
-        str(folder),
-        dtype=work.dtype,
-        device=where.device,
-        device_map=where.device_map,
-        trust_remote_code=work.trust_remote_code,
-        attention=work.attention,
-    )
-    model.id, model.revision = point.model, point.revision
-    return model
+    settings: RegionsSettings
+    name: ClassVar[str] = "regions"
+
+    def contents(self) -> dict[str, object]:
+        """Hashes of what is read: the sampled sentences, and the texts."""
+        sample = corpus_of(self.settings.corpus, self.settings.languages).sample(
+            self.settings.samples, self.settings.seed
+        )
+        found: dict[str, object] = {"corpus": sample.hash}
+        if self.settings.texts:
+            texts = texts_of(self.settings.texts, sample.languages)
+            found["texts"] = {code: text.hash for code, text in texts.items()}
+        return found
+
+    def decided(self) -> object:
+        """Every setting, the defaults filled in; where text lies does not count, what it says does."""
+        return {name: value for name, value in asdict(self.settings).items() if name not in _PLACES}
+
+    def planned(self, model: Model, clock: Clock) -> Sequence[PlannedStep]:
+        """What it costs with this model, step by step."""
+        from babelscope.studies.plan import plan_steps
+        from babelscope.studies.region_plan import regions_probe
+        from babelscope.studies.regions import regions_study
+
+        study = regions_study(model, self.settings, *self._text())
+        return plan_steps(study.steps, regions_probe(study, clock)).steps
+
+    def measured(self, model: Model, label: str, scratch: Path) -> Run:
+        """The study's run; raises NonFinite where a headline number of the point `label` is not a number."""
+        from babelscope.studies.regions import study_regions
+
+        corpus, texts = self._text()
+        run = study_regions(model, self.settings, scratch, corpus=corpus, texts=texts, kept="off")
+        for name in ("lrds", "sads"):
+            value = run.summary.get(name)
+            if not isinstance(value, int | float) or not math.isfinite(value):
+                raise NonFinite(f"{name.upper()} of {label} is not a number")
+        return run
+
+    def leave(self, found: Run, run: RunWriter) -> None:
+        """Puts the study's files and manifest into the point's run."""
+        for name in found.files():
+            if name not in ("run.json", "checksums.json"):
+                shutil.copyfile(found.path / name, run.file(name))
+        took = found.manifest.get("wall_time_s")
+        run.manifest.update({name: value for name, value in found.manifest.items() if name != "wall_time_s"})
+        run.manifest["summary"] = {**found.summary, "regions_wall_time_s": took}
+
+    def _text(self) -> tuple[ParallelCorpus, dict[str, TextCollection] | None]:
+        corpus = corpus_of(self.settings.corpus, self.settings.languages)
+        return corpus, texts_of(self.settings.texts, corpus.languages) if self.settings.texts else None
 
 
-def _regions(model: Model, point: Point, scratch: Path) -> Run | None:
-    from babelscope.studies.regions import study_regions
+@dataclass(frozen=True)
+class ClozeMeasure:
+    """Story cloze: which of two endings the model finds likelier, as the table `cloze`."""
 
-    if point.work.regions is None:
-        return None
-    settings = regions_settings(point.work.regions)
-    corpus = corpus_of(settings.corpus, settings.languages)
-    texts = texts_of(settings.texts, corpus.languages) if settings.texts else None
-    run = study_regions(model, settings, scratch / "regions", corpus=corpus, texts=texts, kept="off")
-    for name in ("lrds", "sads"):
-        value = run.summary.get(name)
-        if not isinstance(value, int | float) or not math.isfinite(value):
-            raise NonFinite(f"{name.upper()} of {point.label} is not a number")
-    return run
+    stories: str
+    languages: tuple[str, ...] | None = None
+    name: ClassVar[str] = "story_cloze"
+
+    def contents(self) -> dict[str, object]:
+        """The hash of the stories."""
+        from babelscope.evaluation.items import stories_hash
+
+        return {"stories": stories_hash(stories_of(self.stories, self.languages))}
+
+    def decided(self) -> object:
+        """Nothing but the stories, which are hashed by themselves."""
+        return True
+
+    def planned(self, model: Model, clock: Clock) -> Sequence[PlannedStep]:
+        """What it costs with this model: four stories are rehearsed."""
+        from babelscope.evaluation import evaluate_cloze
+        from babelscope.studies.rehearsal import planned, spent
+
+        stories = stories_of(self.stories, self.languages)
+        most = max(map(len, stories.values()))
+        few = {code: own[: min(4, len(own))] for code, own in stories.items()}
+        _, cost = spent(model, lambda: evaluate_cloze(model, few), clock)
+        return planned({"story cloze": (cost * (most / min(4, most)), "")}).steps
+
+    def measured(self, model: Model, label: str, scratch: Path) -> pd.DataFrame:
+        """Accuracy by language."""
+        from babelscope.evaluation import evaluate_cloze
+
+        return evaluate_cloze(model, stories_of(self.stories, self.languages))
+
+    def leave(self, found: pd.DataFrame, run: RunWriter) -> None:
+        """Puts the table and its accuracies into the point's run."""
+        run.table(CLOZE_TABLE, found)
+        run.manifest["summary"][self.name] = found.set_index("language").accuracy.to_dict()
 
 
-def _cloze(model: Model, point: Point) -> pd.DataFrame | None:
-    from babelscope.evaluation import evaluate_cloze
+@dataclass(frozen=True)
+class CircuitsMeasure:
+    """Circuits, as a run of its own in `circuits/`."""
 
-    if point.work.stories is None:
-        return None
-    return evaluate_cloze(model, stories_of(point.work.stories, point.work.story_languages))
+    settings: CircuitsSettings
+    name: ClassVar[str] = "circuits"
+
+    def contents(self) -> dict[str, object]:
+        """Nothing: prompts are made, not read."""
+        return {}
+
+    def decided(self) -> object:
+        """Every setting, the defaults filled in."""
+        return {one.name: getattr(self.settings, one.name) for one in fields(self.settings)}
+
+    def planned(self, model: Model, clock: Clock) -> Sequence[PlannedStep]:
+        """What it costs with this model, part by part."""
+        from babelscope.studies.circuit_plan import plan_circuits
+
+        return plan_circuits(model, self.settings, clock=clock).steps
+
+    def measured(self, model: Model, label: str, scratch: Path) -> Run:
+        """The study's run."""
+        from babelscope.studies.circuits import study_circuits
+
+        return study_circuits(model, self.settings, scratch)
+
+    def leave(self, found: Run, run: RunWriter) -> None:
+        """Puts the run into a folder of the point's."""
+        _inside(found, run, self.name)
 
 
-def _circuits(model: Model, point: Point, scratch: Path) -> Run | None:
-    from babelscope.studies.circuits import study_circuits
+@dataclass(frozen=True)
+class LatentMeasure:
+    """The language the model thinks in, as a run of its own in `latent/`."""
 
-    if point.work.circuits is None:
-        return None
-    return study_circuits(model, circuits_settings(point.work.circuits), scratch / "circuits")
+    settings: LatentSettings
+    name: ClassVar[str] = "latent"
+
+    def contents(self) -> dict[str, object]:
+        """Hashes of the words, sentences and running text that are read."""
+        from babelscope.studies.latent_texts import chosen_words
+
+        words = chosen_words(self.settings)
+        found: dict[str, object] = {"words": words.hash}
+        if self.settings.parallel:
+            found["parallel"] = corpus_of(self.settings.parallel, None).hash
+        if self.settings.text and "tuned" in self.settings.lens:
+            texts = texts_of(self.settings.text, tuple(words.languages))
+            found["text"] = {code: text.hash for code, text in texts.items()}
+        return {self.name: found}
+
+    def decided(self) -> object:
+        """Every setting, the defaults filled in; where text lies does not count, what it says does."""
+        return {name: value for name, value in asdict(self.settings).items() if name not in _PLACES}
+
+    def planned(self, model: Model, clock: Clock) -> Sequence[PlannedStep]:
+        """What it costs with this model, part by part."""
+        from babelscope.studies.latent_plan import plan_latent
+
+        return plan_latent(model, self.settings, clock=clock).steps
+
+    def measured(self, model: Model, label: str, scratch: Path) -> Run:
+        """The study's run."""
+        from babelscope.studies.latent import study_latent
+
+        return study_latent(model, self.settings, scratch)
+
+    def leave(self, found: Run, run: RunWriter) -> None:
+        """Puts the run into a folder of the point's."""
+        _inside(found, run, self.name)
 
 
-def _latent(model: Model, point: Point, scratch: Path) -> Run | None:
-    from babelscope.studies.latent import study_latent
-
-    if point.work.latent is None:
-        return None
-    return study_latent(model, latent_settings(point.work.latent), scratch / "latent")
-
-
-def _take_over(source: Run, run: RunWriter) -> None:
-    """The files and the manifest of a run that becomes part of another."""
-    for name in source.files():
-        if name not in ("run.json", "checksums.json"):
-            shutil.copyfile(source.path / name, run.file(name))
-    took = source.manifest.get("wall_time_s")
-    run.manifest.update({name: value for name, value in source.manifest.items() if name != "wall_time_s"})
-    run.manifest["summary"] = {**source.summary, "regions_wall_time_s": took}
+def _inside(found: Run, run: RunWriter, name: str) -> None:
+    """A whole run in a folder of another, its summary under that name."""
+    shutil.copytree(found.path, run.file(f"{name}/run.json").parent, dirs_exist_ok=True)
+    run.manifest["summary"][name] = found.summary

@@ -6,18 +6,16 @@ corpus, texts and stories by content, every setting, the number type, and the ve
 
 from __future__ import annotations
 
-from dataclasses import asdict, fields
+from collections.abc import Iterator
 from typing import Any
 
 from babelscope._version import __version__
 from babelscope.errors import ModelError
-from babelscope.evolution import measures
+from babelscope.evolution.measures import CircuitsMeasure, ClozeMeasure, LatentMeasure, Measure, RegionsMeasure
 from babelscope.evolution.plan import Plan
 from babelscope.evolution.sources import find, revisions
 from babelscope.evolution.types import PlannedModel, Point, Revision, Source, Work
 from babelscope.results import run_key
-
-_SPECS = ("corpus", "texts")
 
 
 def plan_points(plan: Plan) -> list[Point]:
@@ -65,62 +63,39 @@ def _sources(model: PlannedModel) -> list[tuple[Revision, Source | None, str]]:
 
 
 def _work(plan: Plan, corpus: str | None) -> Work:
+    return Work(plan.dtype, plan.attention, plan.trust_remote_code, tuple(_measures(plan, corpus)))
+
+
+def _measures(plan: Plan, corpus: str | None) -> Iterator[Measure[Any]]:
+    """The measures of a point, with checked settings; the plan's languages where a measure names none."""
+    from babelscope.studies.circuit_settings import CircuitsSettings
+    from babelscope.studies.latent_settings import LatentSettings
+    from babelscope.studies.regions import RegionsSettings
+
     asked = plan.measures
-    settings: dict[str, Any] | None = None
-    if {"regions", "alignment", "perplexity"} & set(asked):
-        settings = {"corpus": corpus, "languages": plan.languages}
-        for name in ("regions", "alignment", "perplexity"):
-            settings |= asked.get(name, {})
+    of_regions = [asked[name] for name in ("regions", "alignment", "perplexity") if name in asked]
+    if of_regions:
+        given: dict[str, Any] = {"corpus": corpus, "languages": plan.languages}
+        for settings in of_regions:
+            given |= settings
         if "alignment" in asked:
-            settings["alignment"] = True
-    cloze = asked.get("story_cloze")
-    circuits = asked.get("circuits")
-    if circuits is not None and plan.languages is not None:
-        circuits = {"languages": plan.languages, **circuits}
-    latent = asked.get("latent")
-    if latent is not None and plan.languages is not None:
-        latent = {"languages": plan.languages, **latent}
-    return Work(
-        dtype=plan.dtype,
-        attention=plan.attention,
-        trust_remote_code=plan.trust_remote_code,
-        regions=settings,
-        stories=cloze["stories"] if cloze else None,
-        story_languages=(cloze.get("languages") or plan.languages) if cloze else None,
-        circuits=circuits,
-        latent=latent,
-    )
+            given["alignment"] = True
+        yield RegionsMeasure(RegionsSettings(**given))
+    if (cloze := asked.get("story_cloze")) is not None:
+        yield ClozeMeasure(cloze["stories"], cloze.get("languages") or plan.languages)
+    languages: dict[str, Any] = {} if plan.languages is None else {"languages": plan.languages}
+    if (circuits := asked.get("circuits")) is not None:
+        yield CircuitsMeasure(CircuitsSettings(**{**languages, **circuits}))
+    if (latent := asked.get("latent")) is not None:
+        given = {"from_" if name == "from" else name: value for name, value in latent.items()}
+        yield LatentMeasure(LatentSettings(**{**languages, **given}))
 
 
 def _contents(work: Work) -> dict[str, object]:
-    """Hashes of all text that a point reads. Raises the readers' errors, and those of impossible settings."""
-    from babelscope.evaluation.items import stories_hash
-
-    found: dict[str, object] = {}
-    if work.regions is not None:
-        settings = measures.regions_settings(work.regions)
-        sample = measures.corpus_of(settings.corpus, settings.languages).sample(settings.samples, settings.seed)
-        found["corpus"] = sample.hash
-        if settings.texts:
-            texts = measures.texts_of(settings.texts, sample.languages)
-            found["texts"] = {code: text.hash for code, text in texts.items()}
-    if work.stories is not None:
-        found["stories"] = stories_hash(measures.stories_of(work.stories, work.story_languages))
-    if work.latent is not None:
-        found["latent"] = measures.latent_contents(measures.latent_settings(work.latent))
-    return found
+    """Hashes of all text that a point reads. Raises the readers' errors."""
+    return {name: content for one in work.measures for name, content in one.contents().items()}
 
 
 def _settled(work: Work) -> dict[str, object]:
-    """Every setting, the defaults filled in; where texts lie does not count, what they say does."""
-    found: dict[str, object] = {"dtype": work.dtype, "attention": work.attention, "stories": work.stories is not None}
-    if work.regions is not None:
-        settings = asdict(measures.regions_settings(work.regions))
-        found["regions"] = {name: value for name, value in settings.items() if name not in _SPECS}
-    if work.circuits is not None:
-        settings = measures.circuits_settings(work.circuits)
-        found["circuits"] = {one.name: getattr(settings, one.name) for one in fields(settings)}
-    if work.latent is not None:
-        asked = asdict(measures.latent_settings(work.latent))
-        found["latent"] = {name: value for name, value in asked.items() if name not in ("words", "parallel", "text")}
-    return found
+    """Every setting, the defaults filled in."""
+    return {"dtype": work.dtype, "attention": work.attention} | {one.name: one.decided() for one in work.measures}

@@ -6,8 +6,8 @@ import os
 
 from babelscope.errors import BabelscopeError, InputError, RunError, Unwritable
 from babelscope.evolution.attempt import Compute, Listener, SweepOptions, Task, attempt, weights_folder
+from babelscope.evolution.compute import compute_point
 from babelscope.evolution.index import write_index
-from babelscope.evolution.measures import compute_point
 from babelscope.evolution.plan import Plan
 from babelscope.evolution.points import plan_points
 from babelscope.evolution.ray_engine import run_ray

@@ -3,30 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from babelscope.errors import InputError
-from babelscope.evolution.measures import (
-    circuits_settings,
-    corpus_of,
-    load_point,
-    regions_settings,
-    stories_of,
-    texts_of,
-)
+from babelscope.evolution.compute import load_point
 from babelscope.evolution.plan import Plan
 from babelscope.evolution.points import plan_points
 from babelscope.evolution.types import Place, Point
 from babelscope.evolution.weights import Weights
 from babelscope.models import Model
 from babelscope.results.scratch import Scratch
-from babelscope.studies.circuit_plan import plan_circuits
-from babelscope.studies.plan import PlannedStep, StudyPlan, plan_steps
-from babelscope.studies.region_plan import regions_probe
-from babelscope.studies.regions import regions_study
-from babelscope.studies.rehearsal import Clock, Spent, planned, spent
+from babelscope.studies.plan import PlannedStep, StudyPlan
+from babelscope.studies.rehearsal import Clock, Spent, planned
 
 
 def plan_sweep(plan: Plan, where: Place | None = None, clock: Clock = time.perf_counter) -> StudyPlan:
@@ -51,7 +40,8 @@ def plan_sweep(plan: Plan, where: Place | None = None, clock: Clock = time.perf_
             assert first.source is not None
             path = weights.folder(first.source)
             model, loading = spent_loading(first, path, where or Place(), clock)
-            for step in (*_point(model, first, clock), *planned({"loading": (loading, "")}).steps):
+            costs = [step for measure in first.work.measures for step in measure.planned(model, clock)]
+            for step in (*costs, *planned({"loading": (loading, "")}).steps):
                 steps.append(_times(step, f"{name.removeprefix('pocket:')}: {step.step}", len(points)))
     whole = sum(step.seconds for step in steps) or 1.0
     return StudyPlan(tuple(replace(step, share=step.seconds / whole) for step in steps))
@@ -63,28 +53,6 @@ def spent_loading(point: Point, folder: Path, where: Place, clock: Clock) -> tup
     started = clock()
     model = load_point(point, folder, where)
     return model, Spent(clock() - started)
-
-
-def _point(model: Model, point: Point, clock: Clock) -> Sequence[PlannedStep]:
-    """The steps of one point."""
-    found: list[PlannedStep] = []
-    if point.work.regions is not None:
-        settings = regions_settings(point.work.regions)
-        corpus = corpus_of(settings.corpus, settings.languages)
-        texts = texts_of(settings.texts, corpus.languages) if settings.texts else None
-        study = regions_study(model, settings, corpus, texts)
-        found += plan_steps(study.steps, regions_probe(study, clock)).steps
-    if point.work.stories is not None:
-        from babelscope.evaluation import evaluate_cloze
-
-        stories = stories_of(point.work.stories, point.work.story_languages)
-        most = max(map(len, stories.values()))
-        few = {code: own[: min(4, len(own))] for code, own in stories.items()}
-        _, cost = spent(model, lambda: evaluate_cloze(model, few), clock)
-        found += planned({"story cloze": (cost * (most / min(4, most)), "")}).steps
-    if point.work.circuits is not None:
-        found += plan_circuits(model, circuits_settings(point.work.circuits), clock=clock).steps
-    return found
 
 
 def _times(step: PlannedStep, name: str, count: int) -> PlannedStep:

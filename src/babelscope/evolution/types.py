@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from babelscope.evolution.measures import Measure
 
 
 @dataclass(frozen=True)
@@ -53,14 +55,8 @@ class Work:
     dtype: str = "float32"
     attention: str | None = None
     trust_remote_code: bool = False
-    regions: Mapping[str, Any] | None = None
-    """arguments of RegionsSettings"""
-    stories: str | None = None
-    story_languages: tuple[str, ...] | None = None
-    circuits: Mapping[str, Any] | None = None
-    """arguments of CircuitsSettings"""
-    latent: Mapping[str, Any] | None = None
-    """arguments of LatentSettings"""
+    measures: tuple[Measure[Any], ...] = ()
+    """one after another; regions, where they are asked for, come first"""
 
 
 @dataclass(frozen=True)
