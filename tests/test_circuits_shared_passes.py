@@ -10,9 +10,12 @@ from babelscope.circuits.core import logit_diff
 from babelscope.circuits.core.ablation import reference
 from babelscope.circuits.core.batching import batches
 from babelscope.circuits.core.changes import node_changes
+from babelscope.circuits.core.faithfulness import score
 from babelscope.circuits.core.nodes import MLP, Head, heads_of, mixers_of, mlps_of
-from babelscope.circuits.heads.ablation import ablated_answers, ablated_differences
+from babelscope.circuits.heads import ablation
+from babelscope.circuits.heads.ablation import NodeSpace, ablated_answers, ablated_differences
 from babelscope.models import Model, edit
+from babelscope.studies.circuit_tables import faithfulness_rows
 from tests.random_pairs import random_pairs
 from tests.tiny_models import CONFIGS, tiny_model, tiny_tokenizer
 
@@ -123,3 +126,21 @@ def test_what_sets_have_in_common_is_passed_once():
             handle.remove()
     # the prompt itself, then layer 1 behind MLP 0, then layer 2 as it is and without its head: MLPs taken out never run
     assert sorted(ran) == [0, 1, 1, 2, 2, 2]
+
+
+def test_both_orders_of_heads_share_what_stands_for_the_others(monkeypatch):
+    model, pairs, made = tiny("bloom"), random_pairs(), []
+    ranked = heads_of(model)[::-1]
+    plain = ablation.reference
+    monkeypatch.setattr(ablation, "reference", lambda *asked: made.append(1) or plain(*asked))
+    rows = faithfulness_rows(model, "en", pairs, ranked, "mean", 0)
+    assert made == [1]
+    drawn = [ranked[place] for place in np.random.default_rng(0).permutation(len(ranked))]
+    space = NodeSpace(model, pairs, "mean")
+    assert [(row.order, row.heads) for row in rows][:2] == [("ranking", 0), ("ranking", 1)]
+    for row in rows:
+        nodes = {"ranking": ranked, "random": drawn}[row.order][: row.heads]
+        [alone] = score(space, [space.mask(nodes)]).intervals(seed=0)
+        assert (row.faithfulness, row.low, row.high) == pytest.approx(
+            (alone.value, alone.low, alone.high), abs=1e-4, nan_ok=True
+        )

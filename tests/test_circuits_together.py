@@ -90,3 +90,24 @@ def test_a_screen_of_paths_takes_the_gradients_that_a_screen_of_outputs_kept(fam
     slopes.clear()
     with pytest.raises(TypeError):  # nothing is kept any more, so gradients are asked for
         path_estimates(model, pairs, [Receiver("q", 2, 0)], "END", "recomputed", screen, slopes)
+
+
+def test_the_mlp_of_a_patched_layer_is_run_at_the_patched_positions_alone():
+    model, pairs = tiny("bloom"), [random_pair(0), random_pair(1, changed=(3, 5))]
+    ran: dict[int, int] = {}
+
+    def count(layer):
+        return lambda _m, args, _o: ran.__setitem__(layer, ran.get(layer, 0) + args[0].shape[0] * args[0].shape[1])
+
+    handles = [block.mlp.dense_h_to_4h.register_forward_hook(count(layer)) for layer, block in enumerate(model.blocks)]
+    nodes = [Head(1, 0), Head(1, 1), MLP(1)]
+    try:
+        activation_patching(model, pairs, nodes, at="B")  # a model that is met for the first time is checked
+        ran.clear()
+        activation_patching(model, pairs, nodes, at="B")
+    finally:
+        for handle in handles:
+            handle.remove()
+    both = 2 * 2 * 9  # two prompts of nine tokens, clean and corrupted
+    # layer 1: two positions of B for three senders; the last layer: END alone
+    assert ran == {0: both, 1: both + 3 * 2 * 2, 2: both + 3 * 2 * 1}

@@ -111,10 +111,17 @@ def test_who_is_stopped_while_giving_a_lock_back_tidies_up_first(tmp_path, monke
     assert not one._lock.is_locked
 
 
-def test_where_signals_cannot_be_held_back(monkeypatch):
-    monkeypatch.delattr(signal, "pthread_sigmask")
-    with lock.undisturbed():
-        pass
+def test_in_another_thread_there_is_nothing_to_hold_back():
+    def work() -> None:
+        before = signal.getsignal(signal.SIGTERM)
+        with lock.undisturbed():
+            found.append(signal.getsignal(signal.SIGTERM) is before)
+
+    found: list[bool] = []
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert found == [True]
 
 
 def test_a_name_that_no_file_can_have_is_no_run(monkeypatch):

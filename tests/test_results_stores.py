@@ -8,6 +8,7 @@ import signal
 import socket
 import tempfile
 import threading
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -72,18 +73,42 @@ def test_a_holder_is_named_where_it_says_who_it_is(tmp_path, text, told):
     assert _holder(tmp_path / "lock") == told
 
 
-def test_who_is_asked_to_stop_hears_of_it_afterwards():
+@pytest.mark.parametrize("there", ["this thread", "another thread", "no thread"])
+def test_who_is_asked_to_stop_hears_of_it_afterwards(there):
+    """The system gives the signal of a process to any of its threads; it is held back twice over, and told once."""
     heard: list[int] = []
+    ready, over = threading.Event(), threading.Event()
+    other = threading.Thread(target=lambda: (ready.set(), over.wait()))
+    other.start()
     before = signal.signal(signal.SIGTERM, lambda number, _: heard.append(number))
     try:
         with undisturbed():
-            signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
+            with undisturbed():
+                ready.wait()
+                if there == "no thread":
+                    os.kill(os.getpid(), signal.SIGTERM)
+                else:
+                    thread = threading.get_ident() if there == "this thread" else other.ident
+                    signal.pthread_kill(thread, signal.SIGTERM)
+                time.sleep(0.01)
+                assert heard == []
             assert heard == []
         assert heard == [signal.SIGTERM]
-        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, [])
-        assert not {signal.SIGTERM, signal.SIGINT, signal.SIGHUP} & blocked
     finally:
         signal.signal(signal.SIGTERM, before)
+        over.set()
+        other.join()
+
+
+def test_what_is_ignored_stays_ignored():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with undisturbed():
+            assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+            assert signal.getsignal(signal.SIGINT) is not signal.default_int_handler
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 # -- folders to work in ---------------------------------------------------------------------------------------------

@@ -297,6 +297,13 @@ def test_groups_of_arrays(tmp_path):
         read_arrays(tmp_path)
 
 
+def test_what_is_said_of_a_group_outlives_what_is_added_to_it(tmp_path):
+    write_arrays(tmp_path, dataset(u=[1, 2]).assign_attrs(unit="nats", n=3), "en")
+    write_arrays(tmp_path, dataset(v=[3, 4]).assign_attrs(n=4), "en")
+    arrays.consolidate(tmp_path)
+    assert read_arrays(tmp_path, "en").attrs == {"unit": "nats", "n": 4}
+
+
 def test_the_files_of_the_root_are_not_those_of_its_groups(tmp_path):
     for name in ("zarr.json", "u/zarr.json", "en/zarr.json", "en/w/c/0"):
         file = tmp_path / arrays.STORE / name

@@ -75,7 +75,7 @@ def read_arrays(root: Path, group: str | None = None) -> xr.Dataset:
 
 
 def _new_variables(root: Path, dataset: xr.Dataset, group: str | None) -> xr.Dataset:
-    """`dataset` without the coordinates that the group already has; refuses anything that would overwrite."""
+    """`dataset` without the coordinates that the group already has, and with its attributes; refuses to overwrite."""
     if not (root / STORE / (group or "") / "zarr.json").is_file():
         return dataset
     with _quiet_zarr():
@@ -84,7 +84,7 @@ def _new_variables(root: Path, dataset: xr.Dataset, group: str | None) -> xr.Dat
         if name not in dataset.coords or not np.array_equal(stored[name].values, dataset[name].values):
             raise RunError(f"the arrays of this run already hold another {name!r}")
         dataset = dataset.drop_vars(name)
-    return dataset
+    return dataset.assign_attrs({**stored.attrs, **dataset.attrs})
 
 
 def _storable(dataset: xr.Dataset) -> xr.Dataset:

@@ -12,6 +12,7 @@ import json
 import os
 import signal
 import socket
+import threading
 from collections.abc import Generator
 from pathlib import Path
 
@@ -70,15 +71,26 @@ class RunLock:
 
 @contextlib.contextmanager
 def undisturbed() -> Generator[None]:
-    """Who is asked to stop in here hears of it afterwards: what is made is known to be ours, what goes is gone."""
-    if not hasattr(signal, "pthread_sigmask"):  # Windows
+    """Who is asked to stop in here hears of it afterwards: what is made is known to be ours, what goes is gone.
+
+    Handlers run in the main thread alone, whichever thread the system gives a signal to; others have nothing to do.
+    """
+    if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+    heard: dict[int, None] = {}
+    numbers = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    before = {number: signal.getsignal(number) for number in numbers}
+    mine = [number for number, handler in before.items() if handler not in (None, signal.SIG_IGN)]
+    for number in mine:
+        signal.signal(number, lambda number, _: heard.setdefault(number))
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        for number in mine:
+            signal.signal(number, before[number])
+        for number in heard:
+            signal.raise_signal(number)
 
 
 def _holder(path: Path) -> str:

@@ -97,7 +97,7 @@ class Run:
         """One tidy table; raises RunError when the run has no such table."""
         from babelscope.results.tables import read_table, table_file
 
-        if table_file(name) in files_of(self.path):
+        if (self.path / table_file(name)).is_file():
             self._trust([table_file(name)])
         return read_table(self.path, name)
 

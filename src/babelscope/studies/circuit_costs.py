@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from babelscope.circuits.patching import kept_runs
 from babelscope.circuits.patching.screen import POINTS, Screen, spread_over
 from babelscope.models import Model
 from babelscope.models.batches import token_budget
@@ -27,6 +28,8 @@ RECEIVERS = 5
 3 name movers, 4 S-inhibition heads, 7 induction and duplicate-token heads"""
 HALF = 0.5
 """of the blocks, behind (or before) a place that may be anywhere"""
+MLP_PART = 2 / 3
+"""of what a block multiplies, about, that its MLP does: 8·D² of 12·D²"""
 BETWEEN = RECEIVERS / (2 * (RECEIVERS + 2))
 """of the blocks, expected between a sender and the last of so many receivers, all anywhere (none for a sender behind
 them), and likewise from the first receiver that it reaches to the end"""
@@ -100,6 +103,11 @@ class Sizes:
         starts = [_first(pair, role) for pair in self.pairs]
         return max(1.0, sum(len(p.clean) - at for p, at in zip(self.pairs, starts)) / len(self.pairs))
 
+    def width(self, role: str) -> float:
+        """Mean number of positions of a role."""
+        ends = [pair.roles.get(role, (0, 1)) for pair in self.pairs]
+        return sum(end - start for start, end in ends) / len(ends)
+
     def sweep(
         self,
         heads: float,
@@ -107,14 +115,16 @@ class Sizes:
         legs: Sequence[Leg],
         pairs: Sequence[PromptPair] | None = None,
         together: int = 0,
+        anew: float = 1.0,
     ) -> Cost:
         """Each head and MLP patched on all pairs (or some), with a share of the blocks recomputed on each leg.
 
-        Those of a layer are stacked, or those of several layers in so many groups at least (`together`).
+        Those of a layer are stacked, or those of several layers in so many groups at least (`together`). `anew`: share
+        of the clean and corrupted runs that were not kept from an earlier sweep.
         """
         pairs = self.pairs if pairs is None else pairs
         count, batches = len(pairs), max(1, self.batches_of(pairs))
-        plain = Cost(tokens=int(2 * count * self.tokens / len(self.pairs)), passes=2 * batches)
+        plain = Cost(tokens=int(anew * 2 * count * self.tokens / len(self.pairs)), passes=int(anew * 2 * batches))
         parts: list[Cost] = []
         stacked = max(1.0, token_budget(self.model.device) / max(1.0, count / batches * max(leg.span for leg in legs)))
         groups = (heads + mlps) / stacked
@@ -123,6 +133,14 @@ class Sizes:
             tokens, passes = count * (heads + mlps) * leg.span * leg.share, batches * groups * leg.share
             parts.append(Cost(tokens=int(tokens), passes=int(passes), kind=PATCHED))
         return replace(plain, parts=tuple(parts))
+
+    def not_kept(self, mlps: bool, beside: float = 0.0) -> float:
+        """Share of all clean and corrupted runs that find no place among those kept; `beside`: bytes taken before."""
+        return 1 - min(1.0, max(0.0, kept_runs.MOST - beside) / self.kept_bytes(mlps))
+
+    def kept_bytes(self, mlps: bool) -> int:
+        """Of all clean and corrupted runs."""
+        return self.tokens * kept_runs.run_bytes(self.model, mlps)
 
     def whole(self, times: float, share: float = 1.0, kind: str = "") -> Cost:
         """Passes over all prompts, or a share of them, in which every length still makes a batch."""
@@ -144,11 +162,18 @@ def patched(
     gradients: float = 0.0,
     mlps: bool = True,
     together: int = 0,
+    anew: Sequence[float] = (),
 ) -> Cost:
-    """Sweeps over every head (and FFN), or over those that a screen keeps; `gradients`: passes with a gradient."""
+    """Sweeps over every head (and FFN), or over those that a screen keeps; `gradients`: passes with a gradient.
+
+    `anew`: for each sweep the share of runs that it has to make; without it, all of them.
+    """
+    anew = anew or [1.0] * len(sweeps)
     beside, count = sizes.model.layers if mlps else 0, len(sizes.pairs)
     if screen is None or sizes.heads < screen.fewest or count <= screen.trial:
-        return total([sizes.sweep(sizes.heads, beside, legs, together=together) for legs in sweeps], cheaper)
+        return total(
+            [sizes.sweep(sizes.heads, beside, legs, None, together, made) for legs, made in zip(sweeps, anew)], cheaper
+        )
     kept = KEPT + screen.sample * (1 - KEPT)
     first = spread_over(range(count), screen.trial)
     rounds = (
@@ -156,7 +181,9 @@ def patched(
         (kept, [sizes.pairs[place] for place in range(count) if place not in first]),
     )
     costs = [
-        sizes.sweep(part * sizes.heads, beside, legs, pairs, together) for legs in sweeps for part, pairs in rounds
+        sizes.sweep(part * sizes.heads, beside, legs, pairs, together, made)
+        for legs, made in zip(sweeps, anew)
+        for part, pairs in rounds
     ]
     share = min(1.0, screen.pairs / count)
     costs.append(sizes.whole(gradients, share, GRADIENT))
@@ -165,8 +192,17 @@ def patched(
 
 
 def role_sweeps(sizes: Sizes, roles: Sequence[str | None]) -> list[list[Leg]]:
-    """One sweep of outputs at the positions of each role."""
-    return [[Leg(sizes.span(role))] for role in roles]
+    """One sweep of outputs at the positions of each role; the MLP behind the heads is run at these alone."""
+    own = MLP_PART / sizes.model.layers
+    return [
+        [Leg(sizes.span(role))] if role is None else [Leg(sizes.width(role), own), Leg(sizes.span(role), HALF - own)]
+        for role in roles
+    ]
+
+
+def on_the_same(sizes: Sizes, sweeps: int) -> list[float]:
+    """Runs that sweeps over the main prompts make: the first of them all, the others what was not kept."""
+    return [1.0, *[sizes.not_kept(mlps=True)] * (sweeps - 1)]
 
 
 def path_sweep(sizes: Sizes, at: str | None) -> list[Leg]:
@@ -174,9 +210,9 @@ def path_sweep(sizes: Sizes, at: str | None) -> list[Leg]:
     return [Leg(1.0 if at else sizes.span(None), BETWEEN), Leg(sizes.span(at), BETWEEN)]
 
 
-def to_logits(sizes: Sizes, heads: float, mlps: float, cheaper: str = "") -> Cost:
+def to_logits(sizes: Sizes, heads: float, mlps: float, cheaper: str = "", anew: float = 1.0) -> Cost:
     """Paths to the logits: one position, senders of all layers together."""
-    return replace(sizes.sweep(heads, mlps, [Leg(1.0)], together=1), cheaper=cheaper)
+    return replace(sizes.sweep(heads, mlps, [Leg(1.0)], together=1, anew=anew), cheaper=cheaper)
 
 
 def views(screen: Screen | None) -> int:
@@ -202,23 +238,27 @@ def swept(sizes: Sizes, senders: int, spans: Sequence[float], cheaper: str) -> C
 def searched(sizes: Sizes, screen: Screen | None, steps: Sequence[Step], null: bool) -> Cost:
     """Paths into what was found, step by step; the first one, to the logits, is known from before."""
     costs: list[Cost] = []
+    known: set[str] = set()  # corruptions of which the null's runs were made
+    main = sizes.kept_bytes(mlps=True)
     for step in steps:
         beside = sizes.model.layers if step.mlps else 0
         strong = sizes.heads * (1.0 if screen is None else STRONG)
+        apart = step.corruption != ""
+        again = step.corruption in known and not step.knocked_out  # heads that are knocked out change the runs
+        anew = sizes.not_kept(mlps=False, beside=main) if again else 1.0
+        if null and not step.knocked_out:
+            known.add(step.corruption)
         if step.through == "logits":
             if step.knocked_out:
                 costs.append(to_logits(sizes, sizes.heads, beside))
             if null:
-                costs.append(to_logits(sizes, strong, 0))
+                costs.append(to_logits(sizes, strong, 0, anew=anew))
         else:
             legs = path_sweep(sizes, step.at)
-            costs.append(
-                patched(
-                    sizes, screen, [legs], "", path_views(screen, step.corruption != ""), step.mlps, together=RECEIVERS
-                )
-            )
+            made = [1.0 if apart else sizes.not_kept(mlps=True)]
+            costs.append(patched(sizes, screen, [legs], "", path_views(screen, apart), step.mlps, RECEIVERS, made))
             if null:
-                costs.append(sizes.sweep(strong, 0, legs, together=RECEIVERS))
+                costs.append(sizes.sweep(strong, 0, legs, None, RECEIVERS, anew))
     return total(costs, "--no-null, --n")
 
 
@@ -246,8 +286,9 @@ def ablated(sizes: Sizes, sets: int, windows: int) -> Cost:
 
 
 def faithful(sizes: Sizes, circuits: int) -> Cost:
-    """Circuits of a ranking's first heads, all other heads taken out."""
-    return total([sizes.whole(ALONE * circuits, kind=ABLATED), sizes.whole(6.0)], "--draws")
+    """Circuits of a ranking's first heads, all other heads taken out; clean and ablated runs for these, and for
+    circuits of other languages."""
+    return total([sizes.whole(ALONE * circuits, kind=ABLATED), sizes.whole(4.0)], "--draws")
 
 
 def edges(sizes: Sizes, languages: int) -> Cost:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 
 import numpy as np
@@ -14,6 +15,7 @@ from babelscope.circuits.core.nodes import Sender, experts_of, heads_of, mlps_of
 from babelscope.circuits.heads.lens import Lens, logit_lens
 from babelscope.circuits.heads.roles import Roles, role_scores
 from babelscope.circuits.patching.counterfactual import same_answer
+from babelscope.circuits.patching.kept_runs import keeping_runs
 from babelscope.circuits.patching.methods import activation_patching, path_patching
 from babelscope.circuits.patching.screen import Screen, Slopes, activation_estimates, screened, spread_over
 from babelscope.circuits.patching.search import Search, SearchSettings, find_circuit
@@ -71,6 +73,7 @@ class LanguageSteps:
                 costs.role_sweeps(self.sizes, (None, *self._roles)),
                 "--n",
                 costs.views(screen_of(own, settings.seed)),
+                anew=costs.on_the_same(self.sizes, 1 + len(self._roles)),
             ),
         )
         # what each of them says to the logits directly
@@ -179,11 +182,16 @@ class LanguageSteps:
     def _roles(self) -> list[str]:
         return [role for role in self.task.patched_roles if all(role in pair.roles for pair in self.prompts.main)]
 
+    def _exact(self, screen: Screen | None) -> bool:
+        """Whether every head is patched on all prompts in one round."""
+        model = self.model
+        return screen is None or model.layers * model.heads < screen.fewest or len(self.prompts.main) <= screen.trial
+
     def _activation(self, own: Screened, given: Given) -> Patched:
         model, pairs, screen = self.model, self.prompts.main, screen_of(own, self.settings.seed)
         nodes = [*heads_of(model), *mlps_of(model)]
         roles: list[str | None] = [None, *self._roles]
-        exact = screen is None or model.layers * model.heads < screen.fewest or len(pairs) <= screen.trial
+        exact = self._exact(screen)
         estimates: dict[str | None, Array] = {}
         with given.progress(f"{self.code}: activation patching", 0, "patches") as step:
             if screen is not None and not exact:  # one backward pass serves all roles
@@ -202,7 +210,10 @@ class LanguageSteps:
 
     def _paths(self, own: Searched, given: Given) -> Effects:
         pairs, nodes = self.prompts.main, [*heads_of(self.model), *mlps_of(self.model)]
-        with given.progress(f"{self.code}: paths to the logits", len(pairs) * len(nodes), "patches") as step:
+        # under a screen other sweeps go through the prompts in two rounds, so none asks for the same batches again
+        screen = screen_of(self.settings.part(Screened), self.settings.seed)
+        kept = nullcontext() if self._exact(screen) else keeping_runs(self.model, most=0)
+        with kept, given.progress(f"{self.code}: paths to the logits", len(pairs) * len(nodes), "patches") as step:
             return path_patching(self.model, pairs, senders=nodes, mlps=own.mlps, done=step)
 
     def _experts(self, own: MixedSearch, given: Given) -> PatchedExperts:

@@ -15,6 +15,7 @@ from babelscope._version import __version__
 from babelscope.circuits.comparison.head_matching import match_heads, random_twin, shuffled
 from babelscope.circuits.core.nodes import Head, check_model
 from babelscope.circuits.heads.roles import Roles, role_scores
+from babelscope.circuits.patching.kept_runs import keeping_runs
 from babelscope.models import Model
 from babelscope.models.batches import token_budget
 from babelscope.models.workers import Tell, over_workers
@@ -148,7 +149,8 @@ class Side:
             "asked": run_key({**asdict(settings.part(Prompted)), "languages": None}),
         }
         for code, one in self.languages(settings).items():
-            self.done[code] = one.measured(run_steps(one.steps, inputs, store, progress))
+            with keeping_runs(self.model):
+                self.done[code] = one.measured(run_steps(one.steps, inputs, store, progress))
 
 
 @dataclass

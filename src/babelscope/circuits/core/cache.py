@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from babelscope.circuits.core.batching import PROMPT, Rows
 from babelscope.circuits.core.nodes import check_model
 from babelscope.models.families import find
+from babelscope.models.gelu import fused_gelu
 from babelscope.models.hooks import Change, Reading, Site, capture, edit
 from babelscope.models.places import matrix
 
@@ -91,7 +92,7 @@ def run(model: Model, ids: Int[Tensor, "N T"], mlps: bool = True, keys: bool = F
     sites += [Site("state_write", layer) for layer in model.mixer_layers]
     sites += [Site("mlp_write", layer) for layer in model.neuron_layers] if mlps else []
     cache: Any = DynamicCache() if keys and model.keeps_keys else None
-    with capture(model, sites) as seen:
+    with fused_gelu(model), capture(model, sites) as seen:
         final = model.trunk(ids, cache=cache)
     return Recorded(
         ids=ids,

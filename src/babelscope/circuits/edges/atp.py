@@ -30,6 +30,7 @@ from babelscope.circuits.core.nodes import check_model
 from babelscope.circuits.edges.backward import gradients
 from babelscope.circuits.patching.path_passes import to_the_end
 from babelscope.models.batches import token_budget
+from babelscope.models.gelu import fused_gelu
 from babelscope.models.hooks import Change, Kind, Reading, Site, capture, edit
 
 if TYPE_CHECKING:
@@ -164,7 +165,7 @@ def _put_heads(value: Float[Tensor, "N T H E"], heads: Sequence[int]) -> Change:
 
 def _seen(model: Model, ids: Tensor) -> dict[Site, Tensor]:
     kinds: tuple[Kind, ...] = ("residual", *model.readings, "z", "state_write", "mlp_write")
-    with capture(model, [site for site in model.sites()[:-1] if site.kind in kinds]) as seen:
+    with fused_gelu(model), capture(model, [site for site in model.sites()[:-1] if site.kind in kinds]) as seen:
         model.trunk(ids)
     return dict(seen)
 
@@ -190,7 +191,7 @@ def _add_fixed(
     changes = {Site(one, layer): _put(corrupted[Site(one, layer)]) for layer in layers for one in kinds}
     changes |= {Site("residual", layer): _put(clean[Site("residual", layer)]) for layer in range(model.layers)}
     sites = [Site("z", layer) for layer in layers]
-    with edit(model, changes), capture(model, sites) as mixed:
+    with fused_gelu(model), edit(model, changes), capture(model, sites) as mixed:
         model.trunk(rows.clean)
     for site in sites:
         products = ((mixed[site] - clean[site]) * at[site]).double().sum((0, 1, 3)).cpu().numpy()

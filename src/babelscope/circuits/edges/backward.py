@@ -19,6 +19,7 @@ from torch import Tensor
 from babelscope.circuits.core import logit_diff
 from babelscope.circuits.core.batching import Rows
 from babelscope.circuits.core.residual import attention_write
+from babelscope.models.gelu import fused_gelu
 from babelscope.models.hooks import Site, capture, edit, resume, tracked
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ def gradients(
     streams += [Site("state_write", layer) for layer in model.mixer_layers]
     with torch.enable_grad():
         start = embedding.detach().clone().requires_grad_()
-        with resume(model, 0, start), capture(model, streams) as seen, edit(model, changes):
+        with fused_gelu(model), resume(model, 0, start), capture(model, streams) as seen, edit(model, changes):
             final = model.trunk(rows.clean if ids is None else ids)
         ends = final[None, :, rows.length - rows.answer :]
         scores = (logit_diff.scores(model, rows, ends) if value is None else value(ends))[0]

@@ -25,6 +25,7 @@ from torch import Tensor
 from babelscope.circuits.core import logit_diff
 from babelscope.circuits.core.ablation import Reference, fitted_constants
 from babelscope.circuits.core.batching import Rows, batches
+from babelscope.circuits.core.cache import projection
 from babelscope.circuits.core.graph import Mask, Wiring
 from babelscope.circuits.core.nodes import EMBEDDING, MLP, Head, Mixer, Receiver, Sender, reader_counts
 from babelscope.circuits.core.residual import AttentionKind, Values, attention_write, head_parts, read, read_mlp
@@ -32,6 +33,7 @@ from babelscope.circuits.patching.path_passes import Forwards, frozen_attention,
 from babelscope.errors import InputError
 from babelscope.models.batches import token_budget
 from babelscope.models.families import find
+from babelscope.models.gelu import fused_gelu
 from babelscope.models.hooks import Change, Site, edit
 from babelscope.models.places import matrix
 
@@ -138,6 +140,8 @@ class _Pass:
         nothing = torch.zeros(shape, dtype=model.dtype, device=model.device)
         # what a block makes of its own stream is read by nobody: its projections either
         forwards = frozen_attention(model, dict.fromkeys(model.attention_layers, nothing), set(attending))
+        for layer in attending:
+            forwards[projection(model, layer)] = _zeros(model.width)
         for layer in attending if family.layout != "latent" else ():
             for path in family.qkv:
                 module = model.part(path, layer)
@@ -256,7 +260,8 @@ def masked_final(
 ) -> Float[Tensor, "N A D"]:
     """Final hidden states at the answer positions when only `edges` carry what the prompt says."""
     state = _Pass(model, wiring, edges, ablated if isinstance(ablated, Silent) else Silent(model, ablated))
-    with replaced(state.idle((*rows.clean.shape, model.width))), edit(model, state.changes()):
+    idle = state.idle((*rows.clean.shape, model.width))
+    with replaced(idle), fused_gelu(model), edit(model, state.changes()):
         final = model.trunk(rows.clean)
     return final[:, rows.length - rows.answer :]
 

@@ -45,6 +45,7 @@ from babelscope.circuits.core.nodes import (
 from babelscope.circuits.patching.expert_nodes import Routing, expert_changes
 from babelscope.circuits.patching.path_passes import (
     Entry,
+    behind_block,
     frozen_attention,
     projects_plainly,
     setter,
@@ -224,6 +225,8 @@ def activation_finals(
         put = {Site("state_write", layer): setter(value, positions, first, None)}
         return to_the_end(model, runs, layer, 1, first, put)
     if isinstance(group[0], Head):
+        if positions.shape[1] < span and group[0].layer not in model.mixer_layers:
+            return _from_next_block(model, runs, group, positions, first)
         layer = group[0].layer
         heads = [node.head for node in group if isinstance(node, Head)]
         output = stacked(attention_output(model, layer, runs.base.z[layer][:, first:]), len(group))
@@ -238,6 +241,27 @@ def activation_finals(
     start, change = _write_change(model, runs, group, positions, routing)
     hidden = stacked(runs.base.residual[start][:, first:], len(group)) + _spread(change, positions - first, span)
     return to_the_end(model, runs, start, len(group), first, hidden=hidden)
+
+
+def _from_next_block(
+    model: Model, runs: Runs, group: Group, positions: Int[Tensor, "N P"], first: int
+) -> Float[Tensor, "S N A D"]:
+    """Heads, perhaps with their layer's MLP: what they write stays at its positions until the next attention reads
+    it, so their own block is run at these alone."""
+    layer = group[0].layer if isinstance(group[0], Head) else 0
+    heads = [node.head for node in group if isinstance(node, Head)]
+    output = stacked(attention_output(model, layer, take(runs.base.z[layer], positions)), len(group))
+    change = output_changes(model, runs, layer, heads, positions).flatten(0, 1)
+    output[: len(change)] += change
+    write: dict[Site, Change] = {}
+    if len(heads) < len(group):
+        moved = take(runs.source.mlp[layer], positions) - take(runs.base.mlp[layer], positions)
+        write = {Site("mlp_write", layer): _added_last(moved)}
+    value = behind_block(model, runs, layer, output, positions, write)
+    hidden = stacked(runs.base.residual[layer + 1][:, first:], len(group))
+    rows = torch.arange(len(hidden), device=hidden.device)[:, None]
+    hidden[rows, stacked(positions - first, len(group)).to(hidden.device)] = value
+    return to_the_end(model, runs, layer + 1, len(group), first, hidden=hidden)
 
 
 def _spread(change: Float[Tensor, "S N P D"], places: Int[Tensor, "N P"], span: int) -> Float[Tensor, "S*N T D"]:

@@ -25,6 +25,7 @@ from transformers.cache_utils import Cache, DynamicLayer
 from babelscope.circuits.core.cache import Recorded, Runs, attention_output, projection, take
 from babelscope.circuits.core.nodes import Receiver
 from babelscope.models.families import find
+from babelscope.models.gelu import fused_gelu
 from babelscope.models.hooks import Change, Site, capture, edit, resume
 
 if TYPE_CHECKING:
@@ -276,6 +277,7 @@ def through_mlps(
     grow = {Site("residual", layer): _joined(parts) for layer, parts in joining.items() if layer > start}
     with ExitStack() as stack:
         stack.enter_context(replaced(forwards))
+        stack.enter_context(fused_gelu(model))
         stack.enter_context(resume(model, start, torch.cat(joining[start])))
         stack.enter_context(edit(model, grow))
         seen = stack.enter_context(capture(model, sorted(sites)))
@@ -327,7 +329,7 @@ def without_mlps(
         # added to the stream before the block: for the sender's own layer only its MLP is a receiver, which reads the
         # same sum there as after attention, and attention itself is frozen
         sites = sorted({site_of(receiver) for receiver in here})
-        with replaced(forwards), resume(model, layer, hidden), capture(model, sites) as seen:
+        with replaced(forwards), fused_gelu(model), resume(model, layer, hidden), capture(model, sites) as seen:
             model.trunk(stacked(take(base.ids, positions), copies))
         found |= {receiver: _received(receiver, seen, hidden, copies) for receiver in here}
     return found
@@ -345,6 +347,29 @@ def _received(receiver: Receiver, seen: Mapping[Site, Tensor], final: Tensor, co
     value = seen[site_of(receiver)]
     value = value if receiver.kind == "mlp" else value[..., receiver.head, :]
     return value.unflatten(0, (copies, -1))
+
+
+def behind_block(
+    model: Model,
+    runs: Runs,
+    layer: int,
+    output: Float[Tensor, "S*N P D"],
+    positions: Int[Tensor, "N P"],
+    changes: Mapping[Site, Change],
+) -> Float[Tensor, "S*N P D"]:
+    """The stream behind a block at `positions`, run as tokens of their own, when its attention puts out `output`."""
+    copies = len(output) // len(positions)
+    forwards = frozen_attention(model, {layer: output}, set()) | passed_over(model, range(layer + 1, model.layers))
+    entering = stacked(take(runs.base.residual[layer], positions), copies)
+    behind = Site("residual", layer + 1)
+    with ExitStack() as stack:
+        stack.enter_context(replaced(forwards))
+        stack.enter_context(fused_gelu(model))
+        stack.enter_context(resume(model, layer, entering))
+        stack.enter_context(edit(model, changes))
+        seen = stack.enter_context(capture(model, [behind]))
+        model.trunk(stacked(take(runs.base.ids, positions), copies))
+    return seen[behind]
 
 
 def to_the_end(
@@ -365,6 +390,7 @@ def to_the_end(
     trimmed = answers_only(model, rows.answer) if start < model.layers and first < rows.length - rows.answer else {}
     with ExitStack() as stack:
         stack.enter_context(replaced({**trimmed, **(forwards or {})}))
+        stack.enter_context(fused_gelu(model))
         stack.enter_context(resume(model, start, hidden))
         stack.enter_context(edit(model, changes or {}))
         final = model.trunk(stacked(base.ids[:, first:], copies), cache=cache)

@@ -33,6 +33,7 @@ from babelscope.circuits.core.effects import Effects, Screening
 from babelscope.circuits.core.nodes import FINAL, Head, Receiver, ReceiverKind, Sender
 from babelscope.circuits.patching.path_passes import passed_over, replaced, site_of
 from babelscope.models.batches import token_budget
+from babelscope.models.gelu import fused_gelu
 from babelscope.models.hooks import Change, Kind, Site, capture, edit, resume, tracked
 from babelscope.models.scales import writes_of
 from babelscope.stats import hypergeometric_upper
@@ -327,7 +328,7 @@ def _gradients(
     start = base + point * (corrupted.residual[0] - base)
     with torch.enable_grad():
         start = start.detach().clone().requires_grad_()
-        with resume(model, 0, start), edit(model, changes):
+        with fused_gelu(model), resume(model, 0, start), edit(model, changes):
             final = model.trunk(rows.clean)
         score = logit_diff.scores(model, rows, final[None, :, rows.length - rows.answer :]).sum()
         found = torch.autograd.grad(score, [kept[site] for site in sites], allow_unused=True)
@@ -369,6 +370,7 @@ def _through_frozen(
     with (
         torch.enable_grad(),
         replaced(passed_over(model, range(last + 1, model.layers))),
+        fused_gelu(model),
         resume(model, 0, start),
         edit(model, changes),
         capture(model, sites, gradients=True) as seen,

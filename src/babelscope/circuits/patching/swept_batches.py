@@ -23,6 +23,7 @@ from babelscope.circuits.core.cache import Direction, Runs, record
 from babelscope.circuits.core.changes import node_changes
 from babelscope.circuits.core.nodes import MLP, Expert, Head, Mixer, Sender
 from babelscope.circuits.patching.expert_nodes import Routing
+from babelscope.circuits.patching.kept_runs import recorded
 from babelscope.models.batches import out_of_memory, token_budget
 from babelscope.models.workers import Tell
 
@@ -162,10 +163,13 @@ class SweptBatches:
         if self._last is None or self._last[0] != place:
             self._last = None
             rows, sweep = self.batches[place], self.asked.sweep
-            changes = None if self.mean is None else node_changes(self.model, self.mean(rows), sweep.without)
             with_mlps = any(isinstance(node, (MLP, Expert)) for node in self.asked.senders)
-            patterns = self.asked.what == "pattern"
-            self._last = place, record(self.model, rows, sweep.direction, with_mlps, patterns, changes)
+            if self.mean is None and self.asked.what == "output":
+                self._last = place, recorded(self.model, rows, sweep.direction, with_mlps)
+            else:
+                changes = None if self.mean is None else node_changes(self.model, self.mean(rows), sweep.without)
+                patterns = self.asked.what == "pattern"
+                self._last = place, record(self.model, rows, sweep.direction, with_mlps, patterns, changes)
         return self._last[1]
 
 
