@@ -46,7 +46,7 @@ def select(
 ) -> Selection:
     """Senders whose effect stands out.
 
-    `deviation`: |S| − |μ| > (2 + 0.1·distance)·σ and |S| ≥ floor, with μ and σ over all senders and `distance` the
+    `deviation`: |S| − |μ| > (2 + 0.1·distance)·σ and |S| > floor, with μ and σ over all senders and `distance` the
     layers between sender and receiver (the paper's own rule; what distance means there is our reading).
     `significance` (default): per-pair differences less those under `null` (a counterfactual with the same answer),
     paired t, Benjamini–Hochberg at `q`, and |S| ≥ `sigmas`·σ; with fewer than six pairs nothing is selected. Of a head
