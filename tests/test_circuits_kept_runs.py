@@ -13,7 +13,7 @@ from babelscope.circuits.core.nodes import MLP, Head, Receiver, heads_of, mlps_o
 from babelscope.circuits.patching import kept_runs
 from babelscope.circuits.patching.kept_runs import keeping_runs, recorded, run_bytes
 from babelscope.circuits.patching.methods import activation_patching, path_patching
-from babelscope.circuits.patching.swept_batches import Sweep
+from babelscope.circuits.patching.swept_batches import Sweep, in_chunks
 from babelscope.models import Model, Site, edit, load_model
 from babelscope.studies import circuit_costs
 from babelscope.studies.circuit_costs import Sizes
@@ -116,6 +116,33 @@ def test_no_more_is_kept_than_allowed_and_a_plan_counts_the_bytes(model, mlps):
         assert recorded(model, two, "noising", mlps).base is not second.base
     with torch.no_grad():
         assert recorded(model, one, "noising", mlps).base is not first.base
+
+
+def test_where_memory_runs_out_nothing_is_kept_any_more(model):
+    [rows] = batches([random_pair(0)], 512, model.device)
+
+    def work(chunk):
+        if len(chunk) > 1:
+            raise torch.OutOfMemoryError("out of memory")
+        return chunk
+
+    with torch.no_grad(), keeping_runs(model) as kept:
+        before = recorded(model, rows, "noising", True)
+        assert recorded(model, rows, "noising", True).base is before.base
+        nodes = [Head(0, 0), Head(0, 1)]
+        assert [chunk for chunk, _ in in_chunks(nodes, 2, work, model.device)] == [nodes[:1], nodes[1:]]
+        assert kept.bytes == 0
+        after = recorded(model, rows, "noising", True)
+        assert after.base is not before.base
+        assert recorded(model, rows, "noising", True).base is not after.base
+        assert torch.equal(after.base.final, before.base.final)
+
+
+def test_on_a_cuda_device_a_quarter_of_what_is_free_is_kept(monkeypatch):
+    assert kept_runs.room(torch.device("cpu")) == 2**31
+    for free, most in ((4000, 1000), (2**40, 2**31)):
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _, free=free: (free, 2**41))
+        assert kept_runs.room(torch.device("cuda")) == most
 
 
 def plain_passes(cost):

@@ -136,7 +136,7 @@ class Sizes:
 
     def not_kept(self, mlps: bool, beside: float = 0.0) -> float:
         """Share of all clean and corrupted runs that find no place among those kept; `beside`: bytes taken before."""
-        return 1 - min(1.0, max(0.0, kept_runs.MOST - beside) / self.kept_bytes(mlps))
+        return 1 - min(1.0, max(0.0, kept_runs.room(self.model.device) - beside) / self.kept_bytes(mlps))
 
     def kept_bytes(self, mlps: bool) -> int:
         """Of all clean and corrupted runs."""

@@ -7,6 +7,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor
 
 from babelscope.circuits.core.batching import Rows
@@ -20,11 +21,17 @@ MOST = 2**31
 """bytes that are kept at once; runs beyond them are made whenever they are asked for"""
 
 
+def room(device: torch.device) -> int:
+    """Bytes that may be kept: on a CUDA device no more than a quarter of what is free now."""
+    return min(MOST, torch.cuda.mem_get_info(device)[0] // 4) if device.type == "cuda" else MOST
+
+
 class KeptRuns:
     """The unedited runs of one model that were asked for so far."""
 
-    def __init__(self, model: Model, most: int = MOST) -> None:
-        self.model, self.most, self.bytes = model, most, 0
+    def __init__(self, model: Model, most: int | None = None) -> None:
+        self.model, self.bytes = model, 0
+        self.most = room(model.device) if most is None else most
         self._found: dict[tuple[object, bool], Runs] = {}
 
     def of(self, rows: Rows, direction: Direction, mlps: bool) -> Runs:
@@ -41,6 +48,11 @@ class KeptRuns:
             self._found[key, mlps] = made
         return made
 
+    def let_go(self) -> None:
+        """Keeps nothing, now and later."""
+        self._found.clear()
+        self.most = self.bytes = 0
+
 
 class _Standing(threading.local):
     kept: KeptRuns | None = None
@@ -50,7 +62,7 @@ _standing = _Standing()
 
 
 @contextmanager
-def keeping_runs(model: Model, most: int = MOST) -> Generator[KeptRuns]:
+def keeping_runs(model: Model, most: int | None = None) -> Generator[KeptRuns]:
     """Inside, sweeps of this thread over this model share their runs; afterwards these are let go."""
     before, own = _standing.kept, KeptRuns(model, most)
     _standing.kept = own
@@ -66,6 +78,12 @@ def recorded(model: Model, rows: Rows, direction: Direction, mlps: bool) -> Runs
     if kept is None or kept.model is not model or standing_edits(model.hf):
         return record(model, rows, direction, mlps)
     return kept.of(rows, direction, mlps)
+
+
+def make_room() -> None:
+    """Memory ran out: what this thread keeps is let go."""
+    if _standing.kept is not None:
+        _standing.kept.let_go()
 
 
 def run_bytes(model: Model, mlps: bool) -> int:

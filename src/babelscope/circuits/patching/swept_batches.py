@@ -23,7 +23,7 @@ from babelscope.circuits.core.cache import Direction, Runs, record
 from babelscope.circuits.core.changes import node_changes
 from babelscope.circuits.core.nodes import MLP, Expert, Head, Mixer, Sender
 from babelscope.circuits.patching.expert_nodes import Routing
-from babelscope.circuits.patching.kept_runs import recorded
+from babelscope.circuits.patching.kept_runs import make_room, recorded
 from babelscope.models.batches import out_of_memory, token_budget
 from babelscope.models.workers import Tell
 
@@ -206,6 +206,7 @@ def in_chunks(
             yield chunk, result
             continue
         # outside the except block, so that the failed pass and its tensors are gone
+        make_room()
         if device.type == "cuda":
             torch.cuda.empty_cache()
         yield from in_chunks(chunk, (len(chunk) + 1) // 2, work, device)
