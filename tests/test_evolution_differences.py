@@ -22,9 +22,13 @@ from babelscope.evolution.differences import (
     compare_points,
     compare_regions,
 )
+from babelscope.evolution.measures import CircuitsMeasure, ClozeMeasure, LatentMeasure, RegionsMeasure
 from babelscope.evolution.points import _work
 from babelscope.evolution.weights import is_whole
 from babelscope.regions.masks import RegionSet, save_regions
+from babelscope.studies.circuit_settings import CircuitsSettings
+from babelscope.studies.latent_settings import LatentSettings
+from babelscope.studies.region_settings import RegionsSettings
 
 
 def run(folder: Path, name: str, arrays: dict[str, xr.DataArray] | None = None, **summary: object) -> SimpleNamespace:
@@ -141,18 +145,20 @@ def test_heads_in_common_are_the_largest_of_either_sign_that_both_have(tmp_path)
 
 def test_what_a_point_measures_is_what_the_plan_asks_for():
     plan = SimpleNamespace(
-        dtype="float32", attention=None, trust_remote_code=False, languages=("en", "zh"), measures={"regions": {"n": 9}}
+        dtype="float32", attention=None, trust_remote_code=False, languages=("en", "zh"),
+        measures={"regions": {"samples": 9}},
+    )  # fmt: skip
+    assert _work(plan, "memory").measures == (
+        RegionsMeasure(RegionsSettings(corpus="memory", languages=("en", "zh"), samples=9)),
     )
-    work = _work(plan, "memory")
-    assert work.regions == {"corpus": "memory", "languages": ("en", "zh"), "n": 9}
-    assert (work.stories, work.circuits, work.latent) == (None, None, None)
-    plan.measures = {"alignment": {}, "circuits": {"languages": ("fr",)}, "story_cloze": {"stories": "s"}}
-    work = _work(plan, "memory")
-    assert work.regions == {"corpus": "memory", "languages": ("en", "zh"), "alignment": True}
-    assert work.circuits == {"languages": ("fr",)}
-    assert (work.stories, work.story_languages) == ("s", ("en", "zh"))
-    plan.measures = {"latent": {}}
-    assert _work(plan, "memory").regions is None
+    plan.measures = {"alignment": {}, "circuits": {"languages": ("fr", "es")}, "story_cloze": {"stories": "s"}}
+    assert _work(plan, "memory").measures == (
+        RegionsMeasure(RegionsSettings(corpus="memory", languages=("en", "zh"), alignment=True)),
+        ClozeMeasure("s", ("en", "zh")),
+        CircuitsMeasure(CircuitsSettings(languages=("fr", "es"))),
+    )
+    plan.measures = {"latent": {"from": ("en",)}}
+    assert _work(plan, "memory").measures == (LatentMeasure(LatentSettings(languages=("en", "zh"), from_=("en",))),)
 
 
 def test_a_folder_of_weights_is_whole_with_every_file_that_its_index_lists(tmp_path):
