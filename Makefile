@@ -12,7 +12,7 @@ demo: .venv/installed
 	$(BIN)/babelscope demo --out runs/demo --overwrite
 
 test: .venv/installed-dev
-	$(QUIET) $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder -m "not nightly"
+	$(QUIET) $(BIN)/python -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder -m "not nightly"
 
 # nightly: tests that repeat by another family or seed what a test of the day shows, and those that start a cluster
 test-nightly: .venv/installed-dev
