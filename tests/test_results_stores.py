@@ -101,14 +101,16 @@ def test_who_is_asked_to_stop_hears_of_it_afterwards(there):
 
 
 def test_what_is_ignored_stays_ignored():
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    handlers = {signal.SIGHUP: signal.SIG_IGN, signal.SIGINT: signal.default_int_handler}
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     try:
         with undisturbed():
             assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
             assert signal.getsignal(signal.SIGINT) is not signal.default_int_handler
-        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        assert {number: signal.getsignal(number) for number in handlers} == handlers
     finally:
-        signal.signal(signal.SIGHUP, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 # -- folders to work in ---------------------------------------------------------------------------------------------
