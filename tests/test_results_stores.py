@@ -100,6 +100,21 @@ def test_who_is_asked_to_stop_hears_of_it_afterwards(there):
         other.join()
 
 
+def test_an_interrupt_takes_no_other_word_with_it():
+    heard: list[int] = []
+    handlers = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: lambda number, _: heard.append(number)}
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    try:
+        for order in ((signal.SIGINT, signal.SIGTERM), (signal.SIGTERM, signal.SIGINT)):
+            with pytest.raises(KeyboardInterrupt), undisturbed():
+                for number in order:
+                    signal.raise_signal(number)
+        assert heard == [signal.SIGTERM] * 2
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 def test_what_is_ignored_stays_ignored():
     handlers = {signal.SIGHUP: signal.SIG_IGN, signal.SIGINT: signal.default_int_handler}
     before = {number: signal.signal(number, handler) for number, handler in handlers.items()}

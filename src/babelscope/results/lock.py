@@ -89,8 +89,9 @@ def undisturbed() -> Generator[None]:
     finally:
         for number in mine:
             signal.signal(number, before[number])
-        for number in heard:
-            signal.raise_signal(number)
+        with contextlib.ExitStack() as later:  # each is told, whatever the others' handlers raise
+            for number in heard:
+                later.callback(signal.raise_signal, number)
 
 
 def _holder(path: Path) -> str:
