@@ -1,17 +1,17 @@
 """What can be measured at a point: each measure owns its settings, says what it reads and costs, and leaves its result.
 
-A new measure is one class here, and its settings in `plan.settings_of_measures`.
+A new measure is one class and a line of `measures_of` here, and its settings in `plan.settings_of_measures`.
 """
 
 from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
 from babelscope.errors import NonFinite
 
@@ -253,6 +253,32 @@ class LatentMeasure:
     def leave(self, found: Run, run: RunWriter) -> None:
         """Puts the run into a folder of the point's."""
         _inside(found, run, self.name)
+
+
+def measures_of(
+    asked: Mapping[str, Mapping[str, Any]], corpus: str | None, languages: tuple[str, ...] | None
+) -> Iterator[Measure[Any]]:
+    """The measures of a point, with checked settings; the plan's languages where a measure names none."""
+    from babelscope.studies.circuit_settings import CircuitsSettings
+    from babelscope.studies.latent_settings import LatentSettings
+    from babelscope.studies.regions import RegionsSettings
+
+    of_regions = [asked[name] for name in ("regions", "alignment", "perplexity") if name in asked]
+    if of_regions:
+        given: dict[str, Any] = {"corpus": corpus, "languages": languages}
+        for settings in of_regions:
+            given |= settings
+        if "alignment" in asked:
+            given["alignment"] = True
+        yield RegionsMeasure(RegionsSettings(**given))
+    if (cloze := asked.get("story_cloze")) is not None:
+        yield ClozeMeasure(cloze["stories"], cloze.get("languages") or languages)
+    common: dict[str, Any] = {} if languages is None else {"languages": languages}
+    if (circuits := asked.get("circuits")) is not None:
+        yield CircuitsMeasure(CircuitsSettings(**{**common, **circuits}))
+    if (latent := asked.get("latent")) is not None:
+        given = {"from_" if name == "from" else name: value for name, value in latent.items()}
+        yield LatentMeasure(LatentSettings(**{**common, **given}))
 
 
 def _inside(found: Run, run: RunWriter, name: str) -> None:

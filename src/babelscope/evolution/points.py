@@ -6,12 +6,9 @@ corpus, texts and stories by content, every setting, the number type, and the ve
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
-
 from babelscope._version import __version__
 from babelscope.errors import ModelError
-from babelscope.evolution.measures import CircuitsMeasure, ClozeMeasure, LatentMeasure, Measure, RegionsMeasure
+from babelscope.evolution.measures import measures_of
 from babelscope.evolution.plan import Plan
 from babelscope.evolution.sources import find, revisions
 from babelscope.evolution.types import PlannedModel, Point, Revision, Source, Work
@@ -63,32 +60,9 @@ def _sources(model: PlannedModel) -> list[tuple[Revision, Source | None, str]]:
 
 
 def _work(plan: Plan, corpus: str | None) -> Work:
-    return Work(plan.dtype, plan.attention, plan.trust_remote_code, tuple(_measures(plan, corpus)))
-
-
-def _measures(plan: Plan, corpus: str | None) -> Iterator[Measure[Any]]:
-    """The measures of a point, with checked settings; the plan's languages where a measure names none."""
-    from babelscope.studies.circuit_settings import CircuitsSettings
-    from babelscope.studies.latent_settings import LatentSettings
-    from babelscope.studies.regions import RegionsSettings
-
-    asked = plan.measures
-    of_regions = [asked[name] for name in ("regions", "alignment", "perplexity") if name in asked]
-    if of_regions:
-        given: dict[str, Any] = {"corpus": corpus, "languages": plan.languages}
-        for settings in of_regions:
-            given |= settings
-        if "alignment" in asked:
-            given["alignment"] = True
-        yield RegionsMeasure(RegionsSettings(**given))
-    if (cloze := asked.get("story_cloze")) is not None:
-        yield ClozeMeasure(cloze["stories"], cloze.get("languages") or plan.languages)
-    languages: dict[str, Any] = {} if plan.languages is None else {"languages": plan.languages}
-    if (circuits := asked.get("circuits")) is not None:
-        yield CircuitsMeasure(CircuitsSettings(**{**languages, **circuits}))
-    if (latent := asked.get("latent")) is not None:
-        given = {"from_" if name == "from" else name: value for name, value in latent.items()}
-        yield LatentMeasure(LatentSettings(**{**languages, **given}))
+    return Work(
+        plan.dtype, plan.attention, plan.trust_remote_code, tuple(measures_of(plan.measures, corpus, plan.languages))
+    )
 
 
 def _contents(work: Work) -> dict[str, object]:
