@@ -220,16 +220,16 @@ def test_bad_input_is_one_clear_line(llama, pairs, arguments, line):
 def test_names_that_ask_for_nothing_are_refused(llama, pairs):
     wrong = [dict(sweep=Sweep(direction="denoise")), dict(sweep=Sweep(routing="fixed"))]
     lines = [
-        "no 'denoise' in patching; it is one of noising, denoising",
-        "no 'fixed' in patching; it is one of frozen, free",
+        "direction denoise: there are noising, denoising",
+        "routing fixed: there are frozen, free",
     ]
     for arguments, line in zip(wrong, lines):
         for call in (path_patching, activation_patching):
             with pytest.raises(InputError, match=line):
                 call(llama, pairs, **arguments)
-    with pytest.raises(InputError, match="no 'held' in patching; it is one of recomputed, frozen"):
+    with pytest.raises(InputError, match="mlps held: there are recomputed, frozen"):
         path_patching(llama, pairs, mlps="held")
-    with pytest.raises(InputError, match="no 'patterns' in patching; it is one of output, pattern"):
+    with pytest.raises(InputError, match="what patterns: there are output, pattern"):
         activation_patching(llama, pairs, what="patterns")
 
 

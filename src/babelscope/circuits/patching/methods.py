@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -43,9 +43,9 @@ from babelscope.circuits.core.nodes import (
     reaches,
 )
 from babelscope.circuits.patching.expert_nodes import Routing, expert_changes
+from babelscope.circuits.patching.own_block import added_last, from_next_block
 from babelscope.circuits.patching.path_passes import (
     Entry,
-    behind_block,
     frozen_attention,
     projects_plainly,
     setter,
@@ -61,6 +61,7 @@ from babelscope.errors import InputError, NonFinite
 from babelscope.models.batches import token_budget
 from babelscope.models.hooks import Change, Site
 from babelscope.models.workers import over_workers
+from babelscope.settings import refuse_wrong_value
 from babelscope.terms import Between
 
 if TYPE_CHECKING:
@@ -95,7 +96,8 @@ def path_patching(
         raise InputError(f"the final residual is read at END, so a path into it cannot stand at {at}")
     check_receivers(model, receivers)
     sweep = sweep or Sweep()
-    _check_names((mlps, get_args(Between)), (sweep.direction, get_args(Direction)), (sweep.routing, get_args(Routing)))
+    refuse_wrong_value("mlps", Between, mlps, "mlps")
+    _refuse_wrong_words(sweep)
     if sweep.without and FINAL not in receivers:
         raise InputError("heads can be knocked out meanwhile only on paths to the logits")
     senders = tuple(heads_of(model) if senders is None else senders)
@@ -112,11 +114,10 @@ def path_patching(
     )
 
 
-def _check_names(*asked: tuple[str, tuple[str, ...]]) -> None:
-    """A name that is none of those that there are would be taken for one of them without a word."""
-    for said, known in asked:
-        if said not in known:
-            raise InputError(f"there is no {said!r} in patching; it is one of {', '.join(known)}")
+def _refuse_wrong_words(sweep: Sweep) -> None:
+    """A word that is none of those that there are would be taken for one of them."""
+    refuse_wrong_value("direction", Direction, sweep.direction, "direction")
+    refuse_wrong_value("routing", Routing, sweep.routing, "routing")
 
 
 def _reaching(model: Model, senders: Sequence[Sender], receivers: Sequence[Receiver]) -> dict[Sender, int]:
@@ -177,7 +178,8 @@ def activation_patching(
     (12, 12)
     """
     sweep = sweep or Sweep()
-    _check_names((what, get_args(What)), (sweep.direction, get_args(Direction)), (sweep.routing, get_args(Routing)))
+    refuse_wrong_value("what", What, what, "what")
+    _refuse_wrong_words(sweep)
     senders = tuple(heads_of(model) if senders is None else senders)
     if what == "pattern" and not all(isinstance(sender, Head) for sender in senders):
         raise InputError("only heads have an attention pattern to patch")
@@ -226,7 +228,7 @@ def activation_finals(
         return to_the_end(model, runs, layer, 1, first, put)
     if isinstance(group[0], Head):
         if positions.shape[1] < span and group[0].layer not in model.mixer_layers:
-            return _from_next_block(model, runs, group, positions, first)
+            return from_next_block(model, runs, group, positions, first)
         layer = group[0].layer
         heads = [node.head for node in group if isinstance(node, Head)]
         output = stacked(attention_output(model, layer, runs.base.z[layer][:, first:]), len(group))
@@ -235,33 +237,12 @@ def activation_finals(
         write: dict[Site, Change] = {}
         if len(heads) < len(group):
             moved = take(runs.source.mlp[layer], positions) - take(runs.base.mlp[layer], positions)
-            write = {Site("mlp_write", layer): _added_last(_spread(moved[None], positions - first, span))}
+            write = {Site("mlp_write", layer): added_last(_spread(moved[None], positions - first, span))}
         forwards = frozen_attention(model, {layer: output}, set())
         return to_the_end(model, runs, layer, len(group), first, write, forwards)
     start, change = _write_change(model, runs, group, positions, routing)
     hidden = stacked(runs.base.residual[start][:, first:], len(group)) + _spread(change, positions - first, span)
     return to_the_end(model, runs, start, len(group), first, hidden=hidden)
-
-
-def _from_next_block(
-    model: Model, runs: Runs, group: Group, positions: Int[Tensor, "N P"], first: int
-) -> Float[Tensor, "S N A D"]:
-    """Heads, perhaps with their layer's MLP: what they write stays at its positions until the next attention reads
-    it, so their own block is run at these alone."""
-    layer = group[0].layer if isinstance(group[0], Head) else 0
-    heads = [node.head for node in group if isinstance(node, Head)]
-    output = stacked(attention_output(model, layer, take(runs.base.z[layer], positions)), len(group))
-    change = output_changes(model, runs, layer, heads, positions).flatten(0, 1)
-    output[: len(change)] += change
-    write: dict[Site, Change] = {}
-    if len(heads) < len(group):
-        moved = take(runs.source.mlp[layer], positions) - take(runs.base.mlp[layer], positions)
-        write = {Site("mlp_write", layer): _added_last(moved)}
-    value = behind_block(model, runs, layer, output, positions, write)
-    hidden = stacked(runs.base.residual[layer + 1][:, first:], len(group))
-    rows = torch.arange(len(hidden), device=hidden.device)[:, None]
-    hidden[rows, stacked(positions - first, len(group)).to(hidden.device)] = value
-    return to_the_end(model, runs, layer + 1, len(group), first, hidden=hidden)
 
 
 def _spread(change: Float[Tensor, "S N P D"], places: Int[Tensor, "N P"], span: int) -> Float[Tensor, "S*N T D"]:
@@ -271,17 +252,6 @@ def _spread(change: Float[Tensor, "S N P D"], places: Int[Tensor, "N P"], span: 
     rows = torch.arange(len(flat), device=flat.device)[:, None]
     whole[rows, stacked(places, len(change)).to(flat.device)] = flat
     return whole
-
-
-def _added_last(more: Float[Tensor, "N T D"]) -> Change:
-    """Added to the last rows, at the last positions where only those are run."""
-
-    def change(write: Tensor) -> Tensor:
-        changed = write.clone()
-        changed[-len(more) :] += more[:, -write.shape[1] :].to(write)
-        return changed
-
-    return change
 
 
 def _write_change(

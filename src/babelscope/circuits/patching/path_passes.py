@@ -349,29 +349,6 @@ def _received(receiver: Receiver, seen: Mapping[Site, Tensor], final: Tensor, co
     return value.unflatten(0, (copies, -1))
 
 
-def behind_block(
-    model: Model,
-    runs: Runs,
-    layer: int,
-    output: Float[Tensor, "S*N P D"],
-    positions: Int[Tensor, "N P"],
-    changes: Mapping[Site, Change],
-) -> Float[Tensor, "S*N P D"]:
-    """The stream behind a block at `positions`, run as tokens of their own, when its attention puts out `output`."""
-    copies = len(output) // len(positions)
-    forwards = frozen_attention(model, {layer: output}, set()) | passed_over(model, range(layer + 1, model.layers))
-    entering = stacked(take(runs.base.residual[layer], positions), copies)
-    behind = Site("residual", layer + 1)
-    with ExitStack() as stack:
-        stack.enter_context(replaced(forwards))
-        stack.enter_context(fused_gelu(model))
-        stack.enter_context(resume(model, layer, entering))
-        stack.enter_context(edit(model, changes))
-        seen = stack.enter_context(capture(model, [behind]))
-        model.trunk(stacked(take(runs.base.ids, positions), copies))
-    return seen[behind]
-
-
 def to_the_end(
     model: Model,
     runs: Runs,
