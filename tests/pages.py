@@ -15,30 +15,23 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import io
-import json
 import os
 import re
-import socket
 import subprocess
 import sys
-import tempfile
 import traceback
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.forked import server
+
 FENCE = re.compile(
     r"(?:^<!-- (?P<mark>[^\n]*?) -->\n)?^(?P<fence>`{3,})(?P<kind>\w+)[^\n]*\n(?P<code>.*?)^(?P=fence)[ \t]*$",
     re.MULTILINE | re.DOTALL,
 )
 TOLERANCE = 0.05
-MODULES = (
-    "babelscope.cli", "babelscope.studies.regions", "babelscope.studies.circuits", "babelscope.evolution.sweep",
-    "babelscope.pocket.heldout", "babelscope.figures", "babelscope.report", "babelscope.results",
-    "babelscope.evaluation", "babelscope.tasks", "transformers", "rich.table", "pandas", "xarray",
-)  # fmt: skip
-"""what every command would import anew"""
 
 
 @dataclass(frozen=True)
@@ -130,7 +123,7 @@ def _python(block: Block, names: dict[str, Any], folder: Path) -> tuple[int, str
 
 @dataclass(frozen=True)
 class Shell:
-    """Bash with a `babelscope` that starts at once: a process that has all imports forks for each command."""
+    """Bash with a `babelscope` that starts at once (`tests/forked.py`)."""
 
     home: Path
 
@@ -150,77 +143,5 @@ class Shell:
 
 @contextlib.contextmanager
 def shell() -> Generator[Shell]:
-    """Start the process and put the command into a folder of its own."""
-    with tempfile.TemporaryDirectory(prefix="bs") as home:
-        place, command = Path(home, "socket"), Path(home, "babelscope")
-        command.write_text(f"#!{sys.executable} -SE\n{_CLIENT.format(place=str(place))}", encoding="utf-8")
-        command.chmod(0o755)
-        server = subprocess.Popen([sys.executable, __file__, str(place)], stdout=subprocess.PIPE)
-        try:
-            assert server.stdout is not None
-            assert server.stdout.readline(), "the process that runs the commands did not start"
-            yield Shell(Path(home))
-        finally:
-            server.terminate()
-            server.wait()
-
-
-_CLIENT = """
-import json, os, socket, sys
-here = socket.socket(socket.AF_UNIX)
-here.connect({place!r})
-asked = dict(folder=os.getcwd(), arguments=sys.argv[1:], variables=dict(os.environ))
-socket.send_fds(here, [json.dumps(asked).encode()], [0, 1, 2])
-sys.exit((here.recv(1) or b"\\1")[0])
-"""
-
-
-def serve(place: str) -> None:
-    """Fork once per command, with the caller's folder, variables, input and outputs."""
-    import signal
-
-    import torch
-
-    torch.set_num_threads(1)
-    for name in MODULES:
-        importlib.import_module(name)
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-    listening = socket.socket(socket.AF_UNIX)
-    listening.bind(place)
-    listening.listen()
-    print("ready", flush=True)
-    while True:
-        caller, _ = listening.accept()
-        asked, descriptors, _, _ = socket.recv_fds(caller, 1 << 20, 3)
-        if os.fork() == 0:
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            caller.sendall(bytes([_command(json.loads(asked), descriptors)]))
-            os._exit(0)
-        caller.close()
-        for descriptor in descriptors:
-            os.close(descriptor)
-
-
-def _command(asked: dict[str, Any], descriptors: list[int]) -> int:
-    from babelscope.cli import main
-
-    for number, descriptor in enumerate(descriptors):
-        os.dup2(descriptor, number)
-    os.chdir(asked["folder"])
-    os.environ.clear()
-    os.environ.update(asked["variables"])
-    code: Any = 1
-    try:
-        main(asked["arguments"])
-        code = 0
-    except SystemExit as end:
-        code = end.code if isinstance(end.code, int) else int(end.code is not None)
-    except BaseException:
-        traceback.print_exc()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    return code
-
-
-if __name__ == "__main__":
-    serve(sys.argv[1])
+    with server() as started:
+        yield Shell(started.home)

@@ -279,7 +279,7 @@ def test_what_is_followed_adds_up_to_its_change_from_clean_to_corrupted(llama, p
             wanted["loss"] += float((after - before).gather(1, target).sum())
             wanted["kl"] -= float((before[0].exp() * (before[0] - after[0])).sum())
     for slope, change in wanted.items():
-        found = edge_attribution(llama, [*single, *several], steps=64, variant=Variant(slope=slope))
+        found = edge_attribution(llama, [*single, *several], steps=16, variant=Variant(slope=slope))
         count = len(single) + len(several)
         assert found.writers[0] == pytest.approx(change / count, rel=0.02, abs=1e-4), slope
         assert found.settings["slope"] == slope

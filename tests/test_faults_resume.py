@@ -16,6 +16,8 @@ import pytest
 
 from babelscope.results import Run, open_run
 
+from .forked import server
+
 KILLS = int(os.environ.get("BABELSCOPE_RESUMES", "2"))
 """of each study here; nightly ten (make faults)"""
 REGIONS = (
@@ -26,14 +28,20 @@ REGIONS = (
 CIRCUITS = "circuits pocket:pocket-bloom-s --languages en --n 4 --draws 1 --windows 1 --repeats 10 --no-edges"
 
 
-def started(words: str, out: Path) -> subprocess.Popen[bytes]:
+@pytest.fixture(scope="module")
+def commands():
+    """Where commands start at once."""
+    with server() as ready:
+        yield ready
+
+
+def alone(words: str, out: Path) -> int:
+    """The exit code of a command in a program of its own, whose hashes have another seed."""
     code = "from babelscope.cli import main; import sys; main(sys.argv[1:])"
-    return subprocess.Popen(
-        [sys.executable, "-c", code, *words.split(), "--out", str(out)],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
+    words = [sys.executable, "-c", code, *words.split(), "--out", str(out)]
+    return subprocess.run(
+        words, capture_output=True, check=False, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    ).returncode
 
 
 def same(one: Run, other: Run) -> None:
@@ -53,19 +61,21 @@ def kept(out: Path) -> list[Path]:
 @pytest.mark.parametrize("words", [
     pytest.param(REGIONS, id="regions"), pytest.param(CIRCUITS, id="circuits", marks=pytest.mark.nightly),
 ])  # fmt: skip
-def test_a_study_killed_at_random_moments_leaves_the_same_numbers(words, tmp_path):
+def test_a_study_killed_at_random_moments_leaves_the_same_numbers(words, tmp_path, commands):
     whole = tmp_path / "whole"
-    assert started(words, whole).wait() == 0
+    assert alone(words, whole) == 0
     chance = random.Random(1)
-    out, taken_over = tmp_path / "killed", 0
+    out, printed, taken_over = tmp_path / "killed", tmp_path / "printed", 0
+    asked = [*words.split(), "--out", str(out)]
     for turn in range(KILLS):
         # killed when the next step (or the one after it) has just been kept, at a random moment thereafter
-        wanted, process = len(kept(out)) + 1 + turn % 2, started(words, out)
+        wanted, process = len(kept(out)) + 1 + turn % 2, commands.start(asked, printed)
         while process.poll() is None and len(kept(out)) < wanted:
             time.sleep(0.005)
         time.sleep(chance.random() * 0.1)
         process.send_signal(chance.choice([signal.SIGKILL, signal.SIGTERM, signal.SIGINT]))
-        said = (process.communicate()[1] or b"").decode()
+        process.wait()
+        said = printed.read_text(encoding="utf-8")
         if "interrupted" in said:
             assert ("start it again to go on from there" in said) == bool(kept(out)), said
             assert ("nothing half-written was left" in said) != bool(kept(out)), said
@@ -74,27 +84,26 @@ def test_a_study_killed_at_random_moments_leaves_the_same_numbers(words, tmp_pat
             break
     assert taken_over > 0
     if not out.is_dir():
-        assert started(words, out).wait() == 0
+        assert commands.start(asked, printed).wait() == 0
     same(open_run(whole), open_run(out))
     assert sorted(path.name for path in tmp_path.iterdir() if path.name.startswith(".killed")) == []
 
 
-def test_a_kept_step_that_was_changed_is_refused_by_name_and_fresh_begins_anew(tmp_path):
-    out = tmp_path / "run"
-    small = REGIONS.partition(" --texts")[0]
-    process = started(small, out)
+def test_a_kept_step_that_was_changed_is_refused_by_name_and_fresh_begins_anew(tmp_path, commands):
+    out, printed = tmp_path / "run", tmp_path / "printed"
+    small = [*REGIONS.partition(" --texts")[0].split(), "--out", str(out)]
+    process = commands.start(small, printed)
     while process.poll() is None and not kept(out):
         time.sleep(0.005)
-    process.kill()
-    process.communicate()
+    process.send_signal(signal.SIGKILL)
+    process.wait()
     damaged = kept(out)[0]
     content = json.loads(damaged.read_text())
     content["body"]["step"] = "another"
     damaged.write_text(json.dumps(content))
-    again = started(small, out)
-    said = again.communicate()[1].decode()
-    assert again.returncode == 2
+    assert commands.start(small, printed).wait() == 2
+    said = printed.read_text(encoding="utf-8")
     assert f"{damaged} is not as it was written" in said
     assert "--fresh" in said
-    assert started(small + " --fresh", out).wait() == 0
+    assert commands.start([*small, "--fresh"], printed).wait() == 0
     open_run(out).validate()

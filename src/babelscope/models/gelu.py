@@ -28,7 +28,8 @@ EXACT = (torch.float32, torch.float64)
 @contextmanager
 def fused_gelu(model: Model) -> Generator[None]:
     """Inside, such activations are computed in one step; their hooks run, and what replaces them already stays."""
-    modules = [part for block in model.blocks for part in block.modules() if _written_out(part, model.dtype)]
+    blocks = model.blocks if model.dtype in EXACT else ()
+    modules = [part for block in blocks for part in block.modules() if _written_out(part)]
     try:
         for module in modules:
             module.forward = partial(nn.functional.gelu, approximate="tanh")
@@ -38,6 +39,6 @@ def fused_gelu(model: Model) -> Generator[None]:
             module.__dict__.pop("forward", None)
 
 
-def _written_out(module: nn.Module, dtype: torch.dtype) -> bool:
+def _written_out(module: nn.Module) -> bool:
     kind = type(module)
-    return dtype in EXACT and (kind.__module__, kind.__name__) in WRITTEN_OUT and "forward" not in module.__dict__
+    return (kind.__module__, kind.__name__) in WRITTEN_OUT and "forward" not in module.__dict__
