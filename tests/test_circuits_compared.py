@@ -145,7 +145,7 @@ def test_hits_are_tested_by_turning_signs():
 )
 def test_what_a_label_needs(score, floor, p, positions, why):
     null = Null(np.array([[0.1, 0.2]]), np.array([[1.0, p]]), positions)
-    roles = Roles({"x": np.array([[0.9, score]]), "y": np.zeros((1, 2))}, (), (), np.zeros(0), {"x": null})
+    roles = Roles({"x": np.array([[0.9, score]]), "y": np.zeros((1, 2))}, (), (), np.zeros((0, 0, 1, 2)), {"x": null})
     found = evidence(roles, "x", Head(0, 1), floor)
     assert (found.name, found.chance, found.why) == ("x", 0.2, why)
     assert [found.score, found.p] == pytest.approx([score, p], nan_ok=True)
@@ -164,5 +164,6 @@ def test_scores_of_roles_by_hand():
     means = _mean_where_known(np.array([[1.0, np.nan, 3.0], [np.nan] * 3, [np.inf, 2.0, 2.0]]))
     assert means[[0, 2]].tolist() == [2, 2]
     assert np.isnan(means[1])
-    names, vectors = Roles({"x": np.array([[1.0, 2]]), "y": np.array([[3.0, np.nan]])}, (), (), a).vectors()
+    scores = {"x": np.array([[1.0, 2]]), "y": np.array([[3.0, np.nan]])}
+    names, vectors = Roles(scores, (), (), np.zeros((0, 0, 1, 2))).vectors()
     assert (names, vectors.tolist()) == (["x"], [[1], [2]])

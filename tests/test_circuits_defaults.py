@@ -30,6 +30,7 @@ def defaults(of):
 
 WIRING = graph.Wiring(1, 2, 2)
 ONES = np.ones(WIRING.allowed.shape) * WIRING.allowed
+BEHAVIOUR = metrics.Behaviour(*np.ones((3, 2)), np.ones(2, int), np.ones(2, bool))
 CURVE = faithfulness.Curve("cpr", (0.5,), (1,), faithfulness.Scored(np.ones((1, 2)), np.zeros(2), np.ones(2)))
 
 
@@ -49,7 +50,7 @@ CURVE = faithfulness.Curve("cpr", (0.5,), (1,), faithfulness.Scored(np.ones((1, 
         ),
         (lambda: core_ablation.ablation_kind("mean"), core_ablation.fitted_constants, {"steps": 50, "rate": 0.5}),
         (lambda: WIRING.edges, graph.Wiring, {"parallel": False, "shared_key": False, "gates": False}),
-        (lambda: metrics.Behaviour(*np.ones((5, 2))).correct, metrics.behaviour, {"which": "clean"}),
+        (lambda: BEHAVIOUR.correct, metrics.behaviour, {"which": "clean"}),
         (
             lambda: circuit.importance(ONES), circuit.sized_circuit, {"construction": "greedy", "tries": 20},
         ),
@@ -128,10 +129,10 @@ CURVE = faithfulness.Curve("cpr", (0.5,), (1,), faithfulness.Scored(np.ones((1, 
             "answer_roles": counterfactual.ANSWER_ROLES,
         }),
         (
-            lambda: selection._distances(None, [0]), selection.select,
+            lambda: selection._distances(SimpleNamespace(), [0]), selection.select,
             {"rule": "significance", "q": 0.05, "sigmas": 2.0, "floor": 0.02},
         ),
-        (lambda: selection._distances(None, [0]), selection.growth, {"q": 0.05}),
+        (lambda: selection._distances(SimpleNamespace(), [0]), selection.growth, {"q": 0.05}),
         (
             lambda: list(swept_batches.groups_of([])), swept_batches.Sweep,
             {"direction": "noising", "divergence": False, "routing": "frozen"},
@@ -157,12 +158,12 @@ def test_constants_of_the_specification():
     assert (routes.THRESHOLD, routes.EPSILON) == (0.04, 1e-5)
     assert routes.SWEEP == (0.01, 0.02, 0.03, 0.04, 0.05, 0.07, 0.1)
     assert routes.Routes(
-        np.ones((1, 1, 1, 1)), np.ones((1, 1, 1)), np.ones((1, 1, 1)), (0.04,)
+        np.ones((1, 1, 1, 1), bool), np.ones((1, 1, 1), bool), np.ones((1, 1, 1)), (0.04,)
     ).frequency().tolist() == [[1]]
     assert (copy_scores.ENOUGH_WORDS, copy_scores.SLACK) == (16, 1e-4)
     assert copy_scores._among_all(torch.ones(1, 3), torch.tensor([0]), 1).all()
     assert (screen.POINTS, screen.spread_over([1], 1)) == ((0.0, 0.5, 1.0), [1])
-    assert (selection.GROWTH, selection._distances(None, [1.0]).tolist()) == (0.02, [1])
+    assert (selection.GROWTH, selection._distances(SimpleNamespace(), [1]).tolist()) == (0.02, [1])
     assert (swept_batches.TOGETHER, list(swept_batches.groups_of([]))) == (64, [])
     assert (overlap.FEWEST, overlap._why(np.nan)) == (20, "one of the two does not vary, or is empty")
     assert (transfer.ALIKE, transfer.matrix([])) == (0.5, {})

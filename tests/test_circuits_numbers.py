@@ -159,7 +159,7 @@ def test_defaults_of_a_screen():
 
 
 def test_gradients_that_were_never_kept_are_none():
-    assert Slopes([("q", None)]).of(None, (0.0, -1), [], None) is None
+    assert Slopes([("q", None)]).of(SimpleNamespace(), (0.0, -1), [], None) is None
     assert Slopes([("q", "END"), ("mlp", None), ("q", "END")]).wanted == [("mlp_in", None), ("q", "END")]
 
 

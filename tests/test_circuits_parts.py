@@ -230,13 +230,19 @@ def test_a_wiring_is_as_large_as_the_largest_that_may_be(monkeypatch, gates, cel
         sized(Wiring(2, 4, 2, gates=gates))
 
 
+@pytest.mark.wrong_kind
+@pytest.mark.parametrize("odd", [{"layers": 1.0}, {"parallel": 1}, {"shared_key": 0}, {"gates": None}])
+def test_sizes_of_another_kind_are_those_of_no_model(odd):
+    with pytest.raises(ValueError, match="are not the sizes of a model"):
+        sized(Wiring(**{"layers": 1, "heads": 1, "kv_heads": 1} | odd))
+
+
 def test_sizes_that_no_model_has():
     for wiring in (*WIRINGS, Wiring(80, 64, 8), Wiring(1, 1, 1)):
         assert sized(wiring).facts() == wiring.facts()
     for odd in (
-        Wiring(0, 1, 1), Wiring(1, 0, 1), Wiring(1, 1, 0), Wiring(1, 4, 3), Wiring(True, 1, 1), Wiring(1.0, 1, 1),
-        Wiring(1, 1, 1, parallel=1), Wiring(1, 1, 1, shared_key=0), Wiring(1, 1, 1, gates=None), Wiring(100, 101, 101),
-        Wiring(73, 100, 100),
+        Wiring(0, 1, 1), Wiring(1, 0, 1), Wiring(1, 1, 0), Wiring(1, 4, 3), Wiring(True, 1, 1),
+        Wiring(100, 101, 101), Wiring(73, 100, 100),
     ):  # fmt: skip
         with pytest.raises(ValueError, match="are not the sizes of a model"):
             sized(odd)

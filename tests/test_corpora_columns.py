@@ -159,16 +159,27 @@ def test_everything_that_holds_columns():
         ({}, "^memory: no column names a language; columns: none$"),
         ({"key": ["a"]}, "no column names a language; columns: key$"),
         ({"en": "a"}, "'en' holds str, not a list of sentences"),
+        ([{"en": "a"}, {"en": "a", "fr": "b"}], "row 2 has en, fr; the first has en$"),
+    ],
+)
+def test_what_is_no_corpus_in_memory(texts, said):
+    with pytest.raises(InputError, match=said):
+        corpus_in_memory(texts)
+
+
+@pytest.mark.wrong_kind
+@pytest.mark.parametrize(
+    ("texts", "said"),
+    [
         ({"en": 5}, "'en' holds int, not a list"),
         ({"en": ["a", 5]}, "entry 2 of 'en' is int, not a sentence"),
         ({"train": DataSet(), "test": DataSet()}, r"a dictionary of splits; give one of them, such as data\['train'\]"),
         ([{"en": "a"}, ["b"]], "row 2 is list, not a dictionary"),
         ([["b"]], "row 1 is list, not a dictionary"),
-        ([{"en": "a"}, {"en": "a", "fr": "b"}], "row 2 has en, fr; the first has en$"),
         (5, "a dictionary of lists, a data frame or rows, not int"),
     ],
 )
-def test_what_is_no_corpus_in_memory(texts, said):
+def test_what_is_not_even_of_the_kind_of_a_corpus(texts, said):
     with pytest.raises(InputError, match=said):
         corpus_in_memory(texts)
 
@@ -217,12 +228,16 @@ def test_seeds_of_the_pocket_corpus_have_eighteen_digits_at_most():
             load_corpus(f"pocket:heldout?seed={seed}", "en")
 
 
-def test_specs_of_readers_that_are_none(tmp_path, monkeypatch):
+@pytest.mark.wrong_kind
+def test_a_path_without_a_reader(tmp_path):
     (tmp_path / "en.txt").touch()
     with pytest.raises(
         CorpusError, match=rf"write the reader before the path, such as lines:{tmp_path} \(readers: bible"
     ):
         load_corpus(tmp_path)
+
+
+def test_specs_of_readers_that_are_none(monkeypatch):
     with pytest.raises(CorpusError, match=r"xlsum$"):
         load_corpus("tsv:")
     with pytest.raises(CorpusError, match=r"xlsum$"):

@@ -151,11 +151,15 @@ def test_neurons_in_a_row_and_by_layer():
     assert odd.exists.tolist() == [[True, True, False], [False] * 3, [True] * 3]
 
 
+@pytest.mark.wrong_kind
+def test_regions_are_no_mask():
+    with pytest.raises(InputError, match=r"^a mask \[layer, neuron\] is needed, got dict; of a set of regions"):
+        NeuronLayout((2, 0, 3)).check({}, "m")  # pyright: ignore[reportArgumentType]
+
+
 def test_a_mask_fits_its_layers():
     odd = NeuronLayout((2, 0, 3))
     odd.check(odd.exists, "m")
-    with pytest.raises(InputError, match=r"^a mask \[layer, neuron\] is needed, got dict; of a set of regions"):
-        odd.check({}, "m")  # pyright: ignore[reportArgumentType]
     with pytest.raises(InputError, match=r"^a mask of shape \(3, 2\) does not fit m: layers × neurons are \(3, 3\)$"):
         odd.check(torch.zeros(3, 2, dtype=torch.bool), "m")
     for layer, neuron, width in ((0, 2, 2), (1, 0, 0)):

@@ -149,9 +149,8 @@ def test_a_pass_is_given_its_mask_and_keeps_no_cache(monkeypatch):
     given: list[dict[str, Any]] = []
     for one in (Model(tiny_model("llama"), tiny_tokenizer()), encoder("bert")):
         assert not one.context.moving
-        monkeypatch.setattr(
-            one, "trunk_module", lambda **named: (given.append(named), SimpleNamespace(last_hidden_state=1))[1]
-        )
+        output = SimpleNamespace(last_hidden_state=torch.zeros(*IDS.shape, one.width))
+        monkeypatch.setattr(one, "trunk_module", lambda output=output, **named: (given.append(named), output)[1])
         one.trunk(IDS)
         one.trunk(IDS, torch.zeros_like(IDS))
     causal, masked, both, both_masked = given

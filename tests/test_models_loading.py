@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from torch import nn
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForImageTextToText,
@@ -203,11 +204,14 @@ def test_sizes_are_held_against_the_type_and_the_machine(monkeypatch):
     ],
 )
 def test_weights_that_do_not_fit_are_told(monkeypatch, report, told):
+    made, asked = nn.Module(), []
+
     def of(found: dict[str, list[str]]) -> SimpleNamespace:
-        return SimpleNamespace(from_pretrained=lambda place, **given: ((place, given), found))
+        return SimpleNamespace(from_pretrained=lambda place, **given: (asked.append((place, given)), (made, found))[1])
 
     monkeypatch.setattr(loading, "_maker", lambda *_: of({}))
-    assert loading._weights("p", "m", {"dtype": "auto"}) == ("p", {"output_loading_info": True, "dtype": "auto"})
+    assert loading._weights("p", "m", {"dtype": "auto"}) is made
+    assert asked == [("p", {"output_loading_info": True, "dtype": "auto"})]
     monkeypatch.setattr(loading, "_maker", lambda *_: of(report))
     with pytest.raises(ModelError, match=told):
         loading._weights("p", "m", {})

@@ -90,14 +90,25 @@ class FakeRay:
         self.killed.append(actor.number)
 
 
+ORIGIN = SimpleNamespace(of="a model")
+
+
+def prepare(_model: Model, _shared: Any) -> Any:
+    raise AssertionError("no worker of these tests prepares anything")
+
+
+def again(_model: Model, _shared: Any) -> Any:
+    raise AssertionError("no worker of these tests prepares anything twice")
+
+
 def crew(script: Any, count: int | None = 2, last: bool = False, **asked: float) -> tuple[_Crew, FakeRay]:
     ray = FakeRay(script, last=last)
-    return _Crew(ray, "origin", {"weights": "w", "device": "cpu"}, RayWorkers(count, **asked)), ray  # pyright: ignore[reportArgumentType]
+    return _Crew(ray, ORIGIN, {"weights": "w", "device": "cpu"}, RayWorkers(count, **asked)), ray  # pyright: ignore[reportArgumentType]
 
 
 def plain(worker: int, method: str, given: tuple[Any, ...]) -> Any:
     if method == "load":
-        assert given == ("origin",)
+        assert given == (ORIGIN,)
         return {"weights": "w", "device": "cpu"}
     return (given[3] * 10, 1) if method == "work" else 100 + worker
 
@@ -107,17 +118,17 @@ def plain(worker: int, method: str, given: tuple[Any, ...]) -> Any:
 def test_results_come_in_order_whoever_ends_first(count, last):
     told: list[int] = []
     made, ray = crew(plain, count, last)
-    assert list(made.results("prepare", "shared", list(range(20)), told.append)) == [10 * unit for unit in range(20)]  # pyright: ignore[reportArgumentType]
+    assert list(made.results(prepare, "shared", list(range(20)), told.append)) == [10 * unit for unit in range(20)]
     assert told == [1] * 20
     units = [given for _, method, given in ray.calls if method == "work"]
     assert sorted(given[3] for given in units) == list(range(20))
-    assert {given[:2] for given in units} == {(0, "prepare")}
+    assert {given[:2] for given in units} == {(0, prepare)}
     assert units[0][2] == [("put", "shared")]
     assert ray.most <= count
     assert len(ray.actors) == count
-    assert list(made.results("again", "shared", [7], told.append)) == [70]  # pyright: ignore[reportArgumentType]
+    assert list(made.results(again, "shared", [7], told.append)) == [70]
     assert ray.calls[-1][2][0] == 1, "each work has a number of its own"
-    assert list(made.results("nothing", "shared", [], told.append)) == []  # pyright: ignore[reportArgumentType]
+    assert list(made.results(prepare, "shared", [], told.append)) == []
     assert made.pids() == [100 + worker for worker in range(count)]
     made.dismiss()
     assert ray.killed == list(range(count))
@@ -135,8 +146,8 @@ class Slow(FakeRay):
 @pytest.mark.parametrize(("count", "most"), [(2, 7), (3, 11)])
 def test_workers_run_ahead_by_four_units_each_and_no_further(count, most):
     ray = Slow(plain)
-    made = _Crew(ray, "origin", {"weights": "w", "device": "cpu"}, RayWorkers(count))  # pyright: ignore[reportArgumentType]
-    found = made.results("p", "s", list(range(100)), lambda _: None)  # pyright: ignore[reportArgumentType]
+    made = _Crew(ray, ORIGIN, {"weights": "w", "device": "cpu"}, RayWorkers(count))  # pyright: ignore[reportArgumentType]
+    found = made.results(prepare, "s", list(range(100)), lambda _: None)
     before: list[int] = []
     own = ray.get
 
@@ -170,7 +181,7 @@ def test_a_unit_at_which_workers_die_is_done_again_twice(deaths, ends):
         return plain(worker, method, given)
 
     made, ray = crew(script)
-    found = made.results("p", "s", [0, 1, 2, 3], lambda _: None)  # pyright: ignore[reportArgumentType]
+    found = made.results(prepare, "s", [0, 1, 2, 3], lambda _: None)
     if ends:
         with pytest.raises(RunError, match=r"^3 workers died at the same piece of work: .* fewer --workers \(dead\)$"):
             list(found)
@@ -190,7 +201,7 @@ def test_a_worker_that_dies_over_its_model_is_replaced_twice(deaths, ends):
         return plain(worker, method, given)
 
     made, ray = crew(script, 1)
-    found = made.results("p", "s", [5], lambda _: None)  # pyright: ignore[reportArgumentType]
+    found = made.results(prepare, "s", [5], lambda _: None)
     if ends:
         with pytest.raises(RunError, match="3 workers died"):
             list(found)
@@ -209,7 +220,7 @@ def test_what_the_work_raises_is_raised_here(method):
             return plain(worker, called, given)
 
         with pytest.raises(kind):
-            list(crew(script)[0].results("p", "s", [1], lambda _: None))  # pyright: ignore[reportArgumentType]
+            list(crew(script)[0].results(prepare, "s", [1], lambda _: None))  # pyright: ignore[reportArgumentType]
 
 
 @pytest.mark.parametrize(
@@ -270,7 +281,7 @@ def test_studies_are_shared_out_while_workers_are_there(monkeypatch):
     with pytest.raises(InputError, match=r"^mine did not come from load_model, so that no worker can load it: save it"):
         with on_ray(one, RayWorkers(2)):
             pass
-    one.origin = "origin"  # pyright: ignore[reportAttributeAccessIssue]
+    one.origin = ORIGIN  # pyright: ignore[reportAttributeAccessIssue]
     for asked, count, cpus in ((RayWorkers(2, cpus=2.5), 2, 5), (RayWorkers(cpus=2.0, address="a"), 2, 2)):
         with on_ray(one, asked) as found:
             assert found == count

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import threading
+from importlib.metadata import EntryPoint
 from types import SimpleNamespace
 from typing import Any
 
@@ -171,9 +172,13 @@ def test_memory_where_no_limits_are_known(monkeypatch):
 # -- rows of packages -----------------------------------------------------------------------------------------------
 
 
+class Announced(EntryPoint):
+    dist = SimpleNamespace(name="package", version="1")
+
+
 def test_rows_that_packages_announce(monkeypatch):
     row, config = Family("theirs", "model.layers", "mlp.down_proj"), SimpleNamespace(model_type="theirs")
-    entry = SimpleNamespace(name="theirs", value="package:row", dist=SimpleNamespace(name="package", version="1"))
+    entry = Announced("theirs", "package:row", "babelscope.families")
     monkeypatch.setattr(registry, "entry_named", lambda group, name: entry if name in ("theirs", "llama") else None)
     monkeypatch.setattr(registry, "loaded", lambda *_: row)
     found = registry.outside_row("theirs", config)  # pyright: ignore[reportArgumentType]

@@ -102,7 +102,12 @@ def test_a_bootstrapped_excess_reckons_with_one_document_less():
     """SKLR 1, 3 of two bootstraps (variance 2), of draws 0, 0 (variance 0): excess ± t(2) · √2 of three documents."""
     ones = torch.ones(2, 3, dtype=torch.long)
     null = ScoreNull(
-        ("a", "b"), torch.tensor([1, 1]), torch.zeros(2, 2, dtype=torch.long), ones[:, :2], ones[:, :2], 3.0
+        ("a", "b"),
+        torch.tensor([1, 1]),
+        torch.zeros(2, 2, dtype=torch.long),
+        ones[:, :2].double(),
+        ones[:, :2].double(),
+        3.0,
     )
     found = excess_interval(null, torch.tensor([1, 3]), 3)
     half = 4.30265272991 * 2**0.5
@@ -119,7 +124,7 @@ def test_chance_is_averaged_over_draws_where_it_is_known():
 
 def test_documents_that_leave_one_sentence_are_not_left_out():
     sums = torch.zeros(1, 3, 1, 3, dtype=torch.float64)
-    two_left = DocumentMap(sums[:, :2, :, :2], sums[:, :2, :, 0], torch.tensor([1, 2]))
+    two_left = DocumentMap(sums[:, :2, :, :2], sums[:, 0, :, :2], torch.tensor([1, 2]))
     assert two_left.each_left_out().tolist() == [[0, 1]]
 
 
@@ -128,7 +133,11 @@ def test_neurons_in_common_are_divided_by_those_of_either_text():
     v = torch.tensor([[[1, 1, 0, 0, 0, 0], [0, 0, 0, 0, 0, 1]], [[0, 1, 1, 1, 0, 0], [1, 0, 0, 0, 1, 0]]]).double()
     seen: list[torch.Tensor] = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(alignment_measures, "_neighbours", lambda _layer, of, *_: seen.append(of(0, 1, 0)))
+        patch.setattr(
+            alignment_measures,
+            "_neighbours",
+            lambda _layer, of, *_: (seen.append(of(0, 1, 0)), torch.zeros(1, 2, 2))[1],
+        )
         alignment_measures.neuron_matching(Layer(v, torch.tensor([0, 1])))
     assert seen[0].tolist() == [[1 / 4, 1 / 3], [0, 0]]
 

@@ -141,7 +141,7 @@ def _without_beginning(loaded, texts):
 
 
 def test_chunks_cover_the_neurons():
-    found = Recording(("en",), ("1",), 1, np.zeros((1, 1, 10)), torch.ones(1, 1), 0.0)
+    found = Recording(("en",), ("1",), 1, np.zeros((1, 1, 10)), torch.ones(1, 1, dtype=torch.long), 0.0)
     assert [(part.start, part.stop) for part in found.chunks(4)] == [(0, 4), (4, 8), (8, 10)]
 
 

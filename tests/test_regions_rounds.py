@@ -85,7 +85,7 @@ def test_reading_goes_on_only_where_it_decides_and_intervals_are_those_of_the_lo
         rows = slice(ends[round_], ends[round_ + 1])
         own = torch.zeros(24, dtype=torch.long)
         own[rows] = counts[rows]
-        return {code: {key: Loss(own * (0 if key == BASE else truth[key]), own, 9) for key in (BASE, *keys)}}
+        return {code: {key: Loss(own.double() * (0 if key == BASE else truth[key]), own, 9) for key in (BASE, *keys)}}
 
     found = by_rounds(read, {"en": {BASE: 0, ("en", -1): 3, ("random", 0): 3, ("zh", -1): 0}})
     assert asked == [("en", 0, (("en", -1), ("random", 0))), ("en", 1, (("en", -1),)), ("en", 2, (("en", -1),))]

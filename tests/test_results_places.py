@@ -6,8 +6,8 @@ import errno
 import json
 import os
 import socket
+from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from filelock import FileLock
@@ -192,19 +192,34 @@ def test_names_of_unfinished_work(tmp_path):
         refuse_hidden_name(Path(name))
 
 
+class Stubborn(type(Path())):
+    """A folder of which a test says whether it is there."""
+
+    there: Callable[[], bool]
+
+    def exists(self, **_: object) -> bool:
+        return self.there()
+
+
+def stubborn(there: Callable[[], bool]) -> Stubborn:
+    folder = Stubborn("stubborn")
+    folder.there = there
+    return folder
+
+
 def test_a_stubborn_removal_waits_until_the_folder_stays_away(tmp_path, monkeypatch):
     slept: list[float] = []
     there = [True, True, False, True, False, False, False, False]
     emptied: list[int] = []
-    fake = SimpleNamespace(exists=lambda: there[len(emptied) - 1])
+    fake = stubborn(lambda: there[len(emptied) - 1])
     monkeypatch.setattr(hidden, "_empty", lambda _: emptied.append(1))
     monkeypatch.setattr(hidden.time, "sleep", slept.append)
-    hidden._remove(fake, 50)  # pyright: ignore[reportArgumentType]
+    hidden._remove(fake, 50)
     assert (len(emptied), slept) == (7, [0.02] * 6)
     for tries, count in ((1, 1), (0, 1), (2, 2), (4, 4)):
         emptied.clear()
         slept.clear()
-        hidden._remove(SimpleNamespace(exists=lambda: True), tries)  # pyright: ignore[reportArgumentType]
+        hidden._remove(stubborn(lambda: True), tries)
         assert (len(emptied), len(slept)) == (count, count if tries > 1 else 0)
     emptied.clear()
 

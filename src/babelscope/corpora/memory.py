@@ -32,12 +32,14 @@ class Frame(Protocol):
 class _DataSet(Protocol):
     """What a `datasets.Dataset` has."""
 
-    column_names: Sequence[str]
+    @property
+    def column_names(self) -> Sequence[str]: ...
 
     def __getitem__(self, name: str) -> Iterable[object]: ...
 
 
-Texts = Mapping[str, Sequence[str]] | Frame | Iterable[Mapping[str, str]]
+Texts = Mapping[str, Sequence[str] | Sequence[int]] | Frame | _DataSet | Iterable[Mapping[str, str | int]]
+"""numbers are ids"""
 
 
 def corpus_in_memory(texts: Texts, languages: Sequence[str] | str | None = None) -> ParallelCorpus:

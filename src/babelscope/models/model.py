@@ -314,9 +314,10 @@ class Model(Places):
         raise InputError(f"{name}: token {word!r} ({token}) is beyond the model's {self.vocabulary} embeddings")
 
     def trunk(
-        self, ids: Int[Tensor, "B T"], mask: Int[Tensor, "B T"] | None = None, cache: Any = None
+        self, ids: Int[Tensor, "B T"], mask: Int[Tensor, "B all"] | None = None, cache: Any = None
     ) -> Float[Tensor, "rows steps D"]:
         """Final hidden state after the final norm; no logits are made. Hooks may have rows join, so B is not stated.
+        The mask is of the tokens in the cache too.
 
         Raises ModelError when a part is in training mode, where dropout changes numbers, or under autocast; InputError
         of a pass so long that its rotary frequencies would be other ones.

@@ -70,7 +70,7 @@ def answer_log_probability(model: Model, rows: Rows, final: Float[Tensor, "S N A
 
 
 def add_answers(
-    model: Model, rows: Rows, finals: Float[Tensor, "S N A D"], into: Float[Array, "S 2 P"], places: Sequence[int]
+    model: Model, rows: Rows, finals: Float[Tensor, "S N A D"], into: Float[Array, "places 2 P"], places: Sequence[int]
 ) -> None:
     """Adds log p of each pair's target and foil, of each variant to its place in `into`.
 

@@ -123,7 +123,7 @@ class Roles:
     nulls: Mapping[str, Null] = field(default_factory=dict[str, Null])
     """of the scores that labels are given by: what the same head gives to others"""
 
-    def vectors(self) -> tuple[list[str], Float[Array, "L*H roles"]]:
+    def vectors(self) -> tuple[list[str], Float[Array, "heads roles"]]:
         """One vector of finite scores per head, for matching heads across models."""
         names = [name for name, matrix in self.scores.items() if np.isfinite(matrix).all()]
         return names, np.stack([self.scores[name].ravel() for name in names], axis=1)

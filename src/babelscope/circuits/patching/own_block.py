@@ -46,10 +46,10 @@ def behind_block(
     model: Model,
     runs: Runs,
     layer: int,
-    output: Float[Tensor, "S*N P D"],
+    output: Float[Tensor, "rows P D"],
     positions: Int[Tensor, "N P"],
     changes: Mapping[Site, Change],
-) -> Float[Tensor, "S*N P D"]:
+) -> Float[Tensor, "rows P D"]:
     """The stream behind a block at `positions`, run as tokens of their own, when its attention puts out `output`."""
     copies = len(output) // len(positions)
     forwards = frozen_attention(model, {layer: output}, set()) | passed_over(model, range(layer + 1, model.layers))
