@@ -6,10 +6,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from babelscope.circuits.comparison.head_matching import shuffled
 from babelscope.circuits.core.graph import Wiring
 from babelscope.circuits.edges.circuit import Circuit
+from babelscope.circuits.heads.roles import Roles
 from babelscope.results import RunWriter, open_run
-from babelscope.studies.circuits_compare import compare_circuit_edges, compare_head_roles, same_model
+from babelscope.studies.circuits_compare import _role_scores, compare_circuit_edges, compare_head_roles, same_model
 from tests.command import command
 
 WIRING = Wiring(layers=2, heads=4, kv_heads=4)
@@ -57,6 +59,13 @@ def test_heads_of_two_models_are_matched_by_what_they_do(tmp_path):
     assert found.p.max() <= 0.04  # a single pair may be met by one of them
     matched = {(row.head, row.head2) for row in found.itertuples()}
     assert matched == {(f"{k // 4}.{k % 4}", f"{i // 4}.{i % 4}") for i, k in enumerate(order)}
+
+
+def test_scores_of_a_table_have_attention_between_no_roles(tmp_path):
+    found = _role_scores(made(tmp_path / "a", "toy", ["en"], np.arange(8)))["en"]
+    for roles in (found, shuffled(found, np.random.default_rng(0))):
+        assert roles.attention.shape == (0, 0, 2, 4)
+    assert Roles.of_scores({}).attention.shape == (0, 0, 0, 0)
 
 
 def test_the_command_prints_them_and_writes_them(tmp_path):

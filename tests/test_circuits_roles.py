@@ -172,7 +172,7 @@ def test_no_head_is_named_after_copying_that_it_hardly_does(copy, negative, supp
 def named(scores, nulls, step, supporting=True, task="ioi"):
     asked = next(each for each in task_named(task).steps if each.name == step)
     found = SimpleNamespace(step=asked, supporting=(Head(0, 0),) if supporting else (), also=())
-    roles = Roles(scores, (), (), np.zeros(0), nulls)
+    roles = Roles(scores, (), (), np.zeros((0, 0, 1, 1)), nulls)
     return name_head(found, Head(0, 0), roles, SimpleNamespace(steps=()), task_named(task))
 
 

@@ -280,7 +280,7 @@ def test_head_frequencies_and_their_controls():
 
 
 def roles_of(**scores):
-    return Roles({name: np.array(values, dtype=float) for name, values in scores.items()}, (), (), np.zeros((0, 0)))
+    return Roles.of_scores({name: np.array(values, dtype=float) for name, values in scores.items()})
 
 
 def test_heads_are_matched_by_standardised_scores_and_held_against_draws():

@@ -70,7 +70,7 @@ def test_one_word_read_in_many_prompts_is_one_item():
 
 def test_a_score_that_has_no_value_says_so():
     null = Null(np.zeros((1, 1)), np.full((1, 1), np.nan), 20)
-    roles = Roles({"copy": np.array([[np.nan]])}, (), (), np.zeros(0), {"copy": null})
+    roles = Roles({"copy": np.array([[np.nan]])}, (), (), np.zeros((0, 0, 1, 1)), {"copy": null})
     assert evidence(roles, "copy", Head(0, 0)).why == "copy has no value on these prompts"
 
 
@@ -158,6 +158,6 @@ def test_a_label_by_two_effects_needs_them_to_differ_clearly(flip, swap, role, w
     search, task = two_steps(flip, swap)
     rule = Null(np.zeros((1, 1)), np.full((1, 1), 0.001), 20)
     names = ("writes target − foil of other prompts", "attention END→VERB1")
-    roles = Roles(dict.fromkeys(names, np.array([[0.5]])), (), (), np.zeros(0), dict.fromkeys(names, rule))
+    roles = Roles(dict.fromkeys(names, np.array([[0.5]])), (), (), np.zeros((0, 0, 1, 1)), dict.fromkeys(names, rule))
     named = name_head(search.steps[0], Head(0, 0), roles, search, task)
     assert (named.role, named.evidence.why) == (role, why)

@@ -6,7 +6,6 @@ from itertools import product
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from babelscope.circuits.comparison import overlap
 from babelscope.circuits.comparison.head_matching import match_heads, shuffled
@@ -17,7 +16,6 @@ from babelscope.results.rows import read_rows, rows_frame
 from babelscope.results.schemas.circuit_edges import Overlap
 from babelscope.results.schemas.circuits import RoleScores
 
-Array = NDArray[np.float64]
 OVERLAP = ["language", "language2", "measure", "value", "null", "p", "why"]
 MATCHED = ["language", "language2", "head", "head2", "distance", "null_distance", "p", "matching_p"]
 
@@ -112,9 +110,5 @@ def _role_scores(run: Run) -> dict[str, Roles]:
             values = table[name].tolist()
             for place in places:
                 scores[name][heads[place].layer, heads[place].head] = values[place]
-        found[code] = _roles(scores)
+        found[code] = Roles.of_scores(scores)
     return found
-
-
-def _roles(scores: dict[str, Array]) -> Roles:
-    return Roles(scores, (), (), np.zeros((0, 0)))

@@ -96,4 +96,4 @@ def shuffled(roles: Roles, generator: np.random.Generator) -> Roles:
     scores = {
         name: generator.permutation(matrix.ravel()).reshape(matrix.shape) for name, matrix in roles.scores.items()
     }
-    return Roles(scores, (), (), np.zeros((0, 0)))
+    return Roles.of_scores(scores)

@@ -123,6 +123,12 @@ class Roles:
     nulls: Mapping[str, Null] = field(default_factory=dict[str, Null])
     """of the scores that labels are given by: what the same head gives to others"""
 
+    @classmethod
+    def of_scores(cls, scores: dict[str, Float[Array, "L H"]]) -> Roles:
+        """Scores alone, such as a table keeps: attention between no roles."""
+        shape = next((matrix.shape for matrix in scores.values()), (0, 0))
+        return cls(scores, (), (), np.zeros((0, 0, *shape)))
+
     def vectors(self) -> tuple[list[str], Float[Array, "heads roles"]]:
         """One vector of finite scores per head, for matching heads across models."""
         names = [name for name, matrix in self.scores.items() if np.isfinite(matrix).all()]
