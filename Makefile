@@ -30,10 +30,16 @@ KERNELS := tests/test_regions_recording.py tests/test_circuits_ablation.py tests
 test-kernels: .venv/installed-dev
 	ATEN_CPU_CAPABILITY=default $(QUIET) $(BIN)/python -m pytest -q -n 2 --dist loadfile $(KERNELS)
 
-# nightly: the numeric tests with types and shapes checked at every call (tests/shapes.py)
-SHAPES := $(wildcard tests/test_regions_*.py tests/test_circuits*.py tests/test_models*.py) tests/test_stats.py
+# nightly: the tests with types and shapes checked at every call (tests/shapes.py). Left out: commands that run in processes
+# of their own, where nothing is checked, and what was not yet run so. Of test_circuits*, listed before as now, the passes
+# through models (patching, layers, screen, study, together, circuits2) were not run again on 29 November 2026
+COMMANDS := test_tutorials test_faults_kills test_faults_resume test_explorer_browser
+UNSEEN := test_claims test_report% test_figures% test_explorer% test_fuzz test_security test_doctor test_notebook \
+  test_demo test_documentation test_ci test_benchmarks test_packaging test_faults_full
+SHAPES := $(filter-out $(patsubst %,tests/%.py,$(COMMANDS) $(UNSEEN)),$(wildcard tests/test_*.py))
 test-shapes: .venv/installed-dev
-	$(QUIET) $(BIN)/python -m pytest -q -n 2 --dist loadfile --jaxtyping-packages=babelscope,tests.shapes.checked $(SHAPES)
+	$(QUIET) $(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not nightly and not browser and not ray" \
+	  --jaxtyping-packages=babelscope,tests.shapes.checked $(SHAPES)
 
 # nightly: which lines no test runs
 coverage: .venv/installed-dev

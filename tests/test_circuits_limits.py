@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -32,7 +34,7 @@ def test_attention_to_a_role_is_spread_over_its_tokens_and_the_rest_over_the_oth
     """Of 9 positions that the query sees, 2 are the role's: 0.5 / 2 a token of it, 0.5 / 7 a token of the others."""
     asked: list[tuple[np.ndarray, np.ndarray, int]] = []
     monkeypatch.setattr(roles, "span_of", lambda pair, role: {"S": (3 + pair, 5 + pair), "END": (8, 9)}[role])
-    monkeypatch.setattr(roles.Null, "of", lambda *given: asked.append(given))
+    monkeypatch.setattr(roles.Null, "of", lambda *given: (asked.append(given), SimpleNamespace())[1])
     roles._attention_null([0, 1, 0], "S", np.full((1, 1, 3), 0.5))
     on_role, beside, positions = asked[0]
     assert on_role[0, 0].tolist() == [0.25] * 3

@@ -56,7 +56,7 @@ def skewed_test(
     return p
 
 
-def _tail(t: Float[Array, " tests"], skewness: Float[Array, " tests"], count: int) -> Float[Array, " tests"]:
+def _tail(t: Float[Array, " asked"], skewness: Float[Array, " tests"], count: int) -> Float[Array, " asked"]:
     """Share of samples whose −t is at least t, of a distribution that looks as skewed as the tests do on average.
 
     Only skewness above zero counts: samples that are skewed to the right have a heavy tail of t on the left.

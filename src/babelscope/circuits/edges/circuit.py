@@ -160,7 +160,7 @@ class Circuit:
 # -- making one from scores -----------------------------------------------------------------------------------------
 
 
-def circuit_file(path: Path, ending: str = ".safetensors") -> Path:
+def circuit_file(path: Path | str, ending: str = ".safetensors") -> Path:
     """The file of a circuit by its name with or without an ending; a dot within the name is no ending.
 
     >>> circuit_file(Path("qwen2.5")).name, circuit_file(Path("a.json")).name
