@@ -6,16 +6,21 @@ B row · T position · D model width
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from numpy.typing import NDArray
+from torch import Tensor
 
 from babelscope import stats
 from babelscope.errors import InputError, NonFinite
 from babelscope.evaluation.items import ClozeItem
 from babelscope.models import Batch, Model, over_batches, require
+from babelscope.models.batches import token_budget
+from babelscope.models.gelu import fused_gelu
+from babelscope.models.prefixes import continued, shares_prefixes
 from babelscope.regions.perplexity import token_losses
 from babelscope.results.schemas.evaluation import Accuracy
 
@@ -42,36 +47,98 @@ def continuation_scores(
     """The same for prompts that have any number of choices each: one array [choice] a prompt. An empty prompt is the
     text's beginning, whose first token is not scored. Raises as `choice_scores`."""
     require(model, "regions")
-    rows = [_encoded(model, prompt, choice) for prompt, choices in asked for choice in choices]
-    scores = np.zeros(len(rows))
-
-    def work(batch: Batch) -> None:
-        hidden = model.trunk(batch.ids, batch.mask)
-        losses = token_losses(model, hidden[:, :-1], batch.ids[:, 1:].to(hidden.device)).double().cpu().numpy()
-        for place, row in enumerate(batch.rows):
-            ids, first = rows[row]
-            scores[row] = -losses[place, first - 1 : len(ids) - 1].sum()
-
-    with torch.inference_mode():
-        over_batches([ids for ids, _ in rows], work, model.device, done=progress)
-    if not np.isfinite(scores).all():
+    texts = [list(_encoded(model, prompt, choices)) for prompt, choices in asked]
+    together = shares_prefixes(model)
+    alike = [_alike(own, token_budget(model.device)) if together else 0 for own in texts]
+    scoring = _Scoring(model, texts, progress)
+    with torch.inference_mode(), fused_gelu(model):
+        scoring.whole([prompt for prompt, begin in enumerate(alike) if not begin])
+        for prompts in _near(alike):
+            scoring.from_beginnings(prompts, [alike[prompt] for prompt in prompts])
+    if not all(np.isfinite(own).all() for own in scoring.scores):
         raise NonFinite(f"{model.id} gives a score that is not a number")
-    ends = np.cumsum([len(choices) for _, choices in asked])[:-1]
-    return np.split(scores, ends)
+    return scoring.scores
 
 
-def _encoded(model: Model, prompt: str, choice: str) -> tuple[list[int], int]:
-    """Token ids of prompt and choice, and where the choice begins."""
+class _Scoring:
+    """Scores of the texts of each prompt: token ids, and where the choice begins."""
+
+    def __init__(
+        self, model: Model, texts: Sequence[Sequence[tuple[list[int], int]]], progress: Callable[[int], None] | None
+    ) -> None:
+        self.model, self.texts, self.progress = model, texts, progress
+        self.scores = [np.zeros(len(own)) for own in texts]
+
+    def whole(self, prompts: Sequence[int]) -> None:
+        """Read every text by itself."""
+        choices = self._choices(prompts)
+
+        def work(batch: Batch) -> None:
+            self._take([choices[row] for row in batch.rows], self.model.trunk(batch.ids, batch.mask), 0)
+
+        over_batches([self.texts[prompt][choice][0] for prompt, choice in choices], work, self.model.device)
+
+    def from_beginnings(self, prompts: Sequence[int], begins: Sequence[int]) -> None:
+        """Read so many tokens of each prompt once, and its texts from there."""
+
+        def work(batch: Batch) -> None:
+            begin, own = int(batch.lengths.min()), [prompts[row] for row in batch.rows]
+            choices = self._choices(own)
+            rests = [self.texts[prompt][choice][0][begin:] for prompt, choice in choices]
+            owners = [own.index(prompt) for prompt, _ in choices]
+            self._take(choices, continued(self.model, batch.ids[:, :begin], rests, owners), begin)
+
+        beginnings = [self.texts[prompt][0][0][:begin] for prompt, begin in zip(prompts, begins)]
+        over_batches(beginnings, work, self.model.device)
+
+    def _choices(self, prompts: Sequence[int]) -> list[tuple[int, int]]:
+        return [(prompt, choice) for prompt in prompts for choice in range(len(self.texts[prompt]))]
+
+    def _take(self, choices: Sequence[tuple[int, int]], hidden: Float[Tensor, "B T D"], begin: int) -> None:
+        """Keep the scores of (prompt, choice), from the hidden states of their texts after `begin` tokens."""
+        texts = [self.texts[prompt][choice] for prompt, choice in choices]
+        # the words of the choices alone are held against the vocabulary
+        spans = [slice(first - 1 - begin, len(ids) - 1 - begin) for ids, first in texts]
+        at = torch.cat([hidden[row, span] for row, span in enumerate(spans)])
+        words = torch.tensor([word for ids, first in texts for word in ids[first:]], device=at.device)
+        losses = token_losses(self.model, at[None], words[None])[0].double().cpu()
+        for (prompt, choice), each in zip(choices, losses.split([len(ids) - first for ids, first in texts])):
+            self.scores[prompt][choice] = -float(each.sum())
+        if self.progress:
+            self.progress(len(choices))
+
+
+def _alike(own: Sequence[tuple[list[int], int]], budget: int) -> int:
+    """Tokens that all texts of a prompt begin with, before the first state that a choice is told from; 0 where there
+    is one text, or where all of them are more than four batches hold."""
+    if len(own) < 2 or sum(len(ids) for ids, _ in own) > 4 * budget:
+        return 0
+    most = min(first for _, first in own) - 1
+    return next((place for place in range(most) if len({ids[place] for ids, _ in own}) > 1), most)
+
+
+def _near(alike: Sequence[int]) -> Iterator[list[int]]:
+    """Prompts whose beginnings are about as long, as those of a batch are cut to the shortest."""
+    waiting = sorted((prompt for prompt, begin in enumerate(alike) if begin), key=lambda prompt: -alike[prompt])
+    while waiting:
+        near = [prompt for prompt in waiting if 8 * alike[prompt] >= 7 * alike[waiting[0]]]
+        yield near
+        waiting = waiting[len(near) :]
+
+
+def _encoded(model: Model, prompt: str, choices: Sequence[str]) -> Iterator[tuple[list[int], int]]:
+    """Token ids of the prompt with each choice, and where the choice begins."""
     stripped = prompt.rstrip()
-    choice = prompt[len(stripped) :] + choice
-    whole: list[int] = model.tokenizer.encode(stripped + choice)
     before = len(model.tokenizer.encode(stripped))
-    if len(whole) <= before:
-        raise InputError(f"the choice {choice!r} has no tokens after {stripped[-40:]!r}")
-    if before == 0 and len(whole) < 2:
-        raise InputError("the prompt has no tokens, so the first token of the choice cannot be scored")
-    cut = max(0, len(whole) - model.context.window)
-    return whole[cut:], max(1, before - cut)
+    for ending in choices:
+        choice = prompt[len(stripped) :] + ending
+        whole: list[int] = model.tokenizer.encode(stripped + choice)
+        if len(whole) <= before:
+            raise InputError(f"the choice {choice!r} has no tokens after {stripped[-40:]!r}")
+        if before == 0 and len(whole) < 2:
+            raise InputError("the prompt has no tokens, so the first token of the choice cannot be scored")
+        cut = max(0, len(whole) - model.context.window)
+        yield whole[cut:], max(1, before - cut)
 
 
 def wilson(right: int, n: int) -> Accuracy:

@@ -21,7 +21,7 @@ from torch import Tensor
 from babelscope.errors import InputError
 from babelscope.regions.contrast import Stack, document_stacks, reference_weights
 from babelscope.regions.localisation import largest_z
-from babelscope.regions.nulls import score_null
+from babelscope.regions.nulls import excess_sklr
 from babelscope.regions.recording import Recording
 from babelscope.stats import JACKKNIFE, Interval, jackknife_t, no_interval
 
@@ -130,7 +130,7 @@ def rarefied_excess(recording: Recording, threshold: float = 2.0, rarefy: int = 
     found: list[float] = []
     for subset in range(SUBSETS):
         places = torch.randperm(sentences, generator=generator)[:rarefy].sort().values.tolist()
-        found.append(score_null(recording.subset(places), NULL_DRAWS, threshold, seed + subset).excess)
+        found.append(excess_sklr(recording.subset(places), NULL_DRAWS, threshold, seed + subset))
     return no_interval(sum(found) / len(found), f"mean over {SUBSETS} subsets of {rarefy} sentences of one corpus")
 
 

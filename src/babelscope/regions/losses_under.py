@@ -19,6 +19,7 @@ from babelscope.errors import UnsupportedModel
 from babelscope.models import Batch, Model, Site, capture, over_batches, require
 from babelscope.models.aside import set_aside
 from babelscope.models.batches import plan, token_budget
+from babelscope.models.gelu import fused_gelu
 from babelscope.models.hooks import resume
 from babelscope.models.stream_checks import require_stream
 from babelscope.models.workers import Tell, over_workers
@@ -94,7 +95,7 @@ def losses_under(
         for key, values in found.items():
             totals[key].index_add_(0, owner, values)
 
-    with torch.inference_mode():
+    with torch.inference_mode(), fused_gelu(model):
         over_batches(windows.ids.tolist(), work, model.device, budget)
     for total in totals.values():
         refuse_non_finite(model, total)

@@ -99,10 +99,8 @@ def score_null(
     >>> null.excess, null.null_ends                                    # doctest: +SKIP
     (611.2, (1312.0, 1397.1))
     """
-    languages, sentences = len(recording.languages), len(recording.ids)
-    if sentences < 2 or draws < 1:
-        raise InputError(f"a null needs two sentences and one draw; there are {sentences} and {draws}")
-    rows = _rows(permutations(draws, sentences, languages, seed, _owners(recording.documents))).to(device)
+    languages = len(recording.languages)
+    rows = _rows(_drawn(recording, draws, seed)).to(device)
     width = CHUNK if rows.device.type == "cpu" else CHUNK_ON_GPU
     observed = torch.zeros(languages, dtype=torch.long)
     sizes = torch.zeros(draws, languages, dtype=torch.long)
@@ -122,6 +120,28 @@ def score_null(
             progress(x.shape[-1])
     total = (draws + 1) * languages
     return ScoreNull(recording.languages, observed, sizes, p / total, p_effect / total, threshold)
+
+
+def excess_sklr(recording: Recording, draws: int, threshold: float = 2.0, seed: int = 0) -> float:
+    """`score_null(…).excess` by the same draws, without the p-values, which take a third of the time.
+
+    Raises InputError with fewer than two sentences or one draw.
+    """
+    rows = _rows(_drawn(recording, draws, seed))
+    observed, permuted = 0, 0
+    for _, x in recording.unit_chunks():
+        for part in x.split(CHUNK, dim=-1):
+            table, (own, _) = _permutable(part)
+            observed += int((own[0] > threshold).sum())
+            permuted += sum(int((_statistics(some, table)[0] > threshold).sum()) for some in rows.split(DRAWS_AT_ONCE))
+    return observed - permuted / draws
+
+
+def _drawn(recording: Recording, draws: int, seed: int) -> Int[Tensor, "B n L"]:
+    languages, sentences = len(recording.languages), len(recording.ids)
+    if sentences < 2 or draws < 1:
+        raise InputError(f"a null needs two sentences and one draw; there are {sentences} and {draws}")
+    return permutations(draws, sentences, languages, seed, _owners(recording.documents))
 
 
 def permutations(
@@ -169,10 +189,7 @@ def _chunk(
     x: Float[Tensor, "L n C"], rows: Int[Tensor, "B L pairs"], threshold: float
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Observed sizes [L], null sizes [B, L], and how many values reach each observed z and effect [L, C]."""
-    languages = len(x)
-    table = _pair_table(_terms(x))
-    identity = torch.arange(languages).expand(1, x.shape[1], languages)
-    z, effect = _statistics(_rows(identity).to(x.device), table)
+    table, (z, effect) = _permutable(x)
     own = (z[0] > threshold).sum(1)
     # the observed values are counted among those that reach them
     counts, counts_effect = _reaching(z, z[0]), _reaching(effect, effect[0])
@@ -183,6 +200,13 @@ def _chunk(
         counts += _reaching(null_z, z[0])
         counts_effect += _reaching(null_effect, effect[0])
     return own, torch.cat(sizes), counts, counts_effect
+
+
+def _permutable(x: Float[Tensor, "L n C"]) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    """The table of row pairs, and z and effect of the labels as they are."""
+    table = _pair_table(_terms(x))
+    identity = torch.arange(len(x)).expand(1, x.shape[1], len(x))
+    return table, _statistics(_rows(identity).to(x.device), table)
 
 
 def _terms(x: Float[Tensor, "L n C"]) -> Float[Tensor, "L n 2*C"]:

@@ -94,6 +94,8 @@ def pack_triangle(matrix: np.ndarray, budget: int = 1_800_000) -> PackedTriangle
 def picture(drawing: Any) -> str:
     """A matplotlib figure as the address of an image inside the page: SVG, or a PNG of 256 colours where that is
     smaller."""
+    drawing.draw_without_rendering()
+    drawing.set_layout_engine("none")  # laid out once for all that is written
     vector = io.BytesIO()
     drawing.savefig(vector, format="svg", metadata={"Date": None})
     if vector.tell() <= _SMALL:
