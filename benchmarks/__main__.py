@@ -27,6 +27,7 @@ SLACK = 1.25
 SPEED: dict[str, tuple[str, ...]] = {
     "recording": (),
     "perplexity": (),
+    "answers": (),
     "patching": (),
     "routes": (),
     "attribution": (),

@@ -70,27 +70,34 @@ def naive_activation_patching(model, pair, sender, role=None):
     """LD of the clean prompt with one sender's output taken from the corrupted one; whole forward passes only."""
     sites = [Site("residual", 0), *between_positions(model)]
     sites += [Site("mlp_write", layer) for layer in model.neuron_layers]
-    finals = []
-    for ids, corrupted, answer in zip(
-        prompts_of(pair, "clean"), prompts_of(pair, "corrupted"), (pair.target, pair.foil)
-    ):
+
+    def two_passes(ids, corrupted, positions):
         with torch.no_grad(), capture(model, sites) as seen:
             model.trunk(corrupted)
-        positions = role_positions(pair, role, answer, ids.shape[1])
         with torch.no_grad(), edit(model, sender_edits(model, seen, sender, positions)):
-            finals.append(model.trunk(ids))
-    return logit_difference(model, finals, pair.target, pair.foil)
+            return model.trunk(ids)
+
+    return logit_difference(model, for_each_answer(pair, role, two_passes), pair.target, pair.foil)
 
 
 def naive_path_patching(model, pair, sender, receivers, role="END", mlps="recomputed"):
     """The four passes, literally: A corrupted, B clean, C frozen heads but one, D clean with the receivers' values."""
-    runs = zip(prompts_of(pair, "clean"), prompts_of(pair, "corrupted"), (pair.target, pair.foil))
-    with torch.no_grad():
-        finals = [
-            four_passes(model, ids, other, role_positions(pair, role, answer, ids.shape[1]), sender, receivers, mlps)
-            for ids, other, answer in runs
-        ]
-    return logit_difference(model, finals, pair.target, pair.foil)
+
+    def passes(ids, corrupted, positions):
+        with torch.no_grad():
+            return four_passes(model, ids, corrupted, positions, sender, receivers, mlps)
+
+    return logit_difference(model, for_each_answer(pair, role, passes), pair.target, pair.foil)
+
+
+def for_each_answer(pair, role, passes):
+    """Where the passes end for target and for foil: in the same if both are one token, for the last is not fed."""
+    finals = []
+    for ids, other, answer in zip(prompts_of(pair, "clean"), prompts_of(pair, "corrupted"), (pair.target, pair.foil)):
+        finals.append(passes(ids, other, role_positions(pair, role, answer, ids.shape[1])))
+        if len(pair.target) == len(pair.foil) == 1:
+            return finals * 2
+    return finals
 
 
 def four_passes(model, ids, corrupted, positions, sender, receivers, mlps):

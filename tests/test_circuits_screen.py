@@ -228,7 +228,7 @@ def test_a_study_says_what_its_screen_kept_and_may_have_missed(tmp_path):
     assert left.min() > 0
     assert np.isfinite(arrays.path_logits.values).all()
     assert len(run.table("overlap"))
-    page = write_report([run.path], tmp_path / "page.html").read_text(encoding="utf-8")
+    page = write_report([run.path], tmp_path / "page.html", static=False).read_text(encoding="utf-8")
     assert "Screen of heads" in page
     for drawn in ("head_heatmap", "head_scatter", "head_difference"):
         assert draw(run, drawn, measure="activation_patching").axes

@@ -124,21 +124,23 @@ class Stack:
         left = [place for place in range(len(self.sizes)) if place != group]
         return Stack(self.sums[:, left], self.squares[:, left], self.sizes[left])
 
-    def estimates(self, against: Float[Tensor, "L L"]) -> tuple[Tensor, Tensor, Tensor]:
-        """C [L, C], its standard error [L, C] (NaN of one document) and s [C]."""
+    def estimates(self, against: Float[Tensor, "L L"]) -> tuple[Tensor, Tensor]:
+        """C [L, C] and s [C]."""
         n, total = self.sizes.sum(), self.sums.sum(1)
         effect = torch.einsum("lm,mc->lc", against, total / n)
         spread = (self.squares.sum(1) - total.square() / n).clamp(min=0) / (n - 1)
         # what is left of equal values is rounding
         spread = torch.where(spread > 1e-13 * self.squares.sum(1) / n, spread, 0.0)
-        s = spread.mean(0).sqrt()
+        return effect, spread.mean(0).sqrt()
+
+    def errors(self, against: Float[Tensor, "L L"]) -> Float[Tensor, "L C"]:
+        """The standard error of C, by leaving out each document in turn; NaN of one document."""
         groups = len(self.sizes)
         if groups < 2:
-            return effect, torch.full_like(effect, torch.nan), s
-        left = (total[:, None] - self.sums) / (n - self.sizes)[:, None]
+            return torch.full_like(self.sums[:, 0], torch.nan)
+        left = (self.sums.sum(1)[:, None] - self.sums) / (self.sizes.sum() - self.sizes)[:, None]
         left = torch.einsum("lm,mgc->lgc", against, left)
-        error = ((groups - 1) / groups * (left - left.mean(1, keepdim=True)).square().sum(1)).sqrt()
-        return effect, error, s
+        return ((groups - 1) / groups * (left - left.mean(1, keepdim=True)).square().sum(1)).sqrt()
 
 
 def document_stacks(recording: Recording, groups: Int[Tensor, " n"]) -> Iterator[Stack]:
@@ -156,7 +158,7 @@ def _tested(stack: Stack, against: Tensor, effect: float) -> tuple[Tensor, ...]:
     """d, its ends, both p-values [L, C] and whether the neuron is constant [C]."""
     from scipy.stats import t
 
-    value, error, s = stack.estimates(against)
+    (value, s), error = stack.estimates(against), stack.errors(against)
     constant = s == 0
     groups, items = len(stack.sizes), float(stack.sizes.sum()) * len(value)
     d = torch.where(constant, torch.nan, value / s)

@@ -64,8 +64,9 @@ def headlines(recording: Recording, effect: float = 0.5, seed: int = 0) -> Headl
     variance = squares / count - mean.square()
     shrunk = (1 - (noise / count) / variance).clamp(min=0).sqrt()
     strong = torch.zeros(len(mean), dtype=torch.float64)
-    for part in _effects(recording, against, groups):
-        best = mean[..., None] + shrunk[..., None] * (part.d - mean[..., None])
+    for stacks, kept in _left_out(recording, groups):
+        d = torch.stack([_standardised(one, against, kept) for one in stacks])
+        best = mean[..., None] + shrunk[..., None] * (d - mean[..., None])
         strong += (best > effect).sum((1, 2))
     share = 100 * share_sum / share_count
     return Headlines(_jackknife(share), _jackknife(strong), effect)
@@ -90,27 +91,36 @@ class _Effects:
 
 
 def _effects(recording: Recording, against: Float[Tensor, "L L"], groups: Int[Tensor, " n"]) -> Iterator[_Effects]:
+    for stacks, kept in _left_out(recording, groups):
+        parts = [_effect(one, against, kept) for one in stacks]
+        yield _Effects(*(torch.stack(column) for column in zip(*parts)))
+
+
+def _left_out(recording: Recording, groups: Int[Tensor, " n"]) -> Iterator[tuple[list[Stack], Bool[Tensor, " C"]]]:
+    """Of some neurons: the sums of all documents and those without each, and which of the neurons are kept."""
     kept = recording.kept()
     start = 0
     for stack in document_stacks(recording, groups):
         stop = start + stack.sums.shape[-1]
-        some = kept[start:stop]
+        yield [stack, *(stack.without(group) for group in range(len(stack.sizes)))], kept[start:stop]
         start = stop
-        stacks = (stack, *(stack.without(group) for group in range(len(stack.sizes))))
-        parts = [_effect(one, against, some) for one in stacks]
-        yield _Effects(*(torch.stack(column) for column in zip(*parts)))
 
 
 def _effect(stack: Stack, against: Tensor, kept: Bool[Tensor, " C"]) -> tuple[Tensor, Tensor, Tensor]:
-    value, error, s = stack.estimates(against)
+    (value, s), error = stack.estimates(against), stack.errors(against)
     languages = len(value)
     scale = (languages - 1) / languages
     between = ((scale * value).square().sum(0) - (scale * error).square().sum(0)) / (languages - 1)
     whole = between + s.square()
     share = torch.where(kept & (whole != 0) & (stack.sums != 0).any(1).any(0), between / whole, torch.nan)
     varies = kept & (s > 0)
-    d = torch.where(varies, value / s, torch.nan)
-    return d, torch.where(varies, (error / s).square(), torch.nan), share
+    return torch.where(varies, value / s, torch.nan), torch.where(varies, (error / s).square(), torch.nan), share
+
+
+def _standardised(stack: Stack, against: Tensor, kept: Bool[Tensor, " C"]) -> Float[Tensor, "L C"]:
+    """d alone: without errors, which take most of the time."""
+    value, s = stack.estimates(against)
+    return torch.where(kept & (s > 0), value / s, torch.nan)
 
 
 def rarefied_excess(recording: Recording, threshold: float = 2.0, rarefy: int = RAREFIED, seed: int = 0) -> Interval:
