@@ -17,6 +17,7 @@ from torch import Tensor
 
 from babelscope.models import Batch, Model, Site, capture
 from babelscope.models.batches import halving
+from babelscope.models.gelu import fused_gelu
 from babelscope.models.hooks import hook_count
 from babelscope.models.workers import Tell
 from babelscope.regions.expert_pooling import mixtures_pooled
@@ -73,7 +74,7 @@ class PooledBatches:
 
     def __call__(self, rows: tuple[int, ...], tell: Tell) -> list[PooledBatch]:
         found: list[PooledBatch] = []
-        with torch.inference_mode():
+        with torch.inference_mode(), fused_gelu(self.model):
             parts = halving(self.asked.sequences, rows, lambda batch: found.append(self._pooled(batch)),
                             self.model.device)  # fmt: skip
             for part in parts:
