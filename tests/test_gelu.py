@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 import torch
 from torch import nn
@@ -79,3 +81,37 @@ def test_narrow_numbers_and_other_activations_are_left_alone():
         assert all("forward" not in part.__dict__ for part in activations(narrow))
         assert "forward" not in other.blocks[0].mlp.act.__dict__
         assert "forward" in other.blocks[1].mlp.act.__dict__
+
+
+def test_another_thread_goes_by_the_steps_and_the_last_to_leave_puts_them_back():
+    """Two threads on one model, each inside for a while: what one asks for is not felt in the other, nor taken away."""
+    model = tiny("bloom")
+    own = activations(model)[0]
+    value = torch.linspace(-6, 6, 1001)
+    steps, one = own(value), nn.functional.gelu(value, approximate="tanh")
+    assert not torch.equal(steps, one)
+    inside, leave = threading.Event(), threading.Event()
+    seen = {}
+
+    def elsewhere():
+        seen["before"] = own(value)
+        with fused_gelu(model):
+            inside.set()
+            leave.wait(60)
+            seen["alone"] = own(value)
+        seen["after"] = own(value)
+
+    thread = threading.Thread(target=elsewhere)
+    with fused_gelu(model):
+        thread.start()
+        assert inside.wait(60)
+        with fused_gelu(model):
+            assert torch.equal(own(value), one)
+        assert torch.equal(own(value), one)
+    assert torch.equal(own(value), steps)
+    leave.set()
+    thread.join(60)
+    assert torch.equal(seen["before"], steps)
+    assert torch.equal(seen["alone"], one)
+    assert torch.equal(seen["after"], steps)
+    assert "forward" not in own.__dict__
