@@ -10,6 +10,8 @@ from torch import nn
 
 from babelscope.circuits.core.cache import run
 from babelscope.models import Model
+from babelscope.models.foreign import foreign_registrations
+from babelscope.models.gate import require
 from babelscope.models.gelu import fused_gelu
 from tests.tiny_models import tiny_model, tiny_tokenizer
 
@@ -115,3 +117,14 @@ def test_another_thread_goes_by_the_steps_and_the_last_to_leave_puts_them_back()
     assert torch.equal(seen["alone"], one)
     assert torch.equal(seen["after"], steps)
     assert "forward" not in own.__dict__
+
+
+def test_it_is_nobody_elses_forward():
+    """Asked inside, the gate finds the model that it knows: it does not begin anew while another thread is at work."""
+    model = tiny("bloom")
+    require(model, "circuits")
+    known = model.seen
+    with fused_gelu(model):
+        assert foreign_registrations(model.hf) == []
+        require(model, "circuits")
+        assert model.seen == known

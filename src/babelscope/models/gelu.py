@@ -6,11 +6,9 @@ BLOOM and GPT-2 write GELU with tanh out as products and sums of whole tensors, 
 from __future__ import annotations
 
 import threading
-import weakref
 from collections import Counter
 from collections.abc import Generator
 from contextlib import contextmanager
-from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -29,8 +27,21 @@ EXACT = (torch.float32, torch.float64)
 
 
 _lock = threading.Lock()
-_asked: weakref.WeakKeyDictionary[nn.Module, Counter[int]] = weakref.WeakKeyDictionary()
-"""by activation: how often each thread asks for one step"""
+
+
+class _OneStep:
+    """The forward of one activation: in one step for the threads that ask for it, its own for all others.
+
+    A class of this package, so that whoever looks for somebody else's forwards passes over it.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        self.module, self.asked = module, Counter[int]()
+
+    def __call__(self, value: Tensor) -> Tensor:
+        if self.asked[threading.get_ident()] > 0:
+            return nn.functional.gelu(value, approximate="tanh")
+        return type(self.module).forward(self.module, value)
 
 
 @contextmanager
@@ -39,39 +50,24 @@ def fused_gelu(model: Model) -> Generator[None]:
 
     In this thread alone: passes of another one through the same model are what they would be without.
     """
-    here = threading.get_ident()
+    here, held = threading.get_ident(), list[_OneStep]()
     blocks = model.blocks if model.dtype in EXACT else ()
     with _lock:
-        modules = [part for block in blocks for part in block.modules() if _written_out(part)]
-        for module in modules:
-            asked = _asked.setdefault(module, Counter())
-            asked[here] += 1
-            if not _ours(module):
-                module.forward = partial(_one_step_or_own, module, asked)
+        for module in (part for block in blocks for part in block.modules() if _written_out(part)):
+            step = module.__dict__.get("forward") or _OneStep(module)
+            step.asked[here] += 1
+            module.forward = step
+            held.append(step)
     try:
         yield
     finally:
         with _lock:
-            for module in modules:
-                asked = _asked[module]
-                asked[here] -= 1
-                if not +asked:
-                    del _asked[module]
-                    if _ours(module):
-                        del module.forward
-
-
-def _one_step_or_own(module: nn.Module, asked: Counter[int], value: Tensor) -> Tensor:
-    if asked[threading.get_ident()] > 0:
-        return nn.functional.gelu(value, approximate="tanh")
-    return type(module).forward(module, value)
-
-
-def _ours(module: nn.Module) -> bool:
-    return getattr(module.__dict__.get("forward"), "func", None) is _one_step_or_own
+            for step in held:
+                step.asked[here] -= 1
+                if not +step.asked and step.module.__dict__.get("forward") is step:
+                    del step.module.forward
 
 
 def _written_out(module: nn.Module) -> bool:
-    kind = type(module)
-    free = "forward" not in module.__dict__ or _ours(module)
-    return free and (kind.__module__, kind.__name__) in WRITTEN_OUT
+    kind, own = type(module), module.__dict__.get("forward")
+    return (own is None or isinstance(own, _OneStep)) and (kind.__module__, kind.__name__) in WRITTEN_OUT
