@@ -1,9 +1,9 @@
 """Scoring the answers to a prompt: their common beginning read once, against every text read whole.
 
-    python -m benchmarks.answers [--json FILE] [--layers 8] [--width 512]
+    python -m benchmarks.answers [--json FILE] [--layers 8]
 
-A random BLOOM with a vocabulary of 250 880 words, stories of four sentences with two endings each, float32, one thread.
-Plainly, each text is a row of its own, and all its tokens are held against the vocabulary.
+A random BLOOM, d = 512, 250 880 words, stories of four sentences with two endings each, float32, one thread. Plainly,
+each text is a row of its own, and all its tokens are held against the vocabulary.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM
 
 from babelscope import load_model
 from babelscope.evaluation import choice_scores, cloze_items, load_stories
@@ -24,14 +23,9 @@ from babelscope.evaluation.items import ClozeItem
 from babelscope.models import Batch, Model, over_batches
 from babelscope.regions.perplexity import token_losses
 from benchmarks._measure import best, result, tell
+from benchmarks.perplexity import random_model
 
-WORDS, STORIES = 250_880, 16
-
-
-def random_model(layers: int, width: int) -> Model:
-    torch.manual_seed(0)
-    config = AutoConfig.for_model("bloom", vocab_size=WORDS, hidden_size=width, n_layer=layers, n_head=8)
-    return Model(AutoModelForCausalLM.from_config(config), load_model("pocket:pocket-bloom-m").tokenizer, id="random")
+STORIES = 16
 
 
 def plainly(model: Model, items: list[ClozeItem]) -> np.ndarray:
@@ -58,10 +52,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, help="write the results here as well")
     parser.add_argument("--layers", type=int, default=8)
-    parser.add_argument("--width", type=int, default=512)
     given = parser.parse_args()
     torch.set_num_threads(1)
-    model = random_model(given.layers, given.width)
+    model = Model(random_model(given.layers).hf, load_model("pocket:pocket-bloom-m").tokenizer, id="random")
     items = cloze_items(load_stories(f"pocket:?n={STORIES}", ["fr"])["fr"])
     found: dict[str, np.ndarray] = {}
 
