@@ -30,17 +30,11 @@ KERNELS := tests/test_regions_recording.py tests/test_circuits_ablation.py tests
 test-kernels: .venv/installed-dev
 	ATEN_CPU_CAPABILITY=default $(QUIET) $(BIN)/python -m pytest -q -n 2 --dist loadfile $(KERNELS)
 
-# nightly: the tests with types and shapes checked at every call (tests/shapes.py). Left out: commands that run in processes
-# of their own, where nothing is checked, and what was not yet run so. Listed as before, but not run to the end again on
-# 29 November 2026: test_circuits2_* and, of test_circuits_*, ablation, edges, experts, heads, kept_runs, layers, oracle,
-# patching, planted, screen, shared_passes, study and together
-COMMANDS := test_tutorials test_faults_kills test_faults_resume test_explorer_browser
-UNSEEN := test_claims test_report% test_figures% test_explorer% test_fuzz test_security test_doctor test_notebook \
-  test_demo test_documentation test_ci test_benchmarks test_packaging test_faults_full
-SHAPES := $(filter-out $(patsubst %,tests/%.py,$(COMMANDS) $(UNSEEN)),$(wildcard tests/test_*.py))
+# nightly: the tests with types and shapes checked at every call (tests/shapes.py); in commands that run in processes of
+# their own nothing is checked
 test-shapes: .venv/installed-dev
 	$(QUIET) $(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not nightly and not browser and not ray" \
-	  --jaxtyping-packages=babelscope,tests.shapes.checked $(SHAPES)
+	  --jaxtyping-packages=babelscope,tests.shapes.checked
 
 # nightly: which lines no test runs
 coverage: .venv/installed-dev

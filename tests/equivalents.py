@@ -139,7 +139,7 @@ ONES: tuple[tuple[str, str, str, str], ...] = (
      "return (logits.logsumexp(-1) - logits.gather(-1, wanted[:, None])[:, 0]).reshape(targets.shape)",
      "return (logits.logsumexp(+1) - logits.gather(-1, wanted[:, None])[:, 0]).reshape(targets.shape)", "of two axes"),
     ("regions/alignment_measures.py", "total = by_document.sum(-1)", "total = by_document.sum(+1)", "of two axes"),
-    ("regions/headlines.py", "varies = kept & (s > 0)", "varies = kept * (s > 0)",
+    ("regions/headlines.py", "varies = (kept & (s > 0))[:, None]", "varies = (kept * (s > 0))[:, None]",
      "of masks both say where both are true"),
     ("regions/losses_under.py", "totals[key].index_add_(0, owner, values)",
      "totals[key].index_add_( -1, owner, values)",

@@ -225,11 +225,11 @@ def test_errors_leave_the_page_as_it_was(monkeypatch):
 
 
 def test_only_the_callers_work_is_stopped():
-    from types import SimpleNamespace
+    import gradio as gr
 
     from babelscope.app.page import Jobs
 
-    jobs, mine, other = Jobs(Session()), SimpleNamespace(session_hash="a"), SimpleNamespace(session_hash="b")
+    jobs, mine, other = Jobs(Session()), gr.Request(session_hash="a"), gr.Request(session_hash="b")
     with jobs.begin(mine, lambda share, desc: None) as work:
         jobs.stop(other)
         work.check()

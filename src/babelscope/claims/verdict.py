@@ -10,7 +10,7 @@ alone: never from the reported value or a p-value.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import ceil, isfinite, isnan, nan
 from typing import Literal
@@ -172,7 +172,7 @@ def with_twin(original: Verdict, twin: Verdict) -> Verdict:
     return original
 
 
-def ends(draws: Sequence[float], parts: int) -> tuple[float, float]:
+def ends(draws: ArrayLike, parts: int) -> tuple[float, float]:
     """Percentile ends of bootstrap draws at level 1 − 0.05 / parts; NaN where a draw is missing.
 
     >>> ends(range(1001), 1)

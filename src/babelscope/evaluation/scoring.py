@@ -26,6 +26,8 @@ from babelscope.results.schemas.evaluation import Accuracy
 
 Z = 1.959964
 """of a two-sided 95 % interval"""
+PROMPTS_AT_ONCE = 256
+"""of so many prompts the tokenizer reads all texts in one call"""
 
 
 def choice_scores(
@@ -47,7 +49,7 @@ def continuation_scores(
     """The same for prompts that have any number of choices each: one array [choice] a prompt. An empty prompt is the
     text's beginning, whose first token is not scored. Raises as `choice_scores`."""
     require(model, "regions")
-    texts = [list(_encoded(model, prompt, choices)) for prompt, choices in asked]
+    texts = list(_encoded(model, asked))
     together = shares_prefixes(model)
     alike = [_alike(own, token_budget(model.device)) if together else 0 for own in texts]
     scoring = _Scoring(model, texts, progress)
@@ -126,19 +128,29 @@ def _near(alike: Sequence[int]) -> Iterator[list[int]]:
         waiting = waiting[len(near) :]
 
 
-def _encoded(model: Model, prompt: str, choices: Sequence[str]) -> Iterator[tuple[list[int], int]]:
-    """Token ids of the prompt with each choice, and where the choice begins."""
-    stripped = prompt.rstrip()
-    before = len(model.tokenizer.encode(stripped))
-    for ending in choices:
-        choice = prompt[len(stripped) :] + ending
-        whole: list[int] = model.tokenizer.encode(stripped + choice)
-        if len(whole) <= before:
-            raise InputError(f"the choice {choice!r} has no tokens after {stripped[-40:]!r}")
-        if before == 0 and len(whole) < 2:
-            raise InputError("the prompt has no tokens, so the first token of the choice cannot be scored")
-        cut = max(0, len(whole) - model.context.window)
-        yield whole[cut:], max(1, before - cut)
+def _encoded(model: Model, asked: Sequence[tuple[str, Sequence[str]]]) -> Iterator[list[tuple[list[int], int]]]:
+    """Token ids of each prompt with each of its choices, and where the choice begins."""
+    for start in range(0, len(asked), PROMPTS_AT_ONCE):
+        some = asked[start : start + PROMPTS_AT_ONCE]
+        stripped = [prompt.rstrip() for prompt, _ in some]
+        wholes = [prompt + choice for prompt, choices in some for choice in choices]
+        encoded: list[list[int]] = model.tokenizer([*stripped, *wholes], verbose=False)["input_ids"]
+        places = iter(encoded[len(some) :])
+        for (prompt, choices), bare, ids in zip(some, stripped, encoded):
+            yield [
+                _cut(model, next(places), len(ids), f"the choice {(prompt + choice)[len(bare) :]!r}", bare)
+                for choice in choices
+            ]
+
+
+def _cut(model: Model, whole: list[int], before: int, choice: str, prompt: str) -> tuple[list[int], int]:
+    """What of a text fits the model's context, and where its choice begins, `before` tokens being the prompt's."""
+    if len(whole) <= before:
+        raise InputError(f"{choice} has no tokens after {prompt[-40:]!r}")
+    if before == 0 and len(whole) < 2:
+        raise InputError("the prompt has no tokens, so the first token of the choice cannot be scored")
+    cut = max(0, len(whole) - model.context.window)
+    return whole[cut:], max(1, before - cut)
 
 
 def wilson(right: int, n: int) -> Accuracy:

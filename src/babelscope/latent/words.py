@@ -69,13 +69,14 @@ class WordList:
 
 
 def load_words(
-    spec: str = BUILT_IN, languages: Sequence[str] | None = None, kinds: Sequence[str] | None = None
+    spec: str | Path = BUILT_IN, languages: Sequence[str] | None = None, kinds: Sequence[str] | None = None
 ) -> WordList:
     """The built-in list `concepts`, the `pocket` lexicon, `planted` words, or a CSV, TSV or JSONL file (section 5).
 
     Concepts that share a string in a used language are left out, all of them, and named in `doubles`.
     Raises InputError for a list that cannot be read, a language or kind that it lacks, or a list without concepts.
     """
+    spec = str(spec)
     concepts = list(_listed(spec, kinds))
     there = tuple(dict.fromkeys(code for concept in concepts for code in concept.words))
     chosen = there if languages is None else tuple(language(code).code for code in languages)

@@ -23,13 +23,18 @@ def foreign_hooks(root: nn.Module) -> list[str]:
 def foreign_registrations(root: nn.Module) -> list[tuple[str, int]]:
     """Somebody else's hooks and forwards: the name of the part that carries each, and a number that tells it apart."""
     found = [(EVERYWHERE, key) for key in _strange(_hooks_of_all())]
+    classes: dict[type[nn.Module], object] = {}  # a model has many parts of few classes
     for name, part in root.named_modules():
         found += [(name, key) for key in _strange({**part._forward_hooks, **part._forward_pre_hooks})]  # pyright: ignore[reportPrivateUsage]
         own = part.__dict__.get("forward")
         if own is not None and not _known(own):
             found.append((f"{name}.forward".lstrip("."), id(own)))
-        elif own is None and (put := _put_in_class(type(part))) is not None:
-            found.append((f"{name}.forward".lstrip("."), id(put)))
+        elif own is None:
+            kind = type(part)
+            if kind not in classes:
+                classes[kind] = _put_in_class(kind)
+            if classes[kind] is not None:
+                found.append((f"{name}.forward".lstrip("."), id(classes[kind])))
     return found
 
 

@@ -94,13 +94,21 @@ def _asked(model: Model, level: Level) -> list[Check]:
 
 def _fingerprint(model: Model) -> _Fingerprint:
     """What the answers depend on: row, kernel, foreign hooks, code, and each tensor's place and count of changes."""
+    modules = list(model.hf.named_modules())  # walked once: this is asked hundreds of times in a study
     parts = tuple(
-        (name, tensor.data_ptr(), 0 if tensor.is_inference() else tensor._version, tensor.dtype)
-        for name, tensor in model.hf.named_parameters()
+        (name, key, tensor.data_ptr(), 0 if tensor.is_inference() else tensor._version, tensor.dtype)
+        for name, part in modules
+        for key, tensor in vars(part)["_parameters"].items()
+        if tensor is not None
     )
     # buffers are small, and some are made anew in each pass
-    buffers = content_sign(buffer for buffer in model.hf.buffers() if buffer.numel() <= 1 << 16)
-    code = tuple((type(part), id(part.__dict__.get("_compiled_call_impl"))) for part in model.hf.modules())
+    buffers = content_sign(
+        tensor
+        for _, part in modules
+        for tensor in vars(part)["_buffers"].values()
+        if tensor is not None and tensor.numel() <= 1 << 16
+    )
+    code = tuple((type(part), id(vars(part).get("_compiled_call_impl"))) for _, part in modules)
     foreign = tuple(foreign_registrations(model.hf))
     kernel = getattr(model.config, "_attn_implementation", None)
     return (digest(model.family), kernel, foreign, code, parts, buffers)

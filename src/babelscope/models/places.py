@@ -259,7 +259,7 @@ class Places:
     def output_weight(self, layer: int) -> Float[Tensor, "H E D"]:
         """W_O of each head: z_h @ W_O[h] is what the head writes (before a post-norm, without the bias)."""
         weight = matrix(self.part(self.family.attention_output, layer))
-        return weight.T.reshape(self.heads, self.head_width, -1)
+        return weight.T.unflatten(0, (self.heads, -1))
 
     def projection_weight(self, kind: Literal["q", "k", "v", "gate"], layer: int) -> Float[Tensor, "heads E D"]:
         """W_Q, W_K or W_V by (key/value) head: x @ W[h].T is the head's projection, without the bias.

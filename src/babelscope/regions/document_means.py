@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from babelscope.regions.recording import Recording
+from babelscope.regions.recording import NEURON_CHUNK, Recording
 from babelscope.regions.similarity import Means, layer_units, whole_means
 from babelscope.stats import Interval, documents_why, jackknife_error, jackknife_t, t_ends
 
@@ -79,7 +79,7 @@ def document_map(blocks: Iterable[Float[Tensor, "L n C"]], groups: Int[Tensor, "
 
 def whole_map(recording: Recording, seed: int = 0) -> DocumentMap:
     """Of the whole model."""
-    return document_map((x for _, x in recording.unit_chunks()), recording.groups(seed=seed))
+    return document_map((x for _, x in recording.unit_chunks(NEURON_CHUNK)), recording.groups(seed=seed))
 
 
 def layer_map(recording: Recording, layer: int, seed: int = 0) -> DocumentMap:

@@ -64,8 +64,8 @@ def headlines(recording: Recording, effect: float = 0.5, seed: int = 0) -> Headl
     variance = squares / count - mean.square()
     shrunk = (1 - (noise / count) / variance).clamp(min=0).sqrt()
     strong = torch.zeros(len(mean), dtype=torch.float64)
-    for stacks, kept in _left_out(recording, groups):
-        d = torch.stack([_standardised(one, against, kept) for one in stacks])
+    for stack, kept in _stacks(recording, groups):
+        d, _ = _standardised(stack, against, kept)
         best = mean[..., None] + shrunk[..., None] * (d - mean[..., None])
         strong += (best > effect).sum((1, 2))
     share = 100 * share_sum / share_count
@@ -91,36 +91,48 @@ class _Effects:
 
 
 def _effects(recording: Recording, against: Float[Tensor, "L L"], groups: Int[Tensor, " n"]) -> Iterator[_Effects]:
-    for stacks, kept in _left_out(recording, groups):
-        parts = [_effect(one, against, kept) for one in stacks]
-        yield _Effects(*(torch.stack(column) for column in zip(*parts)))
+    for stack, kept in _stacks(recording, groups):
+        value, s = _estimates(stack, against)
+        error = torch.stack([stack.errors(against), *stack.errors_without(against).unbind(1)])
+        languages = value.shape[1]
+        scale = (languages - 1) / languages
+        between = ((scale * value).square().sum(1) - (scale * error).square().sum(1)) / (languages - 1)
+        whole = between + s.square()
+        share = torch.where(kept & (whole != 0) & _active(stack), between / whole, torch.nan)
+        d, varies = _standardised(stack, against, kept)
+        yield _Effects(d, torch.where(varies, (error / s[:, None]).square(), torch.nan), share)
 
 
-def _left_out(recording: Recording, groups: Int[Tensor, " n"]) -> Iterator[tuple[list[Stack], Bool[Tensor, " C"]]]:
-    """Of some neurons: the sums of all documents and those without each, and which of the neurons are kept."""
+def _stacks(recording: Recording, groups: Int[Tensor, " n"]) -> Iterator[tuple[Stack, Bool[Tensor, " C"]]]:
+    """The documents' sums of some neurons, and which of the neurons are kept."""
     kept = recording.kept()
     start = 0
     for stack in document_stacks(recording, groups):
         stop = start + stack.sums.shape[-1]
-        yield [stack, *(stack.without(group) for group in range(len(stack.sizes)))], kept[start:stop]
+        yield stack, kept[start:stop]
         start = stop
 
 
-def _effect(stack: Stack, against: Tensor, kept: Bool[Tensor, " C"]) -> tuple[Tensor, Tensor, Tensor]:
-    (value, s), error = stack.estimates(against), stack.errors(against)
-    languages = len(value)
-    scale = (languages - 1) / languages
-    between = ((scale * value).square().sum(0) - (scale * error).square().sum(0)) / (languages - 1)
-    whole = between + s.square()
-    share = torch.where(kept & (whole != 0) & (stack.sums != 0).any(1).any(0), between / whole, torch.nan)
-    varies = kept & (s > 0)
-    return torch.where(varies, value / s, torch.nan), torch.where(varies, (error / s).square(), torch.nan), share
-
-
-def _standardised(stack: Stack, against: Tensor, kept: Bool[Tensor, " C"]) -> Float[Tensor, "L C"]:
-    """d alone: without errors, which take most of the time."""
+def _estimates(stack: Stack, against: Tensor) -> tuple[Float[Tensor, "R L C"], Float[Tensor, "R C"]]:
     value, s = stack.estimates(against)
-    return torch.where(kept & (s > 0), value / s, torch.nan)
+    values, each = stack.estimates_without(against)
+    return torch.stack([value, *values.unbind(1)]), torch.cat([s[None], each])
+
+
+def _standardised(
+    stack: Stack, against: Tensor, kept: Bool[Tensor, " C"]
+) -> tuple[Float[Tensor, "R L C"], Bool[Tensor, "R 1 C"]]:
+    """d, NaN where a neuron does not vary, and where it does."""
+    value, s = _estimates(stack, against)
+    varies = (kept & (s > 0))[:, None]
+    return torch.where(varies, value / s[:, None], torch.nan), varies
+
+
+def _active(stack: Stack) -> Bool[Tensor, "R C"]:
+    """Whether a neuron is other than zero in any document that is not left out."""
+    some = (stack.sums != 0).any(0)
+    count = some.sum(0)
+    return torch.cat([count[None] > 0, count > some.long()])
 
 
 def rarefied_excess(recording: Recording, threshold: float = 2.0, rarefy: int = RAREFIED, seed: int = 0) -> Interval:

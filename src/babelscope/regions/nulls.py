@@ -21,7 +21,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from babelscope.errors import InputError
-from babelscope.regions.recording import Recording
+from babelscope.regions.recording import NEURON_CHUNK, Recording
 from babelscope.regions.similarity import Means
 from babelscope.stats import Interval, documents_why, group_items, no_interval, percentile, t_ends
 
@@ -107,7 +107,7 @@ def score_null(
     p, p_effect = (torch.empty(languages, recording.neurons) for _ in range(2))
     norms = recording.norms()[..., None]
     # wide blocks are read from the disk, narrow ones worked on
-    for block in recording.chunks():
+    for block in recording.chunks(NEURON_CHUNK):
         x = recording.values(block).double() / norms
         for start in range(0, x.shape[-1], width):
             part = x[..., start : start + width]

@@ -34,7 +34,9 @@ from babelscope.stats import MOST_GROUPS, group_items
 from babelscope.terms import First, Norm, Pooled, RecordedSite, SpecialTokens
 
 NEURON_CHUNK = 16384
-"""neurons per block when a recording is streamed"""
+"""neurons per block where a wide one is what is wanted: read from a disk, or multiplied into a matrix of all pairs"""
+_CACHED = 2**19
+"""numbers of a block that is worked on in float64: it has to stay in the processor's cache"""
 
 
 @dataclass(frozen=True)
@@ -168,11 +170,12 @@ class Recording:
         squares = sum((self.values(block).double().square().sum(-1) for block in self.chunks()), torch.zeros(()))
         return squares.sqrt()
 
-    def chunks(self, size: int = NEURON_CHUNK) -> Iterator[slice]:
-        """Slices that cover the neurons."""
+    def chunks(self, size: int | None = None) -> Iterator[slice]:
+        """Slices that cover the neurons, `size` at a time; without one as many as the processor's cache holds."""
+        size = size or min(max(256, _CACHED // max(1, self.tokens.numel())), NEURON_CHUNK)
         return (slice(start, min(start + size, self.neurons)) for start in range(0, self.neurons, size))
 
-    def unit_chunks(self, size: int = NEURON_CHUNK) -> Iterator[tuple[slice, Float[Tensor, "L n D"]]]:
+    def unit_chunks(self, size: int | None = None) -> Iterator[tuple[slice, Float[Tensor, "L n D"]]]:
         """Blocks of the unit vectors x = v / ‖v‖ (eq. 6), in float64, neurons by neurons."""
         norms = self.norms()[..., None]
         for block in self.chunks(size):

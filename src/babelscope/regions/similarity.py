@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from babelscope.errors import InputError
-from babelscope.regions.recording import Recording
+from babelscope.regions.recording import NEURON_CHUNK, Recording
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ def gram(recording: Recording, layer: int | None = None) -> Float[Tensor, "L n L
         x = layer_units(recording, layer).reshape(items, -1)
         return (x @ x.T).reshape(languages, sentences, languages, sentences)
     total = torch.zeros(items, items, dtype=torch.float64)
-    for _, x in recording.unit_chunks():
+    for _, x in recording.unit_chunks(NEURON_CHUNK):
         flat = x.reshape(items, -1)
         total.addmm_(flat, flat.T)
     return total.reshape(languages, sentences, languages, sentences)

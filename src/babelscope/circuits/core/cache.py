@@ -156,8 +156,10 @@ def output_changes(
 ) -> Float[Tensor, "heads N P D"]:
     """(z_h(source) − z_h(base)) W_O[h] of each head: the change of the projection's output if that head is patched."""
     change = take(runs.source.z[layer], positions) - take(runs.base.z[layer], positions)
-    weight = model.output_weight(layer)[heads]
-    return torch.einsum("nphe,hed->hnpd", change[:, :, heads], weight)
+    weight = model.output_weight(layer)
+    if heads != list(range(len(weight))):  # indexing copies all of W_O, which takes longer than the product
+        change, weight = change[:, :, heads], weight[heads]
+    return torch.einsum("nphe,hed->hnpd", change, weight)
 
 
 def stream_changes(

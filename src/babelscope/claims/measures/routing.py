@@ -43,7 +43,7 @@ def normalised_divergence(q: np.ndarray, r: np.ndarray) -> np.ndarray:
 
 
 def _entropy(q: np.ndarray) -> np.ndarray:
-    return -np.where(q > 0, q * np.log(np.maximum(q, 1e-300)), 0).sum(-1)
+    return np.asarray(-np.where(q > 0, q * np.log(np.maximum(q, 1e-300)), 0).sum(-1))
 
 
 def _contrast(by_layer: np.ndarray) -> np.ndarray:

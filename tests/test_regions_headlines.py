@@ -1,0 +1,80 @@
+"""Language share and N(d > δ) of documents left out: the products of matrices against leaving them out one by one."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+
+from babelscope.regions.contrast import Stack, reference_weights
+from babelscope.regions.headlines import headlines
+from babelscope.regions.recording import Recording
+from babelscope.stats import jackknife_t
+
+from .region_data import noise
+
+SIZES = (1, 4, 2, 2, 6)
+
+
+def told(sparse: bool, languages: int = 4, neurons: int = 200, sizes: tuple[int, ...] = SIZES) -> Recording:
+    """Sentences of documents of several lengths; where few neurons fire, some fire in one document alone."""
+    rec = noise(languages=languages, sentences=sum(sizes), neurons=neurons)
+    generator = torch.Generator().manual_seed(3)
+    means = torch.as_tensor(rec.means).clone()
+    means += torch.randn(languages, 1, neurons, generator=generator).abs() / 4
+    documents = tuple(f"d{place}" for place, size in enumerate(sizes) for _ in range(size))
+    if sparse:
+        means = (means - means.flatten(0, 1).quantile(0.8, dim=0)).clamp(min=0)
+        means[:, :, :20] = 0  # a neuron that never fires
+        means[:, :, 20:40] *= torch.tensor([name == "d4" for name in documents])[None, :, None]
+    return replace(rec, means=means.numpy(), documents=documents)
+
+
+def left(stack: Stack, group: int) -> Stack:
+    kept = [place for place in range(len(stack.sizes)) if place != group]
+    return Stack(stack.sums[:, kept], stack.squares[:, kept], stack.sizes[kept])
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+def test_sums_without_a_document_are_those_of_the_others(sparse):
+    rec = told(sparse)
+    groups = rec.groups()
+    x = rec.values(slice(None)).double()
+    empty = torch.zeros(len(x), len(SIZES), x.shape[-1], dtype=torch.float64)
+    stack = Stack(
+        empty.index_add(1, groups, x), empty.index_add(1, groups, x.square()), torch.bincount(groups).double()
+    )
+    against = reference_weights(rec.languages, None)
+    value, s = stack.estimates_without(against)
+    errors = stack.errors_without(against)
+    for group in range(len(SIZES)):
+        one = left(stack, group)
+        expected, spread = one.estimates(against)
+        torch.testing.assert_close(value[:, group], expected, rtol=1e-12, atol=1e-14)
+        torch.testing.assert_close(s[group], spread, rtol=1e-10, atol=0)  # what is nothing is exactly nothing
+        torch.testing.assert_close(errors[:, group], one.errors(against), rtol=1e-8, atol=1e-8)
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+def test_the_intervals_are_those_of_corpora_without_a_document(sparse):
+    rec = told(sparse)
+    found = headlines(rec, effect=0.2)
+    without = [
+        headlines(rec.subset([place for place, name in enumerate(rec.documents) if name != gone]), effect=0.2)
+        for gone in dict.fromkeys(rec.documents)
+    ]
+    for name in ("language_share", "strong_neurons"):
+        values = torch.tensor([getattr(one, name).value for one in without], dtype=torch.float64)
+        expected = jackknife_t(getattr(found, name).value, values.numpy())
+        assert getattr(found, name).low == pytest.approx(expected.low, rel=1e-8)
+        assert getattr(found, name).high == pytest.approx(expected.high, rel=1e-8)
+        assert len({round(float(value), 6) for value in values}) > 1
+
+
+def test_of_two_documents_there_is_a_value_and_no_interval():
+    found = headlines(told(False, sizes=(3, 4))).language_share
+    assert math.isfinite(found.value)
+    assert math.isnan(found.low)
+    assert "two documents" in found.why
