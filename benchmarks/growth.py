@@ -27,7 +27,7 @@ from babelscope.regions import nulls, whole_means, within_language_sums
 from babelscope.regions.recording import Recording, record
 from benchmarks import _texts, routes
 from benchmarks._measure import best, result, slope, tell
-from benchmarks.peers import Numbered, Numbers
+from benchmarks.peers import NUMBERS, Numbered
 
 CODES = ("en", "zh", "fr", "es", "pt", "ar", "vi", "hi", "id", "sw", "eu", "ta", "de", "ru", "ja", "ko")
 Work = Callable[[], object]
@@ -63,8 +63,8 @@ def recorded_length(length: int) -> Work:
     torch.manual_seed(0)
     config = AutoConfig.for_model("bloom", vocab_size=512, hidden_size=128, n_layer=2, n_head=4)
     model = Numbered(AutoModelForCausalLM.from_config(config), None, id="random")
-    model.rows = torch.randint(0, 512, (len(Numbers()), length)).tolist()
-    return lambda: record(model, Numbers(), budget=2048)  # pyright: ignore[reportArgumentType]
+    model.rows = torch.randint(0, 512, (len(NUMBERS), length)).tolist()
+    return lambda: record(model, NUMBERS, budget=2048)
 
 
 def patched_heads(heads: int) -> Work:

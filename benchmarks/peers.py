@@ -33,6 +33,7 @@ import torch
 
 from babelscope.circuits.core.batching import Rows
 from babelscope.circuits.core.cache import record as record_runs
+from babelscope.corpora import ParallelCorpus
 from babelscope.models import Model, Site
 from babelscope.pocket.models import path
 from babelscope.regions.recording import Recording, record
@@ -51,22 +52,12 @@ class Numbered(Model):
 
     rows: list[list[int]]
 
-    def tokenize(self, texts: Any, special: Any = "none") -> list[list[int]]:
+    def tokenize(self, texts: Any, special: Any = "none", names: Any = None) -> list[list[int]]:
         return [self.rows[int(text)] for text in texts]
 
 
-class Numbers:
-    """A corpus of one language whose texts are numbers of sequences."""
-
-    languages = ("en",)
-    ids = tuple(map(str, range(SENTENCES)))
-
-    @property
-    def texts(self) -> dict[str, tuple[str, ...]]:
-        return {"en": self.ids}
-
-    def __len__(self) -> int:
-        return SENTENCES
+NUMBERS = ParallelCorpus.from_texts({"en": list(map(str, range(SENTENCES)))})
+"""texts that are numbers of sequences"""
 
 
 def ids(model: Model) -> torch.Tensor:
@@ -76,7 +67,7 @@ def ids(model: Model) -> torch.Tensor:
 def ours_recording(model: Model) -> np.ndarray:
     numbered = Numbered(model.hf, None, id="random")
     numbered.rows = ids(model).tolist()
-    found: Recording = record(numbered, Numbers())  # pyright: ignore[reportArgumentType]
+    found: Recording = record(numbered, NUMBERS)
     return found.means[0]
 
 

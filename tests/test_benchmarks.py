@@ -56,3 +56,40 @@ def test_the_table_replaces_what_stood_between_the_marks_and_tells_misses(tmp_pa
     assert "| large | 2\u202f041 × | ≥ 1\u202f000 | holds |" in text
     assert "| memory | 5e+08 bytes | – |  |" in text
     assert set(json.loads(results.read_text(encoding="utf-8"))["benchmarks"]) == {"recording", "routes"}
+
+
+def test_sequences_by_number_are_recorded_as_they_are():
+    import torch
+    from benchmarks import peers
+
+    from babelscope.models import Model
+
+    from .tiny_models import tiny_model
+
+    model = Model(tiny_model("bloom"), None, id="tiny")
+    means = peers.ours_recording(model)
+    seen: list[torch.Tensor] = []
+    handle = model.hf.transformer.h[0].mlp.dense_4h_to_h.register_forward_pre_hook(
+        lambda _, given: seen.append(given[0])
+    )
+    try:
+        with torch.no_grad():
+            model.hf(input_ids=peers.ids(model))
+    finally:
+        handle.remove()
+    own = seen[0].mean(1)
+    assert means.shape == (peers.SENTENCES, model.neurons)
+    torch.testing.assert_close(torch.as_tensor(means)[:, : own.shape[1]], own, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.nightly
+def test_growth_is_measured_of_every_work(tmp_path):
+    import subprocess
+    import sys
+
+    out = tmp_path / "growth.json"
+    command = [sys.executable, "-m", "benchmarks.growth", "--quick", "--repeat", "1", "--json", str(out)]
+    subprocess.run(command, check=True, capture_output=True)
+    results = json.loads(out.read_text(encoding="utf-8"))["results"]
+    assert len(results) == 10
+    assert all(row["value"] == row["value"] for row in results)

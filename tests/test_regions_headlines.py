@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -78,3 +79,10 @@ def test_of_two_documents_there_is_a_value_and_no_interval():
     assert math.isfinite(found.value)
     assert math.isnan(found.low)
     assert "two documents" in found.why
+
+
+def test_a_neuron_that_is_the_same_everywhere_has_no_share():
+    rec = replace(told(False, languages=7), norm="none")
+    constant = replace(rec, means=np.concatenate([rec.means, np.full_like(rec.means[..., :50], 0.1)], axis=-1))
+    found, expected = headlines(constant).language_share, headlines(rec).language_share
+    assert (found.value, found.low, found.high) == pytest.approx((expected.value, expected.low, expected.high))

@@ -50,8 +50,8 @@ def continuation_scores(
     text's beginning, whose first token is not scored. Raises as `choice_scores`."""
     require(model, "regions")
     texts = list(_encoded(model, asked))
-    together = shares_prefixes(model)
-    alike = [_alike(own, token_budget(model.device)) if together else 0 for own in texts]
+    together, budget = shares_prefixes(model), token_budget(model.device)
+    alike = [_alike(own, budget) if together else 0 for own in texts]
     scoring = _Scoring(model, texts, progress)
     with torch.inference_mode(), fused_gelu(model):
         scoring.whole([prompt for prompt, begin in enumerate(alike) if not begin])
