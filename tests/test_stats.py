@@ -152,3 +152,11 @@ def test_samples_of_equal_items_say_nothing_of_the_interval(n, change):
     ratio = stats.ratio_t(items * 3, np.full(n, 3.0))
     assert abs(ratio.low - items.mean()) < 5 * abs(change)
     assert abs(ratio.high - items.mean()) < 5 * abs(change)
+
+
+@pytest.mark.parametrize("n", [5, 7, 11])
+def test_documents_that_do_not_differ_have_no_interval_but_a_reason(n):
+    """The mean of seven equal numbers is not always that number: what is left is rounding, and no spread."""
+    found = stats.welch_t([0.1] * n, [[0.1] * n, [0.3] * (n + 1)])
+    assert found.why == "documents do not differ"
+    assert found.value == pytest.approx(-0.1)

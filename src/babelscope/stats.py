@@ -384,7 +384,7 @@ def welch_t(
     weight = np.array([1.0, *[-1 / len(others)] * len(others)])
     parts = np.array([one.var(ddof=1) / one.size for one in samples]) * weight**2
     whole = parts.sum()
-    if whole == 0:
+    if whole <= (1e-14 * float(np.abs(means).max())) ** 2:  # what is left of equal numbers is rounding
         return no_interval(value, "documents do not differ", "Welch t")
     freedom = whole**2 / sum(part**2 / (one.size - 1) for part, one in zip(parts, samples))
     low, high = t_ends(value, whole**0.5, freedom, level)
