@@ -132,6 +132,14 @@ def test_hits_are_tested_by_turning_signs():
     assert np.isnan(Null.by_turning(own[..., :5], others[..., :5], 5).p).all()
 
 
+def test_words_without_a_number_are_left_out_of_the_turning():
+    own, others = np.array([[[1.0] * 6 + [0, 0, 0], [0.0] * 9]]), np.zeros((1, 2, 9))
+    others[..., 8] = np.nan  # no word is absent from the prompts that this one stands in
+    found = Null.by_turning(own, others, 9)
+    assert (found.p == Null.by_turning(own[..., :8], others[..., :8], 8).p).all()
+    assert found.p[0, 1] == 1
+
+
 @pytest.mark.parametrize(
     ("score", "floor", "p", "positions", "why"),
     [

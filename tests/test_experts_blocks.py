@@ -50,5 +50,5 @@ def test_scores_norms_and_nulls_agree():
 
 
 def test_a_budget_below_one_neuron_is_refused():
-    with pytest.raises(InputError, match="does not hold one neuron"):
+    with pytest.raises(InputError, match="does not hold one neuron of 900 sentences"):
         RecomputedMeans((9, 100, 5), lambda columns: np.zeros((9, 100, 1)), budget=100)

@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 import torch
 
+from babelscope.regions.alignment_neurons import Removals, _conditions
 from babelscope.regions.contrast import Stack, reference_weights
 from babelscope.regions.headlines import headlines
 from babelscope.regions.recording import Recording
+from babelscope.regions.sinks import pooled_slope
 from babelscope.stats import jackknife_t
 
 from .region_data import noise
@@ -86,3 +88,26 @@ def test_a_neuron_that_is_the_same_everywhere_has_no_share():
     constant = replace(rec, means=np.concatenate([rec.means, np.full_like(rec.means[..., :50], 0.1)], axis=-1))
     found, expected = headlines(constant).language_share, headlines(rec).language_share
     assert (found.value, found.low, found.high) == pytest.approx((expected.value, expected.low, expected.high))
+
+
+def test_the_slope_on_length_and_its_error_are_those_of_a_regression_with_a_level_for_each_language():
+    tokens = torch.tensor([[2, 3, 5, 8], [3, 4, 9, 7]])
+    y = torch.tensor([[1.0, 0.5, 0.7, -0.4], [3.0, 2.0, 1.5, 2.2]], dtype=torch.float64)
+    columns = torch.zeros(8, 3, dtype=torch.float64)
+    columns[:, 0] = tokens.double().log().flatten()
+    columns[:4, 1] = columns[4:, 2] = 1
+    solved = torch.linalg.lstsq(columns, y.flatten()[:, None]).solution
+    left = float((y.flatten()[:, None] - columns @ solved).square().sum()) / (8 - 3)
+    error = (left * torch.linalg.inv(columns.T @ columns)[0, 0]).sqrt()
+    slope, found = pooled_slope(y[..., None], tokens)
+    assert float(slope) == pytest.approx(float(solved[0]))
+    assert float(found) == pytest.approx(float(error))
+
+
+def test_controls_of_neighbouring_seeds_are_the_same_draws():
+    rec = told(False)
+    one = [mask for *_, mask in _conditions(rec, Removals(shares=(0.1,), controls=3, seed=0))]
+    other = [mask for *_, mask in _conditions(rec, Removals(shares=(0.1,), controls=2, seed=1))]
+    assert torch.equal(one[2], other[1])
+    assert torch.equal(one[3], other[2])
+    assert not torch.equal(one[1], one[2])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -127,8 +129,11 @@ def test_what_has_no_null_is_refused():
     assert reached(3.0, torch.tensor([1.0, 3.0, 5.0])) == 3 / 4
 
 
-def test_nulls_of_lrds_and_sads_equal_permuted_recordings():
+@pytest.mark.parametrize("alike", [False, True])
+def test_nulls_of_lrds_and_sads_equal_permuted_recordings(alike):
     rec = noise(languages=4, sentences=5, neurons=30)
+    if alike:  # all sentences point much the same way
+        rec = replace(rec, means=rec.means + 3)
     similarity = gram(rec)
     v = torch.from_numpy(rec.means)
     labels, drawn = label_null(similarity, 6, seed=2), permutations(6, 5, 4, seed=2)

@@ -95,7 +95,7 @@ def judge(part: Part, rule: Rule, least_effect: float) -> Verdict:
         return Verdict("cannot be decided", part.why or "no interval")
     if isnan(part.control):
         return Verdict("cannot be decided", "no control")
-    if part.low == part.high and not part.exact:
+    if abs(part.high - part.low) <= 1e-9 * least_effect and not part.exact:  # what is left of equal draws is rounding
         return Verdict("cannot be decided", "every draw is the same: no interval")
     if rule == "equal":
         if -least_effect < part.low and part.high < least_effect:

@@ -55,16 +55,17 @@ def simultaneous(values: Float[Array, "L n"], draws: int = DRAWS, seed: int = 0)
     nothing = np.full(len(values), np.nan)
     if count < LEAST:
         return Band(mean, nothing, nothing.copy())
+    centred = known - mean[:, None]
     error = known.std(1, ddof=1) / count**0.5
-    moves = error > 0
+    moves = error > 1e-12 * np.abs(mean)  # what is left of equal numbers is rounding
     if not moves.any():
         return Band(mean, nothing, nothing.copy())
     weights = bootstrap_counts(count, draws, seed) / count
-    means = weights @ known[moves].T
+    drawn = weights @ centred[moves].T
     # each draw's own standard error: skewed masses have means that go with their errors
-    spread = np.sqrt(np.maximum(weights @ np.square(known[moves]).T - means**2, 0) / (count - 1))
+    spread = np.sqrt(np.maximum(weights @ np.square(centred[moves]).T - drawn**2, 0) / (count - 1))
     with np.errstate(divide="ignore", invalid="ignore"):
-        t = (means - mean[moves]) / spread
+        t = drawn / spread
     t = np.where(np.isfinite(t), t, 0.0)
     both = float(np.quantile(np.abs(t).max(1), 0.95))
     down = max(both, float(np.quantile(t.max(1), 0.975)))

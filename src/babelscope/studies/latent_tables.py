@@ -169,28 +169,41 @@ def tuned_frame(lens: TunedLens) -> pd.DataFrame:
 
 
 def patch_frame(found: Patched, verdict: Separation) -> pd.DataFrame:
-    """E1 by layer and mass, E2 by layer and source, recoveries; over the trials with both prompts solved, else all."""
+    """E1 by layer and mass, E2 by layer and source, recoveries; over the trials with both prompts solved, else all.
+
+    Means are over concepts, as trials of one concept are not independent; `pairs` are those that have a number.
+    """
     use = found.solved if verdict.decidable else np.ones(len(found.solved), bool)
     scope = "solved" if verdict.decidable else "all"
     (a, b), (c, d) = found.languages.source, found.languages.target
 
-    def row(experiment: str, what: str, layer: float, patched: str, share: Interval) -> Patch:
+    def row(experiment: str, what: str, layer: float, patched: str, share: Interval, pairs: int) -> Patch:
         return Patch(
-            from_=f"{a}→{b}", into=f"{c}→{d}", scope=scope, pairs=int(use.sum()), experiment=experiment, what=what,
+            from_=f"{a}→{b}", into=f"{c}→{d}", scope=scope, pairs=pairs, experiment=experiment, what=what,
             layer=layer, patched=patched, **_ends(share),
         )  # fmt: skip
 
+    def mean(experiment: str, what: str, layer: float, patched: str, values: NDArray[np.float64]) -> Patch:
+        known = use & ~np.isnan(values)
+        share = mean_interval(_by_concept(values[known], found.concepts[known]))
+        return row(experiment, what, layer, patched, share, int(known.sum()))
+
     rows: list[Patch] = []
     for place, mass in enumerate(MASSES):
-        rows.append(row("E1", mass, nan, "nothing", mean_interval(found.unpatched[use, place])))
+        rows.append(mean("E1", mass, nan, "nothing", found.unpatched[:, place]))
         for layer in range(found.last.shape[1]):
-            rows.append(row("E1", mass, layer + 1, "last", mean_interval(found.last[use, layer, place])))
-    rows.append(row("E2", "c1 in d", nan, "asked for c1", mean_interval(found.ceiling[use])))
+            rows.append(mean("E1", mass, layer + 1, "last", found.last[:, layer, place]))
+    rows.append(mean("E2", "c1 in d", nan, "asked for c1", found.ceiling))
     for place, source in enumerate(SOURCES):
         for layer in range(found.word.shape[2]):
-            rows.append(row("E2", "c1 in d", layer, source, mean_interval(found.word[use, place, layer])))
-    rows += [row("E2", "recovery", nan, recovery.source, recovery.share) for recovery in verdict.recoveries]
+            rows.append(mean("E2", "c1 in d", layer, source, found.word[:, place, layer]))
+    rows += [row("E2", "recovery", nan, one.source, one.share, verdict.pairs) for one in verdict.recoveries]
     return rows_frame(Patch, rows)
+
+
+def _by_concept(values: NDArray[np.float64], concepts: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Mean over the trials of each concept."""
+    return np.array([values[concepts == one].mean() for one in np.unique(concepts)])
 
 
 def alignment_frame(pooled: PooledResidual, seed: int) -> pd.DataFrame:

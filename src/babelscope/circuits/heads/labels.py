@@ -59,8 +59,9 @@ class Null:
         asked = np.isfinite(found.p)
         if not asked.any():
             return found
-        differences = (own - others)[asked]
-        signs = np.random.default_rng(0).choice([-1.0, 1.0], (TURNED, own.shape[-1]))
+        known = np.isfinite(own - others)[asked].all(0)
+        differences = (own - others)[asked][:, known]
+        signs = np.random.default_rng(0).choice([-1.0, 1.0], (TURNED, int(known.sum())))
         reached = (signs @ differences.T >= differences.sum(-1) - 1e-9).sum(0)
         p = found.p.copy()
         p[asked] = (1 + reached) / (1 + TURNED)

@@ -29,7 +29,8 @@ BUILT_IN = "planted"
 
 def lost_at_the_end(case: Case) -> list[Part]:
     """Of facts known in English and missed in a language: does a middle layer say the answer, in any language, minus
-    the share of the relation's other answers that one says? One part a language.
+    the share of the relation's other answers that one says? One part a language. Facts whose answer shares its first
+    token with another are left out.
 
     Control: 97.5 % point with answers exchanged among the missed subjects of a relation. Twin: every subject has the
     answer of another.
@@ -110,6 +111,8 @@ def _said(
             seen = np.zeros(len(objects), dtype=bool)
             seen[best[:, place]] = True
             answer = objects.index(english[one.id])
+            if answer not in owner[own]:
+                continue  # its first token begins other answers too: it can be told neither as known nor as missed
             found[one.id] = (seen, answer, bool(final[place] == answer), relation)
     return found
 

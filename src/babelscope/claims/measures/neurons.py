@@ -13,6 +13,7 @@ from itertools import pairwise, permutations
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.stats import rankdata
 from torch import Tensor
 
 from babelscope.claims.case import Case
@@ -201,9 +202,9 @@ def concept_labels(corpus: ParallelCorpus) -> NDArray[np.bool_]:
 
 
 def _ranks(recording: Recording) -> NDArray[np.float32]:
-    """[language, sentence, neuron]: rank of each sentence's activation among those of its language."""
-    means = np.asarray(recording.means)
-    return means.argsort(axis=1, kind="stable").argsort(axis=1, kind="stable").astype(np.float32)
+    """[language, sentence, neuron]: rank of each sentence's activation among those of its language; equal ones share
+    their mean rank, so that a neuron that is silent everywhere predicts nothing, whatever the order of sentences."""
+    return np.stack([rankdata(own, axis=0).astype(np.float32) for own in np.asarray(recording.means)])
 
 
 def predictors(ranks: NDArray[np.float32], labels: NDArray[np.bool_]) -> NDArray[np.bool_]:

@@ -170,6 +170,7 @@ def correlated(
         r = pearson(a, b)
         if not np.isfinite(r) or free < 1:
             why = "the model answers equally well in all languages" if np.ptp(y) == 0 else "too few languages"
+            why = why if np.ptp(y) == 0 or free < 1 else "one of the two does not vary over languages"
             parts.append(Part(name, r, float("nan"), float("nan"), len(x), "languages", 0.0, why))
             continue
         half = float(norm.ppf(1 - 0.0125)) / free**0.5
@@ -186,4 +187,6 @@ def correlated(
 
 
 def _residue(values: np.ndarray, beside: np.ndarray) -> np.ndarray:
-    return values - beside @ np.linalg.lstsq(beside, values, rcond=None)[0]
+    left = values - beside @ np.linalg.lstsq(beside, values, rcond=None)[0]
+    # what is left of values that follow from those beside them is rounding
+    return left if np.abs(left).max() > 1e-12 * np.abs(values).max() else np.zeros_like(left)

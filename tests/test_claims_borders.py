@@ -1,0 +1,84 @@
+"""Claims on data that does not vary: what rounding leaves is no number, and the order of sentences decides nothing."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from babelscope import load_model
+from babelscope.claims import Part, Verdict, judge
+from babelscope.claims.case import Case
+from babelscope.claims.measures.facts import _first_tokens, _said, planted_facts
+from babelscope.claims.measures.neurons import _ranks, beyond_others
+from babelscope.claims.measures.residual import correlated
+
+CODES = ["zh", "fr", "es", "pt", "ar", "vi", "hi", "id"] * 5
+
+
+@pytest.mark.parametrize("accuracy", [0.5, 0.7, 1.0])
+def test_accuracies_that_are_all_the_same_correlate_with_nothing(accuracy):
+    rng = np.random.default_rng(0)
+    tokens, scores = rng.uniform(10, 20, 40), rng.random(40)
+    parts = correlated(scores, np.full(40, accuracy), tokens, CODES, Case((), "", ""))
+    assert [np.isnan([one.estimate, one.low, one.high]).all() for one in parts] == [True, True]
+    assert [one.why for one in parts] == ["the model answers equally well in all languages"] * 2
+
+
+def test_scores_that_are_all_the_same_are_told_apart_from_too_few_languages():
+    rng = np.random.default_rng(0)
+    parts = correlated(np.ones(40), rng.random(40), rng.uniform(10, 20, 40), CODES, Case((), "", ""))
+    assert [np.isnan(one.estimate) for one in parts] == [True, True]
+    assert [one.why for one in parts] == ["one of the two does not vary over languages"] * 2
+
+
+def test_accuracies_that_follow_from_tokens_leave_no_partial_correlation():
+    rng = np.random.default_rng(0)
+    tokens = rng.uniform(10, 20, 40)
+    plain, partial = correlated(np.log(tokens), 0.1 * np.log(tokens), tokens, CODES, Case((), "", ""))
+    assert plain.estimate == pytest.approx(1)
+    assert np.isnan(partial.estimate)
+
+
+def test_equal_activations_share_their_mean_rank():
+    means = np.array([[[0.0, 3.0], [0.0, 1.0], [0.0, 1.0], [0.0, 2.0]]])
+    assert _ranks(SimpleNamespace(means=means)).tolist() == [[[2.5, 4.0], [2.5, 1.5], [2.5, 1.5], [2.5, 3.0]]]
+
+
+def test_silent_neurons_predict_no_concept_whatever_the_order_of_sentences():
+    # neuron k follows concept k of the last ten sentences and of the first ten; a tenth of all never fire
+    rng = np.random.default_rng(0)
+    means = rng.random((3, 100, 200))
+    means[:, :, 20:40] = 0
+    labels = np.zeros((2, 100), dtype=bool)
+    labels[0, 90:] = labels[1, :10] = True
+    means[:, :, 0] += labels[0]
+    means[:, :, 1] += labels[1]
+    forwards = beyond_others(_ranks(SimpleNamespace(means=means)), [labels] * 3)
+    backwards = beyond_others(_ranks(SimpleNamespace(means=means[:, ::-1])), [labels[:, ::-1]] * 3)
+    # two neurons are taken for a concept: its own, which is shared, and one by chance
+    assert forwards.tolist() == backwards.tolist()
+    assert (forwards <= 0.75).all()
+
+
+@pytest.mark.parametrize("rule", ["equal", "greater", "less", "not less"])
+def test_an_interval_of_rounding_is_none(rule):
+    same = Part("SADS", 0.0, -1e-17, 1e-17, 60, "sentences")
+    assert judge(same, rule, 0.1) == Verdict("cannot be decided", "every draw is the same: no interval")
+
+
+def test_a_fact_whose_answer_shares_its_first_token_is_neither_known_nor_missed():
+    model, facts = load_model("pocket:planted-lossy"), planted_facts()
+    whole = _said(model, facts, _first_tokens(model, facts), "zh")
+
+    def written_alike(one):
+        return replace(one, choices=(one.choices[0], one.choices[0], *one.choices[2:]))
+
+    facts["zh"] = [written_alike(one) for one in facts["zh"]]
+    told = _said(model, facts, _first_tokens(model, facts), "zh")
+    gone = {one.id for one in facts["zh"] if one.label in (0, 1)}
+    assert len(gone) == 4
+    assert set(told) == set(whole) - gone
+    assert [told[name][1:3] for name in told] == [whole[name][1:3] for name in told]

@@ -1,0 +1,30 @@
+"""Numbers of steering that ties must not move."""
+
+from __future__ import annotations
+
+import pytest
+
+from babelscope import load_model
+from babelscope.corpora import load_corpus
+from babelscope.steering.losses import continuation, losses
+
+
+def test_contexts_that_are_the_same_text_are_right_by_chance():
+    model, corpus = load_model("pocket:pocket-bloom-s"), load_corpus("pocket:heldout", ["en", "fr"]).sample(8, 0)
+    same = continuation(model, [corpus.texts["en"][0]] * 8, corpus.texts["fr"])
+    assert same.gain == pytest.approx(0, abs=1e-6)
+    assert same.hits == same.chance == 0.25
+
+
+def test_two_contexts_of_one_text_share_their_hits():
+    model, corpus = load_model("pocket:pocket-bloom-s"), load_corpus("pocket:heldout", ["en", "fr"]).sample(8, 0)
+    contexts = [corpus.texts["en"][place] for place in (3, 3, 0, 1)]
+    following = [corpus.texts["fr"][place] for place in (3, 3, 0, 1)]
+    told, said = (model.tokenize(some) for some in (contexts, [" " + text for text in following]))
+    hits = []
+    for place, ids in enumerate(said):
+        each = [losses(model, [[*one, *ids]], [len(one)])[0] for one in told]
+        copies = [other for other in range(4) if contexts[other] == contexts[place]]
+        hits.append((min(each) > each[place] - 1e-3) / len(copies))
+    assert continuation(model, contexts, following).hits == sum(hits) / 4
+    assert hits[0] == 0.5
