@@ -9,8 +9,11 @@ import numpy as np
 import pytest
 import torch
 
+from babelscope.errors import InputError
+from babelscope.regions.alignment import alignment
 from babelscope.regions.alignment_neurons import Removals, _conditions
 from babelscope.regions.contrast import Stack, reference_weights
+from babelscope.regions.deactivation import of_layer
 from babelscope.regions.headlines import headlines
 from babelscope.regions.recording import Recording
 from babelscope.regions.sinks import pooled_slope
@@ -111,3 +114,19 @@ def test_controls_of_neighbouring_seeds_are_the_same_draws():
     assert torch.equal(one[2], other[1])
     assert torch.equal(one[3], other[2])
     assert not torch.equal(one[1], one[2])
+
+
+def test_a_sentence_that_a_layer_is_silent_for_is_named():
+    rec = told(False, neurons=20)
+    means = rec.means.copy()
+    means[1, 2] = 0
+    with pytest.raises(InputError, match="layer 0: all neurons are silent for language 1, sentence 2"):
+        alignment(replace(rec, means=means), ["mexa"])
+
+
+def test_a_mask_that_names_a_neuron_which_a_layer_has_not_is_refused():
+    row = torch.tensor([False, True, False, True])
+    with pytest.raises(InputError, match="names neuron 3 of a layer that has 2"):
+        of_layer(row, torch.zeros(5, 2))
+    assert of_layer(row, torch.zeros(5, 4)).tolist() == row.tolist()
+    assert of_layer(torch.ones(4), torch.zeros(5, 2)).tolist() == [1, 1]  # values of neurons that are not there
