@@ -6,6 +6,7 @@ import pytest
 
 from babelscope import load_model
 from babelscope.corpora import load_corpus
+from babelscope.steering.confusion import OfflineRule, rates
 from babelscope.steering.losses import continuation, losses
 
 
@@ -28,3 +29,12 @@ def test_two_contexts_of_one_text_share_their_hits():
         hits.append((min(each) > each[place] - 1e-3) / len(copies))
     assert continuation(model, contexts, following).hits == sum(hits) / 4
     assert hits[0] == 0.5
+
+
+def test_words_of_a_next_question_are_none_of_the_answer():
+    rule = OfflineRule(["zh"], identify=lambda _: "zh")
+    own = rule("孩子们在花园里玩得很开心。", "zh", "en")
+    more = rule("孩子们在花园里玩得很开心。\nQ: What is the capital of France?", "zh", "en")
+    mixed = rule("孩子们在花园里玩得很 happy 开心。", "zh", "en")
+    assert [one.kind for one in (own, more, mixed)] == ["none", "none", "word"]
+    assert rates([own, more]).wpr == 1
