@@ -77,9 +77,10 @@ def test_the_table_has_every_prompt_under_every_condition():
     loaded = model("bloom")
     prompts = {code: cut_prompts(loaded, ["abcdef", "ghijkl"], 3, 2) for code in ("en", "zh")}
     empty = Treatment(torch.zeros_like(mask_of(loaded)))
-    rows = generations(
-        loaded, prompts, [("base", -1, None), ("en", -1, Treatment(mask_of(loaded))), ("zh", -1, empty)], Sampling(4)
-    )
+    conditions = [("base", -1, None), ("en", -1, Treatment(mask_of(loaded))), ("zh", -1, empty)]
+    told: list[int] = []
+    rows = generations(loaded, prompts, conditions, Sampling(4), progress=told.append)
+    assert told == [2 * 3, 2 * 3]
     assert len(rows) == 2 * 2 * 3
     base, off = ([row.continuation for row in rows if row.deactivated == name] for name in ("base", "zh"))
     assert base == off

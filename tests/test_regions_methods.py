@@ -193,6 +193,7 @@ def test_masks_that_lape_publishes_are_read(tmp_path):
         "has 2 layers, not 3": (["en", "zh"], 3, 4),
         "a neuron beyond 2": (["en", "zh"], 2, 3),
         "are no model's regions": (["en", "zh"], 0, 3),
+        "1001 layers of 20000 neurons in 2 languages are no model's": (["en", "zh"], 1001, 20_000),
         "1000 layers of 20000 neurons in 51 languages are no model's": (["en"] * 51, 1000, 20_000),
     }
     for message, given in wrong.items():
