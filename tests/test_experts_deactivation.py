@@ -130,4 +130,6 @@ def test_matched_experts_are_others_of_like_use():
     for drawn in matched_experts(f, 0, [0], draws=20):
         assert len(drawn) == 1
         assert drawn[0] in (1, 2, 3)
+    assert {drawn[0] for drawn in matched_experts(f, 0, [0], draws=60)} == {1, 2, 3}
+    assert matched_experts(f[:, :2], 0, [0], draws=1) == [[1]]  # there is but one other
     assert all(set(drawn).isdisjoint({0, 1}) and len(set(drawn)) == 2 for drawn in matched_experts(f, 0, [0, 1], 20))

@@ -145,6 +145,19 @@ def test_the_null_finds_what_was_planted_and_nothing_else():
     assert int(null.exclusive[:, BY_LANGUAGE].float().mean()) < int((owner(language_shares(f))[BY_LANGUAGE] >= 0).sum())
 
 
+def test_one_sentence_has_no_null():
+    one = routing()
+    one = replace(
+        one,
+        ids=one.ids[:1],
+        probabilities=one.probabilities[:, :1],
+        choices=one.choices[:, :1],
+        tokens=one.tokens[:, :1],
+    )
+    with pytest.raises(InputError, match="there are 6, 1, 20"):
+        routing_null(one, "en", draws=20)
+
+
 def test_shuffled_labels_give_nothing():
     one = routing(mixed=True)
     null = routing_null(one, "en", draws=200)

@@ -255,6 +255,9 @@ def test_bmlama_with_the_mask_anywhere(tmp_path):
     first, second = load_questions(f"bmlama:{tmp_path}/BMLAMA17/{{language}}.tsv")["es"]
     assert (first.prompt, first.choices, first.label) == ("Ana was born in", (" Paris.", " Rome."), 1)
     assert (second.prompt, second.choices) == ("", ("Oslo was Ana's town.", "Rome was Ana's town."))
+    put(tmp_path / "BMLAMA17/es.tsv", head + "Ana was born in <mask>.\tRome\tParis, Rome, Oslo, Rome\tAna\n")
+    [twice] = load_questions(f"bmlama:{tmp_path}/BMLAMA17/{{language}}.tsv")["es"]
+    assert (twice.choices, twice.label) == ((" Paris.", " Rome.", " Oslo."), 1)
     put(tmp_path / "BMLAMA17/es.tsv", head + "Ana was born.\tRome\tParis, Rome\tAna\n")
     with pytest.raises(TaskError, match="row 1: expected a prompt with <mask> and its answer among the candidates"):
         load_questions(f"bmlama:{tmp_path}/BMLAMA17/{{language}}.tsv")

@@ -221,3 +221,47 @@ def test_token_overlap_is_a_jaccard_index():
 
 def test_scripts():
     assert same_script(["en", "fr", "zh"]).tolist() == [[1, 1, 0], [1, 1, 0], [0, 0, 1]]
+
+
+@pytest.mark.parametrize("name", ["anc", "sads-rank"])
+def test_a_neuron_of_one_document_leaves_with_it(name):
+    """Rounding is left of it in the sentences of the others, and no correlation."""
+    generator = torch.Generator().manual_seed(0)
+    v = torch.randn(2, 14, 40, generator=generator, dtype=torch.float64).clamp(min=0)
+    v[:, :, :30] = 0
+    v[:, 5, :30] = torch.rand(2, 30, generator=generator, dtype=torch.float64) + 0.1
+    keep = [place for place in range(14) if place != 5]
+    whole = MEASURES[name].of(Layer(v, torch.arange(14)))
+    alone = MEASURES[name].of(Layer(v[:, keep], torch.zeros(13, dtype=torch.long)))
+    assert torch.allclose(whole[6], alone[0], rtol=1e-9, atol=1e-12, equal_nan=True)
+
+
+def test_equal_neurons_share_their_rank():
+    """Spearman's correlation of what a ReLU leaves, whatever the order of neurons."""
+    from scipy.stats import spearmanr
+
+    generator = torch.Generator().manual_seed(0)
+    v = (torch.randn(1, 2, 60, generator=generator, dtype=torch.float64) - 0.5).clamp(min=0)
+    wanted = float(np.asarray(spearmanr(v[0, 0].numpy(), v[0, 1].numpy()).statistic))
+    for one in (v, v.flip(-1)):
+        r = cosine(ranks(one))[0]
+        assert float(r[0] @ r[1]) == pytest.approx(wanted, abs=1e-12)
+
+
+def test_equally_near_stand_ins_share_the_places_that_are_left():
+    """To a sentence of length 3: one at distance 0, then two at distance 1 for one place; whatever their order."""
+    chosen = length_matched(torch.tensor([[3, 3, 2, 4, 9]] * 2), 2).chosen(0, 1)
+    assert chosen[0].tolist() == [0, 1, 0.5, 0.5, 0]
+    assert chosen[4].tolist() == pytest.approx([1 / 2, 1 / 2, 0, 1, 0])
+
+
+def test_matched_negatives_know_no_order_of_sentences_or_languages():
+    generator = torch.Generator().manual_seed(0)
+    v = torch.randn(3, 14, 20, generator=generator, dtype=torch.float64)
+    tokens = torch.randint(4, 9, (3, 14), generator=generator)
+    found = alignment(recording(v), ["sads"], [length_matched(tokens)])[1].values[0]
+    order = torch.randperm(14, generator=generator)
+    moved = alignment(recording(v[:, order]), ["sads"], [length_matched(tokens[:, order])])[1].values[0]
+    turned = alignment(recording(v.flip(0)), ["sads"], [length_matched(tokens.flip(0))])[1].values[0]
+    assert torch.allclose(moved, found, equal_nan=True)
+    assert torch.allclose(turned.flip(0, 1), found, equal_nan=True)

@@ -9,11 +9,13 @@ import pytest
 import torch
 
 from babelscope.errors import InputError, UnattainableThreshold
+from babelscope.models.neuron_layout import NeuronLayout
 from babelscope.regions import RegionSet, contrasts
 from babelscope.regions.agreement import agreement_matrix, compare, expected_jaccard, jaccard
 from babelscope.regions.exchange import export_regions, import_lape, import_regions
 from babelscope.regions.lape import lape
 from babelscope.regions.methods import METHODS, Choices, exclusive, localise
+from babelscope.regions.treatments import top_share
 
 from . import reference
 from .region_data import noise, planted, recording
@@ -191,6 +193,7 @@ def test_masks_that_lape_publishes_are_read(tmp_path):
         "has 2 layers, not 3": (["en", "zh"], 3, 4),
         "a neuron beyond 2": (["en", "zh"], 2, 3),
         "are no model's regions": (["en", "zh"], 0, 3),
+        "1001 layers of 20000 neurons in 2 languages are no model's": (["en", "zh"], 1001, 20_000),
         "1000 layers of 20000 neurons in 51 languages are no model's": (["en"] * 51, 1000, 20_000),
     }
     for message, given in wrong.items():
@@ -233,3 +236,10 @@ def test_regions_are_written_for_other_programs_and_read_back(tmp_path, suffix):
         assert (tmp_path / "r.csv").read_text().splitlines() == ["language,layer,neuron", "en,0,0", "en,1,1"]
     with pytest.raises(InputError, match=r"\.json or \.csv"):
         export_regions(regions, tmp_path / "r.txt")
+
+
+def test_neurons_without_a_score_are_not_the_best():
+    scores = torch.tensor([[0.1, float("nan"), 0.5, -torch.inf]])
+    layout = NeuronLayout((4,))
+    assert top_share(scores, 0.25, layout).tolist() == [[False, False, True, False]]
+    assert top_share(scores, 1.0, layout).tolist() == [[True, False, True, False]]

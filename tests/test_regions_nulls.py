@@ -179,3 +179,27 @@ def test_split_halves_need_four_sentences_and_leaving_out_needs_seven_languages(
     assert torch.equal(left[2], key_regions(scores[[0, 1, 3, 4, 5, 6]]))
     assert without_each_language(scores[:6], 2.0) == {}
     assert without_each_language(scores[:6], 1.9) != {}
+
+
+def test_a_neuron_that_one_sentence_alone_uses_is_in_no_region_of_any_draw():
+    """A sentence makes no pair with itself, however often it is drawn: of such scores nothing but rounding is left."""
+    x = torch.zeros(6, 10, 60, dtype=torch.float64)
+    for neuron in range(60):
+        x[neuron % 6, neuron % 10, neuron] = 1 / (3 + neuron)
+    drawn = torch.from_numpy(np.random.default_rng(0).multinomial(10, [0.1] * 10, size=40)).double()
+    assert (weighted_scores(x, drawn) == 0).all()
+
+
+def test_a_draw_of_one_sentence_alone_is_no_draw():
+    found = bootstrap_regions(noise(9, 2, 40), 40)
+    assert len(found.sizes) < 40
+    whole = key_regions(scores_of(sums_of(noise(9, 2, 40)))).sum(1)
+    assert (found.sizes == whole).all()
+
+
+def test_five_languages_never_exceed_two_whatever_rounding_leaves():
+    v = torch.zeros(5, 10, 300, dtype=torch.float64)
+    v[torch.arange(300) % 5, :, torch.arange(300)] = noise(1, 300, 10).stored()[0].abs()
+    found = score_null(recording(v), 20)
+    assert int(found.observed.sum()) == int(found.sizes.sum()) == 0
+    assert int(bootstrap_regions(recording(v), 20).sizes.sum()) == 0

@@ -15,7 +15,7 @@ from babelscope.regions.nulls import excess_sklr, score_null
 from .region_data import noise
 
 
-@pytest.mark.parametrize("sentences", [2, 8, 9])
+@pytest.mark.parametrize("sentences", [2, 8, 9, 130])
 def test_the_excess_is_that_of_the_whole_null(sentences):
     rec = noise(languages=7, sentences=sentences, neurons=300)
     for threshold in (1.5, 2.0):

@@ -218,6 +218,14 @@ def test_z_needs_six_languages_and_contrast_two(tmp_path):
         assert not (few.path / "regions" / "z-score.safetensors").exists()
 
 
+def test_regions_of_a_run_have_the_scores_of_their_sign(tmp_path):
+    settings = RegionsSettings("memory", samples=6, sign="lowered", threshold=1.2)
+    low = study_regions(model("bloom"), settings, tmp_path / "low", corpus=corpus(3, 6))
+    found, d = load_regions(low.path), low.arrays().d
+    for code in found.languages:
+        assert np.array_equal(found.scores[code].numpy(), -d.sel(language=code).values, equal_nan=True)
+
+
 def test_reasons_of_the_calibration_stand_beside_those_of_the_scores(tmp_path, monkeypatch):
     settings = RegionsSettings("memory", samples=6, threshold=1.9, bootstrap=10, permutations=3)
     given = corpus(3, 6)

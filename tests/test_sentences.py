@@ -268,3 +268,20 @@ def pieces(module: ModuleType) -> Iterator[str]:
 
 NOT_ON_PAGES = {"decide", "_failing", "_unreadable"}
 """reasons of a verdict, each held by tests/test_latent_lens.py"""
+
+
+def test_an_empty_region_is_no_lack_of_text():
+    """Switching off nothing changes nothing, for certain: what the others do can be said."""
+    rows = [
+        {"language": code, "deactivated": name, "increase_percent": rise, "delta_nll": rise / 100, "documents": 30,
+         "delta_low": NAN if rise == 0 else rise / 200, "why": "nothing changed" if rise == 0 else ""}
+        for code, name, rise in (
+            ("en", "en", 30.0), ("zh", "en", 2.0), ("en", "zh", 0.0), ("zh", "zh", 0.0), ("en", "random-layer", 1.0),
+            ("zh", "random-layer", 0.0),
+        )
+    ]  # fmt: skip
+    run = SimpleNamespace(
+        tables=["perplexity"], table=lambda _: pd.DataFrame(rows), languages=["en", "zh"], summary={}, manifest={}
+    )
+    [found] = regions.region_findings(run)
+    assert (found.kind, "English only" in found.text) == ("undecided", True)

@@ -215,7 +215,9 @@ def _bmlama(place: str, languages: list[str] | None, spec: str) -> dict[str, lis
         questions: list[Question] = []
         for number, row in enumerate(_rows(path, "tsv", _LAMA), 1):
             where = f"{path}, row {number}"
-            text, candidates = _text(row, "Prompt", where), _text(row, "Candidate Ans", where).split(", ")
+            # two answers may have one translation: named twice, the right one would tie with itself
+            text = _text(row, "Prompt", where)
+            candidates = list(dict.fromkeys(_text(row, "Candidate Ans", where).split(", ")))
             mask = next((one for one in MASK if one in text), None)
             if mask is None or str(row["Ans"]) not in candidates:
                 raise TaskError(

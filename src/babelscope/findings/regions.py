@@ -152,6 +152,13 @@ def _estimate(summary: Mapping[str, Any], key: str) -> Estimate | None:
     return Estimate(float(value), *(float(end) for end in ends))
 
 
+def _low(own: Any) -> float:
+    """The lower end of ΔNLL; what changed nothing, as an empty region does, is known to be 0 without an interval."""
+    if "why" in own and own.why.iloc[0] == "nothing changed":
+        return 0.0
+    return float(own.delta_low.iloc[0]) if "delta_low" in own else NAN
+
+
 def _deactivated(run: Run) -> Iterator[Deactivated]:
     if "perplexity" not in run.tables:
         return
@@ -165,7 +172,7 @@ def _deactivated(run: Run) -> Iterator[Deactivated]:
         yield Deactivated(
             code,
             float(own.increase_percent.iloc[0]),
-            float(own.delta_low.iloc[0]) if "delta_low" in own else NAN,
+            _low(own),
             tuple(others.increase_percent.astype(float)),
             tuple(control.increase_percent.astype(float)),
             float(control.delta_nll.max()) if len(control) and "delta_nll" in control else NAN,

@@ -98,7 +98,7 @@ class Negatives:
 
     name: str
     chosen: Callable[[int, int], Float[Tensor, "n n"]]
-    """of two languages: 1 where the sentence of the second is a fair stand-in for the translation, else 0"""
+    """of two languages: how much the sentence of the second counts as a stand-in for the translation, from 0 to 1"""
     facts: Mapping[str, float] = field(default_factory=dict)
 
 

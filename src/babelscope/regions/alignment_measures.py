@@ -169,18 +169,27 @@ def binary(v: Float[Tensor, "L n N"]) -> Float[Tensor, "L n N"]:
 
 
 def ranks(v: Float[Tensor, "L n N"]) -> Float[Tensor, "L n N"]:
-    """Ranks of neurons within each sentence, centred: their cosines are Spearman correlations."""
-    return v.argsort(-1).argsort(-1).to(v.dtype) - (v.shape[-1] - 1) / 2
+    """Ranks of neurons within each sentence, centred, equal ones sharing theirs: cosines are Spearman correlations."""
+    v = v.contiguous()
+    ordered = v.sort(-1).values
+    below, upto = torch.searchsorted(ordered, v), torch.searchsorted(ordered, v, right=True)
+    return (below + upto - v.shape[-1]).to(v.dtype) / 2
 
 
 def sads_against(chosen: Callable[[int, int], Float[Tensor, "n n"]], layer: Layer) -> Float[Tensor, "R L L"]:
-    """SADS with the cosines to chosen sentences in the place of those to all other sentences."""
+    """SADS with the cosines to chosen sentences in the place of those to all other sentences.
+
+    Sentences are chosen in either language for those of the other: the order of languages changes nothing.
+    """
     cosines = Cosines(layer, layer.v, "none")
 
     def of_pair(one: int, other: int) -> Float[Tensor, " R"]:
-        picked = chosen(one, other)
-        chosen_mean = layer.of_pairs(cosines.of_pair(one, other, 0) * picked) / layer.of_pairs(picked)
-        return cosines.same(one, other) - chosen_mean
+        similar = cosines.of_pair(one, other, 0)
+        there, back = chosen(one, other), chosen(other, one)
+        means = [
+            layer.of_pairs(s * picked) / layer.of_pairs(picked) for s, picked in ((similar, there), (similar.T, back))
+        ]
+        return cosines.same(one, other) - (means[0] + means[1]) / 2
 
     return _square(layer, of_pair)
 
@@ -278,10 +287,13 @@ def correlation(layer: Layer) -> Float[Tensor, "R L L"]:
     v = layer.v - layer.v.mean(1, keepdim=True)
     n = layer.sizes[:, None]
     sums = [layer.kept @ one for one in v]
-    spreads = [layer.kept @ one.square() - total.square() / n for one, total in zip(v, sums)]
+    squares = [layer.kept @ one.square() for one in v]
+    spreads = [square - total.square() / n for square, total in zip(squares, sums)]
+    # what is left of equal numbers is rounding, of the numbers themselves and of what is taken off in a selection
     moving = [
-        spread > 1e-24 * n * one.abs().amax(0).square() for spread, one in zip(spreads, layer.v)
-    ]  # what is left of equal numbers is rounding
+        spread > torch.maximum(1e-24 * n * one.abs().amax(0).square(), 1e-13 * square)
+        for spread, square, one in zip(spreads, squares, layer.v)
+    ]
 
     def of_pair(one: int, other: int) -> Float[Tensor, " R"]:
         crossed = layer.kept @ (v[one] * v[other]) - sums[one] * sums[other] / n

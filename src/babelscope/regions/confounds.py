@@ -66,8 +66,11 @@ def overlap_matched(overlap: Overlap, nearest: int = NEAREST) -> Negatives:
 def _nearest(distance: Float[Tensor, "n n"], nearest: int) -> Float[Tensor, "n n"]:
     sentences = distance.shape[-1]
     itself = torch.eye(sentences, dtype=torch.bool)
-    picks = distance.masked_fill(itself, torch.inf).topk(min(nearest, sentences - 1), dim=-1, largest=False).indices
-    return torch.zeros_like(distance).scatter_(-1, picks, 1.0)
+    others, count = distance.masked_fill(itself, torch.inf), min(nearest, sentences - 1)
+    bound = others.topk(count, dim=-1, largest=False).values[:, -1:]
+    # those that are equally far share the places that are left: the order of sentences changes nothing
+    inside, level = (others < bound).double(), (others == bound).double()
+    return inside + level * (count - inside.sum(-1, keepdim=True)) / level.sum(-1, keepdim=True)
 
 
 @dataclass(frozen=True)

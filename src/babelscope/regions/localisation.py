@@ -70,6 +70,15 @@ def largest_z(languages: int) -> float:
     return (languages - 1) ** 0.5
 
 
+def reachable(threshold: float, languages: int) -> float:
+    """The threshold; ∞ where z cannot exceed it, so that what rounding leaves above it counts nowhere.
+
+    >>> reachable(2.0, 6), reachable(2.0, 5)
+    (2.0, inf)
+    """
+    return threshold if threshold < largest_z(languages) else torch.inf
+
+
 def check_threshold(threshold: float, languages: int) -> None:
     """Raises UnattainableThreshold when z can never exceed `threshold`."""
     if threshold >= largest_z(languages):

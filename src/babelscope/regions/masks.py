@@ -177,8 +177,10 @@ def _of_run(folder: Path) -> RegionSet:
     if name not in arrays:
         return found
     values = arrays[name].transpose("language", "layer", "neuron")
+    # the largest are those of the regions' sign, as in the scores of the method
+    signed = {"lowered": torch.neg, "both": torch.abs}.get(str(found.facts.get("sign")) if name == "d" else "")
     scores = {code: torch.from_numpy(values.sel(language=code).to_numpy()) for code in found.languages}
-    return replace(found, scores=scores)
+    return replace(found, scores={code: signed(one) if signed else one for code, one in scores.items()})
 
 
 def read_widths(path: str, widths: object, masks: Mapping[str, Bool[Tensor, "P N"]]) -> tuple[int, ...]:

@@ -21,6 +21,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from babelscope.errors import InputError
+from babelscope.regions.localisation import reachable
 from babelscope.regions.recording import NEURON_CHUNK, Recording
 from babelscope.regions.similarity import Means
 from babelscope.stats import Interval, documents_why, group_items, no_interval, percentile, t_ends
@@ -101,6 +102,7 @@ def score_null(
     """
     languages = len(recording.languages)
     rows = _rows(_drawn(recording, draws, seed)).to(device)
+    bound = reachable(threshold, languages)
     width = CHUNK if rows.device.type == "cpu" else CHUNK_ON_GPU
     observed = torch.zeros(languages, dtype=torch.long)
     sizes = torch.zeros(draws, languages, dtype=torch.long)
@@ -111,7 +113,7 @@ def score_null(
         x = recording.values(block).double() / norms
         for start in range(0, x.shape[-1], width):
             part = x[..., start : start + width]
-            own, found, counts, counts_effect = (made.cpu() for made in _chunk(part.to(device), rows, threshold))
+            own, found, counts, counts_effect = (made.cpu() for made in _chunk(part.to(device), rows, bound))
             columns = slice(block.start + start, block.start + start + part.shape[-1])
             observed += own
             sizes += found
@@ -128,12 +130,13 @@ def excess_sklr(recording: Recording, draws: int, threshold: float = 2.0, seed: 
     Raises InputError with fewer than two sentences or one draw.
     """
     rows = _rows(_drawn(recording, draws, seed))
+    bound = reachable(threshold, len(recording.languages))
     observed, permuted = 0, 0
     for _, x in recording.unit_chunks():
         for part in x.split(CHUNK, dim=-1):
             table, (own, _) = _permutable(part)
-            observed += int((own[0] > threshold).sum())
-            permuted += sum(int((_statistics(some, table)[0] > threshold).sum()) for some in rows.split(DRAWS_AT_ONCE))
+            observed += int((own[0] > bound).sum())
+            permuted += sum(int((_statistics(some, table)[0] > bound).sum()) for some in rows.split(DRAWS_AT_ONCE))
     return observed - permuted / draws
 
 

@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from babelscope.errors import InputError
-from babelscope.regions.localisation import largest_z, standard_scores
+from babelscope.regions.localisation import largest_z, reachable, standard_scores
 from babelscope.regions.recording import Recording
 from babelscope.stats import bootstrap_counts, percentile
 
@@ -62,13 +62,16 @@ def bootstrap_regions(recording: Recording, draws: int = 200, threshold: float =
     """Regions at z > `threshold` of `draws` corpora resampled by document, against the regions of the whole corpus.
 
     Resampling noise creates spurious neurons, so that bootstrap sizes are biased upwards; their mean shows by how much.
+    A draw of one sentence alone has no pair and is left out, which happens with a handful of sentences.
 
     >>> bootstrap_regions(recording).by_language()["zh"].mean          # doctest: +SKIP
     0.81
     """
     groups = recording.groups(most=len(recording.ids))
     counts = torch.from_numpy(bootstrap_counts(int(groups.max()) + 1, draws, seed)).double()
-    weights = torch.cat([torch.ones(1, len(groups), dtype=torch.float64), counts[:, groups]])
+    counts = counts[:, groups]
+    counts = counts[counts.sum(1).square() > counts.square().sum(1)]
+    weights = torch.cat([torch.ones(1, len(groups), dtype=torch.float64), counts])
     return _compare(recording, weights, threshold, halves=False)
 
 
@@ -88,11 +91,12 @@ def split_half_regions(recording: Recording, draws: int = 50, threshold: float =
 def _compare(recording: Recording, weights: Float[Tensor, "R n"], threshold: float, halves: bool) -> Overlaps:
     one = slice(0, None, 2) if halves else slice(0, 1)
     other = slice(1, None, 2) if halves else slice(1, None)
+    bound = reachable(threshold, len(recording.languages))
     sizes = torch.zeros(len(weights), len(recording.languages), dtype=torch.long)
     shared = torch.zeros_like(sizes[other])
     for block, x in recording.unit_chunks():
         for start in range(0, block.stop - block.start, _CHUNK):
-            regions = standard_scores(weighted_scores(x[..., start : start + _CHUNK], weights)) > threshold
+            regions = standard_scores(weighted_scores(x[..., start : start + _CHUNK], weights)) > bound
             regions = regions.transpose(0, 1)
             sizes += regions.sum(2)
             shared += (regions[one] & regions[other]).sum(2)
@@ -105,7 +109,9 @@ def _compare(recording: Recording, weights: Float[Tensor, "R n"], threshold: flo
 def weighted_scores(x: Float[Tensor, "L n C"], weights: Float[Tensor, "R n"]) -> Float[Tensor, "L R C"]:
     """Within-language scores (eq. 11) with weighted sentences."""
     pairs = (weights.sum(1).square() - weights.square().sum(1))[:, None]
-    return ((weights @ x).square() - weights.square() @ x.square()) / pairs
+    whole, itself = (weights @ x).square(), weights.square() @ x.square()
+    # of a neuron that one sentence alone uses, however often it is drawn, what is left is rounding
+    return torch.where((whole - itself).abs() > 1e-13 * itself, whole - itself, 0.0) / pairs
 
 
 def without_each_language(scores: Float[Tensor, "L D"], threshold: float = 2.0) -> dict[int, Bool[Tensor, "L1 D"]]:

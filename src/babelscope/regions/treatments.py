@@ -94,11 +94,12 @@ def treatment(
 
 
 def top_share(scores: Float[Tensor, "P N"], share: float, layout: NeuronLayout) -> Bool[Tensor, "P N"]:
-    """The `share` of all neurons with the highest scores."""
+    """The `share` of all neurons with the highest scores; a neuron without one (NaN, −∞) is never among them."""
     flat = layout.in_a_row(scores)
+    flat = flat.masked_fill(flat.isnan(), -torch.inf)
     mask = torch.zeros(len(flat), dtype=torch.bool)
     mask[flat.topk(round(share * len(flat))).indices] = True
-    return layout.by_layer(mask, False)
+    return layout.by_layer(mask & (flat > -torch.inf), False)
 
 
 @dataclass(frozen=True)
