@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 
 from babelscope import load_model
 from babelscope.claims import Part, Verdict, judge
@@ -14,6 +15,8 @@ from babelscope.claims.case import Case
 from babelscope.claims.measures.facts import _first_tokens, _said, planted_facts
 from babelscope.claims.measures.neurons import _ranks, beyond_others
 from babelscope.claims.measures.residual import correlated
+from babelscope.claims.measures.routing import normalised_divergence
+from babelscope.regions.routing import divergence
 
 CODES = ["zh", "fr", "es", "pt", "ar", "vi", "hi", "id"] * 5
 
@@ -82,3 +85,14 @@ def test_a_fact_whose_answer_shares_its_first_token_is_neither_known_nor_missed(
     assert len(gone) == 4
     assert set(told) == set(whole) - gone
     assert [told[name][1:3] for name in told] == [whole[name][1:3] for name in told]
+
+
+def test_layers_of_fewer_experts_are_normalised_by_their_own_number():
+    # two experts in the first layer, four in the second; 0.1 of the tokens go to another expert in both
+    one = np.array([[0.6, 0.4, 0.0, 0.0], [0.3, 0.3, 0.2, 0.2]])
+    other = np.array([[0.5, 0.5, 0.0, 0.0], [0.2, 0.3, 0.3, 0.2]])
+    found = normalised_divergence(one, other, np.array([2.0, 4.0]))
+    assert found[0] == pytest.approx(normalised_divergence(one[0, :2], other[0, :2]))
+    assert found[1] == pytest.approx(normalised_divergence(one[1], other[1]))
+    counts = torch.tensor([2.0, 4.0], dtype=torch.float64)
+    assert found == pytest.approx(divergence(torch.tensor(one), torch.tensor(other), counts).numpy())

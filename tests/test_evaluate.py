@@ -81,6 +81,19 @@ def test_the_story_is_one_observation_in_all_its_languages():
     assert (alone.low, alone.high) == (repeated.low, repeated.high)
 
 
+def test_a_language_none_of_whose_stories_is_drawn_is_not_wrong():
+    """Every answer is right: whatever is drawn, the mean is 1."""
+    found = mean_accuracy({"en": {str(story): True for story in range(10)}, "sw": {"3": True}})
+    assert (found.accuracy, found.low, found.high) == (1, 1, 1)
+
+
+def test_an_id_that_is_there_twice_counts_twice(model, stories):
+    told = [stories["fr"][0], *stories["fr"]]
+    table = evaluate_cloze(model, {"fr": told}).set_index("language")
+    assert table.accuracy["mean"] == pytest.approx(table.accuracy["fr"])
+    assert table.n["mean"] == table.n["fr"] == len(told)
+
+
 def test_wilson_at_the_ends():
     assert wilson(0, 10).low == 0
     assert wilson(10, 10).high == pytest.approx(1)
@@ -151,6 +164,11 @@ def test_jsonl_files_are_read_too(tmp_path):
             lambda f: (write_xstorycloze(f, "en"), write_xstorycloze(f, "zh", ids=("x",))),
             "stories:{}",
             "no English counterpart",
+        ),
+        (
+            lambda f: (write_xstorycloze(f, "en", ids=("a", "a")), write_xstorycloze(f, "zh", ids=("a", "a"))),
+            "stories:{}",
+            "two English stories have one id",
         ),
         (lambda f: None, "stories:{}?spilt=eval", "unknown option 'spilt'"),
         (lambda f: None, "novels:{}", "stories come from"),

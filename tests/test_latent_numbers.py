@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from babelscope.latent.excess import similarity
 from babelscope.latent.inference import mean_interval, simultaneous
+from babelscope.latent.judging import Pair
+from babelscope.latent.lens import Readings
 from babelscope.latent.patching import SOURCES, Patched
 from babelscope.latent.separation import separation
+from babelscope.latent.tokens import TokenSets
 from babelscope.latent.trials import Languages
+from babelscope.latent.words import Concept, WordList
+from babelscope.stats import spearman
 from babelscope.studies.latent_tables import patch_frame
 
 
@@ -66,3 +73,22 @@ def test_pairs_are_counted_that_have_a_number():
     assert row_of(found, "c1 in d", patched="random", layer=1).pairs == 33
     assert row_of(found, "recovery", patched="random").pairs == 33
     assert row_of(found, "c1 in d", patched="last", layer=1).pairs == 40
+
+
+def test_likeness_of_words_is_asked_of_the_solved_concepts_alone():
+    english = ["chat", "cart", "cat", "dog", "horse", "tree"]
+    french = ["chat", "carte", "chien", "dogue", "cheval", "arbre"]
+    concepts = tuple(Concept(one, {"en": (one,), "fr": (other,)}) for one, other in zip(english, french))
+    solved = np.array([True, True, True, True, False, False])
+    tokens = TokenSets((0, 1, 2, 3, 4, 5), {"en": (), "fr": ()}, ())
+    readings = Readings({}, np.zeros((3, 6)), np.zeros(6, dtype=np.int64))
+    pair = Pair(WordList("w", ("en", "fr"), concepts), tokens, "en", "fr", readings, solved)
+    strength = np.array([0.4, 0.3, 0.1, 0.2, 0.9, 0.8])
+    pair.__dict__["excess"] = {"en": SimpleNamespace(strength=lambda: strength)}
+    alike = np.array([similarity([one], [other]) for one, other in zip(english, french)])
+    found, every = pair.overlap("en", solved), pair.overlap("en", np.ones(6, dtype=bool))
+    assert found.spearman == pytest.approx(spearman(strength[:4], alike[:4]))
+    assert every.spearman == pytest.approx(spearman(strength, alike))
+    assert found.spearman > 0.9 > 0 > every.spearman
+    # half of the four: of "cat" and "dog" the French words are the less alike
+    assert np.flatnonzero(found.less_similar).tolist() == [2, 3]

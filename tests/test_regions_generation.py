@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -19,6 +20,7 @@ from babelscope.regions.generation import (
 )
 from babelscope.regions.identification import Identifier, broken_share, distinct
 from babelscope.regions.treatments import Treatment, treated
+from babelscope.studies.probes import written_shares
 
 from .region_data import model
 
@@ -93,6 +95,23 @@ def test_languages_are_told_apart():
     assert identifier.identify("孩子们在花园里玩") == "zh"
     assert identifier.identify("los niños juegan en el jardín de la casa") == "es"
     assert identifier.identify("12 … !!") == ""
+
+
+def test_what_is_one_language_to_the_identifier_is_not_told_apart_by_the_order_of_the_codes():
+    for codes in (["en", "zh", "zh-Hant"], ["zh-Hant", "zh", "en"]):
+        identifier = Identifier(codes)
+        assert set(identifier.unknown) == {"zh", "zh-Hant"}
+        assert identifier.identify("孩子们在花园里玩") == ""
+        assert identifier.identify("the children are playing in the garden") == "en"
+    assert Identifier(["en", "zh-Hant"]).identify("孩子們在花園裡玩") == "zh-Hant"
+
+
+def test_of_a_language_that_is_never_identified_there_is_no_share():
+    row = Continuation(language="en", deactivated="base", draw=-1, prompt="", continuation="", identified="en",
+                       broken_share=0.0, distinct_1=1.0, distinct_2=0.4)  # fmt: skip
+    found = written_shares([row, replace(row, language="xx", identified="en")], ("xx",))
+    assert (found[0].own_share, found[0].n, found[1].n) == (1.0, 1, 1)
+    assert math.isnan(found[1].own_share)
 
 
 def test_without_the_extra_the_message_says_what_to_install(monkeypatch):

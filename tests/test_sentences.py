@@ -285,3 +285,16 @@ def test_an_empty_region_is_no_lack_of_text():
     )
     [found] = regions.region_findings(run)
     assert (found.kind, "English only" in found.text) == ("undecided", True)
+
+
+def test_a_sentence_on_growth_keeps_to_one_corpus():
+    """On neither corpus does anything change; from the first point of one to the last of the other it would."""
+    rows = [
+        {"model": "m", "key": f"{corpus}{step}", "revision": f"step{step}", "step": float(step), "status": "done",
+         "corpus": corpus, "sads": value, "sads_low": value - 0.01, "sads_high": value + 0.01}
+        for step in range(2) for corpus, value in (("bible", 0.1), ("news", 0.5))
+    ]  # fmt: skip
+    run = SimpleNamespace(tables=["points"], table=lambda _: pd.DataFrame(rows), source="run")
+    found = sweep.sweep_findings(run)
+    assert [one.kind for one in found] == ["undecided", "undecided"]
+    assert ["(m, bible)" in found[0].text, "(m, news)" in found[1].text] == [True, True]

@@ -11,7 +11,7 @@ import pandas as pd
 from babelscope.errors import InputError
 from babelscope.evaluation.cloze import BASE, MEAN
 from babelscope.evaluation.questions import Question
-from babelscope.evaluation.scoring import continuation_scores, mean_accuracy, wilson
+from babelscope.evaluation.scoring import by_item, continuation_scores, mean_accuracy, wilson
 from babelscope.models import Model
 from babelscope.results.rows import rows_frame
 from babelscope.results.schemas.evaluation import Questioned
@@ -47,7 +47,7 @@ def evaluate_questions(
                     _wins(each / np.array([len(choice) for choice in one.choices]), one.label)
                     for each, one in zip(scores, asked)
                 ]
-                right[code] = {one.id: hit for one, hit in zip(asked, won)}
+                right[code] = by_item((one.id for one in asked), won)
                 own.append(Questioned(
                     task=task, language=code, condition=name, share=wilson(sum(won), len(won)),
                     normalised=float(np.mean(letters)),

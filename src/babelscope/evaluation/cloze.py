@@ -12,7 +12,7 @@ from torch import Tensor
 
 from babelscope.errors import InputError
 from babelscope.evaluation.items import ClozeStory, cloze_items
-from babelscope.evaluation.scoring import choice_scores, mean_accuracy, wilson
+from babelscope.evaluation.scoring import by_item, choice_scores, mean_accuracy, wilson
 from babelscope.models import Model
 from babelscope.regions.deactivation import deactivate
 from babelscope.results.rows import rows_frame
@@ -65,7 +65,7 @@ def _rows(
             labels = np.array([story.label for story in told])
             every = np.arange(len(told))
             margin = scores[every, labels] - scores[every, 1 - labels]
-            right[code] = {story.id: bool(won) for story, won in zip(told, margin > 0)}
+            right[code] = by_item((story.id for story in told), (margin > 0).tolist())
             share = wilson(int((margin > 0).sum()), len(told))
             rows.append(Cloze(task=TASK, language=code, condition=condition, share=share, margin=float(margin.mean())))
     for name, chosen in ((MEAN, right), (OTHERS, {code: it for code, it in right.items() if code != "en"})):

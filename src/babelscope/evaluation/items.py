@@ -167,6 +167,8 @@ def _joined(stories: Sequence[Story], english: Sequence[Story], where: str) -> l
     """Beginnings with the English endings of the story of the same id (of the same place, where there are no ids)."""
     named = all(story.item for story in [*stories, *english])
     endings = {story.item if named else str(place): story for place, story in enumerate(english)}
+    if len(endings) < len(english):
+        raise TaskError(f"{where}: two English stories have one id, so that endings cannot be told apart")
     joined: list[ClozeStory] = []
     for place, story in enumerate(stories):
         name = story.item if named else str(place)

@@ -6,7 +6,8 @@ B row · T position · D model width
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -163,12 +164,26 @@ def wilson(right: int, n: int) -> Accuracy:
     return Accuracy(n, found.value, found.low, found.high)
 
 
+def by_item(ids: Iterable[str], hits: Iterable[bool]) -> dict[str, bool]:
+    """Whether each item is right, by its id; one that is there again counts again, under a name of its own.
+
+    >>> by_item(["a", "b", "a"], [True, False, False])
+    {'a': True, 'b': False, 'a (2)': False}
+    """
+    seen: Counter[str] = Counter()
+    found: dict[str, bool] = {}
+    for name, hit in zip(ids, hits, strict=True):
+        seen[name] += 1
+        found[name if seen[name] == 1 else f"{name} ({seen[name]})"] = bool(hit)
+    return found
+
+
 def mean_accuracy(
     right: Mapping[str, Mapping[str, bool]], draws: int = 1000, seed: int = 0
 ) -> Accuracy:  # language → story → right?
     """Mean over languages, with an interval by resampling stories: a story told in nine languages is one observation.
 
-    `n` is the number of stories that any language has.
+    `n` is the number of stories that any language has. A language none of whose stories is drawn is not in that draw.
     """
     stories = sorted({story for answers in right.values() for story in answers})
     table: NDArray[np.float64] = np.array(
@@ -179,6 +194,8 @@ def mean_accuracy(
     picks = np.random.default_rng(seed).integers(0, len(stories), (draws, len(stories)))
     known = ~np.isnan(table)
     filled = np.where(known, table, 0.0)
-    sums, counts = filled[:, picks].sum(2), np.maximum(known[:, picks].sum(2), 1)
-    low, high = stats.percentile((sums / counts).mean(0))
+    sums, counts = filled[:, picks].sum(2), known[:, picks].sum(2)
+    there = counts > 0
+    shares = np.divide(sums, counts, out=np.zeros_like(sums), where=there)
+    low, high = stats.percentile(shares.sum(0) / there.sum(0))
     return Accuracy(len(stories), float(np.nanmean(table, axis=1).mean()), low, high)

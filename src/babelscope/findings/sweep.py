@@ -20,7 +20,7 @@ MEASURES = {
 
 
 def sweep_findings(run: Run) -> list[Finding]:
-    """A sentence per measure and series (a model's checkpoints, or a family's sizes)."""
+    """A sentence per measure and series: a model's checkpoints on one corpus, or a family's sizes on one."""
     if "points" not in run.tables:
         return []
     done = [point for point in points(run) if point.row.status == "done"]
@@ -32,10 +32,12 @@ def sweep_findings(run: Run) -> list[Finding]:
 
 def _changes(done: Sequence[SweepPoint], measure: str) -> Iterator[Finding]:
     along = all(isfinite(point.row.step) for point in done)
+    several = len({point.row.corpus for point in done}) > 1
     series: dict[str, list[SweepPoint]] = {}
     for point in done:
         if isfinite(point.values.get(measure, NAN)) and isfinite(_order(point, along)):
-            series.setdefault(point.row.model if along else point.row.corpus, []).append(point)
+            beside = f", {point.row.corpus}" if several else ""
+            series.setdefault(f"{point.row.model}{beside}" if along else point.row.corpus, []).append(point)
     for name_of_series, own in sorted(series.items()):
         ranked = sorted(own, key=lambda point: _order(point, along))
         if len(ranked) < 2:

@@ -85,11 +85,11 @@ class Pair:
         """Over all items that have a prompt."""
         return Accuracy(int(self.solved.sum()), len(self.solved))
 
-    def overlap(self, code: str) -> Overlap:
-        """Control 4."""
+    def overlap(self, code: str, chosen: Bool[Mask, " n"]) -> Overlap:
+        """Control 4, on the `chosen` items."""
         concepts = [self.words.concepts[index] for index in self.tokens.concepts]
         alike = np.array([similarity(c.words.get(code, ()), c.words.get(self.target, ())) for c in concepts])
-        return overlap(self.excess[code].strength(), alike)
+        return overlap(np.where(chosen, self.excess[code].strength(), np.nan), alike)
 
     def evidence(self, chosen: Bool[Mask, " n"], rules: Rules) -> dict[str, Evidence]:
         """What speaks for each candidate, on the `chosen` items (those solved, or all)."""

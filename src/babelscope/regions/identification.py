@@ -23,7 +23,8 @@ UNKNOWN = ""
 class Identifier:
     """Tells the languages of a study apart.
 
-    Raises MissingExtra without py3langid. Languages that it does not know are never identified: `unknown` lists them.
+    Raises MissingExtra without py3langid. Languages that it does not know, or of which it knows two as one (zh and
+    zh-Hant, pt and pt-BR), are never identified: `unknown` lists them.
 
     >>> Identifier(["en", "zh"]).identify("the house is small")       # doctest: +SKIP
     'en'
@@ -35,12 +36,15 @@ class Identifier:
 
         self._langid: LanguageIdentifier = langid._get_identifier()  # pyright: ignore[reportPrivateUsage]
         self._langid.set_languages()
-        known = set(self._langid.labels)
-        self.codes = {code.split("-")[0]: code for code in languages if code.split("-")[0] in known}
-        self.unknown = tuple(code for code in languages if code.split("-")[0] not in known)
+        by_base: dict[str, list[str]] = {}
+        for code in dict.fromkeys(languages):
+            by_base.setdefault(code.split("-")[0], []).append(code)
+        known = {base: own for base, own in by_base.items() if base in self._langid.labels}
+        self.codes = {base: own[0] if len(own) == 1 else UNKNOWN for base, own in known.items()}
+        self.unknown = tuple(code for code in languages if code not in self.codes.values())
 
     def identify(self, text: str) -> str:
-        """The code of the likeliest language of the study; "" for a text without letters."""
+        """The code of the likeliest language of the study; "" for a text without letters, and for one in `unknown`."""
         if not self.codes or not any(character.isalpha() for character in text):
             return UNKNOWN
         self._langid.set_languages(list(self.codes))

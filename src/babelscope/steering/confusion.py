@@ -63,8 +63,12 @@ class Judge(Protocol):
 
 def normalised(text: str) -> str:
     """What is before a next question, without ASCII punctuation and the Arabic comma; a long dash is a blank."""
-    text = text.split("\nQ:")[0].strip()
-    return text.translate(_PUNCTUATION).replace("—", " ").replace("،", "")
+    return answered(text).strip().translate(_PUNCTUATION).replace("—", " ").replace("،", "")
+
+
+def answered(text: str) -> str:
+    """What is before a next question that the model asks itself."""
+    return text.split("\nQ:")[0]
 
 
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
@@ -123,7 +127,7 @@ class OfflineRule:
         """Judge an answer; where source and target differ in script, a line also needs the target's letters."""
         lines = [line for line in normalised(text).split("\n") if long_enough(line, target)]
         found = tuple(self.line(line, target, source) for line in lines)
-        word = None if script(target) == "Latn" else bool(_LATIN_WORD.search(text))
+        word = None if script(target) == "Latn" else bool(_LATIN_WORD.search(answered(text)))
         return Answer(found, sum(code == target for code in found), word)
 
     def line(self, line: str, target: str, source: str | None) -> str:

@@ -32,9 +32,12 @@ def first_sentence(rows: pd.DataFrame, damage: pd.DataFrame, fidelity: pd.DataFr
             f"Whether steering ({how}) makes the model answer {source} prompts in {target} cannot be said: none of "
             f"{int(steered.n)} answers is long enough to tell its language. {price}"
         )
+    short = 0 if _nan(steered.get("skipped")) else round(steered.n * steered.skipped)
+    told = f" ({short} more are too short to tell)" if short else ""
     text = (
         f"Steered ({how}), {_percent(steered.success)} %{_interval(steered.success_low, steered.success_high)} of "
-        f"{int(steered.n)} answers to {source} prompts are in {target}; {_of(rows, UNSTEERED, 'unsteered')}, with "
+        f"{int(steered.n) - short} answers to {source} prompts are in {target}{told}; "
+        f"{_of(rows, UNSTEERED, 'unsteered')}, with "
         f"random {random} of the same size {_percent(steered.get(control))} %, "
         f"{_of(rows, PROMPTED, 'told in words')}. {price}"
     )

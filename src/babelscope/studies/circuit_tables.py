@@ -18,7 +18,7 @@ from babelscope.circuits.core.changes import Part
 from babelscope.circuits.core.faithfulness import Scored, score
 from babelscope.circuits.core.metrics import Behaviour as Seen
 from babelscope.circuits.core.nodes import Head
-from babelscope.circuits.core.statistics import correlate
+from babelscope.circuits.core.statistics import correlate, unit_of
 from babelscope.circuits.heads.ablation import NodeSpace, ablated_answers, matched_random
 from babelscope.circuits.heads.dla import promoted
 from babelscope.models import Model
@@ -152,7 +152,7 @@ def _relative(scores: Array, row: int, places: Sequence[int]) -> Array:
     """Each prompt's part in the change of LD as a share of the whole model's, linearised: both means are of prompts."""
     whole = scores[0][list(places)]
     change = scores[row][list(places)] - whole
-    unit = abs(float(whole.mean())) or np.nan
+    unit = abs(unit_of(whole)) or np.nan
     share = float(change.mean()) / unit
     return share + (change - share * np.sign(whole.mean()) * whole) / unit
 

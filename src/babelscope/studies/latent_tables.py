@@ -130,9 +130,8 @@ def controls_frame(pair: Pair, lens: str, found: Mapping[str, Found], rules: Rul
     rows: list[Control] = []
     for scope, verdicts in found.items():
         for code, (evidence, _) in verdicts.items():
-            overlap = pair.overlap(code)
-            half = overlap.less_similar & (pair.solved if scope == "solved" else True)
-            less = mean_interval(pair.excess[code].strength()[half], rules.draws, rules.seed)
+            overlap = pair.overlap(code, pair.solved if scope == "solved" else np.ones_like(pair.solved))
+            less = mean_interval(pair.excess[code].strength()[overlap.less_similar], rules.draws, rules.seed)
             no_matched = (
                 "" if np.isfinite(evidence.matched) else "not drawn: A is not above 0, or no draws were asked for"
             )

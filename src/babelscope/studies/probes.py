@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from math import nan
 
@@ -13,6 +13,7 @@ from babelscope.corpora import ParallelCorpus
 from babelscope.models import Model
 from babelscope.regions import alignment, confounds, generation
 from babelscope.regions.alignment_neurons import Removals, Task, deactivate_alignment
+from babelscope.regions.identification import Identifier
 from babelscope.regions.masks import RegionSet
 from babelscope.regions.methods import PERMUTED
 from babelscope.regions.perplexity import Windows, score
@@ -174,7 +175,7 @@ def write_generations(
             rows += generation.generations(model, {code: own}, chosen, sampling, recording.languages, step)
     order = [(one.deactivated, one.draw) for one in made]
     rows.sort(key=lambda row: order.index((row.deactivated, row.draw)))
-    write_rows(run, WrittenShare, _shares(rows))
+    write_rows(run, WrittenShare, written_shares(rows, Identifier(recording.languages).unknown))
     write_rows(run, Continuation, rows)
 
 
@@ -182,7 +183,8 @@ def _treatment(mask: Tensor | None) -> Treatment | None:
     return None if mask is None else Treatment(mask)
 
 
-def _shares(rows: Sequence[Continuation]) -> list[WrittenShare]:
+def written_shares(rows: Sequence[Continuation], unknown: Collection[str]) -> list[WrittenShare]:
+    """By language and condition; no share of a language that is never identified."""
     groups: dict[tuple[str, str], list[Continuation]] = {}
     for row in rows:
         groups.setdefault((row.language, row.deactivated), []).append(row)
@@ -192,5 +194,5 @@ def _shares(rows: Sequence[Continuation]) -> list[WrittenShare]:
             own_high=own.high, text=TextMeans(**generation.means_of(found)),
         )
         for (language, condition), found in groups.items()
-        for own in [generation.share([row.identified == language for row in found])]
+        for own in [generation.share([row.identified == language for row in found if language not in unknown])]
     ]  # fmt: skip

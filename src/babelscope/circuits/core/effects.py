@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from babelscope.circuits.core.cache import Direction
 from babelscope.circuits.core.nodes import MLP, Head, Mixer, Sender
+from babelscope.circuits.core.statistics import unit_of
 from babelscope.errors import NonFinite
 from babelscope.stats import mean_ends
 
@@ -71,13 +72,13 @@ class Effects:
 
         Raises NonFinite when the scale is zero, which says that the model does not do the task at all.
         """
-        return self.differences.mean(1) / _nonzero(float(self._scale.mean()), self._why)
+        return self.differences.mean(1) / _nonzero(self._scale, self._why)
 
     @property
     def recovery(self) -> Float[Array, " S"]:
         """Where the patched mean stands between the corrupted (0) and the clean run (1)."""
-        span = float((self.clean - self.corrupted).mean())
-        return (self.patched - self.corrupted).mean(1) / _nonzero(span, "clean and corrupted runs score the same")
+        span = _nonzero(self.clean - self.corrupted, "clean and corrupted runs score the same")
+        return (self.patched - self.corrupted).mean(1) / span
 
     def interval(self, draws: int = 1000, seed: int = 0) -> tuple[Float[Array, " S"], Float[Array, " S"]]:
         """Ends of the 95 % bootstrap-t interval of `effect`, a ratio of means, by each pair's part in it."""
@@ -170,7 +171,8 @@ class Effects:
         return "clean and corrupted runs score the same"
 
 
-def _nonzero(value: float, why: str) -> float:
+def _nonzero(values: Float[Array, " P"], why: str) -> float:
+    value = unit_of(values)
     if value == 0 or not np.isfinite(value):
         raise NonFinite(f"effects are relative, and {why}")
     return value

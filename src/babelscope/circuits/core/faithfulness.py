@@ -18,6 +18,7 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import NDArray
 
+from babelscope.circuits.core.statistics import unit_of
 from babelscope.stats import BOOTSTRAP_T, Interval, mean_ends
 
 Array = NDArray[np.float64]
@@ -159,9 +160,9 @@ def completeness(space: Space, circuit: Mask, draws: int = 10, seed: int = 0) ->
     generator = np.random.default_rng(seed)
     removed = [circuit & (generator.random(circuit.shape) < 0.5) for _ in range(draws)]
     left, right = [circuit & ~part for part in removed], [space.whole & ~part for part in removed]
-    scores = space.differences([space.whole, *left, *right]).mean(1)
-    without, whole = scores[1 : draws + 1], scores[draws + 1 :]
-    return Completeness(without, whole, _share(float(np.abs(without - whole).mean()), float(scores[0])))
+    found = space.differences([space.whole, *left, *right])
+    without, whole = found[1 : draws + 1].mean(1), found[draws + 1 :].mean(1)
+    return Completeness(without, whole, _share(float(np.abs(without - whole).mean()), unit_of(found[0])))
 
 
 def minimality(
@@ -179,11 +180,12 @@ def minimality(
             rest = [parts[other] for other in names if other != name]
             for gone in [np.zeros_like(circuit), *([np.logical_or.reduce(rest)] if rest else [])]:
                 questions.append((name, circuit & ~gone, circuit & ~gone & ~parts[name]))
-    scores = space.differences([space.whole, *(mask for _, *both in questions for mask in both)]).mean(1)
+    differences = space.differences([space.whole, *(mask for _, *both in questions for mask in both)])
+    scores, unit = differences.mean(1), unit_of(differences[0])
     found: dict[str, float] = {}
     for place, (name, _, _) in enumerate(questions):
-        change = _share(abs(float(scores[1 + 2 * place] - scores[2 + 2 * place])), float(scores[0]))
-        found[name] = max(found.get(name, 0.0), change)
+        change = _share(abs(float(scores[1 + 2 * place] - scores[2 + 2 * place])), unit)
+        found[name] = max(found.get(name, change), change)  # NaN stays
     return found
 
 

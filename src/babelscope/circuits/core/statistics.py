@@ -29,6 +29,16 @@ def drawn_ends(drawn: Float[Array, " draws"]) -> tuple[float, float]:
     return percentile(known)
 
 
+def unit_of(values: Float[Array, " P"]) -> float:
+    """Mean over prompts that others are divided by; 0 where nothing but rounding is left of it.
+
+    >>> unit_of(np.array([0.1, 0.2, -0.3])), unit_of(np.array([1.0, 2.0]))
+    (0.0, 1.5)
+    """
+    mean = float(values.mean())
+    return mean if abs(mean) > 1e-12 * float(np.abs(values).max()) else 0.0
+
+
 def prompt_test(
     values: Float[Array, "*tests P"], alternative: Literal["two-sided", "greater"] = "two-sided"
 ) -> Float[Array, "*tests"]:

@@ -108,8 +108,11 @@ def direct(model: Model, pairs: Sequence[PromptPair]) -> Direct:
 def attention_projection(attention: Float[Array, "L H P"], written: Float[Array, "L H P"]) -> Float[Array, "L H"]:
     """Correlation over prompts of a head's attention to a word with what it writes towards that word."""
     a, b = (value - value.mean(-1, keepdims=True) for value in (attention, written))
+    # what is left of equal numbers after their mean is taken off is rounding
+    varied = [np.abs(x).max(-1) > 1e-14 * np.abs(raw).max(-1) for x, raw in ((a, attention), (b, written))]
     scale = np.sqrt((a**2).sum(-1) * (b**2).sum(-1))
-    return np.where(scale > 0, (a * b).sum(-1) / np.where(scale > 0, scale, 1), np.nan)
+    known = varied[0] & varied[1] & (scale > 0)
+    return np.where(known, (a * b).sum(-1) / np.where(known, scale, 1), np.nan)
 
 
 @dataclass(frozen=True)

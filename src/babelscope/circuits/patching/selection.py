@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from babelscope.circuits.core.effects import Effects
 from babelscope.circuits.core.nodes import Sender
 from babelscope.circuits.core.skew import skewed_test
-from babelscope.circuits.core.statistics import prompt_interval, prompt_test
+from babelscope.circuits.core.statistics import prompt_interval, prompt_test, unit_of
 from babelscope.errors import InputError
 from babelscope.stats import benjamini_hochberg
 from babelscope.terms import Rule
@@ -131,7 +131,7 @@ def growth(before: Effects, after: Effects, gone: Collection[Sender], q: float =
     """
     if before.senders != after.senders or before.differences.shape != after.differences.shape:
         raise InputError("effects before and after a knock-out are of other senders or another number of pairs")
-    unit = float(before.base.mean())
+    unit = unit_of(before.base)
     scale = abs(unit) if unit else float("nan")
     g = after.differences - before.differences
     then, now, grown = (values.mean(1) / scale for values in (before.differences, after.differences, g))

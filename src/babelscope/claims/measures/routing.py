@@ -36,10 +36,19 @@ def mean_routing(routing: Routing, counts: np.ndarray) -> np.ndarray:
     return totals / weight.sum(2)[:, :, None, None]
 
 
-def normalised_divergence(q: np.ndarray, r: np.ndarray) -> np.ndarray:
-    """Jensen–Shannon divergence over the last axis, over the most that the two entropies allow: from 0 to 1."""
+def normalised_divergence(q: np.ndarray, r: np.ndarray, experts: np.ndarray | None = None) -> np.ndarray:
+    """Jensen–Shannon divergence over the last axis, over the most that the two entropies allow: from 0 to 1.
+
+    `experts`: how many there are in each layer, the axis before, where the last one is wider than that.
+    """
+    count = np.float64(q.shape[-1]) if experts is None else experts
     entropies = (_entropy(q) + _entropy(r)) / 2
-    return np.maximum(_entropy((q + r) / 2) - entropies, 0) / np.maximum(np.log(q.shape[-1]) - entropies, 1e-9)
+    return np.maximum(_entropy((q + r) / 2) - entropies, 0) / np.maximum(np.log(count) - entropies, 1e-9)
+
+
+def measured_experts(routing: Routing) -> np.ndarray:
+    """Experts of each layer whose router chooses by what it reads."""
+    return np.array([routing.experts[place] for place in routing.measured], dtype=np.float64)
 
 
 def _entropy(q: np.ndarray) -> np.ndarray:
@@ -64,14 +73,14 @@ def depth_contrast(case: Case) -> list[Part]:
     n = len(routing.ids)
     rng = np.random.default_rng(case.seed)
     counts = np.vstack([np.ones((1, n)), rng.multinomial(n, np.full(n, 1 / n), case.bootstrap)])
-    q = mean_routing(routing, counts)
+    q, experts = mean_routing(routing, counts), measured_experts(routing)
     others = [place for place in range(len(routing.languages)) if place != own]
-    found = _contrast(normalised_divergence(q[:, others], q[:, own : own + 1]).mean(1))
+    found = _contrast(normalised_divergence(q[:, others], q[:, own : own + 1], experts).mean(1))
     halves: list[np.ndarray] = []
     for _ in range(case.draws):
         inside = rng.permutation(n) < n // 2
         one, other = mean_routing(routing, np.stack([inside, ~inside]).astype(float))[:, own]
-        halves.append(_contrast(normalised_divergence(one, other)))
+        halves.append(_contrast(normalised_divergence(one, other, experts)))
     parts: list[Part] = []
     for place, name in enumerate(("first third", "last third")):
         low, high = ends((found[place, 1:] - found[place, 1:].mean() + found[place, 0]).tolist(), 2)
@@ -88,7 +97,7 @@ def accuracy_correlation(case: Case) -> list[Part]:
     q = mean_routing(routing, np.ones((1, len(routing.ids))))[0]
     third = max(1, q.shape[1] // 3)
     layers = slice(third, q.shape[1] - third)
-    distance = normalised_divergence(q[others], q[own : own + 1])[:, layers].mean(1)
+    distance = normalised_divergence(q[others], q[own : own + 1], measured_experts(routing))[:, layers].mean(1)
     codes = [routing.languages[place] for place in others]
     recording = case.recorded()
     return correlated(distance, story_accuracy(model, codes, case), fertility(recording, others), codes, case, sign=-1)
@@ -100,7 +109,8 @@ def family_gap(case: Case) -> list[Part]:
     model, routing = _routing(case)
     codes = list(routing.languages)
     q = mean_routing(routing, np.ones((1, len(routing.ids))))[0]
-    near = np.array([[1 - normalised_divergence(a, b).mean() for b in q] for a in q])
+    experts = measured_experts(routing)
+    near = np.array([[1 - normalised_divergence(a, b, experts).mean() for b in q] for a in q])
     shared = _shared_tokens(model, case, codes)
     families = [language(code).family for code in codes]
     rng = np.random.default_rng(case.seed)

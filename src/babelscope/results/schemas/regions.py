@@ -360,7 +360,7 @@ class WrittenShare(Row):
     n: int
     """continuations"""
     own_share: float
-    """in the prompt's language"""
+    """in the prompt's language; NaN of one that the identifier does not know or cannot tell from another"""
     own_low: float
     own_high: float
     text: TextMeans
