@@ -146,6 +146,8 @@ ONES: tuple[tuple[str, str, str, str], ...] = (
      "of masks both say where both are true"),
     ("regions/alignment_measures.py", "m = k if other == one else kernel(other)",
      "m = k if other <= one else kernel(other)", "the other is the same or comes later"),
+    ("regions/sinks.py", "columns = slice(block.start - self.start, block.stop - self.start)",
+     "columns = slice(block.start - self.start, block.stop | self.start)", "the end is cut to what there is"),
     ("regions/losses_under.py", "totals[key].index_add_(0, owner, values)",
      "totals[key].index_add_( -1, owner, values)",
      "one axis"),

@@ -211,6 +211,12 @@ def test_the_gap_of_overlap_is_told_of_translations_alone():
     assert control.facts == {"mean_overlap_translation": 0, "mean_overlap_gap": 0}
 
 
+def test_the_gap_of_overlap_by_hand():
+    """Translations share 1/2, 1 and 0 of their tokens; the others share nothing, so they lie 1/2, 1 and 0 away."""
+    control = overlap_matched(token_overlap([[1], [2], [3], [1, 9], [2], [4]], 2), 2)
+    assert control.facts == {"mean_overlap_translation": 0.5, "mean_overlap_gap": 0.5}
+
+
 def test_token_overlap_is_a_jaccard_index():
     overlap = token_overlap([[1, 2, 2], [5], [2, 3], [9]], 2)
     assert float(overlap.of_pair(0, 1)[0, 0]) == pytest.approx(1 / 3)

@@ -15,8 +15,10 @@ from babelscope.regions.alignment_neurons import Removals, _conditions
 from babelscope.regions.contrast import Stack, reference_weights
 from babelscope.regions.deactivation import of_layer
 from babelscope.regions.headlines import headlines
+from babelscope.regions.masks import RegionSet
 from babelscope.regions.recording import Recording
 from babelscope.regions.sinks import pooled_slope
+from babelscope.regions.treatments import Doses, _doses
 from babelscope.stats import jackknife_t
 
 from .region_data import noise
@@ -114,6 +116,11 @@ def test_controls_of_neighbouring_seeds_are_the_same_draws():
     assert torch.equal(one[2], other[1])
     assert torch.equal(one[3], other[2])
     assert not torch.equal(one[1], one[2])
+    regions = RegionSet({"en": torch.zeros(2, 9).bool()}, "z", scores={"en": torch.arange(18.0).reshape(2, 9)})
+    one = [mask for *_, mask in _doses(regions, Doses(shares=(0.3,), controls=3, seed=0))]
+    other = [mask for *_, mask in _doses(regions, Doses(shares=(0.3,), controls=2, seed=1))]
+    assert all(torch.equal(one[2 + draw], other[1 + draw]) for draw in range(2))
+    assert not torch.equal(other[1], other[2])
 
 
 def test_a_sentence_that_a_layer_is_silent_for_is_named():

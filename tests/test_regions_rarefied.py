@@ -49,3 +49,6 @@ def test_one_sentence_or_no_draw_is_refused():
         excess_sklr(rec, 0)
     with pytest.raises(InputError, match="two sentences and one draw"):
         excess_sklr(rec.subset([0]), 5)
+    with pytest.raises(InputError, match="rarefy 1: a similarity within a language needs two sentences"):
+        rarefied_excess(rec, rarefy=1)
+    assert np.isfinite(rarefied_excess(rec, rarefy=2).value)
