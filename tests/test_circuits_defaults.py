@@ -39,8 +39,8 @@ CURVE = faithfulness.Curve("cpr", (0.5,), (1,), faithfulness.Scored(np.ones((1, 
     [
         (lambda: statistics.permutation_p(1, np.ones(2)), statistics.correlate, {"permutations": 1000, "seed": 0}),
         (lambda: skew.skewed_test(np.ones((2, 7))), skew.skewed_test, {"alternative": "two-sided"}),
-        (lambda: effects._nonzero(1, ""), effects.Effects.interval, {"draws": 1000, "seed": 0}),
-        (lambda: effects._nonzero(1, ""), effects.Effects, {"direction": "noising"}),
+        (lambda: effects._nonzero(np.ones(1), ""), effects.Effects.interval, {"draws": 1000, "seed": 0}),
+        (lambda: effects._nonzero(np.ones(1), ""), effects.Effects, {"direction": "noising"}),
         (lambda: CURVE.value, faithfulness.Scored.intervals, {"draws": 1000, "seed": 0}),
         (lambda: CURVE.value, faithfulness.Curve.interval, {"draws": 1000, "seed": 0}),
         (lambda: CURVE.value, faithfulness.completeness, {"draws": 10, "seed": 0}),
@@ -161,7 +161,10 @@ def test_constants_of_the_specification():
         np.ones((1, 1, 1, 1), bool), np.ones((1, 1, 1), bool), np.ones((1, 1, 1)), (0.04,)
     ).frequency().tolist() == [[1]]
     assert (copy_scores.ENOUGH_WORDS, copy_scores.SLACK) == (16, 1e-4)
-    assert copy_scores._among_all(torch.ones(1, 3), torch.tensor([0]), 1).all()
+    assert copy_scores._among_all(torch.tensor([[1.0, 1.0, 0.0]]), torch.tensor([0]), 1).tolist() == [
+        [[True]],
+        [[False]],
+    ]
     assert (screen.POINTS, screen.spread_over([1], 1)) == ((0.0, 0.5, 1.0), [1])
     assert (selection.GROWTH, selection._distances(SimpleNamespace(), [1]).tolist()) == (0.02, [1])
     assert (swept_batches.TOGETHER, list(swept_batches.groups_of([]))) == (64, [])

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
 from babelscope.circuits.core.effects import Effects
 from babelscope.circuits.core.faithfulness import completeness, minimality
 from babelscope.circuits.core.nodes import Head
 from babelscope.circuits.core.statistics import unit_of
+from babelscope.circuits.heads.copy_scores import token_copying
 from babelscope.circuits.heads.roles import attention_projection
 from babelscope.circuits.patching.selection import growth
 from babelscope.errors import NonFinite
+from babelscope.models import Model
 from babelscope.studies.circuit_tables import _relative
+from tests.tiny_models import tiny_model, tiny_tokenizer
 
 MIRRORED = np.array([0.1, 0.2, -0.3])
 """pairs whose logit differences cancel, but for 9e-18"""
@@ -66,3 +70,16 @@ def test_attention_that_is_the_same_on_every_prompt_goes_with_nothing(prompts):
     same, moved = np.full((1, 1, prompts), 0.1), np.arange(1.0 * prompts).reshape(1, 1, -1)
     assert np.isnan([attention_projection(same, 7 * same), attention_projection(same, moved)]).all()
     assert attention_projection(moved, 2 * moved).item() == pytest.approx(1)
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma2"])
+def test_a_silent_head_copies_no_word(family):
+    """Its output projection is zero, as before training or after pruning; gemma caps its logits."""
+    hf = tiny_model(family)
+    projection = hf.model.layers[1].self_attn.o_proj.weight
+    with torch.no_grad():
+        projection[:, : projection.shape[1] // 4] = 0
+    found = token_copying(Model(hf, tiny_tokenizer(), "silent"), torch.arange(5, 25))
+    assert (found.copy[1, 0], found.negative[1, 0]) == (0, 0)
+    assert (found.copy[1, 1:] < 1).all()
+    assert 0 < found.copy.mean() < 0.5

@@ -201,10 +201,12 @@ def _read(
 
 
 def _among_all(logits: Float[Tensor, "N V"], kept: Int[Tensor, " W"], top: int) -> Bool[Tensor, "2 N W"]:
-    """Which of the words `kept` are among the top k of all, and with the sign turned: from all logits."""
+    """Which of the words `kept` are among the top k of all, and with the sign turned: from all logits; none of a silent
+    head, which gives the same to every word."""
     values, count = logits[:, kept], min(top, logits.shape[1])
+    told = (logits.amax(1) > logits.amin(1))[:, None]
     # among the top k: no smaller than the k-th largest
-    return torch.stack([sign * values >= (sign * logits).topk(count).values[:, -1:] for sign in (1, -1)])
+    return torch.stack([told & (sign * values >= (sign * logits).topk(count).values[:, -1:]) for sign in (1, -1)])
 
 
 def among_top(
@@ -237,7 +239,8 @@ def among_top(
         alive = alive & ~(edges[..., -1] > best).all(0)
         start, step = end, WORDS
     # a row that was left has none among the top: its edge so far is already above all that it was asked about
-    return (signs[..., None] * values >= edges[..., -1:]) & asked & (edges[..., -1] <= best)[..., None]
+    told = edges[..., 0].sum(0) > 0  # the largest logit and the smallest differ
+    return (signs[..., None] * values >= edges[..., -1:]) & asked & ((edges[..., -1] <= best) & told)[..., None]
 
 
 @dataclass(frozen=True)
