@@ -88,6 +88,13 @@ def test_of_two_documents_there_is_a_value_and_no_interval():
     assert "two documents" in found.why
 
 
+def test_one_sentence_has_no_strong_neurons_that_could_be_counted():
+    """Without either of two sentences nothing has a deviation: that is no count of 0 without either."""
+    found = headlines(noise(3, 2, 40)).strong_neurons
+    assert math.isfinite(found.value)
+    assert found.why == "two documents: nothing is left to compare when one is left out"
+
+
 def test_a_neuron_that_is_the_same_everywhere_has_no_share():
     rec = replace(told(False, languages=7), norm="none")
     constant = replace(rec, means=np.concatenate([rec.means, np.full_like(rec.means[..., :50], 0.1)], axis=-1))

@@ -69,6 +69,8 @@ def headlines(recording: Recording, effect: float = 0.5, seed: int = 0) -> Headl
         d, _ = _standardised(stack, against, kept)
         best = mean[..., None] + shrunk[..., None] * (d - mean[..., None])
         strong += (best > effect).sum((1, 2))
+    # of one sentence no neuron has a d, which is not none above δ
+    strong = torch.where(count.sum(1) > 0, strong, torch.nan)
     share = 100 * share_sum / share_count
     return Headlines(_jackknife(share), _jackknife(strong), effect)
 
