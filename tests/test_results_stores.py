@@ -301,7 +301,10 @@ def test_a_card_says_what_it_is_and_hides_where_it_was(tmp_path):
     said = {
         "kind": "regions", "model": {"id": "org/m", "revision": "r", "weight_hash": "w"}, "babelscope": "1",
         "corpus": {"spec": "x|y", "languages": ["en", "zh"]}, "key": "k",
-        "summary": {"sentences": ["one\nline"], "intervals": {"lrds": [0.1, 0.2]}},
+        "summary": {
+            "sentences": ["one\nline"], "lrds": 0.1512345, "sads": None,
+            "intervals": {"lrds": [0.1, 0.2], "sads": [0.0, 1.0]},
+        },
         "asked": {"b": "/home/me/data/x.txt", "a": "<b>`c`"},
     }  # fmt: skip
     (tmp_path / "run.json").write_text(json.dumps(said))
@@ -311,7 +314,7 @@ def test_a_card_says_what_it_is_and_hides_where_it_was(tmp_path):
         "|---|---|", "| kind | regions |", "| model | org/m |", "| revision | r |", "| weights | w |",
         r"| corpus | x\|y |", "| languages | en, zh |", "| babelscope | 1 |", "| key | k |",
     ]  # fmt: skip
-    assert card[21:26] == ["## Headline", "", "- one line", "- lrds: [0.1, 0.2]", ""]
+    assert card[21:26] == ["## Headline", "", "- one line", "- lrds: 0.1512 (0.1 to 0.2)", ""]
     assert card[26:32] == [
         "## Settings",
         "",

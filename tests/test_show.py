@@ -64,6 +64,15 @@ def test_a_task_that_the_model_cannot_do_is_said():
     assert second.startswith("the logit difference in fr is nan")
 
 
+def test_of_two_models_the_one_that_does_not_do_the_task_is_named():
+    run = Behaviour(
+        language=["zh", "zh"], stratum=["", ""], model=["a", "b"], logit_difference=[0.5, 0.5],
+        logit_difference_low=[0.1, -1.0], logit_difference_high=[2.0, 2.0],
+    )  # fmt: skip
+    [doubt] = _doubts(run)
+    assert "in zh is 0.5 (-1 to 2): b cannot be said to do the task" in doubt
+
+
 TOLD = pd.DataFrame(
     {
         "set_of": ["a & b_c", "50 % | x"],

@@ -82,12 +82,15 @@ def circuits(
 def _doubts(run: Run) -> list[str]:
     """Languages in which the model does not do the task: heads are found there all the same, and mean nothing."""
     found: list[str] = []
-    for row in run.table("behaviour").to_dict("records"):
+    rows = run.table("behaviour").to_dict("records")
+    two = len({row.get("model") for row in rows}) > 1
+    for row in rows:
         value, low, high = (row[f"logit_difference{end}"] for end in ("", "_low", "_high"))
         if not low > 0:
             where = " ".join(filter(None, (str(row["language"]), str(row["stratum"] or ""))))
+            who = str(row["model"]) if two else "the model"
             found.append(
-                f"the logit difference in {where} is {value:.3g} ({low:.3g} to {high:.3g}): the model cannot be said "
+                f"the logit difference in {where} is {value:.3g} ({low:.3g} to {high:.3g}): {who} cannot be said "
                 "to do the task there, so neither can what was found be called its circuit"
             )
     return found

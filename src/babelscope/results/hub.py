@@ -20,6 +20,8 @@ from babelscope.results.layout import CHECKSUMS, MANIFEST, is_run
 from babelscope.results.manifest import to_json
 from babelscope.results.scratch import Scratch
 from babelscope.results.store import arriving
+from babelscope.results.text_tables import with_ends
+from babelscope.wording import number
 
 PREFIX = "hf://"
 CARD = "README.md"
@@ -221,7 +223,9 @@ def _headline(summary: Mapping[str, object]) -> list[str]:
     """The sentences of a summary, and its headline numbers with intervals."""
     told = [f"- {_cell(line)}" for line in _entries(summary.get("sentences"))]
     for name, interval in _mapping(summary.get("intervals")).items():
-        told.append(f"- {_cell(name)}: {_cell(interval)}")
+        ends = _entries(interval)
+        if summary.get(name) is not None and len(ends) == 2:
+            told.append(f"- {_cell(name)}: {_cell(with_ends(number(summary[name]), *ends))}")
     return ["## Headline", "", *told, ""] if told else []
 
 
