@@ -142,7 +142,8 @@ def test_circuits_run_on_other_languages(llama):
         assert row.low - 1e-9 <= row.faithfulness <= row.high + 1e-9
         assert np.isnan(row.control) == (row.found_in == "bb")
         if row.found_in == row.run_on:
-            assert row.share == pytest.approx(1)
+            # random weights: a circuit may do worse than the empty one, and then nothing is a share of it
+            assert row.share == pytest.approx(1) if row.faithfulness > 0 else np.isnan(row.share)
     assert set(matrix(found)) == {"aa", "bb"}
     again = cross_faithfulness(llama, circuits, prompts, Beside(controls, 2))
     assert found[1].relabelled == again[1].relabelled

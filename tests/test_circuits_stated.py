@@ -56,7 +56,23 @@ def test_a_parts_worth_is_its_minimality():
 
 def test_a_share_is_the_foreign_circuits_faithfulness_over_the_own(monkeypatch):
     """aa's circuit does 0.8 of aa, bb's does 0.4 of it: bb's share on aa is one half."""
-    values = iter([[0.8, 0.4], [0.3, 0.6]])  # on aa, on bb: of the circuits of aa, of bb
+    rows = crossed(monkeypatch, [[0.8, 0.4], [0.3, 0.6]])  # on aa, on bb: of the circuits of aa, of bb
+    shares = {(row.found_in, row.run_on): row.share for row in rows}
+    assert shares == pytest.approx({("aa", "aa"): 1, ("bb", "aa"): 0.5, ("aa", "bb"): 0.5, ("bb", "bb"): 1})
+    assert {row.why for row in rows} == {""}
+
+
+@pytest.mark.parametrize("own", [-0.2, 0.0])
+def test_of_a_circuit_that_keeps_nothing_there_is_no_share(monkeypatch, own):
+    rows = {(row.found_in, row.run_on): row for row in crossed(monkeypatch, [[own, 0.4], [0.3, 0.6]])}
+    assert np.isnan([rows["aa", "aa"].share, rows["bb", "aa"].share]).all()
+    assert rows["bb", "aa"].why == "no share: its own circuit keeps nothing"
+    assert (rows["aa", "bb"].share, rows["aa", "bb"].why) == (0.5, "")
+
+
+def crossed(monkeypatch, faithfulness):
+    """The rows of two circuits whose faithfulness on each language is given."""
+    values = iter(faithfulness)
 
     def scored(*_):
         made = [Interval(value, value - 0.1, value + 0.1) for value in next(values)]
@@ -66,11 +82,9 @@ def test_a_share_is_the_foreign_circuits_faithfulness_over_the_own(monkeypatch):
     wiring = Wiring(2, 2, 2)
     scores = np.random.default_rng(0).normal(size=wiring.allowed.shape) * wiring.allowed
     circuits = {name: greedy_edges(wiring, scores, 5) for name in ("aa", "bb")}
-    rows = transfer.cross_faithfulness(
+    return transfer.cross_faithfulness(
         SimpleNamespace(workers=None), circuits, {"aa": [1], "bb": [1]}, transfer.Beside(random=0)
     )
-    shares = {(row.found_in, row.run_on): row.share for row in rows}
-    assert shares == pytest.approx({("aa", "aa"): 1, ("bb", "aa"): 0.5, ("aa", "bb"): 0.5, ("bb", "bb"): 1})
 
 
 def test_a_part_exactly_at_the_threshold_is_on_no_route():

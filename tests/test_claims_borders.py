@@ -10,12 +10,15 @@ import pytest
 import torch
 
 from babelscope import load_model
+from babelscope.circuits import Head
 from babelscope.claims import Part, Verdict, judge
 from babelscope.claims.case import Case
+from babelscope.claims.measures import tense
 from babelscope.claims.measures.facts import _first_tokens, _said, planted_facts
 from babelscope.claims.measures.neurons import _ranks, beyond_others
 from babelscope.claims.measures.residual import correlated
 from babelscope.claims.measures.routing import normalised_divergence
+from babelscope.claims.verdict import ends, mean_part
 from babelscope.regions.routing import divergence
 
 CODES = ["zh", "fr", "es", "pt", "ar", "vi", "hi", "id"] * 5
@@ -96,3 +99,26 @@ def test_layers_of_fewer_experts_are_normalised_by_their_own_number():
     assert found[1] == pytest.approx(normalised_divergence(one[1], other[1]))
     counts = torch.tensor([2.0, 4.0], dtype=torch.float64)
     assert found == pytest.approx(divergence(torch.tensor(one), torch.tensor(other), counts).numpy())
+
+
+def test_no_draw_has_no_ends():
+    assert np.isnan(ends([], 3)).all()
+
+
+@pytest.mark.parametrize("within", [None, (-1.0, 1.0)])
+def test_an_item_without_a_number_is_the_reason_why_a_mean_has_none(within):
+    found = mean_part("x", [0.1, float("nan"), 0.3], "verbs", 1, within=within)
+    assert np.isnan([found.estimate, found.low, found.high]).all()
+    assert found.why == "not every one of 3 verbs has a number"
+
+
+@pytest.mark.parametrize("twin", ["", "heads"])
+def test_heads_of_which_one_other_set_exists_have_no_control(monkeypatch, twin):
+    # two heads in each of two layers, one of each chosen: the others are the one set beside it
+    model = SimpleNamespace(layers=2, heads=2, has_attention=lambda layer: True)
+    chosen = (Head(0, 0), Head(1, 1))
+    monkeypatch.setattr(tense, "named_model", lambda _: model)
+    monkeypatch.setattr(tense, "_chosen_heads", lambda *_: (chosen, chosen))
+    monkeypatch.setattr(tense, "matched_random", lambda *_: [[Head(0, 1), Head(1, 0)]])
+    parts = tense.heads_of_tense(Case(("m",), "", "", twin=twin))
+    assert {one.why for one in parts} == {"too few other heads in the same layers: no control"}

@@ -86,7 +86,9 @@ def test_zawgyi():
     assert zawgyi_share([zawgyi_order, unicode_order]) == 0.5
     assert zawgyi_share(["no Burmese"]) == 0
     report = audit(ParallelCorpus.from_texts({"my": [zawgyi_order]}))
-    assert report.problems[1:] == ["my: 100% of the lines look like the Zawgyi encoding; convert to Unicode"]
+    assert report.problems[1:] == [
+        "my: 100% of the lines with U+1031 look like the Zawgyi encoding; convert to Unicode"
+    ]
 
 
 def run(*arguments):

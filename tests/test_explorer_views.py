@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import babelscope as bs
-from babelscope.app import evidence, facts, heads, neurons, steered, token_circuits
+from babelscope.app import circuits_view, evidence, facts, heads, neurons, steered, token_circuits
 from babelscope.app.session import Session, open_session
 from babelscope.app.work import Work
 from babelscope.errors import InputError, RunError
@@ -152,3 +152,9 @@ def test_a_run_is_told_in_sentences_first(run_folder):
 def test_a_misspelt_run_says_which_there_are(run_folder):
     with pytest.raises(RunError, match=r"there is no run at .*region; .* has regions"):
         open_session(str(run_folder.parent / "region"))
+
+
+@pytest.mark.parametrize(("capped", "said"), [(False, "logit(b)"), (True, "logit(b), before the soft cap")])
+def test_a_difference_of_logits_that_are_capped_is_the_one_before_that(capped, said):
+    found = heads.Answer(1.5, torch.zeros(1, 1), torch.zeros(1), 0.0, pd.DataFrame(), " a", " b")
+    assert circuits_view._difference(found, capped) == f"1.500 = logit(a) − {said}"

@@ -141,7 +141,10 @@ def test_intervals_are_over_documents(toy):
     alone = alignment(documents(toy, 12), ["sads"])[0]
     assert alone.why == "one document"
     assert alone.low.isnan().all()
-    assert alignment(documents(toy, 10), ["cka"])[0].why == documents_why(2)
+    two_left = alignment(documents(toy, 10), ["cka"])[0]  # without the first document two sentences: CKA needs four
+    assert two_left.why == "too few sentences are left without a document"
+    assert two_left.low.isnan().all()
+    assert alignment(documents(toy, 6), ["cka"])[0].why == documents_why(2)
 
 
 def test_intervals_cover_by_document():

@@ -13,9 +13,9 @@ from babelscope.corpora import ParallelCorpus
 from babelscope.errors import InputError
 from babelscope.regions import alignment_measures, residual, table
 from babelscope.regions.agreement import expected_jaccard
-from babelscope.regions.alignment import Metric
+from babelscope.regions.alignment import Metric, alignment
 from babelscope.regions.alignment_measures import Layer
-from babelscope.regions.document_means import DocumentMap
+from babelscope.regions.document_means import DocumentMap, whole_intervals
 from babelscope.regions.exchange import import_lape, import_regions
 from babelscope.regions.expert_deactivation import Dropped, _without
 from babelscope.regions.masks import random_region
@@ -126,6 +126,17 @@ def test_documents_that_leave_one_sentence_are_not_left_out():
     sums = torch.zeros(1, 3, 1, 3, dtype=torch.float64)
     two_left = DocumentMap(sums[:, :2, :, :2], sums[:, 0, :, :2], torch.tensor([1, 2]))
     assert two_left.each_left_out().tolist() == [[0, 1]]
+
+
+def test_two_documents_of_which_one_leaves_a_single_sentence_are_not_called_one():
+    """Without the first document one sentence is left: no interval, and that is the reason, by either way."""
+    two = replace(noise(3, 3, 8), documents=("a", "a", "b"))
+    one = replace(noise(3, 3, 8), documents=("a", "a", "a"))
+    for name in ("lrds", "sads"):
+        found = whole_intervals(two)[name]
+        assert math.isnan(found.low)
+        assert found.why == alignment(two, [name])[0].why == "too few sentences are left without a document"
+        assert whole_intervals(one)[name].why == alignment(one, [name])[0].why == "one document"
 
 
 def test_neurons_in_common_are_divided_by_those_of_either_text():

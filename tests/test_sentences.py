@@ -188,6 +188,7 @@ CASES = [  # what makes the sentence, its kind ("": a study states it), words th
     (partial(steer, p=0.4), "", "no better than random directions (p = 0.4)"),
     (partial(steer, p=0.2, draws=4.0), "", "4 draws of random directions are too few for p below 0.05"),
     (partial(steer, success=NAN), "", "cannot be said: none of 64 answers is long enough"),
+    (partial(steer, skipped=0.25), "", "of 48 answers to English prompts are in French (16 more are too short to"),
     (partial(steer, looping=0.5), "", "50 % of the answers in French say one stretch twice"),
     (partial(steer, damage=False, fidelity=None), "", "The damage to French text was not measured, whether answers "
      "keep to the prompt (fidelity) was not measured"),

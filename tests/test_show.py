@@ -127,6 +127,21 @@ def test_a_run_is_shown_in_every_form(form, tmp_path, capsys):
     assert "Nothing changed" not in said
 
 
+def test_json_keeps_every_digit(tmp_path, capsys):
+    day = pd.Timestamp("2026-11-29")
+    rows = {"p": [1e-12, 1 / 3, float("nan")], "n": [1, 2, 3], "name": ["ä", "b", None], "parts": [[1.5], [], [2.0]],
+            "day": [day] * 3}  # fmt: skip
+    with RunWriter(tmp_path / "run", kind="circuits") as run:
+        run.table("found", pd.DataFrame(rows))
+    call(["show", str(tmp_path / "run"), "--format", "json", "--table", "found"])
+    found = json.loads(capsys.readouterr().out)
+    assert [row["p"] for row in found] == [1e-12, 1 / 3, None]
+    assert [row["n"] for row in found] == [1, 2, 3]
+    assert [row["name"] for row in found] == ["ä", "b", None]
+    assert [row["parts"] for row in found] == [[1.5], [], [2.0]]
+    assert {row["day"] for row in found} == {"2026-11-29 00:00:00"}
+
+
 def test_compare_begins_with_the_findings_that_differ(tmp_path, capsys):
     for name, own in {"one": "It rose.", "two": "It fell."}.items():
         with RunWriter(tmp_path / name, kind="latent") as run:

@@ -197,7 +197,7 @@ def test_intervals_of_scores_cover_by_document_and_not_by_sentence(groups):
     by_sentence = 0
     for run, whole in zip(runs, found):
         blocks = whole_map(run)
-        made_intervals = score_intervals(whole, blocks.means(blocks.each_left_out()))
+        made_intervals = score_intervals(whole, blocks)
         for name in inside:
             inside[name] += made_intervals[name].low <= truth[name] <= made_intervals[name].high
         drawn = bootstrap_means(gram(run), draws=100, seed=1)

@@ -154,6 +154,9 @@ def test_lines_without_letters_and_unknown_languages():
     assert identify("12 34 !!") == "unknown"
     with pytest.raises(InputError, match="does not know xx"):
         LineIdentifier(["xx"])
+    with pytest.raises(InputError, match="takes zh and zh-Hant for one language"):
+        LineIdentifier(["zh", "zh-Hant", "en"])
+    assert LineIdentifier(["zh-Hant", "en"])("孩子們在花園裡玩耍") == "zh-Hant"
     assert long_enough("一二三四五六七八", "zh")
     assert not long_enough("一二三四五六七", "zh")
 

@@ -28,17 +28,17 @@ class _Scalar(Protocol):
 def number(value: object) -> str:
     """Counts with narrow separators that do not break, measures with four significant digits, what is not there as –.
 
-    >>> number(491520), number(0.123456), number(float("nan")), number(None), number("zh")
-    ('491\\u202f520', '0.1235', '–', '–', 'zh')
+    >>> number(491520), number(0.123456), number(float("nan")), number(None), number("zh"), number(-0.0)
+    ('491\\u202f520', '0.1235', '–', '–', 'zh', '0')
     """
     value = value.item() if isinstance(value, _Scalar) and not hasattr(value, "__len__") else value
     if value is None or value != value:
         return "–"
     if isinstance(value, bool) or not isinstance(value, int | float):
         return str(value)
-    if isinstance(value, int) or (value.is_integer() and abs(value) >= 1000):
-        return f"{int(value):,}".replace(",", "\u202f")
-    return f"{value:.4g}"
+    if isinstance(value, int) or (value.is_integer() and abs(value) >= 1000) or 9999.5 <= abs(value) < 1e15:
+        return f"{round(value):,}".replace(",", "\u202f")
+    return f"{value or 0.0:.4g}"
 
 
 def decimals(value: float, digits: int = 2) -> str:

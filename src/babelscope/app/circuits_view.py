@@ -62,7 +62,7 @@ def lay_out(page: Page) -> None:
                 drawn = f'<p class="bs-note">{shown(error)}</p>'
         best = int(found.heads.abs().argmax())
         size = found.heads.shape[1]
-        total = f"{decimals(found.difference, 3)} = logit({found.target.strip()}) − logit({found.foil.strip()})"
+        total = _difference(found, page.session.need_model().soft_cap is not None)
         return total, drawn, _attribution(found), plain(found.next_words), best // size, best % size
 
     @told
@@ -84,6 +84,12 @@ def lay_out(page: Page) -> None:
     ran = go.click(run, [prompt, target, foil, language], [said, over, parts, words, layer, head], **QUEUE)
     page.remember(ran, "circuits", circuit=prompt, right=target, wrong=foil)
     watch.click(attend, [prompt, layer, head], pattern, **QUEUE)
+
+
+def _difference(found: heads.Answer, capped: bool) -> str:
+    """What the parts add up to: where logits are capped, the difference before that."""
+    before = ", before the soft cap" if capped else ""
+    return f"{decimals(found.difference, 3)} = logit({found.target.strip()}) − logit({found.foil.strip()}){before}"
 
 
 def _over_tokens(circuit: TokenCircuit) -> str:

@@ -173,13 +173,17 @@ def with_twin(original: Verdict, twin: Verdict) -> Verdict:
 
 
 def ends(draws: ArrayLike, parts: int) -> tuple[float, float]:
-    """Percentile ends of bootstrap draws at level 1 − 0.05 / parts; NaN where a draw is missing.
+    """Percentile ends of bootstrap draws at level 1 − 0.05 / parts; NaN where a draw is missing,
+    and of none.
 
     >>> ends(range(1001), 1)
     (25.0, 975.0)
     """
+    values = np.asarray(draws, dtype=float)
+    if not values.size:
+        return nan, nan
     tail = 0.025 / parts
-    low, high = np.quantile(np.asarray(draws, dtype=float), [tail, 1 - tail])
+    low, high = np.quantile(values, [tail, 1 - tail])
     return float(low), float(high)
 
 
@@ -212,7 +216,9 @@ def mean_part(
     mean = float(items.mean()) if items.size else float("nan")
     low, high = (float(end) for end in mean_ends(items, 2000, level=1 - 0.05 / parts))
     why = ""
-    if isnan(low):
+    if items.size and isnan(mean):
+        why = f"not every one of {items.size} {unit} has a number"
+    elif isnan(low):
         why = f"every one of {items.size} {unit} gives the same" if items.size > 1 else f"fewer than two {unit}"
         if within is not None and items.size > 1:
             others = 1 - (0.025 / parts) ** (1 / items.size)

@@ -109,11 +109,13 @@ def _table(name: str, frame: pd.DataFrame) -> Table:
 def _cell(value: object) -> str:
     from rich.markup import escape
 
+    from babelscope.wording import number
+
     if value is None or value != value:
         return "–"
     if isinstance(value, bool):
         return "yes" if value else "no"
-    text = f"{value:.4g}" if isinstance(value, float) else str(value)
+    text = number(value) if isinstance(value, float) else str(value)
     return escape(text if len(text) <= 60 else f"{text[:57]}…")
 
 

@@ -199,12 +199,12 @@ def _print(found: Mapping[str, pd.DataFrame]) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    from babelscope.wording import visible
+    from babelscope.wording import number, visible
 
     for name, frame in found.items():
         table = Table(*map(str, frame.columns), title=name, title_justify="left", box=None)
         for row in frame.itertuples(index=False):
-            table.add_row(*(f"{value:.4g}" if isinstance(value, float) else escape(visible(value)) for value in row))
+            table.add_row(*(number(value) if isinstance(value, float) else escape(visible(value)) for value in row))
         Console().print(table)
 
 

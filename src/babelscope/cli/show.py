@@ -138,18 +138,30 @@ def _regions(run: Run) -> tuple[str, pd.DataFrame] | None:
 
 
 def _write(title: str, frame: pd.DataFrame, form: Form) -> None:
+    import json
+
     from babelscope.results import text_tables
     from babelscope.wording import visible_json
 
     if form == "text":
         _print(title, frame, most=None)
     elif form == "json":
-        print(visible_json(str(frame.to_json(orient="records", indent=2, force_ascii=False))))
+        # pandas would write ten decimals, and a small p as 0
+        known = frame.astype(object).where(frame.notna() & ~frame.isin([float("inf"), -float("inf")]), None)
+        rows = json.dumps(known.to_dict("records"), indent=2, ensure_ascii=False, default=_listed)
+        print(visible_json(rows))
     elif form == "markdown":
         print(text_tables.markdown(text_tables.cells(frame), text_tables.numeric_columns(frame)))
     else:
         caption = title.replace("_", " ")
         print(text_tables.latex(text_tables.cells(frame), text_tables.numeric_columns(frame), caption))
+
+
+def _listed(cell: object) -> object:
+    """What JSON has no word for: a list where it is one, else its text."""
+    import numpy as np
+
+    return cell.tolist() if isinstance(cell, np.ndarray | np.generic) else str(cell)
 
 
 def _alignment(run: Run) -> pd.DataFrame:

@@ -61,7 +61,7 @@ class LanguageAudit:
     faults: int
     """findings of `text_faults`: Unicode form, invisible characters, encoding, markup, untranslated, shifted"""
     zawgyi: float
-    """share of Burmese lines that look like Zawgyi, not Unicode; NaN for other languages"""
+    """share of Burmese lines with the vowel sign E that look like Zawgyi, not Unicode; NaN for other languages"""
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,8 @@ class Audit:
                     said.append(f"{row.code}: {count} {named} ({', '.join(ids[:3])}{', …' if len(ids) > 3 else ''})")
             if row.zawgyi > 0.1:
                 said.append(
-                    f"{row.code}: {row.zawgyi:.0%} of the lines look like the Zawgyi encoding; convert to Unicode"
+                    f"{row.code}: {row.zawgyi:.0%} of the lines with U+1031 look like the Zawgyi encoding; convert to "
+                    "Unicode"
                 )
         return said
 

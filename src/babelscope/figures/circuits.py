@@ -335,8 +335,8 @@ def circuit_edges(run: Run, languages: str | None = None) -> Figure:
     )  # fmt: skip
     panels = tuple(_edges_panel(told[code], colours, code, keys if code == wanted[-1] else ()) for code in wanted)
     caption = (
-        f"The {MOST_EDGES} strongest edges of each language's circuit ({task_text(run)}): as wide as they are strong, "
-        "layers upwards, heads to the right, MLPs behind them. No intervals: scores of one ranking."
+        f"The strongest edges of each language's circuit, {MOST_EDGES} at most ({task_text(run)}): as wide as they are "
+        "strong, layers upwards, heads to the right, MLPs behind them. No intervals: scores of one ranking."
     )
     return Figure("Edges of the circuits", caption, panels, about=run.model_name, height=520)
 

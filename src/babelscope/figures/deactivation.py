@@ -24,7 +24,7 @@ from babelscope.figures.register import View, figure
 from babelscope.figures.spec import NAN, Axis, Bars, Cells, Code, Figure, Label, Line, Panel, Rule
 from babelscope.results import Run
 from babelscope.results.schemas.regions import Dose, Perplexity, Selectivity
-from babelscope.wording import decimals
+from babelscope.wording import decimals, number
 
 CONTROLS = ("random", "random-layer")
 BASE = "base"
@@ -101,20 +101,29 @@ def perplexity_heatmap(run: Run, beside: str | None = None) -> Figure:
             f"neurons; XL-Sum, random control: one draw of {facts.random_control_size} neurons). Other texts: compare "
             "patterns, not numbers."
         )
-    draws = max(grid.draws.values(), default=0)
     tokens = [row.tokens for row in rows_of(run, Perplexity) if not isnan(row.tokens)]
     window = _window(run)
     windows = f"; windows of {window} tokens" if window else ""
     brackets = f" ({int(max(tokens))} tokens at most{windows})" if tokens else ""
     caption = (
         f"Increase of perplexity in percent. Rows: evaluated language, base perplexity in brackets{brackets}. Columns: "
-        f"what was switched off; random: as many neurons as the mean region holds; by layer: as many of every layer "
-        f"as the row's own region holds; mean ± spread of {draws} draws. "
+        f"what was switched off{_controls(grid)}. "
         "A region is its language's own when the diagonal stands out against its row, its column and the controls."
         f"{_rounds(run)}{compared} No intervals in the cells: those of ΔNLL are in the download."
     )
     return Figure("Perplexity under deactivation", caption, tuple(panels), about=run.model_name,
                   height=140 + 36 * len(grid.base))  # fmt: skip
+
+
+def _controls(grid: PerplexityGrid) -> str:
+    """What the controls are that the run has."""
+    told = {
+        "random": "; random: as many neurons as the mean region holds",
+        "random-layer": "; by layer: as many of every layer as the row's own region holds",
+    }
+    draws = max(grid.draws.values(), default=0)
+    spread = f"; mean ± spread of {draws} draws" if draws > 1 else "; one draw" if draws else "; no random controls"
+    return "".join(told[name] for name in CONTROLS if name in grid.draws) + spread
 
 
 def _rounds(run: Run) -> str:
@@ -141,13 +150,18 @@ def _panel(grid: PerplexityGrid, title: str, data: pd.DataFrame | None) -> Panel
     )
     controls = sum(name in CONTROLS for name in grid.columns)
     names: list[Label] = [name.replace("-", "\nby ") if name in CONTROLS else Code(name) for name in grid.columns]
-    rows: tuple[Label, ...] = tuple((Code(code), f"({base:.3g})") for code, base in grid.base.items())
+    rows: tuple[Label, ...] = tuple((Code(code), f"({_base(base)})") for code, base in grid.base.items())
     cells = Cells(
         grid.increase, "increase of perplexity, %", "percent", texts=texts, rules=(controls,) if controls else ()
     )
     return Panel(
         (cells,), Axis("deactivated", tuple(names)), Axis("evaluated (base perplexity)", rows), title, data=data
     )
+
+
+def _base(perplexity: float) -> str:
+    """Three digits, and thousands in full."""
+    return f"{perplexity:.3g}" if perplexity < 999.5 else number(float(round(perplexity)))
 
 
 def cell(value: float, digits: int = 0) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from babelscope.errors import InputError
 from babelscope.figures.facts import chosen, distinct, interval_words
 from babelscope.figures.register import View, figure
@@ -38,13 +40,21 @@ def right_answers(run: Run, task: str | None = None) -> Figure:
     few, most = (min(counts), max(counts)) if counts else (0, 0)
     n = f"n = {few}{f' to {most}' if most > few else ''} items a language" if counts else "n unknown"
     caption = (
-        f"Share of right answers by language ({task}; {n}), with the whole model and with each region or edit; "
-        f"random: as many random neurons of the same layers, or a random direction. "
-        f"{interval_words([row.low for row in rows], [row.high for row in rows])} Others: all languages but English."
+        f"Share of right answers by language ({task}; {n}), with the whole model{_beside(conditions)}. "
+        f"{interval_words([row.low for row in rows], [row.high for row in rows])}"
+        + (" Others: all languages but English." if "others" in languages else "")
     )
     panel = Panel((*marks, *chance), Axis("", tuple(names)), Axis("right answers", low=0.0, high=1.05))
     return Figure("Right answers", caption, (panel,), about=f"{run.model_name}, {task}",
                   min_width=120 + 22 * len(languages) * len(conditions))  # fmt: skip
+
+
+def _beside(conditions: Sequence[str]) -> str:
+    """What stands beside the whole model."""
+    if set(conditions) <= {BASE}:
+        return ""
+    random = "; random: as many random neurons of the same layers, or a random direction"
+    return " and with each region or edit" + (random if any(RANDOM in name for name in conditions) else "")
 
 
 def _name(condition: str) -> Label:

@@ -124,6 +124,15 @@ def written(matrix: Matrix, digits: int = 2) -> tuple[tuple[str, ...], ...]:
     return tuple(tuple("" if np.isnan(value) else decimals(value, digits) for value in row) for row in matrix)
 
 
+def grey_words(values: ArrayLike) -> str:
+    """What a caption says of cells without a number on a scale whose middle is white.
+
+    >>> grey_words([0.1, float("nan")]), grey_words([0.1])
+    (' Grey: not measured.', '')
+    """
+    return " Grey: not measured." if bool(np.isnan(numbers(values)).any()) else ""
+
+
 def chosen(value: str | None, known: Collection[str], what: str) -> str:
     """The option that was given, or the first there is; raises InputError for one there is not."""
     if value is None:

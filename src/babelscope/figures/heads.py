@@ -9,7 +9,7 @@ import pandas as pd
 import xarray as xr
 
 from babelscope.errors import InputError
-from babelscope.figures.facts import array, chosen, codes, distinct, in_order, numbers, own_rows, tidy
+from babelscope.figures.facts import array, chosen, codes, distinct, grey_words, in_order, numbers, own_rows, tidy
 from babelscope.figures.palette import language_place
 from babelscope.figures.register import View, figure, has_arrays
 from babelscope.figures.spec import Axis, Cells, Code, Figure, Key, Line, Panel, Points, Rule
@@ -96,7 +96,9 @@ def head_heatmap(run: Run, measure: str | None = None) -> Figure:
         "and foil, relative to the clean run; negative means that the head works for the answer. No intervals in the "
         "cells; selected heads have theirs in the table of roles."
     )
-    panels = _maps(found, measure_title(name), float(np.nanmin(found.values)) < 0, reach)
+    signed = float(np.nanmin(found.values)) < 0
+    caption += grey_words(found.values) if signed else ""
+    panels = _maps(found, measure_title(name), signed, reach)
     rows = -(-len(panels) // 3)
     return Figure("Effect of every head", caption, panels, grid=True, about=run.model_name, height=120 + 260 * rows)
 
@@ -193,7 +195,7 @@ def head_difference(
     panel = Panel((cells,), Axis("head", whole=True), Axis("layer", whole=True))
     caption = (
         f"{measure_title(name)} in {first} minus {second}, head by head ({task_text(run)}). Layers upwards, heads to "
-        "the right. No intervals in the cells."
+        f"the right. No intervals in the cells.{grey_words(values)}"
     )
     return Figure("Difference of two languages", caption, (panel,), about=f"{first} − {second}, {measure_title(name)}")
 

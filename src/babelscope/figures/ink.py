@@ -7,12 +7,14 @@ from functools import singledispatch
 from math import isfinite
 
 import numpy as np
+from matplotlib import colormaps
 from matplotlib.axes import Axes
+from matplotlib.colors import Colormap
 from matplotlib.image import AxesImage
 from matplotlib.patches import FancyArrowPatch
 from numpy.typing import NDArray
 
-from babelscope.figures.palette import COLOURS, HATCHES, MARKERS, colour
+from babelscope.figures.palette import COLOURS, GONE, HATCHES, MARKERS, colour
 from babelscope.figures.spec import (
     Arrow,
     Bars,
@@ -137,7 +139,7 @@ def _(mark: Cells, axes: Axes, panel: Panel, text: Text) -> None:
     low, high = mark.ends()
     shown = np.ma.masked_invalid(mark.colour_values())
     image = axes.imshow(
-        shown, vmin=low, vmax=high, cmap=_MAPS[mark.palette], aspect="equal" if panel.square else "auto",
+        shown, vmin=low, vmax=high, cmap=_colours(mark), aspect="equal" if panel.square else "auto",
         origin="lower" if mark.upwards else "upper",
     )  # fmt: skip
     _remember(image, mark)
@@ -150,6 +152,12 @@ def _(mark: Cells, axes: Axes, panel: Panel, text: Text) -> None:
             dark = 0.299 * red + 0.587 * green + 0.114 * blue < _DARK and seen > 0
             tone = "white" if dark else "black"
             axes.text(column, row, text(written), ha="center", va="center", size=6.5, color=tone)
+
+
+def _colours(mark: Cells) -> Colormap:
+    """The scale of a matrix; where its middle is white, a cell without a number is grey."""
+    scale = colormaps[_MAPS[mark.palette]]
+    return scale.with_extremes(bad=GONE) if mark.palette == "diverging" else scale
 
 
 def _remember(image: AxesImage, mark: Cells | Map) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from babelscope.errors import InputError
-from babelscope.figures.facts import distinct, frame_of, grouped, interval_words, languages_axis, rows_of
+from babelscope.figures.facts import distinct, frame_of, grey_words, grouped, interval_words, languages_axis, rows_of
 from babelscope.figures.palette import language_place
 from babelscope.figures.register import View, figure
 from babelscope.figures.spec import NAN, Axis, Bars, Cells, Code, Figure, Line, Panel, Rule
@@ -183,7 +183,7 @@ def latent_strengths(run: Run, lens: str = "logit") -> Figure:
     caption = (
         "Strength of every candidate (columns) for every pair of languages (rows). ▶ passes through; ○ readable, no "
         "detour; × no sign; ? undecided; unmarked: not decidable, too few concepts. Intervals and controls stand in "
-        "the verdicts."
+        f"the verdicts.{grey_words(values)}"
     )
     axes = languages_axis(languages, "candidate"), Axis("pair", names=tuple(pairs))
     panel = Panel((cells,), *axes, data=frame_of(rows))

@@ -17,7 +17,7 @@ import pandas as pd
 from matplotlib import colormaps
 from matplotlib.colors import to_hex
 
-from babelscope.figures.palette import COLOURS, PATTERNS, SYMBOLS, bright, colour, luminance
+from babelscope.figures.palette import COLOURS, GONE, PATTERNS, SYMBOLS, bright, colour, luminance
 from babelscope.figures.spec import (
     Arrow,
     Axis,
@@ -166,7 +166,7 @@ def grid_plot(figure: Figure, per_row: int = PER_ROW) -> Plot:
         for mark in panel.marks:
             for trace in traces(mark, panel, {"shapes": [], "annotations": []}):
                 own = {"xaxis": f"x{suffix}", "yaxis": f"y{suffix}"}
-                if trace["type"] == "heatmap":
+                if trace["type"] == "heatmap" and "colorbar" in trace:
                     own |= {"showscale": place == 0}
                 data.append(trace | own)
         below, beside = axis_layout(panel.x, panel, "x"), axis_layout(panel.y, panel, "y")
@@ -299,10 +299,17 @@ def _(mark: Cells, panel: Panel, layout: Plot) -> list[Plot]:
                          f"%{{text}}<extra></extra>",
         "colorscale": _scale(mark.palette), "zmin": low, "zmax": high, "colorbar": bar, "xgap": 1, "ygap": 1,
     }  # fmt: skip
+    found = [trace]
+    if mark.palette == "diverging" and np.isnan(values).any():  # the middle of the scale is white, as the page is
+        gone = [[0 if math.isnan(value) else None for value in line] for line in values.tolist()]
+        found.append({
+            "type": "heatmap", "x": trace["x"], "y": trace["y"], "z": gone, "hoverinfo": "skip", "xgap": 1, "ygap": 1,
+            "colorscale": [[0, GONE], [1, GONE]], "showscale": False,
+        })  # fmt: skip
     if not mark.texts:
-        return [trace]
+        return found
     bright = luminance(colormaps[_MAPS[mark.palette]]((values - low) / (high - low))[..., :3]) > 0.18
-    return [trace, {
+    return [*found, {
         "type": "scatter", "mode": "text", "hoverinfo": "skip", "showlegend": False,
         "x": list(range(across)) * rows, "y": [row for row in range(rows) for _ in range(across)],
         "text": [text(cell) for line in mark.texts for cell in line],

@@ -28,6 +28,7 @@ from babelscope.figures.register import View, figure, holds
 from babelscope.figures.spec import NAN, Axis, Bars, Cells, Code, Figure, Histogram, Line, Map, Panel, Rule
 from babelscope.results import Run
 from babelscope.results.schemas.regions import Alignment, AlignmentMean, Calibration, Stability
+from babelscope.wording import number
 
 CURVES = {
     "lrds_layer": "LRDS (lower: more language-agnostic)",
@@ -260,8 +261,8 @@ def calibration(run: Run) -> Figure:
         margin = 0.05 * (high - low or 1)
         marks = (
             Histogram("languages permuted", edges.tolist(), counts.astype(float).tolist(), 4),
-            Rule(observed, f"observed {observed:g}", "y", 1),
-            Rule(float(null.mean()), f"mean of the null {null.mean():.4g}", "y", 0, "dashed"),
+            Rule(observed, f"observed {number(observed)}", "y", 1),
+            Rule(float(null.mean()), f"mean of the null {number(float(null.mean()))}", "y", 0, "dashed"),
         )
         x = Axis("SKLR (neurons in some region)", low=low - margin, high=high + margin)
         panels.append(Panel(marks, x, Axis("draws"), "whole model", data=pd.DataFrame({"sklr_null": null})))
@@ -274,7 +275,7 @@ def calibration(run: Run) -> Figure:
         panels.append(Panel((bars, Rule(0.0)), languages_axis(languages), Axis("neurons beyond chance"), "by language",
                             data=run.table("calibration")))  # fmt: skip
     excess = run.summary.get("excess_sklr")
-    told = f" Excess SKLR, observed minus expected: {excess:.4g}." if isinstance(excess, int | float) else ""
+    told = f" Excess SKLR, observed minus expected: {number(excess)}." if isinstance(excess, int | float) else ""
     words = interval_words([row.excess_low for row in rows], [row.excess_high for row in rows]) if rows else ""
     caption = (
         "Key neurons by z observed against those found when language labels are permuted within each document "

@@ -22,6 +22,7 @@ from babelscope.results.schemas.steering import (
     Steered,
     SteeringControl,
 )
+from babelscope.wording import decimals
 
 RANDOM = ("random", "random-neurons")
 STEERED = "steered"
@@ -240,7 +241,7 @@ def steering_layers(run: Run, pair: str | None = None) -> Figure:
     for row in front:
         place = layers.index(row.layer), alphas.index(row.alpha)
         values[place] = row.success
-        texts[place[0]][place[1]] = f"{_share(row.success)}\n+{row.delta_nll:.2f}"
+        texts[place[0]][place[1]] = f"{_share(row.success)}\n{_added(row.delta_nll)}"
     cells = Cells(values, "success", low=0.0, high=1.0, texts=tuple(map(tuple, texts)))
     caption = (
         f"Success of {front[0].method} by layer and strength, with the rise of the target's loss in nats a token below "
@@ -250,6 +251,16 @@ def steering_layers(run: Run, pair: str | None = None) -> Figure:
     panel = Panel((cells,), *axes, data=frame_of(front))
     return Figure("By layer and strength", caption, (panel,), about=f"{run.model_name}, {pair}, {front[0].method}",
                   height=160 + 44 * len(layers))  # fmt: skip
+
+
+def _added(value: float) -> str:
+    """With its sign; nothing on zero.
+
+    >>> _added(0.284), _added(-0.034), _added(0.001)
+    ('+0.28', '−0.03', '0.00')
+    """
+    said = decimals(value)
+    return f"+{said}" if value >= 0.005 else said
 
 
 def _share(value: float) -> str:

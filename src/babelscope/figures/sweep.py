@@ -35,12 +35,19 @@ def checkpoints(run: Run) -> list[SweepPoint]:
 
 
 def scales(run: Run) -> list[SweepPoint]:
-    """The last point of every size of a sweep, smallest first."""
+    """The last point of every size of a sweep on its first corpus, smallest first."""
     last: dict[float, SweepPoint] = {}
-    for point in sorted(finished(run), key=_step):
-        if point.row.parameters == point.row.parameters:
+    sized = [point for point in finished(run) if point.row.parameters == point.row.parameters]
+    for point in sorted(sized, key=_step):
+        if point.row.corpus == sized[0].row.corpus:
             last[point.row.parameters] = point
     return [last[size] for size in sorted(last)]
+
+
+def _corpus_words(run: Run) -> str:
+    """Which corpus a figure is of, where the sweep has several."""
+    corpora = distinct(point.row.corpus for point in finished(run))
+    return f" On {corpora[0]}, the first of {len(corpora)} corpora." if len(corpora) > 1 else ""
 
 
 def _step(point: SweepPoint) -> float:
@@ -65,21 +72,22 @@ def measure_text(name: str) -> str:
 def steps_text(step: float) -> str:
     """A training step, in thousands where nothing is lost or it is long.
 
-    >>> steps_text(512), steps_text(2048), steps_text(8000), steps_text(300000)
-    ('512', '2048', '8k', '300k')
+    >>> steps_text(512), steps_text(2048), steps_text(8000), steps_text(300000), steps_text(1454000)
+    ('512', '2048', '8k', '300k', '1454k')
     """
-    return f"{step / 1000:.3g}k" if step >= 100_000 or (step >= 1000 and step % 1000 == 0) else f"{step:g}"
+    return f"{step / 1000:.0f}k" if step >= 100_000 or (step >= 1000 and step % 1000 == 0) else f"{step:g}"
 
 
 def size_text(parameters: float) -> str:
     """A parameter count as models are named.
 
-    >>> size_text(559_214_592), size_text(7_069_016_064)
-    ('559M', '7.1B')
+    >>> size_text(559_214_592), size_text(7_069_016_064), size_text(176_247_271_424)
+    ('559M', '7.1B', '176B')
     """
     for unit, size in (("B", 1e9), ("M", 1e6), ("k", 1e3)):
-        if parameters >= size:
-            return f"{parameters / size:.3g}{unit}" if unit != "B" else f"{parameters / size:.2g}{unit}"
+        if parameters >= 0.9995 * size:
+            digits = 2 if unit == "B" and parameters < 9.95 * size else 3
+            return f"{parameters / size:.{digits}g}{unit}"
     return f"{parameters:g}"
 
 
@@ -127,6 +135,7 @@ def training_curves(run: Run) -> Figure:
     caption = (
         f"Each measure over the training of {among[0].row.model}, n = {len(among)} checkpoints, steps "
         f"logarithmic.{told} LRDS falls and SADS rises where languages come to share meaning.{_intervals(among, names)}"
+        f"{_corpus_words(run)}"
     )
     return Figure("Over training", caption, tuple(panels), about=among[0].row.model)
 
@@ -141,7 +150,7 @@ def scale_curves(run: Run) -> Figure:
     panels = [_panel(run, among, sizes, axis, name, place) for place, name in enumerate(names)]
     caption = (
         f"Each measure by number of parameters, the last checkpoint of each of n = {len(among)} sizes (logarithmic "
-        f"axis).{_intervals(among, names)}"
+        f"axis).{_intervals(among, names)}{_corpus_words(run)}"
     )
     return Figure("By model size", caption, tuple(panels))
 
@@ -164,7 +173,7 @@ def sizes_over_training(run: Run) -> Figure:
     ]
     caption = (
         f"Size of each language's region over training, n = {len(among)} checkpoints, steps logarithmic. Choose "
-        "languages by clicking on the legend. No intervals: a count of one recording a point."
+        f"languages by clicking on the legend. No intervals: a count of one recording a point.{_corpus_words(run)}"
     )
     panel = Panel(lines, steps_axis(steps), Axis("neurons in the region"), data=pd.DataFrame(rows))
     return Figure("Region sizes over training", caption, (panel,), about=among[0].row.model)
@@ -182,7 +191,7 @@ def layers_over_training(run: Run) -> Figure:
     data = pd.DataFrame(values, index=list(names), columns=found.layer.values).rename_axis("step").reset_index()
     caption = (
         f"Key neurons in each layer at each of n = {len(among)} checkpoints; training runs downwards, brighter is "
-        "more. No intervals: counts of one recording a point."
+        f"more. No intervals: counts of one recording a point.{_corpus_words(run)}"
     )
     axes = Axis("layer", names=tuple(str(layer) for layer in found.layer.values)), Axis("training step", names=names)
     panel = Panel((Cells(values, "key neurons", low=0.0),), *axes, data=data)
@@ -205,7 +214,13 @@ def layers_of_points(run: Run, keys: Sequence[str]) -> xr.DataArray | None:
 @figure("sweep", "table:flow")
 def neuron_flow(run: Run) -> Figure:
     """Neurons kept, born, moved from another language and lost, between one checkpoint and the next."""
-    rows = rows_of(run, Flow)
+    every = rows_of(run, Flow)
+    # of the series with most steps: those of other models and corpora are other neurons
+    ways: dict[tuple[str, str], set[tuple[str, str]]] = {}
+    for row in every:
+        ways.setdefault((row.model, row.corpus), set()).add((row.from_, row.to))
+    model, corpus = max(ways, key=lambda way: len(ways[way]), default=("", ""))
+    rows = [row for row in every if (row.model, row.corpus) == (model, corpus)]
     steps = list(grouped(rows, lambda row: (row.from_, row.to)))
     sums = {
         name: [float(sum(getattr(row, name) for row in own)) for _, own in steps]
@@ -218,10 +233,10 @@ def neuron_flow(run: Run) -> Figure:
     caption = (
         f"Neurons of the regions from one checkpoint to the next ({len(steps)} steps, all languages): kept by their "
         "language, moved to another, newly born; below the line, those that left for another language and those lost. "
-        "No intervals: counts."
+        "No intervals: counts." + (f" Of {model} on {corpus}, one of {len(ways)} series." if len(ways) > 1 else "")
     )
     panel = Panel((*marks, Rule(0.0)), Axis("", names), Axis("neurons"), bars="stack", data=run.table("flow"))
-    return Figure("Flow of neurons", caption, (panel,), about=run.model_name)
+    return Figure("Flow of neurons", caption, (panel,), about=model or run.model_name)
 
 
 def _labels(run: Run) -> list[View]:
@@ -236,6 +251,7 @@ def depth(run: Run, point: str | None = None) -> Figure:
     labels = distinct(row.label for row in rows)
     point = point or labels[-1]
     own = [row for row in rows if row.label == point]
+    own = [row for row in own if row.key == own[0].key]  # the same point on another corpus has the same label
     if not own:
         raise InputError(f"the sweep has no point {point!r}; it has: {', '.join(labels)}")
     lines = tuple(
@@ -245,7 +261,7 @@ def depth(run: Run, point: str | None = None) -> Figure:
     )  # fmt: skip
     caption = (
         "Where each language's neurons are, by relative depth, so that models of different sizes compare "
-        f"({len(labels)} points). No intervals: counts of one recording a point."
+        f"({len(labels)} points). No intervals: counts of one recording a point.{_corpus_words(run)}"
     )
     axes = Axis("relative depth (0: first layer, 1: last)", low=0.0, high=1.0), Axis("share of the region")
     panel = Panel(lines, *axes, data=frame_of(own))

@@ -135,11 +135,18 @@ def _above_chance(summary: Mapping[str, Any]) -> Finding | None:
         return None
     said = (
         f"hold {count(int(size), 'neuron')} in all (SKLR), where permuted language labels give "
-        f"{number(round(expected))} on average (p = {decimals(p, 3) if p is not None else '–'})"
+        f"{number(round(expected))} on average (p = {_p(p)})"
     )
     if p is None or p > 0.05:
         return Finding("none", f"The key regions are no larger than chance: they {said}.", "calibration")
     return Finding("effect", f"The key regions {said}.", "calibration")
+
+
+def _p(p: float | None) -> str:
+    """Three decimals, or one digit where they would say 0."""
+    if p is None:
+        return "–"
+    return decimals(p, 3) if p >= 0.0005 else f"{p:.1g}"
 
 
 def _estimate(summary: Mapping[str, Any], key: str) -> Estimate | None:

@@ -34,7 +34,7 @@ from babelscope.regions.alignment_measures import (
     Summed,
     sads_against,
 )
-from babelscope.regions.document_means import pair_ends
+from babelscope.regions.document_means import FEW_LEFT, pair_ends
 from babelscope.regions.recording import Recording
 from babelscope.regions.similarity import unit
 from babelscope.stats import JACKKNIFE, documents_why
@@ -161,8 +161,8 @@ def _result(name: str, found: Float[Tensor, "R P L L"], sentences: int) -> Align
     mean_low, mean_high, _ = _ends(means)
     if name == f"mexa-at-{RAREFY}" and sentences < RAREFY:
         why = f"fewer than {RAREFY} sentences"
-    elif len(found) > 2 and bool(found[1:, :, off].isnan().all()):
-        why = "too few sentences are left without a document"
+    elif len(found) > 2 and bool(found[1:, :, off].isnan().flatten(1).all(1).any()):
+        why = FEW_LEFT
     elif name == "anc" and not why and len(found) - 1 < ANC_DOCUMENTS:
         why = f"fewer than {ANC_DOCUMENTS} documents: too narrow where they are skewed"
     return Alignment(name, found[0], low, high, means[0], mean_low, mean_high, why=why)

@@ -16,7 +16,9 @@ from torch import Tensor
 
 from babelscope.regions.recording import NEURON_CHUNK, Recording
 from babelscope.regions.similarity import Means, layer_units, whole_means
-from babelscope.stats import Interval, documents_why, jackknife_error, jackknife_t, t_ends
+from babelscope.stats import JACKKNIFE, Interval, documents_why, jackknife_error, jackknife_t, no_interval, t_ends
+
+FEW_LEFT = "too few sentences are left without a document"
 
 
 @dataclass(frozen=True)
@@ -87,19 +89,22 @@ def layer_map(recording: Recording, layer: int, seed: int = 0) -> DocumentMap:
     return document_map([layer_units(recording, layer)], recording.groups(seed=seed))
 
 
-def score_intervals(whole: Means, left_out: Means) -> dict[str, Interval]:
+def score_intervals(whole: Means, blocks: DocumentMap) -> dict[str, Interval]:
     """Intervals of LRDS, SADS, A, B and C from their values with each document left out."""
+    left_out = blocks.means(blocks.each_left_out())
+    few = len(left_out.lrds) < 2 <= len(blocks.sizes)
     named = {"lrds": "lrds", "sads": "sads", **{name: name for name in ("same_language", "same_sentence", "neither")}}
     return {
-        name: jackknife_t(float(getattr(whole, field)), getattr(left_out, field).numpy())
+        name: no_interval(float(getattr(whole, field)), FEW_LEFT, JACKKNIFE)
+        if few
+        else jackknife_t(float(getattr(whole, field)), getattr(left_out, field).numpy())
         for name, field in named.items()
     }
 
 
 def whole_intervals(recording: Recording, seed: int = 0) -> dict[str, Interval]:
     """LRDS, SADS, A, B and C of the whole model with their intervals."""
-    blocks = whole_map(recording, seed)
-    return score_intervals(whole_means(recording), blocks.means(blocks.each_left_out()))
+    return score_intervals(whole_means(recording), whole_map(recording, seed))
 
 
 def pair_ends(values: Float[Tensor, "*shape"], left_out: Float[Tensor, "G *shape"]) -> tuple[Tensor, Tensor, str]:

@@ -133,6 +133,8 @@ def _add_measures(run: Run, nodes: Mapping[str, Node]) -> None:
             for code, told in node.languages.items():
                 if code in array.language.values and node.layer in array.layer.values:
                     value = float(array.sel(language=code, layer=node.layer, head=node.head))
+                    if value != value:  # a screen leaves heads unpatched
+                        continue
                     told.measures[name.replace("_", " ")] = round(value, 4)
 
 

@@ -45,7 +45,8 @@ _ROUTED = table(
 _SIMILAR = table(
     "routing_similarity",
     "Routing as an activation",
-    "LRDS and SADS of routing weights, whole model and by layer, with intervals and what permuted labels give.",
+    "LRDS and SADS of routing weights, whole model and by layer, with intervals and what permuted labels (LRDS) and "
+    "permuted sentences (SADS) give.",
 )
 
 

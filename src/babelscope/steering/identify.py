@@ -44,7 +44,8 @@ KANA = ("HIRAGANA", "KATAKANA")
 class LineIdentifier:
     """Tells the languages of lines apart, each of the benchmark's and of `languages` being possible.
 
-    Raises MissingExtra without py3langid, InputError for a language it does not know.
+    Raises MissingExtra without py3langid, InputError for a language it does not know and for languages that it takes
+    for one (zh and zh-Hant, pt and pt-BR).
 
     >>> LineIdentifier(["en", "fr"])("The children are playing in the garden")     # doctest: +SKIP
     'en'
@@ -59,6 +60,9 @@ class LineIdentifier:
         unknown = sorted(set(codes) - set(self._langid.labels))
         if unknown:
             raise InputError(f"the identifier does not know {', '.join(codes[code] for code in unknown)}")
+        if alike := [code for code in dict.fromkeys(languages) if codes[base(code)] != code]:
+            said = ", ".join(f"{code} and {codes[base(code)]}" for code in alike)
+            raise InputError(f"the identifier takes {said} for one language: give one of them")
         self._langid.set_languages(list(codes))
         self.codes = codes
 

@@ -113,7 +113,7 @@ def score_regions(model: Model, raw: Recording, sample: ParallelCorpus, settings
         z,
         whole,
         layers,
-        score_intervals(whole, blocks.means(left)),
+        score_intervals(whole, blocks),
         _layer_intervals(recording, layers, settings.seed),
         pairs,
         headlines(recording, settings.effect, settings.seed),
@@ -128,7 +128,7 @@ def _layer_intervals(recording: Recording, layers: Means, seed: int) -> list[dic
             continue
         blocks = layer_map(recording, layer, seed)
         whole = Means(layers.same_language[layer], layers.same_sentence[layer], layers.neither[layer])
-        found.append(score_intervals(whole, blocks.means(blocks.each_left_out())))
+        found.append(score_intervals(whole, blocks))
     return found
 
 

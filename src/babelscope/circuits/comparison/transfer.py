@@ -62,7 +62,8 @@ def cross_faithfulness(
     with as many edges (within 5 %, all on paths; mean size in `random_edges`); `relabelled`: of the circuit with its
     heads renamed inside their layers; `control`: of the control task's circuit of the language it was found in, cut to
     the same number of edges; `share`: f divided by the f of the own circuit of the language it is run on. NaN, with the
-    reason in `why`, in a language in which the whole model does no better than nothing. Raises as `score_circuits`.
+    reason in `why`, in a language in which the whole model does no better than nothing; `share` alone where the own
+    circuit does no better. Raises as `score_circuits`.
     """
     beside = beside or Beside()
     generator = np.random.default_rng(beside.seed)
@@ -83,11 +84,17 @@ def cross_faithfulness(
                 found_in=found_in, run_on=run_on, faithfulness=own.value, low=own.low, high=own.high,
                 random=_mean(values, found_in, "random"), random_edges=_mean_size(extras[found_in], "random"),
                 relabelled=_mean(values, found_in, "relabelled"), control=_mean(values, found_in, "control"),
-                share=own.value / home.value if home is not None and home.value else float("nan"),
+                share=own.value / home.value if home is not None and home.value > 0 else float("nan"),
                 edges=circuits[found_in].size,
-                why="" if scored.defined else "the whole model scores as the empty circuit", prompts=len(pairs),
+                why=_why(scored.defined, home), prompts=len(pairs),
             ))  # fmt: skip
     return rows
+
+
+def _why(defined: bool, home: Interval | None) -> str:
+    if not defined:
+        return "the whole model scores as the empty circuit"
+    return "no share: its own circuit keeps nothing" if home is not None and home.value <= 0 else ""
 
 
 def _scoring(

@@ -127,6 +127,8 @@ def _without_heads(case: Case, half: int) -> _Half | str:
         return "precondition: no head acts directly under one of the corruptions"
     model = named_model(case.models[0])
     drawn = [matched_random(model, heads, case.draws + 1, case.seed) for heads in (tense, copying)]
+    if any(len(some) < 2 for some in drawn):
+        return "too few other heads in the same layers: no control"
     if case.twin == "heads":
         tense, copying = (tuple(some[0]) for some in drawn)
     like = [some[1:] for some in drawn]  # the first stands in for the chosen ones in the twin
