@@ -203,3 +203,14 @@ def test_five_languages_never_exceed_two_whatever_rounding_leaves():
     found = score_null(recording(v), 20)
     assert int(found.observed.sum()) == int(found.sizes.sum()) == 0
     assert int(bootstrap_regions(recording(v), 20).sizes.sum()) == 0
+
+
+def test_a_neuron_far_from_zero_leaves_the_others_their_z():
+    """Rounding is judged by each neuron's own sums, not by those of the neurons beside it."""
+    v = torch.from_numpy(noise(languages=7, sentences=8, neurons=20).means).clone()
+    v[..., 0] += 1e7
+    v[2, :, 5:9] += 4
+    rec = replace(recording(v), norm="none")
+    regions = key_regions(scores_of(sums_of(rec)))
+    assert regions[2, 5:9].all()
+    assert score_null(rec, draws=3).observed.tolist() == regions.sum(1).tolist()

@@ -110,6 +110,8 @@ def test_masks_of_lape_that_are_none(tmp_path):
     refused("not a list of masks, one per language", read([]))
     refused("not a list of masks, one per language", read(5))
     assert read(((nothing, torch.tensor([2, 0, 1])),))().by_layer() == {"en": [0, 3]}
+    wide = save(tmp_path, [[torch.arange(1000), nothing]])
+    assert import_lape(wide, ["en"], 2, 1000).by_layer() == {"en": [1000, 0]}
 
 
 @pytest.mark.parametrize(
