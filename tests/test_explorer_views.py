@@ -10,6 +10,7 @@ import torch
 
 import babelscope as bs
 from babelscope.app import circuits_view, evidence, facts, heads, neurons, steered, token_circuits
+from babelscope.app.identify import identify
 from babelscope.app.session import Session, open_session
 from babelscope.app.work import Work
 from babelscope.errors import InputError, RunError
@@ -158,3 +159,12 @@ def test_a_misspelt_run_says_which_there_are(run_folder):
 def test_a_difference_of_logits_that_are_capped_is_the_one_before_that(capped, said):
     found = heads.Answer(1.5, torch.zeros(1, 1), torch.zeros(1), 0.0, pd.DataFrame(), " a", " b")
     assert circuits_view._difference(found, capped) == f"1.500 = logit(a) − {said}"
+
+
+@pytest.mark.parametrize(
+    ("languages", "code"),
+    [(("en", "pt"), "pt"), (("en", "pt-BR"), "pt-BR"), (("en", "pt", "pt-BR"), "pt"), (("en", "pt-PT", "pt-BR"), "pt")],
+)
+def test_of_two_codes_that_are_told_as_one_only_the_language_is_named(languages, code):
+    pytest.importorskip("py3langid")
+    assert identify("As crianças estão brincando no jardim da escola.", languages)[0] == code

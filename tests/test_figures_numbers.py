@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -11,6 +13,7 @@ from matplotlib.colors import to_hex
 from babelscope.figures import specify
 from babelscope.figures.page import grid_plot
 from babelscope.figures.paper import printed
+from babelscope.figures.spec import Rule
 from babelscope.figures.sweep import scales
 from babelscope.findings import regions
 from babelscope.report.graph import circuit_drawing
@@ -110,6 +113,14 @@ def test_right_answers_name_only_what_stands_beside_the_whole_model(tmp_path):
     assert "Others" not in caption
 
 
+@pytest.mark.parametrize(("blind", "rules"), [([0.25, 0.25], [0.25]), ([0.25, 0.5], [])])
+def test_blind_choice_is_drawn_where_it_is_one_number(tmp_path, blind, rules):
+    rows = [{"language": code, "condition": "base", "accuracy": 0.3, "low": 0.2, "high": 0.4, "n": 100, "blind": one}
+            for code, one in zip(("en", "zh"), blind)]  # fmt: skip
+    marks = specify(written(tmp_path, "evaluation", belebele=rows), "right_answers").panels[0].marks
+    assert [mark.at for mark in marks if isinstance(mark, Rule)] == rules
+
+
 # -- cells without a number --------------------------------------------------------------------------------------------
 
 
@@ -143,6 +154,15 @@ def test_where_every_head_was_patched_nothing_is_grey(tmp_path):
     where = {"language": ["en"], "layer": [0], "head": [0, 1]}
     arrays = xr.Dataset({"activation_patching": (tuple(where), [[[-0.5, 0.2]]])}, coords=where)
     assert "Grey" not in specify(written(tmp_path, "circuits", arrays), "head_heatmap").caption
+
+
+@pytest.mark.parametrize(("count", "said"), [(3, "3 edges."), (500, "400 edges, the 400 strongest of a language.")])
+def test_a_drawing_of_some_edges_says_so(tmp_path, count, said):
+    edges = [{"sender": f"0.{place}", "receiver": "logits", "score": float(place + 1)} for place in range(count)]
+    with RunWriter(tmp_path / "run", kind="circuits") as run:
+        run.file("circuits/en.json").write_text(json.dumps({"edges": edges}), encoding="utf-8")
+        run.manifest.update(languages=["en"], model={"id": "toy"}, task="ioi", summary={"heads": {"en": [[0, 0]]}})
+    assert said in circuit_drawing(open_run(tmp_path / "run")).caption
 
 
 # -- numbers -----------------------------------------------------------------------------------------------------------

@@ -53,9 +53,9 @@ def screened(seen):
     return SimpleNamespace(tables=["screen"], table=lambda _: pd.DataFrame([row]))
 
 
-def answers(*rows, name="cloze"):
+def answers(*rows, name="cloze", **others):
     """(language, condition, accuracy, low, high) as an evaluation run."""
-    frame = pd.DataFrame(rows, columns=["language", "condition", "accuracy", "low", "high"]).assign(n=100)
+    frame = pd.DataFrame(rows, columns=["language", "condition", "accuracy", "low", "high"]).assign(n=100, **others)
     return SimpleNamespace(tables=[name] if rows else [], table=lambda _: frame)
 
 
@@ -138,6 +138,8 @@ CASES = [  # what makes the sentence, its kind ("": a study states it), words th
       )
       for value, kind, words in zip((ABOVE, BELOW, ACROSS, BARE), ("effect", "none", "undecided", "undecided"),
                                     (*said, said[-1]))),
+    (partial(regions.translations, Estimate(0.0004, 0.0001, 0.0007), 60, 9), "effect",
+     "by 0.0004 (0.0001 to 0.0007) in cosine similarity"),
     (partial(regions._above_chance, {**SAID, "p_sklr": 0.001}), "effect", "give 1\u202f200 on average (p = 0.001)"),
     (partial(regions._above_chance, {**SAID, "p_sklr": 0.2}), "none", "no larger than chance"),
     # circuits
@@ -163,6 +165,11 @@ CASES = [  # what makes the sentence, its kind ("": a study states it), words th
     (partial(evaluation.evaluation_findings, answers(BASE[0], GUESS[1])), "undecided", "in 1 of 2 languages (English)"),
     (partial(evaluation.evaluation_findings, answers(*GUESS)), "none", "In no language are answers better than chance"),
     (partial(evaluation.evaluation_findings, answers(*BASE, name="klar")), "effect", "what chance gives is not known"),
+    (partial(evaluation.evaluation_findings, answers(*GUESS, name="belebele", blind=[0.25, 0.5])), "undecided",
+     "in 1 of 2 languages (English): 50 to 52 % of the answers are right (median 51 %; belebele, 100 items a language "
+     "or more); blind choice gives 25 to 50 %"),
+    (partial(evaluation.evaluation_findings, answers(*GUESS, name="xcopa", blind=0.5)), "none",
+     "In no language are answers better than chance"),
     (partial(evaluation.evaluation_findings, answers()), "not measured", "No share of right answers"),
     (partial(changed, ("zh", "zh", 0.5, 0.4, 0.6), ("zh", "zh, random 0", 0.8, 0.7, 0.9)), "effect",
      "With the region of Chinese switched off, 50 % (40 to 60) of the answers in Chinese are right instead of 80"),

@@ -13,7 +13,8 @@ SHORTEST = 8
 def identify(text: str, languages: Sequence[str] = ()) -> tuple[str, float] | None:
     """The likeliest language and its probability among `languages` (or all that are known).
 
-    None without py3langid, and for a text too short to tell. Codes such as `zh-Hant` count as their first part.
+    None without py3langid, and for a text too short to tell. Codes such as `zh-Hant` count as their first part, which
+    is all that can be told where two of them share it.
     """
     if len(text.strip()) < SHORTEST:
         return None
@@ -22,7 +23,10 @@ def identify(text: str, languages: Sequence[str] = ()) -> tuple[str, float] | No
     except ImportError:
         return None
     ranked: list[tuple[str, float]] = [(code, float(score)) for code, score in library.rank(text)]
-    wanted = {code.split("-")[0]: code for code in languages}
+    wanted: dict[str, str] = {}
+    for code in dict.fromkeys(languages):
+        base = code.split("-")[0]
+        wanted[base] = base if base in wanted else code
     kept = [(wanted[code], score) for code, score in ranked if code in wanted] if len(wanted) > 1 else ranked
     if not kept:
         return None

@@ -9,7 +9,7 @@ from babelscope.figures.facts import chosen, distinct, interval_words
 from babelscope.figures.register import View, figure
 from babelscope.figures.spec import NAN, Axis, Bars, Code, Figure, Label, Panel, Rule
 from babelscope.results import Run
-from babelscope.results.schemas.evaluation import BASE, CHANCE, MEANS, RANDOM, answered
+from babelscope.results.schemas.evaluation import BASE, MEANS, RANDOM, answered
 
 
 def _tasks(run: Run) -> list[View]:
@@ -34,7 +34,8 @@ def right_answers(run: Run, task: str | None = None) -> Figure:
         ), colour=-1 - place)
         for place, condition in enumerate(conditions)
     ]  # fmt: skip
-    chance = (Rule(CHANCE[task], "chance", dash="dotted"),) if task in CHANCE else ()
+    chances = {row.chance for row in rows if row.language not in MEANS}
+    chance = tuple(Rule(one, "chance", dash="dotted") for one in chances if len(chances) == 1 and one == one)
     names: list[Label] = [code if code in MEANS else Code(code) for code in languages]
     counts = [int(row.n) for row in rows if row.n == row.n and row.language not in MEANS]
     few, most = (min(counts), max(counts)) if counts else (0, 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from math import isnan
 from statistics import median
 
 from babelscope.findings.sentence import Estimate, Finding, count, named, percent_range
@@ -27,11 +28,11 @@ def _whole(task: str, rows: Sequence[Answered]) -> Finding:
     shares = [100 * row.accuracy for row in rows]
     n = f"{task}, {count(int(min(row.n for row in rows)), 'item')} a language or more" if _counted(rows) else task
     said = f"{percent_range(shares)} of the answers are right (median {median(shares):.0f} %; {n})"
-    chance = CHANCE.get(task)
-    if chance is None:
+    chances = [row.chance for row in rows]
+    if any(isnan(chance) for chance in chances):
         return Finding("effect", f"In {count(len(rows), 'language')} {said}; what chance gives is not known.", FIGURE)
-    above = [row.language for row in rows if row.low > chance]
-    beside = f"; a coin gives {100 * chance:.0f} %"
+    above = [row.language for row in rows if row.low > row.chance]
+    beside = f"; {'a coin' if task in CHANCE else 'blind choice'} gives {percent_range([100 * one for one in chances])}"
     if not above:
         return Finding("none", f"In no language are answers better than chance: {said}{beside}.", FIGURE)
     where = f"in {len(above)} of {len(rows)} languages" if len(above) < len(rows) else "in every language"

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from math import isnan
+from math import floor, inf, isnan, log10
 from typing import Literal, get_args
 
 from babelscope.languages import english_name
-from babelscope.wording import decimals
+from babelscope.wording import MOST_DIGITS, decimals
 
 Kind = Literal["effect", "none", "undecided", "not measured"]
 
@@ -37,11 +37,14 @@ class Estimate:
         return not (isnan(self.low) or isnan(self.high))
 
     def said(self, digits: int = 2) -> str:
-        """`0.31 (0.28 to 0.34)`; the number alone where there is no interval.
+        """`0.31 (0.28 to 0.34)`; the number alone where there is no interval. More digits where the ends need them.
 
-        >>> Estimate(0.3123, 0.28, 0.34).said(), Estimate(0.3123).said()
-        ('0.31 (0.28 to 0.34)', '0.31 (no interval)')
+        >>> Estimate(0.3123, 0.28, 0.34).said(), Estimate(0.3123).said(), Estimate(0.0004, 0.0001, 0.0007).said()
+        ('0.31 (0.28 to 0.34)', '0.31 (no interval)', '0.0004 (0.0001 to 0.0007)')
         """
+        half = (self.high - self.low) / 2 if self.known else 0.0
+        if 0 < half < inf:
+            digits = min(MOST_DIGITS, max(digits, -floor(log10(half))))
         ends = f"{decimals(self.low, digits)} to {decimals(self.high, digits)}" if self.known else "no interval"
         return f"{decimals(self.value, digits)} ({ends})"
 

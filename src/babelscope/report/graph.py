@@ -86,7 +86,9 @@ def circuit_drawing(run: Run) -> Block | None:
         "names": {code: english_name(code) for code in run.languages},
         "nodes": [node.data() for node in nodes.values()], "edges": [edge.data() for edge in edges],
     }  # fmt: skip
-    told = f" and {len(edges)} edges" if edges else "; the run holds no edges, so only the heads are drawn"
+    most = max((sum(edge.language == code for edge in edges) for code in run.languages), default=0)
+    strongest = f", the {_MOST_EDGES} strongest of a language" if most >= _MOST_EDGES else ""
+    told = f" and {len(edges)} edges{strongest}" if edges else "; the run holds no edges, so only the heads are drawn"
     caption = (
         f"The circuit ({task_text(run)}): {len(nodes)} nodes{told}. Layers upwards, heads to the right. A circle is in "
         "the circuit of every language shown, a diamond in several, a square in one. Point at a node, or reach it with "

@@ -69,6 +69,8 @@ class Answered:
     low: float = nan
     high: float = nan
     n: float = nan
+    chance: float = nan
+    """what a blind choice gives, where that is known"""
 
 
 def answered(run: Run) -> dict[str, list[Answered]]:
@@ -77,6 +79,8 @@ def answered(run: Run) -> dict[str, list[Answered]]:
     for name in run.tables:
         frame = run.table(name)
         if {"language", "condition", "accuracy"} <= set(frame.columns):
-            wanted = frame.reindex(columns=["language", "condition", "accuracy", "low", "high", "n"])
+            wanted = frame.reindex(columns=["language", "condition", "accuracy", "low", "high", "n", "blind"])
+            if name in CHANCE:
+                wanted["blind"] = CHANCE[name]
             found[name] = [Answered(str(row[0]), str(row[1]), *map(float, row[2:])) for row in wanted.values.tolist()]
     return found
