@@ -87,6 +87,8 @@ DRAWN_ALIKE = "random neurons by layer are as many as the region of the text's o
 SEARCH = "of eight Chinese prompts the search finds no head significant any more: what begins with its heads is missing"
 SEARCHED, FROM_SEARCH = "zh", ("faithfulness", "cross_faithfulness", "promoted", "array step_s_inhibition")
 """the language of that, and the tables that begin with the heads found, whose rows of it are compared by themselves"""
+TIED = ("sads-rank", "sads-length-matched", "sads-overlap-matched", "anc")
+"""metrics of alignment in which ties and rounding decided, compared by themselves"""
 EFFECTS, LEAST = "array step_", 0.1
 """effects are shares of the whole effect: of one below LEAST the difference is told as a share of LEAST, since float32
 rounds logits, not effects"""
@@ -99,6 +101,7 @@ PURPOSE = {
     f"*/perplexity, {APART}/*": DRAWN_ALIKE,
     "regions/selectivity/*": STUDENT,
     "regions/dose/delta_*": STUDENT,
+    "regions/alignment*, ties/value": "equal values share ranks and places, negatives are of both directions",
     "regions/alignment*/low": STUDENT,
     "regions/alignment*/high": STUDENT,
     "regions/alignment/rows*": "facts of texts have no layer",
@@ -183,6 +186,9 @@ def columns(folder: Path) -> dict[str, pd.DataFrame]:
         frame = found[name]
         place = frame["found_in" if "found_in" in frame else "language"] == SEARCHED
         found[f"{name}, {SEARCHED}"], found[name] = frame[place], frame[~place]
+    for name in [name for name, frame in found.items() if "metric" in frame]:
+        place = found[name].metric.isin(TIED)
+        found[f"{name}, ties"], found[name] = found[name][place], found[name][~place]
     return {name: frame.drop(columns=NAMES, errors="ignore") for name, frame in _by_label(found).items()}
 
 

@@ -150,7 +150,7 @@ def test_groups_of_equal_length():
 
 def test_patterns_belong_to_the_layers_that_have_heads():
     model = SimpleNamespace(id="m", attention_layers=(1, 3))
-    one, two = torch.zeros(1), torch.ones(1)
+    one, two = torch.zeros(1, 1, 1, 1), torch.ones(1, 1, 1, 1)
     for given in ([one, two], [None, one, None, two]):
         assert patterns_by_layer(model, given) == {1: one, 3: two}
     for given in (None, [], [one], [one, None, None, None], [one] * 3):

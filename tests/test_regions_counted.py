@@ -12,6 +12,7 @@ import torch
 
 from babelscope.corpora.texts import Document, TextCollection
 from babelscope.errors import InputError
+from babelscope.regions.nulls import permutations
 from babelscope.regions.perplexity import (
     Loss,
     _document_changes,
@@ -170,10 +171,32 @@ def test_routing_of_hashed_layers_is_no_part_of_anything():
 
 
 def _gaps(draws: int) -> list[float]:
-    from babelscope.regions.nulls import permutations
-
     # 1 where all three sentences keep their label, −1 where all are turned
     return [float((1 - 2 * one[:, 0].double()).mean()) for one in permutations(draws, 3, 2, 0)]
+
+
+def test_specialised_and_exclusive_experts_are_counted_by_layer_in_each_draw():
+    generator = torch.Generator().manual_seed(0)
+    tokens = torch.tensor([[5, 9, 4], [7, 3, 6]])
+    f = (4 * torch.randn(2, 3, 2, 3, generator=generator)).softmax(-1)
+    routing = Routing(
+        ("en", "zh"), ("0", "1", "2"), (0, 1), f, f, tokens, (3, 3), (1, 1), (3, 3), 1, (), "softmax", True
+    )
+    null = routing_null(routing, "zh", draws=12, seed=2)
+    counts = []
+    for draw in permutations(12, 3, 2, 2):
+        own = []
+        for label in range(2):
+            places = [(int(draw[sentence, label]), sentence) for sentence in range(3)]
+            weights = torch.tensor([float(tokens[place]) for place in places])
+            rows = torch.stack([f[place] for place in places])
+            own.append((rows * weights[:, None, None]).sum(0) / weights.sum())
+        en, zh = own
+        shares = torch.stack([en, zh]) / (en + zh)
+        counts.append(((en - zh > 0.3).sum(1).tolist(), (shares >= 0.4).any(0).sum(1).tolist()))
+    assert null.specialised.tolist() == [one for one, _ in counts]
+    assert null.exclusive.tolist() == [one for _, one in counts]
+    assert len({tuple(one) for one, _ in counts}) > 1
 
 
 def test_experts_are_chosen_among_those_that_are_known():
@@ -247,6 +270,8 @@ def test_letters_have_as_many_bytes_as_utf_8_gives_them():
     assert token_bytes(text, offsets).sum() == len(text.encode())
     # the blank is of the token behind it; two tokens that name one letter have half of it each
     assert token_bytes("a 日b", np.array([[0, 1], [2, 3], [2, 3], [3, 4]])).tolist() == [1, 2.5, 1.5, 1]
+    # so is one at the beginning
+    assert token_bytes("  ab", np.array([[2, 3], [3, 4]])).tolist() == [3, 1]
 
 
 def test_changes_by_document_leave_out_what_was_not_read():

@@ -64,6 +64,20 @@ def test_a_recording_is_the_plain_means_of_the_tokens_it_spans(special, span):
     assert found.first_position_share == pytest.approx(sum(carried) / len(carried), rel=1e-6)
 
 
+@pytest.mark.parametrize("family", ["llama", "bloom"])
+def test_the_stream_is_recorded_in_the_place_of_neurons(family):
+    loaded, sentences = model(family, torch.float64), corpus(2, 3)
+    found = record(loaded, sentences, activity=True, span=Span(site="residual"))
+    sites = [Site("residual", layer) for layer in range(loaded.layers + 1)]
+    assert (found.layers, found.neurons) == (loaded.layers + 1, (loaded.layers + 1) * loaded.width)
+    for row, code in enumerate(sentences.languages):
+        for column, text in enumerate(sentences.texts[code]):
+            with torch.no_grad(), capture(loaded, sites) as seen:
+                loaded.trunk(torch.tensor(loaded.tokenize([text])))
+            for layer, site in enumerate(sites):
+                assert torch.allclose(found.layer(layer)[row, column], seen[site][0].mean(0), rtol=1e-6, atol=1e-9)
+
+
 def test_a_sentence_of_two_tokens_keeps_one():
     sentences = ParallelCorpus.from_texts({"en": ["ab", "abc", "a"], "zh": ["cde", "cd", "cde"]})
     found = record(model(), sentences, span=Span(first="drop"))

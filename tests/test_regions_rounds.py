@@ -256,3 +256,11 @@ def test_an_interval_of_another_level_is_wider():
     base, changed = loss([1.0] * 8), loss([1.1, 1.5, 1.2, 1.9, 1.3, 1.0, 1.4, 1.6])
     usual, wide = loss_change(changed, base), loss_change(changed, base, level=0.99)
     assert wide.low < usual.low < usual.value < usual.high < wide.high
+
+
+def test_an_empty_region_changes_nothing_and_the_model_as_it_is_has_nothing_off():
+    """Whatever the name of the language: `ar` comes before `base`, `zh` behind it."""
+    sets = {"en": {BASE: 0, ("ar", -1): 0, ("zh", -1): 0}}
+    found = by_rounds(lambda _round, _keys: {"en": {BASE: loss([1.0, 2.0, 3.0])}}, sets, AT_ONCE)
+    why = {key[0]: found.cells[key]["en"].change.why for key in sets["en"]}
+    assert why == {"base": "nothing is switched off", "ar": "nothing changed", "zh": "nothing changed"}

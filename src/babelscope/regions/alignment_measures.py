@@ -70,10 +70,6 @@ class Layer:
         both = blocks.sum() - blocks.sum(0) - blocks.sum(1) + blocks.diagonal()
         return torch.cat([blocks.sum()[None], both])
 
-    def within(self, values: Float[Tensor, " n"]) -> Float[Tensor, " R"]:
-        """Σ over the sentences of a selection."""
-        return self.kept @ values
-
 
 Measure = Callable[[Layer], Float[Tensor, "R L L"]]
 Prepare = Callable[[Float[Tensor, "L n N"]], Float[Tensor, "L n N"]]

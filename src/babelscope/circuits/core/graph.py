@@ -9,7 +9,7 @@ W writer · R reader
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
 from typing import TYPE_CHECKING
@@ -249,7 +249,6 @@ def sized(wiring: Wiring) -> Wiring:
     sizes = (wiring.layers, wiring.heads, wiring.kv_heads)
     whole = all(type(size) is int and size > 0 for size in sizes) and type(wiring.parallel) is bool
     whole = whole and type(wiring.shared_key) is bool and type(wiring.gates) is bool
-    wiring = replace(wiring, kinds=tuple(wiring.kinds))
     layered = not wiring.kinds or (len(wiring.kinds) == wiring.layers and set(wiring.kinds) <= KINDS)
     if not layered:
         raise ValueError("its layers are not of kinds that exist")

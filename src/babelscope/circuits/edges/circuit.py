@@ -118,7 +118,8 @@ class Circuit:
             text, tensors = read_sealed(path, KEY, RunError)
             facts = parse_json(text, f"{path}: its metadata", RunError)
             edges, scores = tensors["edges"].numpy(), tensors["scores"].numpy()
-            wiring, roles, about = sized(Wiring(**facts["wiring"])), dict(facts["roles"]), dict(facts["about"])
+            told = facts["wiring"] | {"kinds": tuple(facts["wiring"].get("kinds", ()))}  # which JSON has as a list
+            wiring, roles, about = sized(Wiring(**told)), dict(facts["roles"]), dict(facts["about"])
         except FileNotFoundError as error:
             raise RunError(f"there is no circuit at {path}") from error
         except (OSError, SafetensorError, KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:

@@ -43,7 +43,8 @@ def normalised_divergence(q: np.ndarray, r: np.ndarray, experts: np.ndarray | No
     """
     count = np.float64(q.shape[-1]) if experts is None else experts
     entropies = (_entropy(q) + _entropy(r)) / 2
-    return np.maximum(_entropy((q + r) / 2) - entropies, 0) / np.maximum(np.log(count) - entropies, 1e-9)
+    most = np.maximum(np.log(count) - entropies, 1e-9)
+    return np.asarray(np.maximum(_entropy((q + r) / 2) - entropies, 0) / most)
 
 
 def measured_experts(routing: Routing) -> np.ndarray:
