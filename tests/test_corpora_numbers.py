@@ -89,7 +89,9 @@ def test_a_line_is_foreign_where_another_script_has_more_letters_than_its_own():
     assert found == [("2", "Latn 57%: 漢かカ abcd")]
 
 
-@pytest.mark.parametrize(("bad", "said"), [(1, []), (2, ["my: 20% of the lines look like the Zawgyi encoding"])])
+@pytest.mark.parametrize(
+    ("bad", "said"), [(1, []), (2, ["my: 20% of the lines with U+1031 look like the Zawgyi encoding"])]
+)
 def test_zawgyi_is_told_from_more_than_a_tenth_of_the_lines(bad, said):
     lines = [f"ေန {n}" if n < bad else f"နေ {n}" for n in range(10)]
     report = audit(in_step(my=lines, en=[f"line {n}" for n in range(10)]))

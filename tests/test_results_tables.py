@@ -126,10 +126,10 @@ def test_points_of_a_sweep_have_measures_and_intervals():
 
 def test_answers_of_every_task_have_the_same_columns():
     right = pd.DataFrame({"accuracy": [0.5], "language": ["en"], "n": [4], "condition": ["base"], "more": [1]})
-    found = answered(Tables(a=right, b=right.drop(columns="condition"), c=right.assign(low=0.1, high=0.9)))  # pyright: ignore[reportArgumentType]
+    found = answered(Tables(a=right, b=right.drop(columns="condition"), c=right.assign(low=0.1, high=0.9, blind=0.25)))  # pyright: ignore[reportArgumentType]
     assert list(found) == ["a", "c"]
-    assert found["c"] == [Answered("en", "base", 0.5, 0.1, 0.9, 4.0)]
-    assert (found["a"][0].n, math.isnan(found["a"][0].low)) == (4.0, True)
+    assert found["c"] == [Answered("en", "base", 0.5, 0.1, 0.9, 4.0, 0.25)]
+    assert (found["a"][0].n, math.isnan(found["a"][0].low), math.isnan(found["a"][0].chance)) == (4.0, True, True)
 
 
 # -- files ----------------------------------------------------------------------------------------------------------
