@@ -173,8 +173,7 @@ def with_twin(original: Verdict, twin: Verdict) -> Verdict:
 
 
 def ends(draws: ArrayLike, parts: int) -> tuple[float, float]:
-    """Percentile ends of bootstrap draws at level 1 − 0.05 / parts; NaN where a draw is missing,
-    and of none.
+    """Percentile ends of bootstrap draws at level 1 − 0.05 / parts; NaN where a draw is missing, or there is none.
 
     >>> ends(range(1001), 1)
     (25.0, 975.0)

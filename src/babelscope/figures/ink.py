@@ -14,7 +14,7 @@ from matplotlib.image import AxesImage
 from matplotlib.patches import FancyArrowPatch
 from numpy.typing import NDArray
 
-from babelscope.figures.palette import COLOURS, GONE, HATCHES, MARKERS, colour
+from babelscope.figures.palette import COLOURS, GONE, HATCHES, MAPS, MARKERS, colour
 from babelscope.figures.spec import (
     Arrow,
     Bars,
@@ -37,7 +37,6 @@ Text = Callable[[Label], str]
 MOST_PIXELS = 1800
 """rows of a map that are drawn one by one: more than print can show; larger maps are drawn as block means"""
 _DASHES: dict[Dash, str] = {"solid": "-", "dashed": "--", "dotted": ":"}
-_MAPS = {"sequential": "viridis", "diverging": "PuOr", "percent": "cividis"}
 _DARK = 0.55
 
 
@@ -156,7 +155,7 @@ def _(mark: Cells, axes: Axes, panel: Panel, text: Text) -> None:
 
 def _colours(mark: Cells) -> Colormap:
     """The scale of a matrix; where its middle is white, a cell without a number is grey."""
-    scale = colormaps[_MAPS[mark.palette]]
+    scale = colormaps[MAPS[mark.palette]]
     return scale.with_extremes(bad=GONE) if mark.palette == "diverging" else scale
 
 

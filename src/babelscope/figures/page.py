@@ -17,7 +17,7 @@ import pandas as pd
 from matplotlib import colormaps
 from matplotlib.colors import to_hex
 
-from babelscope.figures.palette import COLOURS, GONE, PATTERNS, SYMBOLS, bright, colour, luminance
+from babelscope.figures.palette import COLOURS, GONE, MAPS, PATTERNS, SYMBOLS, bright, colour, luminance
 from babelscope.figures.spec import (
     Arrow,
     Axis,
@@ -47,7 +47,6 @@ from babelscope.wording import visible
 Plot = dict[str, Any]
 """what plotly's script is given: `data` and `layout`, or a part of them"""
 _DASHES: dict[Dash, str] = {"solid": "solid", "dashed": "dash", "dotted": "dot"}
-_MAPS = {"sequential": "viridis", "diverging": "PuOr", "percent": "cividis"}
 _QUIET = "#808080"
 _UNTITLED: Plot = {"title": {"text": ""}}
 MOST_LETTERS = 60
@@ -282,8 +281,7 @@ def _(mark: Points, panel: Panel, layout: Plot) -> list[Plot]:
 
 @traces.register
 def _(mark: Cells, panel: Panel, layout: Plot) -> list[Plot]:
-    low, high = mark.ends()
-    values = mark.colour_values()
+    (low, high), values = mark.ends(), mark.colour_values()
     rows, across = values.shape
     bar: Plot = {"title": {"text": text(mark.label), "side": "right"}, "thickness": 14, "exponentformat": "power"}
     if ticks := mark.scale_ticks():
@@ -301,14 +299,12 @@ def _(mark: Cells, panel: Panel, layout: Plot) -> list[Plot]:
     }  # fmt: skip
     found = [trace]
     if mark.palette == "diverging" and np.isnan(values).any():  # the middle of the scale is white, as the page is
+        same = {name: trace[name] for name in ("type", "x", "y", "xgap", "ygap")}
         gone = [[0 if math.isnan(value) else None for value in line] for line in values.tolist()]
-        found.append({
-            "type": "heatmap", "x": trace["x"], "y": trace["y"], "z": gone, "hoverinfo": "skip", "xgap": 1, "ygap": 1,
-            "colorscale": [[0, GONE], [1, GONE]], "showscale": False,
-        })  # fmt: skip
+        found.append(same | {"z": gone, "colorscale": [[0, GONE], [1, GONE]], "showscale": False, "hoverinfo": "skip"})
     if not mark.texts:
         return found
-    bright = luminance(colormaps[_MAPS[mark.palette]]((values - low) / (high - low))[..., :3]) > 0.18
+    bright = luminance(colormaps[MAPS[mark.palette]]((values - low) / (high - low))[..., :3]) > 0.18
     return [*found, {
         "type": "scatter", "mode": "text", "hoverinfo": "skip", "showlegend": False,
         "x": list(range(across)) * rows, "y": [row for row in range(rows) for _ in range(across)],
@@ -323,12 +319,9 @@ def _tick(axis: Axis, place: int) -> str:
 
 
 def _scale(palette: str) -> object:
-    if palette == "sequential":
-        return "Viridis"
     # told apart by every common colour vision; plotly's script does not carry PuOr
-    return (
-        "Cividis" if palette == "percent" else [[step / 10, to_hex(colormaps["PuOr"](step / 10))] for step in range(11)]
-    )
+    diverging = [[step / 10, to_hex(colormaps[MAPS["diverging"]](step / 10))] for step in range(11)]
+    return {"sequential": "Viridis", "percent": "Cividis"}.get(palette, diverging)
 
 
 @traces.register

@@ -16,6 +16,8 @@ SYMBOLS = ("circle", "square", "triangle-up", "diamond", "triangle-down", "cross
 HATCHES = ("", "///", "...", "xxx", "---")
 PATTERNS = ("", "/", ".", "x", "-")
 FAINT = "#cccccc"
+MAPS = {"sequential": "viridis", "diverging": "PuOr", "percent": "cividis"}
+"""matplotlib's scale of each kind of matrix"""
 GONE = "#b8b8b8"
 """a cell without a number, where white is the middle of the scale"""
 

@@ -166,10 +166,9 @@ def binary(v: Float[Tensor, "L n N"]) -> Float[Tensor, "L n N"]:
 
 def ranks(v: Float[Tensor, "L n N"]) -> Float[Tensor, "L n N"]:
     """Ranks of neurons within each sentence, centred, equal ones sharing theirs: cosines are Spearman correlations."""
-    v = v.contiguous()
-    ordered = v.sort(-1).values
-    below, upto = torch.searchsorted(ordered, v), torch.searchsorted(ordered, v, right=True)
-    return (below + upto - v.shape[-1]).to(v.dtype) / 2
+    from scipy.stats import rankdata
+
+    return torch.from_numpy(rankdata(v.numpy(), axis=-1)).to(v.dtype) - (v.shape[-1] + 1) / 2
 
 
 def sads_against(chosen: Callable[[int, int], Float[Tensor, "n n"]], layer: Layer) -> Float[Tensor, "R L L"]:

@@ -169,8 +169,8 @@ def correlated(
         a, b = (x, y) if name == "Pearson" else (_residue(x, beside), _residue(y, beside))
         r = pearson(a, b)
         if not np.isfinite(r) or free < 1:
-            why = "the model answers equally well in all languages" if np.ptp(y) == 0 else "too few languages"
-            why = why if np.ptp(y) == 0 or free < 1 else "one of the two does not vary over languages"
+            why = "too few languages" if free < 1 else "one of the two does not vary over languages"
+            why = "the model answers equally well in all languages" if np.ptp(y) == 0 else why
             parts.append(Part(name, r, float("nan"), float("nan"), len(x), "languages", 0.0, why))
             continue
         half = float(norm.ppf(1 - 0.0125)) / free**0.5
