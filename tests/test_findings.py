@@ -89,7 +89,8 @@ def test_a_circuit_that_does_another_language_s_task():
     (found,) = circuits.shared(rows)
     assert found.kind == "effect"
     assert found.text == (
-        "The English circuit (5 heads) keeps 67 % (53 to 81) of the task in Chinese; its own circuit 59 % (45 to 72); "
+        "The English circuit (5 heads) keeps 67 % (53 to 81) of the task in Chinese; its own circuit, on the "
+        "prompts that chose it, 59 % (45 to 72); "
         "as many random heads 4 %."
     )
     assert not list(circuits.own(rows))

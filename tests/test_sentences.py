@@ -149,7 +149,8 @@ CASES = [  # what makes the sentence, its kind ("": a study states it), words th
     (partial(circuits.behaviour, does(0.4, 0.9), "ioi"), "undecided", "in part only"),
     (partial(circuits.behaviour, [], "ioi"), "not measured", "was not measured"),
     (partial(circuits.shared, [kept(0.9, 0.8, 1.0), kept(0.95, 0.9, 1.0, "zh")]), "effect",
-     "The English circuit (5 heads) keeps 90 % (80 to 100) of the task in Chinese; its own circuit 95 % (90 to 100); "
+     "The English circuit (5 heads) keeps 90 % (80 to 100) of the task in Chinese; its own circuit, on the "
+     "prompts that chose it, 95 % (90 to 100); "
      "as many random heads 4 %."),
     (partial(circuits.shared, [kept(0.05, 0.0, 0.1)]), "none", "does no more than random heads in Chinese"),
     (partial(circuits.shared, [kept(0.2, 0.05, 0.4)]), "undecided", "does no more than random heads in Chinese"),

@@ -86,7 +86,9 @@ def shared(rows: Sequence[Transfer]) -> Iterator[Finding]:
         if row.found_in == row.run_on:
             continue
         own_rows = [one for one in rows if one.found_in == one.run_on == row.run_on and one.model == row.model]
-        beside = f"; its own circuit {_percent(own_rows[0].faithfulness)}" if own_rows else ""
+        beside = (
+            f"; its own circuit, on the prompts that chose it, {_percent(own_rows[0].faithfulness)}" if own_rows else ""
+        )
         said = (
             f"{_percent(row.faithfulness)} of the task in {named([row.run_on])}{beside}; as many random heads "
             f"{decimals(100 * row.random, 0)} %{_few_sets(row)}"
@@ -103,7 +105,8 @@ def own(rows: Sequence[Transfer]) -> Iterator[Finding]:
     for row in rows:
         if row.found_in == row.run_on and row.heads and row.faithfulness.low <= row.random_high:
             said = f"{_percent(row.faithfulness)}, random heads up to {decimals(100 * row.random_high, 0)} %"
-            text = f"The {named([row.found_in])} circuit is not better than random heads in its own language: {said}."
+            where = f"{named([row.found_in])} circuit is not better than random heads in its own language"
+            text = f"The {where}, even on the prompts that chose it: {said}."
             yield Finding("undecided", text, "cross-language")
 
 
