@@ -267,3 +267,7 @@ def test_the_heads_that_count_are_the_largest_not_the_smallest(tmp_path):
 
     one, two = run(tmp_path, "a", heads([9, -8, 1, 2, 3, 4])), run(tmp_path, "b", heads([-7, 6, 4, 3, 2, 1]))
     assert compare_circuits(one, two, top=2).shared_top.tolist() == [2]
+    # three heads are level at the end of the two largest of c, one acts in d at all: it is none of c's
+    three, four = run(tmp_path, "c", heads([9, 1, 1, 1, 0, 0])), run(tmp_path, "d", heads([0, 0, 0, 0, 0, 5]))
+    assert compare_circuits(three, four, top=2)[["top", "shared_top"]].values.tolist() == [[4, 0]]
+    assert compare_circuits(three, three, top=2)[["top", "shared_top"]].values.tolist() == [[4, 4]]

@@ -179,7 +179,10 @@ def compare_points(first: Run, second: Run) -> pd.DataFrame:
 
 
 def compare_circuits(first: Run, second: Run, top: int = 10) -> pd.DataFrame:
-    """Per head measure and language: Pearson and Spearman over heads, and how many of the `top` heads are shared."""
+    """Per head measure and language: Pearson and Spearman over heads, and how many of the `top` heads are shared.
+
+    `top` grows where heads are level with the last of them, and shrinks where there are fewer that act at all.
+    """
     rows: list[dict[str, object]] = []
     for name in ("activation_patching", "path_logits", "head_frequency"):
         one, two = _array(first, name), _array(second, name)
@@ -189,16 +192,23 @@ def compare_circuits(first: Run, second: Run, top: int = 10) -> pd.DataFrame:
             a, b = one.sel(language=code).values.ravel(), two.sel(language=code).values.ravel()
             known = np.isfinite(a) & np.isfinite(b)  # heads that a screen left unpatched are in neither
             a, b = a[known], b[known]
-            largest = [set(np.argsort(-np.abs(it))[:top].tolist()) for it in (a, b)]
+            largest = [_strongest(np.abs(it), top) for it in (a, b)]
             rows.append(
                 {
                     "measure": name, "language": str(code),
                     "pearson": pearson(a, b),
                     "spearman": spearman(a, b),
-                    "top": top, "shared_top": len(largest[0] & largest[1]),
+                    "top": max(map(len, largest)), "shared_top": len(largest[0] & largest[1]),
                 }
             )  # fmt: skip
     return pd.DataFrame(rows, columns=["measure", "language", "pearson", "spearman", "top", "shared_top"])
+
+
+def _strongest(size: NDArray[np.float64], top: int) -> set[int]:
+    """Places of the `top` largest and of all that are level with the last of them; what is 0 is not among them."""
+    if not size.size or top < 1:
+        return set()
+    return set(np.flatnonzero((size >= np.sort(size)[-min(top, size.size)]) & (size > 0)).tolist())
 
 
 def _array(run: Run, name: str) -> xr.DataArray | None:
