@@ -348,7 +348,7 @@ class Model(Places):
 
     def logits(self, hidden: Float[Tensor, "*batch D"], words: Tensor | None = None) -> Float[Tensor, "*batch V"]:
         """Logits of final hidden states, with the measured scale and the soft cap; of the vocabulary's `words` if
-        given.
+        given, and then in float32 at least: differences of a few logits are smaller than the steps of half precision.
 
         Raises UnsupportedModel of an encoder.
         """
@@ -359,9 +359,9 @@ class Model(Places):
         if words is None:
             return self.finish_logits(self.hf.get_output_embeddings()(hidden))
         weight, bias = self.unembedding, self.unembedding_bias
-        words = words.to(weight.device)
-        raw = nn.functional.linear(hidden.to(weight.device), weight[words], None if bias is None else bias[words])
-        return self.finish_logits(raw)
+        words, wide = words.to(weight.device), torch.promote_types(hidden.dtype, torch.float32)
+        chosen = None if bias is None else bias[words].to(wide)
+        return self.finish_logits(nn.functional.linear(hidden.to(weight.device, wide), weight[words].to(wide), chosen))
 
     def _own_logits(self, hidden: Float[Tensor, "*batch D"]) -> Float[Tensor, "*batch V"]:
         """What the model makes of final hidden states, by its own forward with the trunk passed over."""

@@ -1,0 +1,55 @@
+"""Models in half precision: what is summed, and what is subtracted, is so in float32."""
+
+import numpy as np
+import pytest
+import torch
+
+from babelscope.circuits.core.ablation import _mean_constants, reference
+from babelscope.circuits.core.batching import batches
+from babelscope.circuits.core.cache import run
+from babelscope.circuits.core.residual import Values
+from babelscope.models import Model
+from tests.random_pairs import random_pairs
+from tests.tiny_models import tiny_model, tiny_tokenizer
+
+
+@pytest.fixture(scope="module", params=[torch.bfloat16, torch.float16])
+def model(request):
+    return Model(tiny_model("llama", request.param), tiny_tokenizer(), id="half")
+
+
+def recorded(model, pairs):
+    """Values of all rows, a batch each, in float64."""
+    return [
+        ([part.double() for part in Values.of(run(model, rows.corrupted)).listed()], rows)
+        for rows in batches(pairs, 1, model.device)
+    ]
+
+
+def test_logits_of_a_few_words_are_products_in_float32(model):
+    hidden, words = torch.randn(5, model.width, dtype=model.dtype), torch.tensor([3, 4, 7])
+    found = model.logits(hidden, words)
+    assert found.dtype == torch.float32
+    exact = hidden.double() @ model.unembedding[words].double().T
+    np.testing.assert_allclose(found.detach().double(), exact.detach(), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("copies", [3, 200])
+def test_means_over_many_prompts_are_as_exact_as_over_few(model, copies):
+    pair = random_pairs()[0]
+    other = reference(model, [pair] * copies, "mean", budget=1)
+    (rows,) = batches([pair], 10**6, model.device)
+    for mean, part in zip(other(rows).listed(), Values.of(run(model, rows.corrupted)).listed()):
+        assert mean.dtype == model.dtype
+        assert torch.equal(mean, part)  # all prompts are equal, so their mean is one of them
+
+
+def test_constants_are_means_over_all_tokens(model):
+    pairs = random_pairs()
+    of_rows = recorded(model, pairs * 20)
+    tokens = sum(rows.corrupted.numel() for _, rows in of_rows)
+    found = _mean_constants(model, pairs * 20, 1).listed()
+    for place, mean in enumerate(found):
+        exact = sum(parts[place].sum((0, 1)) for parts, _ in of_rows) / tokens
+        step = torch.finfo(model.dtype).eps
+        np.testing.assert_allclose(mean.double(), exact, rtol=step, atol=step * 1e-3)
