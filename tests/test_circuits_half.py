@@ -1,5 +1,7 @@
 """Models in half precision: what is summed, and what is subtracted, is so in float32."""
 
+from dataclasses import fields
+
 import numpy as np
 import pytest
 import torch
@@ -8,6 +10,8 @@ from babelscope.circuits.core.ablation import _mean_constants, reference
 from babelscope.circuits.core.batching import batches
 from babelscope.circuits.core.cache import run
 from babelscope.circuits.core.residual import Values
+from babelscope.circuits.heads.patterns import eager
+from babelscope.circuits.heads.routes import Layer, _record, layer_of, shares
 from babelscope.models import Model
 from tests.random_pairs import random_pairs
 from tests.tiny_models import tiny_model, tiny_tokenizer
@@ -53,3 +57,18 @@ def test_constants_are_means_over_all_tokens(model):
         exact = sum(parts[place].sum((0, 1)) for parts, _ in of_rows) / tokens
         step = torch.finfo(model.dtype).eps
         np.testing.assert_allclose(mean.double(), exact, rtol=step, atol=step * 1e-3)
+
+
+@torch.no_grad()
+def test_routes_are_those_of_the_recorded_values_in_full_precision(model):
+    """Shares of the very values that the half model made, from long sums that are not in half precision."""
+    ids = torch.tensor([[3, 5, 7, 9, 11, 13, 4, 8]])
+    with eager(model):
+        seen = _record(model, ids)
+    layer = layer_of(model, seen, 1, 0, 8)
+    parts = {field.name: getattr(layer, field.name) for field in fields(layer)}
+    exact = Layer(**{name: part.double() if isinstance(part, torch.Tensor) else part for name, part in parts.items()})
+    found, true = shares(layer, [7]), shares(exact, [7])
+    assert found.heads.dtype == torch.float32
+    np.testing.assert_allclose(found.heads, true.heads, rtol=1e-3, atol=1e-5)
+    np.testing.assert_allclose(found.mlp, true.mlp, rtol=1e-4)
