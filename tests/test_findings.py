@@ -124,6 +124,13 @@ def test_few_prompts_say_what_they_cannot_find():
     assert not list(circuits.power({"en": 20}))
 
 
+def test_means_over_a_prompt_itself_are_told_from_one_in_ten_on():
+    (found,) = circuits.alone({"en": (9, 100), "zh": (10, 100), "fr": (7, 12)})
+    assert found.kind == "undecided"
+    assert "(Chinese 10 of 100, French 7 of 12): mean ablation" in found.text
+    assert not list(circuits.alone({"en": (9, 100)}))
+
+
 def test_a_circuit_that_is_none_is_said():
     (found,) = circuits.own([kept("en", "en", 0.1, 0.05, 0.2)])
     assert "not better than random heads in its own language" in found.text

@@ -159,6 +159,7 @@ CASES = [  # what makes the sentence, its kind ("": a study states it), words th
     (partial(circuits.shared, [kept(0.9, 0.8, 1.0, heads=0)]), "none", "No head was selected in English"),
     (partial(circuits.own, [kept(0.1, 0.05, 0.2, "en", "en")]), "undecided", "not better than random heads in its own"),
     (partial(circuits.power, {"en": 10, "zh": 40}), "undecided", "Few prompts were patched (English 10)"),
+    (partial(circuits.alone, {"en": (9, 100), "zh": (10, 100)}), "undecided", "and length (Chinese 10 of 100): mean"),
     (partial(circuits.screen, screened(0)), "none", "0 of 10 sampled"),
     (partial(circuits.screen, screened(1)), "undecided", "1 of 10 sampled"),
     # evaluation

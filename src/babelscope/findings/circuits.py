@@ -52,7 +52,7 @@ def circuit_findings(run: Run) -> list[Finding]:
     task = str(run.manifest.get("task") or "task")
     found = [behaviour(rows, task, model) for model, rows in _behaviour(run)]
     transfers = list(_transfers(run))
-    return [*found, *shared(transfers), *own(transfers), *power(patched_prompts(run)), *screen(run)]
+    return [*found, *shared(transfers), *own(transfers), *power(patched_prompts(run)), *_alone(run), *screen(run)]
 
 
 def behaviour(rows: Sequence[Behaviour], task: str, model: str = "") -> Finding:
@@ -120,6 +120,22 @@ def power(prompts: Mapping[str, int]) -> Iterator[Finding]:
             "prompts finds about one in five, of twenty three in five. A head that is not listed may act all the same."
         )
         yield Finding("undecided", text, "head-heatmap")
+
+
+def alone(prompts: Mapping[str, tuple[int, int]]) -> Iterator[Finding]:
+    """Prompts whose mean for ablation is taken over themselves, of how many, by language: told from one in ten on."""
+    told = [f"{named([code])} {single} of {count}" for code, (single, count) in prompts.items() if 10 * single >= count]
+    if told:
+        text = (
+            f"Some prompts are the only ones of their template, order and length ({', '.join(told)}): mean ablation "
+            "puts their own corrupted prompt in place of a mean there. More prompts (--n) leave fewer of them."
+        )
+        yield Finding("undecided", text, "ablation-bars")
+
+
+def _alone(run: Run) -> Iterator[Finding]:
+    counts = patched_prompts(run)
+    return alone({code: (single, counts.get(code, 0)) for code, single in run.manifest.get("alone", {}).items()})
 
 
 def patched_prompts(run: Run) -> dict[str, int]:

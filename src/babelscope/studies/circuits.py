@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from babelscope._version import __version__
 from babelscope.circuits.comparison.head_matching import match_heads, random_twin, shuffled
+from babelscope.circuits.core.ablation import prompts_alone
 from babelscope.circuits.core.nodes import Head, check_model
 from babelscope.circuits.heads.roles import Roles, role_scores
 from babelscope.circuits.patching.kept_runs import keeping_runs
@@ -379,6 +380,7 @@ def _manifest(
         model=facts,
         tokenizer_hash=model.tokenizer_hash,
         screen=screen_facts(model, settings),
+        alone={code: prompts_alone(each.main) for code, each in prompts.items()} if settings.ablation == "mean" else {},
         task=settings.task,
         languages=list(settings.languages),
         corruption=settings.corruption or next(iter(next(iter(prompts.values())).patched)),

@@ -10,6 +10,7 @@ N row · T position · H head · E head width · D width
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from enum import StrEnum
 from typing import TYPE_CHECKING, Literal, cast
@@ -122,6 +123,16 @@ def _key(rows: Rows, row: int) -> Key:
     """Positions mean the same thing only within one template, order, length and answer branch."""
     pair = rows.pairs[row]
     return pair.template, pair.order, rows.length, rows.answer, rows.signs[row]
+
+
+def prompts_alone(pairs: Sequence[PromptPair]) -> int:
+    """Prompts that share template, order and lengths with no other: their mean is their own corrupted prompt.
+
+    >>> prompts_alone([])
+    0
+    """
+    keys = Counter((p.template, p.order, len(p.clean), len(p.target), len(p.foil)) for p in pairs)
+    return sum(count == 1 for count in keys.values())
 
 
 def _by_key(rows: Rows) -> dict[Key, list[int]]:
