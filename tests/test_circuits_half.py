@@ -10,6 +10,7 @@ from babelscope.circuits.core.ablation import _mean_constants, reference
 from babelscope.circuits.core.batching import batches
 from babelscope.circuits.core.cache import run
 from babelscope.circuits.core.residual import Values
+from babelscope.circuits.heads.copy_scores import among_top
 from babelscope.circuits.heads.patterns import eager
 from babelscope.circuits.heads.routes import Layer, _record, layer_of, shares
 from babelscope.models import Model
@@ -72,3 +73,14 @@ def test_routes_are_those_of_the_recorded_values_in_full_precision(model):
     assert found.heads.dtype == torch.float32
     np.testing.assert_allclose(found.heads, true.heads, rtol=1e-3, atol=1e-5)
     np.testing.assert_allclose(found.mlp, true.mlp, rtol=1e-4)
+
+
+def test_the_top_words_are_those_of_products_in_float32():
+    """Words that bfloat16 cannot tell apart: 64 and 64.1 are both 64 in it, so both would be the largest."""
+    half = Model(tiny_model("llama", torch.bfloat16), tiny_tokenizer(), id="half")
+    with torch.no_grad():
+        half.unembedding.zero_()
+        half.unembedding[5:7, 0] = 64.0
+        half.unembedding[6, 1] = 0.125
+    final, asked = torch.ones(1, half.width, dtype=half.dtype), torch.tensor([[True, True]])
+    assert among_top(half, final, torch.tensor([5, 6]), asked, 1)[0].tolist() == [[False, True]]
