@@ -119,12 +119,13 @@ def _read_rows(model: Model, z: Tensor, words: Tensor, chunk: int) -> tuple[Tens
         weighted = weighted * fade + torch.linalg.vecdot(e, x)
         highest = new
     lse = highest + mass.log()
-    answers = torch.exp(model.logits(z, words).to(z.device, kind) - lse[:, None])
+    # in the precision of the sum that they are shares of: a probability is none above 1
+    answers = torch.exp(chunk_logits(model, z, words).to(z.device, kind) - lse[:, None])
     return answers, (lse - weighted / mass) / log(2), top, lse
 
 
-def chunk_logits(model: Model, z: Float[Tensor, "R D"], words: slice) -> Float[Tensor, "R C"]:
-    """Logits of a slice of the vocabulary, with scale and cap; the weights are not copied."""
+def chunk_logits(model: Model, z: Float[Tensor, "R D"], words: slice | Tensor) -> Float[Tensor, "R C"]:
+    """Logits of some of the vocabulary, with scale and cap; the weights of a slice are not copied."""
     head: Any = model.hf.get_output_embeddings()
     bias = getattr(head, "bias", None)
     weight: Tensor = head.weight

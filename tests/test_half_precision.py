@@ -13,6 +13,7 @@ from babelscope.circuits.core.residual import Values
 from babelscope.circuits.heads.copy_scores import among_top
 from babelscope.circuits.heads.patterns import eager
 from babelscope.circuits.heads.routes import Layer, _record, layer_of, shares
+from babelscope.latent.lens import read_out
 from babelscope.models import Model
 from tests.random_pairs import random_pairs
 from tests.tiny_models import tiny_model, tiny_tokenizer
@@ -84,3 +85,11 @@ def test_the_top_words_are_those_of_products_in_float32():
         half.unembedding[6, 1] = 0.125
     final, asked = torch.ones(1, half.width, dtype=half.dtype), torch.tensor([[True, True]])
     assert among_top(half, final, torch.tensor([5, 6]), asked, 1)[0].tolist() == [[False, True]]
+
+
+def test_a_probability_in_half_precision_is_none_above_one(model):
+    """The likeliest word of a sharp lens, whose logit is no number of half precision."""
+    z = 40 * torch.randn(200, model.width, generator=torch.Generator().manual_seed(0)).to(model.dtype)
+    found = read_out(model, z, torch.arange(model.vocabulary))
+    assert float(found.answers.max()) <= 1 + 1e-6
+    np.testing.assert_allclose(found.answers.sum(1), 1, atol=1e-5)
