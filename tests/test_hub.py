@@ -11,7 +11,8 @@ from babelscope.results import open_run
 from babelscope.results.hub import Shared, fetched, pull, push
 from tests.command import command
 from tests.hub_server import Hub
-from tests.synthetic_runs import write_circuits, write_regions
+from tests.synthetic_circuits import write_circuits
+from tests.synthetic_runs import write_regions
 
 TOKEN = "hf_" + "q" * 34
 

@@ -16,7 +16,9 @@ from babelscope.report.tables import shown_table
 from babelscope.results import RunWriter, open_run
 
 from .browser import launched, violations
-from .synthetic_runs import write_circuits, write_latent, write_regions, write_sweep
+from .synthetic_circuits import write_circuits
+from .synthetic_latent import write_latent
+from .synthetic_runs import write_regions, write_sweep
 from .test_report_studies import write_confusion, write_steering
 
 NAN = float("nan")
