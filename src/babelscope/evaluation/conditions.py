@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import replace
@@ -10,10 +11,12 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
+from babelscope.errors import InputError
 from babelscope.models import Model
 from babelscope.models.rows import RowEdit, edited_rows
 from babelscope.regions.deactivation import deactivate
 from babelscope.regions.masks import random_region_by_layer
+from babelscope.results.schemas.evaluation import BASE
 from babelscope.steering.controls import random_unit
 from babelscope.steering.edits import direction_edit, region_edit
 from babelscope.steering.files import SavedEdit
@@ -31,25 +34,28 @@ def conditions_of(
     seed: int = 0,
 ) -> dict[str, Condition]:
     """Context managers by name; with `controls`, as many random neurons of the same layers, or random directions of
-    the same layer and size, beside each.
+    the same layer and size, beside each. Raises InputError where two of them have one name.
 
     >>> conditions_of(model, {"zh": mask}, controls=1)                 # doctest: +SKIP
     {'zh': …, 'zh, random-layer 0': …}
     """
-    found: dict[str, Condition] = {}
+    found: list[tuple[str, Condition]] = []
     for name, mask in (deactivated or {}).items():
         for label, own in _with_random(model, name, mask, controls, seed):
-            found[label] = lambda own=own: deactivate(model, own)
+            found.append((label, lambda own=own: deactivate(model, own)))
     for name, mask in (amplified or {}).items():
         for label, own in _with_random(model, f"{name} × {factor:g}", mask, controls, seed):
-            found[label] = lambda own=own: deactivate(model, own, scale=factor)
+            found.append((label, lambda own=own: deactivate(model, own, scale=factor)))
     for name, saved in (steered or {}).items():
         saved.check(model)
-        found[name] = lambda saved=saved: saved.applied(model)
+        found.append((name, lambda saved=saved: saved.applied(model)))
         for draw in range(controls):
             edit = _random_edit(model, saved, seed, draw)
-            found[f"{name}, random {draw}"] = lambda edit=edit: edited_rows(model, [edit])
-    return found
+            found.append((f"{name}, random {draw}", lambda edit=edit: edited_rows(model, [edit])))
+    counts = Counter([BASE, *(label for label, _ in found)])
+    if twice := [label for label, count in counts.items() if count > 1]:
+        raise InputError(f"two conditions are called {twice[0]!r}: give one of the files another name")
+    return dict(found)
 
 
 def _with_random(model: Model, name: str, mask: Tensor, controls: int, seed: int) -> list[tuple[str, Tensor]]:
