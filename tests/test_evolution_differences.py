@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -284,3 +285,40 @@ def test_lines_of_two_corpora_are_not_one_sentence_because_they_have_one_number(
     one = made("a", ["It rains.", "It snows.", "It hails.", "It is hot."])
     assert compare_map(one, made("b", ["I came.", "I saw.", "I left.", "I slept."])) is None
     assert compare_map(one, made("c", ["It rains.", "I saw.", "It hails.", "It is hot."]))["items"] == 3
+
+
+def test_what_a_point_reads_from_files_is_part_of_its_key(tmp_path):
+    """A file that says something else makes another point, under the same settings."""
+
+    def told(name: str, text: str) -> str:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text, encoding="utf-8")
+        return str(tmp_path / name)
+
+    def contents(text: str) -> list[dict[str, object]]:
+        pairs = told("pairs/en.tsv", text)
+        edit, lens, counts = (told(name, text) for name in ("edit", "lens", "counts"))
+        return [
+            CircuitsMeasure(CircuitsSettings(task=f"minimal-pairs:{pairs}", languages=("en",))).contents(),
+            CircuitsMeasure(CircuitsSettings(task=f"ioi:mib:{tmp_path / 'pairs'}", languages=("en",))).contents(),
+            CircuitsMeasure(
+                CircuitsSettings(task=f"minimal-pairs:{tmp_path}/pairs/{{language}}.tsv", languages=("en",))
+            ).contents(),
+            RegionsMeasure(
+                RegionsSettings(
+                    "pocket:heldout", languages=("en", "fr"), samples=5, texts="pocket:heldout", edits=(edit,)
+                )
+            ).contents(),
+            LatentMeasure(LatentSettings(tuned=Path(lens), lens=("tuned",))).contents(),
+            LatentMeasure(LatentSettings(counts=Path(counts))).contents(),
+        ]
+
+    first, same, other = contents("a"), contents("a"), contents("b")
+    assert first == same
+    assert all(one != two for one, two in zip(first, other, strict=True))
+    assert CircuitsMeasure(CircuitsSettings()).contents() == {}
+    asked = RegionsSettings(
+        "pocket:heldout", languages=("en", "fr"), samples=5, alignment_neurons=(0.1,), stories="pocket:?n=3"
+    )
+    more = replace(asked, stories="pocket:?n=4")
+    assert RegionsMeasure(asked).contents() != RegionsMeasure(more).contents()

@@ -336,6 +336,10 @@ def test_evaluation_under_edits_and_their_controls(tmp_path):
     mask = torch.zeros(loaded.layers, loaded.neurons_per_layer, dtype=torch.bool)
     mask[2, :20] = True
     region = SavedEdit(mask=mask, values=mask.float())
+    with pytest.raises(InputError, match="two conditions are called 'zh': rename one of the files"):
+        conditions_of(loaded, {"zh": mask}, steered={"zh": saved})
+    with pytest.raises(InputError, match="two conditions are called 'base'"):
+        conditions_of(loaded, steered={"base": saved})
     found = conditions_of(loaded, {"zh": mask}, {"zh": mask}, 3.0, {"to-fr": saved, "region": region}, controls=1)
     assert list(found) == [
         "zh", "zh, random-layer 0", "zh × 3", "zh × 3, random-layer 0", "to-fr", "to-fr, random 0", "region",

@@ -116,17 +116,14 @@ def evaluate(
     from babelscope.cli.options import load, refuse_existing
     from babelscope.evaluation import evaluate_cloze, evaluate_questions, load_questions, load_stories
     from babelscope.evaluation.conditions import conditions_of
-    from babelscope.steering.files import load_edit
+    from babelscope.steering.files import edit_names, load_edit
 
     if out is not None:
         refuse_existing(out, overwrite)
     languages = ",".join(settings.languages) or None
     stories = load_stories(settings.stories, languages) if OURS in settings.tasks else {}
     masks, amplified = _regions(settings.deactivate), _regions(settings.amplify)
-    stems = [Path(name).stem for name in settings.steer or []]
-    steered = {
-        stem if stems.count(stem) == 1 else name: load_edit(name) for stem, name in zip(stems, settings.steer or [])
-    }
+    steered = {name: load_edit(file) for name, file in edit_names(settings.steer or []).items()}
     _refuse_other_depth(model, loading.revision, [*masks.items(), *amplified.items()])
     loaded = load(model, loading)
     conditions = conditions_of(loaded, masks, amplified, settings.factor, steered, settings.controls)

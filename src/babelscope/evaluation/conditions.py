@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import replace
@@ -39,23 +38,29 @@ def conditions_of(
     >>> conditions_of(model, {"zh": mask}, controls=1)                 # doctest: +SKIP
     {'zh': …, 'zh, random-layer 0': …}
     """
-    found: list[tuple[str, Condition]] = []
+    found = _Named()
     for name, mask in (deactivated or {}).items():
         for label, own in _with_random(model, name, mask, controls, seed):
-            found.append((label, lambda own=own: deactivate(model, own)))
+            found[label] = lambda own=own: deactivate(model, own)
     for name, mask in (amplified or {}).items():
         for label, own in _with_random(model, f"{name} × {factor:g}", mask, controls, seed):
-            found.append((label, lambda own=own: deactivate(model, own, scale=factor)))
+            found[label] = lambda own=own: deactivate(model, own, scale=factor)
     for name, saved in (steered or {}).items():
         saved.check(model)
-        found.append((name, lambda saved=saved: saved.applied(model)))
+        found[name] = lambda saved=saved: saved.applied(model)
         for draw in range(controls):
             edit = _random_edit(model, saved, seed, draw)
-            found.append((f"{name}, random {draw}", lambda edit=edit: edited_rows(model, [edit])))
-    counts = Counter([BASE, *(label for label, _ in found)])
-    if twice := [label for label, count in counts.items() if count > 1]:
-        raise InputError(f"two conditions are called {twice[0]!r}: give one of the files another name")
-    return dict(found)
+            found[f"{name}, random {draw}"] = lambda edit=edit: edited_rows(model, [edit])
+    return found
+
+
+class _Named(dict[str, Condition]):
+    """Conditions, none of which takes the place of another, or of the model as it is."""
+
+    def __setitem__(self, name: str, condition: Condition) -> None:
+        if name == BASE or name in self:
+            raise InputError(f"two conditions are called {name!r}: rename one of the files")
+        super().__setitem__(name, condition)
 
 
 def _with_random(model: Model, name: str, mask: Tensor, controls: int, seed: int) -> list[tuple[str, Tensor]]:

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
     from transformers import PreTrainedTokenizerBase as Tokenizer
 
+    from babelscope.terms import SpecialTokens
+
 
 def is_encoder(hf: PreTrainedModel) -> bool:
     """Whether a Hugging Face model is measured as an encoder: a masked language model, or an encoder–decoder."""
@@ -70,3 +72,22 @@ def own_tokens(tokenizer: Tokenizer) -> tuple[int, int]:
     more = len(whole) - len(bare)
     before = next((start for start in range(more + 1) if whole[start : start + len(bare)] == bare), 0)
     return before, more - before
+
+
+def first_tokens(tokenizer: Tokenizer, special: SpecialTokens, encoder: bool, name: str) -> list[int]:
+    """What stands before a text: the beginning-of-sequence token where it is asked for, or what the tokenizer of a
+    causal model puts there (`own`).
+
+    Raises InputError where the tokenizer has no such token, or puts several there.
+    """
+    if special == "own" and not encoder:
+        before, _ = own_tokens(tokenizer)
+        if before > 1:
+            raise InputError(f"the tokenizer of {name} puts {before} tokens before a text: use bos or none")
+        return tokenizer("a", add_special_tokens=True)["input_ids"][:before]
+    if special not in ("bos", "bos-excluded"):
+        return []
+    first: int | None = tokenizer.bos_token_id  # pyright: ignore[reportAssignmentType]
+    if first is None:
+        raise InputError(f"special tokens {special!r}: the tokenizer of {name} has no beginning-of-sequence token")
+    return [first]

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from babelscope.errors import InputError, UnsupportedModel
 from babelscope.models.context import Context, context_of
-from babelscope.models.encoders import is_encoder, own_tokens, refuse_next_word, with_own_tokens
+from babelscope.models.encoders import first_tokens, is_encoder, own_tokens, refuse_next_word, with_own_tokens
 from babelscope.models.families import Family
 from babelscope.models.foreign import foreign_hooks, foreign_registrations
 from babelscope.models.hashing import config_hash, content_sign, function_hash, weight_hash
@@ -263,17 +263,17 @@ class Model(Places):
         special = self.special(special)
         if special == "own":
             encoded = with_own_tokens(self.tokenizer, texts, self.id)
-        elif special != "none":
-            first = self.tokenizer.bos_token_id
-            if first is None:
-                raise InputError(
-                    f"special tokens {special!r}: the tokenizer of {self.id} has no beginning-of-sequence token"
-                )
-            encoded = [[first, *ids] for ids in encoded]
+        else:
+            first = self.first_tokens(special)
+            encoded = [[*first, *ids] for ids in encoded]
         # without names these are no sentences to be read whole: prompts and windows are cut out of longer texts
         for name, ids in zip(names or (), encoded):
             self.check_length(len(ids), name)
         return encoded
+
+    def first_tokens(self, special: SpecialTokens) -> list[int]:
+        """Special tokens that stand before windows of text and prompts (`encoders.first_tokens`)."""
+        return first_tokens(self.tokenizer, self.special(special), self.encoder, self.id)
 
     def special(self, asked: SpecialTokens) -> SpecialTokens:
         """What `auto` stands for."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -46,7 +46,7 @@ from babelscope.studies.circuit_arrays import head_arrays
 from babelscope.studies.circuit_edges import Edges, EdgeSettings, control_prompts, find_edges
 from babelscope.studies.circuit_examples import example_rows
 from babelscope.studies.circuit_experts import check_experts, expert_rows
-from babelscope.studies.circuit_measures import Measured, Prompts, check_repeats, prompts_of, repeated
+from babelscope.studies.circuit_measures import Measured, Prompts, check_repeats, options_of, prompts_of, repeated
 from babelscope.studies.circuit_roles import ALSO, ffn_rows, role_rows
 from babelscope.studies.circuit_screen import screen_rows
 from babelscope.studies.circuit_settings import PRESETS, CircuitsSettings, Prompted, preset
@@ -244,9 +244,8 @@ def _edges(side: Side, settings: CircuitsSettings, progress: Progress) -> Edges:
         half=settings.half,
         slopes=settings.slopes,
     )
-    controls = control_prompts(
-        model, settings.task, list(done), max(2, settings.n // 2), seed=settings.seed, split=settings.split
-    )
+    options = replace(options_of(settings), n=max(2, settings.n // 2))
+    controls = control_prompts(model, settings.task, list(done), options)
     roles: dict[str, dict[str, str]] = {}
     for code, language in done.items():
         for row in role_rows(code, language.found, language.roles, task_named(settings.task)):
