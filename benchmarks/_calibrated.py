@@ -262,8 +262,8 @@ def alignment(run: Run) -> None:
     head = ("metric", *(f"layer {place:g}" for place in shown), "ρ with token overlap", "ρ with same script")
     pairs = len(beside)
     markdown(
-        f"Alignment, mean over {pairs} language pairs (mean of the pairs' 95 % bounds over {units(run)}); ρ over pairs, "
-        "p by permuting languages",
+        f"Alignment, mean over {pairs} language pairs (mean of the pairs' 95 % bounds over {units(run)}); ρ over "
+        "pairs, p by permuting languages",
         head,
         rows,
     )
