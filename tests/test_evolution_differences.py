@@ -38,7 +38,7 @@ def run(folder: Path, name: str, arrays: dict[str, xr.DataArray] | None = None, 
     (path / "arrays.zarr").mkdir(parents=True)
     return SimpleNamespace(
         path=path, arrays=lambda: xr.Dataset(arrays or {}), summary=summary, manifest={"kind": summary.get("kind")},
-        file=lambda inner: path / inner, table=lambda inner: summary[inner],
+        file=lambda inner: path / inner, table=lambda inner: summary[inner], tables=list(summary), source=name,
     )  # fmt: skip
 
 
@@ -191,6 +191,7 @@ def test_a_folder_of_weights_is_whole_with_every_file_that_its_index_lists(tmp_p
         ((4, 5), (0, 9), True),
         ((1, 1), (1, 1), True),
         (None, (0, 1), None),
+        ([None, None], [0, 1], None),
         ((0, 1), None, None),
     ],
 )
@@ -272,6 +273,18 @@ def test_the_heads_that_count_are_the_largest_not_the_smallest(tmp_path):
     three, four = run(tmp_path, "c", heads([9, 1, 1, 1, 0, 0])), run(tmp_path, "d", heads([0, 0, 0, 0, 0, 5]))
     assert compare_circuits(three, four, top=2)[["top", "shared_top"]].values.tolist() == [[4, 0]]
     assert compare_circuits(three, three, top=2)[["top", "shared_top"]].values.tolist() == [[4, 4]]
+
+
+def test_lines_of_two_corpora_are_not_one_sentence_because_they_have_one_number(tmp_path):
+    def made(name: str, texts: list[str]) -> SimpleNamespace:
+        named = {"item_language": ("item", ["en"] * 4), "item_sentence": ("item", ["1", "2", "3", "4"])}
+        similarity = xr.DataArray(np.eye(4), dims=("item", "item2"), coords=named)
+        told = pd.DataFrame({"id": ["1", "2", "3", "4"], "language": "en", "text": texts, "tokens": 3.0})
+        return run(tmp_path, name, {"similarity": similarity}, sentences=told)
+
+    one = made("a", ["It rains.", "It snows.", "It hails.", "It is hot."])
+    assert compare_map(one, made("b", ["I came.", "I saw.", "I left.", "I slept."])) is None
+    assert compare_map(one, made("c", ["It rains.", "I saw.", "It hails.", "It is hot."]))["items"] == 3
 
 
 def test_what_a_point_reads_from_files_is_part_of_its_key(tmp_path):

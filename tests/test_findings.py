@@ -196,3 +196,22 @@ def test_the_answer_over_all_pairs_stands_first_whatever_single_pairs_say():
     single = latent.latent_findings(SimpleNamespace(tables=["curves"], summary={}), [pairs[2], pairs[1], pairs[0]])
     assert [one.text for one in single] == [pairs[2], pairs[1], pairs[0]]
     assert latent.latent_findings(run, []) == []
+
+
+def test_a_size_stands_in_a_sentence_on_sizes_once_with_its_last_checkpoint():
+    """The largest model has three points; its first checkpoint, named last, was what sizes were compared by."""
+
+    def point(model, parameters, step, value):
+        row = PointRow(model=model, key=f"{model}{step}", label=f"{model}@{step}", parameters=parameters, step=step)
+        return SweepPoint(row, {"sads": value}, {"sads": (value - 0.01, value + 0.01)})
+
+    whole = float("nan")
+    done = [
+        point("s", 1e6, whole, 0.1),
+        point("m", 2e6, whole, 0.5),
+        point("m", 2e6, 9.0, 0.3),
+        point("m", 2e6, 1.0, 0.0),
+    ]
+    (found,) = sweep._changes(done, "sads")
+    assert found.text.startswith("From s@nan to m@nan")
+    assert "0.100 (0.090 to 0.110) to 0.500 (0.490 to 0.510), 2 points" in found.text

@@ -12,6 +12,7 @@ import pytest
 from matplotlib import colormaps
 
 from babelscope.report import build_page, write_report
+from babelscope.results.csv_cells import inert
 
 from . import browser as browsers
 from .synthetic_circuits import write_circuits
@@ -226,3 +227,12 @@ def test_it_prints(opened):
     paper = opened.pdf(format="A4")
     assert paper.startswith(b"%PDF")
     assert opened.heard["errors"] == []
+
+
+@pytest.mark.browser
+def test_text_of_a_download_is_never_a_formula(opened):
+    """As `write_csv` writes it: text alone, behind an apostrophe."""
+    texts = ["=1+1", "+1", "-1", "@x", "＝1", "'=1", "'tis", "a=1", "\tx", "−1"]
+    assert [opened.evaluate("(text) => csvCell(text)", text) for text in texts] == list(map(inert, texts))
+    numbers = [opened.evaluate("(value) => csvCell(value)", value) for value in (-1.5, 3, None)]
+    assert numbers == ["-1.5", "3", ""]

@@ -56,14 +56,15 @@ class EvaluationSettings(Settings):
     """items per harness task"""
 
     ONLY: ClassVar[Mapping[str, Use]] = {
-        **{name: (lambda own: OURS in own.tasks, f"--tasks {OURS}") for name in ("stories", "languages", "harness")},
+        **{name: (lambda own: OURS in own.tasks, f"--tasks {OURS}") for name in ("stories", "harness")},
+        "languages": (lambda own: OURS in own.tasks or bool(own.questions()), f"--tasks {OURS} or questions in files"),
         "factor": (lambda own: bool(own.amplify), "--amplify"),
         "controls": (
             lambda own: bool(own.deactivate or own.amplify or own.steer),
             "--deactivate, --amplify or --steer",
         ),
         **{
-            name: (lambda own: own.harness or bool({*own.tasks} - {OURS}), "a task of the harness")
+            name: (lambda own: own.harness or bool(own.harness_tasks()), "a task of the harness")
             for name in ("shots", "limit")
         },
     }
@@ -75,6 +76,8 @@ class EvaluationSettings(Settings):
         kinds = [name.partition(":")[0] for name in self.questions()]
         if len(set(kinds)) < len(kinds):
             raise InputError("--tasks: one file of each set of questions at a time")
+        if self.limit == 0:
+            raise InputError("--limit 0: at least one item")
 
     def questions(self) -> list[str]:
         """Tasks that are sets of questions in files."""
