@@ -22,6 +22,7 @@ from babelscope.corpora import TextCollection
 from babelscope.errors import InputError, NonFinite
 from babelscope.models import Batch, Model, over_batches, require
 from babelscope.models.encoders import refuse_next_word
+from babelscope.models.refusals import refuse_unknown
 from babelscope.stats import Interval, bootstrap_mean, document_parts, documents_why, no_interval, ratio_t, welch_t
 from babelscope.terms import Joint
 
@@ -108,6 +109,7 @@ def cut_windows(
         joined, add_special_tokens=False, return_offsets_mapping=model.tokenizer.is_fast, verbose=False
     )
     model.check_ids(encoding["input_ids"], f"the text of {texts.language}")
+    refuse_unknown(model.tokenizer, [encoding["input_ids"]], f"the text of {texts.language}")
     ids = torch.tensor(encoding["input_ids"], dtype=torch.long)
     count = len(ids) // window
     if count == 0:
