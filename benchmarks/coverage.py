@@ -22,7 +22,8 @@ from babelscope.circuits.core.effects import Effects
 from babelscope.circuits.core.faithfulness import Curve, Scored
 from babelscope.circuits.core.nodes import Head
 from babelscope.latent.inference import simultaneous
-from babelscope.proportions import change_of_share
+from babelscope.latent.separation import _chosen, _interval, _shares
+from babelscope.proportions import change_of_share, mean_share
 from babelscope.regions.alignment import alignment
 from babelscope.regions.contrast import contrast
 from babelscope.regions.document_means import whole_intervals
@@ -78,6 +79,30 @@ def change(items: int, share: float) -> Make:
     """Change of accuracy over the same items: a share of them is answered wrongly that was answered rightly."""
     right = np.ones(items, dtype=bool)
     return lambda rng: change_of_share(right, rng.random(items) >= share)
+
+
+def answers(items: int, share: float, alike: float) -> Make:
+    """Mean accuracy of nine languages, which in a share `alike` of the items answer as one."""
+
+    def make(rng: np.random.Generator) -> stats.Interval:
+        one = rng.random(items) < share
+        right = np.where(rng.random(items) < alike, one, rng.random((9, items)) < share)
+        return mean_share({str(n): dict(zip(map(str, range(items)), row.tolist())) for n, row in enumerate(right)})
+
+    return make
+
+
+def recovery(concepts: int, skewed: bool) -> Make:
+    """Recovery of patching (0.7), at the best of four layers."""
+
+    def make(rng: np.random.Generator) -> stats.Interval:
+        room = 0.6 + 0.15 * drawn(rng, (concepts,), skewed)
+        curves = np.outer(room, [0.2, 0.4, 0.7, 0.5]) + 0.15 * drawn(rng, (concepts, 4), skewed)
+        halves = np.arange(concepts) % 2
+        parts = _shares(curves, np.zeros(concepts), room, halves, _chosen(curves, halves))
+        return _interval(parts, 400, int(rng.integers(1 << 30)))
+
+    return make
 
 
 def head(prompts: int, skewed: bool) -> Make:
@@ -199,6 +224,10 @@ def rows() -> Iterator[tuple[str, str, Make, float | None]]:
             yield "CPR", said, circuit("cpr", items, skewed), 0.695
             yield "CMD", said, circuit("cmd", items, skewed), 0.305
             yield "band over layers of a lens", said, band(items, skewed), 0.0
+            yield "recovery of patching", said, recovery(items, skewed), 0.7
+    for items, share, alike in ((20, 0.9, 0.5), (50, 0.7, 0.9), (50, 0.7, 0.0), (100, 0.98, 0.5)):
+        said = f"{items} items, share {share}, {alike:.0%} alike"
+        yield "mean accuracy of nine languages", said, answers(items, share, alike), share
     for documents in (3, 5, 15):
         for skewed in (False, True):
             said = f"{documents} documents, {'skewed' if skewed else 'normal'}"

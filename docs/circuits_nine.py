@@ -46,9 +46,10 @@ def measure_scores(name: str, out: Path, n: int, codes: Sequence[str]) -> None:
     from babelscope.circuits.heads.routes import flow_routes
     from babelscope.circuits.patching.methods import activation_patching, path_patching
     from babelscope.studies.circuit_edges import control_prompts
+    from babelscope.tasks import Options
 
     model, pairs = _prompts(name, n)
-    controls = control_prompts(model, "ioi", codes, n // 2, seed=SEED)
+    controls = control_prompts(model, "ioi", codes, Options(n=n // 2, seed=SEED))
     shape = (model.layers, model.heads, -1)
     found: dict[str, list[Array]] = {}
     for code in codes:

@@ -103,6 +103,8 @@ def tell_overlaps(out: Path) -> None:
     print("### Edge IoU of circuits from halves of the prompts\n")
     print(f"On the diagonal two halves of one language (the ceiling); {SPLITS} splits, standard deviation over splits")
     print(f"{spread.mean():.2f} on average.\n\n{frame(pd.DataFrame(halves, codes, codes), '')}")
+    same, other = np.diag(halves), halves[~np.eye(len(codes), dtype=bool)]
+    print(f"Mean on the diagonal {same.mean():.2f}, off it {other.mean():.2f}.\n")
     own, null, p = one_circuit(scores[0], scores[1], wiring, size)
     print(f"en and zh: IoU {own:.2f}; {null:.2f} when scenes change language at random; p = {p_value(p)}\n")
     _tell_nodes(found)

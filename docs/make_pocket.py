@@ -92,7 +92,7 @@ def cloze(rows: list[Row]) -> Iterator[str]:
     main = [row for row in rows if row["revision"] == "main"]
     yield (
         "\nStory in a language, ending in English, right against wrong by summed log-likelihood, no example given, "
-        f"% right ({numbers(main)}; `others` pools the eight):\n"
+        f"% right ({numbers(main)}; `others` is the mean of the eight, a story counting once):\n"
     )
     yield from head("model", *LANGUAGES, "others")
     for model in dict.fromkeys(row["model"] for row in main):

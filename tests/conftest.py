@@ -19,7 +19,7 @@ torch.set_num_threads(1)
 LONGEST = (
     "test_tutorials", "test_claims", "test_evolution_sweep", "test_report_kinds", "test_circuits_screen",
     "test_faults_full", "test_report", "test_faults_kills", "test_evolution_real", "test_training",
-    "test_explorer_browser",
+    "test_explorer_browser", "test_report_browser", "test_claims_measured",
 )  # fmt: skip
 """files that take longest come first, so that no worker is left alone with one of them at the end"""
 

@@ -33,8 +33,9 @@ from tests.mutants import ROOT, passes
 PACKAGES = {
     "regions": "regions_* experts_* statistics_spec relevance notebook frozen",
     "circuits": "circuits* extending notebook frozen",
-    "models": "models* decoding experts experts_blocks encoders uneven_layers allocator residual_site relatives frozen",
-    "results": "results* hub steps show scratch sealed figures findings relatives faults_resume faults_names "
+    "models": "models* decoding experts experts_blocks encoders uneven_layers allocator residual_site relatives* "
+    "frozen",
+    "results": "results* hub steps show scratch sealed figures* findings relatives* faults_resume faults_names "
     "faults_places notebook frozen",
     "evolution": "evolution_* plans security latent_models faults_moments notebook frozen",
     "corpora": "corpora* strict_readers languages published_formats door notebook python frozen",

@@ -7,7 +7,7 @@ import pytest
 
 from babelscope import load_model
 from babelscope.errors import InputError
-from babelscope.evaluation import Question, evaluate_questions
+from babelscope.evaluation import Question, answers, evaluate_questions
 from babelscope.evaluation.scoring import continuation_scores
 from babelscope.regions.deactivation import deactivate
 
@@ -58,3 +58,10 @@ def test_an_empty_prompt_is_the_beginning_of_the_text(model):
     assert np.isfinite(scores).all()
     with pytest.raises(InputError, match="no questions"):
         evaluate_questions(model, {}, "facts")
+
+
+def test_a_score_by_letter_does_not_count_the_blank_in_front(monkeypatch):
+    """−3.1 and −6.1 nats of one letter and of two: −3.1 and −3.05 a letter; with the blank, −1.55 and −2.03."""
+    monkeypatch.setattr(answers, "continuation_scores", lambda *_: [np.array([-3.1, -6.1])])
+    frame = evaluate_questions(None, {"en": [Question("1", "p", (" a", " bc"), 1)]}, "facts").set_index("language")
+    assert (frame.normalised["en"], frame.accuracy["en"]) == (1.0, 0.0)

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from babelscope.circuits.core import logit_diff, metrics
-from babelscope.circuits.core.ablation import _mean_constants
+from babelscope.circuits.core.ablation import _mean_constants, prompts_alone
 from babelscope.circuits.core.batching import batches, check_pairs, first_difference
 from babelscope.circuits.core.cache import run
 from babelscope.circuits.core.residual import Values
@@ -142,3 +142,11 @@ def test_constants_begin_at_the_means_over_prompts_and_positions(llama, budget):
     tokens = sum(ids.numel() for ids in rows_of)
     for place, part in enumerate(found.listed()):
         assert torch.allclose(part, sum(each[place].sum((0, 1)) for each in whole) / tokens, atol=1e-5)
+
+
+def test_a_prompt_is_alone_where_no_other_has_its_template_order_and_lengths():
+    first, second = random_pair(0), random_pair(0, changed=(2, 5))
+    apart = [random_pair(1), random_pair(0, length=10), random_pair(0, answer=(2, 1)), random_pair(0, answer=(1, 2))]
+    assert prompts_alone([first, second]) == 0  # one group of two
+    assert prompts_alone([first, second, *apart]) == 4  # order and template, length, target, foil
+    assert prompts_alone([first]) == 1

@@ -249,6 +249,10 @@ def test_recall_of_the_strongest_by_hand():
     found, true = np.array([[3.0, -2.0], [1.0, 0.0]]), np.array([[0.1, 5.0], [-4.0, 0.0]])
     assert [top_k_recall(found, true, k) for k in (1, 2, 3, 4, 9)] == [0, 0.5, 1, 1, 1]
     assert np.isnan(top_k_recall(found, true, 0))
+    # every order of level scores counts alike: any two of these three, of which one and two are true
+    assert top_k_recall(np.array([1.0, 1.0, 1.0, 0.0]), np.array([3.0, 2.0, 1.0, 0.0]), 2) == pytest.approx(2 / 3)
+    assert top_k_recall(np.array([3.0, 2.0, 1.0, 0.0]), np.ones(4), 2) == pytest.approx(1 / 2)
+    assert top_k_recall(np.array([5.0, 1.0, 1.0, 0.0]), np.array([9.0, 0.0, 8.0, 0.0]), 2) == pytest.approx(3 / 4)
     (row,) = agreements({"a": np.append(found, np.nan), "b": np.append(true, 1.0)}, k=2, what="edges", language="en")
     assert (row.method, row.method2, row.k, row.n, row.top_k_recall) == ("a", "b", 2, 4, 0.5)
     assert row.pearson == pytest.approx(np.corrcoef(found.ravel(), true.ravel())[0, 1])

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
+from babelscope.circuits.core.nodes import Head
 from babelscope.errors import InputError, NoPromptSurvives, RunError, TaskError
 from babelscope.figures.facts import own_rows
 from babelscope.models import load_model
 from babelscope.report import build_page
 from babelscope.results import open_run
 from babelscope.results.schemas.circuits import ExampleToken
+from babelscope.studies import circuit_measures
+from babelscope.studies.circuit_edges import control_prompts
 from babelscope.studies.circuits import CircuitsSettings, preset, study_circuits
+from babelscope.tasks import PromptPair
 from tests.command import command
 
 QUICK = dict(n=8, draws=2, repeats=(10,), windows=(1, 3), permutations=50)
@@ -163,3 +169,31 @@ def test_the_second_model_is_studied_in_full_and_stands_in_the_same_tables(pocke
     # figures beside the arrays, which are the first model's, hold its rows alone
     assert [row.language for row in own_rows(run, ExampleToken)] == ["en"] * len(own_rows(run, ExampleToken)) != []
     assert "could not be made" not in build_page([run.path], static=False)
+
+
+def test_two_models_of_one_name_stand_apart():
+    def called(revision: str | None, name: str = "m") -> SimpleNamespace:
+        return SimpleNamespace(id=name, revision=revision)
+
+    name = circuit_measures.name_beside
+    assert name(called("step1"), called("step1", "other")) == "other"
+    assert name(called("step1"), called("step2")) == name(called(None), called("step2")) == "m@step2"
+    assert name(called("step1"), called(None)) == name(called(None), called(None)) == "m (against)"
+
+
+@pytest.mark.parametrize(
+    ("name", "asked"),
+    [("bloom-m", {"heldout": True}), ("bloom-m", {"heldout": False}), ("gpt2-en", {"split": "relaxed"})],
+)
+def test_every_part_of_a_study_has_the_prompts_that_were_asked_for(name, monkeypatch, asked):
+    """Those of messages, of counterfactuals and of the control task too."""
+    pocket = load_model(f"pocket:pocket-{name}")
+    settings = CircuitsSettings(languages=("zh",), n=4, **asked)
+    seen: list[PromptPair] = []
+    monkeypatch.setattr(circuit_measures, "path_patching", lambda _model, pairs, *_, **_asked: seen.extend(pairs))
+    movers = {"name_movers": SimpleNamespace(supporting=(Head(1, 0),))}
+    circuit_measures.decomposed(pocket, settings, movers, "zh", "recomputed")
+    assert len(seen) == 8  # tokens alone, and positions alone
+    seen += circuit_measures.pool_of(pocket, settings, "zh")
+    seen += control_prompts(pocket, "ioi", ["zh"], circuit_measures.options_of(settings))["zh"]
+    assert {getattr(pair, name) for pair in seen for name in asked} == {*asked.values()}

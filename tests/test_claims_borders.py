@@ -11,7 +11,7 @@ import torch
 
 from babelscope import load_model
 from babelscope.circuits import Head
-from babelscope.claims import Part, Verdict, judge
+from babelscope.claims import Part, Verdict, judge, page
 from babelscope.claims.case import Case
 from babelscope.claims.measures import tense
 from babelscope.claims.measures.facts import _first_tokens, _said, planted_facts
@@ -19,7 +19,9 @@ from babelscope.claims.measures.neurons import _ranks, beyond_others
 from babelscope.claims.measures.residual import correlated
 from babelscope.claims.measures.routing import normalised_divergence
 from babelscope.claims.verdict import ends, mean_part
+from babelscope.errors import InputError
 from babelscope.regions.routing import divergence
+from babelscope.results import RunWriter
 
 CODES = ["zh", "fr", "es", "pt", "ar", "vi", "hi", "id"] * 5
 
@@ -122,3 +124,34 @@ def test_heads_of_which_one_other_set_exists_have_no_control(monkeypatch, twin):
     monkeypatch.setattr(tense, "matched_random", lambda *_: [[Head(0, 1), Head(1, 0)]])
     parts = tense.heads_of_tense(Case(("m",), "", "", twin=twin))
     assert {one.why for one in parts} == {"too few other heads in the same layers: no control"}
+
+
+@pytest.mark.parametrize(
+    ("rule", "estimate", "bar"), [("equal", 0.5, 1.0), ("equal", -0.5, -1.0), ("not less", 0.5, -1.0),
+                                  ("greater", 0.5, 3.0), ("less", -0.5, -1.0)],
+)  # fmt: skip
+def test_the_bar_of_the_page_is_the_one_that_was_judged_by(rule, estimate, bar):
+    """A least effect of 1 beside a control of 3: rules of equality do not look at the control."""
+    part = {"name": "x", "rule": rule, "least_effect": 1.0, "control": 3.0, "estimate": estimate, "low": -0.6,
+            "high": 0.6}  # fmt: skip
+    assert f"against a bar of {bar:.4g}" in page._bar(part, None)["said"]
+
+
+def test_a_run_is_tried_on_its_own_draw_alone(tmp_path):
+    from babelscope.claims import load_claim
+    from babelscope.cli.replicate import ReplicationSettings, _case
+
+    claim = load_claim("zeng-same-language")
+    with RunWriter(tmp_path / "run", kind="regions") as run:
+        run.manifest.update(
+            asked={"corpus": "pocket:", "texts": None, "seed": 5, "text_tokens": None, "window": None},
+            model={"id": "m", "weight_hash": "h"}, corpus={"sentence_ids": ["1", "2"], "languages": ["en", "zh"]},
+        )  # fmt: skip
+    for wrong in ({"seed": 1}, {"seeds": 3}):
+        with pytest.raises(InputError, match="drawn by its own seed"):
+            _case(claim, ReplicationSettings(run=tmp_path / "run", **wrong), 0)
+    given = ReplicationSettings(run=tmp_path / "run", languages=("en",), stories="stories:x")
+    case = _case(claim, given, 0)[0]
+    assert (case.seed, case.languages, case.stories) == (5, ("en",), "stories:x")
+    with pytest.raises(InputError, match="leave --languages out"):
+        _case(claim, ReplicationSettings(quick=True, languages=("en",)), 0)

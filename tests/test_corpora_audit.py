@@ -1,5 +1,7 @@
 """The audit finds what was planted, says so, and shows it on the command line."""
 
+import math
+
 import pytest
 
 from babelscope.corpora import ParallelCorpus, audit
@@ -119,3 +121,35 @@ def test_every_reader_is_listed_with_an_example():
     for reader in READERS.values():
         assert reader.example in result.output
         assert reader.example.startswith(f"{reader.name}:")
+
+
+def test_the_share_of_a_script_is_its_own():
+    """Five Latin letters of eleven, four Greek, two Cyrillic: 45 % are Latin, not all that is not Cyrillic."""
+    report = audit(ParallelCorpus.from_texts({"en": ["one"], "ru": ["abcde αβγδ да"]}))
+    assert report.tables()["script"]["detail"].tolist() == ["Latn 45%: abcde αβγδ да"]
+
+
+def test_a_line_that_is_too_long_is_seen_where_most_lines_are_equally_long():
+    """The median deviation is 0 where more than half of the ratios are one; nothing was ever unusual then."""
+    lines = [f"a sentence {n:02}" for n in range(20)]
+    other = [*lines[:15], *(line + "!" for line in lines[15:19]), lines[19] * 9]
+    report = audit(ParallelCorpus.from_texts({"en": lines, "nl": other}))
+    assert report.tables()["length"]["id"].tolist() == ["20"]
+
+
+def test_nothing_is_dropped_of_texts_that_are_never_aligned(tmp_path):
+    (tmp_path / "english.jsonl").write_text('{"id": "a", "text": "one"}\n{"id": "b", "text": "two"}\n')
+    (tmp_path / "french.jsonl").write_text('{"id": "a", "text": "un"}\n{"id": "c", "text": " "}\n')
+    report = audit(f"xlsum:{tmp_path}")
+    assert [(row.code, row.lines, row.dropped, row.empty) for row in report.languages] == [
+        ("en", 2, 0, 0),
+        ("fr", 2, 0, 1),
+    ]
+    assert (report.common, report.parallel) == (0, False)
+    assert "not parallel" in command("corpus", "audit", f"xlsum:{tmp_path}").output
+
+
+def test_a_language_without_a_text_has_no_mean_length(tmp_path):
+    (tmp_path / "t.csv").write_text("en,fr\none, \ntwo,\n")
+    assert math.isnan(audit(f"table:{tmp_path}/t.csv").languages[1].characters)
+    assert "nan" not in command("corpus", "audit", f"table:{tmp_path}/t.csv").output

@@ -259,3 +259,34 @@ def test_what_values_are_where_nothing_is_said():
     assert (reader.options, reader.languages_as_options, reader.parallel) == ((), "", True)
     assert [name for name, one in load.READERS.items() if not one.parallel] == ["xlsum"]
     assert audit(corpus).refusal == ""
+
+
+def test_rows_that_are_numbered_in_each_language_have_no_documents_in_common(tmp_path):
+    """Row 1 is of document p in English and of q in Chinese: one of the two was told of both."""
+    place = table(tmp_path, "lang\ttext\tpage\tname", "en\ta\tp\tp1", "zh\tb\tq\tq1", "zh\tc\tp\tp1")
+    long = f"{place}?language=lang&document=page"
+    with pytest.raises(CorpusError, match=r"'1' is of document 'q' here, of 'p' in another language; give id=COLUMN"):
+        load.load_texts(long)
+    found = load.load_texts(f"{long}&id=name")
+    assert [one.id for one in found["zh"].documents] == ["q", "p"]
+
+
+def test_a_file_that_is_called_like_a_pattern_is_itself(tmp_path):
+    for name, text in (("data[1].tsv", "right"), ("data1.tsv", "wrong")):
+        (tmp_path / name).write_text(f"en\n{text}\n", encoding="utf-8")
+    assert load_corpus(f"table:{tmp_path}/data[1].tsv").sentences("en") == ("right",)
+    (tmp_path / "data[1].tsv").unlink()
+    assert load_corpus(f"table:{tmp_path}/data[1].tsv").sentences("en") == ("wrong",)
+
+
+def test_lines_that_are_counted_are_not_put_beside_sentences_that_are_named(tmp_path):
+    """Names from 0 on and lines from 1 on: every line would stand beside the next one's translation."""
+    for code in ("eng_Latn", "fra_Latn"):
+        text = rows(*({"id": number, "text": f"{code} {number}"} for number in range(3)))
+        (tmp_path / f"{code}.jsonl").write_text(text, encoding="utf-8")
+    for code in ("deu_Latn", "spa_Latn"):
+        (tmp_path / f"{code}.dev").write_text("".join(f"{code} {number}\n" for number in range(3)), encoding="utf-8")
+    with pytest.raises(CorpusError, match=r"names its sentences and .* counts them: read files of one kind"):
+        load_corpus(f"flores:{tmp_path}")
+    assert load_corpus(f"flores:{tmp_path}", "en,fr").ids == ("0", "1", "2")
+    assert load_corpus(f"flores:{tmp_path}", "de,es").ids == ("1", "2", "3")

@@ -21,6 +21,7 @@ from babelscope.regions.methods import localise
 from babelscope.regions.perplexity import cut_windows, score
 from babelscope.regions.pseudo_likelihood import pseudo_loss
 from babelscope.regions.recording import Span, record
+from babelscope.regions.residual import record_residual
 from babelscope.studies.regions import RegionsSettings, study_regions
 
 from .random_pairs import random_pairs
@@ -96,6 +97,19 @@ def test_recorded_means_are_those_of_a_plain_loop_without_special_tokens(name: s
             assert int(found.tokens[row, column]) == ids.shape[1] - 2
             for layer, h in enumerate(inputs):
                 torch.testing.assert_close(found.layer(layer)[row, column], h[1:-1].mean(0), atol=1e-6, rtol=1e-4)
+
+
+def test_residuals_are_pooled_without_special_tokens_too():
+    model, sample = encoder("bert"), corpus(2, 3)
+    found = record_residual(model, sample, special="auto").recordings
+    for row, code in enumerate(sample.languages):
+        for column, text in enumerate(sample.texts[code]):
+            ids = torch.tensor(marked_tokenizer()([text])["input_ids"])
+            with torch.inference_mode():
+                h = model.hf(input_ids=ids, output_hidden_states=True).hidden_states[2][0, 1:-1]
+            assert int(found["mean"].tokens[row, column]) == len(h)
+            torch.testing.assert_close(found["mean"].layer(2)[row, column], h.mean(0), atol=1e-5, rtol=1e-4)
+            torch.testing.assert_close(found["last"].layer(2)[row, column], h[-1], atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("name", ["bert", "mt5"])

@@ -13,12 +13,14 @@ from babelscope.evaluation import (
     choice_scores,
     cloze_items,
     evaluate_cloze,
+    harness,
     harness_available,
     load_stories,
     run_harness,
     stories_hash,
     wilson,
 )
+from babelscope.evaluation.conditions import conditions_of
 from babelscope.evaluation.scoring import mean_accuracy
 from babelscope.models import Model
 from babelscope.regions.deactivation import deactivate
@@ -68,6 +70,14 @@ def test_a_region_changes_the_scores_and_an_empty_one_does_not(model, stories):
     assert set(table.index.get_level_values("language")) == {"fr", "mean", "others"}
 
 
+def test_two_conditions_of_one_name_are_refused(model):
+    mask = torch.ones(model.layers, model.neurons_per_layer, dtype=torch.bool)
+    assert list(conditions_of(model, {"zh": mask}, {"zh": mask})) == ["zh", "zh × 2"]
+    for clash in ({"zh × 2": mask, "zh": mask}, {"base": mask}):
+        with pytest.raises(InputError, match="two conditions are called"):
+            conditions_of(model, clash, {"zh": mask})
+
+
 def test_others_leaves_english_out(model, stories):
     table = evaluate_cloze(model, stories).set_index("language")
     assert table.accuracy["others"] == pytest.approx((table.accuracy["fr"] + table.accuracy["zh"]) / 2)
@@ -84,7 +94,8 @@ def test_the_story_is_one_observation_in_all_its_languages():
 def test_a_language_none_of_whose_stories_is_drawn_is_not_wrong():
     """Every answer is right: whatever is drawn, the mean is 1."""
     found = mean_accuracy({"en": {str(story): True for story in range(10)}, "sw": {"3": True}})
-    assert (found.accuracy, found.low, found.high) == (1, 1, 1)
+    assert (found.accuracy, found.high) == (1, 1)
+    assert 0.4 < found.low < 0.5  # the one story is half of the mean: about three stories tell what it is
 
 
 def test_an_id_that_is_there_twice_counts_twice(model, stories):
@@ -113,6 +124,13 @@ def test_the_harness_gives_the_same_accuracy_also_deactivated(model, stories):
             assert theirs.low[code, "acc"] < theirs.value[code, "acc"] < theirs.high[code, "acc"]
 
 
+def test_an_error_of_nothing_is_no_interval_of_the_harness():
+    metrics = {"acc,none": 1.0, "acc_stderr,none": 0.0, "f1,none": 0.5, "f1_stderr,none": 0.1}
+    table = harness._frame({"results": {"t": metrics}, "n-samples": {"t": {"effective": 9}}}, {}).set_index("metric")
+    assert table.loc["acc", ["low", "high"]].isna().all()
+    assert table.loc["f1", ["low", "high"]].tolist() == pytest.approx([0.5 - 0.1959964, 0.5 + 0.1959964])
+
+
 @pytest.mark.skipif(not harness_available(), reason="lm-eval is not installed: pip install 'babelscope[eval]'")
 @pytest.mark.filterwarnings("ignore")
 def test_an_unknown_harness_task_is_one_line(model):
@@ -136,7 +154,7 @@ def test_xstorycloze_files_get_english_endings(tmp_path):
     write_xstorycloze(tmp_path, "my", ids=("b", "a"))
     found = load_stories(f"stories:{tmp_path}")
     assert list(found) == ["en", "my"]
-    assert [story.id for story in found["my"]] == ["b", "a"]
+    assert [story.id for story in found["my"]] == [story.id for story in found["en"]] == ["a", "b"]
     assert found["my"][0].beginning == "my0. my1. my2. my3."
     assert found["my"][0].endings == ("en one.", "en two.")
     assert found["my"][0].label == 0
@@ -169,6 +187,16 @@ def test_jsonl_files_are_read_too(tmp_path):
             lambda f: (write_xstorycloze(f, "en", ids=("a", "a")), write_xstorycloze(f, "zh", ids=("a", "a"))),
             "stories:{}",
             "two English stories have one id",
+        ),
+        (
+            lambda f: (write_xstorycloze(f, "en"), write_xstorycloze(f, "zh", ids=("a", ""))),
+            "stories:{}",
+            "some stories have an id and others have none",
+        ),
+        (
+            lambda f: (write_xstorycloze(f, "en"), write_xstorycloze(f, "no.zh")),
+            "stories:{}",
+            "its name holds several languages, no, zh",
         ),
         (lambda f: None, "stories:{}?spilt=eval", "unknown option 'spilt'"),
         (lambda f: None, "novels:{}", "stories come from"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -37,7 +38,7 @@ def run(folder: Path, name: str, arrays: dict[str, xr.DataArray] | None = None, 
     (path / "arrays.zarr").mkdir(parents=True)
     return SimpleNamespace(
         path=path, arrays=lambda: xr.Dataset(arrays or {}), summary=summary, manifest={"kind": summary.get("kind")},
-        file=lambda inner: path / inner, table=lambda inner: summary[inner],
+        file=lambda inner: path / inner, table=lambda inner: summary[inner], tables=list(summary), source=name,
     )  # fmt: skip
 
 
@@ -190,6 +191,7 @@ def test_a_folder_of_weights_is_whole_with_every_file_that_its_index_lists(tmp_p
         ((4, 5), (0, 9), True),
         ((1, 1), (1, 1), True),
         (None, (0, 1), None),
+        ([None, None], [0, 1], None),
         ((0, 1), None, None),
     ],
 )
@@ -267,3 +269,56 @@ def test_the_heads_that_count_are_the_largest_not_the_smallest(tmp_path):
 
     one, two = run(tmp_path, "a", heads([9, -8, 1, 2, 3, 4])), run(tmp_path, "b", heads([-7, 6, 4, 3, 2, 1]))
     assert compare_circuits(one, two, top=2).shared_top.tolist() == [2]
+    # three heads are level at the end of the two largest of c, one acts in d at all: it is none of c's
+    three, four = run(tmp_path, "c", heads([9, 1, 1, 1, 0, 0])), run(tmp_path, "d", heads([0, 0, 0, 0, 0, 5]))
+    assert compare_circuits(three, four, top=2)[["top", "shared_top"]].values.tolist() == [[4, 0]]
+    assert compare_circuits(three, three, top=2)[["top", "shared_top"]].values.tolist() == [[4, 4]]
+
+
+def test_lines_of_two_corpora_are_not_one_sentence_because_they_have_one_number(tmp_path):
+    def made(name: str, texts: list[str]) -> SimpleNamespace:
+        named = {"item_language": ("item", ["en"] * 4), "item_sentence": ("item", ["1", "2", "3", "4"])}
+        similarity = xr.DataArray(np.eye(4), dims=("item", "item2"), coords=named)
+        told = pd.DataFrame({"id": ["1", "2", "3", "4"], "language": "en", "text": texts, "tokens": 3.0})
+        return run(tmp_path, name, {"similarity": similarity}, sentences=told)
+
+    one = made("a", ["It rains.", "It snows.", "It hails.", "It is hot."])
+    assert compare_map(one, made("b", ["I came.", "I saw.", "I left.", "I slept."])) is None
+    assert compare_map(one, made("c", ["It rains.", "I saw.", "It hails.", "It is hot."]))["items"] == 3
+
+
+def test_what_a_point_reads_from_files_is_part_of_its_key(tmp_path):
+    """A file that says something else makes another point, under the same settings."""
+
+    def told(name: str, text: str) -> str:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text, encoding="utf-8")
+        return str(tmp_path / name)
+
+    def contents(text: str) -> list[dict[str, object]]:
+        pairs = told("pairs/en.tsv", text)
+        edit, lens, counts = (told(name, text) for name in ("edit", "lens", "counts"))
+        return [
+            CircuitsMeasure(CircuitsSettings(task=f"minimal-pairs:{pairs}", languages=("en",))).contents(),
+            CircuitsMeasure(CircuitsSettings(task=f"ioi:mib:{tmp_path / 'pairs'}", languages=("en",))).contents(),
+            CircuitsMeasure(
+                CircuitsSettings(task=f"minimal-pairs:{tmp_path}/pairs/{{language}}.tsv", languages=("en",))
+            ).contents(),
+            RegionsMeasure(
+                RegionsSettings(
+                    "pocket:heldout", languages=("en", "fr"), samples=5, texts="pocket:heldout", edits=(edit,)
+                )
+            ).contents(),
+            LatentMeasure(LatentSettings(tuned=Path(lens), lens=("tuned",))).contents(),
+            LatentMeasure(LatentSettings(counts=Path(counts))).contents(),
+        ]
+
+    first, same, other = contents("a"), contents("a"), contents("b")
+    assert first == same
+    assert all(one != two for one, two in zip(first, other, strict=True))
+    assert CircuitsMeasure(CircuitsSettings()).contents() == {}
+    asked = RegionsSettings(
+        "pocket:heldout", languages=("en", "fr"), samples=5, alignment_neurons=(0.1,), stories="pocket:?n=3"
+    )
+    more = replace(asked, stories="pocket:?n=4")
+    assert RegionsMeasure(asked).contents() != RegionsMeasure(more).contents()

@@ -257,3 +257,16 @@ def test_ours_stand_beside_the_published_and_draws_are_averaged(tmp_path, monkey
     }  # fmt: skip
     assert found.difference.dropna().tolist() == [-2.0, 30.0, 50.0, 5.5]
     assert math.isnan(found.ours["increase_percent", "zh"])
+
+
+def test_models_are_compared_on_one_corpus_at_a_time(tmp_path):
+    """On the second corpus `n` has no point: the last of `m` there is compared with nothing."""
+    runs = {
+        "a": run(tmp_path, "a", arrays=sizes({"en": [4, 0]})),
+        "b": run(tmp_path, "b", arrays=sizes({"en": [0, 4]})),
+        "c": run(tmp_path, "c", arrays=sizes({"en": [4, 0]})),
+    }
+    _, overlap = index._depth([row("a"), row("b", corpus="d"), row("c", "n")], runs)
+    assert overlap[["from", "to", "corpus", "overlap"]].values.tolist() == [["m", "n", "c", 1.0]]
+    _, overlap = index._depth([row("a"), row("b", corpus="d"), row("c", "n"), row("a", "n", corpus="d")], runs)
+    assert overlap[["corpus", "overlap"]].values.tolist() == [["c", 1.0], ["d", 0.0]]

@@ -212,3 +212,30 @@ def test_the_key_follows_what_decides_the_numbers(tmp_path):
     changed = [point.key for point in plan_points(cloze_plan(tmp_path))]
     assert changed[0] == keys[0]
     assert changed[1] != keys[1]
+
+
+def test_another_model_and_corpus_leave_the_plans_settings(tmp_path):
+    from babelscope.cli.sweep import Changes, _changes
+    from babelscope.evolution.plan import read_plan
+
+    plan = tmp_path / "p.yaml"
+    plan.write_text("models: [a]\ncorpora: [pocket:]\nmeasures: {regions: {samples: 7}}\n", encoding="utf-8")
+    flags = Changes(model=["b"], corpus=["pocket:heldout"])
+    found = read_plan(plan, _changes(flags, str(plan)))
+    assert (found.models[0].id, found.corpora, found.measures) == (
+        "b",
+        ("pocket:heldout",),
+        {"regions": {"samples": 7}},
+    )
+    assert _changes(flags, None)["measures.regions"] == {}
+
+
+def test_two_folders_of_one_name_are_two_models(tmp_path):
+    """Checkpoints of two trainings in folders of one name were one line, neurons flowing from one to the other."""
+    for training in ("a", "b"):
+        folder_of_checkpoints(tmp_path / training / "checkpoints", [1, 2])
+    asked = [{"id": str(tmp_path / training / "checkpoints"), "revisions": "all"} for training in ("a", "b")]
+    found = plan_points(plan_from({"models": asked, "measures": {"story_cloze": {"stories": "pocket:?n=2"}}}))
+    assert [(point.model, point.step) for point in found] == [(one["id"], step) for one in asked for step in (1, 2)]
+    alone = plan_points(plan_from({"models": asked[:1], "measures": {"story_cloze": {"stories": "pocket:?n=2"}}}))
+    assert [point.model for point in alone] == ["checkpoints", "checkpoints"]

@@ -168,3 +168,27 @@ def test_a_difference_of_logits_that_are_capped_is_the_one_before_that(capped, s
 def test_of_two_codes_that_are_told_as_one_only_the_language_is_named(languages, code):
     pytest.importorskip("py3langid")
     assert identify("As crianças estão brincando no jardim da escola.", languages)[0] == code
+
+
+def test_a_neuron_that_is_the_same_everywhere_is_neither_raised_nor_lowered():
+    assert neurons.directions(torch.zeros(3), ("en", "zh", "fr"), ("en", "zh", "fr")) == ["–"] * 3
+    rounded = torch.tensor([0.1, 0.1, 0.1 + 1e-8])
+    assert neurons.directions(rounded, ("en", "zh", "fr"), ("en", "fr")) == ["–", "–"]
+    apart = torch.tensor([0.1, 0.1, 0.1001])
+    assert neurons.directions(apart, ("en", "zh", "fr"), ("en", "fr")) == ["lowered", "raised"]
+
+
+def test_text_that_is_another_one_than_the_runs_is_not_shown_beside_its_numbers(model, tmp_path):
+    lines = {code: [f"{code} sentence number {n}" for n in range(8)] for code in ("en", "fr", "zh")}
+
+    def write():
+        for code, own in lines.items():
+            (tmp_path / f"{code}.txt").write_text("\n".join(own) + "\n", encoding="utf-8")
+
+    write()
+    spec = f"lines:{tmp_path}"
+    bs.study_regions(model, bs.RegionsSettings(spec, samples=6, bootstrap=20), tmp_path / "run")
+    assert open_session(str(tmp_path / "run")).corpus_spec == spec
+    lines["fr"][3:5] = ["something else", "and more"]
+    write()
+    assert open_session(str(tmp_path / "run")).corpus_spec is None

@@ -20,7 +20,8 @@ from babelscope.results import RunWriter, open_run
 from babelscope.results.lock import RunLock
 
 from .fault_points import shown, strike
-from .synthetic_runs import write_circuits, write_regions, write_sweep
+from .synthetic_circuits import write_circuits
+from .synthetic_runs import write_regions, write_sweep
 
 NIGHTLY = int(os.environ.get("BABELSCOPE_FAULTS", "2")) > 10
 forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="children are forked")

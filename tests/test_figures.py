@@ -15,7 +15,7 @@ from babelscope import figures
 from babelscope.errors import InputError, RunError
 from babelscope.figures import fonts
 from babelscope.figures.deactivation import perplexity_grid
-from babelscope.figures.page import panel_plot, plots, text
+from babelscope.figures.page import panel_plot, plots
 from babelscope.figures.palette import COLOURS, colour, language_place, luminance
 from babelscope.figures.spec import Axis, Bars, Cells, Code, Figure, Line, Panel, Points, Rule, Strip, drawn_numbers
 from babelscope.figures.sweep import checkpoints, scales
@@ -23,7 +23,9 @@ from babelscope.results import RunWriter, open_run
 from babelscope.results.rows import read_rows
 from babelscope.results.schemas.regions import Selectivity
 
-from .synthetic_runs import HOSTILE, LANGUAGES, write_circuits, write_latent, write_regions, write_sweep
+from .synthetic_circuits import write_circuits
+from .synthetic_latent import write_latent
+from .synthetic_runs import LANGUAGES, write_regions, write_sweep
 from .test_report_kinds import write_evaluation
 from .test_report_studies import write_confusion, write_steering
 
@@ -279,64 +281,6 @@ def test_numbers_in_cells_stand_out_from_them():
         above = 1.0 if shade == "#fff" else 0.0
         assert (max(under, above) + 0.05) / (min(under, above) + 0.05) >= 4.5
     assert plot["layout"]["yaxis"]["range"] == [9.5, -0.5]
-
-
-# ---- hostile labels ----
-
-NASTY = [
-    *HOSTILE,
-    r"$\frac{",
-    "$x^2$ and $",
-    "%{y}",
-    "a\x00b\x1b[31mc",
-    "\ud800",
-    "<b onclick=alert(1)>",
-    "&lt;",
-    "\\$",
-]
-
-
-def nasty_figure(name):
-    """A figure in which one text stands everywhere that text from a run can stand."""
-    values = np.array([[0.1, 0.9]])
-    panels = (
-        Panel((Line(name, (0.0, 1.0), (0.0, 1.0)), Line("other", (0.0, 1.0), (1.0, 0.0)), Rule(0.5, name),
-               Strip(0.1, 0.2, name)), Axis(name), Axis(name), name),
-        Panel((Bars(name, (1.0, 2.0), texts=(name, name)), Bars("other", (1.0, 2.0))),
-              Axis(name, names=(name, Code(name)))),
-        Panel((Cells(values, name, texts=((name, name),)),), Axis(names=(name, name)), Axis(name, names=(name,))),
-        Panel((Points(name, (0.0, 1.0), (0.0, 1.0), texts=(name, name), named=(0, 1)),), Axis(), Axis(), (name, name)),
-    )  # fmt: skip
-    return Figure(name, name, panels, about=name)
-
-
-@pytest.mark.parametrize("name", NASTY, ids=range(len(NASTY)))
-def test_hostile_labels_are_harmless_on_paper(name, tmp_path):
-    from xml.etree import ElementTree
-
-    path = figures.save_figure(figures.printed(nasty_figure(name)), tmp_path / "x.svg")
-    told = path.read_text(encoding="utf-8")
-    tree = ElementTree.fromstring(told)  # noqa: S314 (we wrote it)
-    tags = {element.tag.rpartition("}")[2] for element in tree.iter()}
-    assert not tags & {"script", "img", "a", "b", "foreignObject"}
-    assert not any(key.startswith("on") for element in tree.iter() for key in element.attrib)
-    assert not set("\u202e\u202c\u2066\u2069\x00\x1b") & set(told)
-    if name == "$x^2$ and $":  # written as it is, not as mathematics
-        assert any("$x^2$ and $" in (element.text or "") for element in tree.iter())
-
-
-@pytest.mark.parametrize("name", NASTY, ids=range(len(NASTY)))
-def test_hostile_labels_are_harmless_on_pages(name):
-    figure = nasty_figure(name)
-    told = json.dumps([view.plot for view in plots(figure)], ensure_ascii=False)
-    assert not re.search(r"<(?!br>|extra></extra>|/extra>)", told)
-    assert not set("\u202e\u202c\u2066\u2069\x1b\ud800") & set(told)
-    # no text of a run inside a template, where "%{" names a place for a number
-    templates = re.findall(r'"hovertemplate": "([^"]*)"', told)
-    assert templates
-    assert all(re.sub(r"%\{(text|x|y|customdata\[[01]\])\}", "", one).count("%{") == 0 for one in templates)
-    assert all("%{y}" not in view for view in re.findall(r'"(?:name|ticktext|title)": "([^"]*)"', told))
-    assert text("a<b>\nc") == "a&lt;b&gt;<br>c"
 
 
 # ---- rows ----

@@ -89,7 +89,8 @@ def test_a_circuit_that_does_another_language_s_task():
     (found,) = circuits.shared(rows)
     assert found.kind == "effect"
     assert found.text == (
-        "The English circuit (5 heads) keeps 67 % (53 to 81) of the task in Chinese; its own circuit 59 % (45 to 72); "
+        "The English circuit (5 heads) keeps 67 % (53 to 81) of the task in Chinese; its own circuit, on the "
+        "prompts that chose it, 59 % (45 to 72); "
         "as many random heads 4 %."
     )
     assert not list(circuits.own(rows))
@@ -121,6 +122,13 @@ def test_few_prompts_say_what_they_cannot_find():
     assert found.kind == "undecided"
     assert "English 10" in found.text
     assert not list(circuits.power({"en": 20}))
+
+
+def test_means_over_a_prompt_itself_are_told_from_one_in_ten_on():
+    (found,) = circuits.alone({"en": (9, 100), "zh": (10, 100), "fr": (7, 12)})
+    assert found.kind == "undecided"
+    assert "(Chinese 10 of 100, French 7 of 12): mean ablation" in found.text
+    assert not list(circuits.alone({"en": (9, 100)}))
 
 
 def test_a_circuit_that_is_none_is_said():
@@ -188,3 +196,22 @@ def test_the_answer_over_all_pairs_stands_first_whatever_single_pairs_say():
     single = latent.latent_findings(SimpleNamespace(tables=["curves"], summary={}), [pairs[2], pairs[1], pairs[0]])
     assert [one.text for one in single] == [pairs[2], pairs[1], pairs[0]]
     assert latent.latent_findings(run, []) == []
+
+
+def test_a_size_stands_in_a_sentence_on_sizes_once_with_its_last_checkpoint():
+    """The largest model has three points; its first checkpoint, named last, was what sizes were compared by."""
+
+    def point(model, parameters, step, value):
+        row = PointRow(model=model, key=f"{model}{step}", label=f"{model}@{step}", parameters=parameters, step=step)
+        return SweepPoint(row, {"sads": value}, {"sads": (value - 0.01, value + 0.01)})
+
+    whole = float("nan")
+    done = [
+        point("s", 1e6, whole, 0.1),
+        point("m", 2e6, whole, 0.5),
+        point("m", 2e6, 9.0, 0.3),
+        point("m", 2e6, 1.0, 0.0),
+    ]
+    (found,) = sweep._changes(done, "sads")
+    assert found.text.startswith("From s@nan to m@nan")
+    assert "0.100 (0.090 to 0.110) to 0.500 (0.490 to 0.510), 2 points" in found.text

@@ -11,7 +11,8 @@ from babelscope.results import open_run
 from babelscope.results.hub import Shared, fetched, pull, push
 from tests.command import command
 from tests.hub_server import Hub
-from tests.synthetic_runs import write_circuits, write_regions
+from tests.synthetic_circuits import write_circuits
+from tests.synthetic_runs import write_regions
 
 TOKEN = "hf_" + "q" * 34
 
@@ -106,3 +107,16 @@ def test_no_token_is_said_whatever_goes_wrong(hub, tmp_path, capfd):
 def test_other_names_are_refused(name, tmp_path):
     with pytest.raises(RunError, match="names nothing on the hub"):
         Shared.of(name)
+
+
+def test_a_file_whose_name_is_a_pattern_shares_itself_alone(hub, tmp_path):
+    import torch
+
+    from babelscope.regions.masks import RegionSet, save_regions
+
+    for name in ("own[1]", "own1", "o*", "v1.2"):
+        save_regions(RegionSet({"en": torch.ones(1, 2).bool()}, name), tmp_path / f"{name}.safetensors")
+    for name in ("own[1]", "o*", "v1.2"):
+        push(tmp_path / f"{name}.safetensors", "hf://anna/sets")
+        shared = [one for one in hub.repositories["anna/sets"] if one.endswith((".safetensors", ".json"))]
+        assert sorted(shared) == sorted(["checksums.json", f"{name}.safetensors"])

@@ -107,7 +107,14 @@ MORE = [
     (lambda: EvaluationSettings(tasks=("x",), stories="pocket:?n=2"), "stories"),
     (lambda: EvaluationSettings(tasks=("x",), languages=("en",)), "languages"),
     (lambda: EvaluationSettings(tasks=("x",), harness=True), "harness"),
+    (lambda: EvaluationSettings(tasks=("klar:x",), limit=5), "limit"),
+    (lambda: EvaluationSettings(tasks=("klar:x",), shots=2), "shots"),
+    (lambda: EvaluationSettings(tasks=("x",), limit=0), "limit 0: at least one"),
 ]
+
+
+def test_languages_are_those_of_questions_in_files_too():
+    assert EvaluationSettings(tasks=("klar:x",), languages=("en",)).languages == ("en",)
 
 
 @pytest.mark.parametrize(("make", "option"), MORE, ids=[option for _, option in MORE])

@@ -211,6 +211,19 @@ def test_special_tokens_within_a_text_or_of_a_language_are_refused():
         encoders.with_own_tokens(tokenizer(1, 1, src_lang="en"), ["a"], "m")
 
 
+def test_what_stands_before_a_text_is_the_token_asked_for_or_the_tokenizers_own():
+    first = encoders.first_tokens
+    marked = tokenizer(1, 1, bos_token_id=7)
+    told = {special: first(marked, special, False, "m") for special in ("none", "bos", "bos-excluded", "own")}
+    assert told == {"none": [], "bos": [7], "bos-excluded": [7], "own": [1]}
+    assert first(marked, "own", True, "m") == []  # around the text of an encoder: no windows are cut of it
+    assert first(tokenizer(0, 1), "own", False, "m") == []
+    with pytest.raises(InputError, match=r"^the tokenizer of m puts 2 tokens before a text: use bos or none$"):
+        first(tokenizer(2, 0), "own", False, "m")
+    with pytest.raises(InputError, match=r"special tokens 'bos': the tokenizer of m has no beginning-of-sequence"):
+        first(tokenizer(1, 0, bos_token_id=None), "bos", False, "m")
+
+
 def test_plain_prompts_and_those_in_a_template():
     one = model()
     found = chat.prompt_ids(one, ["ab"])

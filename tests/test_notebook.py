@@ -22,7 +22,8 @@ from babelscope.regions.table import DeactivationTable
 from babelscope.results import RunWriter, open_run
 from babelscope.results.schemas.regions import Perplexity
 
-from .synthetic_runs import HOSTILE, write_circuits, write_regions, write_sweep
+from .synthetic_circuits import write_circuits
+from .synthetic_runs import HOSTILE, write_regions, write_sweep
 
 NASTY = HOSTILE[1]
 

@@ -9,8 +9,9 @@ import torch
 from babelscope.cli.pocket import tables
 from babelscope.errors import InputError, ModelError
 from babelscope.pocket import models
-from babelscope.pocket.evaluate import CHOICES, Size, evaluate
-from babelscope.pocket.models import MODELS
+from babelscope.pocket.evaluate import CHOICES, Size, cloze, evaluate
+from babelscope.pocket.heldout import examples
+from babelscope.pocket.models import LANGUAGES, MODELS
 from babelscope.pocket.scoring import Scorer, accuracy, perplexity
 from tests.command import command
 
@@ -122,3 +123,32 @@ def test_evaluation_tables_hold_every_language():
     found = evaluate(["gpt2-en"], Size(documents=3, choices=4, stories=3), report=lambda line: None)
     assert {row["kind"] for row in found["choices"]} == set(CHOICES)
     assert tables(found)[0].row_count == 1
+
+
+def test_a_story_in_eight_languages_is_one_observation():
+    """Two of four stories, in every language the same ones: Wilson's interval of 2 in 4, not of 16 in 32."""
+    ids = [example.meaning_id for example in examples("fr", "story_english")[:4]]
+    assert ids == [example.meaning_id for example in examples("zh", "story_english")[:4]]
+
+    class Told:
+        """Right endings have 0, 1, 0, 1, wrong ones 0.5."""
+
+        calls = 0
+
+        def continuations(self, pairs):
+            self.calls += 1
+            return np.arange(len(pairs)) % 2.0 if self.calls % 2 else np.full(len(pairs), 0.5)
+
+    rows = {row["language"]: row for row in cloze(Told(), LANGUAGES, Size(stories=4))}
+    share = accuracy([True, True, False, False])
+    assert (rows["others"]["n"], rows["others"]["share"]) == (4, 0.5)
+    assert (rows["others"]["low"], rows["others"]["high"]) == pytest.approx((share.low, share.high))
+
+
+@needs_weights
+def test_a_text_that_is_longer_than_the_model_reads_is_refused():
+    scorer = Scorer(models.path("gpt2-en"))
+    fits = [5] * scorer.longest
+    assert len(scorer.token_losses([fits])[0]) == scorer.longest - 1
+    with pytest.raises(InputError, match=f"{scorer.longest + 1} tokens, where the model has {scorer.longest}"):
+        scorer.token_losses([[*fits, 5]])

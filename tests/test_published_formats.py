@@ -269,6 +269,27 @@ def mkqa(identifier, answer, kind="entity"):
     return {"example_id": identifier, "query": "q", "queries": queries, "answers": dict.fromkeys(queries, given)}
 
 
+def test_another_right_answer_is_no_wrong_choice(tmp_path):
+    """Bo and Bobby sang 7: neither the second answer nor the alias of the first may stand among the wrong ones."""
+    rows = [mkqa(7, "Bo"), mkqa(8, "Bobby"), mkqa(9, "Beau"), mkqa(10, "Cy")]
+    rows[0]["answers"]["en"] = [
+        {"type": "entity", "text": "Bo", "aliases": ["Beau"]}, {"type": "entity", "text": "Bobby"},
+    ]  # fmt: skip
+    rows[3]["queries"]["en"] = "who sang 10？"
+    (tmp_path / "mkqa.jsonl").write_text(lines(*rows), encoding="utf-8")
+    found = load_questions(f"mkqa:{tmp_path}/mkqa.jsonl", ["en"])["en"]
+    assert sorted(found[0].choices) == ["Bo", "Cy"]
+    assert sorted(found[1].choices) == ["Beau", "Bo", "Bobby", "Cy"]
+    assert found[3].prompt == "who sang 10？\n"
+
+
+def test_two_folders_of_facts_in_one_language_are_refused(tmp_path):
+    for name in ("zh", "zho_Hans"):
+        (tmp_path / name).mkdir()
+    with pytest.raises(TaskError, match=r"zh and .*zho_Hans are both zh; name one of them"):
+        load_questions(f"klar:{tmp_path}")
+
+
 def test_mkqa_as_questions_and_as_text(tmp_path):
     rows = [mkqa(-5, "Ana"), mkqa(7, "Bo"), mkqa(8, "Cy"), mkqa(9, "", "unanswerable"), mkqa(10, "x", "long_answer")]
     (tmp_path / "mkqa.jsonl.gz").write_bytes(gzip.compress(lines(*rows).encode()))

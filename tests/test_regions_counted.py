@@ -314,7 +314,8 @@ def test_a_tokenizer_without_offsets_has_windows_for_documents():
             return "é" * len(ids)
 
     slow = Slow()
-    stub = SimpleNamespace(tokenizer=slow, check_length=lambda *_: None, check_ids=lambda *_: None, id="slow")
+    checks = dict.fromkeys(("check_length", "check_ids"), lambda *_: None)
+    stub = SimpleNamespace(tokenizer=slow, id="slow", first_tokens=lambda special: [9] * (special == "bos"), **checks)
     given = TextCollection("en", (Document("a", "abcd"), Document("b", "efgh")), "memory")
     found = cut_windows(stub, given, 4, joint="end-of-text")  # type: ignore[arg-type]
     assert slow.seen == [("abcd|efgh", False)]
@@ -323,6 +324,9 @@ def test_a_tokenizer_without_offsets_has_windows_for_documents():
     # three scored tokens a window, of two bytes each
     assert (found.byte_count, found.tokens, found.names) == (12, 6, ())
     assert len(cut_windows(stub, given, 4, limit=1).ids) == 1  # type: ignore[arg-type]
+    begun = cut_windows(stub, given, 4, joint="end-of-text", special="bos")  # type: ignore[arg-type]
+    assert begun.ids.tolist() == [[9, 3, 4, 5], [9, 6, 7, 8], [9, 9, 10, 11]]
+    assert (begun.byte_count, begun.tokens, begun.document[2].tolist()) == (18, 9, [2] * 4)
     slow.eos_token = ""
     with pytest.raises(InputError, match="has no end-of-text token; join documents by blank-line"):
         cut_windows(stub, given, 4, joint="end-of-text")  # type: ignore[arg-type]

@@ -158,6 +158,23 @@ def test_windows_know_their_documents_and_bytes():
         cut_windows(loaded, given, window=1)
 
 
+@pytest.mark.parametrize("special", ["bos", "bos-excluded"])
+def test_windows_begin_with_the_token_that_is_asked_for_and_all_of_their_text_is_scored(special):
+    loaded = model("bloom")
+    given = texts(1, documents=3, length=10)["en"]
+    plain, begun = cut_windows(loaded, given, 5), cut_windows(loaded, given, 6, special=special)
+    assert begun.ids[:, 0].tolist() == [loaded.tokenizer.bos_token_id] * len(plain.ids)
+    assert begun.ids[:, 1:].tolist() == plain.ids.tolist()
+    assert begun.document[:, 1:].tolist() == plain.document.tolist()
+    assert begun.byte_count == begun.tokens == plain.ids.numel()
+    # each window by hand: the losses of all its text behind the token
+    with torch.no_grad():
+        log_p = loaded.hf(begun.ids).logits[:, :-1].log_softmax(-1).gather(-1, plain.ids[..., None])
+    assert score(loaded, begun).nll == pytest.approx(-float(log_p.mean()), rel=1e-5)
+    with pytest.raises(InputError, match="less than one window of 100; give --window 35 or less"):
+        cut_windows(loaded, given, window=100, special=special)
+
+
 def test_the_table_has_every_condition_and_empty_regions_change_nothing():
     loaded = model("bloom")
     windows = {code: cut_windows(loaded, text, 16) for code, text in texts(2).items()}

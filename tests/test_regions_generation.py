@@ -71,6 +71,8 @@ def test_a_prompt_is_never_the_whole_text():
     loaded = model("bloom")
     assert [len(ids) for ids in loaded.tokenize(["abc", "abcd", "fghij"])] == [3, 4, 5]
     assert cut_prompts(loaded, ["abc", "abcd", "fghij"], 4, 5).tolist() == [loaded.tokenize(["fghij"])[0][:4]]
+    begun = cut_prompts(loaded, ["abc", "abcd", "fghij"], 4, 5, "bos")
+    assert begun.tolist() == [loaded.tokenize(["fghij"], "bos")[0][:5]]
 
 
 def test_the_table_has_every_prompt_under_every_condition():

@@ -156,6 +156,17 @@ def test_lape_keeps_the_lowest_entropies_among_active_neurons():
     assert scores[:, 17].argmax() == 2
 
 
+def test_neurons_of_one_entropy_are_taken_by_their_probability_and_never_by_their_place():
+    """Four neurons of one language each: two are active more often, and there is room for one, two or three."""
+    p = torch.full((3, 100), 0.3).double()
+    for place, value in ((10, 0.5), (40, 0.9), (60, 0.9), (90, 0.5)):
+        p[:, place] = torch.tensor([0.0, value, 0.0]).double()
+    for share, kept in ((0.01, []), (0.02, [40, 60]), (0.03, [40, 60]), (0.04, [10, 40, 60, 90])):
+        found = lape(p, share)[1]
+        assert found[1].nonzero().flatten().tolist() == kept
+        assert torch.equal(lape(p.flip(1), share)[1].flip(1), found)
+
+
 def test_agreement_is_one_with_itself_and_chance_with_random(known):
     z = localise(known[0])
     same = compare(z, z)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -143,6 +145,8 @@ def test_alignment_on_the_residual_stands_beside_that_on_neurons(tmp_path):
     table = study_regions(loaded, settings, tmp_path / "run", corpus=given).table("alignment_residual")
     assert set(table.pooling) == {"mean", "last", "weighted"}
     assert set(table[table.metric == "sads"].layer) == set(range(loaded.layers + 1))
+    begun = study_regions(loaded, replace(settings, special="bos"), tmp_path / "bos", corpus=given)
+    assert not np.allclose(begun.table("alignment_residual").value, table.value)  # read as the neurons are
     with pytest.raises(InputError, match="neurons are always measured"):
         RegionsSettings("memory", alignment_sites=("head",))
     with pytest.raises(InputError, match="no mixture of experts"):

@@ -12,11 +12,14 @@ import pytest
 from babelscope.findings import findings_of
 from babelscope.report import build_page, write_report
 from babelscope.report.blocks import Table
+from babelscope.report.graph import circuit_drawing
 from babelscope.report.tables import shown_table
 from babelscope.results import RunWriter, open_run
 
 from .browser import launched, violations
-from .synthetic_runs import write_circuits, write_latent, write_regions, write_sweep
+from .synthetic_circuits import write_circuits
+from .synthetic_latent import write_latent
+from .synthetic_runs import write_regions, write_sweep
 from .test_report_studies import write_confusion, write_steering
 
 NAN = float("nan")
@@ -137,3 +140,22 @@ def test_no_kind_of_page_has_a_barrier_or_scrolls_sideways_on_a_phone(browser, r
     if kind == "regions":  # the wide page and its light colours are the same for all
         assert violations(page) == []
     page.close()
+
+
+def test_the_drawing_of_a_circuit_counts_each_edge_once_and_leaves_small_numbers(tmp_path):
+    with RunWriter(tmp_path / "run", kind="circuits") as run:
+        head = {"layer": 1, "head": 0, "role": "name mover", "step": "name_movers"}
+        run.table("roles", pd.DataFrame([
+            {"language": "en", "score": 0.000012345, "effect": -0.5, **head},
+            {"language": "zh", "score": NAN, "effect": -0.5, **head},
+        ]))  # fmt: skip
+        edge = {"sender": "0.0", "receiver": "1.0.q", "score": 0.5}
+        more = {"sender": "0.0", "receiver": "logits", "score": 0.25}
+        run.file("circuits/en.json").write_text(json.dumps({"edges": [edge, more]}))
+        run.file("circuits/zh.json").write_text(json.dumps({"edges": [edge]}))
+        run.manifest.update(languages=["en", "zh"], task="ioi", model={"id": "m"})
+    drawn = circuit_drawing(open_run(tmp_path / "run"))
+    assert "2 nodes and 2 edges" in drawn.caption
+    told = drawn.frame.set_index(["node", "language"]).roles
+    assert told["1.0", "en"] == "name mover 1.234e-05"
+    assert told["1.0", "zh"] == "name mover"

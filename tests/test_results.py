@@ -20,7 +20,8 @@ from babelscope.errors import RunError
 from babelscope.results import RunWriter, compare_runs, get_run, is_run, list_runs, open_run, put_run, run_key
 from babelscope.results.manifest import FORMAT, plain
 
-from .synthetic_runs import HOSTILE, SENTENCES, write_circuits, write_regions, write_sweep
+from .synthetic_circuits import write_circuits
+from .synthetic_runs import HOSTILE, SENTENCES, write_regions, write_sweep
 
 
 def small(path, overwrite=False, value=1.0):

@@ -149,7 +149,8 @@ CASES = [  # what makes the sentence, its kind ("": a study states it), words th
     (partial(circuits.behaviour, does(0.4, 0.9), "ioi"), "undecided", "in part only"),
     (partial(circuits.behaviour, [], "ioi"), "not measured", "was not measured"),
     (partial(circuits.shared, [kept(0.9, 0.8, 1.0), kept(0.95, 0.9, 1.0, "zh")]), "effect",
-     "The English circuit (5 heads) keeps 90 % (80 to 100) of the task in Chinese; its own circuit 95 % (90 to 100); "
+     "The English circuit (5 heads) keeps 90 % (80 to 100) of the task in Chinese; its own circuit, on the "
+     "prompts that chose it, 95 % (90 to 100); "
      "as many random heads 4 %."),
     (partial(circuits.shared, [kept(0.05, 0.0, 0.1)]), "none", "does no more than random heads in Chinese"),
     (partial(circuits.shared, [kept(0.2, 0.05, 0.4)]), "undecided", "does no more than random heads in Chinese"),
@@ -158,6 +159,7 @@ CASES = [  # what makes the sentence, its kind ("": a study states it), words th
     (partial(circuits.shared, [kept(0.9, 0.8, 1.0, heads=0)]), "none", "No head was selected in English"),
     (partial(circuits.own, [kept(0.1, 0.05, 0.2, "en", "en")]), "undecided", "not better than random heads in its own"),
     (partial(circuits.power, {"en": 10, "zh": 40}), "undecided", "Few prompts were patched (English 10)"),
+    (partial(circuits.alone, {"en": (9, 100), "zh": (10, 100)}), "undecided", "and length (Chinese 10 of 100): mean"),
     (partial(circuits.screen, screened(0)), "none", "0 of 10 sampled"),
     (partial(circuits.screen, screened(1)), "undecided", "1 of 10 sampled"),
     # evaluation

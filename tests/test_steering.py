@@ -12,8 +12,7 @@ import torch
 from babelscope.corpora import ParallelCorpus
 from babelscope.errors import InputError
 from babelscope.models import Site, capture
-from babelscope.models.decoding import Decoding, decode
-from babelscope.models.rows import Flow, RowEdit, edited_rows
+from babelscope.models.rows import Flow, edited_rows
 from babelscope.regions.masks import random_region_by_layer
 from babelscope.steering.controls import random_covariance_unit, random_unit, shuffled_unit, third_unit
 from babelscope.steering.directions import (
@@ -27,7 +26,6 @@ from babelscope.steering.directions import (
     separation_layer,
 )
 from babelscope.steering.edits import arithmetic_changes, direction_edit, region_edit, steering_change, strength
-from babelscope.steering.files import SavedEdit, load_edit, save_edit
 from babelscope.steering.fitted import Fitted, How, Setting, fit_neurons
 from babelscope.steering.moments import Moments, collect, collect_tokens
 
@@ -363,68 +361,6 @@ def test_controls_of_neurons_are_as_many_in_the_same_layers():
 
 
 # -- files ---------------------------------------------------------------------------------------------------------
-
-
-def test_an_edit_survives_its_file_and_holds_in_plain_generate(tmp_path):
-    fitted = fitted_tiny()
-    loaded = fitted.model
-    setting = Setting("en", "fr", "diffmean", 1, 2.0)
-    saved = SavedEdit(tuple(fitted.directions(setting)), alpha=2.0, keep=True, facts={"corpus": "memory", "n": 12})
-    save_edit(saved, tmp_path / "fr.safetensors")
-    again = load_edit(tmp_path / "fr.safetensors")
-    assert again.facts == {"corpus": "memory", "n": 12}
-    assert torch.equal(again.directions[0].unit, saved.directions[0].unit)
-    ids = torch.tensor([[5, 6, 7, 8]])
-    [[ours]] = decode(loaded, ids.tolist(), Decoding(6, fixed=True), [again.row_edit()])
-    with again.applied(loaded):
-        theirs = loaded.hf.generate(ids, max_new_tokens=6, min_new_tokens=6, do_sample=False, pad_token_id=0)
-    assert tuple(theirs[0, 4:].tolist()) == ours.ids
-    mask = torch.zeros(loaded.layers, loaded.neurons_per_layer, dtype=torch.bool)
-    mask[1, :7] = True
-    save_edit(SavedEdit(mask=mask, values=mask.float(), where="generated"), tmp_path / "region.safetensors")
-    region = load_edit(tmp_path / "region.safetensors")
-    assert region.where == "generated"
-    assert torch.equal(region.mask, mask)
-    pca = SavedEdit(tuple(fitted.directions(Setting("en", "fr", "pca", 1, 1.0))))
-    save_edit(pca, tmp_path / "pca.safetensors")
-    assert torch.equal(load_edit(tmp_path / "pca.safetensors").directions[0].basis, pca.directions[0].basis)
-
-
-def test_language_arithmetic_survives_its_file(tmp_path):
-    loaded = model("llama")
-    shape = (loaded.layers, loaded.neurons_per_layer)
-    generator = torch.Generator().manual_seed(0)
-    off, on = (torch.rand(shape, generator=generator) < 0.2 for _ in range(2))
-    means, others = (torch.rand(shape, generator=generator) for _ in range(2))
-    saved = SavedEdit(mask=on, values=means, off=off & ~on, others=others, arithmetic="diffmean", alpha=1.5)
-    save_edit(saved, tmp_path / "sum.safetensors")
-    again = load_edit(tmp_path / "sum.safetensors")
-    plain = RowEdit(arithmetic_changes(off & ~on, on, means, others, 1.5, "diffmean"))
-    ids = [[5, 6, 7, 8]]
-    [[ours]] = decode(loaded, ids, Decoding(6, fixed=True), [again.row_edit()])
-    [[theirs]] = decode(loaded, ids, Decoding(6, fixed=True), [plain])
-    assert ours.ids == theirs.ids
-    [[before]] = decode(loaded, ids, Decoding(6, fixed=True), [None])
-    assert before.ids != ours.ids
-    with pytest.raises(InputError, match="needs neurons of both languages"):
-        SavedEdit(mask=on, arithmetic="additive").row_edit()
-
-
-def test_files_that_are_no_edits_and_edits_of_other_models_are_refused(tmp_path):
-    from safetensors.torch import save_file
-
-    (tmp_path / "a").write_text("no")
-    save_file({"x": torch.ones(2)}, tmp_path / "b")
-    save_file({"x": torch.ones(2)}, tmp_path / "c", {"babelscope": "{}"})
-    for name in "abcd":
-        with pytest.raises(InputError, match="not a file of a steering edit"):
-            load_edit(tmp_path / name)
-    moments, _ = planted()
-    with (
-        pytest.raises(InputError, match="this edit is of width 24"),
-        SavedEdit((direction(moments, "en", "fr", 2),)).applied(model("llama")),
-    ):
-        pass
 
 
 def test_documents_of_one_token_sentences_are_refused():

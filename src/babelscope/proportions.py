@@ -1,8 +1,8 @@
-"""The change of a share over the same items, such as an accuracy with and without a circuit, with its interval."""
+"""Intervals of shares that are more than one count: a change over the same items, a mean over languages."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from math import sqrt
 
 import numpy as np
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy.optimize import brentq
 
 from babelscope.errors import InputError
-from babelscope.stats import NAN, Interval, no_interval
+from babelscope.stats import NAN, Interval, no_interval, wilson
 
 SCORE = "score, paired"
 Z = 1.959963984540054
@@ -55,3 +55,26 @@ def _score(won: int, lost: int, n: int, change: float) -> float:
     if variance <= 0:
         return 0.0 if distance == 0 else float("inf") * (1 if distance > 0 else -1)
     return distance / sqrt(variance)
+
+
+def mean_share(right: Mapping[str, Mapping[str, bool]]) -> Interval:
+    """Mean over languages of the share of right answers, given by language and item, with its 95 % interval.
+
+    Wilson's, for an item is one observation in however many languages it is asked: whether it is hard in all of them or
+    in some is not known, and the few that are hard in all may not be among those asked. Where languages were not asked
+    the same, it is of as many items as their weights in the mean are worth (Kish 1965).
+
+    >>> found = mean_share(dict.fromkeys(("en", "fr"), {"1": True, "2": True, "3": False, "4": True}))
+    >>> found == wilson(3, 4)
+    True
+    """
+    asked = [answers for answers in right.values() if answers]
+    weights: dict[str, float] = {}
+    for answers in asked:
+        for item in answers:
+            weights[item] = weights.get(item, 0.0) + 1 / len(answers) / len(asked)
+    if not weights:
+        return wilson(0, 0)
+    value = sum(sum(answers.values()) / len(answers) for answers in asked) / len(asked)
+    count = 1 / sum(weight**2 for weight in weights.values())
+    return wilson(value * count, count)

@@ -51,8 +51,8 @@ def no_interval(value: float, why: str, method: str = "") -> Interval:
 # -- proportions, selection, correlation -------------------------------------------------------------------------------
 
 
-def wilson(successes: int, trials: int) -> Interval:
-    """Share of successes with Wilson's 95 % interval (Wilson 1927); NaN of no trials.
+def wilson(successes: float, trials: float) -> Interval:
+    """Share of successes with Wilson's 95 % interval (Wilson 1927); NaN of no trials, which need not be whole.
 
     >>> round(wilson(8, 10).low, 3), round(wilson(8, 10).high, 3)
     (0.49, 0.943)

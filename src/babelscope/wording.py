@@ -77,6 +77,21 @@ def estimated(value: float, low: float, high: float) -> str:
     return f"{decimals(value, digits)} ({decimals(low, digits)} to {decimals(high, digits)})"
 
 
+def between(low: float, high: float) -> str:
+    """The ends of an interval alone, with as many decimals.
+
+    >>> between(-0.55681, -0.39912), between(0.0012, 0.0041), between(float("nan"), 1.0)
+    ('−0.557 to −0.399', '0.0012 to 0.0041', '–')
+    """
+    half = (high - low) / 2
+    if not isfinite(half):
+        return "–"
+    digits = max(2, 1 - floor(log10(half))) if half > 0 else MOST_DIGITS + 1
+    if digits > MOST_DIGITS:
+        return f"{number(low)} to {number(high)}"
+    return f"{decimals(low, digits)} to {decimals(high, digits)}"
+
+
 def unbroken(text: str) -> str:
     """Text whose numbers stay on the line of their sign.
 

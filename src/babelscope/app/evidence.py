@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 
 from babelscope.app.session import Session
+from babelscope.wording import between
 
 
 def held_by(session: Session, layer: int, neuron: int, languages: Sequence[str]) -> list[str]:
@@ -37,8 +38,7 @@ def evidence(session: Session, layer: int, neuron: int, languages: Sequence[str]
 
     columns: dict[str, list[str | float]] = {"effect": list(of("d"))}
     if {"d_low", "d_high"} <= set(arrays.data_vars):
-        ends = zip(of("d_low"), of("d_high"))
-        columns["95 %"] = ["–" if math.isnan(low) else f"{low:.2f} to {high:.2f}" for low, high in ends]
+        columns["95 %"] = list(map(between, of("d_low"), of("d_high")))
     for name in ("p_raised", "p_lowered"):
         if name in arrays:
             columns[name.replace("_", " ")] = list(of(name))

@@ -108,7 +108,7 @@ def _sentences(page: Page) -> Callable[[Any], Any]:
                 ["mean of all pairs"],
                 [str(one) for one in range(len(found.by_layer))],
                 "The same in each layer.",
-                Tint(min(float(found.by_layer.min()), 0.0), 1.0),
+                Tint(min(float(found.by_layer.nan_to_num(0.0).min()), 0.0), 1.0),
             ),
             plain(found.shared),
             plain(found.own),

@@ -89,12 +89,15 @@ def strongest(session: Session, language: str, work: Work, top: int = 50) -> pd.
 
 
 def directions(means: Float[Tensor, " L"], languages: Sequence[str], shown: Sequence[str]) -> list[str]:
-    """Whether each language holds a neuron above or below the mean of all: raised, lowered, or – where it is unknown.
+    """Whether each language holds a neuron above or below the mean of all: raised, lowered, or – where it does neither
+    or is unknown.
 
-    >>> directions(torch.tensor([1.0, -4.0]), ("en", "zh"), ("zh", "fr"))
-    ['lowered', '–']
+    >>> directions(torch.tensor([1.0, -4.0, -1.5]), ("en", "zh", "es"), ("zh", "es", "fr"))
+    ['lowered', '–', '–']
     """
-    above = dict(zip(languages, (means > means.mean()).tolist()))
+    apart = (means - means.mean()).tolist()
+    least = 1e-6 * float(means.abs().max())  # what is left of equal means is rounding
+    above = {code: value > 0 for code, value in zip(languages, apart) if abs(value) > least}
     return ["–" if code not in above else "raised" if above[code] else "lowered" for code in shown]
 
 

@@ -254,7 +254,7 @@ def open_session(
     if is_run(what) or (Path(what).is_dir() and (Path(what) / "run.json").exists()):
         run = open_run(what)
         loaded = run_model(run, loading, model)
-        spec = corpus or _readable(str((run.manifest.get("corpus") or {}).get("spec") or ""))
+        spec = corpus or _text_of(run)
         found = Session(loaded, run, spec, codes, samples, threshold)
     else:
         _refuse_missing_run(what)
@@ -280,7 +280,7 @@ def open_for_viewing(path: str, loading: Loading, now: Session) -> Session:
     if "://" in path:
         raise RunError("the explorer opens runs of this machine only, not URLs")
     run = open_run(path)
-    spec = _readable(str((run.manifest.get("corpus") or {}).get("spec") or ""))
+    spec = _text_of(run)
     facts: dict[str, object] = _facts(run)
     if now.model is not None and facts.get("weight_hash") == now.model.weight_hash:
         return Session(now.model, run, spec or now.corpus_spec)
@@ -315,14 +315,17 @@ def _facts(run: Run) -> dict[str, Any]:
     return {"id": known} if isinstance(known, str) else {}
 
 
-def _readable(spec: str) -> str | None:
-    """The specification, where its text can be read here: a run travels without its text."""
+def _text_of(run: Run) -> str | None:
+    """The specification of a run's text, where it can be read here (a run travels without) and says what it said."""
     from babelscope.corpora import load_corpus
 
+    known: dict[str, Any] = run.manifest.get("corpus") or {}
+    spec, ids = str(known.get("spec") or ""), [str(id) for id in known.get("sentence_ids") or ()]
     if not spec or spec.startswith("hub:"):
         return None
     try:
-        load_corpus(spec)
+        whole = load_corpus(spec, run.languages or None)
+        same = not ids or whole.select(ids).hash == known.get("hash")
     except BabelscopeError:
         return None
-    return spec
+    return spec if same else None

@@ -116,7 +116,8 @@ def permuted_labels(corpus: ParallelCorpus, seed: int) -> ParallelCorpus:
         order = rng.sample(corpus.languages, len(corpus.languages))
         for code, other in zip(corpus.languages, order):
             texts[code].append(corpus.texts[other][place])
-    return ParallelCorpus.from_texts(texts, ids=corpus.ids, spec=f"{corpus.spec} with labels permuted")
+    made = ParallelCorpus.from_texts(texts, ids=corpus.ids, spec=f"{corpus.spec} with labels permuted")
+    return replace(made, groups=corpus.groups)
 
 
 def permuted_ids(corpus: ParallelCorpus, seed: int) -> ParallelCorpus:

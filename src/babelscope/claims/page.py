@@ -31,8 +31,8 @@ def _bar(part: Mapping[str, Any], twin: Mapping[str, Any] | None) -> dict[str, A
     """Positions of a part and its twin on one scale, with 0 and the bar that the interval has to pass."""
     sign = -1 if part["rule"] == "less" else 1
     bar = sign * max(part["least_effect"], sign * part["control"])
-    if part["rule"] == "not less":
-        bar = -part["least_effect"]
+    if part["rule"] in ("not less", "equal"):  # which look at no control
+        bar = -part["least_effect"] if part["rule"] == "not less" or part["estimate"] < 0 else part["least_effect"]
     drawn = [one for one in (part, twin) if one is not None]
     values = [0.0, bar, *(one[end] for one in drawn for end in ("low", "high", "estimate"))]
     finite = [value for value in values if isfinite(value)]

@@ -115,7 +115,7 @@ def _cell(value: object) -> str:
         return "–"
     if isinstance(value, bool):
         return "yes" if value else "no"
-    text = number(value) if isinstance(value, float) else str(value)
+    text = visible(number(value) if isinstance(value, float) else value)
     return escape(text if len(text) <= 60 else f"{text[:57]}…")
 
 

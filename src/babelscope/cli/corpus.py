@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,6 +9,7 @@ from cyclopts import Parameter
 
 from babelscope.cli.command import verb, verb_app
 from babelscope.terms import Form
+from babelscope.wording import decimals
 
 if TYPE_CHECKING:
     from babelscope.corpora import Audit
@@ -75,7 +75,7 @@ def _print(report: Audit) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    print(f"{report.spec}: {report.common} ids with text in all languages")
+    print(f"{report.spec}: {f'{report.common} ids with text in all languages' if report.parallel else 'not parallel'}")
     table = Table(box=box.SIMPLE, padding=(0, 1, 0, 0), pad_edge=False, collapse_padding=True)
     table.add_column("", no_wrap=True)
     for column in (
@@ -93,7 +93,7 @@ def _print(report: Audit) -> None:
         table.add_column(column, justify="right", no_wrap=True)
     for row in report.languages:
         counts = (row.lines, row.missing, row.dropped, row.empty, row.duplicates)
-        lengths = (f"{row.characters:.1f}", "–" if math.isnan(row.ratio) else f"{row.ratio:.2f}")
+        lengths = (decimals(row.characters, 1), decimals(row.ratio))
         table.add_row(row.code, *map(str, counts), *lengths, str(row.outliers), str(row.foreign), str(row.faults))
     Console().print(table)
     for problem in report.problems:

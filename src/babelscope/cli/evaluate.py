@@ -56,14 +56,15 @@ class EvaluationSettings(Settings):
     """items per harness task"""
 
     ONLY: ClassVar[Mapping[str, Use]] = {
-        **{name: (lambda own: OURS in own.tasks, f"--tasks {OURS}") for name in ("stories", "languages", "harness")},
+        **{name: (lambda own: OURS in own.tasks, f"--tasks {OURS}") for name in ("stories", "harness")},
+        "languages": (lambda own: OURS in own.tasks or bool(own.questions()), f"--tasks {OURS} or questions in files"),
         "factor": (lambda own: bool(own.amplify), "--amplify"),
         "controls": (
             lambda own: bool(own.deactivate or own.amplify or own.steer),
             "--deactivate, --amplify or --steer",
         ),
         **{
-            name: (lambda own: own.harness or bool({*own.tasks} - {OURS}), "a task of the harness")
+            name: (lambda own: own.harness or bool(own.harness_tasks()), "a task of the harness")
             for name in ("shots", "limit")
         },
     }
@@ -75,6 +76,8 @@ class EvaluationSettings(Settings):
         kinds = [name.partition(":")[0] for name in self.questions()]
         if len(set(kinds)) < len(kinds):
             raise InputError("--tasks: one file of each set of questions at a time")
+        if self.limit == 0:
+            raise InputError("--limit 0: at least one item")
 
     def questions(self) -> list[str]:
         """Tasks that are sets of questions in files."""
@@ -113,14 +116,14 @@ def evaluate(
     from babelscope.cli.options import load, refuse_existing
     from babelscope.evaluation import evaluate_cloze, evaluate_questions, load_questions, load_stories
     from babelscope.evaluation.conditions import conditions_of
-    from babelscope.steering.files import load_edit
+    from babelscope.steering.files import edit_names, load_edit
 
     if out is not None:
         refuse_existing(out, overwrite)
     languages = ",".join(settings.languages) or None
     stories = load_stories(settings.stories, languages) if OURS in settings.tasks else {}
     masks, amplified = _regions(settings.deactivate), _regions(settings.amplify)
-    steered = {Path(name).stem: load_edit(name) for name in settings.steer or []}
+    steered = {name: load_edit(file) for name, file in edit_names(settings.steer or []).items()}
     _refuse_other_depth(model, loading.revision, [*masks.items(), *amplified.items()])
     loaded = load(model, loading)
     conditions = conditions_of(loaded, masks, amplified, settings.factor, steered, settings.controls)

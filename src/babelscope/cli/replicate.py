@@ -210,7 +210,7 @@ def _replicated(
     verdict, twin = facts["verdict"], facts["twin"]["verdict"]["answer"]
     wall, processor = (sum(side[kind] for side in facts["cost"].values()) for kind in ("wall_s", "processor_s"))
     reason = f" ({verdict['reason']})" if verdict["reason"] else ""
-    said = f"{claim.id}, seed {seed}: {verdict['answer']}{reason}; twin: {twin}"
+    said = f"{claim.id}, seed {case.seed}: {verdict['answer']}{reason}; twin: {twin}"
     print(f"{said}; wall {wall:.0f} s, processor {processor:.0f} s")
     allowed = {"does not hold", claim.twin_expected} if distance == "quick" else {"does not hold"}
     if twin not in allowed:
@@ -228,6 +228,8 @@ def _case_of_run(claim: Claim, settings: ReplicationSettings) -> tuple[Case, str
     run = open_run(settings.run)
     if run.kind != "regions" or settings.model or settings.corpus:
         raise InputError(f"--run {settings.run}: name a regions run, and neither --model nor --corpus")
+    if settings.seed or settings.seeds > 1:
+        raise InputError(f"--run {settings.run}: sentences were drawn by its own seed; leave --seed and --seeds out")
     asked, model = run.manifest["asked"], str(run.manifest["model"]["id"])
     case = Case(
         (model,),
@@ -238,8 +240,9 @@ def _case_of_run(claim: Claim, settings: ReplicationSettings) -> tuple[Case, str
         settings.draws or 200,
         tokens=settings.tokens or asked["text_tokens"] or 100_000,
         window=settings.window or asked["window"] or 1024,
-        languages=tuple(run.manifest["corpus"]["languages"]),
+        languages=settings.languages or tuple(run.manifest["corpus"]["languages"]),
         weight_hash=str(run.manifest["model"]["weight_hash"]),
+        stories=settings.stories or "pocket:",
     )
     return case, _distance(claim, (model,))
 
@@ -260,6 +263,8 @@ def _case(claim: Claim, settings: ReplicationSettings, seed: int) -> tuple[Case,
             raise InputError(
                 "--quick runs on the built-in models and data; leave out --model, --corpus, --texts, --stories, --run"
             )
+        if settings.languages:
+            raise InputError("--quick asks in the languages of the claim's own quick run: leave --languages out")
         case = quick_case(claim, seed)
         sizes = {name: getattr(settings, name) for name in ("n", "draws", "tokens", "window")}
         return replace(case, **{name: value for name, value in sizes.items() if value is not None}), "quick"

@@ -96,11 +96,11 @@ def sweep(
       babelscope sweep status runs/training
     """
     if planned.plan:
-        _plan(file, _changes(changes), _options(engine))
+        _plan(file, _changes(changes, file), _options(engine))
         return
     if out is None:
         raise PlanError("say where the points go: --out DIR")
-    _run(file, _changes(changes), out, _options(engine))
+    _run(file, _changes(changes, file), out, _options(engine))
 
 
 def _plan(plan: str | None, changes: dict[str, object], options: SweepOptions) -> None:
@@ -146,13 +146,13 @@ def _options(asked: Engine) -> SweepOptions:
     )
 
 
-def _changes(asked: Changes) -> dict[str, object]:
-    """What the flags change in a plan, by dotted key."""
+def _changes(asked: Changes, plan: str | None) -> dict[str, object]:
+    """What the flags change in a plan, by dotted key; without one they say all that is measured."""
     changes: dict[str, object] = {}
     if asked.model:
         one = {"id": asked.model[0], "revisions": _revisions(asked.revisions)} if asked.revisions else None
         changes["models"] = [one] if one else list(asked.model)
-        if asked.corpus:
+        if asked.corpus and plan is None:
             changes["measures.regions"] = {}
     given: dict[str, object] = {
         "corpora": asked.corpus, "languages": asked.languages, "dtype": asked.dtype,

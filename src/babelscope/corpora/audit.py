@@ -24,6 +24,8 @@ __all__ = ["Audit", "Finding", "LanguageAudit", "audit", "zawgyi_share"]
 
 OUTLIER = 5.0
 """robust z of the log length ratio beyond which a line is shown"""
+OF_MEDIAN, OF_MEAN = 1.4826, 1.2533
+"""standard deviations of a normal sample in median and in mean absolute deviations"""
 
 
 @dataclass(frozen=True)
@@ -47,12 +49,12 @@ class LanguageAudit:
     missing: int
     """ids that another language has and this one lacks or leaves empty"""
     dropped: int
-    """its own texts that alignment leaves out, because another language lacks their id"""
+    """its own texts that alignment leaves out, because another language lacks their id; 0 where nothing is aligned"""
     empty: int
     duplicates: int
     """second and later occurrences of the same text"""
     characters: float
-    """mean per text"""
+    """mean per text; NaN without texts"""
     ratio: float
     """median of its length over the first language's; NaN without common ids"""
     outliers: int
@@ -70,13 +72,15 @@ class Audit:
 
     spec: str
     common: int
-    """ids with text in all languages"""
+    """ids with text in all languages; 0 where texts are not parallel"""
     languages: tuple[LanguageAudit, ...]
     findings: tuple[Finding, ...]
     notes: tuple[str, ...]
     """what the reader decided"""
     refusal: str = ""
     """why the corpus cannot be loaded as it is, if it cannot"""
+    parallel: bool = True
+    """whether texts of one id say the same in all languages"""
 
     @property
     def problems(self) -> list[str]:
@@ -123,12 +127,13 @@ class Audit:
 def audit(corpus: str | ParallelCorpus, languages: Sequence[str] | str | None = None) -> Audit:
     """Look for trouble in a corpus, given as a spec (before alignment) or as a corpus (after it).
 
-    Length outliers: robust z (median, 1.4826 MAD) of log(characters / characters in the first language) beyond 5.
+    Length outliers: robust z (median, 1.4826 MAD) of log(characters / characters in the first language) beyond 5; where
+    more than half of the lines have one ratio, the mean deviation stands for the MAD (Iglewicz and Hoaglin 1993).
     Raises CorpusError when the corpus cannot be read at all.
 
     >>> report = audit(ParallelCorpus.from_texts({"en": ["a cat", "a cat"], "ru": ["кот", "cat"]}))
     >>> report.problems
-    ['en: 1 repeated lines (2)', 'ru: 1 lines not mostly in Cyrl (2)']
+    ['en: 1 repeated line (2)', 'ru: 1 line not mostly in Cyrl (2)']
     """
     if isinstance(corpus, ParallelCorpus):
         chosen = (
@@ -144,7 +149,7 @@ def audit(corpus: str | ParallelCorpus, languages: Sequence[str] | str | None = 
         name, refusal = spec.text, _refusal(source, spec) if parallel else ""
     present = {code: {i: text for i, text in texts.items() if text.strip()} for code, texts in source.texts.items()}
     union = list(dict.fromkeys(i for texts in present.values() for i in texts))
-    common = {i for i in union if all(i in texts for texts in present.values())}
+    common = {i for i in union if all(i in texts for texts in present.values())} if parallel else set[str]()
     first = next(iter(present), "")
     findings: list[Finding] = []
     rows: list[LanguageAudit] = []
@@ -168,9 +173,9 @@ def audit(corpus: str | ParallelCorpus, languages: Sequence[str] | str | None = 
             else _lengths(code, texts, first, present[first])
         )
         own += outliers
-        rows.append(_row(code, source.texts[code], texts, common, ratio, own))
+        rows.append(_row(code, source.texts[code], texts, len(texts) - len(common) if parallel else 0, ratio, own))
         findings += own
-    return Audit(name, len(common), tuple(rows), tuple(findings), notes, refusal)
+    return Audit(name, len(common), tuple(rows), tuple(findings), notes, refusal, parallel)
 
 
 def _refusal(source: Source, spec: Spec) -> str:
@@ -182,7 +187,7 @@ def _refusal(source: Source, spec: Spec) -> str:
 
 
 def _row(
-    code: str, raw: Mapping[str, str], texts: Mapping[str, str], common: set[str], ratio: float, own: list[Finding]
+    code: str, raw: Mapping[str, str], texts: Mapping[str, str], dropped: int, ratio: float, own: list[Finding]
 ) -> LanguageAudit:
     def count(kind: str) -> int:
         return sum(finding.kind == kind for finding in own)
@@ -191,10 +196,10 @@ def _row(
         code=code,
         lines=len(raw),
         missing=count("missing"),
-        dropped=len(texts) - len(common),
+        dropped=dropped,
         empty=count("empty"),
         duplicates=count("duplicate"),
-        characters=sum(map(len, texts.values())) / max(len(texts), 1),
+        characters=sum(map(len, texts.values())) / len(texts) if texts else math.nan,
         ratio=ratio,
         outliers=count("length"),
         foreign=count("script"),
@@ -235,7 +240,8 @@ def _lengths(
     if not logs:
         return math.nan, []
     middle = statistics.median(logs.values())
-    spread = 1.4826 * statistics.median(abs(value - middle) for value in logs.values())
+    apart = [abs(value - middle) for value in logs.values()]
+    spread = OF_MEDIAN * statistics.median(apart) or OF_MEAN * statistics.fmean(apart)
     found = [
         Finding(
             "length",
@@ -259,7 +265,8 @@ def _foreign(code: str, texts: Mapping[str, str]) -> list[Finding]:
         shares = script_of(text)
         share = sum(shares.get(script, 0.0) for script in expected)
         if shares and share < max((v for script, v in shares.items() if script not in expected), default=0.0):
-            found.append(Finding("script", code, i, f"{next(iter(shares))} {1 - share:.0%}: {_clip(text)}"))
+            script, most = next(iter(shares.items()))
+            found.append(Finding("script", code, i, f"{script} {most:.0%}: {_clip(text)}"))
     return found
 
 

@@ -49,12 +49,18 @@ def _from_folder(folder: Path, spec: Spec, languages: Sequence[str] | None) -> S
     texts: dict[str, dict[str, str]] = {}
     documents: dict[str, str] = {}
     lines: dict[str, list[str]] = {}
+    named: dict[bool, Path] = {}
     for code, path in files.items():
         if (suffix := plain_path(path).suffix) in _TABLES:
-            texts[code] = _sentences(parse_table(read_bytes(path), _TABLES[suffix], path), documents)
+            table = parse_table(read_bytes(path), _TABLES[suffix], path)
+            named.setdefault("id" in table.columns, path)
+            texts[code] = _sentences(table, documents)
         else:
+            named.setdefault(False, path)
             lines[code] = read_lines(path)
             texts[code] = {str(i): line for i, line in enumerate(lines[code], 1)}
+    if len(named) > 1:
+        raise CorpusError(f"{named[True]} names its sentences and {named[False]} counts them: read files of one kind")
     if lines:
         same_length(lines, files)
     return Source(texts, documents, tuple(found.notes))

@@ -119,7 +119,12 @@ def _texts(table: Table, spec: Spec, documents: dict[str, str]) -> dict[str, str
         value = table.text(number, column, where)
         add_text(texts, own, value, table.where)
         if document:
-            documents[own] = label(table.cell(number, document), document, where)
+            told = label(table.cell(number, document), document, where)
+            if documents.setdefault(own, told) != told:
+                raise CorpusError(
+                    f"{where}: {shown(own)} is of document {shown(told)} here, of {shown(documents[own])} in another "
+                    "language; give id=COLUMN whose values name one text in all languages, or leave document= out"
+                )
     return texts
 
 

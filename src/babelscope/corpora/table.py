@@ -41,7 +41,9 @@ def read_table(spec: Spec, languages: Sequence[str] | None) -> Source:
             code: (lambda path=path: _one_table(path, spec)) for code, path in files.items()
         }
         return source_of_long_tables(by_language, spec, languages)
-    paths = matching(os.path.expanduser(spec.place)) or [spec.path]
+    place = os.path.expanduser(spec.place)
+    # a file may be called data[1].tsv, and data1.tsv is another one
+    paths = (not os.path.exists(place) and matching(place)) or [spec.path]
     if paths[0].is_dir():
         paths = files_in(paths[0], lambda path: plain_path(path).suffix.lower() in _FORMATS, "tables")
     table = _joined([_one_table(path, spec) for path in paths], spec)

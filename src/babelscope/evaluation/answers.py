@@ -27,7 +27,7 @@ def evaluate_questions(
     """Accuracy by language with Wilson's interval, beside the share that blind choice gives; a tie counts as wrong.
 
     The right answer is the one of the greatest summed log-likelihood; `normalised` is the share by log-likelihood per
-    letter, which long answers do not lose by. A row a language, `mean` over languages with questions resampled, for the
+    letter, which long answers do not lose by. A row a language, `mean` over languages with questions as units, for the
     whole model and under each condition. Raises InputError without questions.
 
     >>> evaluate_questions(model, load_questions("klar:klar", ["en"]), "klar")           # doctest: +SKIP
@@ -44,7 +44,7 @@ def evaluate_questions(
                 scores = continuation_scores(model, [(one.prompt, one.choices) for one in asked], progress)
                 won = [_wins(each, one.label) for each, one in zip(scores, asked)]
                 letters = [
-                    _wins(each / np.array([len(choice) for choice in one.choices]), one.label)
+                    _wins(each / np.array([len(choice.lstrip()) for choice in one.choices]), one.label)
                     for each, one in zip(scores, asked)
                 ]
                 right[code] = by_item((one.id for one in asked), won)

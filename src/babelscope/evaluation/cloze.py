@@ -34,7 +34,7 @@ def evaluate_cloze(
     """Share of stories whose right English ending is the likelier one, per language, with 95 % intervals.
 
     The paper's protocol: no example, summed log-likelihood, no length normalisation; a tie counts as wrong. One row per
-    language (Wilson interval), `mean` over languages and `others` without English (stories resampled), for the whole
+    language (Wilson interval), `mean` over languages and `others` without English (stories as units), for the whole
     model (`base`), for each of the `deactivated` regions and under each further condition. Raises InputError without
     stories.
 

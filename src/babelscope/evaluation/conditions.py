@@ -10,10 +10,12 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
+from babelscope.errors import InputError
 from babelscope.models import Model
 from babelscope.models.rows import RowEdit, edited_rows
 from babelscope.regions.deactivation import deactivate
 from babelscope.regions.masks import random_region_by_layer
+from babelscope.results.schemas.evaluation import BASE
 from babelscope.steering.controls import random_unit
 from babelscope.steering.edits import direction_edit, region_edit
 from babelscope.steering.files import SavedEdit
@@ -31,12 +33,12 @@ def conditions_of(
     seed: int = 0,
 ) -> dict[str, Condition]:
     """Context managers by name; with `controls`, as many random neurons of the same layers, or random directions of
-    the same layer and size, beside each.
+    the same layer and size, beside each. Raises InputError where two of them have one name.
 
     >>> conditions_of(model, {"zh": mask}, controls=1)                 # doctest: +SKIP
     {'zh': …, 'zh, random-layer 0': …}
     """
-    found: dict[str, Condition] = {}
+    found = _Named()
     for name, mask in (deactivated or {}).items():
         for label, own in _with_random(model, name, mask, controls, seed):
             found[label] = lambda own=own: deactivate(model, own)
@@ -50,6 +52,15 @@ def conditions_of(
             edit = _random_edit(model, saved, seed, draw)
             found[f"{name}, random {draw}"] = lambda edit=edit: edited_rows(model, [edit])
     return found
+
+
+class _Named(dict[str, Condition]):
+    """Conditions, none of which takes the place of another, or of the model as it is."""
+
+    def __setitem__(self, name: str, condition: Condition) -> None:
+        if name == BASE or name in self:
+            raise InputError(f"two conditions are called {name!r}: rename one of the files")
+        super().__setitem__(name, condition)
 
 
 def _with_random(model: Model, name: str, mask: Tensor, controls: int, seed: int) -> list[tuple[str, Tensor]]:

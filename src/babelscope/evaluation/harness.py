@@ -8,6 +8,7 @@ import json
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from importlib.resources import files
+from math import nan
 from pathlib import Path
 from typing import NotRequired, TypedDict
 
@@ -104,11 +105,12 @@ def _frame(found: _Found, ours: Mapping[str, str]) -> pd.DataFrame:
             if metric.endswith("_stderr") or not kind or not isinstance(value, int | float):
                 continue
             error = metrics.get(f"{metric}_stderr,{kind}")
-            error = float(error) if isinstance(error, int | float) else float("nan")
+            error = float(error) if isinstance(error, int | float) else nan
+            half = Z * error if error > 0 else nan  # of nothing but right answers it is 0, and no interval
             rows.append(
                 {
                     "task": STORY_TASK if task in ours else task, "language": ours.get(task, ""), "metric": metric,
-                    "value": float(value), "stderr": error, "low": value - Z * error, "high": value + Z * error,
+                    "value": float(value), "stderr": error, "low": value - half, "high": value + half,
                     "n": count,
                 }
             )  # fmt: skip

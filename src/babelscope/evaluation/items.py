@@ -12,10 +12,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass
 from pathlib import Path
 
+from babelscope.corpora.folders import named_language
 from babelscope.corpora.parallel import content_hash
 from babelscope.corpora.spec import Spec, parse_spec
-from babelscope.errors import InputError, MissingExtra, TaskError
-from babelscope.languages import language, parse_languages
+from babelscope.errors import MissingExtra, TaskError
+from babelscope.languages import parse_languages
 from babelscope.results.scratch import Scratch
 from babelscope.tasks.stories import Story, read_stories
 from babelscope.wording import first_line
@@ -154,18 +155,18 @@ def _files(folder: Path, spec: Spec) -> dict[str, Path]:
 
 def _language_in(name: str) -> str | None:
     parts = name.replace("_", ".").replace("-", ".").split(".")
-    for part in parts:
-        if len(part) == 2 and part.isascii() and part.isalpha():
-            try:
-                return language(part).code
-            except InputError:
-                continue
-    return None
+    codes = {code for part in parts if len(part) == 2 and part.isascii() and (code := named_language(part))}
+    if len(codes) > 1:
+        raise TaskError(f"{name}: its name holds several languages, {', '.join(sorted(codes))}; leave one of them")
+    return next(iter(codes), None)
 
 
 def _joined(stories: Sequence[Story], english: Sequence[Story], where: str) -> list[ClozeStory]:
     """Beginnings with the English endings of the story of the same id (of the same place, where there are no ids)."""
-    named = all(story.item for story in [*stories, *english])
+    ids = [bool(story.item) for story in [*stories, *english]]
+    named = all(ids)
+    if any(ids) and not named:
+        raise TaskError(f"{where}: some stories have an id and others have none, here or in English")
     endings = {story.item if named else str(place): story for place, story in enumerate(english)}
     if len(endings) < len(english):
         raise TaskError(f"{where}: two English stories have one id, so that endings cannot be told apart")
@@ -177,7 +178,8 @@ def _joined(stories: Sequence[Story], english: Sequence[Story], where: str) -> l
         if endings[name].label != story.label:
             raise TaskError(f"{where}: the story {name} has another right ending than in English")
         joined.append(ClozeStory(name, story.context, endings[name].endings, story.label))
-    return joined
+    order = {name: place for place, name in enumerate(endings)}
+    return sorted(joined, key=lambda story: order[story.id])
 
 
 def _hub(spec: Spec, languages: list[str] | None) -> dict[str, list[ClozeStory]]:

@@ -169,8 +169,11 @@ def _folders(pattern: str, spec: str) -> dict[str, Path]:
     for folder in sorted(one for one in parent.iterdir() if one.is_dir() and one.name.startswith(prefix)):
         code = named_language(folder.name.removeprefix(prefix))
         place = Path(f"{folder}{behind}")
-        if code is not None and place.is_dir():
-            found.setdefault(code, place)
+        if code is None or not place.is_dir():
+            continue
+        if code in found:
+            raise TaskError(f"{spec}: {found[code]} and {place} are both {code}; name one of them")
+        found[code] = place
     if not found:
         raise TaskError(f"{spec}: no folder in {parent} is named after a language")
     return found
@@ -252,7 +255,7 @@ def _mkqa(place: str, languages: list[str] | None, spec: str) -> dict[str, list[
 
 def _asked(rows: Rows, name: str, where: str) -> list[Question]:
     """Questions that have an answer in words; unanswerable ones and long answers are left out."""
-    known: list[tuple[str, str, str, str]] = []
+    known: list[tuple[str, str, str, str, set[str]]] = []
     for number, row in enumerate(rows, 1):
         try:
             query, answers = str(row["queries"][name]), row["answers"][name]
@@ -262,20 +265,21 @@ def _asked(rows: Rows, name: str, where: str) -> list[Question]:
                 f"{where}, row {number}: expected queries and answers in {name}; {error} is missing"
             ) from error
         if answer is not None and answer.get("text"):
-            known.append((str(row["example_id"]), query, str(answer["text"]), str(answer["type"])))
+            right = {str(name) for one in answers for name in (one.get("text"), *(one.get("aliases") or ())) if name}
+            known.append((str(row["example_id"]), query, str(answer["text"]), str(answer["type"]), right))
     by_type: dict[str, list[str]] = {}
-    for _, _, text, kind in known:
+    for _, _, text, kind, _ in known:
         by_type.setdefault(kind, []).append(text)
     found: list[Question] = []
-    for identifier, query, text, kind in known:
-        others = sorted({one for one in by_type[kind] if one != text})
+    for identifier, query, text, kind, right in known:
+        others = sorted({one for one in by_type[kind] if one not in right})
         if not others:
             continue
         drawn = random.Random(identifier).sample(others, min(OTHERS, len(others)))
         choices = [text, *drawn]
         random.Random(f"{identifier} order").shuffle(choices)
         found.append(
-            Question(identifier, f"{query}?\n" if not query.endswith("?") else f"{query}\n", tuple(choices),
+            Question(identifier, f"{query}\n" if query.endswith(("?", "？", "؟")) else f"{query}?\n", tuple(choices),
                      choices.index(text), kind)
         )  # fmt: skip
     return found

@@ -5,7 +5,6 @@ B row · T position · D model width
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
@@ -23,6 +22,7 @@ from babelscope.models.batches import token_budget
 from babelscope.models.encoders import own_tokens
 from babelscope.models.gelu import fused_gelu
 from babelscope.models.prefixes import continued, shares_prefixes
+from babelscope.proportions import mean_share
 from babelscope.regions.perplexity import token_losses
 from babelscope.results.schemas.evaluation import Accuracy
 
@@ -183,24 +183,8 @@ def by_item(ids: Iterable[str], hits: Iterable[bool]) -> dict[str, bool]:
     return found
 
 
-def mean_accuracy(
-    right: Mapping[str, Mapping[str, bool]], draws: int = 1000, seed: int = 0
-) -> Accuracy:  # language → story → right?
-    """Mean over languages, with an interval by resampling stories: a story told in nine languages is one observation.
-
-    `n` is the number of stories that any language has. A language none of whose stories is drawn is not in that draw.
-    """
-    stories = sorted({story for answers in right.values() for story in answers})
-    table: NDArray[np.float64] = np.array(
-        [[float(answers[story]) if story in answers else np.nan for story in stories] for answers in right.values()]
-    )
-    if table.size == 0:
-        return Accuracy(0, math.nan, math.nan, math.nan)
-    picks = np.random.default_rng(seed).integers(0, len(stories), (draws, len(stories)))
-    known = ~np.isnan(table)
-    filled = np.where(known, table, 0.0)
-    sums, counts = filled[:, picks].sum(2), known[:, picks].sum(2)
-    there = counts > 0
-    shares = np.divide(sums, counts, out=np.zeros_like(sums), where=there)
-    low, high = stats.percentile(shares.sum(0) / there.sum(0))
-    return Accuracy(len(stories), float(np.nanmean(table, axis=1).mean()), low, high)
+def mean_accuracy(right: Mapping[str, Mapping[str, bool]]) -> Accuracy:  # language → story → right?
+    """Mean over languages, a story told in nine of them being one observation; `n` stories are there in any of them."""
+    found = mean_share(right)
+    stories = {story for answers in right.values() for story in answers}
+    return Accuracy(len(stories), found.value, found.low, found.high)

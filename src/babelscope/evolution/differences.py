@@ -11,6 +11,8 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from babelscope.results import Run
+from babelscope.results.rows import read_rows
+from babelscope.results.schemas.regions import Sentence
 from babelscope.stats import pearson, spearman
 
 if TYPE_CHECKING:
@@ -52,10 +54,9 @@ def _interval(run: Run, name: str) -> Sequence[float] | None:
     return dict(run.summary.get("intervals") or {}).get(name)
 
 
-def _overlap(one: Sequence[float] | None, two: Sequence[float] | None) -> bool | None:
-    if not one or not two:
-        return None
-    return bool(one[0] <= two[1] and two[0] <= one[1])
+def _overlap(one: Sequence[float | None] | None, two: Sequence[float | None] | None) -> bool | None:
+    ends = [end for end in (*(one or ()), *(two or ())) if end is not None]
+    return bool(ends[0] <= ends[3] and ends[2] <= ends[1]) if len(ends) == 4 else None
 
 
 def compare_regions(first: Run, second: Run) -> pd.DataFrame:
@@ -130,13 +131,19 @@ def _symmetric(values: NDArray[np.float64]) -> bool:
 
 
 def compare_map(first: Run, second: Run) -> dict[str, float] | None:
-    """Agreement of two similarity maps over the same languages and sentences: Pearson, mean and largest difference."""
+    """Agreement of two similarity maps over the same languages and sentences: Pearson, mean and largest difference.
+
+    Sentences are the same where their ids are, and their texts, which two corpora that count their lines do not share.
+    """
     one, two = _array(first, "similarity"), _array(second, "similarity")
     if one is None or two is None:
         return None
+    texts = [{(row.language, row.id): row.text for row in read_rows(run, Sentence)} for run in (first, second)]
     labels = [
-        list(zip(it.item_language.values.tolist(), map(str, it.item_sentence.values.tolist()))) for it in (one, two)
-    ]
+        [(*key, told.get(key) if all(texts) else None)
+         for key in zip(it.item_language.values.tolist(), map(str, it.item_sentence.values.tolist()))]
+        for it, told in zip((one, two), texts)
+    ]  # fmt: skip
     places = {label: place for place, label in enumerate(labels[1])}
     shared = [(place, places[label]) for place, label in enumerate(labels[0]) if label in places]
     if len(shared) < 3:
@@ -179,7 +186,10 @@ def compare_points(first: Run, second: Run) -> pd.DataFrame:
 
 
 def compare_circuits(first: Run, second: Run, top: int = 10) -> pd.DataFrame:
-    """Per head measure and language: Pearson and Spearman over heads, and how many of the `top` heads are shared."""
+    """Per head measure and language: Pearson and Spearman over heads, and how many of the `top` heads are shared.
+
+    `top` grows where heads are level with the last of them, and shrinks where there are fewer that act at all.
+    """
     rows: list[dict[str, object]] = []
     for name in ("activation_patching", "path_logits", "head_frequency"):
         one, two = _array(first, name), _array(second, name)
@@ -189,16 +199,23 @@ def compare_circuits(first: Run, second: Run, top: int = 10) -> pd.DataFrame:
             a, b = one.sel(language=code).values.ravel(), two.sel(language=code).values.ravel()
             known = np.isfinite(a) & np.isfinite(b)  # heads that a screen left unpatched are in neither
             a, b = a[known], b[known]
-            largest = [set(np.argsort(-np.abs(it))[:top].tolist()) for it in (a, b)]
+            largest = [_strongest(np.abs(it), top) for it in (a, b)]
             rows.append(
                 {
                     "measure": name, "language": str(code),
                     "pearson": pearson(a, b),
                     "spearman": spearman(a, b),
-                    "top": top, "shared_top": len(largest[0] & largest[1]),
+                    "top": max(map(len, largest)), "shared_top": len(largest[0] & largest[1]),
                 }
             )  # fmt: skip
     return pd.DataFrame(rows, columns=["measure", "language", "pearson", "spearman", "top", "shared_top"])
+
+
+def _strongest(size: NDArray[np.float64], top: int) -> set[int]:
+    """Places of the `top` largest and of all that are level with the last of them; what is 0 is not among them."""
+    if not size.size or top < 1:
+        return set()
+    return set(np.flatnonzero((size >= np.sort(size)[-min(top, size.size)]) & (size > 0)).tolist())
 
 
 def _array(run: Run, name: str) -> xr.DataArray | None:

@@ -164,11 +164,11 @@ def depth_overlap(first: Float[Array, " layer"], second: Float[Array, " layer2"]
     return float((np.minimum(one, two) * widths).sum())
 
 
-def scale_overlap(models: Mapping[str, Mapping[str, Array]]) -> pd.DataFrame:
+def scale_overlap(models: Mapping[str, Mapping[str, Array]], corpus: str = "") -> pd.DataFrame:
     """Overlap over relative depth of each language's region between all pairs of models, beside other languages'.
 
     `models`: label → language → region size by layer. Columns: from, to, language, overlap, `others` (the mean overlap
-    with the regions of the other languages in the second model: what any region would share).
+    with the regions of the other languages in the second model: what any region would share), corpus.
     """
     rows: list[schemas.ScaleOverlap] = []
     names = list(models)
@@ -186,6 +186,7 @@ def scale_overlap(models: Mapping[str, Mapping[str, Array]]) -> pd.DataFrame:
                         language=code,
                         overlap=depth_overlap(sizes, models[second][code]),
                         others=float(np.mean(known)) if known else float("nan"),
+                        corpus=corpus,
                     )
                 )
     return rows_frame(schemas.ScaleOverlap, rows)

@@ -183,10 +183,11 @@ def flows_between(done: list[Row], runs: dict[str, Run]) -> list[Flow]:
 
 
 def _depth(done: list[Row], runs: dict[str, Run]) -> tuple[list[schemas.Depth], pd.DataFrame]:
-    """Regions over relative depth, at every point; and their overlap between the last checkpoints of each size."""
+    """Regions over relative depth, at every point; and, on each corpus, their overlap between the last checkpoints of
+    each size."""
     rows: list[schemas.Depth] = []
-    largest: dict[str, dict[str, NDArray[np.float64]]] = {}
-    last: dict[str, float] = {}
+    largest: dict[str, dict[str, dict[str, NDArray[np.float64]]]] = {}
+    last: dict[tuple[str, str], float] = {}
     for row in done:
         run = runs[row["key"]]
         if not (run.path / "arrays.zarr").is_dir() or "region_size_layer" not in run.arrays():
@@ -202,9 +203,12 @@ def _depth(done: list[Row], runs: dict[str, Run]) -> tuple[list[schemas.Depth], 
                     )
                 )
         step = float("inf") if row["step"] is None else float(row["step"])
-        if step >= last.get(row["model"], -1.0):
-            last[row["model"]], largest[row["model"]] = step, by_language
-    return rows, scale_overlap(largest)
+        model, corpus = str(row["model"]), str(row["corpus"])
+        if step >= last.get((corpus, model), -1.0):
+            last[corpus, model] = step
+            largest.setdefault(corpus, {})[model] = by_language
+    overlaps = [scale_overlap(models, corpus) for corpus, models in largest.items()]
+    return rows, pd.concat(overlaps, ignore_index=True) if overlaps else scale_overlap({})
 
 
 def _arrays(runs: dict[str, Run]) -> xr.Dataset | None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
 from babelscope.errors import NonFinite
+from babelscope.results.checksums import file_hash
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -92,7 +93,9 @@ class RegionsMeasure:
     name: ClassVar[str] = "regions"
 
     def contents(self) -> dict[str, object]:
-        """Hashes of what is read: the sampled sentences, and the texts."""
+        """Hashes of what is read: the sampled sentences, the texts, the stories, and the files of edits."""
+        from babelscope.evaluation.items import stories_hash
+
         sample = corpus_of(self.settings.corpus, self.settings.languages).sample(
             self.settings.samples, self.settings.seed
         )
@@ -100,6 +103,10 @@ class RegionsMeasure:
         if self.settings.texts:
             texts = texts_of(self.settings.texts, sample.languages)
             found["texts"] = {code: text.hash for code, text in texts.items()}
+        if self.settings.stories:
+            found["alignment_stories"] = stories_hash(stories_of(self.settings.stories, sample.languages))
+        if self.settings.edits:
+            found["edits"] = [file_hash(path) for path in self.settings.edits]
         return found
 
     def decided(self) -> object:
@@ -190,8 +197,11 @@ class CircuitsMeasure:
     name: ClassVar[str] = "circuits"
 
     def contents(self) -> dict[str, object]:
-        """Nothing: prompts are made, not read."""
-        return {}
+        """Hashes of the files that prompts are read from; most tasks make theirs."""
+        place = self.settings.task.partition(":")[2].removeprefix("mib:")
+        if not place:
+            return {}
+        return {self.name: {code: file_hash(place.replace("{language}", code)) for code in self.settings.languages}}
 
     def decided(self) -> object:
         """Every setting, the defaults filled in."""
@@ -232,6 +242,8 @@ class LatentMeasure:
         if self.settings.text and "tuned" in self.settings.lens:
             texts = texts_of(self.settings.text, tuple(words.languages))
             found["text"] = {code: text.hash for code, text in texts.items()}
+        files = {"tuned": self.settings.tuned, "counts": self.settings.counts}
+        found |= {name: file_hash(str(path)) for name, path in files.items() if path is not None}
         return {self.name: found}
 
     def decided(self) -> object:

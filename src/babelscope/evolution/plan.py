@@ -204,9 +204,11 @@ def revision_of(name: str) -> Revision:
 
     >>> revision_of("global_step1000").step, revision_of("stage1-step5000-tokens21B").step, revision_of("main").step
     (1000, 5000, None)
+    >>> revision_of("step_20k").step, revision_of("checkpoint-500").step
+    (20000, 500)
     """
-    found = re.search(r"step[-_]?(\d{1,12})", name)
-    return Revision(name, int(found[1]) if found else None)
+    found = re.search(r"(?:step|checkpoint)[-_]?(\d{1,12})(k(?![a-z]))?", name)
+    return Revision(name, int(found[1]) * (1000 if found[2] else 1) if found else None)
 
 
 def _measures(located: Located) -> dict[str, dict[str, Any]]:

@@ -23,25 +23,31 @@ def plan_points(plan: Plan) -> list[Point]:
     """
     works = [(corpus, _work(plan, corpus)) for corpus in plan.corpora or (None,)]
     contents = [_contents(work) for _, work in works]
+    found = [(model.id, *one) for model in plan.models for one in _sources(model)]
+    asked: dict[str, set[str]] = {}
+    for asked_as, _, source, _ in found:
+        if source is not None:
+            asked.setdefault(source.model, set()).add(asked_as)
     points: list[Point] = []
-    for model in plan.models:
-        for revision, source, problem in _sources(model):
-            for (corpus, work), content in zip(works, contents):
-                decided = {"work": _settled(work), "content": content, "version": __version__}
-                weights = [source.kind, source.identity] if source else ["unknown", model.id, revision.name]
-                step = revision.step if revision.step is not None or source is None else source.step
-                points.append(
-                    Point(
-                        key=run_key({**decided, "weights": weights}),
-                        model=source.model if source else model.id,
-                        revision=revision.name or (source.revision if source else None),
-                        step=step,
-                        corpus=corpus,
-                        source=source,
-                        work=work,
-                        problem=problem,
-                    )
+    for asked_as, revision, source, problem in found:
+        # folders of one name are two models, not two checkpoints of one
+        name = source.model if source is not None and len(asked[source.model]) == 1 else asked_as
+        for (corpus, work), content in zip(works, contents):
+            decided = {"work": _settled(work), "content": content, "version": __version__}
+            weights = [source.kind, source.identity] if source else ["unknown", asked_as, revision.name]
+            step = revision.step if revision.step is not None or source is None else source.step
+            points.append(
+                Point(
+                    key=run_key({**decided, "weights": weights}),
+                    model=name,
+                    revision=revision.name or (source.revision if source else None),
+                    step=step,
+                    corpus=corpus,
+                    source=source,
+                    work=work,
+                    problem=problem,
                 )
+            )
     return points
 
 

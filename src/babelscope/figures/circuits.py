@@ -161,8 +161,8 @@ def head_faithfulness(run: Run) -> Figure:
         panels.append(Panel(marks, *axes, model if len(models) > 1 else "", data=frame_of(own)))
     caption = (
         f"How much of the task is left when all heads but the first k of a language's ranking are ablated "
-        f"({task_text(run)}): 1 is the whole model, 0 the empty circuit. Dashed: k heads drawn at random. Bands: 95 % "
-        "intervals over prompts."
+        f"({task_text(run)}; on the very prompts that ranked them): 1 is the whole model, 0 the empty circuit. Dashed: "
+        "k heads drawn at random. Bands: 95 % intervals over prompts."
     )
     return Figure("Faithfulness of heads by size", caption, tuple(panels), about=run.model_name)
 
@@ -289,10 +289,11 @@ def cross_language(run: Run, matrix: str | None = None) -> Figure:
         panels.append(Panel((cells,), *axes, said, data=data))
     caption = (
         f"Faithfulness: the circuit found in the row's language, run on prompts of the column's ({task_text(run)}); 1 "
-        "is the whole model, 0 the empty circuit (of heads, found by search; of edges, found by attribution). Overlap: "
-        "how many heads and edges two circuits share, or how their scores correlate. Beside what was measured stands "
-        "what random circuits of the same size, the control task or permuted labels give, on the same scale. 95 % "
-        f"intervals stand below the numbers of up to {_ROOMY} languages, and in the download, where there are any."
+        "is the whole model, 0 the empty circuit (of heads, found by search, the diagonal on the very prompts of the "
+        "search; of edges, found by attribution on other prompts where there are eight). Overlap: how many heads and "
+        "edges two circuits share, or how their scores correlate. Beside what was measured stands what random circuits "
+        "of the same size, the control task or permuted labels give, on the same scale. 95 % intervals stand below the "
+        f"numbers of up to {_ROOMY} languages, and in the download, where there are any."
     )
     deep = max(len(languages) for languages, _ in one.parts.values())
     return Figure("Circuits across languages", caption, tuple(panels), grid=True, about=f"{run.model_name}, {one.name}",

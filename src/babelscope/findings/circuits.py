@@ -52,7 +52,7 @@ def circuit_findings(run: Run) -> list[Finding]:
     task = str(run.manifest.get("task") or "task")
     found = [behaviour(rows, task, model) for model, rows in _behaviour(run)]
     transfers = list(_transfers(run))
-    return [*found, *shared(transfers), *own(transfers), *power(patched_prompts(run)), *screen(run)]
+    return [*found, *shared(transfers), *own(transfers), *power(patched_prompts(run)), *_alone(run), *screen(run)]
 
 
 def behaviour(rows: Sequence[Behaviour], task: str, model: str = "") -> Finding:
@@ -86,7 +86,9 @@ def shared(rows: Sequence[Transfer]) -> Iterator[Finding]:
         if row.found_in == row.run_on:
             continue
         own_rows = [one for one in rows if one.found_in == one.run_on == row.run_on and one.model == row.model]
-        beside = f"; its own circuit {_percent(own_rows[0].faithfulness)}" if own_rows else ""
+        beside = (
+            f"; its own circuit, on the prompts that chose it, {_percent(own_rows[0].faithfulness)}" if own_rows else ""
+        )
         said = (
             f"{_percent(row.faithfulness)} of the task in {named([row.run_on])}{beside}; as many random heads "
             f"{decimals(100 * row.random, 0)} %{_few_sets(row)}"
@@ -103,7 +105,8 @@ def own(rows: Sequence[Transfer]) -> Iterator[Finding]:
     for row in rows:
         if row.found_in == row.run_on and row.heads and row.faithfulness.low <= row.random_high:
             said = f"{_percent(row.faithfulness)}, random heads up to {decimals(100 * row.random_high, 0)} %"
-            text = f"The {named([row.found_in])} circuit is not better than random heads in its own language: {said}."
+            where = f"{named([row.found_in])} circuit is not better than random heads in its own language"
+            text = f"The {where}, even on the prompts that chose it: {said}."
             yield Finding("undecided", text, "cross-language")
 
 
@@ -117,6 +120,22 @@ def power(prompts: Mapping[str, int]) -> Iterator[Finding]:
             "prompts finds about one in five, of twenty three in five. A head that is not listed may act all the same."
         )
         yield Finding("undecided", text, "head-heatmap")
+
+
+def alone(prompts: Mapping[str, tuple[int, int]]) -> Iterator[Finding]:
+    """Prompts whose mean for ablation is taken over themselves, of how many, by language: told from one in ten on."""
+    told = [f"{named([code])} {single} of {count}" for code, (single, count) in prompts.items() if 10 * single >= count]
+    if told:
+        text = (
+            f"Some prompts are the only ones of their template, order and length ({', '.join(told)}): mean ablation "
+            "puts their own corrupted prompt in place of a mean there. More prompts (--n) leave fewer of them."
+        )
+        yield Finding("undecided", text, "ablation-bars")
+
+
+def _alone(run: Run) -> Iterator[Finding]:
+    counts = patched_prompts(run)
+    return alone({code: (single, counts.get(code, 0)) for code, single in run.manifest.get("alone", {}).items()})
 
 
 def patched_prompts(run: Run) -> dict[str, int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from math import isfinite
+from math import inf, isfinite
 
 from babelscope.findings.sentence import Estimate, Finding, Kind, count
 from babelscope.results import Run
@@ -34,7 +34,7 @@ def _changes(done: Sequence[SweepPoint], measure: str) -> Iterator[Finding]:
     along = all(isfinite(point.row.step) for point in done)
     several = len({point.row.corpus for point in done}) > 1
     series: dict[str, list[SweepPoint]] = {}
-    for point in done:
+    for point in done if along else _last_of_each_size(done):
         if isfinite(point.values.get(measure, NAN)) and isfinite(_order(point, along)):
             beside = f", {point.row.corpus}" if several else ""
             series.setdefault(f"{point.row.model}{beside}" if along else point.row.corpus, []).append(point)
@@ -50,6 +50,14 @@ def _changes(done: Sequence[SweepPoint], measure: str) -> Iterator[Finding]:
         what = f"From {first} to {last}, {name} {verb}"
         said = f"{before.said(digits)} to {after.said(digits)}, {count(len(ranked), 'point')}"
         yield Finding(kind, f"{what}: {said} ({name_of_series}).", "training-curves" if along else "scale-curves")
+
+
+def _last_of_each_size(done: Sequence[SweepPoint]) -> list[SweepPoint]:
+    """Checkpoints of one size have no order among sizes; one without a step is the finished model."""
+    last: dict[tuple[str, float], SweepPoint] = {}
+    for point in sorted(done, key=lambda point: point.row.step if isfinite(point.row.step) else inf):
+        last[point.row.corpus, point.row.parameters] = point
+    return list(last.values())
 
 
 def _order(point: SweepPoint, along: bool) -> float:

@@ -121,12 +121,13 @@ def _read_rows(model: Model, z: Tensor, words: Tensor, chunk: int) -> tuple[Tens
         weighted = weighted * fade + torch.linalg.vecdot(e, x)
         highest = new
     lse = highest + mass.log()
-    answers = torch.exp(model.logits(z, words).to(z.device, kind) - lse[:, None])
+    # in the precision of the sum that they are shares of: a probability is none above 1
+    answers = torch.exp(chunk_logits(model, z, words).to(z.device, kind) - lse[:, None])
     return answers, (lse - weighted / mass) / log(2), top, lse
 
 
-def chunk_logits(model: Model, z: Float[Tensor, "R D"], words: slice) -> Float[Tensor, "R C"]:
-    """Logits of a slice of the vocabulary, with scale and cap; the weights are not copied."""
+def chunk_logits(model: Model, z: Float[Tensor, "R D"], words: slice | Tensor) -> Float[Tensor, "R C"]:
+    """Logits of some of the vocabulary, with scale and cap; the weights of a slice are not copied."""
     weight, bias = model.unembedding, model.unembedding_bias
     raw = nn.functional.linear(z.to(weight.device), weight[words], None if bias is None else bias[words])
     return model.finish_logits(raw)

@@ -6,18 +6,21 @@ tokenizer puts around a text ([CLS] … [SEP]) is fed, as it was in training, an
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from babelscope.errors import InputError, NonFinite, UnsupportedModel
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
     from transformers import PreTrainedTokenizerBase as Tokenizer
+
+    from babelscope.models.model import Model
+    from babelscope.terms import SpecialTokens
 
 
 def is_encoder(hf: PreTrainedModel) -> bool:
@@ -49,17 +52,18 @@ def refuse_next_word(encoder: bool, name: str) -> None:
 
 
 @contextmanager
-def saturation_refused(blocks: Iterable[nn.Module], name: str) -> Generator[None]:
-    """Inside, float16 states that a block cut off at the largest number there is raise NonFinite.
+def saturation_refused(model: Model) -> Generator[None]:
+    """Inside, float16 states that a block of an encoder cut off at the largest number there is raise NonFinite.
 
     Encoders of transformers (BART, NLLB, T5) put that number in the place of infinity, and go on.
     """
+    blocks = model.blocks if model.encoder and model.dtype == torch.float16 else ()
     most = torch.finfo(torch.float16).max - 1000
 
     def look(_module: object, _inputs: object, output: Tensor | tuple[Tensor, ...]) -> None:
         value = output[0] if isinstance(output, tuple) else output
         if value.dtype == torch.float16 and bool((value.abs() >= most).any()):
-            raise NonFinite(f"states of {name} pass the largest number of float16: load it with dtype='float32'")
+            raise NonFinite(f"states of {model.id} pass the largest number of float16: load it with dtype='float32'")
 
     handles = [block.register_forward_hook(look) for block in blocks]
     try:
@@ -95,3 +99,22 @@ def own_tokens(tokenizer: Tokenizer) -> tuple[int, int]:
     more = len(whole) - len(bare)
     before = next((start for start in range(more + 1) if whole[start : start + len(bare)] == bare), 0)
     return before, more - before
+
+
+def first_tokens(tokenizer: Tokenizer, special: SpecialTokens, encoder: bool, name: str) -> list[int]:
+    """What stands before a text: the beginning-of-sequence token where it is asked for, or what the tokenizer of a
+    causal model puts there (`own`).
+
+    Raises InputError where the tokenizer has no such token, or puts several there.
+    """
+    if special == "own" and not encoder:
+        before, _ = own_tokens(tokenizer)
+        if before > 1:
+            raise InputError(f"the tokenizer of {name} puts {before} tokens before a text: use bos or none")
+        return tokenizer("a", add_special_tokens=True)["input_ids"][:before]
+    if special not in ("bos", "bos-excluded"):
+        return []
+    first: int | None = tokenizer.bos_token_id  # pyright: ignore[reportAssignmentType]
+    if first is None:
+        raise InputError(f"special tokens {special!r}: the tokenizer of {name} has no beginning-of-sequence token")
+    return [first]

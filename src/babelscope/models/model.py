@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +16,14 @@ from torch import Tensor, nn
 
 from babelscope.errors import InputError, UnsupportedModel
 from babelscope.models.context import Context, context_of
-from babelscope.models.encoders import is_encoder, own_tokens, refuse_next_word, saturation_refused, with_own_tokens
+from babelscope.models.encoders import (
+    first_tokens,
+    is_encoder,
+    own_tokens,
+    refuse_next_word,
+    saturation_refused,
+    with_own_tokens,
+)
 from babelscope.models.families import Family
 from babelscope.models.foreign import foreign_hooks, foreign_registrations
 from babelscope.models.hashing import config_hash, content_sign, function_hash, weight_hash
@@ -262,23 +268,22 @@ class Model(Places):
         for text, ids in zip(texts, encoded):
             if not ids:
                 raise InputError(f"the text {text!r} has no tokens")
-        if names:  # single words and prompts are looked at by those who ask for them
-            refuse_unknown(self.tokenizer, encoded, names[0] if len(names) == 1 else f"{names[0]} and its like")
+        refuse_unknown(self.tokenizer, encoded, names or ())
         special = self.special(special)
         if special == "own":
             encoded = with_own_tokens(self.tokenizer, texts, self.id)
-        elif special != "none":
-            first = self.tokenizer.bos_token_id
-            if first is None:
-                raise InputError(
-                    f"special tokens {special!r}: the tokenizer of {self.id} has no beginning-of-sequence token"
-                )
-            encoded = [[first, *ids] for ids in encoded]
+        else:
+            first = self.first_tokens(special)
+            encoded = [[*first, *ids] for ids in encoded]
         for place, ids in enumerate(encoded):
             self.check_ids(ids, names[place] if names else f"text {place}")
             if names:  # others are no sentences to be read whole: prompts and windows are cut out of longer texts
                 self.check_length(len(ids), names[place])
         return encoded
+
+    def first_tokens(self, special: SpecialTokens) -> list[int]:
+        """Special tokens that stand before windows of text and prompts (`encoders.first_tokens`)."""
+        return first_tokens(self.tokenizer, self.special(special), self.encoder, self.id)
 
     def special(self, asked: SpecialTokens) -> SpecialTokens:
         """What `auto` stands for."""
@@ -339,10 +344,8 @@ class Model(Places):
             given["use_cache"] = cache is not None
         if cache is not None:
             given["past_key_values"] = cache
-        half = self.encoder and self.dtype == torch.float16
-        with saturation_refused(self.blocks, self.id) if half else nullcontext():
-            output = self.trunk_module(input_ids=ids, return_dict=True, **given)
-        return output.last_hidden_state
+        with saturation_refused(self):
+            return self.trunk_module(input_ids=ids, return_dict=True, **given).last_hidden_state
 
     def refuse_mode(self) -> None:
         """Raises ModelError when a part of the model is in training mode, or under autocast."""
@@ -355,7 +358,7 @@ class Model(Places):
 
     def logits(self, hidden: Float[Tensor, "*batch D"], words: Tensor | None = None) -> Float[Tensor, "*batch V"]:
         """Logits of final hidden states, with the measured scale and the soft cap; of the vocabulary's `words` if
-        given.
+        given, and then in float32 at least: differences of a few logits are smaller than the steps of half precision.
 
         Raises UnsupportedModel of an encoder.
         """
@@ -366,9 +369,9 @@ class Model(Places):
         if words is None:
             return self.finish_logits(self.hf.get_output_embeddings()(hidden))
         weight, bias = self.unembedding, self.unembedding_bias
-        words = words.to(weight.device)
-        raw = nn.functional.linear(hidden.to(weight.device), weight[words], None if bias is None else bias[words])
-        return self.finish_logits(raw)
+        words, wide = words.to(weight.device), torch.promote_types(hidden.dtype, torch.float32)
+        chosen = None if bias is None else bias[words].to(wide)
+        return self.finish_logits(nn.functional.linear(hidden.to(weight.device, wide), weight[words].to(wide), chosen))
 
     def _own_logits(self, hidden: Float[Tensor, "*batch D"]) -> Float[Tensor, "*batch V"]:
         """What the model makes of final hidden states, by its own forward with the trunk passed over."""

@@ -155,8 +155,14 @@ def refuse_tokenizer(tokenizer: PreTrainedTokenizerBase | None, vocabulary: int,
         )
 
 
-def refuse_unknown(tokenizer: PreTrainedTokenizerBase, encoded: Sequence[Sequence[int]], what: str) -> None:
-    """Raises InputError for texts most of whose tokens stand for what the tokenizer does not know."""
+def refuse_unknown(tokenizer: PreTrainedTokenizerBase, encoded: Sequence[Sequence[int]], names: Sequence[str]) -> None:
+    """Raises InputError for texts most of whose tokens stand for what the tokenizer does not know.
+
+    Texts without names are single words and prompts, which are looked at by those who ask for them.
+    """
+    if not names:
+        return
+    what = names[0] if len(names) == 1 else f"{names[0]} and its like"
     unknown: int | None = getattr(tokenizer, "unk_token_id", None)
     count, lost = sum(map(len, encoded)), sum(list(ids).count(unknown) for ids in encoded if unknown is not None)
     if 2 * lost > count:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from babelscope.pocket.heldout import Example, examples
 from babelscope.pocket.models import LANGUAGES, MAIN, MODELS, PocketModel, get, path
-from babelscope.pocket.scoring import Scorer, accuracy, perplexity
+from babelscope.pocket.scoring import Scorer, accuracy, crossed, perplexity
 
 Row = dict[str, Any]
 Report = Callable[[str], None]
@@ -94,17 +94,18 @@ def choices(scorer: Scorer, model: PocketModel, size: Size, everything: bool = T
 def cloze(scorer: Scorer, languages: Sequence[str], size: Size) -> Iterator[Row]:
     """Share of stories whose right ending in English is likelier than the wrong one, story by language.
 
-    The row `others` pools the eight languages that are not English.
+    The row `others` is the mean over the eight languages that are not English, a story being one observation in all.
     """
-    pooled: list[bool] = []
+    others: dict[str, dict[str, bool]] = {}
     for language in languages:
         told = _examples(language, "story_english", size.stories)
         right = scorer.continuations([(e.prompt, e.join + e.target) for e in told])
         wrong = scorer.continuations([(e.prompt, e.join + e.foil) for e in told])
         won = (right > wrong).tolist()
-        pooled += won if language != "en" else []
+        if language != "en":
+            others[language] = dict(zip((e.meaning_id for e in told), won))
         yield {"language": language} | asdict(accuracy(won))
-    yield {"language": "others"} | asdict(accuracy(pooled))
+    yield {"language": "others"} | asdict(crossed(others))
 
 
 def _groups(scored: Sequence[Example], kind: str) -> Iterator[tuple[str, NDArray[np.int64]]]:

@@ -5,7 +5,7 @@ N text · T position · V vocabulary
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from babelscope.errors import InputError
+from babelscope.proportions import mean_share
 from babelscope.stats import percentile, wilson
 
 if TYPE_CHECKING:
@@ -83,11 +85,16 @@ class Scorer:
         return [[end, *self.ids(text), end] for text in texts]
 
     def token_losses(self, rows: Sequence[list[int]]) -> list[NDArray[np.float64]]:
-        """−log p of every token but the first of each row, in nats; rows are batched by length, padded at the right."""
+        """−log p of every token but the first of each row, in nats; rows are batched by length, padded at the right.
+
+        Raises InputError for a row that is longer than the model's positions.
+        """
+        if (most := max(map(len, rows), default=0)) > self.longest:
+            raise InputError(f"a text of {most} tokens, where the model has {self.longest} positions")
         order = sorted(range(len(rows)), key=lambda row: len(rows[row]))
         losses: list[NDArray[np.float64]] = [np.empty(0)] * len(rows)
-        for batch in _batches(order, [min(len(row), self.longest) for row in rows]):
-            for row, loss in zip(batch, self._run([rows[row][: self.longest] for row in batch])):
+        for batch in _batches(order, list(map(len, rows))):
+            for row, loss in zip(batch, self._run([rows[row] for row in batch])):
                 losses[row] = loss
         return losses
 
@@ -111,6 +118,12 @@ def accuracy(right: Iterable[bool | np.bool_]) -> Share:
     answers = list(right)
     found = wilson(sum(map(bool, answers)), len(answers))
     return Share(len(answers), found.value, found.low, found.high)
+
+
+def crossed(right: Mapping[str, Mapping[str, bool]]) -> Share:
+    """Mean over languages of the share of right answers, given by language and story: a story counts once in all."""
+    found = mean_share(right)
+    return Share(len({story for told in right.values() for story in told}), found.value, found.low, found.high)
 
 
 def perplexity(losses: Sequence[NDArray[np.float64]], texts: Sequence[str], seed: int = 0) -> Perplexity:

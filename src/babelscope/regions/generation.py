@@ -22,6 +22,7 @@ from babelscope.regions.identification import Identifier, broken_share, distinct
 from babelscope.regions.treatments import Treatment, row_edit
 from babelscope.results.schemas.regions import Continuation
 from babelscope.stats import bootstrap_mean, wilson
+from babelscope.terms import SpecialTokens
 
 BASE = "base"
 
@@ -39,12 +40,15 @@ class Sampling:
     """texts at a time, all conditions counted"""
 
 
-def cut_prompts(model: Model, texts: Sequence[str], length: int, count: int) -> Int[Tensor, "B T"]:
-    """The first `length` tokens of the first `count` texts that have more than that.
+def cut_prompts(
+    model: Model, texts: Sequence[str], length: int, count: int, special: SpecialTokens = "none"
+) -> Int[Tensor, "B T"]:
+    """The first `length` tokens of the first `count` texts that have more than that, behind the special tokens.
 
     Raises InputError when there is none.
     """
-    rows = [ids[:length] for ids in model.tokenize(texts) if len(ids) > length][:count]
+    first = model.first_tokens(special)
+    rows = [[*first, *ids[:length]] for ids in model.tokenize(texts) if len(ids) > length][:count]
     if not rows:
         raise InputError(f"no text has more than {length} tokens to take a prompt of that length from")
     return torch.tensor(rows)
@@ -102,7 +106,7 @@ def _row(
         language=language,
         deactivated=name,
         draw=draw,
-        prompt=str(model.tokenizer.decode(prompt)),
+        prompt=str(model.tokenizer.decode(prompt, skip_special_tokens=True)),
         continuation=text,
         identified=identifier.identify(text),
         broken_share=broken_share(text),

@@ -18,8 +18,10 @@ def lape(
     """Score and membership of each language and neuron, from the share of tokens at which the neuron is above zero.
 
     Kept are the `share` of all neurons with the lowest entropy, among those whose probability passes the `quantile` of
-    all probabilities in some language; each belongs to every language in which it does. The score is the language's
-    part of the probability times (log L − entropy), high for a neuron of this language alone.
+    all probabilities in some language; each belongs to every language in which it does. Of neurons with one entropy
+    those with the larger greatest probability come first; where some that are equal in both would be too many, none of
+    them is kept. The score is the language's part of the probability times (log L − entropy), high for a neuron of this
+    language alone.
 
     >>> p = torch.full((3, 100), 0.1)
     >>> p[1, 7] = 0.9
@@ -32,12 +34,21 @@ def lape(
     entropy = torch.special.entr(parts).sum(0)
     bar = _order_statistic(p, quantile)
     eligible = (p > bar).any(0)
-    count = round(share * p.shape[1])
-    ordered = entropy.masked_fill(~eligible, torch.inf).sort(stable=True)
-    kept = torch.zeros_like(eligible)
-    kept[ordered.indices[:count][ordered.values[:count].isfinite()]] = True
+    kept = _lowest(entropy, p.max(0).values, eligible, round(share * p.shape[1]))
     scores = parts * (torch.log(torch.tensor(float(len(p)))) - entropy)
     return scores, kept & (p > bar)
+
+
+def _lowest(
+    entropy: Float[Tensor, " D"], largest: Float[Tensor, " D"], eligible: Bool[Tensor, " D"], count: int
+) -> Bool[Tensor, " D"]:
+    """At most `count` of the eligible, by entropy (equal up to rounding), then by largest probability."""
+    kept = torch.zeros_like(eligible)
+    # of equal probabilities in another order it has other last digits
+    keys = torch.stack([entropy.mul(1e9).round(), -largest], dim=1)[eligible]
+    _, group, sizes = torch.unique(keys, dim=0, return_inverse=True, return_counts=True)
+    kept[eligible] = sizes.cumsum(0)[group] <= count
+    return kept
 
 
 def _order_statistic(p: Tensor, quantile: float) -> Tensor:

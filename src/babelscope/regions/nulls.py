@@ -144,7 +144,7 @@ def _drawn(recording: Recording, draws: int, seed: int) -> Int[Tensor, "B n L"]:
     languages, sentences = len(recording.languages), len(recording.ids)
     if sentences < 2 or draws < 1:
         raise InputError(f"a null needs two sentences and one draw; there are {sentences} and {draws}")
-    return permutations(draws, sentences, languages, seed, _owners(recording.documents))
+    return permutations(draws, sentences, languages, seed, owners(recording.documents))
 
 
 def permutations(
@@ -158,7 +158,7 @@ def permutations(
     return torch.rand(draws, count, languages, generator=generator).argsort(-1)[:, documents]
 
 
-def _owners(documents: tuple[str, ...]) -> Int[Tensor, " n"] | None:
+def owners(documents: tuple[str, ...]) -> Int[Tensor, " n"] | None:
     """Number of each sentence's document; None where sentences are taken as independent."""
     return torch.from_numpy(group_items(documents, len(documents))) if documents else None
 
@@ -258,7 +258,7 @@ def label_null(
     """
     languages, sentences = similarity.shape[:2]
     flat = similarity.reshape(languages * sentences, -1)
-    permuted = permutations(draws, sentences, languages, seed, _owners(documents))
+    permuted = permutations(draws, sentences, languages, seed, owners(documents))
     items = (permuted * sentences + torch.arange(sentences)[:, None]).transpose(1, 2)
     by_language = torch.stack([flat[one[:, :, None], one[:, None]].sum() for one in items])
     by_sentence = similarity.diagonal(dim1=1, dim2=3).sum().expand(draws)

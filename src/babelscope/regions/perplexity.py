@@ -24,7 +24,7 @@ from babelscope.models import Batch, Model, over_batches, require
 from babelscope.models.encoders import refuse_next_word
 from babelscope.models.refusals import refuse_unknown
 from babelscope.stats import Interval, bootstrap_mean, document_parts, documents_why, no_interval, ratio_t, welch_t
-from babelscope.terms import Joint
+from babelscope.terms import Joint, SpecialTokens
 
 VOCABULARY_CHUNK, ACCELERATOR_CHUNK = 2048, 16384
 """words at a time (benchmarks/perplexity.py)"""
@@ -91,13 +91,19 @@ def perplexity_of(nll: float) -> float:
 
 
 def cut_windows(
-    model: Model, texts: TextCollection, window: int, limit: int | None = None, joint: Joint = "blank-line"
+    model: Model,
+    texts: TextCollection,
+    window: int,
+    limit: int | None = None,
+    joint: Joint = "blank-line",
+    special: SpecialTokens = "none",
 ) -> Windows:
     """Join documents, tokenise, cut into windows of `window` tokens; the remainder is dropped.
 
     `joint`: what stands between documents, a blank line (the paper) or the end-of-text token, for models that never
-    saw blank lines. `limit`: at most so many windows. Raises InputError when there is less text than one window, when
-    window < 2, and when the tokenizer has no end-of-text token to join by.
+    saw blank lines. `limit`: at most so many windows. `special`: with `bos` or `bos-excluded` every window begins with
+    the beginning-of-sequence token, which is the one that is not scored. Raises InputError when there is less text than
+    one window, when window < 2, and when the tokenizer has no end-of-text token to join by, or none to begin with.
     """
     if window < 2:
         raise InputError(f"a window of {window} tokens scores nothing; take at least 2")
@@ -109,28 +115,32 @@ def cut_windows(
         joined, add_special_tokens=False, return_offsets_mapping=model.tokenizer.is_fast, verbose=False
     )
     model.check_ids(encoding["input_ids"], f"the text of {texts.language}")
-    refuse_unknown(model.tokenizer, [encoding["input_ids"]], f"the text of {texts.language}")
+    refuse_unknown(model.tokenizer, [encoding["input_ids"]], [f"the text of {texts.language}"])
     ids = torch.tensor(encoding["input_ids"], dtype=torch.long)
-    count = len(ids) // window
+    first = model.first_tokens(special)
+    unscored, width = 1 - len(first), window - len(first)  # of each window's text, the rest of which is scored
+    count = len(ids) // width
     if count == 0:
         raise InputError(
             f"the text of {texts.language} has {len(ids)} tokens, less than one window of {window}; "
-            f"give --window {len(ids)} or less"
+            f"give --window {len(ids) + len(first)} or less"
         )
     count = min(count, limit or count)
-    shape = (count, window)
-    if not model.tokenizer.is_fast:
-        document = torch.arange(count)[:, None].expand(shape)
-        scored = [model.tokenizer.decode(row[1:]) for row in ids[: count * window].reshape(shape)]
-        return Windows(
-            texts.language, ids[: count * window].reshape(shape), document, sum(_bytes(text) for text in scored)
-        )
-    offsets = np.array(encoding["offset_mapping"][: count * window], dtype=np.int64).reshape(*shape, 2)
-    starts = np.cumsum([0] + [len(document.text) + len(between) for document in texts.documents])[:-1]
-    document = np.searchsorted(starts, offsets[..., 0], side="right") - 1
-    byte_count = round(float(token_bytes(joined, offsets.reshape(-1, 2)).reshape(shape)[:, 1:].sum()))
-    names = tuple(one.id for one in texts.documents) if texts.parallel else ()
-    return Windows(texts.language, ids[: count * window].reshape(shape), torch.from_numpy(document), byte_count, names)
+    shape = (count, width)
+    rows = ids[: count * width].reshape(shape)
+    if model.tokenizer.is_fast:
+        offsets = np.array(encoding["offset_mapping"][: count * width], dtype=np.int64).reshape(*shape, 2)
+        starts = np.cumsum([0] + [len(document.text) + len(between) for document in texts.documents])[:-1]
+        document = torch.from_numpy(np.searchsorted(starts, offsets[..., 0], side="right") - 1)
+        byte_count = round(float(token_bytes(joined, offsets.reshape(-1, 2)).reshape(shape)[:, unscored:].sum()))
+        names = tuple(one.id for one in texts.documents) if texts.parallel else ()
+    else:
+        document, names = torch.arange(count)[:, None].expand(shape), ()
+        byte_count = sum(_bytes(model.tokenizer.decode(row[unscored:])) for row in rows)
+    if first:
+        rows = torch.cat([torch.tensor(first).expand(count, -1), rows], dim=1)
+        document = torch.cat([document[:, :1], document], dim=1)
+    return Windows(texts.language, rows, document, byte_count, names)
 
 
 def token_bytes(text: str, offsets: Int[NDArray[np.int64], "tokens 2"]) -> Float[NDArray[np.float64], " tokens"]:

@@ -60,7 +60,8 @@ def record_residual(
     """The residual entering every block and the final norm, pooled over each sentence's tokens; one pass for all.
 
     A recording holds the P layers side by side, P·D "neurons" a sentence. Under `last` a sentence ends at its last
-    token before final punctuation. Raises InputError for an unknown pooling, NonFinite naming the sentence.
+    token before final punctuation. `special` as in `record`. Raises InputError for an unknown pooling, NonFinite naming
+    the sentence.
 
     >>> record_residual(model, corpus).recordings["mean"].layer(0).shape                  # doctest: +SKIP
     torch.Size([9, 100, 128])
@@ -68,8 +69,6 @@ def record_residual(
     unknown = [name for name in poolings if name not in POOLINGS]
     if unknown:
         raise InputError(f"no pooling {', '.join(unknown)}; there are {', '.join(POOLINGS)}")
-    if model.special(special) == "own":
-        raise InputError("residuals are pooled without the tokenizer's own special tokens: use none or bos")
     require(model, "regions")
     require_stream(model)
     texts = [text for code in corpus.languages for text in corpus.texts[code]]
@@ -78,9 +77,10 @@ def record_residual(
         for code in corpus.languages
         for ids in model.tokenize(corpus.texts[code], special, [f"sentence {id} ({code})" for id in corpus.ids])
     ]
+    before, after = model.special_ends(special)
     stripped = [len(ids) for ids in model.tokenize([_unpunctuated(text) for text in texts], special)]
     # a shorter text may be cut otherwise; its length is then only near, but never beyond the sentence
-    ends = torch.tensor([max(1, min(cut, len(ids))) for cut, ids in zip(stripped, whole)])
+    ends = torch.tensor([max(before + 1, min(cut, len(ids)) - after) for cut, ids in zip(stripped, whole)])
     layers = model.layers + 1
     kind = torch.float64 if model.dtype == torch.float64 else torch.float32
     means: dict[Pooling, Tensor] = {
@@ -91,8 +91,8 @@ def record_residual(
 
     def work(batch: Batch) -> None:
         mask = batch.mask.to(kind)
-        if special == "bos-excluded":
-            mask[:, 0] = 0
+        place = torch.arange(mask.shape[1], device=mask.device)
+        mask *= (place >= before) & (place < (batch.lengths.to(mask.device) - after)[:, None])
         rows = list(batch.rows)
         tokens[rows] = mask.sum(1).long().cpu()
         weights = [_weights(name, mask, ends[rows]) for name in poolings]

@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from babelscope.errors import InputError
-from babelscope.regions.nulls import permutations
+from babelscope.regions.nulls import owners, permutations
 from babelscope.regions.routed import Routing
 from babelscope.regions.routing import (
     EXCLUSIVE,
@@ -56,8 +56,11 @@ class RoutingNull:
         return found
 
 
-def routing_null(routing: Routing, reference: str, draws: int = 1000, seed: int = 0) -> RoutingNull:
-    """Shuffle the language labels of each sentence `draws` times and measure everything anew.
+def routing_null(
+    routing: Routing, reference: str, draws: int = 1000, seed: int = 0, documents: tuple[str, ...] = ()
+) -> RoutingNull:
+    """Shuffle the language labels of each sentence `draws` times and measure everything anew; alike in all sentences of
+    one of the `documents`, where they are given.
 
     Raises InputError with one language, fewer than two sentences or no draw.
     """
@@ -65,7 +68,7 @@ def routing_null(routing: Routing, reference: str, draws: int = 1000, seed: int 
     if languages < 2 or n < 2 or draws < 1:
         raise InputError(f"a null needs two languages, two sentences and a draw; there are {languages}, {n}, {draws}")
     place = reference_place(routing, reference)
-    permuted = permutations(draws, n, languages, seed)
+    permuted = permutations(draws, n, languages, seed, owners(documents))
     observed = routing.language_choices()
     effect = observed - observed.mean(0)
     reached = torch.ones_like(effect)  # the observed labelling is one of the draws

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from babelscope.errors import InputError
@@ -159,16 +159,21 @@ def pair_means(similarity: Float[Tensor, "L n L n"]) -> Means:
 
 
 def bootstrap_means(
-    similarity: Float[Tensor, "L n L n"], draws: int = 1000, seed: int = 0, languages_too: bool = False
+    similarity: Float[Tensor, "L n L n"],
+    draws: int = 1000,
+    seed: int = 0,
+    languages_too: bool = False,
+    documents: Int[Tensor, " n"] | None = None,
 ) -> Means:
-    """A, B and C of bootstrap samples of sentences (and of languages): [draws] each.
+    """A, B and C of bootstrap samples of sentences, or of whole documents (and of languages): [draws] each.
 
     A sentence drawn twice is never compared with itself: pairs are weighted by the product of how often each member was
     drawn, and only pairs of different sentences (languages) count.
     """
     languages, sentences = similarity.shape[:2]
     generator = torch.Generator().manual_seed(seed)
-    w = _counts(draws, sentences, generator)
+    w = _counts(draws, sentences if documents is None else int(documents.max()) + 1, generator)
+    w = w if documents is None else w[:, documents]
     v = _counts(draws, languages, generator) if languages_too else torch.ones(draws, languages, dtype=torch.float64)
     by_pair = similarity.permute(0, 2, 1, 3).reshape(languages**2, sentences, sentences)
     same = by_pair.diagonal(dim1=1, dim2=2)

@@ -76,15 +76,19 @@ def bootstrap_regions(recording: Recording, draws: int = 200, threshold: float =
 
 
 def split_half_regions(recording: Recording, draws: int = 50, threshold: float = 2.0, seed: int = 0) -> Overlaps:
-    """Regions of two random halves of the sentences, against each other, `draws` times.
+    """Regions of two random halves of the sentences, against each other, `draws` times; of the documents, where they
+    are known. A draw in which a half is one sentence alone is left out.
 
-    Raises InputError with fewer than four sentences: each half needs a pair.
+    Raises InputError with fewer than four sentences, or one document: each half needs a pair.
     """
-    sentences = len(recording.ids)
-    if sentences < 4:
-        raise InputError(f"split halves need at least four sentences; there are {sentences}")
-    order = torch.rand(draws, sentences, generator=torch.Generator().manual_seed(seed)).argsort(-1)
-    first = (order < sentences // 2).double()
+    sentences, documents = len(recording.ids), recording.document_count
+    if sentences < 4 or documents < 2:
+        raise InputError(
+            f"split halves need at least four sentences and two documents; there are {sentences} and {documents}"
+        )
+    order = torch.rand(draws, documents, generator=torch.Generator().manual_seed(seed)).argsort(-1)
+    first = (order < documents // 2).double()[:, recording.groups(most=sentences)]
+    first = first[(first.sum(1) > 1) & (first.sum(1) < sentences - 1)]
     return _compare(recording, torch.stack([first, 1 - first], dim=1).flatten(0, 1), threshold, halves=True)
 
 

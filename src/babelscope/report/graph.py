@@ -88,7 +88,8 @@ def circuit_drawing(run: Run) -> Block | None:
     }  # fmt: skip
     most = max((sum(edge.language == code for edge in edges) for code in run.languages), default=0)
     strongest = f", the {_MOST_EDGES} strongest of a language" if most >= _MOST_EDGES else ""
-    told = f" and {len(edges)} edges{strongest}" if edges else "; the run holds no edges, so only the heads are drawn"
+    different = len({(edge.sender, edge.receiver) for edge in edges})
+    told = f" and {different} edges{strongest}" if edges else "; the run holds no edges, so only the heads are drawn"
     caption = (
         f"The circuit ({task_text(run)}): {len(nodes)} nodes{told}. Layers upwards, heads to the right. A circle is in "
         "the circuit of every language shown, a diamond in several, a square in one. Point at a node, or reach it with "
@@ -117,7 +118,7 @@ def _nodes(run: Run) -> dict[str, Node]:
         for layer, head in listed:
             at(code, layer, head)
     for row in own_rows(run, Role):
-        score = round(row.score, 4) if row.score == row.score else None
+        score = _short(row.score) if row.score == row.score else None
         at(row.language, row.layer, row.head).roles.append((row.role, score))
     _add_measures(run, found)
     for (code, layer, head), rows in grouped(own_rows(run, Promoted), lambda row: (row.language, row.layer, row.head)):
@@ -137,7 +138,12 @@ def _add_measures(run: Run, nodes: Mapping[str, Node]) -> None:
                     value = float(array.sel(language=code, layer=node.layer, head=node.head))
                     if value != value:  # a screen leaves heads unpatched
                         continue
-                    told.measures[name.replace("_", " ")] = round(value, 4)
+                    told.measures[name.replace("_", " ")] = _short(value)
+
+
+def _short(value: float) -> float:
+    """Four digits that count, however small the number is."""
+    return float(f"{value:.4g}")
 
 
 def _edges(run: Run, code: str) -> list[Edge]:
@@ -186,7 +192,7 @@ def _frame(nodes: Mapping[str, Node]) -> pd.DataFrame:
                 "layer": node.layer,
                 "head": node.head,
                 "language": code,
-                "roles": "; ".join(f"{role} {score}" for role, score in told.roles),
+                "roles": "; ".join(role if score is None else f"{role} {score}" for role, score in told.roles),
                 **told.measures,
                 "promotes": " ".join(told.promotes),
             }

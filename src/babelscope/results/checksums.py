@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 
-from babelscope.errors import RunError
+from babelscope.errors import InputError, RunError
 from babelscope.json_text import read_json
 from babelscope.results.layout import CHECKSUMS, SWEEP_LOCK, SWEEP_SCRATCH
 
@@ -48,6 +48,21 @@ def sha256(path: Path) -> str:
     """Hash of one file's bytes."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def file_hash(place: str | Path) -> str:
+    """SHA-256 of what a study reads: of a file's bytes, or of the names and bytes of all files of a folder.
+
+    Raises InputError where it cannot be read.
+    """
+    path = Path(place)
+    try:
+        if not path.is_dir():
+            return sha256(path)
+        parts = [f"{name} {sha256(path / name)}" for name in files_of(path)]
+    except OSError as error:
+        raise InputError(f"{place} cannot be read: {error.strerror}") from None
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
 def checksums(root: Path) -> dict[str, str]:

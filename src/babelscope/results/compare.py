@@ -36,7 +36,6 @@ def _leaves(value: object, path: str = "") -> Iterator[tuple[str, object]]:
 
 
 def _minus(first: object, second: object) -> float | None:
-    numbers = (int, float)
-    if isinstance(first, numbers) and isinstance(second, numbers) and not isinstance(first, bool):
+    if isinstance(first, int | float) and isinstance(second, int | float) and bool not in (type(first), type(second)):
         return second - first
     return None

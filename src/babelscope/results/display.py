@@ -92,4 +92,6 @@ def _read(told: Mapping[str, Any]) -> str:
 
 def _interval(ends: object) -> str:
     """95 % interval behind a number, where there is one."""
-    return f" ({number(ends[0])} to {number(ends[1])})" if isinstance(ends, list | tuple) and len(ends) == 2 else ""
+    if not isinstance(ends, list | tuple) or len(ends) != 2 or None in ends:
+        return ""
+    return f" ({number(ends[0])} to {number(ends[1])})"

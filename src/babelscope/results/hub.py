@@ -85,8 +85,9 @@ def _staged(source: Path, root: Path) -> Path:
     if not source.is_file() or source.suffix not in (".safetensors", ".json"):
         raise RunError(f"{source} is neither a finished run nor a file of regions or of a circuit")
     root.mkdir()
-    for part in {source, *source.parent.glob(f"{source.stem}.safetensors"), *source.parent.glob(f"{source.stem}.json")}:
-        shutil.copyfile(part, root / part.name)
+    for part in map(source.with_suffix, (".safetensors", ".json")):
+        if part.is_file():
+            shutil.copyfile(part, root / part.name)
     (root / CHECKSUMS).write_text(to_json(checksums(root)), encoding="utf-8")
     return root
 

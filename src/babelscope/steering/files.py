@@ -7,7 +7,8 @@ with load_edit("fr.safetensors").applied(model):
 from __future__ import annotations
 
 import json
-from collections.abc import Generator, Mapping
+from collections import Counter
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -115,6 +116,17 @@ def save_edit(saved: SavedEdit, path: str | Path) -> None:
     }
     head = {"format": FORMAT, "version": __version__, "directions": told, **settings, "facts": dict(saved.facts)}
     save_sealed(tensors, path, KEY, json.dumps(head, ensure_ascii=False, sort_keys=True))
+
+
+def edit_names(files: Sequence[str | Path]) -> dict[str, Path]:
+    """What each file of an edit is called in tables: its name without the ending; its path where two share one.
+
+    >>> list(edit_names(["a/en-fr.safetensors", "b/en-fr.safetensors", "a/en-zh.safetensors"]))
+    ['a/en-fr', 'b/en-fr', 'en-zh']
+    """
+    paths = list(dict.fromkeys(Path(file) for file in files))
+    stems = Counter(path.stem for path in paths)
+    return {path.stem if stems[path.stem] == 1 else str(path.with_suffix("")): path for path in paths}
 
 
 def load_edit(path: str | Path) -> SavedEdit:

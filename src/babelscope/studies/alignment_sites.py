@@ -19,6 +19,7 @@ from babelscope.results.schemas.latent import RouterAlignment
 from babelscope.studies.latent_tables import alignment_frame
 from babelscope.studies.progress import Progress
 from babelscope.studies.steps import Sink
+from babelscope.terms import SpecialTokens
 
 SHUFFLES = 5
 
@@ -31,6 +32,7 @@ def write_alignment_sites(
     sites: Sequence[str],
     seed: int,
     progress: Progress,
+    special: SpecialTokens,
 ) -> None:
     """Tables `alignment_residual` and `alignment_router`, those that are asked for, with what shuffled sentences give.
 
@@ -38,7 +40,7 @@ def write_alignment_sites(
     """
     if "residual" in sites:
         with progress("residuals", len(corpus) * len(corpus.languages), "sentences") as step:
-            pooled = record_residual(model, corpus, progress=step)
+            pooled = record_residual(model, corpus, special=special, progress=step)
         run.table("alignment_residual", alignment_frame(pooled, seed))
     if "router" in sites:
         if recording.routing is None:

@@ -46,7 +46,7 @@ def steadiness(found: RegionScores, settings: RegionsSettings) -> Steadiness | N
     if draws < 1 or "z-score" not in found.sets:
         return None
     boot = stability.bootstrap_regions(recording, draws, settings.threshold, settings.seed)
-    enough = len(recording.ids) >= 4
+    enough = len(recording.ids) >= 4 and recording.document_count > 1
     halves = (
         stability.split_half_regions(recording, max(1, draws // 4), settings.threshold, settings.seed)
         if enough

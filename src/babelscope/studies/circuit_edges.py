@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from itertools import combinations
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -44,7 +43,7 @@ from babelscope.results.schemas.circuit_edges import (
 )
 from babelscope.studies.circuit_curves import edge_rows, node_rows
 from babelscope.studies.progress import Progress, silent
-from babelscope.tasks import PromptPair, build, task_named
+from babelscope.tasks import Options, PromptPair, build, task_named
 from babelscope.terms import Construction, Counted, Half, Slope
 
 Array = NDArray[np.float64]
@@ -222,14 +221,12 @@ def halved(pairs: Pairs) -> tuple[list[PromptPair], list[PromptPair]]:
     return [p for i, p in enumerate(listed) if i // 2 % 2 == 0], [p for i, p in enumerate(listed) if i // 2 % 2]
 
 
-def control_prompts(
-    model: Model, task: str, codes: Sequence[str], n: int, **options: Any
-) -> dict[str, list[PromptPair]]:
+def control_prompts(model: Model, task: str, codes: Sequence[str], options: Options) -> dict[str, list[PromptPair]]:
     """Pairs of the control task in each language in which there are any."""
     found: dict[str, list[PromptPair]] = {}
     for code in codes:
         try:
-            found[code] = list(build(task_named(task).control, model.tokenizer, code, n=n, **options))
+            found[code] = list(build(task_named(task).control, model.tokenizer, code, options))
         except TaskError:
             continue
     return found

@@ -53,10 +53,23 @@ class Measured:
     experts: PatchedExperts | None = None
 
 
+def name_beside(first: Model, second: Model) -> str:
+    """What a second model is called in tables: with its revision, or as the other, where both have one name."""
+    if second.id != first.id:
+        return second.id
+    revision = second.revision not in (None, first.revision)
+    return f"{second.id}@{second.revision}" if revision else f"{second.id} (against)"
+
+
+def options_of(settings: CircuitsSettings) -> Options:
+    """Which prompts are asked for, whatever they are for."""
+    return Options(n=settings.n, seed=settings.seed, split=settings.split, heldout=settings.heldout)
+
+
 def prompts_of(model: Model, settings: CircuitsSettings, code: str) -> Prompts:
     task = settings.task.partition(":")[0]
     wanted = [settings.corruption] if settings.corruption else list(_search_corruptions(task))
-    asked = Options(n=settings.n, seed=settings.seed, split=settings.split, heldout=settings.heldout)
+    asked = options_of(settings)
 
     def made(corruption: str) -> PromptSet:
         return build(settings.task, model.tokenizer, code, asked, corruption=corruption)
@@ -120,9 +133,7 @@ def _foils(model: Model, prompts: PromptSet, made: Callable[[str], PromptSet]) -
 
 def pool_of(model: Model, settings: CircuitsSettings, code: str) -> Sequence[PromptPair]:
     """More prompts, from which same-answer counterfactuals are put together."""
-    return build(
-        settings.task, model.tokenizer, code, n=10 * settings.n, seed=settings.seed, split=settings.split
-    ).pairs
+    return build(settings.task, model.tokenizer, code, options_of(settings), n=10 * settings.n).pairs
 
 
 def check_repeats(model: Model, settings: CircuitsSettings) -> None:
@@ -162,9 +173,7 @@ def decomposed(
     effects: dict[str, Effects] = {}
     for corruption in asked if movers else ():
         try:
-            pairs = build(
-                settings.task, model.tokenizer, code, n=settings.n, seed=settings.seed, corruption=corruption
-            ).pairs
+            pairs = build(settings.task, model.tokenizer, code, options_of(settings), corruption=corruption).pairs
         except TaskError:
             continue
         into = receivers(model, movers, "q")

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 
-from babelscope.errors import InputError
 from babelscope.evaluation.conditions import conditions_of
 from babelscope.models import Model
 from babelscope.regions.perplexity import Windows, loss_change, score
 from babelscope.results.schemas.regions import EditedText
-from babelscope.steering.files import load_edit
+from babelscope.steering.files import edit_names, load_edit
 
 
 def edited_text(
@@ -28,26 +25,18 @@ def edited_text(
     """
     base = {code: score(model, text) for code, text in windows.items()}
     rows: list[EditedText] = []
-    for file in map(Path, files):
-        made = conditions_of(model, steered={file.stem: load_edit(file)}, controls=controls, seed=seed)
+    for name, file in edit_names(files).items():
+        made = conditions_of(model, steered={name: load_edit(file)}, controls=controls, seed=seed)
         for draw, (_, condition) in enumerate(made.items(), -1):
             with condition():
                 losses = {code: score(model, text) for code, text in windows.items()}
             for code, loss in losses.items():
                 rise = loss_change(loss, base[code])
                 rows.append(EditedText(
-                    edit=file.stem, condition="edit" if draw < 0 else "random", draw=draw, language=code,
+                    edit=name, condition="edit" if draw < 0 else "random", draw=draw, language=code,
                     nll=loss.nll, delta_nll=rise.value, delta_nll_low=rise.low, delta_nll_high=rise.high,
                     interval=rise.method, why=rise.why, documents=int((loss.counts > 0).sum()), n=loss.tokens,
                 ))  # fmt: skip
         if progress:
             progress(1)
     return rows
-
-
-def file_hash(file: str) -> str:
-    """SHA-256 of a file's content. Raises InputError where it cannot be read."""
-    try:
-        return hashlib.sha256(Path(file).read_bytes()).hexdigest()
-    except OSError as error:
-        raise InputError(f"{file} cannot be read: {error.strerror}") from None

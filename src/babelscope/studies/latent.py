@@ -32,8 +32,8 @@ from babelscope.latent.words import WordList
 from babelscope.models import Model
 from babelscope.regions.residual import record_residual
 from babelscope.results import Run, RunWriter, open_run, run_key
+from babelscope.results.checksums import file_hash
 from babelscope.studies import latent_tables as tables
-from babelscope.studies.edited_text import file_hash
 from babelscope.studies.latent_settings import Asking, Judgement, LatentSettings, LensKind, Patching, Tuning, Words
 from babelscope.studies.latent_texts import chosen_words, read_texts
 from babelscope.studies.progress import Progress, silent

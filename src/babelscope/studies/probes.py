@@ -164,7 +164,9 @@ def write_generations(
     """Tables `generations` and `generation_shares`; raises MissingExtra without py3langid."""
     sampling = generation.Sampling(settings.generate_tokens, seed=settings.seed)
     prompts = {
-        code: generation.cut_prompts(model, corpus.texts[code], settings.prompt_tokens, settings.generate)
+        code: generation.cut_prompts(
+            model, corpus.texts[code], settings.prompt_tokens, settings.generate, settings.special
+        )
         for code in recording.languages
     }
     made = [one for one in conditions(regions, min(settings.controls, 2), settings.seed) if one.deactivated != RANDOM]

@@ -57,8 +57,8 @@ class Recorded(Settings):
     """Recording: what a sentence's activation is."""
 
     special: SpecialTokens = "auto"
-    """special tokens: none; bos, at the beginning; the same left out of the mean; the tokenizer's own, left out; auto:
-    own for an encoder, else none"""
+    """special tokens, also of windows and prompts: none; bos, at the beginning; the same left out of the mean; the
+    tokenizer's own, left out; auto: own for an encoder, else none"""
     first: First = "keep"
     """drop: the first pooled token stays out of the mean"""
     tokens: Pooled = "all"

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from babelscope.corpora import ParallelCorpus
+from babelscope.evaluation.items import load_stories, stories_hash
 from babelscope.models import Model
 from babelscope.models.batches import token_budget
 from babelscope.regions.expert_deactivation import WAYS
@@ -18,13 +19,14 @@ from babelscope.regions.recording import Recording, Span, record
 from babelscope.regions.relevance import relevances, selective
 from babelscope.regions.rounds import first_ending
 from babelscope.regions.table import DeactivationTable, deactivation_table
+from babelscope.results.checksums import file_hash
 from babelscope.results.manifest import run_key
 from babelscope.results.rows import write_rows
 from babelscope.results.schemas.regions import EditedText
 from babelscope.stats import MOST_GROUPS
 from babelscope.studies import calibration, probes
 from babelscope.studies.alignment_sites import write_alignment_sites
-from babelscope.studies.edited_text import edited_text, file_hash
+from babelscope.studies.edited_text import edited_text
 from babelscope.studies.region_scores import score_regions
 from babelscope.studies.region_settings import (
     Alignment,
@@ -169,7 +171,7 @@ class RegionsStudy:
             asked.part(Alignment),
             self._alignment_neurons,
             needs=(self.recording, self.regions),
-            inputs={**self.texts, "controls": str(asked.controls)},
+            inputs={**self.texts, "controls": str(asked.controls), **self._stories},
             cost=lambda own: self._realigning(len(own.alignment_neurons)),
         )
         # more and more of a region, by every kind of treatment
@@ -292,6 +294,7 @@ class RegionsStudy:
             own.alignment_sites,
             self.settings.seed,
             given.progress,
+            self.settings.special,
         )
         return into
 
@@ -336,6 +339,13 @@ class RegionsStudy:
     def texts(self) -> dict[str, str]:
         """Hash of the text on which perplexity is measured."""
         return {"texts": run_key({code: text.ids.tolist() for code, text in self.windows.items()})}
+
+    @property
+    def _stories(self) -> dict[str, str]:
+        """Hash of the stories that are told beside the alignment neurons."""
+        if self.settings.stories is None:
+            return {}
+        return {"stories": stories_hash(load_stories(self.settings.stories, list(self.corpus.languages)))}
 
     @property
     def _ranked(self) -> int:

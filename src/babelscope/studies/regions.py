@@ -117,7 +117,7 @@ def _windows(model: Model, texts: Mapping[str, TextCollection], settings: Region
         window = min(window, max(shortest, 2))
     limit = None if settings.text_tokens is None else max(1, settings.text_tokens // window)
     return {
-        code: cut_windows(model, _enough(text, limit, window), window, limit, settings.joint)
+        code: cut_windows(model, _enough(text, limit, window), window, limit, settings.joint, settings.special)
         for code, text in texts.items()
     }
 

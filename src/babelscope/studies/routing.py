@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import xarray as xr
@@ -46,11 +46,12 @@ def write_routing(
     if found is None:
         return {}
     reference = "en" if "en" in found.languages else found.languages[0]
-    null = routing_null(found, reference, settings.permutations, settings.seed) if settings.permutations else None
-    layers, experts = _layers(found, reference, null), _experts(found, reference, null, settings.fdr)
+    draws, documents = settings.permutations, recording.documents
+    null = routing_null(found, reference, draws, settings.seed, documents) if draws else None
+    layers, experts = _layers(found, reference, null, documents), _experts(found, reference, null, settings.fdr)
     write_rows(run, RoutingLayer, layers)
     write_rows(run, RoutingExpert, experts)
-    write_rows(run, RoutingSimilarity, _similarities(found, settings))
+    write_rows(run, RoutingSimilarity, _similarities(found, settings, documents))
     if windows:
         write_rows(run, ExpertOff, expert_deactivation(model, windows, found, settings.controls))
     coordinates = {"language": list(found.languages), "layer": list(found.layers)}
@@ -85,7 +86,7 @@ def _summary(
     }
 
 
-def _layers(found: Routing, reference: str, null: RoutingNull | None) -> list[RoutingLayer]:
+def _layers(found: Routing, reference: str, null: RoutingNull | None, documents: tuple[str, ...]) -> list[RoutingLayer]:
     """A row for each layer and language: its distances from the reference, with intervals and what chance gives."""
     distances, even = measures.divergences(found, reference), measures.evenness(found)
     pairs = measures.pair_divergences(found)
@@ -96,7 +97,7 @@ def _layers(found: Routing, reference: str, null: RoutingNull | None) -> list[Ro
             if language == own:
                 continue
             each = pairs[place, :, own, language]
-            mean = stats.bootstrap_mean(each[each.isfinite()].numpy())
+            mean = _over_documents(each, documents)
             translations = null.same_sentence if null else None
             apart = _against(mean.value, translations, place, language)
             pooled = float(distances.pooled[place, language])
@@ -126,6 +127,18 @@ def _layers(found: Routing, reference: str, null: RoutingNull | None) -> list[Ro
             )
             rows.append(row)
     return rows
+
+
+def _over_documents(each: torch.Tensor, documents: tuple[str, ...]) -> stats.Interval:
+    """Mean over sentences, its interval over documents where there are any."""
+    known = each.isfinite()
+    if not documents:
+        return stats.bootstrap_mean(each[known].numpy())
+    owner = torch.from_numpy(stats.group_items(documents, len(documents)))
+    totals, sizes = torch.zeros(2, int(owner.max()) + 1, dtype=torch.float64)
+    totals.index_add_(0, owner[known], each[known].double())
+    sizes.index_add_(0, owner[known], torch.ones_like(each[known], dtype=torch.float64))
+    return stats.ratio_t(totals.numpy(), sizes.numpy())
 
 
 @dataclass(frozen=True)
@@ -174,14 +187,14 @@ def _experts(found: Routing, reference: str, null: RoutingNull | None, rate: flo
     return rows
 
 
-def _similarities(found: Routing, settings: RegionsSettings) -> list[RoutingSimilarity]:
+def _similarities(found: Routing, settings: RegionsSettings, documents: tuple[str, ...]) -> list[RoutingSimilarity]:
     """LRDS and SADS of routing, over all layers and by layer, centred and as it is, with intervals and nulls."""
     rows: list[RoutingSimilarity] = []
     counts = {found.experts[place] for place in found.measured}
     if len(counts) != 1:
         return [RoutingSimilarity(why="layers differ in their number of experts, or none is measured")]
     for centred in (True, False):
-        recording = measures.routing_recording(found, centred)
+        recording = replace(measures.routing_recording(found, centred), documents=documents)
         for place in (None, *range(recording.layers)):
             gram = similarity.gram(recording, place)
             means = similarity.whole_means(recording) if place is None else similarity.layer_means(recording)
@@ -191,7 +204,7 @@ def _similarities(found: Routing, settings: RegionsSettings) -> list[RoutingSimi
             sads = stats.jackknife_t(float(means.sads if place is None else means.sads[place]), left_out.sads.numpy())
             by_label, by_sentence = _Chance(), _Chance()
             if draws := settings.permutations:
-                by_label = _chance(lrds.value, nulls.label_null(gram, draws, settings.seed).lrds)
+                by_label = _chance(lrds.value, nulls.label_null(gram, draws, settings.seed, documents).lrds)
                 by_sentence = _chance(sads.value, nulls.sentence_null(gram, draws, settings.seed).sads)
             row = RoutingSimilarity(
                 layer=NAN if place is None else found.layers[found.measured[place]],

@@ -30,14 +30,24 @@ Array = NDArray[np.float64]
 def top_k_recall(found: Float[Array, "*shape"], true: Float[Array, "*shape"], k: int) -> float:
     """Share of the k truly strongest (by absolute value) that are among the k found strongest.
 
+    Scores that are level where the k end say nothing of each other, as those of heads on every route: the recall is the
+    mean over all orders that they may be taken in.
+
     >>> top_k_recall(np.array([3.0, 0.0, 1.0]), np.array([-2.0, 0.0, 0.1]), k=2)
     1.0
+    >>> top_k_recall(np.ones(4), np.array([4.0, 3.0, 2.0, 1.0]), k=2)
+    0.5
     """
     k = min(k, found.size)
-    if k == 0:
-        return float("nan")
-    best = [set(np.argsort(-np.abs(values.ravel()), kind="stable")[:k].tolist()) for values in (found, true)]
-    return len(best[0] & best[1]) / k
+    return float(_among(found, k) @ _among(true, k)) / k if k else float("nan")
+
+
+def _among(values: Float[Array, "*shape"], k: int) -> Float[Array, " S"]:
+    """Share of each in the k strongest: 1 or 0, and of what is left of k where they are level."""
+    size = np.abs(values).ravel()
+    border = np.sort(size)[-k]
+    inside, level = size > border, size == border
+    return inside + level * (k - inside.sum()) / level.sum()
 
 
 def agreements(

@@ -10,6 +10,7 @@ N row · T position · H head · E head width · D width
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from enum import StrEnum
 from typing import TYPE_CHECKING, Literal, cast
@@ -101,12 +102,12 @@ def _means(model: Model, pairs: Sequence[PromptPair], budget: int | None, over: 
     for rows in batches(pairs, budget or token_budget(model.device), model.device):
         values = shape = Values.of(run(model, getattr(rows, over)))
         for key, members in _by_key(rows).items():
-            parts = [part[members].sum(0) for part in values.listed()]
+            parts = [_wide(part[members]).sum(0) for part in values.listed()]
             before, count = sums.get(key, ([torch.zeros_like(part) for part in parts], 0))
             sums[key] = [old + new for old, new in zip(before, parts)], count + len(members)
     assert shape is not None
     like = shape.tokens(0, 0)
-    means = {key: [part / count for part in parts] for key, (parts, count) in sums.items()}
+    means = {key: [(part / count).to(model.dtype) for part in parts] for key, (parts, count) in sums.items()}
 
     def at(rows: Rows) -> Values:
         keys = [_key(rows, row) for row in range(len(rows))]
@@ -122,6 +123,16 @@ def _key(rows: Rows, row: int) -> Key:
     """Positions mean the same thing only within one template, order, length and answer branch."""
     pair = rows.pairs[row]
     return pair.template, pair.order, rows.length, rows.answer, rows.signs[row]
+
+
+def prompts_alone(pairs: Sequence[PromptPair]) -> int:
+    """Prompts that share template, order and lengths with no other: their mean is their own corrupted prompt.
+
+    >>> prompts_alone([])
+    0
+    """
+    keys = Counter((p.template, p.order, len(p.clean), len(p.target), len(p.foil)) for p in pairs)
+    return sum(count == 1 for count in keys.values())
 
 
 def _by_key(rows: Rows) -> dict[Key, list[int]]:
@@ -177,8 +188,13 @@ def _mean_constants(model: Model, pairs: Sequence[PromptPair], budget: int | Non
     tokens, like = 0, None
     for rows in batches(pairs, budget or token_budget(model.device), model.device):
         values = Values.of(run(model, rows.corrupted))
-        parts, like = [part.sum((0, 1)) for part in values.listed()], values.tokens(0, 0)
+        parts, like = [_wide(part).sum((0, 1)) for part in values.listed()], values.tokens(0, 0)
         total = [old + new for old, new in zip(total, parts)] if total else parts
         tokens += rows.corrupted.numel()
     assert like is not None
-    return like.with_list([part / tokens for part in total])
+    return like.with_list([(part / tokens).to(model.dtype) for part in total])
+
+
+def _wide(values: Tensor) -> Tensor:
+    """Float32 at least: a sum over prompts in half precision loses the later ones, or overflows."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))

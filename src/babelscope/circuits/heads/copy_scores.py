@@ -214,8 +214,11 @@ def among_top(
 ) -> Bool[Tensor, "2 N W"]:
     """The same without all logits: a row is left as soon as `top` words beat every one that is asked about in it.
 
-    The vocabulary is read part by part; a head that does not copy is done after the first. For logits that are linear.
+    The vocabulary is read part by part; a head that does not copy is done after the first. For logits that are linear;
+    in float32 at least, as many words are level in half precision.
     """
+    wide = torch.promote_types(final.dtype, torch.float32)
+    final = final.to(wide)
     count = min(top, model.vocabulary)
     weight, bias = model.unembedding, model.unembedding_bias
     signs = torch.tensor([1.0, -1.0], device=final.device)[:, None]
@@ -229,7 +232,8 @@ def among_top(
     while start < len(weight) and bool(alive.any()):
         end = min(start + step, len(weight))
         rows = alive.nonzero()[:, 0]
-        raw = nn.functional.linear(final[rows], weight[start:end], None if bias is None else bias[start:end])
+        shift = None if bias is None else bias[start:end].to(wide)
+        raw = nn.functional.linear(final[rows], weight[start:end].to(wide), shift)
         logits = model.finish_logits(raw).float()
         here = ((kept >= start) & (kept < end)).nonzero()[:, 0]
         values[rows[:, None], here] = logits[:, kept[here] - start]

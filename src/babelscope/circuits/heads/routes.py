@@ -191,19 +191,20 @@ def _record(model: Model, ids: Int[Tensor, "N T"], mask: Tensor | None = None) -
 
 
 def layer_of(model: Model, seen: _Seen, layer: int, place: int, length: int) -> Layer:
-    """One layer of one prompt, without the padding."""
+    """One layer of one prompt, without the padding; in float32 at least, since prox is a difference of long sums."""
     at = slice(0, length)
     z = seen.at[Site("z", layer)][place, at]
+    wide = torch.promote_types(z.dtype, torch.float32)
     norm = post_norm(model, layer)
     scale = None if norm is None else norm.scale(attention_output(model, layer, z))[:, 0]
     return Layer(
-        entering=seen.at[Site("residual", layer)][place, at],
-        values=seen.at[Site("v", layer)][place, at],
+        entering=seen.at[Site("residual", layer)][place, at].to(wide),
+        values=seen.at[Site("v", layer)][place, at].to(wide),
         patterns=seen.patterns[layer][place, :, at, at],
-        attention=attention_write(model, layer, z),
-        mlp=seen.at[Site("mlp_write", layer)][place, at],
-        output=model.output_weight(layer) * model.scales.attention[layer],
-        direction=None if norm is None else norm.gain.to(z.dtype),
+        attention=attention_write(model, layer, z).to(wide),
+        mlp=seen.at[Site("mlp_write", layer)][place, at].to(wide),
+        output=(model.output_weight(layer) * model.scales.attention[layer]).to(wide),
+        direction=None if norm is None else norm.gain.to(wide),
         centred=norm is not None and norm.centred,
         scale=scale,
         parallel=model.family.parallel,

@@ -26,7 +26,7 @@ from babelscope.claims.verdict import Part, ends, not_above_chance, unread
 from babelscope.models import Model
 from babelscope.stats import pearson
 from babelscope.studies.circuit_edges import control_prompts, halved
-from babelscope.tasks import PromptPair, build
+from babelscope.tasks import Options, PromptPair, build
 
 LANGUAGES = ("en", "zh")
 SHARE = 0.01
@@ -50,7 +50,7 @@ def _measured(name: str, task: str, n: int, seed: int) -> tuple[Model, dict[str,
     model = named_model(name)
     wiring = Wiring.of(model)
     size = max(1, int(SHARE * wiring.allowed.sum()))
-    others = control_prompts(model, task, LANGUAGES, n, seed=seed)
+    others = control_prompts(model, task, LANGUAGES, Options(n=n, seed=seed))
     found: dict[str, _Found] = {}
     for code in LANGUAGES:
         pairs = list(build(task, model.tokenizer, code, n=n, seed=seed))

@@ -43,7 +43,7 @@ LAPE_SHARE = 0.03
 def lrds(case: Case) -> list[Part]:
     """LRDS of the whole model; control: language labels permuted within sentences."""
     recording = case.recorded()
-    null = nulls.label_null(similarity.gram(recording), case.draws, case.seed)
+    null = nulls.label_null(similarity.gram(recording), case.draws, case.seed, recording.documents)
     return [score_part("LRDS", recording, null, case)]
 
 
@@ -55,12 +55,24 @@ def sads(case: Case) -> list[Part]:
 
 
 def score_part(name: str, recording: Recording, null: similarity.Means, case: Case) -> Part:
-    """LRDS or SADS of a recording with its interval over sentences and the 97.5 % point of its null."""
+    """LRDS or SADS of a recording with its interval over sentences, or documents, and the 97.5 % point of its null."""
     observed = similarity.whole_means(recording)
-    drawn = similarity.bootstrap_means(similarity.gram(recording), case.bootstrap, case.seed)
+    drawn = similarity.bootstrap_means(
+        similarity.gram(recording), case.bootstrap, case.seed, documents=documents_of(recording)
+    )
     low, high = ends(score_of(drawn, name).tolist(), 1)
     control = float(score_of(null, name).double().quantile(0.975))
-    return Part(name, float(score_of(observed, name)), low, high, case.n, "sentences", control)
+    return Part(name, float(score_of(observed, name)), low, high, *units_of(recording), control)
+
+
+def documents_of(recording: Recording) -> Tensor | None:
+    """Document of each sentence by number; None where the corpus names none."""
+    return recording.groups(most=len(recording.ids)) if recording.documents else None
+
+
+def units_of(recording: Recording) -> tuple[int, str]:
+    """How many are resampled, and what they are."""
+    return recording.document_count, "documents" if recording.documents else "sentences"
 
 
 def score_of(means: similarity.Means, name: str) -> Tensor:

@@ -13,6 +13,7 @@ from scipy.stats import norm
 
 from babelscope.claims.case import Case, named_model
 from babelscope.claims.measures.lens import english_mass
+from babelscope.claims.measures.regions import documents_of, units_of
 from babelscope.claims.measures.sweeps import changed, right_endings
 from babelscope.claims.verdict import Part, ends, same_point, spread_ends
 from babelscope.languages import language
@@ -46,7 +47,7 @@ def cosine_gap(case: Case) -> list[Part]:
 def _gap_part(recording: Recording, case: Case, parts: int) -> Part:
     estimate, drawn, null = _gap(recording, case)
     low, high = ends(drawn.tolist(), parts)
-    return Part("gap", estimate, low, high, case.n, "sentences", float(np.quantile(null, 0.975)))
+    return Part("gap", estimate, low, high, *units_of(recording), float(np.quantile(null, 0.975)))
 
 
 def _gap(recording: Recording, case: Case) -> tuple[float, np.ndarray, np.ndarray]:
@@ -57,7 +58,8 @@ def _gap(recording: Recording, case: Case) -> tuple[float, np.ndarray, np.ndarra
     for layer in middle(recording.layers):
         gram = similarity.gram(recording, layer)
         estimates.append(float(similarity.layer_means(recording).sads[layer]))
-        drawn.append(similarity.bootstrap_means(gram, case.bootstrap, case.seed).sads.double().numpy())
+        resampled = similarity.bootstrap_means(gram, case.bootstrap, case.seed, documents=documents_of(recording))
+        drawn.append(resampled.sads.double().numpy())
         null.append(nulls.sentence_null(gram, case.draws, case.seed).sads.double().numpy())
     return float(np.mean(estimates)), np.mean(drawn, 0), np.mean(null, 0)
 
@@ -88,7 +90,7 @@ def similarity_falls(case: Case) -> list[Part]:
     gap = changed(case, similarities, points)
     low, high = ends(gap[1 : -case.draws].tolist(), 2)
     null = float(np.quantile(gap[-case.draws :], 0.025))
-    similar = Part("similarity", float(gap[0]), low, high, case.n, "sentences", null)
+    similar = Part("similarity", float(gap[0]), low, high, *units_of(points[0]), null)
     cka = changed(case, kernels, points)
     # half samples without replacement spread as the whole does (Politis and Romano): ends are of the deviations
     low, high = spread_ends(float(cka[0]), cka[1:], case.n, 2)

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from babelscope.claims.case import Case, named_model
-from babelscope.claims.measures.regions import any_region, score_of
+from babelscope.claims.measures.regions import any_region, documents_of, score_of, units_of
 from babelscope.claims.verdict import Part, ends, mean_part, same_point, spread_ends
 from babelscope.evaluation.items import ClozeStory
 from babelscope.models import Model
@@ -52,7 +52,8 @@ def of_items(recording: Recording, items: Items) -> Recording:
         return recording
     return replace(
         recording, means=np.asarray(recording.means)[:, items], ids=tuple(recording.ids[item] for item in items),
-        tokens=recording.tokens[:, items], documents=(),
+        tokens=recording.tokens[:, items],
+        documents=tuple(recording.documents[item] for item in items) if recording.documents else (),
     )  # fmt: skip
 
 
@@ -69,18 +70,23 @@ def _difference(name: str, case: Case, parts: int, low_control: bool = False) ->
     """Paired over sentences: both points read the same resampled sentences. Control: labels (ids) permuted in both."""
     if case.models[0] == case.models[-1]:
         return same_point(name, case.n, "sentences")
-    permute = nulls.label_null if name == "LRDS" else nulls.sentence_null
 
     def scores(recording: Recording) -> NDArray[np.float64]:
         gram = similarity.gram(recording)
-        drawn = score_of(similarity.bootstrap_means(gram, case.bootstrap, case.seed), name).double().numpy()
-        null = score_of(permute(gram, case.draws, case.seed), name).double().numpy()
+        resampled = similarity.bootstrap_means(gram, case.bootstrap, case.seed, documents=documents_of(recording))
+        permuted = (
+            nulls.label_null(gram, case.draws, case.seed, recording.documents)
+            if name == "LRDS"
+            else nulls.sentence_null(gram, case.draws, case.seed)
+        )
+        drawn, null = (score_of(means, name).double().numpy() for means in (resampled, permuted))
         return np.concatenate([[float(score_of(similarity.whole_means(recording), name))], drawn, null])
 
-    found = changed(case, scores, recorded_ends(case))
+    points = recorded_ends(case)
+    found = changed(case, scores, points)
     low, high = ends(found[1 : -case.draws].tolist(), parts)
     control = float(np.quantile(found[-case.draws :], 0.025 if low_control else 0.975))
-    return Part(name, float(found[0]), low, high, case.n, "sentences", control)
+    return Part(name, float(found[0]), low, high, *units_of(points[0]), control)
 
 
 def _region_share(case: Case, parts: int) -> Part:

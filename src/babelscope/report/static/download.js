@@ -1,7 +1,9 @@
 // Every chart's numbers, as a file and as a table.
+// Text that a spreadsheet would take for a formula has an apostrophe in front, as in the files of a run.
+const FORMULA = /^'*[=+\-@\t\r\n＝＋－＠]/;
 const csvCell = (value) => {
   if (value === null || value === undefined) return "";
-  const text = String(value);
+  const text = typeof value === "string" && FORMULA.test(value) ? "'" + value : String(value);
   return /[",\n\r]/.test(text) ? '"' + text.replaceAll('"', '""') + '"' : text;
 };
 const csvOf = (table) => {

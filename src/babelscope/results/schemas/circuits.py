@@ -250,7 +250,7 @@ class CrossRow(Row):
 
 @dataclass(frozen=True, kw_only=True)
 class CrossFaithfulness(CrossRow):
-    """A circuit of heads."""
+    """A circuit of heads; where `run_on` is `found_in`, on the very prompts that the search chose it by."""
 
     TABLE: ClassVar[str] = "cross_faithfulness"
     random_low: float = nan
@@ -283,7 +283,10 @@ class MatchedHeads(Row):
 
 @dataclass(frozen=True, kw_only=True)
 class HeadFaithfulness(Row):
-    """Faithfulness of the first heads of one language's ranking, and of as many drawn at random."""
+    """Faithfulness of the first heads of one language's ranking, and of as many drawn at random.
+
+    On the very prompts that ranked them: what a ranking owes to chance is in it.
+    """
 
     TABLE: ClassVar[str] = "faithfulness"
     language: str

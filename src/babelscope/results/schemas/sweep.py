@@ -154,6 +154,7 @@ class ScaleOverlap(Row):
     overlap: float
     others: float
     """mean overlap with the regions of the other languages in the second model: what any region would share"""
+    corpus: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
