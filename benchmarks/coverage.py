@@ -99,9 +99,8 @@ def recovery(concepts: int, skewed: bool) -> Make:
         room = 0.6 + 0.15 * drawn(rng, (concepts,), skewed)
         curves = np.outer(room, [0.2, 0.4, 0.7, 0.5]) + 0.15 * drawn(rng, (concepts, 4), skewed)
         halves = np.arange(concepts) % 2
-        counts = stats.bootstrap_counts(concepts, 400, int(rng.integers(1 << 30))).astype(np.float64)
-        counts = np.vstack([np.ones((1, concepts)), counts])
-        return _interval(_shares(curves, np.zeros(concepts), room, halves, _chosen(curves, halves), counts))
+        parts = _shares(curves, np.zeros(concepts), room, halves, _chosen(curves, halves))
+        return _interval(parts, 400, int(rng.integers(1 << 30)))
 
     return make
 

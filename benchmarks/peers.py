@@ -64,10 +64,15 @@ def ids(model: Model) -> torch.Tensor:
     return torch.randint(0, model.vocabulary, (SENTENCES, LENGTH), generator=torch.Generator().manual_seed(2))
 
 
-def ours_recording(model: Model) -> np.ndarray:
-    numbered = Numbered(model.hf, None, id="random")
-    numbered.rows = ids(model).tolist()
-    found: Recording = record(numbered, NUMBERS)
+def numbered(model: Model) -> Numbered:
+    """The model with the sequences: wrapped once, as the peers wrap theirs."""
+    found = Numbered(model.hf, None, id="random")
+    found.rows = ids(model).tolist()
+    return found
+
+
+def ours_recording(model: Numbered) -> np.ndarray:
+    found: Recording = record(model, NUMBERS)
     return found.means[0]
 
 
@@ -156,8 +161,11 @@ def way(name: str, work: str, which: str) -> Callable[[], np.ndarray]:
     """One way of doing one work on one model."""
     model = patching.random_model(name)
     rows = patching.prompts(model, 1)
+    if which == "ours" and work == "recording":
+        own = numbered(model)
+        return lambda: ours_recording(own)
     if which == "ours":
-        return (lambda: ours_recording(model)) if work == "recording" else (lambda: ours_patching(model, rows))
+        return lambda: ours_patching(model, rows)
     if which == "transformer_lens":
         bridge = bridged(name)
         return (lambda: lens_recording(bridge, model)) if work == "recording" else (lambda: lens_patching(bridge, rows))

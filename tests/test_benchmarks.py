@@ -67,7 +67,7 @@ def test_sequences_by_number_are_recorded_as_they_are():
     from .tiny_models import tiny_model
 
     model = Model(tiny_model("bloom"), None, id="tiny")
-    means = peers.ours_recording(model)
+    means = peers.ours_recording(peers.numbered(model))
     seen: list[torch.Tensor] = []
     handle = model.hf.transformer.h[0].mlp.dense_4h_to_h.register_forward_pre_hook(
         lambda _, given: seen.append(given[0])

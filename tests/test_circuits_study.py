@@ -171,6 +171,16 @@ def test_the_second_model_is_studied_in_full_and_stands_in_the_same_tables(pocke
     assert "could not be made" not in build_page([run.path], static=False)
 
 
+def test_two_models_of_one_name_stand_apart():
+    def called(revision: str | None, name: str = "m") -> SimpleNamespace:
+        return SimpleNamespace(id=name, revision=revision)
+
+    name = circuit_measures.name_beside
+    assert name(called("step1"), called("step1", "other")) == "other"
+    assert name(called("step1"), called("step2")) == name(called(None), called("step2")) == "m@step2"
+    assert name(called("step1"), called(None)) == name(called(None), called(None)) == "m (against)"
+
+
 @pytest.mark.parametrize(
     ("name", "asked"),
     [("bloom-m", {"heldout": True}), ("bloom-m", {"heldout": False}), ("gpt2-en", {"split": "relaxed"})],

@@ -37,6 +37,7 @@ from babelscope.steering.losses import (
 from babelscope.steering.moments import collect
 from babelscope.steering.sentences import first_sentence
 from babelscope.steering.writing import judged
+from babelscope.studies import steer
 from babelscope.studies.confusion import study_answers, study_confusion
 from babelscope.studies.confusion_settings import ConfusionSettings
 from babelscope.studies.steer import split_documents, study_steering
@@ -269,13 +270,30 @@ def test_sentences_say_when_random_directions_do_as_well():
 @pytest.mark.parametrize(
     ("changes", "told"),
     [({"pairs": ("en:en",)}, "not steered to itself"), ({"pairs": ("en",)}, "write two languages"),
-     ({"layer": "x"}, "--layer"),
+     ({"pairs": ("en:fr", "eng:fra")}, "en to fr is named twice"), ({"layer": "x"}, "--layer"),
     
      ({"method": ("magic",)}, "--method magic"), ({"alpha": ()}, "--alpha"), ({"temperature": 0.0}, "--temperature")],
 )  # fmt: skip
 def test_settings_that_say_nothing_are_refused(changes, told):
     with pytest.raises(InputError, match=told):
         SteerSettings("x", **changes)
+
+
+def test_steps_are_kept_by_what_a_file_of_prompts_says(tmp_path, monkeypatch):
+    kept: list[dict[str, str]] = []
+
+    def stopped(_steps: object, inputs: dict[str, str], *_: object) -> None:
+        kept.append(inputs)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(steer, "run_steps", stopped)
+    asked = tmp_path / "asked.txt"
+    for text in ("Why?", "Why?", "How?"):
+        asked.write_text(text, encoding="utf-8")
+        settings = SteerSettings("pocket:heldout?n=40", languages=("en", "fr"), prompts=str(asked))
+        with pytest.raises(KeyboardInterrupt):
+            study_steering(pocket()[0], settings, tmp_path / "run")
+    assert kept[0] == kept[1] != kept[2]
 
 
 def test_ceilings_are_measured_at_the_length_of_the_answers():

@@ -81,7 +81,7 @@ def between(low: float, high: float) -> str:
     """The ends of an interval alone, with as many decimals.
 
     >>> between(-0.55681, -0.39912), between(0.0012, 0.0041), between(float("nan"), 1.0)
-    ('−0.56 to −0.40', '0.0012 to 0.0041', '–')
+    ('−0.557 to −0.399', '0.0012 to 0.0041', '–')
     """
     half = (high - low) / 2
     if not isfinite(half):

@@ -133,7 +133,7 @@ def audit(corpus: str | ParallelCorpus, languages: Sequence[str] | str | None = 
 
     >>> report = audit(ParallelCorpus.from_texts({"en": ["a cat", "a cat"], "ru": ["кот", "cat"]}))
     >>> report.problems
-    ['en: 1 repeated lines (2)', 'ru: 1 lines not mostly in Cyrl (2)']
+    ['en: 1 repeated line (2)', 'ru: 1 line not mostly in Cyrl (2)']
     """
     if isinstance(corpus, ParallelCorpus):
         chosen = (

@@ -5,7 +5,7 @@ G trial · L layers · masses: c2 in d, c2 in b, c1 in d, c1 in b
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from babelscope.latent.inference import DRAWS
 from babelscope.latent.patching import SOURCES, Patched
-from babelscope.stats import Interval, bootstrap_counts, no_interval, percentile
+from babelscope.stats import Interval, bootstrap_counts, bootstrap_mean, document_parts, mean_ends, no_interval
 
 Array = NDArray[np.float64]
 LEAST_PAIRS, LEAST_RECOVERY, LEAST_SHARED, SHARE_OF_DRAWS = 30, 0.5, -0.05, 0.95
@@ -93,7 +93,6 @@ def separation(found: Patched, draws: int = DRAWS, seed: int = 0, least: int = L
         return _undecidable(pairs, len(concepts), least)
     last, word = (_by_concept(values[use], place) for values in (found.last, found.word))
     base, ceiling = _by_concept(found.unpatched[use][:, 2], place), _by_concept(found.ceiling[use], place)
-    counts = np.vstack([np.ones((1, len(concepts))), bootstrap_counts(len(concepts), draws, seed).astype(np.float64)])
     halves = np.arange(len(concepts)) % 2
     gained: dict[str, Array] = {}
     recoveries: list[Recovery] = []
@@ -101,12 +100,12 @@ def separation(found: Patched, draws: int = DRAWS, seed: int = 0, least: int = L
     for kind, source in enumerate(SOURCES):
         # a control is read where the concept itself is: at the layers chosen for it
         layers = _chosen(word[:, kind], halves) if source in AVERAGES else main_layers
-        gained[source] = _shares(word[:, kind], base, ceiling, halves, layers, counts)
-        recoveries.append(Recovery(source, _interval(gained[source]), layers))
-    language, concept, first = _order(last, counts)
-    above = _interval(gained[SOURCES[0]] - gained["other concept"])
+        gained[source] = _shares(word[:, kind], base, ceiling, halves, layers)
+        recoveries.append(Recovery(source, _interval(gained[source], draws, seed), layers))
+    language, concept, first = _order(last, draws, seed)
+    above = _interval(gained[SOURCES[0]] - gained["other concept"], draws, seed)
     several = len(found.languages.averaged) > 1
-    over = _interval(gained[SOURCES[0]] - gained["mean of demonstrations"])
+    over = _interval(gained[SOURCES[0]] - gained["mean of demonstrations"], draws, seed)
     over = over if several else no_interval(float("nan"), "one language pair only")
     value = recoveries[0].share.value
     return Separation(
@@ -128,6 +127,7 @@ AVERAGES = ("mean of languages", "first alone", "mean of demonstrations")
 
 
 SAME = "the same in every concept"
+FEW_CONCEPTS, FEW = 20, "few concepts: too narrow, as layers are chosen on half of them each"
 
 
 def least_of(found: Interval) -> float:
@@ -161,31 +161,31 @@ def _shares(
     ceiling: Array,
     halves: NDArray[np.int64],
     layers: tuple[int, int],
-    counts: Float[Array, "draws C"],
-) -> Float[Array, " draws"]:
-    """Recovery in every draw (the first is the data): each half read at the layer that the other half chose.
+) -> Float[Array, " C"]:
+    """Each concept's part of the recovery, whose mean it is: each half is read at the layer that the other half chose.
 
-    One ratio of both halves' sums: a mean of their two ratios would hang on the half with little room.
+    One ratio of both halves' sums: a mean of their two ratios would hang on the half with little room. NaN where the
+    ceiling is not surely above the unpatched prompt.
     """
     patched = np.where(halves == 0, curves[:, layers[1]], curves[:, layers[0]])
-    gain, room = counts @ (patched - base), counts @ (ceiling - base)
-    return np.divide(gain, room, out=np.full_like(gain, np.nan), where=room > 0)
+    room = ceiling - base
+    if not room.mean() > 0 or mean_ends(room)[0] <= 0:
+        return np.full(len(room), np.nan)
+    return document_parts(patched - base, room)
 
 
-def _interval(draws: Float[Array, " draws"]) -> Interval:
-    value = float(draws[0])
-    if np.isnan(value):
-        return no_interval(value, "the ceiling is not above the unpatched prompt")
-    known = draws[1:][~np.isnan(draws[1:])]
-    if len(known) < 0.95 * len(draws[1:]):
-        return no_interval(value, "in some draws of concepts the ceiling is not above the unpatched prompt")
-    if np.ptp(known) <= 1e-12:
-        return no_interval(value, SAME)
-    return Interval(value, *percentile(draws[1:]), "percentile")
+def _interval(parts: Float[Array, " C"], draws: int, seed: int) -> Interval:
+    if np.isnan(parts).any():
+        return no_interval(float("nan"), "the ceiling is not surely above the unpatched prompt")
+    if np.ptp(parts) <= 1e-12:
+        return no_interval(float(parts.mean()), SAME)
+    found = bootstrap_mean(parts, draws, seed)
+    return found if len(parts) >= FEW_CONCEPTS else replace(found, why=FEW)
 
 
-def _order(last: Float[Array, "C L masses"], counts: Float[Array, "draws C"]) -> tuple[int | None, int | None, float]:
-    """l_lang and l_concept of the data, and the share of draws in which the language is first."""
+def _order(last: Float[Array, "C L masses"], draws: int, seed: int) -> tuple[int | None, int | None, float]:
+    """l_lang and l_concept of the data, and the share of bootstrap draws in which the language is first."""
+    counts = np.vstack([np.ones((1, len(last))), bootstrap_counts(len(last), draws, seed).astype(np.float64)])
     mean = np.einsum("dc,clm->dlm", counts, last)
     language = _first(mean[..., 1] + mean[..., 3] > mean[..., 0] + mean[..., 2])
     concept = _first(mean[..., 2] + mean[..., 3] > mean[..., 0] + mean[..., 1])

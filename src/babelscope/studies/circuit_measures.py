@@ -53,6 +53,14 @@ class Measured:
     experts: PatchedExperts | None = None
 
 
+def name_beside(first: Model, second: Model) -> str:
+    """What a second model is called in tables: with its revision, or as the other, where both have one name."""
+    if second.id != first.id:
+        return second.id
+    revision = second.revision not in (None, first.revision)
+    return f"{second.id}@{second.revision}" if revision else f"{second.id} (against)"
+
+
 def options_of(settings: CircuitsSettings) -> Options:
     """Which prompts are asked for, whatever they are for."""
     return Options(n=settings.n, seed=settings.seed, split=settings.split, heldout=settings.heldout)

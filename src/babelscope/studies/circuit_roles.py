@@ -121,3 +121,13 @@ def ffn_rows(language: str, found: Search) -> list[FoundFFN]:
         for node in (*step.supporting, *step.opposing)
         if isinstance(node, MLP)
     ]
+
+
+def score_rows(code: str, roles: Roles) -> list[dict[str, object]]:
+    """Every role score of every head, a column each."""
+    layers, heads = next(iter(roles.scores.values())).shape
+    return [
+        {"language": code, "layer": layer, "head": head, **{n: float(m[layer, head]) for n, m in roles.scores.items()}}
+        for layer in range(layers)
+        for head in range(heads)
+    ]

@@ -15,7 +15,7 @@ from babelscope._version import __version__
 from babelscope.circuits.comparison.head_matching import match_heads, random_twin, shuffled
 from babelscope.circuits.core.ablation import prompts_alone
 from babelscope.circuits.core.nodes import Head, check_model
-from babelscope.circuits.heads.roles import Roles, role_scores
+from babelscope.circuits.heads.roles import role_scores
 from babelscope.circuits.patching.kept_runs import keeping_runs
 from babelscope.models import Model
 from babelscope.models.batches import token_budget
@@ -46,8 +46,16 @@ from babelscope.studies.circuit_arrays import head_arrays
 from babelscope.studies.circuit_edges import Edges, EdgeSettings, control_prompts, find_edges
 from babelscope.studies.circuit_examples import example_rows
 from babelscope.studies.circuit_experts import check_experts, expert_rows
-from babelscope.studies.circuit_measures import Measured, Prompts, check_repeats, options_of, prompts_of, repeated
-from babelscope.studies.circuit_roles import ALSO, ffn_rows, role_rows
+from babelscope.studies.circuit_measures import (
+    Measured,
+    Prompts,
+    check_repeats,
+    name_beside,
+    options_of,
+    prompts_of,
+    repeated,
+)
+from babelscope.studies.circuit_roles import ALSO, ffn_rows, role_rows, score_rows
 from babelscope.studies.circuit_screen import screen_rows
 from babelscope.studies.circuit_settings import PRESETS, CircuitsSettings, Prompted, preset
 from babelscope.studies.circuit_steps import LanguageSteps, screen_facts
@@ -83,7 +91,8 @@ def study_circuits(
     """
     sides = [Side.of(model, settings, settings.languages)]
     if against is not None:
-        sides.append(Side.of(against, settings, (settings.against_language or settings.languages[-1],)))
+        second = Side.of(against, settings, (settings.against_language or settings.languages[-1],))
+        sides.append(replace(second, name=name_beside(model, against)))
     tables: dict[str, list[pd.DataFrame]] = {}
     with (
         KeptSteps(out, "fresh" if fresh else "resume") as beside,
@@ -93,7 +102,7 @@ def study_circuits(
         for side in sides:
             side.measure(settings, store, progress)
             for code, language in side.done.items():
-                content = {"model": side.model.id, "task": settings.task, "language": code, **language.found.to_json()}
+                content = {"model": side.name, "task": settings.task, "language": code, **language.found.to_json()}
                 run.file(f"circuits/{_file(side, code, sides)}.json").write_text(
                     json.dumps(content, indent=2, ensure_ascii=False), encoding="utf-8"
                 )
@@ -101,17 +110,17 @@ def study_circuits(
         run.arrays(head_arrays(first.model, first.done))
         summaries: list[dict[str, object]] = []
         for side in sides:
-            writer = _Collected(tables, side.model.id)
+            writer = _Collected(tables, side.name)
             summaries.append(_write_tables(writer, side.model, settings, side.prompts, side.done, progress))
         for place, side in enumerate(sides if settings.edges else ()):
             found = _edges(side, settings, progress)
             names = {code: _file(side, code, sides) for code in side.done}
-            found.write(run, _Collected(tables, side.model.id).table, names, arrays=side is first)
+            found.write(run, _Collected(tables, side.name).table, names, arrays=side is first)
             summaries[place] |= found.summary
             run.manifest["edges"] = found.settings
         summary = summaries[0]
         if len(sides) > 1:
-            summary["against"] = {"model": sides[1].model.id, **summaries[1]}
+            summary["against"] = {"model": sides[1].name, **summaries[1]}
             matched = _matching(settings, first, sides[1])
             tables[MatchedHeads.TABLE] = [rows_frame(MatchedHeads, matched)]
         for name, frames in tables.items():
@@ -126,6 +135,8 @@ class Side:
 
     model: Model
     prompts: dict[str, Prompts]
+    name: str
+    """of the model, in tables"""
     done: dict[str, Measured] = field(default_factory=dict[str, Measured])
 
     @classmethod
@@ -134,7 +145,7 @@ class Side:
         check_model(model)
         check_repeats(model, settings)
         check_experts(model, settings)
-        return cls(model, {code: prompts_of(model, settings, code) for code in languages})
+        return cls(model, {code: prompts_of(model, settings, code) for code in languages}, model.id)
 
     def languages(self, settings: CircuitsSettings) -> dict[str, LanguageSteps]:
         """The steps of each language."""
@@ -192,7 +203,7 @@ def _write_tables(
         write_rows(run, ExpertEffect, strongest)
     _table(run, Role, [row for c, x in done.items() for row in role_rows(c, x.found, x.roles, task)])
     _table(run, FoundFFN, [row for c, x in done.items() for row in ffn_rows(c, x.found)])
-    scores = [row for c, x in done.items() for row in _score_rows(c, x.roles)]
+    scores = [row for c, x in done.items() for row in score_rows(c, x.roles)]
     if scores:
         run.table(RoleScores.TABLE, pd.DataFrame(scores))
     heads = {code: list(language.found.heads) for code, language in done.items()}
@@ -315,21 +326,12 @@ def _matching(settings: CircuitsSettings, first: Side, second: Side) -> list[Mat
     found = match_heads(own.roles, theirs.roles, null)
     return [
         MatchedHeads(
-            model=first.model.id, layer=a.layer, head=a.head, model2=second.model.id, layer2=b.layer, head2=b.head,
+            model=first.name, layer=a.layer, head=a.head, model2=second.name, layer2=b.layer, head2=b.head,
             distance=float(found.distance[place]), null_distance=float(found.null[place]),
             p=float(found.pair_p[place]), matching_p=found.p, null=settings.matching,
         )
         for place, (a, b) in enumerate(found.pairs)
     ]  # fmt: skip
-
-
-def _score_rows(code: str, roles: Roles) -> list[dict[str, object]]:
-    layers, heads = next(iter(roles.scores.values())).shape
-    return [
-        {"language": code, "layer": layer, "head": head, **{n: float(m[layer, head]) for n, m in roles.scores.items()}}
-        for layer in range(layers)
-        for head in range(heads)
-    ]
 
 
 def _table(run: _Collected, schema: type[R], rows: Sequence[R]) -> None:

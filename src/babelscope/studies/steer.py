@@ -23,6 +23,7 @@ from babelscope.models import Model
 from babelscope.models.chat import prompt_ids
 from babelscope.models.decoding import ignored_settings, stop_ids
 from babelscope.results import RunWriter
+from babelscope.results.checksums import file_hash
 from babelscope.results.rows import rows_frame, write_rows
 from babelscope.results.schemas.steering import (
     Answer,
@@ -119,6 +120,9 @@ def study_steering(
     study = SteeringSteps(model, settings, split, judge, progress)
     steps = study.steps(pairs)
     inputs = {"model": model.function_hash, "tokenizer": model.tokenizer_hash, "corpus": found.hash}
+    place = Path(settings.prompts.removeprefix(BENCHMARK))
+    if settings.prompts not in (CORPUS, EVERYDAY) and place.exists():
+        inputs["prompts"] = file_hash(place)
     with (
         KeptSteps(out, "fresh" if fresh else "resume") as beside,
         RunWriter(out, kind="steering", overwrite=overwrite) as run,

@@ -119,6 +119,8 @@ class SteerSettings(Writing):
             missing = [code for code in pair if languages and code not in languages]
             if missing:
                 raise InputError(f"--pairs {text}: {missing[0]} is not a language of the corpus")
+            if pair in found:
+                raise InputError(f"--pairs {text}: {pair[0]} to {pair[1]} is named twice; name it once")
             found.append(pair)
         return found
 
