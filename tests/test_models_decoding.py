@@ -96,7 +96,7 @@ def test_logits_that_are_no_numbers_are_told():
     one = model()
     with output(one.hf.lm_head, lambda value: torch.full_like(value, torch.nan)):
         writer = decoding._Writer(one, decoding._Asked([[4]], ["0"], Decoding(1), [None], 0))
-        with pytest.raises(NonFinite, match=r"^llama gives logits that are not numbers$"):
+        with pytest.raises(NonFinite, match=r"^llama gives logits that are NaN or infinite$"):
             writer._write([(0, 0)], lambda _: None)
 
 
@@ -129,9 +129,9 @@ def test_jobs_are_in_batches_of_one_length_where_padding_is_not_stood(monkeypatc
         (True, [[(1, 0), (3, 0), (0, 0)], [(2, 0)]]),
     ):
         monkeypatch.setattr(decoding, "stands_left_padding", lambda _, stands=stands: stands)
-        assert decoding._parts(model(), rows, jobs, 3) == parts
+        assert decoding._parts(model(), rows, jobs, 3, 5) == parts
     monkeypatch.setattr(decoding, "stands_left_padding", lambda _: pytest.fail("equal lengths need no padding"))
-    assert decoding._parts(model(), [[1], [2]], jobs[:2], 3) == [[(0, 0), (1, 0)]]
+    assert decoding._parts(model(), [[1], [2]], jobs[:2], 3, 5) == [[(0, 0), (1, 0)]]
 
 
 @pytest.mark.parametrize(("dtype", "most"), [("float32", 1e-4), ("bfloat16", 0.05)])

@@ -140,7 +140,7 @@ def test_keys_of_latent_attention_come_before_values():
 @pytest.mark.parametrize("batch", [1, 2, 3, 5])
 def test_prompts_are_continued_at_most_so_many_at_a_time(batch):
     rows, jobs = [[1]] * 4 + [[1, 2]] * 3, [(place, 0) for place in range(7)]
-    parts = _parts(Model(tiny_model("llama"), tiny_tokenizer()), rows, jobs, batch)
+    parts = _parts(Model(tiny_model("llama"), tiny_tokenizer()), rows, jobs, batch, 5)
     assert [job for part in parts for job in part] == jobs
     assert [len(part) for part in parts[:-1]] == [batch] * (len(parts) - 1)
     assert 1 <= len(parts[-1]) <= batch

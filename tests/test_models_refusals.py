@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
 from babelscope.errors import ModelError, NonFinite, UnsupportedModel
@@ -20,6 +21,7 @@ from babelscope.models.refusals import (
     memory,
     refuse_doubles,
     refuse_files,
+    refuse_narrow,
     refuse_placeholders,
     refuse_quantised,
     refuse_sizes,
@@ -95,8 +97,6 @@ def test_a_file_of_weights_that_is_none_is_told(tmp_path):
 
 
 def test_a_tensor_that_the_index_leaves_out_is_not_double(tmp_path):
-    from safetensors.torch import save_file
-
     save_file({"a": torch.ones(1), "more": torch.ones(1)}, tmp_path / "one.safetensors")
     save_file({"b": torch.ones(1)}, tmp_path / "two.safetensors")
     index = tmp_path / "model.safetensors.index.json"
@@ -111,7 +111,7 @@ def test_a_tensor_that_the_index_leaves_out_is_not_double(tmp_path):
 @pytest.mark.parametrize(
     "key",
     ["model.layers.3.mlp.up.weight", "h.0.x", "transformer.h.12.x", "layer.1.x", "a.block.2.x", "blocks.0.x",
-     "lm_head.bias", "embed_out.weight"],
+     "lm_head.bias", "embed_out.weight", "model.norm.bias", "model.embed_positions.weight"],
 )  # fmt: skip
 def test_stored_weights_of_blocks_and_head_need_a_place(key):
     told = f"^m: 1 stored weights have no place in the model that config.json describes, the first is {key}: its conf"
@@ -125,10 +125,37 @@ def test_stored_weights_of_blocks_and_head_need_a_place(key):
      "layers.0.rotary_emb.x", "layers.0.self_attn.inv_freq", "h.0.attn.masked_bias", "h.0.attn.bias",
      "layers.0.attention.bias", "layers.0.position_ids", "layers.0.num_batches_tracked", "vision.layers.0.x",
      "image.layers.0.x", "visual.blocks.0.x", "audio.layers.0.x", "speech.layers.0.x", "mtp.layers.0.x",
-     "layers.61.nextn.x", "eagle.layers.0.x", "medusa.layers.0.x", "projector.layers.0.x"],
+     "layers.61.nextn.x", "eagle.layers.0.x", "medusa.layers.0.x", "projector.layers.0.x", "model.pooler.dense.weight",
+     "model.encoder.embed_positions.weights", "model.embed_positions._float_tensor", "vision.norm.weight", "norm.x"],
 )  # fmt: skip
 def test_heads_of_other_tasks_and_what_is_computed_anew_are_no_matter(key):
     refuse_unused([key], "m")
+
+
+def test_weights_are_of_the_trunk_by_what_its_names_begin_with():
+    refuse_unused(["transformer.ln_f.bias"], "m")
+    with pytest.raises(ModelError, match=r"the first is transformer\.ln_f\.bias"):
+        refuse_unused(["transformer.ln_f.bias"], "m", "transformer")
+
+
+NARROW = {"I8": torch.int8, "U8": torch.uint8, "BOOL": torch.bool, "F8_E4M3": torch.float8_e4m3fn}
+
+
+@pytest.mark.parametrize("kind", NARROW)
+def test_stored_weights_of_few_bits_without_their_scales_are_refused(tmp_path, kind):
+    weight = torch.ones(2, 2).to(NARROW[kind])
+    save_file({"a.weight": torch.ones(1), "h.0.weight": weight}, tmp_path / "model.safetensors")
+    told = f"^m holds h.0.weight as {kind}, and its config.json names no quantisation: load an unquantised copy$"
+    with pytest.raises(ModelError, match=told):
+        refuse_narrow(tmp_path, "m")
+
+
+def test_numbers_of_sixteen_bits_and_buffers_are_what_they_are(tmp_path):
+    kinds = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+    saved = {f"{place}.weight": torch.ones(1, dtype=kind) for place, kind in enumerate(kinds)}
+    more = {"attn.bias": torch.ones(1, dtype=torch.bool), "position_ids": torch.arange(3)}
+    save_file({**saved, **more}, tmp_path / "model.safetensors")
+    refuse_narrow(tmp_path, "m")
 
 
 def test_the_first_of_several_unused_weights_is_told():

@@ -109,7 +109,9 @@ def test_a_fitted_number_is_the_one_of_the_configuration_that_it_rounds():
 
 def logit_scale(raw: Tensor, wanted: Tensor, cap: float | None = None) -> float | None:
     one = hand(cap=cap)
-    one.hf = SimpleNamespace(get_output_embeddings=lambda: lambda _: raw)
+    head = torch.nn.Linear(raw.shape[-1], raw.shape[-1], bias=False).requires_grad_(False)
+    head.weight.data = torch.eye(raw.shape[-1], dtype=raw.dtype)
+    one.hf = SimpleNamespace(get_output_embeddings=lambda: head)
     return scales._logit_scale(one, raw, wanted)  # pyright: ignore[reportArgumentType]
 
 

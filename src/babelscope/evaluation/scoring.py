@@ -19,6 +19,7 @@ from babelscope.errors import InputError, NonFinite
 from babelscope.evaluation.items import ClozeItem
 from babelscope.models import Batch, Model, over_batches, require
 from babelscope.models.batches import token_budget
+from babelscope.models.encoders import own_tokens
 from babelscope.models.gelu import fused_gelu
 from babelscope.models.prefixes import continued, shares_prefixes
 from babelscope.proportions import mean_share
@@ -131,11 +132,14 @@ def _near(alike: Sequence[int]) -> Iterator[list[int]]:
 
 def _encoded(model: Model, asked: Sequence[tuple[str, Sequence[str]]]) -> Iterator[list[tuple[list[int], int]]]:
     """Token ids of each prompt with each of its choices, and where the choice begins."""
+    # some tokenizers end each text by themselves: what is continued has not ended
+    after, special = own_tokens(model.tokenizer)[1], set(model.tokenizer.all_special_ids)
     for start in range(0, len(asked), PROMPTS_AT_ONCE):
         some = asked[start : start + PROMPTS_AT_ONCE]
         stripped = [prompt.rstrip() for prompt, _ in some]
         wholes = [prompt + choice for prompt, choices in some for choice in choices]
-        encoded: list[list[int]] = model.tokenizer([*stripped, *wholes], verbose=False)["input_ids"]
+        found: list[list[int]] = model.tokenizer([*stripped, *wholes], verbose=False)["input_ids"]
+        encoded = [ids[: len(ids) - after] if special.issuperset(ids[len(ids) - after :]) else ids for ids in found]
         places = iter(encoded[len(some) :])
         for (prompt, choices), bare, ids in zip(some, stripped, encoded):
             yield [
@@ -146,6 +150,7 @@ def _encoded(model: Model, asked: Sequence[tuple[str, Sequence[str]]]) -> Iterat
 
 def _cut(model: Model, whole: list[int], before: int, choice: str, prompt: str) -> tuple[list[int], int]:
     """What of a text fits the model's context, and where its choice begins, `before` tokens being the prompt's."""
+    model.check_ids(whole, choice)
     if len(whole) <= before:
         raise InputError(f"{choice} has no tokens after {prompt[-40:]!r}")
     if before == 0 and len(whole) < 2:

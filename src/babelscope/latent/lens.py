@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import log
-from typing import Any
 
 import numpy as np
 import torch
@@ -24,6 +23,7 @@ from babelscope.latent.prompts import Prompt
 from babelscope.latent.tokens import TokenSets
 from babelscope.models import Batch, Model, Site, capture, over_batches, require
 from babelscope.models.model import SpecialTokens
+from babelscope.models.offload import execution_device
 
 Array = NDArray[np.float64]
 Translate = Callable[[int, Tensor], Tensor]
@@ -72,9 +72,11 @@ def _kept_type(model: Model) -> torch.dtype:
 def normed(model: Model, hidden: Float[Tensor, "R D"]) -> Float[Tensor, "R D"]:
     """norm_final(h); h itself where the family has no final norm."""
     norm = model.norm("final")
-    weight = next(norm.parameters(), None) if norm is not None else None
-    home = model.unembedding if weight is None else weight
-    placed = hidden.to(home.device, model.dtype)
+    if norm is None or next(norm.parameters(), None) is None:
+        home = model.unembedding.device
+    else:
+        home = execution_device(norm)
+    placed = hidden.to(home, model.dtype)
     return placed if norm is None else norm(placed)
 
 
@@ -126,9 +128,7 @@ def _read_rows(model: Model, z: Tensor, words: Tensor, chunk: int) -> tuple[Tens
 
 def chunk_logits(model: Model, z: Float[Tensor, "R D"], words: slice | Tensor) -> Float[Tensor, "R C"]:
     """Logits of some of the vocabulary, with scale and cap; the weights of a slice are not copied."""
-    head: Any = model.hf.get_output_embeddings()
-    bias = getattr(head, "bias", None)
-    weight: Tensor = head.weight
+    weight, bias = model.unembedding, model.unembedding_bias
     raw = nn.functional.linear(z.to(weight.device), weight[words], None if bias is None else bias[words])
     return model.finish_logits(raw)
 

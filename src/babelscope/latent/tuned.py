@@ -27,7 +27,8 @@ from babelscope.errors import InputError, ModelError
 from babelscope.json_text import parse_json
 from babelscope.latent.lens import chunk_logits, normed
 from babelscope.latent.running import Text
-from babelscope.models import Batch, Model, Site, capture, over_batches, require
+from babelscope.models import Batch, Model, Site, capture, require
+from babelscope.models.batches import halving, plan, token_budget
 from babelscope.results.schemas.latent import TunedScore
 from babelscope.results.sealed import read_sealed, save_sealed
 from babelscope.wording import first_line
@@ -247,15 +248,22 @@ def over_positions(
         raise InputError("a part of the text for the tuned lens is empty: give more text")
     require(model, "regions")
     sites = [Site("residual", layer) for layer in range(model.layers + 1)]
+    read: list[list[Tensor]] = []
 
     def batch_work(batch: Batch) -> None:
         real = batch.mask.bool()
         with torch.inference_mode(), capture(model, sites) as seen:
             model.trunk(batch.ids, batch.mask)
         with torch.no_grad():
-            work([seen[site][real.to(seen[site].device)].clone() for site in sites])
+            read.append([seen[site][real.to(seen[site].device)].clone() for site in sites])
 
-    over_batches(windows, batch_work, model.device, done=done)
+    # work adds up, so it is not done within what is done again in halves where memory runs out
+    for rows in plan([len(window) for window in windows], token_budget(model.device)):
+        for part in halving(windows, rows, batch_work, model.device):
+            with torch.no_grad():
+                work(read.pop())
+            if done:
+                done(part)
 
 
 def _blocks(values: Sequence[Tensor]) -> list[list[Tensor]]:

@@ -50,11 +50,15 @@ def prompt_ids(
     rendered = [_rendered(model, text, system, template) for text in texts]
     # the template writes the beginning of sequence itself: the tokenizer must not add a second
     found: list[list[int]] = model.tokenizer(rendered, add_special_tokens=False)["input_ids"] if rendered else []
+    for place, ids in enumerate(found):
+        model.check_ids(ids, f"prompt {place}")
     return Prompted(found, hashlib.sha256(template.encode()).hexdigest(), rendered[0] if rendered else "")
 
 
 def _template(tokenizer: Tokenizer) -> str | None:
     found = getattr(tokenizer, "chat_template", None)
+    # of several (of tools, of retrieval) the one that transformers takes where nothing else is asked for
+    found = found.get("default") if isinstance(found, dict) else found
     return found if isinstance(found, str) else None
 
 

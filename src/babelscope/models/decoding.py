@@ -100,7 +100,7 @@ def decode(
     known = list(names) if names is not None else [str(place) for place in range(len(rows))]
     jobs = [(place, condition) for place in range(len(rows)) for condition in range(len(conditions))]
     found: list[list[Written | None]] = [[None] * len(rows) for _ in conditions]
-    parts, asked = _parts(model, rows, jobs, chosen.batch), _Asked(rows, known, chosen, conditions, draw)
+    parts, asked = _parts(model, rows, jobs, chosen.batch, chosen.tokens), _Asked(rows, known, chosen, conditions, draw)
     edited = Counter[int]()
     for part, (written, changed) in zip(parts, over_workers(model, _Writer, asked, parts, progress)):
         edited.update(changed)
@@ -132,15 +132,17 @@ def _check_prompts(model: Model, rows: Sequence[Sequence[int]]) -> None:
 
 
 def _parts(
-    model: Model, rows: Sequence[Sequence[int]], jobs: Sequence[tuple[int, int]], batch: int
+    model: Model, rows: Sequence[Sequence[int]], jobs: Sequence[tuple[int, int]], batch: int, tokens: int
 ) -> list[list[tuple[int, int]]]:
-    """Jobs in batches by length; of one length each where the model does not stand padding on the left."""
+    """Jobs in batches by length; of one length each where the model does not stand padding on the left, and where the
+    longest would end for want of positions before the others do."""
     ordered = sorted(jobs, key=lambda job: (len(rows[job[0]]), job))
     padded = len({len(row) for row in rows}) == 1 or stands_left_padding(model)
     parts: list[list[tuple[int, int]]] = []
     for job in ordered:
         length = len(rows[job[0]])
-        if parts and len(parts[-1]) < batch and (padded or len(rows[parts[-1][0][0]]) == length):
+        mixed = padded and length + tokens <= model.context.limit
+        if parts and len(parts[-1]) < batch and (mixed or len(rows[parts[-1][0][0]]) == length):
             parts[-1].append(job)
         else:
             parts.append([job])
@@ -212,8 +214,8 @@ class _Writer:
         return [Written(tuple(tokens[row][: lengths[row]]), full if alive[row] else "end") for row in range(len(part))]
 
     def _choose(self, logits: Float[Tensor, "B V"], uniform: Float[Tensor, " B"] | None) -> Int[Tensor, " B"]:
-        if bool(torch.isnan(logits).any()):
-            raise NonFinite(f"{self.model.id} gives logits that are not numbers")
+        if not bool((logits < torch.inf).all()):  # words that are ruled out may stand at minus infinity
+            raise NonFinite(f"{self.model.id} gives logits that are NaN or infinite")
         if self.settings.fixed and len(self.ends):
             logits = logits.index_fill(1, self.ends, -torch.inf)
         if uniform is None:
@@ -234,7 +236,8 @@ def next_logits(
     """Finished float32 logits after the last of `ids`, and the cache; `mask` covers what is cached too."""
     known = _accepted(type(model.hf))
     named: dict[str, object] = {"input_ids": ids, "attention_mask": mask, "use_cache": keep, "return_dict": True}
-    if "position_ids" in known:
+    if "position_ids" in known and not bool(mask.all()):
+        # without padding the model counts by itself: not every one begins at 0 (RoBERTa's kin)
         named["position_ids"] = (mask.cumsum(1) - 1).clamp_min(0)[:, -ids.shape[1] :]
     if "logits_to_keep" in known:
         named["logits_to_keep"] = 1

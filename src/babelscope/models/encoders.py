@@ -6,15 +6,20 @@ tokenizer puts around a text ([CLS] … [SEP]) is fed, as it was in training, an
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from babelscope.errors import InputError, UnsupportedModel
+import torch
+from torch import Tensor
+
+from babelscope.errors import InputError, NonFinite, UnsupportedModel
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
     from transformers import PreTrainedTokenizerBase as Tokenizer
 
+    from babelscope.models.model import Model
     from babelscope.terms import SpecialTokens
 
 
@@ -44,6 +49,28 @@ def refuse_next_word(encoder: bool, name: str) -> None:
             f"{name} is an encoder: it has no next word, hence no perplexity, no generation and no circuits; "
             "its neurons can be recorded (regions, similarity, alignment)"
         )
+
+
+@contextmanager
+def saturation_refused(model: Model) -> Generator[None]:
+    """Inside, float16 states that a block of an encoder cut off at the largest number there is raise NonFinite.
+
+    Encoders of transformers (BART, NLLB, T5) put that number in the place of infinity, and go on.
+    """
+    blocks = model.blocks if model.encoder and model.dtype == torch.float16 else ()
+    most = torch.finfo(torch.float16).max - 1000
+
+    def look(_module: object, _inputs: object, output: Tensor | tuple[Tensor, ...]) -> None:
+        value = output[0] if isinstance(output, tuple) else output
+        if value.dtype == torch.float16 and bool((value.abs() >= most).any()):
+            raise NonFinite(f"states of {model.id} pass the largest number of float16: load it with dtype='float32'")
+
+    handles = [block.register_forward_hook(look) for block in blocks]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def with_own_tokens(tokenizer: Tokenizer, texts: Sequence[str], name: str) -> list[list[int]]:

@@ -55,7 +55,7 @@ def outcomes(model: Model, level: Level) -> list[Check]:
     """Every check of a level with its outcome."""
     model.refuse_mode()
     now = _fingerprint(model)
-    if model.seen not in (None, now):
+    if model.seen != now:  # also where it was changed between its making and the first question
         model.renew()
     model.seen = now
     before, answers = _known.get(model.hf, (None, {}))

@@ -231,7 +231,7 @@ def _attach(location: Location, act: Change, replaces: bool) -> Handle:
     def after(_: nn.Module, __: object, output: object) -> object:
         if standing() != owner:
             return None
-        if isinstance(output, tuple):
+        if isinstance(output, (tuple, list)):
             value = act(output[0])
             return (value, *output[1:]) if replaces else None
         assert isinstance(output, Tensor)

@@ -23,6 +23,7 @@ from babelscope.models.refusals import (
     in_our_words,
     refuse_doubles,
     refuse_files,
+    refuse_narrow,
     refuse_placeholders,
     refuse_sizes,
     refuse_unused,
@@ -186,6 +187,9 @@ def load_model(
         hf = _weights(place, id_or_path, kwargs)
     if device_map is None:
         hf = hf.to(target)
+    files = _stored(place, "config.json", settings)
+    if files is not None and not options.dequantise:
+        refuse_narrow(files.parent, id_or_path)
     refuse_placeholders(hf, id_or_path)
     check_finite(hf, id_or_path)
     model = Model(hf, tokenizer, id_or_path, revision, row, options.allow_longer)
@@ -286,7 +290,7 @@ def _weights(place: str, name: str, kwargs: dict[str, object]) -> nn.Module:
     maker = _maker(place, name, kwargs)
     try:
         loaded: tuple[nn.Module, Mapping[str, Sequence[str]]] = maker.from_pretrained(
-            place, output_loading_info=True, **kwargs
+            place, output_loading_info=True, ignore_mismatched_sizes=True, **kwargs
         )
         hf, report = loaded
     except Exception as error:
@@ -294,10 +298,13 @@ def _weights(place: str, name: str, kwargs: dict[str, object]) -> nn.Module:
     missing = sorted(report.get("missing_keys", ()))
     if missing:
         raise ModelError(f"{name}: {len(missing)} weights are missing from the checkpoint, the first is {missing[0]}")
-    mismatched = report.get("mismatched_keys", ())
+    mismatched = sorted(key for key, *_ in report.get("mismatched_keys", ()))
     if mismatched:
-        raise ModelError(f"{name}: the shapes of {len(mismatched)} weights do not fit the configuration")
-    refuse_unused(report.get("unexpected_keys", ()), name)
+        raise ModelError(
+            f"{name}: the shapes of {len(mismatched)} weights do not fit the configuration, the first is "
+            f"{mismatched[0]}"
+        )
+    refuse_unused(report.get("unexpected_keys", ()), name, getattr(hf, "base_model_prefix", "") or "model")
     return hf
 
 

@@ -16,14 +16,21 @@ from torch import Tensor, nn
 
 from babelscope.errors import InputError, UnsupportedModel
 from babelscope.models.context import Context, context_of
-from babelscope.models.encoders import first_tokens, is_encoder, own_tokens, refuse_next_word, with_own_tokens
+from babelscope.models.encoders import (
+    first_tokens,
+    is_encoder,
+    own_tokens,
+    refuse_next_word,
+    saturation_refused,
+    with_own_tokens,
+)
 from babelscope.models.families import Family
 from babelscope.models.foreign import foreign_hooks, foreign_registrations
 from babelscope.models.hashing import config_hash, content_sign, function_hash, weight_hash
 from babelscope.models.hooks import standing_edits
 from babelscope.models.mode import refuse_mode, uncompiled
 from babelscope.models.places import Places
-from babelscope.models.refusals import refuse_quantised, refuse_tokenizer, refuse_what_is_no_model
+from babelscope.models.refusals import refuse_quantised, refuse_tokenizer, refuse_unknown, refuse_what_is_no_model
 from babelscope.models.registry import digest
 from babelscope.models.scales import Scales, measure
 from babelscope.models.structure import embeds_tokens, family_of, trunk_of, why_no_neurons
@@ -234,7 +241,9 @@ class Model(Places):
     def block_returns_tuple(self) -> bool:
         """Whether a block's output is a tuple (BLOOM, Falcon), learned from one pass over one token."""
         seen: list[bool] = []
-        handle = self.blocks[0].register_forward_hook(lambda _m, _a, output: seen.append(isinstance(output, tuple)))
+        handle = self.blocks[0].register_forward_hook(
+            lambda _m, _a, output: seen.append(not isinstance(output, Tensor))
+        )
         try:
             with torch.inference_mode():
                 self.trunk(torch.zeros(1, 1, dtype=torch.long, device=self.device))
@@ -256,19 +265,20 @@ class Model(Places):
         if not texts:
             return []
         encoded: list[list[int]] = self.tokenizer(list(texts), add_special_tokens=False)["input_ids"]
-        for place, (text, ids) in enumerate(zip(texts, encoded)):
+        for text, ids in zip(texts, encoded):
             if not ids:
                 raise InputError(f"the text {text!r} has no tokens")
-            self.check_ids(ids, names[place] if names else f"text {place}")
+        refuse_unknown(self.tokenizer, encoded, names or ())
         special = self.special(special)
         if special == "own":
             encoded = with_own_tokens(self.tokenizer, texts, self.id)
         else:
             first = self.first_tokens(special)
             encoded = [[*first, *ids] for ids in encoded]
-        # without names these are no sentences to be read whole: prompts and windows are cut out of longer texts
-        for name, ids in zip(names or (), encoded):
-            self.check_length(len(ids), name)
+        for place, ids in enumerate(encoded):
+            self.check_ids(ids, names[place] if names else f"text {place}")
+            if names:  # others are no sentences to be read whole: prompts and windows are cut out of longer texts
+                self.check_length(len(ids), names[place])
         return encoded
 
     def first_tokens(self, special: SpecialTokens) -> list[int]:
@@ -334,8 +344,8 @@ class Model(Places):
             given["use_cache"] = cache is not None
         if cache is not None:
             given["past_key_values"] = cache
-        output = self.trunk_module(input_ids=ids, return_dict=True, **given)
-        return output.last_hidden_state
+        with saturation_refused(self):
+            return self.trunk_module(input_ids=ids, return_dict=True, **given).last_hidden_state
 
     def refuse_mode(self) -> None:
         """Raises ModelError when a part of the model is in training mode, or under autocast."""

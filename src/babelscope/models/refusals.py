@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from babelscope.errors import ModelError, NonFinite, UnsupportedModel
+from babelscope.errors import InputError, ModelError, NonFinite, UnsupportedModel
 from babelscope.json_text import read_json
 from babelscope.models.adapters import adapter_parts
 from babelscope.models.offload import offloaded
@@ -74,19 +74,44 @@ def refuse_doubles(folder: Path, name: str) -> None:
             raise ModelError(f"{name} holds {double} in {placed[double]} and in {file}: which is meant is not said")
 
 
+def refuse_narrow(folder: Path, name: str) -> None:
+    """Raises ModelError for stored weights of eight bits or fewer, whose scales nothing names: as numbers they are not
+    what was trained.
+    """
+    from safetensors import safe_open
+
+    for file in sorted(folder.glob("*.safetensors")):
+        with safe_open(file, framework="pt") as stored:
+            for key in stored.keys():  # noqa: SIM118
+                kind: str = stored.get_slice(key).get_dtype()
+                if kind.startswith(("F8_", "F6_", "F4")) or (key.endswith(".weight") and kind not in _FLOATS):
+                    raise ModelError(
+                        f"{name} holds {key} as {kind}, and its config.json names no quantisation: load an "
+                        "unquantised copy"
+                    )
+
+
+_FLOATS = ("F64", "F32", "F16", "BF16")
 _BLOCK = re.compile(r"(^|\.)(layers?|h|blocks?)\.\d+\.")
-_IDLE = ("inv_freq", "masked_bias", ".attn.bias", "attention.bias", "position_ids", "rotary_emb", "num_batches_tracked")
+_TRUNK = re.compile(r"norm|ln_|wpe|wte|embed|project_")
+"""what a trunk holds beside blocks"""
+_IDLE = (
+    "inv_freq", "masked_bias", ".attn.bias", "attention.bias", "position_ids", "rotary_emb", "num_batches_tracked",
+    "embed_positions.weights", "_float_tensor",
+)  # fmt: skip
 """buffers that older versions saved, and that are computed now"""
 _BESIDE = ("vision", "image", "visual", "audio", "speech", "mtp", "nextn", "eagle", "medusa", "projector")
 """parts beside the text model: of other senses, and those that draft tokens"""
 
 
-def refuse_unused(unused: Iterable[str], name: str) -> None:
-    """Raises ModelError for stored weights of blocks or of the head that the configured model has no place for.
+def refuse_unused(unused: Iterable[str], name: str, trunk: str = "model") -> None:
+    """Raises ModelError for stored weights of blocks, norms, embeddings or the head that the configured model has no
+    place for; `trunk` is what its names begin with.
 
     transformers leaves them out with a warning: fewer layers, biases switched off. Heads of other tasks are no matter.
     """
-    kept = [key for key in sorted(unused) if _BLOCK.search(key) or key.startswith(("lm_head.", "embed_out."))]
+    mine = re.compile(rf"(lm_head|embed_out|{re.escape(trunk)}\..*({_TRUNK.pattern}).*)\.")
+    kept = [key for key in sorted(unused) if _BLOCK.search(key) or mine.match(key)]
     kept = [key for key in kept if not any(sign in key for sign in (*_IDLE, *_BESIDE))]
     if kept:
         raise ModelError(
@@ -127,6 +152,23 @@ def refuse_tokenizer(tokenizer: PreTrainedTokenizerBase | None, vocabulary: int,
         raise ModelError(
             f"the tokenizer does not belong to {name}: its highest token id is {highest}, "
             f"the model has {vocabulary} embeddings"
+        )
+
+
+def refuse_unknown(tokenizer: PreTrainedTokenizerBase, encoded: Sequence[Sequence[int]], names: Sequence[str]) -> None:
+    """Raises InputError for texts most of whose tokens stand for what the tokenizer does not know.
+
+    Texts without names are single words and prompts, which are looked at by those who ask for them.
+    """
+    if not names:
+        return
+    what = names[0] if len(names) == 1 else f"{names[0]} and its like"
+    unknown: int | None = getattr(tokenizer, "unk_token_id", None)
+    count, lost = sum(map(len, encoded)), sum(list(ids).count(unknown) for ids in encoded if unknown is not None)
+    if 2 * lost > count:
+        raise InputError(
+            f"the tokenizer does not know the script of {what}: {lost / count:.0%} of its tokens are "
+            f"{str(tokenizer.unk_token)!r}, which says nothing of the text; leave this language out"
         )
 
 
@@ -227,6 +269,8 @@ def in_our_words(error: BaseException, name: str) -> str:
         return f"{name} is open to those only who accepted its terms: do so on its page, then hf auth login"
     if "no file named" in text and "model.safetensors" in text:
         return f"{name} holds no weights: a model folder has *.safetensors or *.bin beside config.json"
+    if "during automatic conversion" in text:
+        return f"{name} holds weights that cannot be put together: some are missing, of an expert perhaps"
     if "header too large" in text or "HeaderTooLarge" in text:
         return f"{name}: its weights are no safetensors file (is it a pointer of Git LFS? run `git lfs pull`)"
     first = first_line(error)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from babelscope.models.aside import set_aside
 from babelscope.models.hooks import Kind, Site, capture
+from babelscope.models.offload import weight_of
 
 if TYPE_CHECKING:
     from babelscope.models.model import Model
@@ -101,14 +102,19 @@ def _layer(model: Model, seen: dict[Site, Tensor], layer: int) -> dict[Kind, flo
     out = seen[Site("residual", layer + 1)].double()
     if not all(bool(one.isfinite().all()) for one in (*columns, out)):
         return {}
-    scale = out.abs().max().clamp_min(1e-12)
-    if float((sum(columns[1:], columns[0]) - out).abs().max() / scale) <= tolerance:
+    # number by number: where a few dimensions are a thousand times the others, their rounding hides nothing there
+    writes = sum((column.abs() for column in columns[1:]), torch.zeros_like(out))
+    rounding = 4 * torch.finfo(model.dtype).eps * (writes + columns[0].abs() + out.abs())
+    room = (tolerance * writes + rounding).clamp_min(1e-12)
+
+    if bool(((sum(columns[1:], columns[0]) - out).abs() <= room).all()):
         return {}
-    fits = [_fit([column[row] for column in columns], out[row]) for row in range(2)]
+    fits = [_fit([column[row] / room[row] for column in columns], out[row] / room[row]) for row in range(2)]
     agree = bool((fits[0] - fits[1]).abs().max() <= tolerance * fits[0].abs().max())
     both = (fits[0] + fits[1]) / 2
     made = sum((value * column for value, column in zip(both, columns)), torch.zeros_like(out))
-    if not agree or float((made - out).abs().max() / scale) > tolerance or float(both[0]) == 0:
+    near = bool(((made - out).abs() <= room + AGREEMENT * out.abs()).all())
+    if not agree or not near or float(both[0]) == 0:
         return {}
     a = float(both[0])
     # the fit gives nothing but zeros a 0, and what is never written has no multiplier
@@ -137,9 +143,10 @@ def _near(model: Model, value: float) -> float:
 def _logit_scale(model: Model, hidden: Tensor, logits: Tensor) -> float | None:
     """s of logits = cap(s · head(h)); None where no one number does it."""
     head = model.hf.get_output_embeddings()
-    if head is None:
+    if head is None or (weight := weight_of(head)) is None:
         return None
-    raw: Tensor = head(hidden)
+    # by the weights, as losses and answers are computed, not by the head's own forward, which may do something else
+    raw = torch.nn.functional.linear(hidden.to(weight.device), weight, weight_of(head, "bias"))
     if raw.shape != logits.shape:
         return None
     raw, wanted = raw.double(), logits.to(raw.device).double()

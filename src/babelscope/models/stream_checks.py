@@ -5,7 +5,7 @@ B batch · T position · D model width
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from jaxtyping import Int
@@ -25,8 +25,8 @@ def handed_on(model: Model, ids: Int[Tensor, "B T"]) -> float:
     """What a block puts out is what enters the next one; every block is computed once a pass."""
     outputs: dict[int, list[Tensor]] = {layer: [] for layer in range(model.layers)}
 
-    def keep(into: list[Tensor]) -> Callable[[object, object, Tensor | tuple[Tensor, ...]], None]:
-        return lambda _module, _inputs, output: into.append(output[0] if isinstance(output, tuple) else output)
+    def keep(into: list[Tensor]) -> Callable[[object, object, Tensor | Sequence[Tensor]], None]:
+        return lambda _module, _inputs, output: into.append(output if isinstance(output, Tensor) else output[0])
 
     handles = [block.register_forward_hook(keep(outputs[layer])) for layer, block in enumerate(model.blocks)]
     sites = [Site("residual", layer) for layer in range(model.layers)]

@@ -22,6 +22,7 @@ from babelscope.corpora import TextCollection
 from babelscope.errors import InputError, NonFinite
 from babelscope.models import Batch, Model, over_batches, require
 from babelscope.models.encoders import refuse_next_word
+from babelscope.models.refusals import refuse_unknown
 from babelscope.stats import Interval, bootstrap_mean, document_parts, documents_why, no_interval, ratio_t, welch_t
 from babelscope.terms import Joint, SpecialTokens
 
@@ -114,6 +115,7 @@ def cut_windows(
         joined, add_special_tokens=False, return_offsets_mapping=model.tokenizer.is_fast, verbose=False
     )
     model.check_ids(encoding["input_ids"], f"the text of {texts.language}")
+    refuse_unknown(model.tokenizer, [encoding["input_ids"]], [f"the text of {texts.language}"])
     ids = torch.tensor(encoding["input_ids"], dtype=torch.long)
     first = model.first_tokens(special)
     unscored, width = 1 - len(first), window - len(first)  # of each window's text, the rest of which is scored

@@ -46,9 +46,12 @@ def relevance(
             hidden = model.trunk(batch.ids, batch.mask)
             loss = token_losses(model, hidden[:, :-1], batch.ids[:, 1:].to(hidden.device)).sum()
             found = torch.autograd.grad(loss, [*kept.values()])
-        for (site, value), gradient in zip(kept.items(), found, strict=True):
-            product = value.detach().double() * gradient.double()
-            total[site.layer, : product.shape[-1]] -= product.reshape(-1, product.shape[-1]).sum(0).cpu()
+        products = [
+            (value.detach().double() * gradient.double()).flatten(0, -2).sum(0).cpu()
+            for value, gradient in zip(kept.values(), found, strict=True)
+        ]
+        for site, product in zip(kept, products):  # only now: a batch that does not fit in memory is done again
+            total[site.layer, : len(product)] -= product
         if progress:
             progress(batch.ids.numel())
 

@@ -72,8 +72,11 @@ def record_residual(
     require(model, "regions")
     require_stream(model)
     texts = [text for code in corpus.languages for text in corpus.texts[code]]
-    names = [f"sentence {id} ({code})" for code in corpus.languages for id in corpus.ids]
-    whole = model.tokenize(texts, special, names)
+    whole = [
+        ids
+        for code in corpus.languages
+        for ids in model.tokenize(corpus.texts[code], special, [f"sentence {id} ({code})" for id in corpus.ids])
+    ]
     before, after = model.special_ends(special)
     stripped = [len(ids) for ids in model.tokenize([_unpunctuated(text) for text in texts], special)]
     # a shorter text may be cut otherwise; its length is then only near, but never beyond the sentence

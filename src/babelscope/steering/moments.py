@@ -100,19 +100,24 @@ def collect(
     jobs = [(code, place) for code in range(len(sequences)) for place in kept]
 
     def work(batch: Batch) -> None:
-        nonlocal tokens
+        nonlocal tokens, lengths
         with capture(model, sites) as seen:
             model.trunk(batch.ids, batch.mask)
         used = batch.mask.bool()
         used[:, 0] = False
         each = used.sum(1).cpu()
-        tokens += int(each.sum())
         codes = torch.tensor([jobs[row][0] for row in batch.rows])
         places = torch.tensor([owner[corpus.ids[jobs[row][1]]] for row in batch.rows])
-        for layer, site in enumerate(sites):
+        totals: list[Tensor] = []
+        norms: list[float] = []
+        for site in sites:
             state = seen[site].double() * used[..., None].to(seen[site].device)
-            total = state.sum(1).cpu()
-            lengths[layer] += float(state.norm(dim=-1).sum())
+            totals.append(state.sum(1).cpu())
+            norms.append(float(state.norm(dim=-1).sum()))
+        # only now: a batch that does not fit in memory is done again in halves
+        tokens += int(each.sum())
+        lengths = lengths + torch.tensor(norms, dtype=torch.float64)
+        for layer, total in enumerate(totals):
             sums[:, :, layer].index_put_(
                 (codes, places), total / each[:, None] if weighting == "sentences" else total, accumulate=True
             )

@@ -180,12 +180,13 @@ def _record(model: Model, ids: Int[Tensor, "N T"], mask: Tensor | None = None) -
     if not patterns or any(pattern is None for pattern in patterns):
         raise UnsupportedModel(f"{model.id}: its eager attention returns no patterns, which routes need")
     group = model.heads // model.kv_heads
-    values = seen[Site("v", 0)].repeat_interleave(group, dim=-2)
-    made = torch.einsum("nhij,njhe->nihe", patterns[0].to(values.dtype), values)
     real = slice(None) if mask is None else mask.bool()
-    error = float((made - seen[Site("z", 0)])[real].abs().max())
-    if error > 0.02 * max(1e-6, float(made.abs().max())):
-        raise UnsupportedModel(f"{model.id}: patterns times values are not its heads' outputs (off by {error:.1e})")
+    for layer, pattern in enumerate(patterns):
+        values = seen[Site("v", layer)].repeat_interleave(group, dim=-2)
+        made = torch.einsum("nhij,njhe->nihe", pattern.to(values.dtype), values)
+        error = float((made - seen[Site("z", layer)])[real].abs().max())
+        if error > 0.02 * max(1e-6, float(made.abs().max())):
+            raise UnsupportedModel(f"{model.id}: patterns times values are not its heads' outputs (off by {error:.1e})")
     return _Seen(dict(seen), patterns)
 
 
