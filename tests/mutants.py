@@ -89,7 +89,7 @@ MUTANTS = (
     Mutant("c50", "the ceiling of one language", "circuits/comparison/head_frequency.py",
            "for used in (first, second)]", "for used in (first, first)]", "circuits_stated"),
     Mutant("v16", "intervals overlap where one end says so", "evolution/differences.py",
-           "one[0] <= two[1] and two[0] <= one[1]", "one[0] <= two[1] or two[0] <= one[1]", "regions_stated"),
+           "ends[0] <= ends[3] and ends[2] <= ends[1]", "ends[0] <= ends[3] or ends[2] <= ends[1]", "evolution_differences"),
     Mutant("e08", "run.json is uploaded first", "results/store.py",
            "key=lambda name: name == MANIFEST", "key=lambda name: name != MANIFEST", "results"),
     Mutant("m13", "the hash of weights ignores their bytes", "models/hashing.py",
