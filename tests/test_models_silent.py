@@ -153,6 +153,18 @@ def test_a_head_that_does_more_than_its_weights_is_asked_itself():
     assert score(one, window(IDS)).nll == pytest.approx(cross_entropy(one, IDS), abs=1e-5)
 
 
+def test_words_that_the_unembedding_has_no_row_for_are_never_said():
+    hf = tiny_model("llama", tie_word_embeddings=False)
+    hf.lm_head, hf.config.eos_token_id = torch.nn.Linear(32, 80, bias=False).eval(), 90
+    one = Model(hf, tiny_tokenizer(), id="tiny")
+    assert 90 in stop_ids(one)
+    assert score(one, window(IDS)).nll == pytest.approx(cross_entropy(one, IDS), abs=1e-5)
+    [[found]] = decode(one, [[4, 5]], Decoding(3, fixed=True))
+    assert len(found.ids) == 3
+    with pytest.raises(NonFinite, match="tiny gives a loss that is not a number"):
+        score(one, window(torch.tensor([[4, 85, 5]])))
+
+
 def test_a_setting_that_is_changed_later_is_heeded():
     one = Model(tiny_model("granite", logits_scaling=3.0), tiny_tokenizer(), id="tiny")
     for scale in (3.0, 1.5):
