@@ -28,6 +28,12 @@ def interval(row: Any, prefix: str = "") -> str:
     return between(row[f"{prefix}low"], row[f"{prefix}high"])
 
 
+def units(run: Run) -> str:
+    """What intervals over text resample: documents, or sentences where the corpus names none."""
+    documents = run.summary.get("documents")
+    return f"{documents} documents" if documents else f"{run.summary['n']} sentences"
+
+
 def headline(run: Run) -> None:
     summary = run.summary
     if "excess_sklr" not in summary:
@@ -36,14 +42,14 @@ def headline(run: Run) -> None:
     null = run.arrays("null").sklr_null.values
     low, high = np.quantile(null, [0.025, 0.975])
     rows = [
-        ("SKLR", summary["sklr"], f"{between(*boot)}, resampled documents"),
+        ("SKLR", summary["sklr"], f"{between(*boot)}, {units(run)} resampled"),
         ("SKLR as a share of neurons", summary["sklr_share"], between(*(bound / neurons for bound in boot))),
         ("expected SKLR under permuted labels", summary["expected_sklr"], f"{between(low, high)}, middle of the draws"),
-        ("excess SKLR", summary["excess_sklr"], between(*summary["intervals"]["excess_sklr"])),
+        ("excess SKLR", summary["excess_sklr"], f"{between(*summary['intervals']['excess_sklr'])}, {units(run)}"),
         ("p of SKLR", summary["p_sklr"], f"– (of {summary['permutations']} draws)"),
     ]
     for name in ("lrds", "sads"):
-        rows.append((name.upper(), summary[name], f"{between(*summary['intervals'][name])}, documents"))
+        rows.append((name.upper(), summary[name], f"{between(*summary['intervals'][name])}, {units(run)}"))
         rows.append((f"{name.upper()} under its null", "–", between(*summary[f"{name}_null_ends"])))
     title = (
         f"{run.model_name}: {summary['n']} sentences × {len(run.languages)} languages, {neurons} neurons, "
@@ -224,7 +230,7 @@ def layers(run: Run) -> None:
         for layer in range(arrays.sizes["layer"])
     ]
     markdown(
-        f"By layer: LRDS and SADS (95 % over {run.summary['n']} sentences), and the share of the layer's neurons in a "
+        f"By layer: LRDS and SADS (95 % over {units(run)}), and the share of the layer's neurons in a "
         f"language's region, mean over {count} languages (95 % over languages)",
         ("layer", "LRDS", "SADS", *sets),
         rows,
@@ -256,8 +262,8 @@ def alignment(run: Run) -> None:
     head = ("metric", *(f"layer {place:g}" for place in shown), "ρ with token overlap", "ρ with same script")
     pairs = len(beside)
     markdown(
-        f"Alignment, mean over {pairs} language pairs (mean of the pairs' 95 % bounds over sentences, n = "
-        f"{run.summary['n']}); ρ over pairs, p by permuting languages",
+        f"Alignment, mean over {pairs} language pairs (mean of the pairs' 95 % bounds over {units(run)}); ρ over "
+        "pairs, p by permuting languages",
         head,
         rows,
     )
@@ -282,8 +288,8 @@ def alignment_neurons(run: Run) -> None:
                 condition,
                 measure,
                 value or (spread(per_draw) if random else spread(found.value)),
-                "draws" if random else "sentences" if one else "languages",
-                int(len(per_draw) if random else found.n.iloc[0] if one else len(found)),
+                "draws" if random else units(run).split()[1] if one else "languages",
+                int(len(per_draw) if random else units(run).split()[0] if one else len(found)),
             )
         )
     head = ("share (neurons)", "switched off", "measure", "value (95 %)", "interval over", "n")

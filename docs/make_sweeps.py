@@ -33,14 +33,19 @@ def draw(name: str, figure: object) -> None:
 
 
 def points(run: Run) -> None:
-    print("| model | step | LRDS | SADS | SKLR | share of neurons | story cloze | cosine, neither same |")
-    print("|---|---|---|---|---|---|---|---|")
+    print(
+        "| model | step | LRDS | SADS | SKLR | share of neurons | language share, % | members of regions "
+        "| story cloze | cosine, neither same |"
+    )
+    print("|---|---|---|---|---|---|---|---|---|---|")
     for row in run.table("points").itertuples():
         cloze = [100 * getattr(row, f"accuracy_story_cloze{end}") for end in ("", "_low", "_high")]
         name = row.model.removeprefix("pocket:")
+        members = sum(value for column, value in row._asdict().items() if column.startswith("region_size_"))
         print(
             f"| {name} | {row.step:,} | {row.lrds:.3f} ({row.lrds_low:.3f}–{row.lrds_high:.3f}) "
             f"| {row.sads:.4f} ({row.sads_low:.4f}–{row.sads_high:.4f}) | {row.sklr:,} | {100 * row.sklr_share:.0f} % "
+            f"| {row.language_share:.1f} ({row.language_share_low:.1f}–{row.language_share_high:.1f}) | {members:,} "
             f"| {cloze[0]:.1f} % ({cloze[1]:.1f}–{cloze[2]:.1f}) | {row.neither:.2f} |"
         )
 

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from babelscope.corpora import ParallelCorpus, audit
+from babelscope.corpora import ParallelCorpus, audit, load_corpus
 from babelscope.corpora.audit import zawgyi_share
 from babelscope.corpora.text_faults import FAULTS
 from tests.command import command
@@ -153,3 +153,16 @@ def test_a_language_without_a_text_has_no_mean_length(tmp_path):
     (tmp_path / "t.csv").write_text("en,fr\none, \ntwo,\n")
     assert math.isnan(audit(f"table:{tmp_path}/t.csv").languages[1].characters)
     assert "nan" not in command("corpus", "audit", f"table:{tmp_path}/t.csv").output
+
+
+def test_a_file_that_was_copied_under_another_name_is_told(tmp_path):
+    """Nothing said that Spanish is English; a name that is alike in both is no copy."""
+    lines = ["Berlin", "one cat", "two cats", "three cats"]
+    for code, own in (
+        ("en", lines),
+        ("es", [*lines[:3], "tres gatos"]),
+        ("fr", ["Berlin", "un chat", "deux", "trois"]),
+    ):
+        (tmp_path / f"{code}.txt").write_text("\n".join(own) + "\n", encoding="utf-8")
+    assert load_corpus(f"lines:{tmp_path}").notes == ("3 of 4 sentences are the same in en and es",)
+    assert load_corpus(f"lines:{tmp_path}", "en,fr").notes == ()

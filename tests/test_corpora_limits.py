@@ -82,7 +82,9 @@ def test_the_robust_z_of_a_length_is_log_ratio_over_the_scaled_median_deviation(
     assert len(audit(lengths(*usual, 522)).tables().get("length", ())) == 0
     found = audit(lengths(*[80] * 4, *[100] * 2, *[125] * 6, 15)).tables()["length"]
     assert found["detail"].tolist() == ["15 characters, en 100; robust z -5.7"]
-    assert len(audit(lengths(*[100] * 12, 900)).tables().get("length", ())) == 0  # no spread, no z
+    found = audit(lengths(*[100] * 12, 900)).tables()["length"]  # a median of 0: 1 / (1.2533 / 13) mean deviations
+    assert found["detail"].tolist() == ["900 characters, en 100; robust z +10.4"]
+    assert len(audit(lengths(*[100] * 13)).tables().get("length", ())) == 0  # no spread, no z
 
 
 @pytest.mark.parametrize("away", [-2, 1, 5])

@@ -131,6 +131,13 @@ def test_means_over_a_prompt_itself_are_told_from_one_in_ten_on():
     assert not list(circuits.alone({"en": (9, 100)}))
 
 
+def test_prompts_of_one_verb_are_told_of():
+    (found,) = circuits.same_verb({"en": (33, 100), "zh": (50, 50)})
+    assert found.kind == "undecided"
+    assert "those of one verb (English 33 verbs in 100 prompts): where" in found.text
+    assert not list(circuits.same_verb({"zh": (50, 50)}))
+
+
 def test_a_circuit_that_is_none_is_said():
     (found,) = circuits.own([kept("en", "en", 0.1, 0.05, 0.2)])
     assert "not better than random heads in its own language" in found.text

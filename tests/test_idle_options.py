@@ -249,7 +249,8 @@ def test_normalise_changes_counts_and_records(decomposed, tmp_path):
     model = Model(tiny_model("bloom"), tiny_tokenizer(), "tiny")
     run = study_regions(model, settings, tmp_path / "run")
     assert run.manifest["asked"]["normalise"] == "nfc"
-    assert run.manifest["corpus"]["notes"] == ["texts changed to Unicode form NFC: 6 in fr"]
+    same = "6 of 6 sentences are the same in es and fr"
+    assert run.manifest["corpus"]["notes"] == ["texts changed to Unicode form NFC: 6 in fr", same]
     assert "texts changed to Unicode form NFC: 6 in fr" in build_page([open_run(tmp_path / "run")], static=False)
     plain = study_regions(model, dataclasses.replace(settings, normalise=None, corpus=f"lines:{decomposed}"),
                           tmp_path / "plain")  # fmt: skip

@@ -160,6 +160,7 @@ CASES = [  # what makes the sentence, its kind ("": a study states it), words th
     (partial(circuits.own, [kept(0.1, 0.05, 0.2, "en", "en")]), "undecided", "not better than random heads in its own"),
     (partial(circuits.power, {"en": 10, "zh": 40}), "undecided", "Few prompts were patched (English 10)"),
     (partial(circuits.alone, {"en": (9, 100), "zh": (10, 100)}), "undecided", "and length (Chinese 10 of 100): mean"),
+    (partial(circuits.same_verb, {"en": (33, 100)}), "undecided", "one verb (English 33 verbs in 100 prompts): where"),
     (partial(circuits.screen, screened(0)), "none", "0 of 10 sampled"),
     (partial(circuits.screen, screened(1)), "undecided", "1 of 10 sampled"),
     # evaluation

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import combinations
 from typing import TypeVar
 
 from babelscope.corpora.files import shown
@@ -102,17 +103,32 @@ def align(source: Source, spec: Spec) -> ParallelCorpus:
         raise CorpusError(f"{spec.text}: no sentence id is in all of {', '.join(present)} (first ids: {examples})")
     if len(present) > 1 and lone != "drop":
         _refuse_lone_ids(present, count, spec, _never if lone == "error" else source.may_stand_alone)
+    aligned = {code: tuple(texts[sentence_id] for sentence_id in common) for code, texts in present.items()}
     return ParallelCorpus(
         spec=spec.text,
         languages=tuple(present),
         ids=tuple(common),
-        texts={code: tuple(texts[sentence_id] for sentence_id in common) for code, texts in present.items()},
+        texts=aligned,
         groups={
             sentence_id: source.documents[sentence_id] for sentence_id in common if sentence_id in source.documents
         },
         dropped={code: len(texts) - len(common) for code, texts in present.items()},
-        notes=source.notes,
+        notes=(*source.notes, *_the_same(aligned)),
     )
+
+
+def _the_same(texts: Mapping[str, Sequence[str]]) -> Iterator[str]:
+    """What to say of two languages most of whose sentences are one text, as of a file that was copied or linked."""
+    pairs: Counter[tuple[str, str]] = Counter()
+    for said in zip(*texts.values()):
+        if len(set(said)) < len(said):
+            pairs.update(
+                pair for pair, both in zip(combinations(texts, 2), combinations(said, 2)) if both[0] == both[1]
+            )
+    count = len(next(iter(texts.values())))
+    for (one, other), same in pairs.items():
+        if count > 1 and 2 * same > count:
+            yield f"{same} of {count} sentences are the same in {one} and {other}"
 
 
 def _refuse_lone_ids(

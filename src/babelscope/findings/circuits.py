@@ -52,7 +52,15 @@ def circuit_findings(run: Run) -> list[Finding]:
     task = str(run.manifest.get("task") or "task")
     found = [behaviour(rows, task, model) for model, rows in _behaviour(run)]
     transfers = list(_transfers(run))
-    return [*found, *shared(transfers), *own(transfers), *power(patched_prompts(run)), *_alone(run), *screen(run)]
+    return [
+        *found,
+        *shared(transfers),
+        *own(transfers),
+        *power(patched_prompts(run)),
+        *_alone(run),
+        *_verbs(run),
+        *screen(run),
+    ]
 
 
 def behaviour(rows: Sequence[Behaviour], task: str, model: str = "") -> Finding:
@@ -131,6 +139,26 @@ def alone(prompts: Mapping[str, tuple[int, int]]) -> Iterator[Finding]:
             "puts their own corrupted prompt in place of a mean there. More prompts (--n) leave fewer of them."
         )
         yield Finding("undecided", text, "ablation-bars")
+
+
+def same_verb(prompts: Mapping[str, tuple[int, int]]) -> Iterator[Finding]:
+    """Verbs, and prompts, by language: where verbs come again, their prompts are not independent."""
+    told = [
+        f"{named([code])} {count(verbs, 'verb')} in {prompts} prompts"
+        for code, (verbs, prompts) in prompts.items()
+        if verbs < prompts
+    ]
+    if told:
+        text = (
+            f"Prompts are taken as independent, also those of one verb ({', '.join(told)}): where verbs differ, "
+            "intervals are too narrow and p-values too small."
+        )
+        yield Finding("undecided", text, "behaviour")
+
+
+def _verbs(run: Run) -> Iterator[Finding]:
+    counts = patched_prompts(run)
+    return same_verb({code: (verbs, counts.get(code, 0)) for code, verbs in run.manifest.get("verbs", {}).items()})
 
 
 def _alone(run: Run) -> Iterator[Finding]:

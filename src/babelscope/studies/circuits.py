@@ -344,6 +344,10 @@ def _shared(heads: Mapping[str, Sequence[Head]]) -> list[Head]:
     return [node for node in chosen[0] if all(node in others for others in chosen[1:])] if chosen else []
 
 
+def _verbs(pairs: Sequence[PromptPair]) -> set[int]:
+    return {pair.scene["verb"] for pair in pairs if "verb" in pair.scene}
+
+
 def _nested(rows: Iterable[Correlated]) -> dict[str, dict[str, float]]:
     nested: dict[str, dict[str, float]] = {}
     for row in rows:
@@ -382,6 +386,7 @@ def _manifest(
         tokenizer_hash=model.tokenizer_hash,
         screen=screen_facts(model, settings),
         alone={code: prompts_alone(each.main) for code, each in prompts.items()} if settings.ablation == "mean" else {},
+        verbs={code: len(named) for code, each in prompts.items() if (named := _verbs(each.main))},
         task=settings.task,
         languages=list(settings.languages),
         corruption=settings.corruption or next(iter(next(iter(prompts.values())).patched)),
