@@ -17,6 +17,7 @@ from babelscope.evaluation.scoring import continuation_scores
 from babelscope.latent.lens import chunk_logits, normed, states
 from babelscope.models import Model, decoding
 from babelscope.models.chat import prompt_ids
+from babelscope.models.conformance import additivity
 from babelscope.models.decoding import Decoding, decode, stop_ids
 from babelscope.models.stream_checks import require_stream
 from babelscope.regions.losses_under import losses_under, resumes
@@ -150,6 +151,38 @@ def test_a_head_that_does_more_than_its_weights_is_asked_itself():
     with output(one.hf.lm_head, lambda value: value * torch.linspace(0.5, 1.5, 96)):
         assert score(one, window(IDS)).nll == pytest.approx(cross_entropy(one, IDS), abs=1e-5)
     assert score(one, window(IDS)).nll == pytest.approx(cross_entropy(one, IDS), abs=1e-5)
+
+
+def test_words_that_the_unembedding_has_no_row_for_are_never_said():
+    hf = tiny_model("llama", tie_word_embeddings=False)
+    hf.lm_head, hf.config.eos_token_id = torch.nn.Linear(32, 80, bias=False).eval(), 90
+    one = Model(hf, tiny_tokenizer(), id="tiny")
+    assert 90 in stop_ids(one)
+    assert score(one, window(IDS)).nll == pytest.approx(cross_entropy(one, IDS), abs=1e-5)
+    [[found]] = decode(one, [[4, 5]], Decoding(3, fixed=True))
+    assert len(found.ids) == 3
+    with pytest.raises(NonFinite, match="tiny gives a loss that is not a number"):
+        score(one, window(torch.tensor([[4, 85, 5]])))
+
+
+def test_a_setting_that_is_changed_later_is_heeded():
+    one = Model(tiny_model("granite", logits_scaling=3.0), tiny_tokenizer(), id="tiny")
+    for scale in (3.0, 1.5):
+        one.hf.config.logits_scaling = scale
+        assert score(one, window(IDS)).nll == pytest.approx(cross_entropy(one, IDS), abs=1e-5)
+        assert one.scales.logits == pytest.approx(1 / scale)
+
+
+@pytest.mark.parametrize("size", [1.0, 3000.0])
+def test_a_write_that_is_missing_is_seen_beside_a_dimension_that_dwarfs_it(size):
+    hf = tiny_model("llama")
+    with torch.no_grad():
+        hf.model.embed_tokens.weight[:, 3] = size
+    one = Model(hf.to(torch.bfloat16), tiny_tokenizer(), id="tiny")
+    with torch.inference_mode():
+        assert additivity(one, IDS) < 0.02
+        with output(one.blocks[1], lambda value: value + value.sign() * 0.5 * (value.abs() < 20)):
+            assert additivity(one, IDS) > 0.05
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])

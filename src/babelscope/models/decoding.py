@@ -217,7 +217,7 @@ class _Writer:
         if not bool((logits < torch.inf).all()):  # words that are ruled out may stand at minus infinity
             raise NonFinite(f"{self.model.id} gives logits that are NaN or infinite")
         if self.settings.fixed and len(self.ends):
-            logits = logits.index_fill(1, self.ends, -torch.inf)
+            logits = logits.index_fill(1, self.ends[self.ends < logits.shape[1]], -torch.inf)
         if uniform is None:
             return logits.argmax(-1)
         assert self.settings.temperature is not None

@@ -18,7 +18,7 @@ from babelscope.models.aside import set_aside
 from babelscope.models.conformance import Check, run_checks, why_no_text
 from babelscope.models.families import Level
 from babelscope.models.foreign import foreign_registrations
-from babelscope.models.hashing import content_sign
+from babelscope.models.hashing import config_hash, content_sign
 from babelscope.models.mode import compiled_parts
 from babelscope.models.registry import digest
 
@@ -93,7 +93,7 @@ def _asked(model: Model, level: Level) -> list[Check]:
 
 
 def _fingerprint(model: Model) -> _Fingerprint:
-    """What the answers depend on: row, kernel, foreign hooks, code, and each tensor's place and count of changes."""
+    """What the answers depend on: row, settings, foreign hooks, code, and each tensor's place and count of changes."""
     modules = list(model.hf.named_modules())  # walked once: this is asked hundreds of times in a study
     parts = tuple(
         (name, key, tensor.data_ptr(), 0 if tensor.is_inference() else tensor._version, tensor.dtype)
@@ -111,4 +111,4 @@ def _fingerprint(model: Model) -> _Fingerprint:
     code = tuple((type(part), id(vars(part).get("_compiled_call_impl"))) for _, part in modules)
     foreign = tuple(foreign_registrations(model.hf))
     kernel = getattr(model.config, "_attn_implementation", None)
-    return (digest(model.family), kernel, foreign, code, parts, buffers)
+    return (digest(model.family), kernel, config_hash(model.config), foreign, code, parts, buffers)

@@ -188,7 +188,7 @@ def token_losses(
     chunk = chunk or (VOCABULARY_CHUNK if hidden.device.type == "cpu" else ACCELERATOR_CHUNK)
     flat, wanted = hidden.reshape(-1, hidden.shape[-1]), targets.reshape(-1)
     running = torch.full((len(flat),), -torch.inf, device=hidden.device, dtype=_accumulator(hidden))
-    chosen = torch.zeros_like(running)
+    chosen = running.clone()  # stays so for a word that the unembedding has no row for: it cannot be said
     if model.scales.logits is None:
         logits = model.logits(flat).to(running.dtype)
         return (logits.logsumexp(-1) - logits.gather(-1, wanted[:, None])[:, 0]).reshape(targets.shape)
