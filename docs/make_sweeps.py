@@ -2,7 +2,7 @@
 
 babelscope sweep pocket-checkpoints --out runs/training
 babelscope sweep pocket-scales --out runs/scales
-python docs/make_sweeps.py runs/training runs/scales
+python docs/make_sweeps.py runs/training runs/scales [runs/bible]
 """
 
 from __future__ import annotations
@@ -39,14 +39,15 @@ def points(run: Run) -> None:
     )
     print("|---|---|---|---|---|---|---|---|---|---|")
     for row in run.table("points").itertuples():
-        cloze = [100 * getattr(row, f"accuracy_story_cloze{end}") for end in ("", "_low", "_high")]
+        cloze = [100 * getattr(row, f"accuracy_story_cloze{end}", float("nan")) for end in ("", "_low", "_high")]
+        told = f"{cloze[0]:.1f} % ({cloze[1]:.1f}–{cloze[2]:.1f})" if cloze[0] == cloze[0] else "–"
         name = row.model.removeprefix("pocket:")
         members = sum(value for column, value in row._asdict().items() if column.startswith("region_size_"))
         print(
             f"| {name} | {row.step:,} | {row.lrds:.3f} ({row.lrds_low:.3f}–{row.lrds_high:.3f}) "
             f"| {row.sads:.4f} ({row.sads_low:.4f}–{row.sads_high:.4f}) | {row.sklr:,} | {100 * row.sklr_share:.0f} % "
             f"| {row.language_share:.1f} ({row.language_share_low:.1f}–{row.language_share_high:.1f}) | {members:,} "
-            f"| {cloze[0]:.1f} % ({cloze[1]:.1f}–{cloze[2]:.1f}) | {row.neither:.2f} |"
+            f"| {told} | {row.neither:.2f} |"
         )
 
 
@@ -56,7 +57,7 @@ def flow(run: Run) -> None:
     print(counted.to_string())
 
 
-def main(training: Path, scales: Path) -> None:
+def main(training: Path, scales: Path, bible: Path | None = None) -> None:
     run = open_run(training)
     points(run)
     flow(run)
@@ -71,7 +72,11 @@ def main(training: Path, scales: Path) -> None:
     )
     print(overlap.round(3).to_string())
     draw("sweep-scales", babelscope.draw(run, "scale_curves"))
+    if bible:
+        run = open_run(bible)
+        points(run)
+        draw("sweep-training-bible", babelscope.draw(run, "training_curves"))
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
+    main(*map(Path, sys.argv[1:]))

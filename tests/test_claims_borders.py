@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -155,3 +156,16 @@ def test_a_run_is_tried_on_its_own_draw_alone(tmp_path):
     assert (case.seed, case.languages, case.stories) == (5, ("en",), "stories:x")
     with pytest.raises(InputError, match="leave --languages out"):
         _case(claim, ReplicationSettings(quick=True, languages=("en",)), 0)
+
+
+def test_stories_of_a_claim_are_those_that_every_language_tells_in_one_order(tmp_path):
+    """Languages are averaged story by story: the first of one was held against the first of another."""
+    for code, ids in (("en", "abcd"), ("fr", "dba"), ("zh", "bcd")):
+        rows = [
+            {"story_id": name, **{f"input_sentence_{n}": f"{code}{n}" for n in range(1, 5)}, "sentence_quiz1": "x",
+             "sentence_quiz2": "y", "answer_right_ending": 1}
+            for name in ids
+        ]  # fmt: skip
+        (tmp_path / f"{code}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    told = Case((), "", "", stories=f"stories:{tmp_path}").told()
+    assert {code: [story.id for story in own] for code, own in told.items()} == {code: ["b", "d"] for code in told}

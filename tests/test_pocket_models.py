@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from babelscope.cli.pocket import tables
-from babelscope.errors import InputError, ModelError
+from babelscope.errors import InputError, ModelError, NonFinite
 from babelscope.pocket import models
 from babelscope.pocket.evaluate import CHOICES, Size, cloze, evaluate
 from babelscope.pocket.heldout import examples
@@ -152,3 +152,12 @@ def test_a_text_that_is_longer_than_the_model_reads_is_refused():
     assert len(scorer.token_losses([fits])[0]) == scorer.longest - 1
     with pytest.raises(InputError, match=f"{scorer.longest + 1} tokens, where the model has {scorer.longest}"):
         scorer.token_losses([[*fits, 5]])
+
+
+@needs_weights
+def test_a_model_whose_losses_are_no_numbers_has_no_accuracy():
+    """Every answer of it was wrong: no comparison with NaN holds."""
+    broken = Scorer(models.path("bloom-s"))
+    broken.model.get_output_embeddings().weight.data[7] = float("nan")
+    with pytest.raises(NonFinite, match="not a number"):
+        broken.continuations([("Today I", " walk.")])

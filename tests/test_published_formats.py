@@ -269,6 +269,15 @@ def mkqa(identifier, answer, kind="entity"):
     return {"example_id": identifier, "query": "q", "queries": queries, "answers": dict.fromkeys(queries, given)}
 
 
+def test_an_answer_that_is_offered_twice_is_one(tmp_path):
+    """The third answer, which is right, is the first one too: with both it would tie with itself and be wrong."""
+    answers = {f"mc_answer{number}": text for number, text in enumerate(("rain", "snow", "rain", "hail"), 1)}
+    row = {"link": "x", "question_number": 1, "flores_passage": "p", "question": "q", "correct_answer_num": 3}
+    (tmp_path / "en.jsonl").write_text(lines(row | answers), encoding="utf-8")
+    [found] = load_questions(f"belebele:{tmp_path}/{{language}}.jsonl")["en"]
+    assert (found.choices, found.label) == (("rain", "snow", "hail"), 0)
+
+
 def test_another_right_answer_is_no_wrong_choice(tmp_path):
     """Bo and Bobby sang 7: neither the second answer nor the alias of the first may stand among the wrong ones."""
     rows = [mkqa(7, "Bo"), mkqa(8, "Bobby"), mkqa(9, "Beau"), mkqa(10, "Cy")]

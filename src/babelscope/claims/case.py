@@ -61,9 +61,16 @@ class Case:
         return permuted_ids(corpus, self.seed) if self.twin == "ids" else corpus
 
     def told(self, languages: Sequence[str] | None = None) -> dict[str, Sequence[ClozeStory]]:
-        """The stories, n of each language where they are the package's own."""
+        """The stories that every language tells, n of each where they are the package's own.
+
+        Raises InputError where there is none.
+        """
         spec = f"{self.stories}?n={self.n}" if self.stories == "pocket:" else self.stories
-        return dict(load_stories(spec, list(languages) if languages else list(self.languages) or None))
+        found = load_stories(spec, list(languages) if languages else list(self.languages) or None)
+        common = set.intersection(*({story.id for story in own} for own in found.values()))
+        if not common:
+            raise InputError(f"{spec}: no story is told in all of {', '.join(found)}")
+        return {code: [story for story in own if story.id in common] for code, own in found.items()}
 
     def loaded(self) -> Model:
         """The case's model. Raises InputError where it has several, or other weights than the run it is taken from."""

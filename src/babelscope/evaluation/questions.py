@@ -114,16 +114,19 @@ def _belebele(place: str, languages: list[str] | None, spec: str) -> dict[str, l
     found: dict[str, list[Question]] = {}
     answers = tuple(f"mc_answer{number}" for number in range(1, 5))
     for code, path in _files(place, languages, spec).items():
-        found[code] = [
-            Question(
-                f"{_text(row, 'link', where)}/{_text(row, 'question_number', where)}",
-                f"{_text(row, 'flores_passage', where)}\n{_text(row, 'question', where)}\n",
-                tuple(_text(row, answer, where) for answer in answers),
-                _label(row["correct_answer_num"], 4, 1, where),
+        found[code] = []
+        for number, row in enumerate(_rows(path, "jsonl", (*_BELEBELE, *answers)), 1):
+            where = f"{path}, row {number}"
+            texts = [_text(row, answer, where) for answer in answers]
+            choices = tuple(dict.fromkeys(texts))  # the right one, there twice, would tie with itself
+            found[code].append(
+                Question(
+                    f"{_text(row, 'link', where)}/{_text(row, 'question_number', where)}",
+                    f"{_text(row, 'flores_passage', where)}\n{_text(row, 'question', where)}\n",
+                    choices,
+                    choices.index(texts[_label(row["correct_answer_num"], 4, 1, where)]),
+                )
             )
-            for number, row in enumerate(_rows(path, "jsonl", (*_BELEBELE, *answers)), 1)
-            for where in (f"{path}, row {number}",)
-        ]
     return found
 
 

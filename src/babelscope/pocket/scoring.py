@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from babelscope.errors import InputError
+from babelscope.errors import InputError, NonFinite
 from babelscope.proportions import mean_share
 from babelscope.stats import percentile, wilson
 
@@ -87,7 +87,7 @@ class Scorer:
     def token_losses(self, rows: Sequence[list[int]]) -> list[NDArray[np.float64]]:
         """−log p of every token but the first of each row, in nats; rows are batched by length, padded at the right.
 
-        Raises InputError for a row that is longer than the model's positions.
+        Raises InputError for a row that is longer than the model's positions, NonFinite for a loss that is no number.
         """
         if (most := max(map(len, rows), default=0)) > self.longest:
             raise InputError(f"a text of {most} tokens, where the model has {self.longest} positions")
@@ -96,6 +96,8 @@ class Scorer:
         for batch in _batches(order, list(map(len, rows))):
             for row, loss in zip(batch, self._run([rows[row] for row in batch])):
                 losses[row] = loss
+        if not all(np.isfinite(loss).all() for loss in losses):
+            raise NonFinite("the model gives a loss that is not a number")
         return losses
 
     @torch.no_grad()
