@@ -1,7 +1,6 @@
 """Every command that writes, killed at its own moments: nothing, a whole result, or one that the next start goes on.
 
-`BABELSCOPE_FAULTS` is the number of kills per command, those that take long included (`make faults`: 40; here 1, of
-the quick ones). Moments are drawn from a seed.
+`BABELSCOPE_FAULTS` is the number of kills per command, slow ones too (`make faults`: 40; here 1, of the quick ones).
 """
 
 from __future__ import annotations

@@ -38,8 +38,8 @@ def offset(table: nn.Embedding, rows: int) -> nn.Embedding:
 )
 def test_learned_positions_end_where_their_table_does(name):
     assert of({}, **{name: nn.Embedding(10, 2)}) == Context(10, True)
-    assert of({}, **{name: nn.Embedding(10, 2, padding_idx=1)}) == Context(8, True)
-    assert of({}, **{name: nn.Embedding(10, 2, padding_idx=0)}) == Context(9, True)
+    assert of({}, **{name: nn.Embedding(10, 2, padding_idx=1)}) == Context(8, True, first=2)
+    assert of({}, **{name: nn.Embedding(10, 2, padding_idx=0)}) == Context(9, True, first=1)
     assert of({}, **{name: offset(nn.Embedding(10, 2, padding_idx=1), 3)}) == Context(7, True)
     assert of({}, **{name: nn.Linear(10, 2)}) == Context(None, False)
 

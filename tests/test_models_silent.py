@@ -54,6 +54,12 @@ def written_alone(model: Model, prompt: list[int], tokens: int) -> list[int]:
     return ids[len(prompt) :]
 
 
+def writes_as_alone(model: Model) -> None:
+    rows = [[5, 6, 7, 8, 9, 10, 11], [10, 11, 12], [40, 41, 42, 43, 44, 45, 46, 47, 48, 49]]
+    [found] = decode(model, rows, Decoding(8, fixed=True))
+    assert [list(text.ids) for text in found] == [written_alone(model, row, 8) for row in rows]
+
+
 def cross_entropy(model: Model, ids: torch.Tensor) -> float:
     with torch.no_grad():
         return float(F.cross_entropy(model.hf(input_ids=ids).logits[0, :-1], ids[0, 1:]))
@@ -92,9 +98,12 @@ def test_a_short_prompt_beside_one_that_fills_the_model_is_written_to_its_end():
 def test_positions_are_those_that_the_model_counts_by_itself(kind):
     """RoBERTa's kin begin behind the padding's row of their table, not at 0."""
     one = made(kind, is_decoder=True, max_position_embeddings=64, type_vocab_size=1, **SMALL)
-    rows = [[5, 6, 7, 8, 9], [10, 11, 12]]
-    [found] = decode(one, rows, Decoding(8, fixed=True))
-    assert [list(text.ids) for text in found] == [written_alone(one, row, 8) for row in rows]
+    writes_as_alone(one)
+
+
+def test_positions_go_on_behind_a_cache_that_the_model_does_not_count():
+    """Bamba takes what follows its cache to begin at 0 where nothing else is said."""
+    writes_as_alone(Model(tiny_model("bamba"), tiny_tokenizer(), id="tiny"))
 
 
 def test_of_several_chat_templates_the_default_is_taken():

@@ -28,6 +28,8 @@ class Context:
     moving: bool = False
     """a hard limit too: beyond it the rotary frequencies are those of the longest text of a pass, so that what a text
     gives would depend on its company (dynamic NTK, LongRoPE)"""
+    first: int = 0
+    """what the model counts the first token as: RoBERTa's kin begin behind the padding's row of their table"""
 
     @property
     def window(self) -> int:
@@ -49,11 +51,8 @@ def context_of(model: Model) -> Context:
     """
     for name, module in model.trunk_module.named_modules():
         if name.rpartition(".")[2] in _TABLES and isinstance(module, nn.Embedding):
-            offset = getattr(module, "offset", None)
-            if offset is None:
-                # RoBERTa's kin begin counting after the padding's row
-                offset = 0 if module.padding_idx is None else module.padding_idx + 1
-            return Context(module.num_embeddings - int(offset), True)
+            first = 0 if module.padding_idx is None or hasattr(module, "offset") else module.padding_idx + 1
+            return Context(module.num_embeddings - int(getattr(module, "offset", first)), True, first=first)
     if getattr(model.config, "alibi", False) or "alibi" in str(getattr(model.config, "position_embedding_type", "")):
         return Context(None, False)
     known = [getattr(model.config, name, None) for name in _NAMES]

@@ -236,9 +236,9 @@ def next_logits(
     """Finished float32 logits after the last of `ids`, and the cache; `mask` covers what is cached too."""
     known = _accepted(type(model.hf))
     named: dict[str, object] = {"input_ids": ids, "attention_mask": mask, "use_cache": keep, "return_dict": True}
-    if "position_ids" in known and not bool(mask.all()):
-        # without padding the model counts by itself: not every one begins at 0 (RoBERTa's kin)
-        named["position_ids"] = (mask.cumsum(1) - 1).clamp_min(0)[:, -ids.shape[1] :]
+    if "position_ids" in known:
+        places = (mask.cumsum(1) - 1).clamp_min(0)[:, -ids.shape[1] :]
+        named["position_ids"] = places + model.context.first
     if "logits_to_keep" in known:
         named["logits_to_keep"] = 1
     if cache is not None:

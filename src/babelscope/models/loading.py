@@ -187,9 +187,8 @@ def load_model(
         hf = _weights(place, id_or_path, kwargs)
     if device_map is None:
         hf = hf.to(target)
-    files = _stored(place, "config.json", settings)
-    if files is not None and not options.dequantise:
-        refuse_narrow(files.parent, id_or_path)
+    if not options.dequantise and (config := _stored(place, "config.json", settings)) is not None:
+        refuse_narrow(config.parent, id_or_path)
     refuse_placeholders(hf, id_or_path)
     check_finite(hf, id_or_path)
     model = Model(hf, tokenizer, id_or_path, revision, row, options.allow_longer)
@@ -300,10 +299,8 @@ def _weights(place: str, name: str, kwargs: dict[str, object]) -> nn.Module:
         raise ModelError(f"{name}: {len(missing)} weights are missing from the checkpoint, the first is {missing[0]}")
     mismatched = sorted(key for key, *_ in report.get("mismatched_keys", ()))
     if mismatched:
-        raise ModelError(
-            f"{name}: the shapes of {len(mismatched)} weights do not fit the configuration, the first is "
-            f"{mismatched[0]}"
-        )
+        first = f"the shapes of {len(mismatched)} weights do not fit the configuration, the first is {mismatched[0]}"
+        raise ModelError(f"{name}: {first}")
     refuse_unused(report.get("unexpected_keys", ()), name, getattr(hf, "base_model_prefix", "") or "model")
     return hf
 
