@@ -15,7 +15,7 @@ import xarray as xr
 from babelscope.evolution import plan_from
 from babelscope.results import RunWriter
 
-LANGUAGES = ["en", "fr", "zh"]
+LANGUAGES = ["en", "fr", "es"]
 
 
 def folder_of_checkpoints(folder: Path, steps) -> Path:
