@@ -11,7 +11,7 @@ import xarray as xr
 
 from babelscope.results import Run, RunWriter, open_run
 
-from .synthetic_runs import HOSTILE, SENTENCES, _facts
+from .synthetic_runs import HOSTILE, SENTENCES, _facts, write_regions, write_sweep
 
 ROLES = ["IO", "S1", "S1+1", "S2", "END"]
 
@@ -266,3 +266,8 @@ def _circuit_tables(run: RunWriter, rng, languages, found, layers, heads) -> Non
             ]
         ),
     )
+
+
+def write_one_of_each(folder: Path) -> list[Run]:
+    """A run of regions, one of circuits and a sweep, which a page shows together."""
+    return [write_regions(folder / "regions"), write_circuits(folder / "circuits"), write_sweep(folder / "sweep")]

@@ -13,7 +13,7 @@ from babelscope.models import Model, Site, capture, edit, load_model, over_batch
 from babelscope.models.batches import collate, plan
 from babelscope.models.hashing import content_sign
 from babelscope.models.hooks import hook_count
-from tests.tiny_models import FAMILIES, tiny_model, tiny_tokenizer
+from tests.tiny_models import FAMILIES, save_tiny_llama, tiny_model, tiny_tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -23,10 +23,7 @@ def llama():
 
 @pytest.fixture
 def saved(tmp_path):
-    folder = tmp_path / "model"
-    tiny_model("llama").save_pretrained(folder)
-    tiny_tokenizer().save_pretrained(folder)
-    return folder
+    return save_tiny_llama(tmp_path / "model")
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -15,17 +15,14 @@ from babelscope.errors import InputError, ModelError, UnsupportedModel
 from babelscope.models import LoadOptions, Model, load_model, register_family, require, unregister_family
 from babelscope.models.registry import family_from_file, row_from_data
 from tests.tiny_mixtures import mixture_weights
-from tests.tiny_models import tiny_model, tiny_tokenizer
+from tests.tiny_models import save_tiny_llama, tiny_model, tiny_tokenizer
 
 from .test_models_gate import LLAMA
 
 
 @pytest.fixture
 def saved(tmp_path):
-    folder = tmp_path / "model"
-    tiny_model("llama").save_pretrained(folder)
-    tiny_tokenizer().save_pretrained(folder)
-    return folder
+    return save_tiny_llama(tmp_path / "model")
 
 
 def test_a_folder_has_no_revisions_but_its_subfolders(saved):

@@ -16,15 +16,14 @@ from babelscope.report.embed import pack_triangle, safe_json
 from babelscope.report.graph import circuit_drawing
 from babelscope.results import RunWriter, open_run
 
-from .synthetic_circuits import write_circuits
-from .synthetic_runs import HOSTILE, write_regions, write_sweep
+from .synthetic_circuits import write_one_of_each
+from .synthetic_runs import HOSTILE, write_regions
 from .test_report_studies import write_confusion
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("runs")
-    return [write_regions(folder / "regions"), write_circuits(folder / "circuits"), write_sweep(folder / "sweep")]
+    return write_one_of_each(tmp_path_factory.mktemp("runs"))
 
 
 @pytest.fixture(scope="module")

@@ -15,14 +15,13 @@ from babelscope.report import build_page, write_report
 from babelscope.results.csv_cells import inert
 
 from . import browser as browsers
-from .synthetic_circuits import write_circuits
-from .synthetic_runs import HOSTILE, LANGUAGES, SENTENCES, write_regions, write_sweep
+from .synthetic_circuits import write_one_of_each
+from .synthetic_runs import HOSTILE, LANGUAGES, SENTENCES, write_regions
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("runs")
-    return [write_regions(folder / "regions"), write_circuits(folder / "circuits"), write_sweep(folder / "sweep")]
+    return write_one_of_each(tmp_path_factory.mktemp("runs"))
 
 
 @pytest.fixture(scope="module")

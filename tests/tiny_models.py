@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from functools import lru_cache, partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -201,6 +202,13 @@ def tiny_model(family: str, dtype: torch.dtype = torch.float32, seed: int = 0, *
             if "embed" in name or "wte" in name or "lm_head" in name:
                 parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.3)
     return model.to(dtype).eval()
+
+
+def save_tiny_llama(folder: Path) -> Path:
+    """A folder with a model and its tokenizer, as they are loaded from."""
+    tiny_model("llama").save_pretrained(folder)
+    tiny_tokenizer().save_pretrained(folder)
+    return folder
 
 
 def _in_short_chunks(model: PreTrainedModel) -> None:

@@ -58,16 +58,11 @@ def score_part(name: str, recording: Recording, null: similarity.Means, case: Ca
     """LRDS or SADS of a recording with its interval over sentences, or documents, and the 97.5 % point of its null."""
     observed = similarity.whole_means(recording)
     drawn = similarity.bootstrap_means(
-        similarity.gram(recording), case.bootstrap, case.seed, documents=documents_of(recording)
+        similarity.gram(recording), case.bootstrap, case.seed, documents=nulls.owners(recording.documents)
     )
     low, high = ends(score_of(drawn, name).tolist(), 1)
     control = float(score_of(null, name).double().quantile(0.975))
     return Part(name, float(score_of(observed, name)), low, high, *units_of(recording), control)
-
-
-def documents_of(recording: Recording) -> Tensor | None:
-    """Document of each sentence by number; None where the corpus names none."""
-    return recording.groups(most=len(recording.ids)) if recording.documents else None
 
 
 def units_of(recording: Recording) -> tuple[int, str]:

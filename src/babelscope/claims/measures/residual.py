@@ -13,7 +13,7 @@ from scipy.stats import norm
 
 from babelscope.claims.case import Case, named_model
 from babelscope.claims.measures.lens import english_mass
-from babelscope.claims.measures.regions import documents_of, units_of
+from babelscope.claims.measures.regions import units_of
 from babelscope.claims.measures.sweeps import changed, right_endings
 from babelscope.claims.verdict import Part, ends, same_point, spread_ends
 from babelscope.languages import language
@@ -58,7 +58,9 @@ def _gap(recording: Recording, case: Case) -> tuple[float, np.ndarray, np.ndarra
     for layer in middle(recording.layers):
         gram = similarity.gram(recording, layer)
         estimates.append(float(similarity.layer_means(recording).sads[layer]))
-        resampled = similarity.bootstrap_means(gram, case.bootstrap, case.seed, documents=documents_of(recording))
+        resampled = similarity.bootstrap_means(
+            gram, case.bootstrap, case.seed, documents=nulls.owners(recording.documents)
+        )
         drawn.append(resampled.sads.double().numpy())
         null.append(nulls.sentence_null(gram, case.draws, case.seed).sads.double().numpy())
     return float(np.mean(estimates)), np.mean(drawn, 0), np.mean(null, 0)

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from babelscope.claims.case import Case, named_model
-from babelscope.claims.measures.regions import any_region, documents_of, score_of, units_of
+from babelscope.claims.measures.regions import any_region, score_of, units_of
 from babelscope.claims.verdict import Part, ends, mean_part, same_point, spread_ends
 from babelscope.evaluation.items import ClozeStory
 from babelscope.models import Model
@@ -73,7 +73,9 @@ def _difference(name: str, case: Case, parts: int, low_control: bool = False) ->
 
     def scores(recording: Recording) -> NDArray[np.float64]:
         gram = similarity.gram(recording)
-        resampled = similarity.bootstrap_means(gram, case.bootstrap, case.seed, documents=documents_of(recording))
+        resampled = similarity.bootstrap_means(
+            gram, case.bootstrap, case.seed, documents=nulls.owners(recording.documents)
+        )
         permuted = (
             nulls.label_null(gram, case.draws, case.seed, recording.documents)
             if name == "LRDS"
